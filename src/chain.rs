@@ -1,0 +1,246 @@
+//! The hash chain: digests, links and the head of a chain. The only file that knows SHA-256.
+
+use std::{fmt, str::FromStr};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::{error::Error, segment_name::ChainNumber};
+
+/// A SHA-256 hash, printed and parsed as 64 lower-case hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// What the first record of a chain links to.
+    pub(crate) const ZERO: Self = Self([0; 32]);
+
+    /// How many hexadecimal digits a digest has.
+    pub(crate) const HEX_LEN: usize = 64;
+
+    /// The 32 bytes of the hash.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The hash of a record's body: the RFC 6962 leaf hash, SHA-256 over a zero byte and the body.
+    pub(crate) fn of_body(body: &[u8]) -> Self {
+        Self::of_split_body(body, b"")
+    }
+
+    /// The same for a body that stands in two places.
+    pub(crate) fn of_split_body(start: &[u8], end: &[u8]) -> Self {
+        let mut hasher = Sha256::new();
+        hasher.update([0]);
+        hasher.update(start);
+        hasher.update(end);
+        Self(hasher.finalize().into())
+    }
+
+    /// A plain SHA-256, for things that are no records.
+    pub(crate) fn of_bytes(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
+    /// The digest as lower-case hexadecimal digits.
+    pub(crate) fn hex(&self) -> [u8; Self::HEX_LEN] {
+        let mut hex = [0; Self::HEX_LEN];
+        for (pair, byte) in hex.chunks_exact_mut(2).zip(self.0) {
+            pair.copy_from_slice(&[hex_digit(byte >> 4), hex_digit(byte & 15)]);
+        }
+        hex
+    }
+
+    /// Reads exactly 64 lower-case hexadecimal digits; anything else is `None`, because a reader
+    /// that also took upper case would let single flipped bits pass.
+    pub(crate) fn from_hex(hex: &[u8]) -> Option<Self> {
+        if hex.len() != Self::HEX_LEN {
+            return None;
+        }
+        let mut bytes = [0; 32];
+        // Every digit is judged at the end, at once: a branch for each would cost more than the rest.
+        let mut bad = 0;
+        for (byte, pair) in bytes.iter_mut().zip(hex.chunks_exact(2)) {
+            let &[high, low] = pair else { return None };
+            let (high, low) = (hex_value(high), hex_value(low));
+            bad |= high | low;
+            *byte = (high << 4) | (low & 15);
+        }
+        (bad & 0xF0 == 0).then_some(Self(bytes))
+    }
+}
+
+const fn hex_digit(nibble: u8) -> u8 {
+    nibble + if nibble < 10 { b'0' } else { b'a' - 10 }
+}
+
+/// The value of a lower-case hexadecimal digit, or something above 15.
+#[expect(clippy::indexing_slicing, reason = "a table of 256 entries is indexed by a byte")]
+const fn hex_value(digit: u8) -> u8 {
+    const TABLE: [u8; 256] = {
+        let mut table = [0xFF; 256];
+        let mut value = 0;
+        while value < 16 {
+            table[hex_digit(value) as usize] = value;
+            value += 1;
+        }
+        table
+    };
+    TABLE[digit as usize]
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Digest {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        Self::from_hex(text.as_bytes())
+            .ok_or_else(|| Error::unreadable("digest", text, "64 lower-case hexadecimal digits"))
+    }
+}
+
+/// The last durable record of a chain: which chain, which sequence number, which hash.
+///
+/// A head that is kept elsewhere (printed, mailed, stored in another system) is what makes a cut
+/// or a rewritten log detectable: hand it to [`Verifier::expect_head`](crate::Verifier::expect_head).
+/// Prints and parses as `<chain>/<sequence number>:<hash>`, e.g. `000/42:9f3c…`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Head {
+    pub(crate) chain: ChainNumber,
+    pub(crate) seq: u64,
+    pub(crate) hash: Digest,
+}
+
+impl Head {
+    /// The number of the chain in its log, `0` for a log that one process alone wrote.
+    #[must_use]
+    pub fn chain(&self) -> u16 {
+        self.chain.get()
+    }
+
+    /// The sequence number of the record, counted from 1 over the whole chain.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// The hash of the record.
+    #[must_use]
+    pub fn hash(&self) -> Digest {
+        self.hash
+    }
+}
+
+impl fmt::Display for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}:{}", self.chain, self.seq, self.hash)
+    }
+}
+
+impl FromStr for Head {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let parse = || {
+            let (chain, rest) = text.split_once('/')?;
+            let (seq, hash) = rest.split_once(':')?;
+            let plain = seq.bytes().all(|digit| digit.is_ascii_digit()) && !seq.starts_with('0');
+            Some(Self {
+                chain: ChainNumber::parse(chain)?,
+                seq: if plain { seq.parse().ok()? } else { return None },
+                hash: Digest::from_hex(hash.as_bytes())?,
+            })
+        };
+        parse().ok_or_else(|| Error::unreadable("head", text, "<chain>/<sequence number>:<hash>"))
+    }
+}
+
+/// Proof for the caller that an event is durable: its place in the chain and its hash.
+///
+/// What [`AuditLog::confirm`](crate::AuditLog::confirm) returns. It can be verified later like any
+/// other [`Head`]; prints and parses the same way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Receipt(pub(crate) Head);
+
+impl Receipt {
+    /// The number of the chain that holds the record.
+    #[must_use]
+    pub fn chain(&self) -> u16 {
+        self.0.chain()
+    }
+
+    /// The sequence number of the record in its chain.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        self.0.seq
+    }
+
+    /// The hash of the record.
+    #[must_use]
+    pub fn hash(&self) -> Digest {
+        self.0.hash
+    }
+
+    /// The same place as a head, to hand to a [`Verifier`](crate::Verifier).
+    #[must_use]
+    pub fn head(&self) -> Head {
+        self.0
+    }
+}
+
+impl fmt::Display for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Receipt {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        text.parse().map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_prints_and_parses() {
+        let head = Head { chain: ChainNumber::FIRST, seq: 42, hash: Digest::of_body(b"{}") };
+        let text = head.to_string();
+        assert!(text.starts_with("000/42:"), "{text}");
+        assert_eq!(text.parse::<Head>().unwrap(), head);
+        assert_eq!(text.parse::<Receipt>().unwrap().head(), head);
+    }
+
+    #[test]
+    fn only_lower_case_hex_is_a_digest() {
+        let hex = Digest::of_bytes(b"abc").hex();
+        assert_eq!(&hex, b"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_eq!(Digest::from_hex(&hex), Some(Digest::of_bytes(b"abc")));
+        assert_eq!(Digest::from_hex(&hex.to_ascii_uppercase()), None);
+        for position in 0..hex.len() {
+            for wrong in [b'g', b'/', b':', b'`', b'A', 0xFF, b' '] {
+                let mut bad = hex;
+                bad[position] = wrong;
+                assert_eq!(Digest::from_hex(&bad), None, "{wrong} at {position}");
+            }
+        }
+        for bad in ["000/0:x", "000/01:", "0/1:", "000/1", "1:2"] {
+            assert!(bad.parse::<Head>().is_err(), "{bad}");
+        }
+    }
+}

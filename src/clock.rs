@@ -1,0 +1,215 @@
+//! The only file that asks the time.
+
+use std::{
+    fmt,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+/// How many bytes a printed [`Timestamp`] has: `2026-11-21T08:00:00.000000000Z`.
+pub(crate) const TIMESTAMP_LEN: usize = 30;
+
+const SECONDS_PER_DAY: i64 = 86_400;
+/// 0000-01-01T00:00:00Z and 9999-12-31T23:59:59Z: what four digits of a year can say.
+const FIRST_SECOND: i64 = -62_167_219_200;
+const LAST_SECOND: i64 = 253_402_300_799;
+
+/// A point on the wall clock, in UTC, with nanoseconds. Clamped to the years 0000 to 9999.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Timestamp {
+    seconds: i64,
+    nanos: u32,
+}
+
+/// Both clocks, read together: what the writer is told wherever a decision needs the time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    /// Never steps; only differences mean anything.
+    pub(crate) elapsed: Duration,
+    /// What people call the time; can step in either direction.
+    pub(crate) wall: Timestamp,
+}
+
+/// A clock that starts when it is made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        Self { start: Instant::now() }
+    }
+
+    pub(crate) fn now(self) -> Moment {
+        Moment { elapsed: self.start.elapsed(), wall: Timestamp::now() }
+    }
+
+    /// Only the clock that never steps.
+    pub(crate) fn elapsed(self) -> Duration {
+        self.start.elapsed()
+    }
+}
+
+impl Timestamp {
+    pub(crate) fn now() -> Self {
+        Self::from_system_time(SystemTime::now())
+    }
+
+    pub(crate) fn from_system_time(time: SystemTime) -> Self {
+        match time.duration_since(UNIX_EPOCH) {
+            Ok(after) => {
+                Self::from_unix(after.as_secs().try_into().unwrap_or(i64::MAX), after.subsec_nanos())
+            }
+            Err(before) => {
+                let before = before.duration();
+                let seconds = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
+                match before.subsec_nanos() {
+                    0 => Self::from_unix(-seconds, 0),
+                    nanos => Self::from_unix(-seconds - 1, 1_000_000_000 - nanos),
+                }
+            }
+        }
+    }
+
+    pub(crate) fn from_unix(seconds: i64, nanos: u32) -> Self {
+        Self { seconds: seconds.clamp(FIRST_SECOND, LAST_SECOND), nanos: nanos.min(999_999_999) }
+    }
+
+    pub(crate) fn to_system_time(self) -> SystemTime {
+        let nanos = Duration::from_nanos(u64::from(self.nanos));
+        let whole = Duration::from_secs(self.seconds.unsigned_abs());
+        if self.seconds >= 0 { UNIX_EPOCH + whole + nanos } else { UNIX_EPOCH - whole + nanos }
+    }
+
+    /// Whole seconds since 1970, for comparing days and ages.
+    pub(crate) fn unix_seconds(self) -> i64 {
+        self.seconds
+    }
+
+    /// How long after `earlier` this is; zero when it is not after.
+    pub(crate) fn since(self, earlier: Self) -> Duration {
+        let nanos = |at: Self| i128::from(at.seconds) * 1_000_000_000 + i128::from(at.nanos);
+        u64::try_from(nanos(self) - nanos(earlier)).map_or(Duration::ZERO, Duration::from_nanos)
+    }
+
+    /// RFC 3339 in UTC with nine digits of a second and `Z`: always the same width.
+    pub(crate) fn to_bytes(self) -> [u8; TIMESTAMP_LEN] {
+        let mut text = *b"0000-00-00T00:00:00.000000000Z";
+        let (year, month, day) = civil_from_days(self.seconds.div_euclid(SECONDS_PER_DAY));
+        let second = self.seconds.rem_euclid(SECONDS_PER_DAY);
+        put(&mut text, 0, 4, year.unsigned_abs());
+        put(&mut text, 5, 2, month.unsigned_abs());
+        put(&mut text, 8, 2, day.unsigned_abs());
+        put(&mut text, 11, 2, (second / 3600).unsigned_abs());
+        put(&mut text, 14, 2, (second / 60 % 60).unsigned_abs());
+        put(&mut text, 17, 2, (second % 60).unsigned_abs());
+        put(&mut text, 20, 9, u64::from(self.nanos));
+        text
+    }
+
+    /// Reads what `to_bytes` printed; anything else is `None`.
+    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
+        let shape = b"0000-00-00T00:00:00.000000000Z";
+        let shaped = text.len() == TIMESTAMP_LEN
+            && text.iter().zip(shape).all(|(byte, shape)| match shape {
+                b'0' => byte.is_ascii_digit(),
+                mark => byte == mark,
+            });
+        if !shaped {
+            return None;
+        }
+        let number = |at: usize, digits: usize| {
+            text.iter()
+                .skip(at)
+                .take(digits)
+                .fold(0_i64, |number, digit| number * 10 + i64::from(digit - b'0'))
+        };
+        let days = days_from_civil(number(0, 4), number(5, 2), number(8, 2));
+        let seconds = days * SECONDS_PER_DAY + number(11, 2) * 3600 + number(14, 2) * 60 + number(17, 2);
+        let parsed = Self::from_unix(seconds, u32::try_from(number(20, 9)).ok()?);
+        // A date that does not exist prints as another one.
+        (parsed.to_bytes() == *text).then_some(parsed)
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&self.to_bytes()))
+    }
+}
+
+/// Writes `number` as `digits` decimal digits from `at` on.
+fn put(text: &mut [u8; TIMESTAMP_LEN], at: usize, digits: usize, mut number: u64) {
+    for byte in text.iter_mut().skip(at).take(digits).rev() {
+        *byte = b'0' + u8::try_from(number % 10).unwrap_or_default();
+        number /= 10;
+    }
+}
+
+/// The proleptic Gregorian date of a day counted from 1970-01-01, by eras of 400 years that begin
+/// on 1 March, so that the leap day is the last of its year.
+fn civil_from_days(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = (month_from_march + 2) % 12 + 1;
+    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
+}
+
+/// The inverse of [`civil_from_days`].
+fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    let year = year - i64::from(month <= 2);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    year.div_euclid(400) * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year
+        - 719_468
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(seconds: i64, nanos: u32, text: &str) {
+        let at = Timestamp::from_unix(seconds, nanos);
+        assert_eq!(at.to_string(), text);
+        assert_eq!(Timestamp::parse(text.as_bytes()), Some(at));
+        assert_eq!(Timestamp::from_system_time(at.to_system_time()), at);
+    }
+
+    #[test]
+    fn a_timestamp_prints_and_parses() {
+        check(0, 0, "1970-01-01T00:00:00.000000000Z");
+        check(-1, 999_999_999, "1969-12-31T23:59:59.999999999Z");
+        check(951_782_400, 1, "2000-02-29T00:00:00.000000001Z");
+        check(1_795_248_000, 5, "2026-11-21T08:00:00.000000005Z");
+        check(LAST_SECOND, 999_999_999, "9999-12-31T23:59:59.999999999Z");
+        check(FIRST_SECOND, 0, "0000-01-01T00:00:00.000000000Z");
+        assert_eq!(Timestamp::from_unix(i64::MAX, 0).unix_seconds(), LAST_SECOND);
+    }
+
+    #[test]
+    fn every_day_of_eight_centuries_survives_the_round_trip() {
+        for day in -150_000..150_000 {
+            let (year, month, date) = civil_from_days(day);
+            assert_eq!(days_from_civil(year, month, date), day);
+        }
+    }
+
+    #[test]
+    fn what_is_no_timestamp_is_refused() {
+        for text in [
+            "2026-02-30T00:00:00.000000000Z",
+            "2026-11-21T24:00:00.000000000Z",
+            "2026-11-21T08:00:60.000000000Z",
+            "2026-11-21T08:00:00.00000000Z",
+            "2026-11-21 08:00:00.000000000Z",
+            "",
+        ] {
+            assert_eq!(Timestamp::parse(text.as_bytes()), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! The records that are not events: what each has of its own, and how it stands in a line.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde_json::Value as Json;
+
+use super::{FORMAT_VERSION, Kind, Payload, escape_into};
+use crate::{chain::Digest, clock::Timestamp, segment_name::ChainNumber};
+
+/// 128 random bits, drawn with a chain's first segment: (`id`, `seq`) names a record for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct ChainId(pub(crate) u128);
+
+impl fmt::Display for ChainId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl ChainId {
+    fn parse(text: &str) -> Option<Self> {
+        let lower_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        (text.len() == 32 && text.bytes().all(lower_hex))
+            .then(|| u128::from_str_radix(text, 16).ok().map(Self))
+            .flatten()
+    }
+}
+
+/// The durable head of another chain, as a chain saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Witness {
+    pub(crate) id: ChainId,
+    pub(crate) seq: u64,
+    pub(crate) hash: Digest,
+}
+
+/// What a chain witnesses of all the others.
+pub(crate) type Witnesses = BTreeMap<ChainNumber, Witness>;
+
+/// How many bytes of an earlier file of the chain count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct After {
+    pub(crate) segment: u32,
+    pub(crate) bytes: u64,
+}
+
+/// The first line of each segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SegmentInfo {
+    pub(crate) id: ChainId,
+    pub(crate) chain: ChainNumber,
+    pub(crate) segment: u32,
+    pub(crate) after: Vec<After>,
+    pub(crate) chains: Witnesses,
+    /// Where the chain begins after retention: the last pruned sequence number and its hash.
+    pub(crate) pruned: Option<(u64, Digest)>,
+}
+
+/// The first record of every open log.
+#[derive(Debug)]
+pub(crate) struct OpenInfo<'a> {
+    pub(crate) writer: u64,
+    pub(crate) service: &'a str,
+    pub(crate) host: &'a str,
+    pub(crate) pid: u32,
+    pub(crate) flush_mode: &'a str,
+    pub(crate) filesystem: &'a str,
+    pub(crate) chains: &'a Witnesses,
+}
+
+/// Events that could not be recorded.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct GapInfo {
+    pub(crate) reason: &'static str,
+    pub(crate) critical: u64,
+    pub(crate) routine: u64,
+    pub(crate) first: Timestamp,
+    pub(crate) last: Timestamp,
+}
+
+/// Something an operator must hear.
+#[derive(Debug)]
+pub(crate) struct NoticeInfo<'a> {
+    pub(crate) code: &'a str,
+    pub(crate) message: &'a str,
+}
+
+/// Why a chain does not simply go on where its last line ends.
+#[derive(Debug)]
+pub(crate) struct RecoveryInfo<'a> {
+    /// `unclosed`, `torn`, `poisoned`, `write_failed`, `sync_failed`, `damage`, `replaced`.
+    pub(crate) cause: &'a str,
+    /// The segment it is about, and how many of its bytes count.
+    pub(crate) segment: u32,
+    pub(crate) bytes: u64,
+    /// How many of its bytes do not.
+    pub(crate) void: u64,
+    pub(crate) message: &'a str,
+}
+
+/// What retention removed: every record up to and including `through`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PruneInfo {
+    pub(crate) through: u64,
+    pub(crate) hash: Digest,
+    /// The segments removed with this record: the first and the last number.
+    pub(crate) files: (u32, u32),
+    pub(crate) reason: String,
+}
+
+/// The last record of an orderly end.
+#[derive(Debug)]
+pub(crate) struct CloseInfo<'a> {
+    /// Events of this run that are durable.
+    pub(crate) events: u64,
+    pub(crate) chains: &'a Witnesses,
+}
+
+impl SegmentInfo {
+    pub(crate) fn payload(&self, at: Timestamp) -> Vec<u8> {
+        detail(at, Kind::Segment, |object| {
+            object.number("format", FORMAT_VERSION);
+            object.text("id", &self.id.to_string());
+            object.text("chain", &self.chain.to_string());
+            object.number("segment", u64::from(self.segment));
+            let after: Vec<String> = self
+                .after
+                .iter()
+                .map(|after| format!("{{\"segment\":{},\"bytes\":{}}}", after.segment, after.bytes))
+                .collect();
+            object.raw("after", &format!("[{}]", after.join(",")));
+            object.witnesses(&self.chains);
+            if let Some((through, hash)) = self.pruned {
+                object.raw("pruned", &format!("{{\"through\":{through},\"hash\":\"{hash}\"}}"));
+            }
+        })
+    }
+}
+
+impl OpenInfo<'_> {
+    pub(crate) fn payload(&self, at: Timestamp) -> Vec<u8> {
+        detail(at, Kind::Open, |object| {
+            object.text("writer", &format!("{:016x}", self.writer));
+            object.text("service", self.service);
+            object.text("host", self.host);
+            object.number("pid", u64::from(self.pid));
+            object.text("version", env!("CARGO_PKG_VERSION"));
+            object.text("flush_mode", self.flush_mode);
+            object.text("filesystem", self.filesystem);
+            object.witnesses(self.chains);
+        })
+    }
+}
+
+impl GapInfo {
+    pub(crate) fn payload(&self, at: Timestamp) -> Vec<u8> {
+        detail(at, Kind::Gap, |object| {
+            object.text("reason", self.reason);
+            object.number("critical", self.critical);
+            object.number("routine", self.routine);
+            object.text("first_ts", &self.first.to_string());
+            object.text("last_ts", &self.last.to_string());
+        })
+    }
+}
+
+impl NoticeInfo<'_> {
+    pub(crate) fn payload(&self, at: Timestamp) -> Vec<u8> {
+        detail(at, Kind::Notice, |object| {
+            object.text("code", self.code);
+            object.text("message", self.message);
+        })
+    }
+}
+
+impl RecoveryInfo<'_> {
+    pub(crate) fn payload(&self, at: Timestamp) -> Vec<u8> {
+        detail(at, Kind::Recovery, |object| {
+            object.text("cause", self.cause);
+            object.number("segment", u64::from(self.segment));
+            object.number("bytes", self.bytes);
+            object.number("void", self.void);
+            object.text("message", self.message);
+        })
+    }
+}
+
+impl PruneInfo {
+    pub(crate) fn payload(&self, at: Timestamp) -> Vec<u8> {
+        detail(at, Kind::Prune, |object| {
+            object.number("through", self.through);
+            object.text("hash", &self.hash.to_string());
+            object.raw("files", &format!("[{},{}]", self.files.0, self.files.1));
+            object.text("reason", &self.reason);
+        })
+    }
+}
+
+impl CloseInfo<'_> {
+    pub(crate) fn payload(&self, at: Timestamp) -> Vec<u8> {
+        detail(at, Kind::Close, |object| {
+            object.number("events", self.events);
+            object.witnesses(self.chains);
+        })
+    }
+}
+
+/// The payload of a `mark`.
+pub(crate) fn mark_payload(at: Timestamp, chains: &Witnesses) -> Vec<u8> {
+    detail(at, Kind::Mark, |object| object.witnesses(chains))
+}
+
+/// A payload with one object named like its kind.
+fn detail(at: Timestamp, kind: Kind, fill: impl FnOnce(&mut Object)) -> Vec<u8> {
+    let mut object = Object { json: Vec::new() };
+    fill(&mut object);
+    if object.json.is_empty() {
+        object.json.push(b'{');
+    }
+    object.json.push(b'}');
+    let mut bytes = Vec::with_capacity(object.json.len() + 80);
+    Payload::begin(&mut bytes, at, kind).raw(kind.as_str(), &object.json);
+    bytes
+}
+
+/// A JSON object under construction.
+struct Object {
+    json: Vec<u8>,
+}
+
+impl Object {
+    fn raw(&mut self, name: &str, json: &str) {
+        self.json.push(if self.json.is_empty() { b'{' } else { b',' });
+        self.json.push(b'"');
+        self.json.extend_from_slice(name.as_bytes());
+        self.json.extend_from_slice(b"\":");
+        self.json.extend_from_slice(json.as_bytes());
+    }
+
+    fn number(&mut self, name: &str, number: u64) {
+        self.raw(name, itoa::Buffer::new().format(number));
+    }
+
+    fn text(&mut self, name: &str, text: &str) {
+        self.raw(name, "\"");
+        escape_into(&mut self.json, text);
+        self.json.push(b'"');
+    }
+
+    fn witnesses(&mut self, chains: &Witnesses) {
+        let entries: Vec<String> = chains
+            .iter()
+            .map(|(chain, witness)| {
+                let Witness { id, seq, hash } = witness;
+                format!("\"{chain}\":{{\"id\":\"{id}\",\"seq\":{seq},\"hash\":\"{hash}\"}}")
+            })
+            .collect();
+        self.raw("chains", &format!("{{{}}}", entries.join(",")));
+    }
+}
+
+/// Reads the object of a `segment` line. `None` where it is not what this version writes; members
+/// that it does not know are passed over.
+pub(crate) fn read_segment(detail: &[u8]) -> Option<SegmentInfo> {
+    let json: Json = serde_json::from_slice(detail).ok()?;
+    let after = json.get("after")?.as_array()?.iter().map(|after| {
+        Some(After { segment: small(after.get("segment")?)?, bytes: after.get("bytes")?.as_u64()? })
+    });
+    let pruned = match json.get("pruned") {
+        Some(pruned) => Some((pruned.get("through")?.as_u64()?, digest(pruned.get("hash")?)?)),
+        None => None,
+    };
+    Some(SegmentInfo {
+        id: ChainId::parse(json.get("id")?.as_str()?)?,
+        chain: ChainNumber::parse(json.get("chain")?.as_str()?)?,
+        segment: small(json.get("segment")?)?,
+        after: after.collect::<Option<_>>()?,
+        chains: witnesses(&json)?,
+        pruned,
+    })
+}
+
+/// The format version that a `segment` line claims.
+pub(crate) fn read_format(detail: &[u8]) -> Option<u64> {
+    serde_json::from_slice::<Json>(detail).ok()?.get("format")?.as_u64()
+}
+
+/// Reads what a `segment`, `open`, `mark` or `close` says of other chains.
+pub(crate) fn read_witnesses(detail: &[u8]) -> Option<Witnesses> {
+    witnesses(&serde_json::from_slice(detail).ok()?)
+}
+
+/// Reads the object of a `prune` record.
+pub(crate) fn read_prune(detail: &[u8]) -> Option<PruneInfo> {
+    let json: Json = serde_json::from_slice(detail).ok()?;
+    let files = json.get("files")?;
+    Some(PruneInfo {
+        through: json.get("through")?.as_u64()?,
+        hash: digest(json.get("hash")?)?,
+        files: (small(files.get(0)?)?, small(files.get(1)?)?),
+        reason: json.get("reason")?.as_str()?.to_owned(),
+    })
+}
+
+fn witnesses(json: &Json) -> Option<Witnesses> {
+    json.get("chains")?
+        .as_object()?
+        .iter()
+        .map(|(chain, witness)| {
+            let witness = Witness {
+                id: ChainId::parse(witness.get("id")?.as_str()?)?,
+                seq: witness.get("seq")?.as_u64()?,
+                hash: digest(witness.get("hash")?)?,
+            };
+            Some((ChainNumber::parse(chain)?, witness))
+        })
+        .collect()
+}
+
+fn digest(json: &Json) -> Option<Digest> {
+    Digest::from_hex(json.as_str()?.as_bytes())
+}
+
+fn small(json: &Json) -> Option<u32> {
+    json.as_u64()?.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::LineParser, *};
+
+    #[test]
+    fn control_records_survive_the_round_trip() {
+        let witness = Witness { id: ChainId(5), seq: 500, hash: Digest::of_bytes(b"x") };
+        let segment = SegmentInfo {
+            id: ChainId(u128::MAX),
+            chain: ChainNumber::FIRST,
+            segment: 2,
+            after: vec![After { segment: 1, bytes: 40961 }],
+            chains: Witnesses::from([(ChainNumber::parse("001").unwrap(), witness)]),
+            pruned: Some((3, Digest::of_bytes(b"y"))),
+        };
+        let mut line = Vec::new();
+        super::super::seal(
+            &mut line,
+            1,
+            &segment.payload(Timestamp::from_unix(0, 0)),
+            Some(0),
+            &Digest::ZERO,
+        );
+        line.pop();
+        let mut parser = LineParser::default();
+        let parsed = parser.parse(&line).unwrap();
+        assert_eq!(parsed.kind, Kind::Segment);
+        assert_eq!(read_segment(parsed.detail.unwrap()), Some(segment.clone()));
+        assert_eq!(read_format(parsed.detail.unwrap()), Some(1));
+        assert_eq!(read_witnesses(parsed.detail.unwrap()), Some(segment.chains));
+
+        let prune = PruneInfo { through: 9, hash: Digest::ZERO, files: (1, 2), reason: "max_age".into() };
+        line.clear();
+        super::super::seal(&mut line, 1, &prune.payload(Timestamp::from_unix(0, 0)), None, &Digest::ZERO);
+        line.pop();
+        assert_eq!(read_prune(parser.parse(&line).unwrap().detail.unwrap()), Some(prune));
+    }
+}

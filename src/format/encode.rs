@@ -1,0 +1,196 @@
+//! From values to bytes. Nothing here allocates once its buffers have grown.
+
+use super::{Kind, MAX_LINE};
+use crate::{
+    chain::Digest,
+    clock::{TIMESTAMP_LEN, Timestamp},
+};
+
+/// What surrounds a payload in its line at most: `{"seq":`, `,"durable":`, `,"_prev_hash":"…"`,
+/// `,"_hash":"…"}`, two numbers of 20 digits, two digests and the line feed.
+const MAX_ENVELOPE: usize = 7 + 20 + 11 + 20 + 16 + 64 + 10 + 64 + 2 + 1;
+
+/// The longest payload that surely fits a line.
+pub(crate) const MAX_PAYLOAD: usize = MAX_LINE - MAX_ENVELOPE;
+
+/// The middle of a line, written member by member: everything from `,"ts":` up to what only the
+/// writer knows. A payload has no place in the chain yet, so it can be sealed again elsewhere after
+/// a failed write.
+#[derive(Debug)]
+pub(crate) struct Payload<'a> {
+    bytes: &'a mut Vec<u8>,
+}
+
+impl<'a> Payload<'a> {
+    /// Begins a payload at the end of `bytes`: time and kind come first.
+    pub(crate) fn begin(bytes: &'a mut Vec<u8>, at: Timestamp, kind: Kind) -> Self {
+        let mut start = [0; 7 + TIMESTAMP_LEN + 9];
+        let parts: [&[u8]; 3] = [b",\"ts\":\"", &at.to_bytes(), b"\",\"kind\":"];
+        for (place, byte) in start.iter_mut().zip(parts.into_iter().flatten()) {
+            *place = *byte;
+        }
+        bytes.extend_from_slice(&start);
+        bytes.push(b'"');
+        bytes.extend_from_slice(kind.as_str().as_bytes());
+        bytes.push(b'"');
+        Self { bytes }
+    }
+
+    /// Adds `,"name":`; the caller appends the value. `name` needs no escaping.
+    pub(crate) fn name(&mut self, name: &str) -> &mut Vec<u8> {
+        self.bytes.extend_from_slice(b",\"");
+        self.bytes.extend_from_slice(name.as_bytes());
+        self.bytes.extend_from_slice(b"\":");
+        self.bytes
+    }
+
+    /// Adds a member whose value is already JSON.
+    pub(crate) fn raw(&mut self, name: &str, json: &[u8]) {
+        self.name(name).extend_from_slice(json);
+    }
+
+    /// Adds a member with a text.
+    pub(crate) fn text(&mut self, name: &str, text: &str) {
+        let bytes = self.name(name);
+        bytes.push(b'"');
+        escape_into(bytes, text);
+        bytes.push(b'"');
+    }
+}
+
+/// Appends `text` as the inside of a JSON string. What could break a line, a terminal or an eye is
+/// always escaped: C0, DEL and C1 controls, U+2028 and U+2029, bidirectional controls, U+FEFF,
+/// interlinear annotation and tag characters.
+pub(crate) fn escape_into(bytes: &mut Vec<u8>, text: &str) {
+    let mut rest = text;
+    while let Some(at) = rest.bytes().position(is_suspect) {
+        let (plain, tail) = rest.split_at(floor_char_boundary(rest, at));
+        bytes.extend_from_slice(plain.as_bytes());
+        let mut chars = tail.chars();
+        if let Some(character) = chars.next() {
+            escape_char(bytes, character);
+        }
+        rest = chars.as_str();
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+}
+
+/// A suspect byte always begins its character, so this only tells `split_at` what is true anyway.
+fn floor_char_boundary(text: &str, mut at: usize) -> usize {
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
+}
+
+/// Whether a character that begins with this byte may need an escape. Text in most scripts has none
+/// of these bytes and is copied whole.
+const fn is_suspect(byte: u8) -> bool {
+    byte < 0x20 || matches!(byte, b'"' | b'\\' | 0x7F | 0xC2 | 0xD8 | 0xE2 | 0xEF | 0xF3)
+}
+
+fn escape_char(bytes: &mut Vec<u8>, character: char) {
+    match character {
+        '"' => bytes.extend_from_slice(b"\\\""),
+        '\\' => bytes.extend_from_slice(b"\\\\"),
+        '\n' => bytes.extend_from_slice(b"\\n"),
+        '\r' => bytes.extend_from_slice(b"\\r"),
+        '\t' => bytes.extend_from_slice(b"\\t"),
+        _ if must_escape(character) => {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                bytes.extend_from_slice(b"\\u");
+                for shift in [12, 8, 4, 0] {
+                    let nibble = u8::try_from((*unit >> shift) & 15).unwrap_or_default();
+                    bytes.push(nibble + if nibble < 10 { b'0' } else { b'a' - 10 });
+                }
+            }
+        }
+        _ => bytes.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
+    }
+}
+
+/// Characters that never stand raw in a line.
+pub(super) const fn must_escape(character: char) -> bool {
+    matches!(
+        character,
+        '\0'..='\u{1F}'
+            | '\u{7F}'..='\u{9F}'
+            | '\u{61C}'
+            | '\u{200E}' | '\u{200F}'
+            | '\u{2028}'..='\u{202E}'
+            | '\u{2066}'..='\u{2069}'
+            | '\u{FEFF}'
+            | '\u{FFF9}'..='\u{FFFB}'
+            | '\u{E0000}'..='\u{E007F}'
+    )
+}
+
+/// Appends the whole line of a payload at its place in the chain, and returns its hash.
+///
+/// `durable` is given for the first line of a write: the highest sequence number known durable.
+pub(crate) fn seal(
+    line: &mut Vec<u8>,
+    seq: u64,
+    payload: &[u8],
+    durable: Option<u64>,
+    previous: &Digest,
+) -> Digest {
+    let start = line.len();
+    let mut number = itoa::Buffer::new();
+    line.extend_from_slice(b"{\"seq\":");
+    line.extend_from_slice(number.format(seq).as_bytes());
+    line.extend_from_slice(payload);
+    if let Some(durable) = durable {
+        line.extend_from_slice(b",\"durable\":");
+        line.extend_from_slice(number.format(durable).as_bytes());
+    }
+    line.extend_from_slice(b",\"_prev_hash\":\"");
+    line.extend_from_slice(&previous.hex());
+    line.extend_from_slice(b"\"}");
+    let hash = Digest::of_body(line.get(start..).unwrap_or_default());
+    line.pop();
+    line.extend_from_slice(b",\"_hash\":\"");
+    line.extend_from_slice(&hash.hex());
+    line.extend_from_slice(b"\"}\n");
+    hash
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, escaped: &str) {
+        let mut bytes = Vec::new();
+        escape_into(&mut bytes, text);
+        assert_eq!(String::from_utf8(bytes).unwrap(), escaped);
+        let back: String = serde_json::from_str(&format!("\"{escaped}\"")).unwrap();
+        assert_eq!(back, text);
+    }
+
+    #[test]
+    fn what_could_break_a_line_is_escaped() {
+        check("plain ümläut 漢字 😀", "plain ümläut 漢字 😀");
+        check("a\"b\\c\nd\re\tf\0g", "a\\\"b\\\\c\\nd\\re\\tf\\u0000g");
+        check("\u{7f}\u{85}\u{9f}\u{a0}", "\\u007f\\u0085\\u009f\u{a0}");
+        check("\u{2028}\u{202e}\u{2066}\u{200f}\u{61c}", "\\u2028\\u202e\\u2066\\u200f\\u061c");
+        check("\u{feff}\u{fff9}\u{e0041}", "\\ufeff\\ufff9\\udb40\\udc41");
+        check("\u{200d}\u{2030}\u{f3000}", "\u{200d}\u{2030}\u{f3000}");
+    }
+
+    #[test]
+    fn every_character_that_must_be_escaped_begins_with_a_suspect_byte() {
+        for character in (0..=0x10_FFFF).filter_map(char::from_u32) {
+            let first = character.encode_utf8(&mut [0; 4]).as_bytes()[0];
+            let escaped = must_escape(character) || matches!(character, '"' | '\\');
+            assert!(!escaped || is_suspect(first), "{character:?}");
+        }
+    }
+
+    #[test]
+    fn the_longest_payload_fits_a_line() {
+        let mut line = Vec::new();
+        let payload = vec![b' '; MAX_PAYLOAD];
+        seal(&mut line, u64::MAX, &payload, Some(u64::MAX), &Digest::ZERO);
+        assert!(line.len() <= MAX_LINE, "{}", line.len());
+    }
+}

@@ -1,0 +1,61 @@
+//! A record and its one line of bytes: the only room that knows JSON. No I/O.
+//!
+//! docs/format.md specifies what stands here; the two change together.
+
+mod control;
+mod encode;
+mod strict;
+mod value;
+
+pub(crate) use control::{
+    After, ChainId, CloseInfo, GapInfo, NoticeInfo, OpenInfo, PruneInfo, RecoveryInfo, SegmentInfo, Witness,
+    Witnesses, mark_payload, read_format, read_prune, read_segment, read_witnesses,
+};
+pub(crate) use encode::{MAX_PAYLOAD, Payload, escape_into, seal};
+pub(crate) use strict::{Line, LineParser, Malformed};
+pub use value::Value;
+pub(crate) use value::parse_object;
+
+/// The longest line, with its line feed.
+pub(crate) const MAX_LINE: usize = 60 * 1024;
+
+/// The version of the format that this library writes.
+pub(crate) const FORMAT_VERSION: u64 = 1;
+
+/// The kinds of record that this library knows. Readers accept others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    Segment,
+    Open,
+    Event,
+    Mark,
+    Gap,
+    Notice,
+    Recovery,
+    Prune,
+    Close,
+    /// A kind of a later version.
+    Other,
+}
+
+impl Kind {
+    const NAMED: [(Self, &'static str); 9] = [
+        (Self::Event, "event"),
+        (Self::Segment, "segment"),
+        (Self::Open, "open"),
+        (Self::Mark, "mark"),
+        (Self::Gap, "gap"),
+        (Self::Notice, "notice"),
+        (Self::Recovery, "recovery"),
+        (Self::Prune, "prune"),
+        (Self::Close, "close"),
+    ];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        Self::NAMED.iter().find(|(kind, _)| *kind == self).map_or("other", |(_, name)| name)
+    }
+
+    pub(crate) fn parse(name: &[u8]) -> Self {
+        Self::NAMED.iter().find(|(_, known)| known.as_bytes() == name).map_or(Self::Other, |(kind, _)| *kind)
+    }
+}

@@ -1,0 +1,562 @@
+//! From bytes to a line that may be trusted to be well formed: the byte layout and strict JSON.
+
+use std::collections::HashSet;
+
+use super::{Kind, MAX_LINE, encode::must_escape};
+use crate::{chain::Digest, clock::Timestamp};
+
+/// How deep objects and lists may stand in each other.
+const MAX_DEPTH: usize = 32;
+
+const BODY_START: &[u8] = b"{\"seq\":";
+const PREVIOUS_START: &[u8] = b",\"_prev_hash\":\"";
+const HASH_START: &[u8] = b",\"_hash\":\"";
+const LINE_END: &[u8] = b"\"}";
+
+/// `,"_hash":"<64>"}`
+const HASH_PART: usize = HASH_START.len() + Digest::HEX_LEN + LINE_END.len();
+/// `,"_prev_hash":"<64>"`
+const PREVIOUS_PART: usize = PREVIOUS_START.len() + Digest::HEX_LEN + 1;
+
+/// A line whose layout and JSON are right. Whether its hash is, `hash_is_right` says.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Line<'a> {
+    /// Without the line feed.
+    pub(crate) bytes: &'a [u8],
+    pub(crate) seq: u64,
+    pub(crate) kind: Kind,
+    /// `None` where there is none or it is not ours to read.
+    pub(crate) at: Option<Timestamp>,
+    /// The `durable` mark, on the first line of each write.
+    pub(crate) durable: Option<u64>,
+    /// The object named like the kind, as JSON.
+    pub(crate) detail: Option<&'a [u8]>,
+    pub(crate) previous: Digest,
+    pub(crate) hash: Digest,
+}
+
+/// Why a line is no record, in a sentence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Malformed(pub(crate) &'static str);
+
+impl Line<'_> {
+    /// Recomputes the hash over the body: the line without `,"_hash":"…"`.
+    pub(crate) fn hash_is_right(&self) -> bool {
+        hash_of_body_in(self.bytes) == Some(self.hash)
+    }
+}
+
+/// The hash of the body that stands in a line, without copying it: all up to `,"_hash":"`, and `}`.
+fn hash_of_body_in(line: &[u8]) -> Option<Digest> {
+    let body = line.get(..line.len().checked_sub(HASH_PART)?)?;
+    Some(Digest::of_split_body(body, b"}"))
+}
+
+/// Parses lines one after another, keeping its buffers.
+#[derive(Debug, Default)]
+pub(crate) struct LineParser {
+    names: Names,
+}
+
+impl LineParser {
+    /// Parses one line, given without its line feed.
+    pub(crate) fn parse<'a>(&mut self, bytes: &'a [u8]) -> Result<Line<'a>, Malformed> {
+        if bytes.len() >= MAX_LINE {
+            return Err(Malformed("the line is longer than 60 KiB"));
+        }
+        let (body, hash) = split_hash(bytes).ok_or(Malformed("the line does not end with its hash"))?;
+        let (members, previous) =
+            split_previous(body).ok_or(Malformed("the hash of the record before is not where it belongs"))?;
+        if !members.starts_with(BODY_START) {
+            return Err(Malformed("the line does not begin with its sequence number"));
+        }
+        let text = std::str::from_utf8(members).map_err(|_| Malformed("the line is not UTF-8"))?;
+        if !text.is_ascii() && text.chars().any(must_escape) {
+            return Err(Malformed("a control character stands raw in the line"));
+        }
+        let mut scanner = Scanner { bytes: members, at: 1, names: &mut self.names };
+        scanner.names.clear();
+        scanner.top_level().map(|top| Line {
+            bytes,
+            seq: top.seq,
+            kind: top.kind,
+            at: top.at,
+            durable: top.durable,
+            detail: top.detail,
+            previous,
+            hash,
+        })
+    }
+}
+
+/// The line up to its hash, and the hash.
+fn split_hash(line: &[u8]) -> Option<(&[u8], Digest)> {
+    let (body, tail) = line.split_at_checked(line.len().checked_sub(HASH_PART)?)?;
+    let hex = tail.strip_prefix(HASH_START)?.strip_suffix(LINE_END)?;
+    Some((body, Digest::from_hex(hex)?))
+}
+
+/// The members before `_prev_hash`, and that hash.
+fn split_previous(body: &[u8]) -> Option<(&[u8], Digest)> {
+    let (members, tail) = body.split_at_checked(body.len().checked_sub(PREVIOUS_PART)?)?;
+    let hex = tail.strip_prefix(PREVIOUS_START)?.strip_suffix(b"\"")?;
+    Some((members, Digest::from_hex(hex)?))
+}
+
+/// What the members of the top level say.
+struct Top<'a> {
+    seq: u64,
+    kind: Kind,
+    at: Option<Timestamp>,
+    durable: Option<u64>,
+    detail: Option<&'a [u8]>,
+}
+
+/// A cursor over the members of a line, from behind `{` to before `,"_prev_hash"`.
+struct Scanner<'a, 'n> {
+    bytes: &'a [u8],
+    at: usize,
+    names: &'n mut Names,
+}
+
+const NOT_JSON: Malformed = Malformed("the line is not strict JSON");
+const REPEATED: Malformed = Malformed("a member stands twice in an object");
+
+impl<'a> Scanner<'a, '_> {
+    /// The members up to the end of the bytes; the closing brace stands behind the hashes.
+    fn top_level(&mut self) -> Result<Top<'a>, Malformed> {
+        let mut top = Top { seq: 0, kind: Kind::Other, at: None, durable: None, detail: None };
+        let mut kind_name: &[u8] = b"";
+        let mut members = self.names.open();
+        loop {
+            let name = self.member_name(&mut members)?;
+            let value = self.value(1)?;
+            match name {
+                b"seq" => {
+                    top.seq = number(value)
+                        .filter(|seq| *seq > 0)
+                        .ok_or(Malformed("the sequence number is no whole number above 0"))?;
+                }
+                b"ts" => top.at = unquoted(value).and_then(Timestamp::parse),
+                b"kind" => {
+                    kind_name = unquoted(value).unwrap_or_default();
+                    top.kind = Kind::parse(kind_name);
+                }
+                b"durable" => {
+                    top.durable =
+                        Some(number(value).ok_or(Malformed("the durable mark is no whole number"))?);
+                }
+                b"_prev_hash" | b"_hash" => return Err(REPEATED),
+                _ if name == kind_name => top.detail = Some(value),
+                _ => {}
+            }
+            if self.at == self.bytes.len() {
+                self.names.close(members)?;
+                return Ok(top);
+            }
+            self.expect(b',')?;
+        }
+    }
+
+    fn next(&mut self) -> Result<u8, Malformed> {
+        let byte = *self.bytes.get(self.at).ok_or(NOT_JSON)?;
+        self.at += 1;
+        Ok(byte)
+    }
+
+    fn expect(&mut self, wanted: u8) -> Result<(), Malformed> {
+        if self.next()? == wanted { Ok(()) } else { Err(NOT_JSON) }
+    }
+
+    /// `"name":`, checked to be new in its object. Returns the name without its quotes.
+    fn member_name(&mut self, members: &mut Members) -> Result<&'a [u8], Malformed> {
+        self.expect(b'"')?;
+        let start = self.at;
+        let escaped = self.string()?;
+        self.expect(b':')?;
+        let range = start..self.at.saturating_sub(2);
+        let name = self.bytes.get(range.clone()).unwrap_or_default();
+        self.names.add(members, self.bytes, range, escaped)?;
+        Ok(name)
+    }
+
+    /// Any value; returns its bytes.
+    fn value(&mut self, depth: usize) -> Result<&'a [u8], Malformed> {
+        let start = self.at;
+        match self.next()? {
+            b'"' => {
+                self.string()?;
+            }
+            b'{' => self.object(depth)?,
+            b'[' => self.list(depth)?,
+            b't' => self.literal(b"rue")?,
+            b'f' => self.literal(b"alse")?,
+            b'n' => self.literal(b"ull")?,
+            b'-' | b'0'..=b'9' => {
+                self.at = start;
+                self.number()?;
+            }
+            _ => return Err(NOT_JSON),
+        }
+        Ok(self.bytes.get(start..self.at).unwrap_or_default())
+    }
+
+    fn literal(&mut self, rest: &[u8]) -> Result<(), Malformed> {
+        rest.iter().try_for_each(|byte| self.expect(*byte))
+    }
+
+    fn object(&mut self, depth: usize) -> Result<(), Malformed> {
+        if depth >= MAX_DEPTH {
+            return Err(Malformed("objects stand too deep in each other"));
+        }
+        if self.bytes.get(self.at) == Some(&b'}') {
+            self.at += 1;
+            return Ok(());
+        }
+        let mut members = self.names.open();
+        loop {
+            self.member_name(&mut members)?;
+            self.value(depth + 1)?;
+            match self.next()? {
+                b',' => {}
+                b'}' => return self.names.close(members),
+                _ => return Err(NOT_JSON),
+            }
+        }
+    }
+
+    fn list(&mut self, depth: usize) -> Result<(), Malformed> {
+        if depth >= MAX_DEPTH {
+            return Err(Malformed("lists stand too deep in each other"));
+        }
+        if self.bytes.get(self.at) == Some(&b']') {
+            self.at += 1;
+            return Ok(());
+        }
+        loop {
+            self.value(depth + 1)?;
+            match self.next()? {
+                b',' => {}
+                b']' => return Ok(()),
+                _ => return Err(NOT_JSON),
+            }
+        }
+    }
+
+    /// A string from behind its first quote to behind its last; says whether it had an escape.
+    fn string(&mut self) -> Result<bool, Malformed> {
+        let mut escaped = false;
+        loop {
+            self.at += plain_length(self.bytes.get(self.at..).unwrap_or_default());
+            match self.next()? {
+                b'"' => return Ok(escaped),
+                b'\\' => {
+                    escaped = true;
+                    self.escape()?;
+                }
+                _ => return Err(Malformed("a control character stands raw in the line")),
+            }
+        }
+    }
+
+    fn escape(&mut self) -> Result<(), Malformed> {
+        match self.next()? {
+            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Ok(()),
+            b'u' => {
+                let unit = self.code_unit()?;
+                match unit {
+                    0xD800..=0xDBFF => {
+                        self.expect(b'\\')?;
+                        self.expect(b'u')?;
+                        let low = self.code_unit()?;
+                        if (0xDC00..=0xDFFF).contains(&low) { Ok(()) } else { Err(NOT_JSON) }
+                    }
+                    0xDC00..=0xDFFF => Err(NOT_JSON),
+                    _ => Ok(()),
+                }
+            }
+            _ => Err(NOT_JSON),
+        }
+    }
+
+    fn code_unit(&mut self) -> Result<u32, Malformed> {
+        (0..4).try_fold(0, |unit, _| {
+            let digit = char::from(self.next()?).to_digit(16).ok_or(NOT_JSON)?;
+            Ok(unit * 16 + digit)
+        })
+    }
+
+    /// `-? (0 | [1-9][0-9]*) (. [0-9]+)? ([eE] [+-]? [0-9]+)?`
+    fn number(&mut self) -> Result<(), Malformed> {
+        self.skip_if(|byte| byte == b'-');
+        if !self.skip_if(|byte| byte == b'0') && self.digits() == 0 {
+            return Err(NOT_JSON);
+        }
+        if self.skip_if(|byte| byte == b'.') && self.digits() == 0 {
+            return Err(NOT_JSON);
+        }
+        if self.skip_if(|byte| matches!(byte, b'e' | b'E')) {
+            self.skip_if(|byte| matches!(byte, b'+' | b'-'));
+            if self.digits() == 0 {
+                return Err(NOT_JSON);
+            }
+        }
+        Ok(())
+    }
+
+    fn skip_if(&mut self, wanted: impl Fn(u8) -> bool) -> bool {
+        let found = self.bytes.get(self.at).is_some_and(|byte| wanted(*byte));
+        self.at += usize::from(found);
+        found
+    }
+
+    fn digits(&mut self) -> usize {
+        let start = self.at;
+        while self.skip_if(|byte| byte.is_ascii_digit()) {}
+        self.at - start
+    }
+}
+
+/// How many bytes from the start of `bytes` need no attention inside a string: no quote, no
+/// backslash, no C0 control and no DEL. Eight bytes at a time.
+fn plain_length(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
+    /// The high bit of each byte of `word` that equals `byte`; exact for the lowest one found.
+    const fn equal(word: u64, byte: u8) -> u64 {
+        let word = word ^ (ONES * byte as u64);
+        word.wrapping_sub(ONES) & !word & HIGHS
+    }
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let below_space = word.wrapping_sub(ONES * 0x20) & !word & HIGHS;
+        let special = equal(word, b'"') | equal(word, b'\\') | equal(word, 0x7F) | below_space;
+        if special != 0 {
+            return index * 8 + (special.trailing_zeros() / 8) as usize;
+        }
+    }
+    let special = |byte: &u8| *byte < 0x20 || matches!(byte, b'"' | b'\\' | 0x7F);
+    words.len() * 8 + rest.iter().position(special).unwrap_or(rest.len())
+}
+
+/// A JSON number that is a whole number from 0 on, written the one way.
+fn number(value: &[u8]) -> Option<u64> {
+    // The scanner has refused leading zeros; a sign, a point or an exponent does not parse.
+    std::str::from_utf8(value).ok().filter(|text| !text.starts_with('+'))?.parse().ok()
+}
+
+/// The inside of a string without escapes.
+fn unquoted(value: &[u8]) -> Option<&[u8]> {
+    let inside = value.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    (!inside.contains(&b'\\')).then_some(inside)
+}
+
+/// The names met so far in the objects that are open: a stack, so that nothing is allocated.
+#[derive(Debug, Default)]
+struct Names {
+    ranges: Vec<Name>,
+}
+
+#[derive(Debug, Clone)]
+struct Name {
+    start: usize,
+    end: usize,
+}
+
+/// One open object.
+#[derive(Debug)]
+struct Members {
+    first: usize,
+    /// A set of what may have been seen; a name not in it is new.
+    filter: [u64; 4],
+    /// Names with escapes, decoded, and then every other name too, because `a` and `\u0061` are one.
+    decoded: Option<HashSet<Vec<u8>>>,
+}
+
+/// From this many members on, names are kept in a hash set, so that time stays linear.
+const MANY: usize = 64;
+
+impl Names {
+    fn clear(&mut self) {
+        self.ranges.clear();
+    }
+
+    fn open(&mut self) -> Members {
+        Members { first: self.ranges.len(), filter: [0; 4], decoded: None }
+    }
+
+    fn add(
+        &mut self,
+        members: &mut Members,
+        bytes: &[u8],
+        range: std::ops::Range<usize>,
+        escaped: bool,
+    ) -> Result<(), Malformed> {
+        let name = bytes.get(range.clone()).unwrap_or_default();
+        let known = self.ranges.get(members.first..).unwrap_or_default();
+        let text = |name: &Name| bytes.get(name.start..name.end).unwrap_or_default();
+        if members.decoded.is_none() && (escaped || known.len() >= MANY) {
+            members.decoded = Some(known.iter().map(|name| decode(text(name))).collect());
+        }
+        let is_new = match &mut members.decoded {
+            Some(decoded) => decoded.insert(decode(name)),
+            None => members.note(name) || !known.iter().any(|known| text(known) == name),
+        };
+        self.ranges.push(Name { start: range.start, end: range.end });
+        if is_new { Ok(()) } else { Err(REPEATED) }
+    }
+
+    #[expect(
+        clippy::unnecessary_wraps,
+        clippy::needless_pass_by_value,
+        reason = "ends every object the same way"
+    )]
+    fn close(&mut self, members: Members) -> Result<(), Malformed> {
+        self.ranges.truncate(members.first);
+        Ok(())
+    }
+}
+
+impl Members {
+    /// Notes a name; true when it is surely new.
+    fn note(&mut self, name: &[u8]) -> bool {
+        let mut hash = name.len() as u64;
+        for byte in name {
+            hash = (hash.rotate_left(5) ^ u64::from(*byte)).wrapping_mul(0x517C_C1B7_2722_0A95);
+        }
+        let bit = 1 << (hash >> 58);
+        let Some(word) = self.filter.get_mut((hash >> 56 & 3) as usize) else { return false };
+        let is_new = *word & bit == 0;
+        *word |= bit;
+        is_new
+    }
+}
+
+fn decode(name: &[u8]) -> Vec<u8> {
+    let mut quoted = Vec::with_capacity(name.len() + 2);
+    quoted.push(b'"');
+    quoted.extend_from_slice(name);
+    quoted.push(b'"');
+    serde_json::from_slice::<String>(&quoted).map_or(quoted, String::into_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::encode::seal, *};
+
+    fn line_of(payload: &str) -> Vec<u8> {
+        let mut line = Vec::new();
+        seal(&mut line, 7, payload.as_bytes(), Some(6), &Digest::ZERO);
+        assert_eq!(line.pop(), Some(b'\n'));
+        line
+    }
+
+    #[track_caller]
+    fn check(payload: &str, expected: Result<(), Malformed>) {
+        let line = line_of(payload);
+        let parsed = LineParser::default().parse(&line).map(|line| assert!(line.hash_is_right()));
+        assert_eq!(parsed, expected, "{payload}");
+        // Whatever we accept, another parser must accept too.
+        if expected.is_ok() {
+            serde_json::from_slice::<serde_json::Value>(&line).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_sealed_line_parses_to_what_was_sealed() {
+        let line = line_of(r#","ts":"2026-11-21T08:00:00.000000005Z","kind":"mark","mark":{"chains":{}}"#);
+        let parsed = LineParser::default().parse(&line).unwrap();
+        assert_eq!((parsed.seq, parsed.kind, parsed.durable), (7, Kind::Mark, Some(6)));
+        assert_eq!(parsed.at, Timestamp::parse(b"2026-11-21T08:00:00.000000005Z"));
+        assert_eq!(parsed.detail, Some(&br#"{"chains":{}}"#[..]));
+        assert_eq!(parsed.previous, Digest::ZERO);
+        assert!(parsed.hash_is_right());
+    }
+
+    #[test]
+    fn strict_json_is_accepted() {
+        check("", Ok(()));
+        check(r#","a":[1,-2,0.5,1e9,1E-9,0,true,false,null,"x",[],{},[[]],{"a":{"a":1}}]"#, Ok(()));
+        check(r#","a":"\"\\\/\b\f\n\r\t\u00e9\ud83d\ude00","漢":"字""#, Ok(()));
+    }
+
+    #[test]
+    fn what_is_not_strict_json_is_refused() {
+        for payload in [
+            r#", "a":1"#,
+            r#","a": 1"#,
+            r#","a":01"#,
+            r#","a":1."#,
+            r#","a":.5"#,
+            r#","a":+1"#,
+            r#","a":1e"#,
+            r#","a":NaN"#,
+            r#","a":tru"#,
+            r#","a":[1,]"#,
+            r#","a":{"b":1,}"#,
+            r#","a":[1 ,2]"#,
+            r#","a""#,
+            r#","a":"\x""#,
+            r#","a":"\ud800""#,
+            r#","a":"\udc00""#,
+            r#","a":"\ud800\u0041""#,
+            r#","a":'b'"#,
+            r#","a":1}{"b":2"#,
+            r#",,"a":1"#,
+            r#"}"#,
+            r#","a":]"#,
+        ] {
+            check(payload, Err(NOT_JSON));
+        }
+        check(",\"a\":\"\u{1}\"", Err(Malformed("a control character stands raw in the line")));
+        check(",\"a\":\"1234567\u{7f}\"", Err(Malformed("a control character stands raw in the line")));
+        check(",\"a\":\"\u{85}\"", Err(Malformed("a control character stands raw in the line")));
+        check(",\"a\":\"\u{202e}\"", Err(Malformed("a control character stands raw in the line")));
+        let deep = format!(",\"a\":{}{}", "[".repeat(40), "]".repeat(40));
+        check(&deep, Err(Malformed("lists stand too deep in each other")));
+    }
+
+    #[test]
+    fn a_member_that_stands_twice_is_refused() {
+        check(r#","a":1,"a":2"#, Err(REPEATED));
+        check(r#","seq":8"#, Err(REPEATED));
+        check(r#","_hash":"00""#, Err(REPEATED));
+        check(r#","a":1,"\u0061":2"#, Err(REPEATED));
+        check(r#","\u0061":1,"a":2"#, Err(REPEATED));
+        check(r#","a":{"b":1,"c":{"b":2},"b":3}"#, Err(REPEATED));
+        check(r#","a":{"b":1},"b":{"b":1}"#, Ok(()));
+        let many: String = (0..1000).map(|n| format!(",\"n{n}\":{n}")).collect();
+        check(&many, Ok(()));
+        check(&format!("{many},\"n7\":1"), Err(REPEATED));
+    }
+
+    #[test]
+    fn the_layout_is_compared_byte_by_byte() {
+        let line = line_of(r#","kind":"event""#);
+        let mut parser = LineParser::default();
+        for position in 0..line.len() {
+            for bit in 0..8 {
+                let mut flipped = line.clone();
+                flipped[position] ^= 1 << bit;
+                let found = parser.parse(&flipped).map_or(true, |line| !line.hash_is_right());
+                assert!(found, "bit {bit} of byte {position}");
+            }
+        }
+        for length in 0..line.len() {
+            assert!(parser.parse(&line[..length]).is_err());
+        }
+    }
+
+    #[test]
+    fn plain_length_stops_at_the_first_special_byte() {
+        for special in [b'"', b'\\', 0x7F, 0, 0x1F] {
+            for at in 0..40 {
+                let mut text = vec![b'x'; 40];
+                text[at] = special;
+                assert_eq!(plain_length(&text), at);
+            }
+        }
+        assert_eq!(plain_length("üñ漢\u{80}~ !#[]".as_bytes()), "üñ漢\u{80}~ !#[]".len());
+    }
+}

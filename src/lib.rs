@@ -1,0 +1,26 @@
+//! A `tracing-subscriber` layer that turns `tracing` events tagged `audit` into evidence.
+
+#[cfg(windows)]
+compile_error!(
+    "tracing-audit does not support Windows: it has no way to make the name of a new file durable, \
+     so the promise that a returned critical event survives a power cut could not be kept"
+);
+
+mod chain;
+mod clock;
+mod error;
+mod format;
+mod segment_name;
+mod settings;
+mod severity;
+mod stats;
+mod storage;
+mod verify;
+
+pub use chain::{Digest, Head, Receipt};
+pub use error::Error;
+pub use format::Value;
+pub use settings::{FlushMode, OnFailure, OnFull, Retention, Rotation};
+pub use severity::Severity;
+pub use stats::{ChainRecovery, Health, Loss, LossReason, Notice, NoticeCode, Recovery, Stats};
+pub use verify::Verdict;

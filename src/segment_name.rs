@@ -1,0 +1,106 @@
+//! Names of the files of a log, printed and parsed side by side.
+
+use std::fmt;
+
+/// The number of a chain in its log: three decimal digits, `000` to `999`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ChainNumber(u16);
+
+impl ChainNumber {
+    pub(crate) const FIRST: Self = Self(0);
+    const MAX: u16 = 999;
+
+    pub(crate) fn new(number: u16) -> Option<Self> {
+        (number <= Self::MAX).then_some(Self(number))
+    }
+
+    pub(crate) const fn get(self) -> u16 {
+        self.0
+    }
+
+    /// Every number a chain can have, lowest first.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        (0..=Self::MAX).map(Self)
+    }
+
+    /// The lock that the writer of this chain holds.
+    pub(crate) fn lock_name(self) -> String {
+        format!("chain-{self}.lock")
+    }
+
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        decimal(text, 3).and_then(|number| Self::new(u16::try_from(number).ok()?))
+    }
+
+    /// The chain whose lock file has this name.
+    pub(crate) fn parse_lock_name(name: &str) -> Option<Self> {
+        Self::parse(name.strip_prefix("chain-")?.strip_suffix(".lock")?)
+    }
+}
+
+impl fmt::Display for ChainNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:03}", self.0)
+    }
+}
+
+/// The name of a segment: `audit-<chain>-<segment>.jsonl`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct SegmentName {
+    pub(crate) chain: ChainNumber,
+    /// Counted from 1, never used twice.
+    pub(crate) segment: u32,
+}
+
+impl SegmentName {
+    /// The last number that eight digits can hold.
+    pub(crate) const MAX_SEGMENT: u32 = 99_999_999;
+
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        let (chain, segment) = name.strip_prefix("audit-")?.strip_suffix(".jsonl")?.split_once('-')?;
+        let segment = decimal(segment, 8)?;
+        (segment > 0).then_some(Self { chain: ChainNumber::parse(chain)?, segment })
+    }
+}
+
+impl fmt::Display for SegmentName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "audit-{}-{:08}.jsonl", self.chain, self.segment)
+    }
+}
+
+/// Exactly `digits` decimal digits: one number has one name.
+fn decimal(text: &str, digits: usize) -> Option<u32> {
+    (text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit()))
+        .then(|| text.parse().ok())
+        .flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_parses_to_what_printed_it() {
+        let name = SegmentName { chain: ChainNumber(17), segment: 42 };
+        assert_eq!(name.to_string(), "audit-017-00000042.jsonl");
+        assert_eq!(SegmentName::parse("audit-017-00000042.jsonl"), Some(name));
+        assert_eq!(ChainNumber::parse_lock_name("chain-017.lock"), Some(name.chain));
+    }
+
+    #[test]
+    fn a_name_that_is_not_ours_is_refused() {
+        for name in [
+            "audit-0-00000001.jsonl",
+            "audit-000-00000000.jsonl",
+            "audit-000-1.jsonl",
+            "audit-000-+0000001.jsonl",
+            "audit-000-000000001.jsonl",
+            "audit-000-00000001.json",
+            "audit-000-00000001.jsonl.gz",
+            "hold",
+        ] {
+            assert_eq!(SegmentName::parse(name), None, "{name}");
+        }
+    }
+}

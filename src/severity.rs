@@ -1,0 +1,132 @@
+//! Which events are critical.
+
+use std::{collections::HashSet, fmt};
+
+/// How much depends on an event being on disk. In [`FlushMode::Hybrid`](crate::FlushMode::Hybrid)
+/// a critical event is durable when the macro returns; a routine one is queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// Written within 10 ms, synced with the next batch.
+    Routine,
+    /// Synced before the macro returns, in the default flush mode.
+    Critical,
+}
+
+impl Severity {
+    /// How many severities there are, for tables by severity.
+    pub(crate) const COUNT: usize = 2;
+
+    /// The name in the log: `routine` or `critical`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Routine => "routine",
+            Self::Critical => "critical",
+        }
+    }
+
+    /// Reads the name in the log.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        [Self::Routine, Self::Critical].into_iter().find(|severity| severity.as_str() == text)
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The actions that are critical before a user names more.
+const BUILT_IN: [&str; 10] = [
+    "AuthFailure",
+    "TokenRevoked",
+    "PolicyViolation",
+    "SealVerificationFailed",
+    "PathTraversalAttempt",
+    "InvalidTokenUsed",
+    "SuspiciousActivity",
+    "IntegrityViolation",
+    "MalformedModelRejected",
+    "ResourceLimitViolation",
+];
+
+/// The longest action that can be in the set, in bytes after folding.
+const MAX_FOLDED: usize = 128;
+
+/// A set of actions that compares letters and digits only, without case: `AuthFailure`,
+/// `auth.failure` and `auth_failure` are one.
+#[derive(Debug, Clone)]
+pub(crate) struct CriticalActions {
+    folded: HashSet<Box<[u8]>>,
+}
+
+impl Default for CriticalActions {
+    fn default() -> Self {
+        let mut actions = Self { folded: HashSet::new() };
+        for action in BUILT_IN {
+            actions.insert(action);
+        }
+        actions
+    }
+}
+
+impl CriticalActions {
+    /// Adds an action; says whether it can be matched at all (it has a letter or digit, and at
+    /// most 128 of them).
+    pub(crate) fn insert(&mut self, action: &str) -> bool {
+        let folded: Vec<u8> = fold(action).collect();
+        let usable = !folded.is_empty() && folded.len() <= MAX_FOLDED;
+        if usable {
+            self.folded.insert(folded.into());
+        }
+        usable
+    }
+
+    pub(crate) fn contains(&self, action: &str) -> bool {
+        // Called for every event: the folded name stays on the stack.
+        let mut folded = [0; MAX_FOLDED];
+        let mut length = 0;
+        for byte in fold(action) {
+            let Some(place) = folded.get_mut(length) else { return false };
+            *place = byte;
+            length += 1;
+        }
+        folded.get(..length).is_some_and(|folded| self.folded.contains(folded))
+    }
+}
+
+/// Letters and digits only, ASCII letters in lower case; letters beyond ASCII stand as they are.
+fn fold(action: &str) -> impl Iterator<Item = u8> {
+    action
+        .bytes()
+        .filter(|byte| byte.is_ascii_alphanumeric() || !byte.is_ascii())
+        .map(|byte| byte.to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spelling_does_not_hide_a_critical_action() {
+        let mut actions = CriticalActions::default();
+        for spelling in ["AuthFailure", "auth.failure", "auth_failure", "AUTH-FAILURE", "auth::failure"] {
+            assert!(actions.contains(spelling), "{spelling}");
+        }
+        for routine in ["auth.success", "auth", "", "…", "authfailures"] {
+            assert!(!actions.contains(routine), "{routine}");
+        }
+        assert!(!actions.insert("--"));
+        assert!(actions.insert("key.export"));
+        assert!(actions.contains("KeyExport"));
+        assert!(!actions.contains(&"a".repeat(1000)));
+    }
+
+    #[test]
+    fn all_ten_built_in_actions_are_critical() {
+        let actions = CriticalActions::default();
+        assert_eq!(actions.folded.len(), 10);
+        assert!(BUILT_IN.iter().all(|action| actions.contains(action)));
+    }
+}

@@ -1,0 +1,288 @@
+//! What an operator can ask a running log: counters, health, recoveries and notices.
+
+use std::{fmt, time::Duration};
+
+use crate::{Head, Severity};
+
+/// Why an event could not be recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum LossReason {
+    /// The queue had no room, and none was made within the wait bound.
+    QueueFull,
+    /// The disk refused it to the end.
+    IoFailure,
+    /// A `Debug`, `Display` or classifier of the application panicked.
+    Panic,
+    /// It was emitted while an audit event was being captured, or by a thread of the log itself.
+    Reentrant,
+    /// A layer nearer to the registry vetoed it after this one had seen it.
+    Vetoed,
+    /// The log had been closed.
+    Closed,
+    /// It was emitted in a forked child of the process that opened the log.
+    Forked,
+}
+
+impl LossReason {
+    /// Every reason, in the order of their tables.
+    pub(crate) const ALL: [Self; 7] = [
+        Self::QueueFull,
+        Self::IoFailure,
+        Self::Panic,
+        Self::Reentrant,
+        Self::Vetoed,
+        Self::Closed,
+        Self::Forked,
+    ];
+
+    /// The name in a `gap` record.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue_full",
+            Self::IoFailure => "io_failure",
+            Self::Panic => "panic",
+            Self::Reentrant => "reentrant",
+            Self::Vetoed => "vetoed",
+            Self::Closed => "closed",
+            Self::Forked => "forked",
+        }
+    }
+}
+
+impl fmt::Display for LossReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Counters of an open log since it was opened.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Routine events taken into the queue.
+    pub accepted_routine: u64,
+    /// Critical events taken into the queue.
+    pub accepted_critical: u64,
+    /// Events that are durable.
+    pub durable: u64,
+    /// Events that could not be recorded, by reason and severity; only what is not zero.
+    pub lost: Vec<Loss>,
+    /// Waits that ended at the wait bound, or were not begun because the log was stalled.
+    pub unconfirmed: u64,
+    /// Events in the queue, not yet written.
+    pub queued_events: u64,
+    /// Bytes of events that are queued or not yet durable, against `queue_bytes`.
+    pub queued_bytes: u64,
+    /// Age of the oldest accepted event that is not durable.
+    pub oldest_not_durable: Duration,
+    /// Records, of every kind, written since the last sync.
+    pub records_since_sync: u64,
+    /// Syncs of segments that succeeded.
+    pub syncs: u64,
+    /// How long the last successful sync took.
+    pub last_sync: Duration,
+    /// Bytes appended to segments.
+    pub written_bytes: u64,
+    /// Segments begun.
+    pub segments: u64,
+    /// Free space where the log lies, in bytes, when it was last asked (at most a second ago while
+    /// events arrive).
+    pub free_bytes: u64,
+    /// Critical events per second, over the last minute or since the log was opened.
+    pub critical_rate: f64,
+    /// Notices that `on_notice` was too slow to take.
+    pub notices_dropped: u64,
+}
+
+impl Stats {
+    /// Events that could not be recorded, whatever the reason.
+    #[must_use]
+    pub fn lost_total(&self) -> u64 {
+        self.lost.iter().map(|loss| loss.events).sum()
+    }
+}
+
+/// How many events of one severity were lost for one reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Loss {
+    /// Why.
+    pub reason: LossReason,
+    /// Of which severity.
+    pub severity: Severity,
+    /// How many.
+    pub events: u64,
+}
+
+/// The state of an open log, worst first when several hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Health {
+    /// Closed: nothing is recorded any more.
+    Closed,
+    /// The segment failed and a new one could not be begun. Retried with growing pauses.
+    Failing,
+    /// A wait reached its bound, so nobody waits until a sync succeeds.
+    Stalled,
+    /// The part of the queue open to routine events is full.
+    Overloaded,
+    /// Free space is below the watermark.
+    LowSpace,
+    /// Everything works.
+    Healthy,
+}
+
+impl Health {
+    /// Whether everything works.
+    #[must_use]
+    pub const fn is_healthy(self) -> bool {
+        matches!(self, Self::Healthy)
+    }
+
+    /// Whether an event emitted now can be expected to become durable.
+    #[must_use]
+    pub const fn is_recording(self) -> bool {
+        matches!(self, Self::Healthy | Self::LowSpace | Self::Overloaded)
+    }
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closed => "closed",
+            Self::Failing => "failing",
+            Self::Stalled => "stalled",
+            Self::Overloaded => "overloaded",
+            Self::LowSpace => "low space",
+            Self::Healthy => "healthy",
+        })
+    }
+}
+
+/// What opening a log found of earlier runs and did about it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Recovery {
+    /// The chains that had to be recovered, or could not be continued.
+    pub chains: Vec<ChainRecovery>,
+}
+
+impl Recovery {
+    /// Whether every chain had ended in order, or was new.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.chains.is_empty()
+    }
+}
+
+/// What was found in one chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ChainRecovery {
+    /// The number of the chain.
+    pub chain: u16,
+    /// Where the chain goes on after, if it had any durable record.
+    pub head: Option<Head>,
+    /// Bytes of a torn write that count no more. They stay in the file.
+    pub torn_bytes: u64,
+    /// Whether records that had been durable are bad or missing: an edit, or the disk lost them.
+    /// Verification says more.
+    pub damaged: bool,
+    /// Whether the chain was left alone, and another number taken instead.
+    pub left_alone: bool,
+    /// What happened, in a sentence.
+    pub message: String,
+}
+
+/// Something an operator must hear, handed to [`Builder::on_notice`](crate::Builder::on_notice).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Notice {
+    /// Which kind of thing.
+    pub code: NoticeCode,
+    /// What happened and what to do, in a sentence.
+    pub message: String,
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.message)
+    }
+}
+
+/// The kinds of [`Notice`]; what is about the log's content is also a `notice` record in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum NoticeCode {
+    /// Free space fell below the watermark.
+    LowSpace,
+    /// Free space is above the watermark again.
+    SpaceReturned,
+    /// A write or a sync failed; a new segment is begun.
+    SegmentFailed,
+    /// A new segment could not be begun either; events are held in memory.
+    Failing,
+    /// The log records again after it was failing or stalled.
+    Healed,
+    /// A wait reached its bound.
+    Stalled,
+    /// Events were lost.
+    EventsLost,
+    /// A critical event could not be recorded or confirmed.
+    CriticalNotRecorded,
+    /// The live segment was removed, replaced, cut, or written to by somebody else.
+    SegmentTampered,
+    /// The lock of the chain was removed or replaced; another chain was taken.
+    LockReplaced,
+    /// An earlier run did not end in order.
+    Recovered,
+    /// Records that had been durable are bad or missing.
+    Damage,
+    /// A chain that was seen before is gone.
+    ChainMissing,
+    /// The wall clock and the monotonic clock moved apart by more than a second.
+    ClockStep,
+    /// The directory is on a file system that forgets everything at a restart.
+    VolatileFileSystem,
+    /// Segments were removed by retention.
+    Pruned,
+    /// Retention could not remove a segment.
+    RetentionFailed,
+    /// A layer nearer to the registry vetoes audit events.
+    Vetoed,
+}
+
+impl NoticeCode {
+    /// The name in a `notice` record.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::LowSpace => "low_space",
+            Self::SpaceReturned => "space_returned",
+            Self::SegmentFailed => "segment_failed",
+            Self::Failing => "failing",
+            Self::Healed => "healed",
+            Self::Stalled => "stalled",
+            Self::EventsLost => "events_lost",
+            Self::CriticalNotRecorded => "critical_not_recorded",
+            Self::SegmentTampered => "segment_tampered",
+            Self::LockReplaced => "lock_replaced",
+            Self::Recovered => "recovered",
+            Self::Damage => "damage",
+            Self::ChainMissing => "chain_missing",
+            Self::ClockStep => "clock_step",
+            Self::VolatileFileSystem => "volatile_filesystem",
+            Self::Pruned => "pruned",
+            Self::RetentionFailed => "retention_failed",
+            Self::Vetoed => "vetoed",
+        }
+    }
+}
+
+impl fmt::Display for NoticeCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,376 @@
+//! The real file system: the only file that says `std::fs`.
+
+use std::{
+    fs, io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::{FileExt as _, MetadataExt as _},
+    },
+    path::{Path, PathBuf},
+    sync::{PoisonError, RwLock},
+};
+
+use rustix::{
+    fs::{AtFlags, Mode, OFlags},
+    io::Errno,
+};
+
+use super::{Access, Dir, File, LockKind, Stat, Storage};
+
+const CONTROL: &str = "control";
+
+/// What a disk is opened with.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct DiskOptions {
+    /// Whether the group may read: modes 0750 and 0640 instead of 0700 and 0600.
+    pub(crate) group_readable: bool,
+}
+
+/// A log directory on disk.
+///
+/// Files are opened relative to directories that are held open, so that nobody can put another
+/// directory under the writer; `reattach` is the one way to follow the path anew.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    root: PathBuf,
+    options: DiskOptions,
+    /// Guards which directories are open. Held for the length of one `openat` and no longer.
+    dirs: RwLock<Dirs>,
+}
+
+#[derive(Debug)]
+struct Dirs {
+    log: OwnedFd,
+    /// `None` in a log that is only read and has no `control`.
+    control: Option<OwnedFd>,
+}
+
+impl Disk {
+    /// Opens a log to write: makes what is missing, refuses what is unsafe.
+    pub(crate) fn create(root: &Path, options: DiskOptions) -> io::Result<Self> {
+        let root = std::path::absolute(root)?;
+        let dirs = Dirs::create(&root, options)?;
+        Ok(Self { root, options, dirs: RwLock::new(dirs) })
+    }
+
+    /// Opens a log that exists, to read.
+    pub(crate) fn open_existing(root: &Path) -> io::Result<Self> {
+        let root = std::path::absolute(root)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let log = rustix::fs::open(&root, flags, Mode::empty())?;
+        let control = match rustix::fs::openat(&log, CONTROL, flags | OFlags::NOFOLLOW, Mode::empty()) {
+            Ok(control) => Some(control),
+            Err(Errno::NOENT) => None,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Self { root, options: DiskOptions::default(), dirs: RwLock::new(Dirs { log, control }) })
+    }
+
+    /// Runs `action` on an open directory.
+    fn with_dir<T>(&self, dir: Dir, action: impl FnOnce(&OwnedFd) -> io::Result<T>) -> io::Result<T> {
+        let dirs = self.dirs.read().unwrap_or_else(PoisonError::into_inner);
+        match dir {
+            Dir::Log => action(&dirs.log),
+            Dir::Control => action(dirs.control.as_ref().ok_or_else(|| io::Error::from(Errno::NOENT))?),
+        }
+    }
+}
+
+impl Dirs {
+    fn create(root: &Path, options: DiskOptions) -> io::Result<Self> {
+        let mode = if options.group_readable { 0o750 } else { 0o700 };
+        let log = make_dir(root, mode)?;
+        // The control directory is read by whoever may read the log: verification probes its locks.
+        let control = make_dir(&root.join(CONTROL), mode)?;
+        Ok(Self { log, control: Some(control) })
+    }
+}
+
+/// Opens a directory, making it and its parents where they are missing, and makes the new names
+/// durable: without that, a power cut can lose the whole log.
+fn make_dir(path: &Path, mode: u32) -> io::Result<OwnedFd> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(parent) = parent.filter(|parent| !parent.exists()) {
+        // Parents are the user's own; the umask decides about them.
+        make_dir(parent, 0o777)?;
+    }
+    let made = match rustix::fs::mkdir(path, Mode::from_raw_mode(mode as _)) {
+        Ok(()) => true,
+        Err(Errno::EXIST) => false,
+        Err(error) => return Err(error.into()),
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let dir = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| match error {
+        Errno::LOOP | Errno::NOTDIR => {
+            refusal("it is a symlink or not a directory; name the directory itself")
+        }
+        error => error.into(),
+    })?;
+    if made {
+        if mode != 0o777 {
+            rustix::fs::fchmod(&dir, Mode::from_raw_mode(mode as _))?;
+        }
+        rustix::fs::fsync(&dir)?;
+        if let Some(parent) = parent {
+            rustix::fs::fsync(rustix::fs::open(parent, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)?;
+        }
+    }
+    if mode != 0o777 {
+        check_dir(&dir)?;
+    }
+    Ok(dir)
+}
+
+/// An audit trail lies in a directory of its own that nobody else can write to.
+fn check_dir(dir: &OwnedFd) -> io::Result<()> {
+    let stat = rustix::fs::fstat(dir)?;
+    if stat.st_uid != rustix::process::geteuid().as_raw() {
+        return Err(refusal("it belongs to another user; use a directory owned by the user of this process"));
+    }
+    if u32::from(stat.st_mode) & 0o022 != 0 {
+        return Err(refusal("other users can write to it; remove that permission (chmod go-w)"));
+    }
+    Ok(())
+}
+
+/// An error that says: this is not safe. The builder turns it into `Error::Unsafe`.
+fn refusal(reason: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, Refusal(reason))
+}
+
+/// Why a directory or file is not used.
+#[derive(Debug)]
+pub(crate) struct Refusal(pub(crate) &'static str);
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// Whether a write failed only because there is no room: the bytes before it can still be trusted.
+pub(crate) fn is_out_of_room(error: &io::Error) -> bool {
+    [Errno::NOSPC, Errno::DQUOT, Errno::FBIG]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// Repeats a call for as long as a signal interrupts it.
+fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+impl Storage for Disk {
+    fn path(&self, dir: Dir, name: &str) -> PathBuf {
+        match dir {
+            Dir::Log => self.root.join(name),
+            Dir::Control => self.root.join(CONTROL).join(name),
+        }
+    }
+
+    fn list(&self, dir: Dir) -> io::Result<Vec<String>> {
+        let names = self.with_dir(dir, |dir| {
+            let entries = rustix::fs::Dir::read_from(dir)?;
+            entries
+                .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+                .filter(|name| !matches!(name.as_deref(), Ok("." | "..")))
+                .collect::<io::Result<Vec<_>>>()
+        });
+        match names {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            names => names,
+        }
+    }
+
+    fn open(&self, dir: Dir, name: &str, access: Access) -> io::Result<Box<dyn File>> {
+        let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let flags = flags
+            | match access {
+                Access::Read => OFlags::RDONLY,
+                Access::Append => OFlags::RDWR | OFlags::APPEND,
+                Access::Create => OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL,
+                Access::Lock => OFlags::RDWR | OFlags::CREATE,
+            };
+        let mode = if self.options.group_readable { 0o640 } else { 0o600 };
+        let open = || {
+            self.with_dir(dir, |dir| {
+                Ok(rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(mode as _))?)
+            })
+        };
+        let file = fs::File::from(retry(open)?);
+        if access != Access::Read {
+            check_file(&file)?;
+        }
+        if access == Access::Create {
+            // The umask may have taken the group's right to read.
+            if u32::from(rustix::fs::fstat(&file)?.st_mode) & 0o777 != mode {
+                rustix::fs::fchmod(&file, Mode::from_raw_mode(mode as _))?;
+            }
+        }
+        Ok(Box::new(DiskFile(file)))
+    }
+
+    fn remove(&self, dir: Dir, name: &str) -> io::Result<()> {
+        self.with_dir(dir, |dir| Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?))
+    }
+
+    fn sync_dir(&self, dir: Dir) -> io::Result<()> {
+        self.with_dir(dir, |dir| retry(|| Ok(rustix::fs::fsync(dir.as_fd())?)))
+    }
+
+    fn stat(&self, dir: Dir, name: &str) -> io::Result<Option<Stat>> {
+        // By the whole path, so that a directory that was moved away is noticed.
+        match fs::symlink_metadata(self.path(dir, name)) {
+            Ok(metadata) => Ok(Some(stat_of(&metadata))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn reattach(&self) -> io::Result<()> {
+        let dirs = Dirs::create(&self.root, self.options)?;
+        *self.dirs.write().unwrap_or_else(PoisonError::into_inner) = dirs;
+        Ok(())
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        fs2::available_space(&self.root)
+    }
+
+    fn boot_id(&self) -> String {
+        fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .map_or_else(|_| String::new(), |id| id.trim().to_owned())
+    }
+
+    fn filesystem(&self) -> String {
+        self.with_dir(Dir::Log, |dir| Ok(filesystem_name(&rustix::fs::fstatfs(dir)?)))
+            .unwrap_or_else(|_| "unknown".to_owned())
+    }
+
+    fn file_size_limit(&self) -> Option<u64> {
+        rustix::process::getrlimit(rustix::process::Resource::Fsize).current
+    }
+
+    fn random(&self) -> io::Result<u128> {
+        use io::Read as _;
+        let mut bytes = [0; 16];
+        fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+        Ok(u128::from_le_bytes(bytes))
+    }
+}
+
+/// Nothing is appended to what only looks like a file of ours.
+fn check_file(file: &fs::File) -> io::Result<()> {
+    let metadata = file.metadata()?;
+    if !metadata.file_type().is_file() {
+        return Err(refusal("it is not a regular file; move it away"));
+    }
+    if metadata.nlink() != 1 {
+        return Err(refusal("it has more than one name; remove the hard links"));
+    }
+    if metadata.uid() != rustix::process::geteuid().as_raw() {
+        return Err(refusal("it belongs to another user; move it away"));
+    }
+    if metadata.mode() & 0o022 != 0 {
+        return Err(refusal("other users can write to it; find out why, and move it away"));
+    }
+    Ok(())
+}
+
+fn stat_of(metadata: &fs::Metadata) -> Stat {
+    Stat { device: metadata.dev(), inode: metadata.ino(), bytes: metadata.len(), links: metadata.nlink() }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn filesystem_name(stat: &rustix::fs::StatFs) -> String {
+    // The magic numbers of statfs(2).
+    #[expect(
+        clippy::unnecessary_cast,
+        clippy::cast_sign_loss,
+        clippy::cast_possible_truncation,
+        reason = "the type differs by platform, the numbers have 32 bits"
+    )]
+    let magic = stat.f_type as u64 as u32;
+    match magic {
+        0xEF53 => "ext4",
+        0x5846_5342 => "xfs",
+        0x9123_683E => "btrfs",
+        0xF2F5_2010 => "f2fs",
+        0x2FC1_2FC1 => "zfs",
+        0xCA45_1A4E => "bcachefs",
+        0x794C_7630 => "overlayfs",
+        0x0102_1994 => "tmpfs",
+        0x8584_58F6 => "ramfs",
+        0x6573_5546 => "fuse",
+        0x6969 => "nfs",
+        0x517B => "smb",
+        0xFF53_4D42 => "cifs",
+        0xFE53_4D42 => "smb2",
+        0x0102_1997 => "9p",
+        other => return format!("0x{other:x}"),
+    }
+    .to_owned()
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn filesystem_name(stat: &rustix::fs::StatFs) -> String {
+    // The name as the system itself gives it, up to its NUL.
+    stat.f_fstypename
+        .iter()
+        .map(|byte| char::from(u8::try_from(*byte).unwrap_or_default()))
+        .take_while(|character| *character != '\0')
+        .collect()
+}
+
+#[derive(Debug)]
+struct DiskFile(fs::File);
+
+impl File for DiskFile {
+    fn append(&self, bytes: &[u8]) -> io::Result<usize> {
+        retry(|| Ok(rustix::io::write(&self.0, bytes)?))
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        retry(|| self.0.write_at(bytes, offset))
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        retry(|| self.0.read_at(bytes, offset))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        // On Apple platforms std asks for F_FULLFSYNC, which rustix's fdatasync does not.
+        self.0.sync_data()
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.0.sync_all()
+    }
+
+    fn stat(&self) -> io::Result<Stat> {
+        self.0.metadata().map(|metadata| stat_of(&metadata))
+    }
+
+    fn try_lock(&self, kind: LockKind) -> io::Result<bool> {
+        let taken = retry(|| match kind {
+            LockKind::Exclusive => fs2::FileExt::try_lock_exclusive(&self.0),
+            LockKind::Shared => fs2::FileExt::try_lock_shared(&self.0),
+        });
+        match taken {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn unlock(&self) -> io::Result<()> {
+        retry(|| fs2::FileExt::unlock(&self.0))
+    }
+}

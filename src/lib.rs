@@ -10,12 +10,16 @@ mod chain;
 mod clock;
 mod error;
 mod format;
+mod gauges;
+mod notify;
+mod queue;
 mod segment_name;
 mod settings;
 mod severity;
 mod stats;
 mod storage;
 mod verify;
+mod wait;
 
 pub use chain::{Digest, Head, Receipt};
 pub use error::Error;

@@ -1,0 +1,74 @@
+//! What the writer tells everybody else: numbers that are read while it works.
+
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::chain::Head;
+
+/// Written by the writer's thread alone, read by any.
+#[derive(Debug, Default)]
+pub(crate) struct Gauges {
+    pub(crate) durable_events: Gauge,
+    pub(crate) records_since_sync: Gauge,
+    pub(crate) syncs: Gauge,
+    pub(crate) last_sync_nanos: Gauge,
+    pub(crate) written_bytes: Gauge,
+    pub(crate) segments: Gauge,
+    pub(crate) free_bytes: Gauge,
+    pub(crate) failing: Flag,
+    pub(crate) low_space: Flag,
+    /// The durable head. Held only to copy it.
+    head: Mutex<Option<Head>>,
+}
+
+/// A number that one thread writes.
+#[derive(Debug, Default)]
+pub(crate) struct Gauge(AtomicU64);
+
+impl Gauge {
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add(&self, value: u64) {
+        self.0.fetch_add(value, Ordering::Relaxed);
+    }
+}
+
+/// A state that one thread enters and leaves.
+#[derive(Debug, Default)]
+pub(crate) struct Flag(AtomicBool);
+
+impl Flag {
+    pub(crate) fn get(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Sets the state; says whether that changed it.
+    pub(crate) fn set(&self, value: bool) -> bool {
+        self.0.swap(value, Ordering::AcqRel) != value
+    }
+}
+
+impl Gauges {
+    pub(crate) fn head(&self) -> Option<Head> {
+        *self.head.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_head(&self, head: Head) {
+        *self.head.lock().unwrap_or_else(PoisonError::into_inner) = Some(head);
+    }
+
+    pub(crate) fn last_sync(&self) -> Duration {
+        Duration::from_nanos(self.last_sync_nanos.get())
+    }
+}

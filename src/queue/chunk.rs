@@ -1,0 +1,219 @@
+//! Buffers that carry drafts from the queue to the disk and come back empty.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use super::Scope;
+use crate::Severity;
+
+/// Room for the payloads of one chunk, in bytes. A few of the longest lines fit.
+const CHUNK_BYTES: usize = 256 * 1024;
+
+/// Payloads one behind the other, and what is known of each.
+#[derive(Debug, Default)]
+pub(crate) struct Chunk {
+    bytes: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+/// One draft of a chunk.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    length: u32,
+    /// `None` for what is no event: a gap.
+    pub(crate) severity: Option<Severity>,
+    /// Who waits for a receipt.
+    pub(crate) scope: Option<Arc<Scope>>,
+}
+
+impl Chunk {
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    pub(crate) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The drafts in their order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Entry, &[u8])> {
+        let mut rest = self.bytes.as_slice();
+        self.entries.iter().map(move |entry| {
+            let (payload, tail) = rest.split_at_checked(entry.length as usize).unwrap_or((rest, &[]));
+            rest = tail;
+            (entry, payload)
+        })
+    }
+
+    fn has_room(&self, length: usize) -> bool {
+        self.bytes.len() + length <= CHUNK_BYTES
+    }
+
+    fn push(&mut self, payload: &[u8], severity: Option<Severity>, scope: Option<Arc<Scope>>) {
+        if self.bytes.capacity() == 0 {
+            self.bytes.reserve_exact(CHUNK_BYTES);
+        }
+        self.bytes.extend_from_slice(payload);
+        let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+        self.entries.push(Entry { length, severity, scope });
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.entries.clear();
+    }
+}
+
+/// Chunks in order, and empty ones to use again.
+#[derive(Debug, Default)]
+pub(crate) struct Chunks {
+    full: VecDeque<Chunk>,
+    spare: Vec<Chunk>,
+}
+
+/// Empty chunks kept for reuse at most: 1 MiB.
+const MAX_SPARE: usize = 4;
+
+impl Chunks {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.full.is_empty()
+    }
+
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &Chunk> {
+        self.full.iter()
+    }
+
+    pub(crate) fn drafts(&self) -> u64 {
+        self.full.iter().map(|chunk| chunk.len() as u64).sum()
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.full.iter().map(Chunk::bytes).sum()
+    }
+
+    pub(crate) fn push(&mut self, payload: &[u8], severity: Option<Severity>, scope: Option<Arc<Scope>>) {
+        match self.full.back_mut().filter(|chunk| chunk.has_room(payload.len())) {
+            Some(chunk) => chunk.push(payload, severity, scope),
+            None => {
+                let mut chunk = self.spare.pop().unwrap_or_default();
+                chunk.push(payload, severity, scope);
+                self.full.push_back(chunk);
+            }
+        }
+    }
+
+    /// Takes the oldest chunk out.
+    pub(crate) fn pop(&mut self) -> Option<Chunk> {
+        self.full.pop_front()
+    }
+
+    /// Adds a chunk behind the others; a small one is copied into the last, so that many small
+    /// batches do not hold many large buffers.
+    pub(crate) fn append(&mut self, mut chunk: Chunk) {
+        match self.full.back_mut().filter(|last| last.has_room(chunk.bytes.len())) {
+            Some(last) => {
+                last.bytes.extend_from_slice(&chunk.bytes);
+                last.entries.append(&mut chunk.entries);
+                self.recycle(chunk);
+            }
+            None => self.full.push_back(chunk),
+        }
+    }
+
+    /// Gives an emptied chunk back for reuse.
+    pub(crate) fn recycle(&mut self, mut chunk: Chunk) {
+        if self.spare.len() < MAX_SPARE {
+            chunk.clear();
+            self.spare.push(chunk);
+        }
+    }
+
+    /// Hands spare chunks over to where they are filled.
+    pub(crate) fn give_spare_to(&mut self, other: &mut Self) {
+        while other.spare.len() < MAX_SPARE {
+            match self.spare.pop() {
+                Some(chunk) => other.spare.push(chunk),
+                None => return,
+            }
+        }
+        self.spare.clear();
+    }
+
+    /// Moves everything that is full over, behind what the other has, without copying.
+    pub(crate) fn move_to(&mut self, other: &mut Self) {
+        other.full.append(&mut self.full);
+    }
+
+    /// Empties the oldest `drafts` drafts; what remains of a chunk moves to a new one.
+    pub(crate) fn remove_first(&mut self, mut drafts: usize) {
+        while drafts > 0 {
+            let Some(chunk) = self.full.pop_front() else { return };
+            if chunk.len() <= drafts {
+                drafts -= chunk.len();
+                self.recycle(chunk);
+                continue;
+            }
+            let mut rest = self.spare.pop().unwrap_or_default();
+            for (entry, payload) in chunk.iter().skip(drafts) {
+                rest.push(payload, entry.severity, entry.scope.clone());
+            }
+            self.recycle(chunk);
+            self.full.push_front(rest);
+            return;
+        }
+    }
+
+    /// Empties everything.
+    pub(crate) fn clear(&mut self) {
+        while let Some(chunk) = self.full.pop_front() {
+            self.recycle(chunk);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(chunks: &Chunks) -> Vec<String> {
+        chunks
+            .iter()
+            .flat_map(|chunk| chunk.iter())
+            .map(|(_, payload)| String::from_utf8(payload.to_vec()).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn drafts_come_out_in_the_order_they_went_in() {
+        let mut chunks = Chunks::default();
+        for number in 0..10 {
+            chunks.push(number.to_string().as_bytes(), Some(Severity::Routine), None);
+        }
+        let mut retained = Chunks::default();
+        while let Some(chunk) = chunks.pop() {
+            retained.append(chunk);
+        }
+        chunks.push(b"10", None, None);
+        retained.append(chunks.pop().unwrap());
+        assert_eq!(texts(&retained).join(" "), "0 1 2 3 4 5 6 7 8 9 10");
+        retained.remove_first(4);
+        assert_eq!(texts(&retained).join(" "), "4 5 6 7 8 9 10");
+        assert_eq!(retained.drafts(), 7);
+        retained.remove_first(7);
+        assert!(retained.is_empty());
+    }
+
+    #[test]
+    fn a_full_chunk_is_followed_by_another() {
+        let mut chunks = Chunks::default();
+        let payload = vec![b'x'; 60_000];
+        for _ in 0..10 {
+            chunks.push(&payload, Some(Severity::Critical), None);
+        }
+        assert_eq!(chunks.full.len(), 3);
+        assert_eq!(chunks.bytes(), 600_000);
+    }
+}

@@ -1,0 +1,66 @@
+//! What one `confirm` waits for.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::Ticket;
+use crate::{chain::Head, stats::LossReason};
+
+/// The events that one closure emitted. An inner scope counts for the outer ones too.
+#[derive(Debug)]
+pub(crate) struct Scope {
+    outer: Option<Arc<Scope>>,
+    /// Guards the counts. Held only to change or copy them, by emitters and the writer.
+    counts: Mutex<ScopeCounts>,
+}
+
+/// What happened to the events of a scope so far.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ScopeCounts {
+    pub(crate) accepted: u64,
+    pub(crate) last: Ticket,
+    pub(crate) lost: u64,
+    pub(crate) reason: Option<LossReason>,
+    /// The newest event that is durable, and its place in the chain.
+    pub(crate) durable: Option<(Ticket, Head)>,
+}
+
+impl Scope {
+    pub(crate) fn new(outer: Option<Arc<Self>>) -> Arc<Self> {
+        Arc::new(Self { outer, counts: Mutex::default() })
+    }
+
+    pub(crate) fn counts(&self) -> ScopeCounts {
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn accept(&self, ticket: Ticket) {
+        self.each(|counts| {
+            counts.accepted += 1;
+            counts.last = ticket;
+        });
+    }
+
+    pub(super) fn lose(&self, reason: LossReason) {
+        self.each(|counts| {
+            counts.lost += 1;
+            counts.reason = Some(reason);
+        });
+    }
+
+    /// The writer says that an event of this scope is durable.
+    pub(crate) fn confirm(&self, ticket: Ticket, head: Head) {
+        self.each(|counts| {
+            if counts.durable.is_none_or(|(known, _)| known < ticket) {
+                counts.durable = Some((ticket, head));
+            }
+        });
+    }
+
+    fn each(&self, mut change: impl FnMut(&mut ScopeCounts)) {
+        let mut scope = Some(self);
+        while let Some(current) = scope {
+            change(&mut current.counts.lock().unwrap_or_else(PoisonError::into_inner));
+            scope = current.outer.as_deref();
+        }
+    }
+}

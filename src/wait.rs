@@ -1,0 +1,176 @@
+//! Waiting for the writer, by a thread or by a task of any runtime, never longer than a bound.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    task::{Context, Poll, Wake, Waker},
+    thread::{self, Thread},
+    time::{Duration, Instant},
+};
+
+/// Wakes a thread that is parked in [`block_until`].
+struct ThreadWaker(Thread);
+
+impl Wake for ThreadWaker {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+thread_local! {
+    /// Made once a thread, so that waiting allocates nothing.
+    static THREAD_WAKER: Waker = Waker::from(Arc::new(ThreadWaker(thread::current())));
+}
+
+/// Parks the calling thread until `poll` is ready or the bound has passed; `None` if it passed.
+pub(crate) fn block_until<T>(bound: Duration, mut poll: impl FnMut(&Waker) -> Poll<T>) -> Option<T> {
+    // In a thread-local destructor the cached waker may be gone.
+    let waker = THREAD_WAKER
+        .try_with(Waker::clone)
+        .unwrap_or_else(|_| Waker::from(Arc::new(ThreadWaker(thread::current()))));
+    let deadline = Instant::now().checked_add(bound);
+    loop {
+        if let Poll::Ready(value) = poll(&waker) {
+            return Some(value);
+        }
+        match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+            Some(Duration::ZERO) => return None,
+            Some(rest) => thread::park_timeout(rest),
+            None => thread::park(),
+        }
+    }
+}
+
+/// Wakes tasks at their deadline: one thread a log, started by the first task that waits, because
+/// the library knows no runtime whose timers it could use.
+#[derive(Debug)]
+pub(crate) struct Timer {
+    shared: Arc<TimerShared>,
+}
+
+#[derive(Debug, Default)]
+struct TimerShared {
+    /// Guards who is woken when. Held by tasks that begin to wait and by the timer thread.
+    alarms: Mutex<Alarms>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Alarms {
+    pending: Vec<(Instant, Waker)>,
+    ended: bool,
+}
+
+impl Timer {
+    pub(crate) fn start() -> std::io::Result<Self> {
+        let shared = Arc::new(TimerShared::default());
+        let thread_shared = Arc::clone(&shared);
+        thread::Builder::new().name("audit-timer".to_owned()).spawn(move || thread_shared.run())?;
+        Ok(Self { shared })
+    }
+
+    /// The result of `poll`, or `None` once the bound has passed.
+    pub(crate) fn bounded<'a, T, P>(
+        &'a self,
+        bound: Duration,
+        poll: P,
+    ) -> impl Future<Output = Option<T>> + Send + use<'a, T, P>
+    where
+        P: FnMut(&Waker) -> Poll<T> + Send + Unpin + 'a,
+    {
+        Bounded { timer: self, deadline: Instant::now().checked_add(bound), poll }
+    }
+
+    fn wake_at(&self, deadline: Instant, waker: &Waker) {
+        let mut alarms = self.shared.alarms.lock().unwrap_or_else(PoisonError::into_inner);
+        if !alarms.pending.iter().any(|(at, known)| *at == deadline && known.will_wake(waker)) {
+            alarms.pending.push((deadline, waker.clone()));
+            self.shared.changed.notify_one();
+        }
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.shared.alarms.lock().unwrap_or_else(PoisonError::into_inner).ended = true;
+        self.shared.changed.notify_one();
+    }
+}
+
+impl TimerShared {
+    fn run(&self) {
+        let mut alarms = self.alarms.lock().unwrap_or_else(PoisonError::into_inner);
+        while !alarms.ended {
+            let now = Instant::now();
+            let due: Vec<Waker> =
+                alarms.pending.extract_if(.., |(at, _)| *at <= now).map(|(_, waker)| waker).collect();
+            if !due.is_empty() {
+                // A waker is code of the application's runtime: not under our lock.
+                drop(alarms);
+                due.into_iter().for_each(Waker::wake);
+                alarms = self.alarms.lock().unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let next = alarms.pending.iter().map(|(at, _)| at.saturating_duration_since(now)).min();
+            let hour = Duration::from_secs(3600);
+            alarms = self
+                .changed
+                .wait_timeout(alarms, next.unwrap_or(hour))
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+}
+
+struct Bounded<'a, P> {
+    timer: &'a Timer,
+    deadline: Option<Instant>,
+    poll: P,
+}
+
+impl<T, P: FnMut(&Waker) -> Poll<T> + Unpin> Future for Bounded<'_, P> {
+    type Output = Option<T>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
+        let this = &mut *self;
+        if let Poll::Ready(value) = (this.poll)(context.waker()) {
+            return Poll::Ready(Some(value));
+        }
+        match this.deadline {
+            Some(deadline) if deadline <= Instant::now() => Poll::Ready(None),
+            Some(deadline) => {
+                this.timer.wake_at(deadline, context.waker());
+                Poll::Pending
+            }
+            None => Poll::Pending,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_ends_at_its_bound() {
+        let begun = Instant::now();
+        let never = block_until(Duration::from_millis(20), |_| Poll::<()>::Pending);
+        assert_eq!(never, None);
+        assert!(begun.elapsed() >= Duration::from_millis(20));
+        assert_eq!(block_until(Duration::ZERO, |_| Poll::Ready(5)), Some(5));
+    }
+
+    #[test]
+    fn a_task_is_woken_at_its_bound() {
+        let timer = Timer::start().unwrap();
+        let mut task = Box::pin(timer.bounded(Duration::from_millis(20), |_| Poll::<()>::Pending));
+        let result =
+            block_until(Duration::from_secs(10), |waker| task.as_mut().poll(&mut Context::from_waker(waker)));
+        assert_eq!(result, Some(None));
+    }
+}

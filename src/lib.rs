@@ -20,6 +20,7 @@ mod stats;
 mod storage;
 mod verify;
 mod wait;
+mod writer;
 
 pub use chain::{Digest, Head, Receipt};
 pub use error::Error;

@@ -1,0 +1,122 @@
+//! When to sync. Pure: told the time, touches nothing.
+
+use std::time::Duration;
+
+use crate::FlushMode;
+
+/// Unsynced bytes at which a sync is due in every mode, so that what must be kept in memory until
+/// it is durable stays small.
+const MAX_UNSYNCED_BYTES: u64 = 4 << 20;
+
+/// How much before its interval a batch is synced: records are picked up a few milliseconds after
+/// they were queued.
+const EARLY: Duration = Duration::from_millis(10);
+
+/// How long the log is quiet before a `mark` covers its last records.
+const QUIET: Duration = Duration::from_secs(60);
+/// How often a `mark` shows that silence was silence.
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// When a batch is full or old enough.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FlushPolicy {
+    size: u64,
+    interval: Duration,
+}
+
+/// What has been written and not synced.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Unsynced {
+    pub(super) records: u64,
+    pub(super) bytes: u64,
+    /// When the oldest of them was taken from the queue.
+    pub(super) since: Option<Duration>,
+}
+
+impl FlushPolicy {
+    pub(super) fn new(mode: FlushMode) -> Self {
+        match mode {
+            FlushMode::Immediate => Self { size: 1, interval: Duration::ZERO },
+            FlushMode::Batched { size, interval } => Self { size: u64::from(size), interval },
+            FlushMode::Hybrid { batch_size, batch_interval, .. } => {
+                Self { size: u64::from(batch_size), interval: batch_interval }
+            }
+        }
+    }
+
+    pub(super) fn is_due(&self, unsynced: &Unsynced, now: Duration) -> bool {
+        unsynced.records > 0
+            && (unsynced.records >= self.size
+                || unsynced.bytes >= MAX_UNSYNCED_BYTES
+                || self.due_at(unsynced).is_some_and(|due| due <= now))
+    }
+
+    /// When the oldest unsynced record reaches the interval.
+    pub(super) fn due_at(&self, unsynced: &Unsynced) -> Option<Duration> {
+        let early = EARLY.min(self.interval / 2);
+        unsynced.since.map(|since| since + (self.interval - early))
+    }
+}
+
+/// When a `mark` is due: once when everything is durable and nothing followed for a minute, and
+/// every hour.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MarkPolicy {
+    /// When the last record that is not a mark was written; `None` once a mark covers it.
+    uncovered: Option<Duration>,
+    last_mark: Duration,
+}
+
+impl MarkPolicy {
+    pub(super) fn new(now: Duration) -> Self {
+        Self { uncovered: Some(now), last_mark: now }
+    }
+
+    pub(super) fn record_written(&mut self, now: Duration) {
+        self.uncovered = Some(now);
+    }
+
+    pub(super) fn mark_written(&mut self, now: Duration) {
+        *self = Self { uncovered: None, last_mark: now };
+    }
+
+    pub(super) fn due_at(&self) -> Duration {
+        let hourly = self.last_mark + HOUR;
+        self.uncovered.map_or(hourly, |at| hourly.min(at + QUIET))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_batch_is_due_by_size_by_age_or_by_bytes() {
+        let policy = FlushPolicy::new(FlushMode::Batched { size: 3, interval: 100 * MS });
+        let unsynced = |records, bytes, since| Unsynced { records, bytes, since: Some(since * MS) };
+        assert!(!policy.is_due(&Unsynced::default(), 1000 * MS));
+        assert!(!policy.is_due(&unsynced(2, 10, 50), 60 * MS));
+        assert!(policy.is_due(&unsynced(3, 10, 50), 60 * MS));
+        assert!(policy.is_due(&unsynced(1, 10, 50), 150 * MS));
+        assert!(policy.is_due(&unsynced(1, 4 << 20, 50), 51 * MS));
+        assert_eq!(policy.due_at(&unsynced(1, 1, 50)), Some(140 * MS));
+    }
+
+    #[test]
+    fn immediate_is_due_with_every_record() {
+        let policy = FlushPolicy::new(FlushMode::Immediate);
+        assert!(policy.is_due(&Unsynced { records: 1, bytes: 1, since: Some(MS) }, MS));
+    }
+
+    #[test]
+    fn a_mark_follows_silence_once_and_then_every_hour() {
+        let mut marks = MarkPolicy::new(Duration::ZERO);
+        assert_eq!(marks.due_at(), QUIET);
+        marks.mark_written(QUIET);
+        assert_eq!(marks.due_at(), QUIET + HOUR);
+        marks.record_written(QUIET * 2);
+        assert_eq!(marks.due_at(), QUIET * 3);
+    }
+}

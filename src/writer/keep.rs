@@ -1,0 +1,77 @@
+//! Which segments retention removes. Pure: told the time, touches nothing.
+
+use std::time::Duration;
+
+use crate::{Retention, clock::Timestamp};
+
+/// A segment that is no longer written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sealed {
+    pub(super) segment: u32,
+    pub(super) bytes: u64,
+    /// The time of the first line of the segment after it, which is not before its own last.
+    pub(super) ended: Timestamp,
+}
+
+/// How many of the oldest sealed segments go, and why. `newest_bytes` is the one that always stays.
+pub(super) fn removable(
+    retention: &Retention,
+    sealed: &[Sealed],
+    newest_bytes: u64,
+    now: Timestamp,
+) -> Option<(usize, &'static str)> {
+    let young =
+        |age: Option<Duration>, segment: &Sealed| age.is_some_and(|age| now.since(segment.ended) < age);
+    let kept_by_age = |segment: &Sealed| young(retention.min_age, segment);
+    let mut bytes: u64 = sealed.iter().map(|segment| segment.bytes).sum::<u64>() + newest_bytes;
+    let mut segments = sealed.len() as u64 + 1;
+    let mut removed = None;
+    for (index, segment) in sealed.iter().enumerate() {
+        let too_old = retention.max_age.is_some() && !young(retention.max_age, segment);
+        let reason = if too_old {
+            "max_age"
+        } else if retention.max_bytes.is_some_and(|most| bytes > most) {
+            "max_bytes"
+        } else if retention.max_segments.is_some_and(|most| segments > u64::from(most)) {
+            "max_segments"
+        } else {
+            break;
+        };
+        if kept_by_age(segment) {
+            break;
+        }
+        bytes -= segment.bytes;
+        segments -= 1;
+        removed = Some((index + 1, reason));
+    }
+    removed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(retention: Retention, expected: Option<(usize, &'static str)>) {
+        let sealed: Vec<Sealed> = (1..=5)
+            .map(|segment| Sealed {
+                segment,
+                bytes: 100,
+                ended: Timestamp::from_unix(i64::from(segment) * 100, 0),
+            })
+            .collect();
+        assert_eq!(removable(&retention, &sealed, 50, Timestamp::from_unix(600, 0)), expected);
+    }
+
+    #[test]
+    fn the_oldest_go_first_and_the_newest_stays() {
+        let keep = Retention::keep_all();
+        let age = Duration::from_secs;
+        check(keep, None);
+        check(keep.max_age(age(350)), Some((2, "max_age")));
+        check(keep.max_bytes(250), Some((3, "max_bytes")));
+        check(keep.max_bytes(1), Some((5, "max_bytes")));
+        check(keep.max_segments(2), Some((4, "max_segments")));
+        check(keep.max_segments(1).min_age(age(450)), Some((1, "max_segments")));
+        check(keep.max_bytes(1).min_age(age(1000)), None);
+    }
+}

@@ -1,0 +1,565 @@
+//! The chain that this process writes: seals drafts, appends them, syncs, and moves to a new
+//! segment when it must.
+//!
+//! What is written and not durable stays in memory (`retained`), as drafts without a place: after a
+//! failure they are sealed again behind the last durable record. A draft leaves when a sync that
+//! began after its line was completely written has succeeded.
+
+use std::{collections::BTreeSet, io, sync::Arc};
+
+use super::{
+    flush::Unsynced,
+    lock::{ChainLock, Entry, Point},
+    roll::LiveSegment,
+    segment::{Refused, Segment},
+};
+use crate::{
+    chain::{Digest, Head},
+    clock::Moment,
+    format::{After, ChainId, LineParser, RecoveryInfo, SegmentInfo, Witnesses, seal},
+    queue::{Chunk, Chunks, Scope, Ticket},
+    segment_name::{ChainNumber, SegmentName},
+    storage::{Dir, Storage},
+};
+
+/// Free space beyond the first write that a new segment needs after the disk was full.
+const ROOM: u64 = 64 << 10;
+
+/// One chain, locked and ready to be appended to.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    storage: Arc<dyn Storage>,
+    lock: ChainLock,
+    id: ChainId,
+    /// The last durable record and where it ends; segment 0 before there is one.
+    durable: Point,
+    /// The last written record.
+    written: (u64, Digest),
+    live: Option<Segment>,
+    next_segment: u32,
+    /// Files begun since the last durable record that count nothing.
+    failed: Vec<u32>,
+    /// A file of ours that nothing could be written to yet.
+    empty: Option<Segment>,
+    poison: Poison,
+    out_of_room: bool,
+    retained: Chunks,
+    unsynced: Unsynced,
+    receipts: Vec<(Arc<Scope>, Ticket, Head)>,
+    events: Events,
+    story: Option<Story>,
+    /// Bytes of drafts that became durable since this was last asked.
+    freed_bytes: u64,
+    pub(super) witnesses: Witnesses,
+    /// Chains whose absence has been told.
+    pub(super) missing: BTreeSet<ChainNumber>,
+    pub(super) pruned: Option<(u64, Digest)>,
+    lines: Vec<u8>,
+    is_closed: bool,
+}
+
+/// How many events of this log, not records, have come how far.
+#[derive(Debug, Clone, Copy, Default)]
+struct Events {
+    written: Ticket,
+    durable: Ticket,
+}
+
+/// Whether the lock file must say that the last segment is not to be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Poison {
+    None,
+    /// It must, and does not yet: the log is failing until it does.
+    Wanted,
+    /// It does; cleared once a new segment is durable, before anything is acknowledged.
+    Written,
+}
+
+/// Why a new segment begins, for the `recovery` record in it.
+#[derive(Debug, Clone)]
+pub(super) struct Story {
+    pub(super) cause: &'static str,
+    pub(super) segment: u32,
+    pub(super) bytes: u64,
+    pub(super) void: u64,
+    pub(super) message: String,
+}
+
+/// What the ledger could not do.
+#[derive(Debug)]
+pub(super) struct Trouble {
+    pub(super) action: &'static str,
+    pub(super) segment: u32,
+    pub(super) error: io::Error,
+    /// Whether the live segment can still be written to.
+    pub(super) old_goes_on: bool,
+    /// Whether not the system but somebody else is at fault.
+    pub(super) is_tampering: bool,
+}
+
+/// Where a ledger begins.
+#[derive(Debug)]
+pub(super) struct Start {
+    pub(super) id: ChainId,
+    pub(super) durable: Point,
+    pub(super) live: Option<Segment>,
+    pub(super) next_segment: u32,
+    pub(super) failed: Vec<u32>,
+    pub(super) is_poisoned: bool,
+    pub(super) witnesses: Witnesses,
+    pub(super) pruned: Option<(u64, Digest)>,
+}
+
+impl Ledger {
+    pub(super) fn new(storage: Arc<dyn Storage>, lock: ChainLock, start: Start) -> Self {
+        Self {
+            storage,
+            lock,
+            id: start.id,
+            durable: start.durable,
+            written: (start.durable.seq, start.durable.hash),
+            live: start.live,
+            next_segment: start.next_segment,
+            failed: start.failed,
+            empty: None,
+            poison: if start.is_poisoned { Poison::Written } else { Poison::None },
+            out_of_room: false,
+            retained: Chunks::default(),
+            unsynced: Unsynced::default(),
+            receipts: Vec::new(),
+            events: Events::default(),
+            story: None,
+            freed_bytes: 0,
+            witnesses: start.witnesses,
+            missing: BTreeSet::new(),
+            pruned: start.pruned,
+            lines: Vec::new(),
+            is_closed: false,
+        }
+    }
+
+    pub(super) fn chain(&self) -> ChainNumber {
+        self.lock.chain
+    }
+
+    pub(super) fn head(&self) -> Option<Head> {
+        let Point { seq, hash, .. } = self.durable;
+        (seq > 0).then_some(Head { chain: self.chain(), seq, hash })
+    }
+
+    pub(super) fn unsynced(&self) -> &Unsynced {
+        &self.unsynced
+    }
+
+    /// The segment that is written to; `None` while a new one must be begun.
+    pub(super) fn live(&self) -> Option<LiveSegment> {
+        self.live.as_ref().map(|live| LiveSegment {
+            bytes: live.bytes,
+            begun: live.begun,
+            has_records: live.has_records,
+        })
+    }
+
+    pub(super) fn live_name(&self) -> Option<SegmentName> {
+        self.live.as_ref().map(|live| live.name)
+    }
+
+    pub(super) fn is_lock_in_place(&self) -> io::Result<bool> {
+        self.lock.is_in_place()
+    }
+
+    /// Appends drafts, one write for each chunk of them. Whatever happens, the drafts are retained
+    /// until they are durable.
+    pub(super) fn append(&mut self, batch: &mut Chunks, now: &Moment) -> Result<(), Trouble> {
+        let mut result = Ok(());
+        while let Some(chunk) = batch.pop() {
+            if result.is_ok() {
+                result = self.append_chunk(chunk, now);
+            } else {
+                self.retain(chunk, now);
+            }
+        }
+        result
+    }
+
+    fn append_chunk(&mut self, chunk: Chunk, now: &Moment) -> Result<(), Trouble> {
+        let Some(mut live) = self.live.take() else {
+            self.retain(chunk, now);
+            return Ok(());
+        };
+        self.lines.clear();
+        let sealed = self.seal_chunk(&chunk, self.written, Some(self.durable.seq));
+        self.retain(chunk, now);
+        match live.append(&self.lines) {
+            Ok(()) => {
+                self.written = sealed;
+                live.has_records = true;
+                self.live = Some(live);
+                Ok(())
+            }
+            Err(refused) => Err(self.write_refused(live, refused)),
+        }
+    }
+
+    /// Seals a chunk's drafts behind `at` into `lines`; the first of a write carries the durable mark.
+    fn seal_chunk(
+        &mut self,
+        chunk: &Chunk,
+        mut at: (u64, Digest),
+        mut durable: Option<u64>,
+    ) -> (u64, Digest) {
+        for (entry, payload) in chunk.iter() {
+            let seq = at.0 + 1;
+            at = (seq, seal(&mut self.lines, seq, payload, durable.take(), &at.1));
+            if entry.severity.is_some() {
+                self.events.written += 1;
+            }
+            if let Some(scope) = &entry.scope {
+                let head = Head { chain: self.lock.chain, seq, hash: at.1 };
+                self.receipts.push((Arc::clone(scope), self.events.written, head));
+            }
+        }
+        at
+    }
+
+    fn retain(&mut self, chunk: Chunk, now: &Moment) {
+        self.unsynced.records += chunk.len() as u64;
+        self.unsynced.bytes += chunk.bytes();
+        self.unsynced.since.get_or_insert(now.elapsed);
+        self.retained.append(chunk);
+    }
+
+    /// A write failed. For want of room: the whole lines before it can still be synced. For any
+    /// other reason nothing of the file since the last sync can be trusted.
+    fn write_refused(&mut self, mut live: Segment, refused: Refused) -> Trouble {
+        let segment = live.name.segment;
+        let Refused { written, out_of_room, error } = refused;
+        self.out_of_room = out_of_room;
+        if out_of_room {
+            let last = last_line(self.lines.get(..written).unwrap_or_default());
+            let at = last.unwrap_or(self.written);
+            if live.sync().is_err() {
+                self.poison = Poison::Wanted;
+            } else if live.holds_what_was_written() {
+                self.commit_through(at, live.bytes, segment);
+            }
+        } else {
+            self.poison = Poison::Wanted;
+        }
+        let cause = if out_of_room { "out_of_room" } else { "write_failed" };
+        self.end_segment(live, cause, &error.to_string());
+        Trouble { action: "write to", segment, error, old_goes_on: false, is_tampering: false }
+    }
+
+    /// Forgets the live segment; what counts of it ends with the last durable record.
+    fn end_segment(&mut self, live: Segment, cause: &'static str, message: &str) {
+        let bytes = if self.durable.segment == live.name.segment { self.durable.end } else { 0 };
+        self.story = Some(Story {
+            cause,
+            segment: live.name.segment,
+            bytes,
+            void: live.bytes.saturating_sub(bytes),
+            message: message.to_owned(),
+        });
+        self.written = (self.durable.seq, self.durable.hash);
+        self.events.written = self.events.durable;
+        self.receipts.clear();
+    }
+
+    /// Makes everything written durable. One sync serves every record written before it began.
+    pub(super) fn sync(&mut self) -> Result<(), Trouble> {
+        let Some(mut live) = self.live.take() else { return Ok(()) };
+        let segment = live.name.segment;
+        if let Err(error) = live.sync() {
+            // Never again on this file: Linux has marked the pages clean, and the next call lies.
+            self.poison = Poison::Wanted;
+            self.end_segment(live, "sync_failed", &error.to_string());
+            return Err(Trouble { action: "sync", segment, error, old_goes_on: false, is_tampering: false });
+        }
+        match live.tampering() {
+            Ok(None) => {}
+            Ok(Some(what)) => return Err(self.tampered(live, what)),
+            Err(error) => {
+                self.end_segment(live, "sync_failed", &error.to_string());
+                return Err(Trouble {
+                    action: "inspect",
+                    segment,
+                    error,
+                    old_goes_on: false,
+                    is_tampering: false,
+                });
+            }
+        }
+        self.commit_through(self.written, live.bytes, segment);
+        self.live = Some(live);
+        Ok(())
+    }
+
+    /// Somebody else changed the file: what is not durable yet goes to a new one.
+    fn tampered(&mut self, live: Segment, what: &'static str) -> Trouble {
+        let segment = live.name.segment;
+        let message = format!("{} {what}", self.storage.path(Dir::Log, &live.name.to_string()).display());
+        self.end_segment(live, "replaced", &message);
+        Trouble {
+            action: "trust",
+            segment,
+            error: io::Error::other(message),
+            old_goes_on: false,
+            is_tampering: true,
+        }
+    }
+
+    /// Whether the path of the live segment still names it.
+    pub(super) fn check_name(&mut self) -> Result<(), Trouble> {
+        let Some(live) = self.live.take() else { return Ok(()) };
+        match live.name_tampering(&self.storage) {
+            Ok(Some(what)) => Err(self.tampered(live, what)),
+            // Where even that cannot be asked, the next sync decides.
+            Ok(None) | Err(_) => {
+                self.live = Some(live);
+                Ok(())
+            }
+        }
+    }
+
+    /// Everything up to `at`, which ends at `end`, is durable.
+    fn commit_through(&mut self, at: (u64, Digest), end: u64, segment: u32) {
+        let mut records = at.0.saturating_sub(self.durable.seq);
+        self.durable = Point { segment, seq: at.0, hash: at.1, end };
+        let (mut events, mut bytes, mut emptied) = (0, 0, 0);
+        'drafts: for chunk in self.retained.iter() {
+            for (entry, payload) in chunk.iter() {
+                if records == 0 {
+                    break 'drafts;
+                }
+                records -= 1;
+                emptied += 1;
+                events += u64::from(entry.severity.is_some());
+                bytes += payload.len() as u64;
+            }
+        }
+        self.retained.remove_first(emptied);
+        self.events.durable += events;
+        self.freed_bytes += bytes;
+        let durable = self.events.durable;
+        for (scope, ticket, head) in self.receipts.extract_if(.., |(_, ticket, _)| *ticket <= durable) {
+            scope.confirm(ticket, head);
+        }
+        self.unsynced.records = self.unsynced.records.saturating_sub(emptied as u64);
+        self.unsynced.bytes = self.unsynced.bytes.saturating_sub(bytes);
+        if self.retained.is_empty() {
+            self.unsynced = Unsynced::default();
+        }
+    }
+
+    /// Begins a new segment behind the last durable record, with everything that is retained.
+    ///
+    /// In this order: the poison entry, if the old segment lies; create; one write; sync the file;
+    /// sync the directory; clear the entry; only then acknowledge.
+    pub(super) fn begin_segment(&mut self, now: &Moment) -> Result<(), Trouble> {
+        let trouble = |action, segment, error, old_goes_on| Trouble {
+            action,
+            segment,
+            error,
+            old_goes_on,
+            is_tampering: false,
+        };
+        let unsynced_rotation = self.live.is_some();
+        if self.poison == Poison::Wanted {
+            self.write_poison()
+                .map_err(|error| trouble("mark as failed", self.durable.segment, error, false))?;
+        }
+        let mut segment = match self.empty.take() {
+            Some(empty) => empty,
+            None => self
+                .create(now)
+                .map_err(|error| trouble("create", self.next_segment, error, unsynced_rotation))?,
+        };
+        let number = segment.name.segment;
+        let sealed = self.seal_first_write(number, now);
+        if let Err(error) = self.check_room() {
+            self.empty = Some(segment);
+            return Err(trouble("write to", number, error, unsynced_rotation));
+        }
+        if let Err(refused) = segment.append(&self.lines) {
+            self.out_of_room = refused.out_of_room;
+            let untouched = segment.is_empty();
+            if untouched && refused.out_of_room {
+                self.empty = Some(segment);
+            } else {
+                self.failed.push(number);
+            }
+            return Err(self.new_segment_failed(
+                "write to",
+                number,
+                refused.error,
+                untouched && unsynced_rotation,
+            ));
+        }
+        if let Err(error) = segment.sync_new(&self.storage) {
+            self.failed.push(number);
+            // An opener under this boot would sync the file again, and be lied to.
+            self.poison = Poison::Wanted;
+            return Err(self.new_segment_failed("sync", number, error, false));
+        }
+        if self.poison == Poison::Written {
+            if let Err(error) = self.lock.write(&Entry::Clean) {
+                self.failed.push(number);
+                self.poison = Poison::Wanted;
+                return Err(self.new_segment_failed("unmark", number, error, false));
+            }
+            self.poison = Poison::None;
+        }
+        segment.has_records = !self.retained.is_empty();
+        self.out_of_room = false;
+        self.failed.clear();
+        self.written = sealed;
+        let end = segment.bytes;
+        self.live = Some(segment);
+        // The first line has no draft: it is counted here.
+        self.durable.seq += 1;
+        self.commit_through(sealed, end, number);
+        Ok(())
+    }
+
+    fn new_segment_failed(
+        &mut self,
+        action: &'static str,
+        segment: u32,
+        error: io::Error,
+        old_goes_on: bool,
+    ) -> Trouble {
+        self.events.written = self.events.durable;
+        self.receipts.clear();
+        if !old_goes_on {
+            // A first line may have reached the new file, and it says that the old one ends.
+            self.live = None;
+        }
+        Trouble { action, segment, error, old_goes_on, is_tampering: false }
+    }
+
+    fn write_poison(&mut self) -> io::Result<()> {
+        let boot = self.storage.boot_id();
+        self.lock.write(&Entry::Poison { boot, point: self.durable })?;
+        self.poison = Poison::Written;
+        Ok(())
+    }
+
+    /// The next file that does not exist; numbers are never used twice.
+    fn create(&mut self, now: &Moment) -> io::Result<Segment> {
+        loop {
+            if self.next_segment > SegmentName::MAX_SEGMENT {
+                return Err(io::Error::other("every segment number is used"));
+            }
+            let name = SegmentName { chain: self.chain(), segment: self.next_segment };
+            match Segment::create(&self.storage, name, now.wall) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    self.failed.push(self.next_segment);
+                    self.next_segment += 1;
+                }
+                created => {
+                    self.next_segment += u32::from(created.is_ok());
+                    return created;
+                }
+            }
+        }
+    }
+
+    /// The `segment` line and everything retained, sealed into `lines`.
+    fn seal_first_write(&mut self, number: u32, now: &Moment) -> (u64, Digest) {
+        if let Some(story) = self.story.take() {
+            let payload = story.as_info().payload(now.wall);
+            let mut told_first = Chunks::default();
+            told_first.push(&payload, None, None);
+            self.retained.move_to(&mut told_first);
+            self.retained = told_first;
+            self.unsynced.records += 1;
+        }
+        let counted = (self.durable.segment > 0)
+            .then_some(After { segment: self.durable.segment, bytes: self.durable.end });
+        let failed = self.failed.iter().map(|segment| After { segment: *segment, bytes: 0 });
+        let info = SegmentInfo {
+            id: self.id,
+            chain: self.chain(),
+            segment: number,
+            after: counted.into_iter().chain(failed).collect(),
+            chains: self.witnesses.clone(),
+            pruned: self.pruned,
+        };
+        self.lines.clear();
+        self.events.written = self.events.durable;
+        self.receipts.clear();
+        let Point { seq, hash, .. } = self.durable;
+        let first = seal(&mut self.lines, seq + 1, &info.payload(now.wall), Some(seq), &hash);
+        let mut at = (seq + 1, first);
+        let retained = std::mem::take(&mut self.retained);
+        for chunk in retained.iter() {
+            at = self.seal_chunk(chunk, at, None);
+        }
+        self.retained = retained;
+        at
+    }
+
+    /// After a full disk: waits until the first write surely fits.
+    fn check_room(&self) -> io::Result<()> {
+        let needed = self.lines.len() as u64 + ROOM;
+        if self.out_of_room && self.storage.free_bytes()? < needed {
+            return Err(rustix::io::Errno::NOSPC.into());
+        }
+        Ok(())
+    }
+
+    /// The drafts that are not durable, for another chain to take over.
+    pub(super) fn into_retained(self) -> Chunks {
+        self.retained
+    }
+
+    /// How many accepted events are not durable and in no queue.
+    pub(super) fn retained(&self) -> &Chunks {
+        &self.retained
+    }
+
+    /// Goes on counting where another chain's ledger stopped.
+    pub(super) fn continue_events(&mut self, durable: Ticket, freed_bytes: u64) {
+        self.events = Events { written: durable, durable };
+        self.freed_bytes = freed_bytes;
+    }
+
+    pub(super) fn durable_events(&self) -> Ticket {
+        self.events.durable
+    }
+
+    /// How many bytes of drafts became durable since this was last asked.
+    pub(super) fn take_freed_bytes(&mut self) -> u64 {
+        std::mem::take(&mut self.freed_bytes)
+    }
+
+    /// The `close` record is durable.
+    pub(super) fn set_closed(&mut self) {
+        self.is_closed = true;
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+}
+
+impl Story {
+    pub(super) fn as_info(&self) -> RecoveryInfo<'_> {
+        RecoveryInfo {
+            cause: self.cause,
+            segment: self.segment,
+            bytes: self.bytes,
+            void: self.void,
+            message: &self.message,
+        }
+    }
+}
+
+/// The place in the chain of the last of some lines that we sealed ourselves.
+fn last_line(lines: &[u8]) -> Option<(u64, Digest)> {
+    let lines = lines.strip_suffix(b"\n")?;
+    let start = memchr::memrchr(b'\n', lines).map_or(0, |at| at + 1);
+    let line = LineParser::default().parse(lines.get(start..)?).ok()?;
+    Some((line.seq, line.hash))
+}

@@ -1,0 +1,151 @@
+//! The lock of a chain, and what its file says of the chain's last segment.
+
+use std::{io, sync::Arc};
+
+use crate::{
+    chain::Digest,
+    segment_name::ChainNumber,
+    storage::{Access, Dir, File, LockKind, Stat, Storage, read_full},
+};
+
+/// The size of each of the two parts of a lock file: one sector, so that a part is never half written.
+const BLOCK: usize = 512;
+
+/// What the first block says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Entry {
+    /// Nothing in particular.
+    Clean,
+    /// A write or sync of this segment failed under this boot: its pages lie, and the chain goes
+    /// on after exactly this point in a new segment.
+    Poison { boot: String, point: Point },
+    /// The last segment could not be synced at open under this boot: nothing of it may be decided.
+    Unsynced { boot: String },
+}
+
+/// The last durable record of a chain, and where it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Point {
+    pub(super) segment: u32,
+    pub(super) seq: u64,
+    pub(super) hash: Digest,
+    pub(super) end: u64,
+}
+
+/// A held lock. Dropping it lets go of the chain.
+#[derive(Debug)]
+pub(super) struct ChainLock {
+    pub(super) chain: ChainNumber,
+    file: Box<dyn File>,
+    stat: Stat,
+    storage: Arc<dyn Storage>,
+}
+
+/// What came of trying to lock a chain.
+#[derive(Debug)]
+pub(super) enum Tried {
+    Taken(ChainLock),
+    HeldBy(Option<u32>),
+}
+
+impl ChainLock {
+    /// Tries once to take the lock of a chain.
+    pub(super) fn try_take(storage: &Arc<dyn Storage>, chain: ChainNumber) -> io::Result<Tried> {
+        let name = chain.lock_name();
+        let file = storage.open(Dir::Control, &name, Access::Lock)?;
+        if !file.try_lock(LockKind::Exclusive)? {
+            return Ok(Tried::HeldBy(read_holder(file.as_ref())));
+        }
+        let stat = file.stat()?;
+        // Somebody may have replaced the file between opening and locking it: then two could hold
+        // "the" lock. The file itself is never removed by us.
+        if !storage.stat(Dir::Control, &name)?.is_some_and(|named| named.is_same_file(&stat)) {
+            return Ok(Tried::HeldBy(None));
+        }
+        let lock = Self { chain, file, stat, storage: Arc::clone(storage) };
+        if stat.bytes < 2 * BLOCK as u64 {
+            // The block is filled now, so that an entry can be written when the disk is full.
+            lock.write(&Entry::Clean)?;
+        }
+        lock.write_block(1, &format!("pid {}", std::process::id()))?;
+        if stat.bytes < 2 * BLOCK as u64 {
+            lock.file.sync_all()?;
+            storage.sync_dir(Dir::Control)?;
+        }
+        Ok(Tried::Taken(lock))
+    }
+
+    /// Whether the file that is locked is still the one at its path.
+    pub(super) fn is_in_place(&self) -> io::Result<bool> {
+        let named = self.storage.stat(Dir::Control, &self.chain.lock_name())?;
+        Ok(named.is_some_and(|named| named.is_same_file(&self.stat)))
+    }
+
+    pub(super) fn read(&self) -> io::Result<Entry> {
+        let text = read_block(self.file.as_ref(), 0)?;
+        Ok(parse(&text).unwrap_or(Entry::Clean))
+    }
+
+    /// Writes an entry in place and makes it durable.
+    pub(super) fn write(&self, entry: &Entry) -> io::Result<()> {
+        let text = match entry {
+            Entry::Clean => "clean".to_owned(),
+            Entry::Poison { boot, point: Point { segment, seq, hash, end } } => {
+                format!("poison {boot} {segment} {seq} {hash} {end}")
+            }
+            Entry::Unsynced { boot } => format!("unsynced {boot}"),
+        };
+        self.write_block(0, &text)?;
+        self.file.sync_data()
+    }
+
+    fn write_block(&self, block: usize, text: &str) -> io::Result<()> {
+        let bytes = format!("{text:<width$}\n", width = BLOCK - 1);
+        let mut rest = bytes.as_bytes();
+        let mut offset = (block * BLOCK) as u64;
+        while !rest.is_empty() {
+            let written = self.file.write_at(rest, offset)?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            rest = rest.get(written..).unwrap_or_default();
+            offset += written as u64;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for ChainLock {
+    fn drop(&mut self) {
+        // Closing the file lets go too; this is for a copy that a forked child may hold open.
+        drop(self.file.unlock());
+    }
+}
+
+fn read_block(file: &dyn File, block: usize) -> io::Result<String> {
+    let mut bytes = [0; BLOCK];
+    let read = read_full(file, &mut bytes, (block * BLOCK) as u64)?;
+    Ok(String::from_utf8_lossy(bytes.get(..read).unwrap_or_default()).trim_end().to_owned())
+}
+
+fn read_holder(file: &dyn File) -> Option<u32> {
+    read_block(file, 1).ok()?.strip_prefix("pid ")?.parse().ok()
+}
+
+fn parse(text: &str) -> Option<Entry> {
+    let words: Vec<&str> = text.split(' ').collect();
+    match *words.as_slice() {
+        ["unsynced", boot] => Some(Entry::Unsynced { boot: boot.to_owned() }),
+        ["unsynced"] => Some(Entry::Unsynced { boot: String::new() }),
+        ["poison", boot, segment, seq, hash, end] => Some(Entry::Poison {
+            boot: boot.to_owned(),
+            point: Point {
+                segment: segment.parse().ok()?,
+                seq: seq.parse().ok()?,
+                hash: Digest::from_hex(hash.as_bytes())?,
+                end: end.parse().ok()?,
+            },
+        }),
+        _ => None,
+    }
+}

@@ -1,0 +1,528 @@
+//! The one thread that writes: takes drafts from the queue, appends, syncs, acknowledges.
+//!
+//! `step` does what is due at a moment and says how long nothing will be; the loop around it only
+//! asks the time and pauses. When to sync, to roll, to mark and to remove are pure decisions in
+//! files of their own.
+
+mod flush;
+mod keep;
+mod ledger;
+mod lock;
+mod open;
+mod recover;
+mod retention;
+mod roll;
+mod scan;
+mod segment;
+mod witness;
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    FlushMode, NoticeCode, Retention, Rotation,
+    chain::Head,
+    clock::{Clock, Moment},
+    format::{NoticeInfo, mark_payload},
+    queue::{Chunks, Orders, Pause, Queue, Stage},
+    stats::LossReason,
+    storage::{Dir, Storage},
+};
+use flush::{FlushPolicy, MarkPolicy};
+use ledger::{Ledger, Trouble};
+pub(crate) use open::{Opened, open};
+
+/// How long the writer lets routine drafts gather before it looks again: half of the 10 ms within
+/// which they are written.
+const DOZE: Duration = Duration::from_millis(5);
+/// How long after the last draft it sleeps until it is woken.
+const AWAKE: Duration = Duration::from_millis(100);
+/// How often the paths of the segment and the lock are looked at while records are written.
+const PATH_CHECK: Duration = Duration::from_millis(100);
+/// How often free space is asked while records are written.
+const SPACE_CHECK: Duration = Duration::from_secs(1);
+/// The first and the longest pause between attempts to begin a new segment.
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+const LAST_RETRY: Duration = Duration::from_secs(2);
+/// How often retention is applied at least.
+const RETENTION_CHECK: Duration = Duration::from_secs(3600);
+/// How long retention rests after the wall clock jumped ahead, so that a wrong clock removes nothing.
+const RETENTION_REST: Duration = Duration::from_secs(24 * 3600);
+/// How far wall clock and monotonic clock may move apart before it is noted.
+const CLOCK_STEP: Duration = Duration::from_secs(1);
+const LARGE_CLOCK_STEP: Duration = Duration::from_secs(3600);
+/// What a line has beside its payload, roughly: for deciding when a segment is full.
+const ENVELOPE: u64 = 190;
+
+/// What the writer is told once.
+#[derive(Debug, Clone)]
+pub(crate) struct WriterSettings {
+    pub(crate) flush_mode: FlushMode,
+    pub(crate) rotation: Rotation,
+    pub(crate) retention: Retention,
+    pub(crate) low_space: u64,
+    pub(crate) exclusive: bool,
+    pub(crate) service: String,
+    pub(crate) host: String,
+    pub(crate) writer_id: u64,
+}
+
+/// What comes after a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Nothing is due before this moment of the clock, unless the queue says so.
+    Pause(Pause, Duration),
+    Ended,
+}
+
+/// Writes one log.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    storage: Arc<dyn Storage>,
+    queue: Arc<Queue>,
+    settings: WriterSettings,
+    flush: FlushPolicy,
+    marks: MarkPolicy,
+    ledger: Ledger,
+    /// Drafts taken from the queue and not yet handed to the ledger.
+    batch: Chunks,
+    /// Notices that wait to be recorded.
+    notes: Chunks,
+    failure: Option<Failure>,
+    rotations: u64,
+    /// No rotation before this: the last attempt could not make a file.
+    rotation_rests: Duration,
+    retention_due: Duration,
+    retention_rests: Duration,
+    last_active: Duration,
+    paths_checked: Duration,
+    space_checked: Duration,
+    clocks: Moment,
+    last_sync_end: Duration,
+}
+
+/// No segment can be written to now.
+#[derive(Debug, Clone, Copy)]
+struct Failure {
+    next_try: Duration,
+    pause: Duration,
+    /// The lock was replaced, so another chain must be taken.
+    relocate: bool,
+}
+
+impl Writer {
+    pub(crate) fn new(
+        storage: Arc<dyn Storage>,
+        queue: Arc<Queue>,
+        settings: WriterSettings,
+        opened: Opened,
+        now: Moment,
+    ) -> Self {
+        let writer = Self {
+            storage,
+            queue,
+            flush: FlushPolicy::new(settings.flush_mode),
+            settings,
+            marks: MarkPolicy::new(now.elapsed),
+            ledger: opened.ledger,
+            batch: Chunks::default(),
+            notes: Chunks::default(),
+            failure: None,
+            rotations: 0,
+            rotation_rests: Duration::ZERO,
+            retention_due: now.elapsed,
+            retention_rests: Duration::ZERO,
+            last_active: now.elapsed,
+            paths_checked: now.elapsed,
+            space_checked: now.elapsed,
+            clocks: now,
+            last_sync_end: now.elapsed,
+        };
+        writer.publish();
+        if let Ok(free) = writer.storage.free_bytes() {
+            writer.queue.gauges.free_bytes.set(free);
+        }
+        writer
+    }
+
+    /// Runs until the log is closed.
+    pub(crate) fn run(mut self, clock: Clock) {
+        self.queue.attach_writer();
+        loop {
+            match self.step(&clock.now(), clock) {
+                Next::Pause(pause, until) => self.queue.pause(pause, until),
+                Next::Ended => return,
+            }
+        }
+    }
+
+    /// Does everything that is due now.
+    pub(crate) fn step(&mut self, now: &Moment, clock: Clock) -> Next {
+        let stage = self.queue.look().stage;
+        if let Some(failure) = self.failure {
+            let last_attempt = stage >= Stage::Abandoned;
+            if !last_attempt && now.elapsed < failure.next_try {
+                return Next::Pause(Pause::Backoff, failure.next_try);
+            }
+            self.heal(failure, now, clock);
+            if self.failure.is_some() {
+                return self.still_failing(stage);
+            }
+        }
+        let orders = self.queue.take(&mut self.batch);
+        let took = !self.batch.is_empty();
+        if took {
+            self.last_active = now.elapsed;
+            self.marks.record_written(now.elapsed);
+        }
+        self.work(orders, now, clock);
+        match self.failure {
+            Some(_) if stage >= Stage::Abandoned => self.still_failing(stage),
+            Some(failure) => Next::Pause(Pause::Backoff, failure.next_try),
+            None if stage == Stage::Aborting => std::process::abort(),
+            None if stage >= Stage::Closing => self.close(now, clock),
+            None => self.pause(now),
+        }
+    }
+
+    /// One round of a writer that can write.
+    fn work(&mut self, orders: Orders, now: &Moment, clock: Clock) {
+        self.watch_clocks(now);
+        self.roll(orders.rotations, now, clock);
+        if !self.notes.is_empty() {
+            let mut notes = std::mem::take(&mut self.notes);
+            self.batch.move_to(&mut notes);
+            self.batch = notes;
+        }
+        if !self.batch.is_empty() {
+            let appended = self.ledger.append(&mut self.batch, now);
+            self.queue.gauges.records_since_sync.set(self.ledger.unsynced().records);
+            self.settle(appended, now, clock);
+        }
+        self.watch_paths(now, clock);
+        self.watch_space(now);
+        let unsynced = self.ledger.unsynced();
+        let wanted = orders.wanted > self.ledger.durable_events() || orders.room_wanted;
+        if unsynced.records > 0
+            && (wanted || orders.stage > Stage::Open || self.flush.is_due(unsynced, now.elapsed))
+        {
+            self.sync(now, clock);
+        }
+        self.mark(now, clock);
+        self.apply_retention(now, clock);
+    }
+
+    fn sync(&mut self, now: &Moment, clock: Clock) {
+        if self.ledger.live().is_none() {
+            return;
+        }
+        let begun = clock.elapsed();
+        let synced = self.ledger.sync();
+        if synced.is_ok() {
+            let took = clock.elapsed().saturating_sub(begun);
+            self.queue.gauges.last_sync_nanos.set(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+            self.queue.gauges.syncs.add(1);
+        }
+        self.settle(synced, now, clock);
+    }
+
+    /// Tells everybody what is durable.
+    fn publish(&self) {
+        let gauges = &self.queue.gauges;
+        gauges.records_since_sync.set(self.ledger.unsynced().records);
+        if let Some(head) = self.ledger.head() {
+            gauges.set_head(head);
+        }
+        gauges.durable_events.set(self.ledger.durable_events());
+    }
+
+    /// After anything the ledger did: acknowledges what became durable, and deals with trouble.
+    fn settle(&mut self, result: Result<(), Trouble>, now: &Moment, clock: Clock) {
+        self.acknowledge();
+        if let Err(trouble) = result {
+            self.meet(&trouble, now, clock);
+        }
+    }
+
+    fn acknowledge(&mut self) {
+        let freed = self.ledger.take_freed_bytes();
+        if freed == 0 {
+            return;
+        }
+        self.publish();
+        let drained = self.batch.is_empty() && self.ledger.unsynced().records == 0;
+        self.queue.publish(self.ledger.durable_events(), freed, drained);
+    }
+
+    /// Something failed: tries a new segment at once, and is failing if that fails too.
+    fn meet(&mut self, trouble: &Trouble, now: &Moment, clock: Clock) {
+        let path = self.path_of(trouble.segment);
+        let message = format!("cannot {} {path}: {}", trouble.action, trouble.error);
+        if trouble.old_goes_on {
+            self.rotation_rests = now.elapsed + SPACE_CHECK;
+            self.queue
+                .notifier
+                .tell(NoticeCode::SegmentFailed, format!("{message}; the old segment goes on"));
+            return;
+        }
+        let code = if trouble.is_tampering { NoticeCode::SegmentTampered } else { NoticeCode::SegmentFailed };
+        if trouble.is_tampering {
+            self.note(code, &message, now);
+        } else {
+            self.queue.notifier.tell(code, message);
+        }
+        let failure = Failure { next_try: now.elapsed, pause: FIRST_RETRY, relocate: false };
+        self.failure = Some(failure);
+        self.heal(failure, now, clock);
+    }
+
+    /// One attempt to write again.
+    fn heal(&mut self, failure: Failure, now: &Moment, clock: Clock) {
+        let attempt = if failure.relocate {
+            self.relocate(now, clock)
+        } else {
+            self.ledger.begin_segment(now).map_err(|trouble| {
+                format!("cannot {} {}: {}", trouble.action, self.path_of(trouble.segment), trouble.error)
+            })
+        };
+        match attempt {
+            Ok(()) => {
+                self.failure = None;
+                self.segment_begun();
+                if self.queue.gauges.failing.set(false) {
+                    self.queue.notifier.tell(NoticeCode::Healed, "the log records again");
+                }
+                self.acknowledge();
+            }
+            Err(message) => {
+                self.failure = Some(Failure {
+                    next_try: now.elapsed + failure.pause,
+                    pause: (failure.pause * 2).min(LAST_RETRY),
+                    ..failure
+                });
+                if self.queue.gauges.failing.set(true) {
+                    let message = format!("{message}; events are held in memory until the disk takes them");
+                    self.queue.notifier.print(&message);
+                    self.queue.notifier.tell(NoticeCode::Failing, message);
+                }
+            }
+        }
+    }
+
+    /// The lock of the chain was taken away: goes on in another chain, with all that is not durable.
+    fn relocate(&mut self, now: &Moment, clock: Clock) -> Result<(), String> {
+        self.storage.reattach().map_err(|error| format!("cannot open the directory of the log: {error}"))?;
+        let avoid = Some(self.ledger.chain());
+        let opened =
+            open(&self.storage, &self.settings, avoid, clock, now).map_err(|error| error.to_string())?;
+        let durable = self.ledger.durable_events();
+        let freed = self.ledger.take_freed_bytes();
+        let old = std::mem::replace(&mut self.ledger, opened.ledger);
+        self.ledger.continue_events(durable, freed);
+        old.into_retained().move_to(&mut self.notes);
+        for (code, message) in opened.notices {
+            self.queue.notifier.tell(code, message);
+        }
+        Ok(())
+    }
+
+    /// What is left to do when nothing can be written and nobody waits any more.
+    fn still_failing(&mut self, stage: Stage) -> Next {
+        match (stage, self.failure) {
+            (Stage::Aborting, _) => std::process::abort(),
+            (Stage::Abandoned, _) => {
+                self.queue.take(&mut self.batch);
+                self.queue.give_up(&self.batch, LossReason::IoFailure);
+                self.queue.give_up(self.ledger.retained(), LossReason::IoFailure);
+                self.queue
+                    .notifier
+                    .print("the log was closed while the disk refused to take its last events");
+                self.queue.closed();
+                Next::Ended
+            }
+            (_, Some(failure)) => Next::Pause(Pause::Backoff, failure.next_try),
+            (_, None) => Next::Pause(Pause::None, Duration::ZERO),
+        }
+    }
+
+    fn close(&mut self, now: &Moment, clock: Clock) -> Next {
+        self.queue.take(&mut self.batch);
+        if !self.batch.is_empty() || !self.notes.is_empty() || self.ledger.unsynced().records > 0 {
+            // Came in while the last batch was written.
+            return Next::Pause(Pause::None, now.elapsed);
+        }
+        self.refresh_witnesses(now);
+        let events = self.ledger.durable_events();
+        let closed = open::close_chain(&mut self.ledger, events, now);
+        self.settle(closed, now, clock);
+        if self.failure.is_some() {
+            return Next::Pause(Pause::None, now.elapsed);
+        }
+        if !self.ledger.is_closed() {
+            return Next::Pause(Pause::None, now.elapsed);
+        }
+        self.publish();
+        self.queue.closed();
+        Next::Ended
+    }
+
+    /// Begins a new segment where the clock, the size or somebody asks for it.
+    fn roll(&mut self, asked: u64, now: &Moment, clock: Clock) {
+        let incoming = self.batch.bytes() + self.batch.drafts() * ENVELOPE;
+        let due = self.ledger.live().is_some_and(|live| {
+            incoming > 0 && roll::must_roll(self.settings.rotation, &live, incoming, now.wall)
+        });
+        if !(due && now.elapsed >= self.rotation_rests) && asked <= self.rotations {
+            return;
+        }
+        self.sync(now, clock);
+        if self.failure.is_none() && self.ledger.live().is_some() {
+            self.refresh_witnesses(now);
+            let begun = self.ledger.begin_segment(now);
+            if begun.is_ok() {
+                self.segment_begun();
+                self.retention_due = now.elapsed;
+            }
+            self.settle(begun, now, clock);
+        }
+        if self.rotations < asked {
+            self.rotations = asked;
+            self.queue.rotated(asked);
+        }
+    }
+
+    fn segment_begun(&mut self) {
+        self.queue.gauges.segments.add(1);
+        self.publish();
+    }
+
+    fn mark(&mut self, now: &Moment, clock: Clock) {
+        let quiet = self.failure.is_none() && self.ledger.unsynced().records == 0;
+        if !quiet || now.elapsed < self.marks.due_at() {
+            return;
+        }
+        self.refresh_witnesses(now);
+        let mut batch = Chunks::default();
+        batch.push(&mark_payload(now.wall, &self.ledger.witnesses), None, None);
+        let appended = self.ledger.append(&mut batch, now);
+        self.settle(appended, now, clock);
+        if self.failure.is_none() {
+            self.sync(now, clock);
+        }
+        self.marks.mark_written(now.elapsed);
+    }
+
+    fn refresh_witnesses(&mut self, now: &Moment) {
+        let Ok(segments) = witness::segments(self.storage.as_ref()) else { return };
+        for missing in open::refresh_witnesses(&self.storage, &segments, &mut self.ledger) {
+            let message = format!("chain {missing} was seen before and is gone; verify the log");
+            if self.ledger.missing.insert(missing) {
+                self.note(NoticeCode::ChainMissing, &message, now);
+            }
+        }
+    }
+
+    fn apply_retention(&mut self, now: &Moment, clock: Clock) {
+        let due = now.elapsed >= self.retention_due.max(self.retention_rests);
+        if !due || self.settings.retention.is_off() || self.failure.is_some() || self.ledger.live().is_none()
+        {
+            return;
+        }
+        self.retention_due = now.elapsed + RETENTION_CHECK;
+        let outcome = retention::run(&self.storage, &self.settings.retention, &mut self.ledger, now);
+        if !outcome.removed.is_empty() {
+            let message = format!("removed by retention: {}", outcome.removed.join(", "));
+            self.queue.notifier.tell(NoticeCode::Pruned, message);
+        }
+        if let Some((name, error)) = outcome.failed {
+            self.note(NoticeCode::RetentionFailed, &format!("cannot remove {name}: {error}"), now);
+        }
+        self.settle(outcome.trouble.map_or(Ok(()), Err), now, clock);
+    }
+
+    /// Wall clock and monotonic clock move together, unless somebody sets the clock.
+    fn watch_clocks(&mut self, now: &Moment) {
+        let elapsed = now.elapsed.saturating_sub(self.clocks.elapsed);
+        let ahead = now.wall.since(self.clocks.wall).saturating_sub(elapsed);
+        let behind = if now.wall < self.clocks.wall {
+            self.clocks.wall.since(now.wall) + elapsed
+        } else {
+            elapsed.saturating_sub(now.wall.since(self.clocks.wall))
+        };
+        if ahead > CLOCK_STEP || behind > CLOCK_STEP {
+            let (by, way) = if ahead > behind { (ahead, "ahead") } else { (behind, "back") };
+            self.note(NoticeCode::ClockStep, &format!("the wall clock stepped {way} by {by:?}"), now);
+            if ahead > LARGE_CLOCK_STEP {
+                self.retention_rests = now.elapsed + RETENTION_REST;
+            }
+        }
+        self.clocks = *now;
+    }
+
+    fn watch_paths(&mut self, now: &Moment, clock: Clock) {
+        let active = self.ledger.unsynced().records > 0;
+        if !active || self.failure.is_some() || now.elapsed < self.paths_checked + PATH_CHECK {
+            return;
+        }
+        self.paths_checked = now.elapsed;
+        if matches!(self.ledger.is_lock_in_place(), Ok(false)) {
+            let message = format!("the lock of chain {} was removed or replaced", self.ledger.chain());
+            self.note(NoticeCode::LockReplaced, &message, now);
+            let failure = Failure { next_try: now.elapsed, pause: FIRST_RETRY, relocate: true };
+            self.failure = Some(failure);
+            self.heal(failure, now, clock);
+            return;
+        }
+        let checked = self.ledger.check_name();
+        self.settle(checked, now, clock);
+    }
+
+    fn watch_space(&mut self, now: &Moment) {
+        if now.elapsed < self.space_checked + SPACE_CHECK || self.failure.is_some() {
+            return;
+        }
+        self.space_checked = now.elapsed;
+        let Ok(free) = self.storage.free_bytes() else { return };
+        self.queue.gauges.free_bytes.set(free);
+        let is_low = free < self.settings.low_space;
+        if self.queue.gauges.low_space.set(is_low) {
+            if is_low {
+                self.note(NoticeCode::LowSpace, &format!("{free} bytes are free; make room"), now);
+            } else {
+                self.note(NoticeCode::SpaceReturned, &format!("{free} bytes are free"), now);
+            }
+        }
+    }
+
+    /// Tells an operator, and the log.
+    fn note(&mut self, code: NoticeCode, message: &str, now: &Moment) {
+        self.queue.notifier.tell(code, message);
+        self.notes.push(&NoticeInfo { code: code.as_str(), message }.payload(now.wall), None, None);
+    }
+
+    fn path_of(&self, segment: u32) -> String {
+        let name = crate::segment_name::SegmentName { chain: self.ledger.chain(), segment };
+        self.storage.path(Dir::Log, &name.to_string()).display().to_string()
+    }
+
+    fn pause(&self, now: &Moment) -> Next {
+        let mut until = self.marks.due_at().max(now.elapsed + DOZE);
+        if let Some(due) = self.flush.due_at(self.ledger.unsynced()) {
+            until = until.min(due);
+        }
+        if !self.settings.retention.is_off() {
+            until = until.min(self.retention_due.max(self.retention_rests));
+        }
+        if !self.notes.is_empty() {
+            return Next::Pause(Pause::None, now.elapsed);
+        }
+        if now.elapsed.saturating_sub(self.last_active) < AWAKE {
+            return Next::Pause(Pause::Doze, until.min(now.elapsed + DOZE));
+        }
+        Next::Pause(Pause::Sleep, until)
+    }
+
+    /// The durable head of the chain that is written now.
+    pub(crate) fn head(&self) -> Option<Head> {
+        self.ledger.head()
+    }
+}

@@ -1,0 +1,278 @@
+//! Finds where a locked chain goes on. Decides nothing from bytes that a sync has not covered.
+
+use std::sync::Arc;
+
+use super::{
+    ledger::{Start, Story},
+    lock::{ChainLock, Entry, Point},
+    scan::{Place, Scan},
+    segment::Segment,
+    witness::read_first_line,
+};
+use crate::{
+    ChainRecovery, Error, Head,
+    chain::Digest,
+    format::{ChainId, Witness, Witnesses},
+    segment_name::SegmentName,
+    storage::{Access, Dir, File, Storage},
+};
+
+/// What was found.
+#[derive(Debug)]
+pub(super) enum Recovered {
+    /// The chain can be continued.
+    Ready {
+        start: Start,
+        /// Whether its last run ended in order, or there was none.
+        closed: bool,
+        story: Option<Story>,
+        report: Option<ChainRecovery>,
+    },
+    /// The chain must stay as it is.
+    LeftAlone(ChainRecovery),
+}
+
+/// Recovers the chain whose lock is held. `witnessed` is what other chains say of it.
+pub(super) fn recover(
+    storage: &Arc<dyn Storage>,
+    lock: &ChainLock,
+    segments: &[SegmentName],
+    witnessed: &[Witness],
+) -> Result<Recovered, Error> {
+    let names: Vec<SegmentName> = segments.iter().filter(|name| name.chain == lock.chain).copied().collect();
+    Recovery { storage, lock, names, witnessed, boot: storage.boot_id() }.run()
+}
+
+struct Recovery<'a> {
+    storage: &'a Arc<dyn Storage>,
+    lock: &'a ChainLock,
+    names: Vec<SegmentName>,
+    witnessed: &'a [Witness],
+    boot: String,
+}
+
+/// The last durable record of a chain that has none.
+const NOWHERE: Point = Point { segment: 0, seq: 0, hash: Digest::ZERO, end: 0 };
+
+impl Recovery<'_> {
+    fn run(&self) -> Result<Recovered, Error> {
+        let lock_path = self.storage.path(Dir::Control, &self.lock.chain.lock_name());
+        match self.lock.read().map_err(Error::io("read", lock_path))? {
+            Entry::Unsynced { boot } if boot == self.boot => Ok(self.leave_alone(
+                false,
+                "its last segment could not be synced since the machine started; it is tried again after a restart",
+            )),
+            Entry::Poison { boot, point } if boot == self.boot => self.after_poison(point),
+            _ => self.after_scan(),
+        }
+    }
+
+    /// A write or sync failed under this boot: the pages of that segment lie, so the entry decides.
+    fn after_poison(&self, point: Point) -> Result<Recovered, Error> {
+        let failed: Vec<u32> =
+            self.names.iter().map(|name| name.segment).filter(|number| *number > point.segment).collect();
+        if point.seq == 0 {
+            return self.begin(failed, true);
+        }
+        let name = SegmentName { chain: self.lock.chain, segment: point.segment };
+        let file = self.open(name, Access::Read)?;
+        let path = self.path(name);
+        let scan = Scan::run(file.as_ref(), point.end).map_err(Error::io("read", path))?;
+        let expected = Place { seq: point.seq, hash: point.hash, end: point.end };
+        if scan.last != Some(expected) {
+            return Ok(self.leave_alone(true, "its last durable record is not where its lock file says"));
+        }
+        let Some(id) = self.id(&scan)? else { return Ok(self.no_identity()) };
+        let story = Story {
+            cause: "poisoned",
+            segment: point.segment,
+            bytes: point.end,
+            void: 0,
+            message: "a write or sync had failed and the process ended before it could begin a new segment"
+                .into(),
+        };
+        let start = self.start(id, point, None, failed, true, &scan);
+        let report = self.report(&start, 0, false, &story.message);
+        Ok(Recovered::Ready { start, closed: false, story: Some(story), report: Some(report) })
+    }
+
+    fn after_scan(&self) -> Result<Recovered, Error> {
+        if self.names.is_empty() {
+            return self.begin(Vec::new(), false);
+        }
+        let mut witnessed = self.witnessed.iter().map(|witness| witness.seq).max().unwrap_or(0);
+        let mut failed = Vec::new();
+        for name in self.names.iter().rev() {
+            let file = self.open(*name, Access::Append)?;
+            // Otherwise one would decide on data that a dead process never made durable.
+            if let Err(error) = self.storage.sync_dir(Dir::Log).and_then(|()| file.sync_all()) {
+                return self.unsynced(&error);
+            }
+            let mut scan = Scan::run(file.as_ref(), u64::MAX).map_err(Error::io("read", self.path(*name)))?;
+            if !scan.has_good_line() {
+                failed.push(name.segment);
+                continue;
+            }
+            let Some(cut) = scan.cut(witnessed) else {
+                return Ok(self.leave_alone(true, "it ends before records that had been durable"));
+            };
+            let Some(place) = cut.place else {
+                witnessed = witnessed.max(scan.durable);
+                failed.push(name.segment);
+                continue;
+            };
+            failed.reverse();
+            return self.go_on(*name, file, &scan, place, cut.torn, cut.damaged, failed);
+        }
+        failed.reverse();
+        self.begin(failed, false)
+    }
+
+    /// A chain without any record so far.
+    fn begin(&self, failed: Vec<u32>, is_poisoned: bool) -> Result<Recovered, Error> {
+        if !self.witnessed.is_empty() {
+            return Ok(self.leave_alone(true, "its records are missing, and other chains have seen them"));
+        }
+        let log = self.storage.path(Dir::Log, "");
+        let id = ChainId(self.storage.random().map_err(Error::io("draw random bits for", log))?);
+        let next_segment = self.next_segment();
+        let start = Start {
+            id,
+            durable: NOWHERE,
+            live: None,
+            next_segment,
+            failed,
+            is_poisoned,
+            witnesses: Witnesses::new(),
+            pruned: None,
+        };
+        Ok(Recovered::Ready { start, closed: true, story: None, report: None })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one finding, taken apart once")]
+    fn go_on(
+        &self,
+        name: SegmentName,
+        file: Box<dyn File>,
+        scan: &Scan,
+        place: Place,
+        torn: bool,
+        damaged: Option<u64>,
+        failed: Vec<u32>,
+    ) -> Result<Recovered, Error> {
+        let Some(id) = self.id(scan)? else { return Ok(self.no_identity()) };
+        if self.witnessed.iter().any(|witness| witness.id != id) {
+            return Ok(self.leave_alone(true, "another chain stands where its number was seen before"));
+        }
+        // Damaged bytes stay within what counts: our own software never declares an edit void.
+        let end = if damaged.is_some() && !torn { scan.length } else { place.end };
+        let durable = Point { segment: name.segment, seq: place.seq, hash: place.hash, end };
+        let whole = !torn && damaged.is_none() && failed.is_empty();
+        let begun = scan.begun.unwrap_or_else(crate::clock::Timestamp::now);
+        let live = if whole {
+            let resumed = Segment::resume(file, name, place.end, begun);
+            Some(resumed.map_err(Error::io("inspect", self.path(name)))?)
+        } else {
+            None
+        };
+        let closed = scan.closed && whole;
+        let void = scan.length - end;
+        let (cause, message) = match (damaged, torn) {
+            (Some(seq), _) => {
+                ("damage", format!("record {seq} had been durable and is bad or missing; verify the log"))
+            }
+            (None, true) => ("torn", format!("{void} bytes of a write that was not finished do not count")),
+            (None, false) => ("unclosed", "the run before ended without close".to_owned()),
+        };
+        let start = self.start(id, durable, live, failed, false, scan);
+        if closed {
+            return Ok(Recovered::Ready { start, closed, story: None, report: None });
+        }
+        let report = self.report(&start, void, damaged.is_some(), &message);
+        let story = Story { cause, segment: name.segment, bytes: end, void, message };
+        Ok(Recovered::Ready { start, closed, story: Some(story), report: Some(report) })
+    }
+
+    fn start(
+        &self,
+        id: ChainId,
+        durable: Point,
+        live: Option<Segment>,
+        failed: Vec<u32>,
+        is_poisoned: bool,
+        scan: &Scan,
+    ) -> Start {
+        Start {
+            id,
+            durable,
+            live,
+            next_segment: self.next_segment(),
+            failed,
+            is_poisoned,
+            witnesses: scan.witnesses.clone(),
+            pruned: scan.pruned,
+        }
+    }
+
+    fn next_segment(&self) -> u32 {
+        self.names.last().map_or(1, |name| name.segment + 1)
+    }
+
+    /// The identity of the chain: in the first line of the segment, or of one before it.
+    fn id(&self, scan: &Scan) -> Result<Option<ChainId>, Error> {
+        if let Some(info) = &scan.info {
+            return Ok(Some(info.id));
+        }
+        for name in self.names.iter().rev() {
+            let file = self.open(*name, Access::Read)?;
+            if let Some(first) =
+                read_first_line(file.as_ref()).map_err(Error::io("read", self.path(*name)))?
+            {
+                return Ok(Some(first.info.id));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The last segment could not be synced: nothing is decided from it until the machine restarts.
+    fn unsynced(&self, error: &std::io::Error) -> Result<Recovered, Error> {
+        let path = self.storage.path(Dir::Control, &self.lock.chain.lock_name());
+        self.lock.write(&Entry::Unsynced { boot: self.boot.clone() }).map_err(Error::io("write to", path))?;
+        Ok(self.leave_alone(false, &format!("its last segment could not be synced: {error}")))
+    }
+
+    fn no_identity(&self) -> Recovered {
+        self.leave_alone(true, "no first line of its segments is readable")
+    }
+
+    fn leave_alone(&self, damaged: bool, why: &str) -> Recovered {
+        Recovered::LeftAlone(ChainRecovery {
+            chain: self.lock.chain.get(),
+            head: None,
+            torn_bytes: 0,
+            damaged,
+            left_alone: true,
+            message: format!("chain {} is left alone: {why}", self.lock.chain),
+        })
+    }
+
+    fn report(&self, start: &Start, torn_bytes: u64, damaged: bool, message: &str) -> ChainRecovery {
+        let Point { seq, hash, .. } = start.durable;
+        ChainRecovery {
+            chain: self.lock.chain.get(),
+            head: (seq > 0).then_some(Head { chain: self.lock.chain, seq, hash }),
+            torn_bytes,
+            damaged,
+            left_alone: false,
+            message: format!("chain {}: {message}", self.lock.chain),
+        }
+    }
+
+    fn open(&self, name: SegmentName, access: Access) -> Result<Box<dyn File>, Error> {
+        self.storage.open(Dir::Log, &name.to_string(), access).map_err(Error::io("open", self.path(name)))
+    }
+
+    fn path(&self, name: SegmentName) -> std::path::PathBuf {
+        self.storage.path(Dir::Log, &name.to_string())
+    }
+}

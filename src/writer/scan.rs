@@ -1,0 +1,261 @@
+//! Reads one segment to learn where its chain can go on.
+
+use std::io;
+
+use crate::{
+    chain::Digest,
+    clock::Timestamp,
+    format::{Kind, LineParser, MAX_LINE, SegmentInfo, Witnesses, read_prune, read_segment, read_witnesses},
+    storage::{File, read_full},
+};
+
+/// Bytes read at once.
+const BLOCK: usize = 1 << 20;
+
+/// A place in a chain: behind a record, in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) seq: u64,
+    pub(super) hash: Digest,
+    /// The offset behind the record's line.
+    pub(super) end: u64,
+}
+
+/// Where good lines stop following each other.
+#[derive(Debug, Clone, Copy)]
+struct Break {
+    /// The sequence number that was expected here.
+    expected: u64,
+    /// The last good place before.
+    before: Option<Place>,
+}
+
+/// What a segment holds.
+#[derive(Debug)]
+pub(super) struct Scan {
+    /// What its first line says, if it is a good `segment` line.
+    pub(super) info: Option<SegmentInfo>,
+    pub(super) begun: Option<Timestamp>,
+    /// The last good line, whatever stands before or behind it.
+    pub(super) last: Option<Place>,
+    /// Whether that is a `close`.
+    pub(super) closed: bool,
+    /// The highest sequence number that a line says to be durable.
+    pub(super) durable: u64,
+    pub(super) witnesses: Witnesses,
+    pub(super) pruned: Option<(u64, Digest)>,
+    pub(super) length: u64,
+    /// Every place where a record of the chain is bad or missing, in order of `expected`.
+    breaks: Vec<Break>,
+    /// Breaks below what turned out to be durable: how many, and the first.
+    damage: Option<u64>,
+    /// Whether the file does not begin with a good line.
+    bad_start: bool,
+}
+
+/// More breaks than this are not told apart; nobody tears a log this often.
+const MAX_BREAKS: usize = 65_536;
+
+/// Where a chain goes on, once it is known what was durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Cut {
+    /// The last record that counts; `None` when the first line is already torn.
+    pub(super) place: Option<Place>,
+    /// The first sequence number that is bad or missing although it was durable.
+    pub(super) damaged: Option<u64>,
+    /// Whether bytes behind `place` do not count.
+    pub(super) torn: bool,
+}
+
+impl Scan {
+    /// Reads the file up to `limit` bytes.
+    pub(super) fn run(file: &dyn File, limit: u64) -> io::Result<Self> {
+        let mut scan = Self {
+            info: None,
+            begun: None,
+            last: None,
+            closed: false,
+            durable: 0,
+            witnesses: Witnesses::new(),
+            pruned: None,
+            length: 0,
+            breaks: Vec::new(),
+            damage: None,
+            bad_start: false,
+        };
+        let mut parser = LineParser::default();
+        let mut state = State { expected: None, link: None };
+        scan.length =
+            for_each_line(file, limit, |piece, end| scan.line(&mut parser, &mut state, piece, end))?;
+        Ok(scan)
+    }
+
+    /// Takes the next piece of the file: a line without its line feed, or what is no whole line.
+    fn line(&mut self, parser: &mut LineParser, state: &mut State, piece: Piece<'_>, end: u64) {
+        let Piece::Line(bytes) = piece else { return self.bad(state) };
+        let Ok(line) = parser.parse(bytes) else { return self.bad(state) };
+        if !line.hash_is_right() {
+            return self.bad(state);
+        }
+        let follows = match (state.expected, state.link) {
+            (None, _) => true,
+            (Some(expected), Some(link)) => line.seq == expected && line.previous == link,
+            (Some(_), None) => false,
+        };
+        if !follows {
+            self.broken(state);
+            if state.expected.is_some_and(|expected| line.seq < expected) {
+                return;
+            }
+        }
+        let place = Place { seq: line.seq, hash: line.hash, end };
+        if self.last.is_none() {
+            self.begun = line.at;
+            if self.bad_start {
+                self.broken(&State { expected: Some(line.seq.saturating_sub(1).max(1)), link: None });
+            }
+        }
+        if line.kind == Kind::Segment {
+            let info = line.detail.and_then(read_segment);
+            if let Some(info) = &info {
+                self.pruned = info.pruned.or(self.pruned);
+            }
+            if self.last.is_none() && self.breaks.is_empty() {
+                self.info = info;
+            }
+        }
+        self.durable = self.durable.max(line.durable.unwrap_or(0));
+        match line.kind {
+            Kind::Segment | Kind::Open | Kind::Mark | Kind::Close => {
+                self.witnesses.extend(line.detail.and_then(read_witnesses).unwrap_or_default());
+            }
+            Kind::Prune => {
+                if let Some(prune) = line.detail.and_then(read_prune) {
+                    self.durable = self.durable.max(prune.through);
+                    self.pruned = Some((prune.through, prune.hash));
+                }
+            }
+            _ => {}
+        }
+        self.closed = line.kind == Kind::Close;
+        self.last = Some(place);
+        *state = State { expected: line.seq.checked_add(1), link: Some(line.hash) };
+        self.settle();
+    }
+
+    fn bad(&mut self, state: &State) {
+        if state.expected.is_some() {
+            self.broken(state);
+        } else {
+            self.bad_start = true;
+        }
+        // What stands here is unknown: the next good line decides how far the chain has come.
+        self.closed = false;
+    }
+
+    fn broken(&mut self, state: &State) {
+        let Some(expected) = state.expected else { return };
+        if expected <= self.durable {
+            self.damage.get_or_insert(expected);
+        } else if self.breaks.len() < MAX_BREAKS {
+            self.breaks.push(Break { expected, before: self.last });
+        }
+    }
+
+    /// Breaks at or below what is now known durable are damage, not a torn tail.
+    fn settle(&mut self) {
+        if self.breaks.first().is_some_and(|first| first.expected <= self.durable) {
+            let first = self.breaks.first().map(|first| first.expected);
+            let durable = self.durable;
+            self.breaks.retain(|found| found.expected > durable);
+            self.damage = self.damage.or(first);
+        }
+    }
+
+    pub(super) fn has_good_line(&self) -> bool {
+        self.last.is_some()
+    }
+
+    /// Where the chain goes on, given what others know to be durable of it; `None` where it ends
+    /// below that, so that it must be left alone.
+    pub(super) fn cut(&mut self, witnessed: u64) -> Option<Cut> {
+        self.durable = self.durable.max(witnessed);
+        if let (true, Some(last)) = (self.closed && self.breaks.is_empty(), self.last) {
+            self.durable = self.durable.max(last.seq);
+        }
+        self.settle();
+        let last = self.last?;
+        if last.seq < self.durable {
+            return None;
+        }
+        let (place, torn) = match self.breaks.first() {
+            // Everything from the first bad byte above the mark on is torn, good lines included.
+            Some(first) => (first.before, true),
+            None => (Some(last), false),
+        };
+        Some(Cut { place, damaged: self.damage, torn })
+    }
+}
+
+/// What the next line must be.
+#[derive(Debug)]
+struct State {
+    expected: Option<u64>,
+    link: Option<Digest>,
+}
+
+/// A piece of a file.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Piece<'a> {
+    /// A line, without its line feed.
+    Line(&'a [u8]),
+    /// What is longer than any line, or lacks its line feed at the end of the file.
+    Torn,
+}
+
+/// Calls `each` for every piece of the first `limit` bytes, with the offset behind it. Returns how
+/// many bytes there were. What is longer than a line can be is reported once and passed over.
+pub(super) fn for_each_line(
+    file: &dyn File,
+    limit: u64,
+    mut each: impl FnMut(Piece<'_>, u64),
+) -> io::Result<u64> {
+    let mut buffer = vec![0; BLOCK + MAX_LINE];
+    let mut kept = 0;
+    let mut offset: u64 = 0;
+    let mut skipping = false;
+    loop {
+        let room = usize::try_from(limit - offset - kept as u64).unwrap_or(usize::MAX).min(BLOCK);
+        let Some(free) = buffer.get_mut(kept..kept + room) else { return Ok(offset) };
+        let read = read_full(file, free, offset + kept as u64)?;
+        let filled = kept + read;
+        let bytes = buffer.get(..filled).unwrap_or_default();
+        let mut start = 0;
+        for end in memchr::memchr_iter(b'\n', bytes) {
+            if !std::mem::take(&mut skipping) {
+                let line = bytes.get(start..end).unwrap_or_default();
+                let piece = if line.len() < MAX_LINE { Piece::Line(line) } else { Piece::Torn };
+                each(piece, offset + end as u64 + 1);
+            }
+            start = end + 1;
+        }
+        let rest = filled - start;
+        if read == 0 {
+            if rest > 0 || skipping {
+                each(Piece::Torn, offset + filled as u64);
+            }
+            return Ok(offset + filled as u64);
+        }
+        if rest >= MAX_LINE {
+            if !std::mem::replace(&mut skipping, true) {
+                each(Piece::Torn, offset + filled as u64);
+            }
+            offset += filled as u64;
+            kept = 0;
+        } else {
+            buffer.copy_within(start..filled, 0);
+            offset += start as u64;
+            kept = rest;
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The live segment: appended to, synced, and watched for what others do to it.
+
+use std::{io, sync::Arc};
+
+use crate::{
+    clock::Timestamp,
+    segment_name::SegmentName,
+    storage::{Access, Dir, File, Stat, Storage, is_out_of_room},
+};
+
+/// A segment that is written to, and nothing else is.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) name: SegmentName,
+    file: Box<dyn File>,
+    identity: Stat,
+    /// Bytes of whole lines written.
+    pub(super) bytes: u64,
+    /// Bytes that a successful sync covers.
+    pub(super) synced: u64,
+    /// The time of the first line.
+    pub(super) begun: Timestamp,
+    pub(super) has_records: bool,
+}
+
+/// A write that did not succeed.
+#[derive(Debug)]
+pub(super) struct Refused {
+    /// How many bytes of whole lines were written all the same.
+    pub(super) written: usize,
+    /// Whether there was only no room: then what was written can still be synced.
+    pub(super) out_of_room: bool,
+    pub(super) error: io::Error,
+}
+
+impl Segment {
+    /// Makes the file. It is empty and its name not durable: `sync_new` comes after the first write.
+    pub(super) fn create(storage: &Arc<dyn Storage>, name: SegmentName, now: Timestamp) -> io::Result<Self> {
+        let file = storage.open(Dir::Log, &name.to_string(), Access::Create)?;
+        let identity = file.stat()?;
+        Ok(Self { name, file, identity, bytes: 0, synced: 0, begun: now, has_records: false })
+    }
+
+    /// Goes on in a file whose first `bytes` bytes are good lines and durable.
+    pub(super) fn resume(
+        file: Box<dyn File>,
+        name: SegmentName,
+        bytes: u64,
+        begun: Timestamp,
+    ) -> io::Result<Self> {
+        let identity = file.stat()?;
+        Ok(Self { name, file, identity, bytes, synced: bytes, begun, has_records: true })
+    }
+
+    /// Writes whole lines: one `write`, continued where the system took only a part.
+    pub(super) fn append(&mut self, lines: &[u8]) -> Result<(), Refused> {
+        let mut written = 0;
+        while let Some(rest) = lines.get(written..).filter(|rest| !rest.is_empty()) {
+            match self.file.append(rest) {
+                Ok(0) => return Err(self.refused(lines, written, io::ErrorKind::WriteZero.into())),
+                Ok(more) => written += more,
+                Err(error) => return Err(self.refused(lines, written, error)),
+            }
+        }
+        self.bytes += lines.len() as u64;
+        Ok(())
+    }
+
+    fn refused(&mut self, lines: &[u8], written: usize, error: io::Error) -> Refused {
+        let taken = lines.get(..written).unwrap_or_default();
+        let whole = memchr::memrchr(b'\n', taken).map_or(0, |at| at + 1);
+        self.bytes += whole as u64;
+        Refused { written: whole, out_of_room: is_out_of_room(&error), error }
+    }
+
+    /// `fdatasync`. After an error this file must never be synced again: the next sync would lie.
+    pub(super) fn sync(&mut self) -> io::Result<()> {
+        self.file.sync_data()?;
+        self.synced = self.bytes;
+        Ok(())
+    }
+
+    /// Makes a new file durable, bytes and name. Until the directory is synced, a power cut can
+    /// lose the whole segment.
+    pub(super) fn sync_new(&mut self, storage: &Arc<dyn Storage>) -> io::Result<()> {
+        self.file.sync_all()?;
+        storage.sync_dir(Dir::Log)?;
+        self.synced = self.bytes;
+        Ok(())
+    }
+
+    /// What somebody else did to the open file, if anything: asked before each acknowledgement.
+    pub(super) fn tampering(&self) -> io::Result<Option<&'static str>> {
+        let stat = self.file.stat()?;
+        Ok(if stat.links == 0 {
+            Some("was removed")
+        } else if stat.bytes < self.bytes {
+            Some("was cut")
+        } else if stat.bytes > self.bytes {
+            Some("was written to by somebody else")
+        } else {
+            None
+        })
+    }
+
+    /// Whether the whole lines are there, whatever fragment of a refused write may follow them.
+    pub(super) fn holds_what_was_written(&self) -> bool {
+        self.file.stat().is_ok_and(|stat| stat.links > 0 && stat.bytes >= self.bytes)
+    }
+
+    /// The same for its name.
+    pub(super) fn name_tampering(&self, storage: &Arc<dyn Storage>) -> io::Result<Option<&'static str>> {
+        Ok(match storage.stat(Dir::Log, &self.name.to_string())? {
+            None => Some("was removed or renamed"),
+            Some(named) if !named.is_same_file(&self.identity) => Some("was replaced"),
+            Some(_) => None,
+        })
+    }
+
+    /// Whether the file is still as it was created, so that it can take another first line.
+    pub(super) fn is_empty(&self) -> bool {
+        self.file.stat().is_ok_and(|stat| stat.bytes == 0 && stat.links > 0)
+    }
+}

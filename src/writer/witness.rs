@@ -1,0 +1,182 @@
+//! What a chain says at its end, read by the writers of other chains.
+
+use std::{io, sync::Arc};
+
+use memchr::memmem;
+
+use crate::{
+    chain::Digest,
+    clock::Timestamp,
+    format::{
+        ChainId, Kind, LineParser, MAX_LINE, SegmentInfo, Witness, Witnesses, read_segment, read_witnesses,
+    },
+    segment_name::{ChainNumber, SegmentName},
+    storage::{Access, Dir, File, Storage, read_full},
+};
+
+/// How much of the end of a segment is read at first; four times as much whenever that was too little.
+const FIRST_WINDOW: u64 = 64 << 10;
+
+/// The end of a chain.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tail {
+    /// Its durable head, as its own marks say; `None` where nothing is known to be durable.
+    pub(super) durable: Option<Witness>,
+    pub(super) closed: bool,
+}
+
+/// The segments of a log by chain, each list in order.
+pub(super) fn segments(storage: &dyn Storage) -> io::Result<Vec<SegmentName>> {
+    let mut names: Vec<SegmentName> =
+        storage.list(Dir::Log)?.iter().filter_map(|name| SegmentName::parse(name)).collect();
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Every chain that has a segment or a lock, lowest first.
+pub(super) fn chains(storage: &dyn Storage, segments: &[SegmentName]) -> io::Result<Vec<ChainNumber>> {
+    let locks = storage.list(Dir::Control)?;
+    let mut chains: Vec<ChainNumber> = segments
+        .iter()
+        .map(|name| name.chain)
+        .chain(locks.iter().filter_map(|name| ChainNumber::parse_lock_name(name)))
+        .collect();
+    chains.sort_unstable();
+    chains.dedup();
+    Ok(chains)
+}
+
+/// The end of a chain, or `None` where it has no good line.
+pub(super) fn read_tail(
+    storage: &Arc<dyn Storage>,
+    segments: &[SegmentName],
+    chain: ChainNumber,
+) -> io::Result<Option<Tail>> {
+    for name in segments.iter().rev().filter(|name| name.chain == chain) {
+        let file = match storage.open(Dir::Log, &name.to_string(), Access::Read) {
+            // Retention may have removed it since the directory was listed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            file => file?,
+        };
+        let Some(first) = read_first_line(file.as_ref())? else { continue };
+        return read_end(file.as_ref(), first.info.id).map(Some);
+    }
+    Ok(None)
+}
+
+/// What the first line of a segment says.
+#[derive(Debug)]
+pub(super) struct FirstLine {
+    pub(super) info: SegmentInfo,
+    pub(super) at: Timestamp,
+    pub(super) seq: u64,
+    pub(super) previous: Digest,
+}
+
+/// Reads the first line of a segment; `None` where it is no good `segment` line.
+pub(super) fn read_first_line(file: &dyn File) -> io::Result<Option<FirstLine>> {
+    let mut bytes = vec![0; MAX_LINE];
+    let read = read_full(file, &mut bytes, 0)?;
+    let bytes = bytes.get(..read).unwrap_or_default();
+    let Some(line) = memchr::memchr(b'\n', bytes).and_then(|end| bytes.get(..end)) else { return Ok(None) };
+    let mut parser = LineParser::default();
+    let good = parser.parse(line).ok().filter(|line| line.kind == Kind::Segment && line.hash_is_right());
+    Ok(good.and_then(|line| {
+        let info = read_segment(line.detail?)?;
+        Some(FirstLine { info, at: line.at?, seq: line.seq, previous: line.previous })
+    }))
+}
+
+/// Reads windows from the end of the file, each larger, until one holds the durable head.
+fn read_end(file: &dyn File, id: ChainId) -> io::Result<Tail> {
+    let length = file.stat()?.bytes;
+    let mut window = FIRST_WINDOW;
+    loop {
+        let from = length.saturating_sub(window);
+        let mut bytes = vec![0; usize::try_from(length - from).unwrap_or(usize::MAX)];
+        let read = read_full(file, &mut bytes, from)?;
+        let tail = judge_window(bytes.get(..read).unwrap_or_default(), from == 0, id);
+        match tail {
+            Some(tail) => return Ok(tail),
+            None if from == 0 => return Ok(Tail { durable: None, closed: false }),
+            None => window = window.saturating_mul(4),
+        }
+    }
+}
+
+/// The durable head that a stretch of whole lines names and also holds.
+fn judge_window(bytes: &[u8], from_start: bool, id: ChainId) -> Option<Tail> {
+    let mut parser = LineParser::default();
+    let mut last: Option<(u64, Digest, bool)> = None;
+    let mut durable = 0;
+    let mut heads: Vec<(u64, Digest)> = Vec::new();
+    let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
+    if !from_start {
+        lines.next();
+    }
+    for line in lines.filter_map(|line| line.strip_suffix(b"\n")) {
+        let Some(line) = parser.parse(line).ok().filter(crate::format::Line::hash_is_right) else { continue };
+        durable = durable.max(line.durable.unwrap_or(0));
+        if last.is_none() {
+            heads.push((line.seq - 1, line.previous));
+        }
+        heads.push((line.seq, line.hash));
+        last = Some((line.seq, line.hash, line.kind == Kind::Close));
+    }
+    let (last_seq, _, closed) = last?;
+    // An orderly end is synced before its writer lets go.
+    let seq = if closed { durable.max(last_seq) } else { durable };
+    if seq == 0 {
+        return from_start.then_some(Tail { durable: None, closed });
+    }
+    let (seq, hash) = heads.into_iter().rev().find(|(found, _)| *found == seq)?;
+    Some(Tail { durable: Some(Witness { id, seq, hash }), closed })
+}
+
+/// What the chain itself last said of the others: the newest line with `chains` in its last segment.
+pub(super) fn read_last_witnesses(
+    storage: &Arc<dyn Storage>,
+    segments: &[SegmentName],
+    chain: ChainNumber,
+) -> io::Result<Witnesses> {
+    for name in segments.iter().rev().filter(|name| name.chain == chain) {
+        let file = match storage.open(Dir::Log, &name.to_string(), Access::Read) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            file => file?,
+        };
+        if let Some(witnesses) = last_witnesses_in(file.as_ref())? {
+            return Ok(witnesses);
+        }
+    }
+    Ok(Witnesses::new())
+}
+
+/// Searches from the end in windows that overlap by a line, so that none is missed at a border.
+fn last_witnesses_in(file: &dyn File) -> io::Result<Option<Witnesses>> {
+    const WINDOW: u64 = 4 << 20;
+    let finder = memmem::FinderRev::new(b"\"chains\":{");
+    let mut parser = LineParser::default();
+    let mut end = file.stat()?.bytes;
+    while end > 0 {
+        let from = end.saturating_sub(WINDOW);
+        let overlap = end + MAX_LINE as u64;
+        let mut bytes = vec![0; usize::try_from(overlap - from).unwrap_or(usize::MAX)];
+        let read = read_full(file, &mut bytes, from)?;
+        let bytes = bytes.get(..read).unwrap_or_default();
+        let mut before = bytes.len();
+        while let Some(at) = bytes.get(..before).and_then(|bytes| finder.rfind(bytes)) {
+            before = at;
+            let start =
+                bytes.get(..at).and_then(|bytes| memchr::memrchr(b'\n', bytes)).map_or(0, |at| at + 1);
+            let stop = bytes.get(at..).and_then(|bytes| memchr::memchr(b'\n', bytes)).map(|stop| at + stop);
+            let line = stop.and_then(|stop| bytes.get(start..stop)).and_then(|line| parser.parse(line).ok());
+            let good = line.filter(|line| line.kind != Kind::Event && line.hash_is_right());
+            if let Some(witnesses) = good.and_then(|line| line.detail).and_then(read_witnesses) {
+                return Ok(Some(witnesses));
+            }
+        }
+        // A line that begins in this window and holds the words further back is met in the next.
+        end = if from == 0 { 0 } else { from + MAX_LINE as u64 };
+    }
+    Ok(None)
+}

@@ -151,9 +151,12 @@ impl Fault {
         Self { when: When::Nth(n), ..self }
     }
 
-    /// The nth matching call and every one after it.
-    pub(crate) fn from_nth(self, n: u64) -> Self {
-        Self { when: When::FromNth(n), ..self }
+    /// That call and every later one.
+    pub(crate) fn and_later(self) -> Self {
+        match self.when {
+            When::Nth(n) => Self { when: When::FromNth(n), ..self },
+            When::FromNth(_) | When::PerMille(_) => self,
+        }
     }
 
     /// So many of a thousand matching calls, by the seed.
@@ -227,15 +230,16 @@ pub(super) struct Call<'a> {
 pub(super) enum Plan {
     Go,
     Fault(Effect),
-    /// The crash, and what is still done before it; `None` for nothing.
-    Crash(Crash, Option<usize>),
+    /// The crash, and how many thousandths of a write are still done before it; `None`: the call is
+    /// not made at all.
+    Crash(Crash, Option<u16>),
 }
 
 /// Everything that is to go wrong, and how often each kind of call was made.
 #[derive(Debug, Clone)]
 pub(super) struct Faults {
     prng: Prng,
-    faults: Vec<Fault>,
+    scripted: Vec<Fault>,
     crash_points: Vec<CrashPoint>,
     /// How many calls a fault changed, interrupted ones included.
     pub(super) struck: u64,
@@ -243,15 +247,15 @@ pub(super) struct Faults {
 
 impl Faults {
     pub(super) fn new(prng: Prng) -> Self {
-        Self { prng, faults: Vec::new(), crash_points: Vec::new(), struck: 0 }
+        Self { prng, scripted: Vec::new(), crash_points: Vec::new(), struck: 0 }
     }
 
     pub(super) fn inject(&mut self, fault: Fault) {
-        self.faults.push(fault);
+        self.scripted.push(fault);
     }
 
     pub(super) fn clear(&mut self) {
-        self.faults.clear();
+        self.scripted.clear();
         self.crash_points.clear();
     }
 
@@ -268,18 +272,18 @@ impl Faults {
     pub(super) fn plan(&mut self, call: &Call<'_>) -> Plan {
         if let Some((crash, applied)) = self.crash(call) {
             let still_done = match applied {
-                Applied::Fully => Some(usize::MAX),
+                Applied::Fully => Some(1000),
                 Applied::NotAtAll => None,
                 Applied::Seeded => match self.prng.below(3) {
                     0 => None,
-                    1 => Some(usize::MAX),
-                    _ => Some(1 + self.prng.below(1024)),
+                    1 => Some(1000),
+                    _ => u16::try_from(self.prng.below(1000)).ok(),
                 },
             };
             return Plan::Crash(crash, still_done);
         }
         let mut first = None;
-        for fault in self.faults.iter_mut().filter(|fault| fault.matches(call)) {
+        for fault in self.scripted.iter_mut().filter(|fault| fault.matches(call)) {
             if fault.strikes(&mut self.prng) {
                 first.get_or_insert(fault.effect);
             }

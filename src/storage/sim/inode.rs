@@ -98,7 +98,7 @@ impl Inode {
             put(&mut self.durable, patch.offset, &patch.bytes);
         }
         let covered = self.lengths.iter().take_while(|(moment, _)| *moment <= until).count();
-        if let Some((_, length)) = self.lengths.drain(..covered).last() {
+        if let Some((_, length)) = self.lengths.drain(..covered).next_back() {
             self.durable_len = length;
         }
         let length = self.durable.len().max(self.durable_len);

@@ -13,11 +13,7 @@
 //! and what an honest sync covered stays. Everything else it is free to take away. A name is never
 //! made durable by the sync of its file, although most file systems do that.
 
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "tests take from it what they need; a build without tests nothing"
-)]
+#![allow(dead_code, reason = "a test takes from it what it needs, and a build without tests nothing")]
 
 mod directory;
 mod fault;
@@ -39,12 +35,13 @@ use std::{
 pub(crate) use rustix::io::Errno;
 
 pub(crate) use fault::{Applied, Fault, Op, SyncFailure};
+#[allow(unused_imports, reason = "for the workloads of crash tests")]
 pub(crate) use prng::Prng;
 pub(crate) use process::SimProcess;
 
 use fault::Crash;
 use inode::{Inode, Nature};
-use machine::{Machine, Trace};
+use machine::Machine;
 use process::Shared;
 
 /// A simulated machine with one log directory. Clones are the same machine.
@@ -71,7 +68,9 @@ impl SimDisk {
     /// A machine on which these files are durable.
     pub(crate) fn with_files(seed: u64, files: &BTreeMap<String, Vec<u8>>) -> Self {
         let disk = Self::new(seed);
-        files.iter().for_each(|(name, bytes)| disk.replace(name, bytes));
+        for (name, bytes) in files {
+            disk.replace(name, bytes);
+        }
         disk
     }
 

@@ -309,7 +309,7 @@ fn every_open_file_hears_once_of_a_failed_write_back() {
 fn a_lying_sync_makes_nothing_durable() {
     let run = |disk: &SimDisk| {
         let file = durable_segment(disk, b"");
-        disk.inject(Fault::lying_sync().from_nth(1));
+        disk.inject(Fault::lying_sync().and_later());
         file.append(b"line").expect("append");
         file.sync_data().expect("a lie");
         assert_eq!(disk.durable_contents(SEGMENT).as_deref(), Some(b"".as_slice()));
@@ -367,7 +367,7 @@ fn a_fault_strikes_the_calls_it_names() {
     let disk = SimDisk::new(1);
     let process = disk.process();
     disk.inject(Fault::error(&[Op::Append], Errno::NOSPC).nth(2).on("audit-000-"));
-    disk.inject(Fault::error(&Op::WRITES, Errno::ROFS).from_nth(5));
+    disk.inject(Fault::error(&Op::WRITES, Errno::ROFS).nth(5).and_later());
     disk.inject(Fault::error(&[Op::Open], Errno::MFILE).by(&process).on("control/"));
     let file = create(&process);
     file.append(b"1").expect("append");
@@ -404,7 +404,7 @@ fn a_create_that_fails_and_was_done_leaves_the_file_and_nothing_open() {
 #[test]
 fn an_interrupted_call_is_made_again_within() {
     let disk = SimDisk::new(1);
-    disk.inject(Fault::error(&Op::ALL, Errno::INTR).from_nth(1));
+    disk.inject(Fault::error(&Op::ALL, Errno::INTR).and_later());
     let file = durable_segment(&disk, b"line");
     assert!(file.try_lock(LockKind::Exclusive).expect("lock"));
     assert_eq!(disk.faults_struck(), disk.operations());
@@ -415,7 +415,7 @@ fn short_writes_and_reads_move_at_least_a_byte() {
     let disk = SimDisk::new(1);
     let file = durable_segment(&disk, b"");
     disk.inject(Fault::short_write(0));
-    disk.inject(Fault::short_read(2).from_nth(1));
+    disk.inject(Fault::short_read(2).and_later());
     assert_eq!(file.append(b"line").expect("append"), 1);
     assert_eq!(file.append(b"ine").expect("append"), 3);
     let mut bytes = [0; 8];
@@ -547,7 +547,8 @@ fn files_are_opened_as_the_disk_opens_them() {
     let mut byte = [0; 1];
     assert_eq!(reader.read_at(&mut byte, 4).expect("read"), 0);
 
-    let refused = |error: io::Error| error.get_ref().is_some_and(|error| error.is::<Refusal>());
+    let refused =
+        |error: io::Error| error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Refusal>);
     assert!(disk.hard_link(SEGMENT, "second"));
     assert_eq!(file.stat().expect("stat").links, 2);
     assert!(open("second", Access::Append).is_err_and(refused));
@@ -594,9 +595,9 @@ fn a_directory_that_was_removed_or_moved_is_followed_on_request_only() {
         let process = disk.process();
         let file = create(&process);
         if removed {
-            disk.remove_directory()
+            disk.remove_directory();
         } else {
-            disk.move_directory_away()
+            disk.move_directory_away();
         }
         file.append(b"line").expect("append");
         file.sync_data().expect("nothing notices");
@@ -623,4 +624,88 @@ fn one_state_can_be_cut_in_many_ways() {
     file.sync_data().expect("the first machine goes on");
     disk.sync_everything();
     assert_eq!(disk.after_power_cut(1).snapshot(), disk.snapshot());
+}
+
+/// What the writer of the next test does wrong, so that the cuts can show it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Planted {
+    Nothing,
+    AcknowledgedBeforeSync,
+    DirectoryNotSynced,
+    ShortWriteNotContinued,
+    SyncTriedAgain,
+}
+
+/// A small log: numbered lines of 100 bytes, a new file every five; returns what was acknowledged.
+fn write_lines(storage: &dyn Storage, planted: Planted) -> u32 {
+    let mut acknowledged = 0;
+    let mut run = || -> io::Result<()> {
+        for file_number in 0..4 {
+            let file = storage.open(Dir::Log, &format!("{file_number}"), Access::Create)?;
+            if planted != Planted::DirectoryNotSynced {
+                storage.sync_dir(Dir::Log)?;
+            }
+            for line in 0..5 {
+                let number = file_number * 5 + line;
+                let text = format!("{number:099}\n");
+                let mut rest = text.as_bytes();
+                while !rest.is_empty() {
+                    let written = file.append(rest)?;
+                    rest = &rest[written..];
+                    if planted == Planted::ShortWriteNotContinued {
+                        break;
+                    }
+                }
+                if planted == Planted::AcknowledgedBeforeSync {
+                    acknowledged = number + 1;
+                }
+                match file.sync_data() {
+                    Err(_) if planted == Planted::SyncTriedAgain => file.sync_data()?,
+                    synced => synced?,
+                }
+                acknowledged = number + 1;
+            }
+        }
+        Ok(())
+    };
+    run().ok();
+    acknowledged
+}
+
+/// How many lines can be read back, without a hole.
+fn lines_left(disk: &SimDisk) -> u32 {
+    let bytes = (0..4).map_while(|n| disk.contents(&n.to_string())).flatten().collect::<Vec<u8>>();
+    let lines = bytes.chunks(100).zip(0..).take_while(|(line, n)| *line == format!("{n:099}\n").as_bytes());
+    lines.count().try_into().expect("few")
+}
+
+#[test]
+fn cuts_find_each_planted_bug_and_none_in_an_honest_writer() {
+    let losses = |planted: Planted| {
+        (0..1000)
+            .filter(|seed| {
+                let disk = SimDisk::new(*seed);
+                let mut prng = Prng::new(*seed);
+                disk.inject(Fault::short_write(60).per_mille(100));
+                disk.inject(Fault::error(&[Op::SyncData], Errno::IO).per_mille(20));
+                disk.cut_power_at(1 + prng.next() % 50, Applied::Seeded);
+                let process = disk.process();
+                let acknowledged = write_lines(&*process.storage(), planted);
+                if process.is_alive() {
+                    disk.power_cut();
+                }
+                lines_left(&disk) < acknowledged
+            })
+            .count()
+    };
+    assert_eq!(losses(Planted::Nothing), 0);
+    for planted in [
+        Planted::AcknowledgedBeforeSync,
+        Planted::DirectoryNotSynced,
+        Planted::ShortWriteNotContinued,
+        Planted::SyncTriedAgain,
+    ] {
+        let found = losses(planted);
+        assert!(found > 10, "{planted:?}: {found}");
+    }
 }

@@ -2,6 +2,8 @@
 //! simulation another. Errors here are plain `io::Error`; who calls adds the path.
 
 mod disk;
+#[cfg(any(test, feature = "simulation"))]
+pub(crate) mod sim;
 
 use std::{fmt, io, path::PathBuf};
 

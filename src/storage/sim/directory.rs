@@ -1,0 +1,92 @@
+//! One simulated directory: which names it shows, and which of them are durable.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+};
+
+use super::prng::Prng;
+
+/// The inode a name stands for, if any, after each change, oldest first.
+type History = Vec<Option<u64>>;
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Directory {
+    /// What every process sees.
+    names: BTreeMap<String, u64>,
+    durable: BTreeMap<String, u64>,
+    /// By name, the changes since the last sync.
+    unsynced: BTreeMap<String, History>,
+    /// By name, the changes that a failed sync left undecided: a later sync does not cover them.
+    doubtful: BTreeMap<String, History>,
+}
+
+impl Directory {
+    pub(super) fn get(&self, name: &str) -> Option<u64> {
+        self.names.get(name).copied()
+    }
+
+    pub(super) fn get_durable(&self, name: &str) -> Option<u64> {
+        self.durable.get(name).copied()
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.names.iter().map(|(name, inode)| (name.as_str(), *inode))
+    }
+
+    /// Every inode that has a name now or may have one after a power cut.
+    pub(super) fn reachable(&self) -> impl Iterator<Item = u64> {
+        let histories = self.unsynced.values().chain(self.doubtful.values()).flatten();
+        self.names.values().chain(self.durable.values()).copied().chain(histories.copied().flatten())
+    }
+
+    /// Makes a name stand for an inode, or for nothing; durable only when the directory is synced.
+    pub(super) fn set(&mut self, name: &str, inode: Option<u64>) {
+        assign(&mut self.names, name, inode);
+        self.unsynced.entry(name.to_owned()).or_default().push(inode);
+    }
+
+    /// The same, durable at once.
+    pub(super) fn set_durable(&mut self, name: &str, inode: Option<u64>) {
+        assign(&mut self.names, name, inode);
+        assign(&mut self.durable, name, inode);
+        self.unsynced.remove(name);
+        self.doubtful.remove(name);
+    }
+
+    pub(super) fn sync(&mut self) {
+        for name in mem::take(&mut self.unsynced).into_keys() {
+            assign(&mut self.durable, &name, self.names.get(&name).copied());
+            self.doubtful.remove(&name);
+        }
+    }
+
+    pub(super) fn fail_to_sync(&mut self) {
+        for (name, history) in mem::take(&mut self.unsynced) {
+            self.doubtful.entry(name).or_default().extend(history);
+        }
+    }
+
+    /// What a power cut leaves: for each name any state since it was last durable, in whatever order
+    /// the changes were made.
+    pub(super) fn cut_power(&mut self, prng: &mut Prng) {
+        let (unsynced, doubtful) = (mem::take(&mut self.unsynced), mem::take(&mut self.doubtful));
+        let changed: BTreeSet<&String> = unsynced.keys().chain(doubtful.keys()).collect();
+        for name in changed {
+            let states: History = [self.durable.get(name).copied()]
+                .into_iter()
+                .chain([&doubtful, &unsynced].into_iter().filter_map(|map| map.get(name)).flatten().copied())
+                .collect();
+            let survivor = states.get(prng.below(states.len())).copied().flatten();
+            assign(&mut self.durable, name, survivor);
+        }
+        self.names.clone_from(&self.durable);
+    }
+}
+
+fn assign(names: &mut BTreeMap<String, u64>, name: &str, inode: Option<u64>) {
+    match inode {
+        Some(inode) => names.insert(name.to_owned(), inode),
+        None => names.remove(name),
+    };
+}

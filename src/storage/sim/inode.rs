@@ -1,0 +1,306 @@
+//! One simulated file: what its page cache shows, what is durable, and what lies between.
+
+use std::{collections::BTreeMap, mem, ops::Range};
+
+use rustix::io::Errno;
+
+use super::prng::Prng;
+
+/// What a disk writes at once: after a power cut each sector has a fate of its own.
+pub(super) const SECTOR: usize = 512;
+
+/// What lies under a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Nature {
+    #[default]
+    Regular,
+    Symlink,
+    /// A regular file that the disk would refuse to write to, and its reason.
+    Unsafe(&'static str),
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Inode {
+    pub(super) nature: Nature,
+    /// What every process reads.
+    cache: Vec<u8>,
+    /// What stands on the medium; may be longer than `durable_len`.
+    durable: Vec<u8>,
+    durable_len: usize,
+    /// By sector, the writes that no sync has covered, oldest first.
+    unsynced: BTreeMap<usize, Vec<Patch>>,
+    /// By sector, what a failed sync marked clean although it never reached the medium.
+    lost: BTreeMap<usize, Vec<Range<usize>>>,
+    /// The lengths since the last sync, each with the moment it came to be.
+    lengths: Vec<(u64, usize)>,
+    /// How often writing back failed, the last error, and whether any sync has returned it.
+    failures: u64,
+    last_failure: Option<Errno>,
+    failure_was_reported: bool,
+}
+
+/// A part of one write, within one sector.
+#[derive(Debug, Clone)]
+struct Patch {
+    moment: u64,
+    offset: usize,
+    bytes: Vec<u8>,
+}
+
+impl Patch {
+    fn range(&self) -> Range<usize> {
+        self.offset..self.offset + self.bytes.len()
+    }
+}
+
+impl Inode {
+    pub(super) fn with_nature(nature: Nature) -> Self {
+        Self { nature, ..Self::default() }
+    }
+
+    /// A file that is wholly durable.
+    pub(super) fn with_bytes(bytes: &[u8]) -> Self {
+        let mut inode = Self::default();
+        inode.rewrite(bytes);
+        inode
+    }
+
+    pub(super) fn cache(&self) -> &[u8] {
+        &self.cache
+    }
+
+    pub(super) fn durable(&self) -> &[u8] {
+        self.durable.get(..self.durable_len).unwrap_or(&self.durable)
+    }
+
+    /// Changes the page cache; what this writes is not durable.
+    pub(super) fn write(&mut self, offset: usize, bytes: &[u8], moment: u64) {
+        let end = offset + bytes.len();
+        if end > self.cache.len() {
+            self.lengths.push((moment, end));
+        }
+        put(&mut self.cache, offset, bytes);
+        for (sector, range) in by_sector(offset..end) {
+            let patches = self.unsynced.entry(sector).or_default();
+            // Writing to a page makes all of it dirty, and so what was lost has another chance.
+            let revived = self.lost.remove(&sector).unwrap_or_default();
+            patches.extend(revived.into_iter().chain([range]).map(|range| Patch {
+                moment,
+                offset: range.start,
+                bytes: self.cache.get(range).unwrap_or_default().to_vec(),
+            }));
+        }
+    }
+
+    /// A sync that works: everything written up to `until` is durable.
+    pub(super) fn sync(&mut self, until: u64) {
+        for patch in self.take_unsynced(until).into_values().flatten() {
+            put(&mut self.durable, patch.offset, &patch.bytes);
+        }
+        let covered = self.lengths.iter().take_while(|(moment, _)| *moment <= until).count();
+        if let Some((_, length)) = self.lengths.drain(..covered).next_back() {
+            self.durable_len = length;
+        }
+        let length = self.durable.len().max(self.durable_len);
+        self.durable.resize(length, 0);
+    }
+
+    /// A sync, or the kernel's own writing back, that fails as ext4 and XFS do: pages are clean
+    /// afterwards, whether they reached the medium or not, and at least one did not.
+    pub(super) fn fail_to_sync(&mut self, until: u64, forget_lengths: bool, prng: &mut Prng) {
+        let taken = self.take_unsynced(until);
+        let surely_lost = prng.below(taken.len());
+        let some_arrive = prng.chance(500);
+        for (nth, (sector, patches)) in taken.into_iter().enumerate() {
+            if nth != surely_lost && some_arrive && prng.chance(500) {
+                for patch in patches {
+                    put(&mut self.durable, patch.offset, &patch.bytes);
+                }
+            } else {
+                self.lost.entry(sector).or_default().extend(patches.iter().map(Patch::range));
+            }
+        }
+        if forget_lengths {
+            self.lengths.retain(|(moment, _)| *moment > until);
+        }
+    }
+
+    /// A sync that fails as btrfs does: the page cache shows the old bytes again.
+    pub(super) fn revert(&mut self) {
+        self.unsynced.clear();
+        self.lost.clear();
+        self.lengths.clear();
+        self.cache = self.durable().to_vec();
+    }
+
+    /// Notes an error of writing back, which every open file hears of once.
+    pub(super) fn note_failure(&mut self, errno: Errno) {
+        self.failures += 1;
+        self.last_failure = Some(errno);
+        self.failure_was_reported = false;
+    }
+
+    /// Up to which failure a file opened now has heard: what nobody was told, it will be told.
+    pub(super) fn failures_heard_at_open(&self) -> u64 {
+        if self.failure_was_reported { self.failures } else { self.failures.saturating_sub(1) }
+    }
+
+    /// The error that an open file has not heard of yet; now it has.
+    pub(super) fn take_failure(&mut self, heard: &mut u64) -> Option<Errno> {
+        if mem::replace(heard, self.failures) == self.failures {
+            return None;
+        }
+        self.failure_was_reported = true;
+        self.last_failure
+    }
+
+    /// What a power cut leaves.
+    pub(super) fn cut_power(&mut self, prng: &mut Prng) {
+        let before = mem::take(&mut self.cache);
+        // Often everything or nothing arrives, and only otherwise each sector as it likes.
+        let common = match prng.below(4) {
+            0 => Some(Fate::Kept),
+            1 => Some(Fate::Dropped),
+            _ => None,
+        };
+        for patches in mem::take(&mut self.unsynced).into_values() {
+            let fate = common.unwrap_or_else(|| Fate::draw(prng));
+            fate.befall(&patches, &mut self.durable, &before, prng);
+        }
+        self.durable_len = self.length_after_cut(prng);
+        self.durable.resize(self.durable_len, 0);
+        *self = Self {
+            nature: self.nature,
+            cache: self.durable.clone(),
+            durable: mem::take(&mut self.durable),
+            durable_len: self.durable_len,
+            ..Self::default()
+        };
+    }
+
+    /// The length is written by itself, before or after the bytes.
+    fn length_after_cut(&self, prng: &mut Prng) -> usize {
+        let Some(&(_, newest)) = self.lengths.last() else { return self.durable_len };
+        match prng.below(5) {
+            0 => self.durable_len,
+            1 => self.lengths.get(prng.below(self.lengths.len())).map_or(newest, |(_, length)| *length),
+            2 => {
+                let (low, high) = (self.durable_len.min(newest), self.durable_len.max(newest));
+                low + prng.below(high - low + 1)
+            }
+            _ => newest,
+        }
+    }
+
+    /// Gives the file other bytes, durable at once.
+    pub(super) fn rewrite(&mut self, bytes: &[u8]) {
+        *self = Self {
+            nature: self.nature,
+            cache: bytes.to_vec(),
+            durable: bytes.to_vec(),
+            durable_len: bytes.len(),
+            failures: self.failures,
+            last_failure: self.last_failure,
+            failure_was_reported: self.failure_was_reported,
+            ..Self::default()
+        };
+    }
+
+    /// Flips a bit wherever the byte stands. False when the file is too short.
+    pub(super) fn flip_bit(&mut self, offset: usize, bit: u8) -> bool {
+        let mask = 1 << (bit % 8);
+        let Some(byte) = self.cache.get_mut(offset) else { return false };
+        *byte ^= mask;
+        if let Some(byte) = self.durable.get_mut(offset) {
+            *byte ^= mask;
+        }
+        for patch in self.unsynced.get_mut(&(offset / SECTOR)).into_iter().flatten() {
+            let within = offset.checked_sub(patch.offset);
+            if let Some(byte) = within.and_then(|within| patch.bytes.get_mut(within)) {
+                *byte ^= mask;
+            }
+        }
+        true
+    }
+
+    /// Takes the writes up to `until` out of what is not synced.
+    fn take_unsynced(&mut self, until: u64) -> BTreeMap<usize, Vec<Patch>> {
+        let mut taken = BTreeMap::new();
+        self.unsynced.retain(|sector, patches| {
+            let covered = patches.iter().take_while(|patch| patch.moment <= until).count();
+            if covered > 0 {
+                taken.insert(*sector, patches.drain(..covered).collect());
+            }
+            !patches.is_empty()
+        });
+        taken
+    }
+}
+
+/// What becomes of the un-synced writes to one sector when the power fails. Bytes that were not
+/// written keep their value: without that assumption nothing could ever be appended to a file.
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    Kept,
+    /// Old content, or a hole where there was none.
+    Dropped,
+    /// The first writes, not the later ones.
+    FirstOnes,
+    Zeroed,
+    Scrambled,
+    /// Something that stood elsewhere, as blocks that belonged to another file do.
+    Stale,
+}
+
+impl Fate {
+    fn draw(prng: &mut Prng) -> Self {
+        match prng.below(10) {
+            0..=2 => Self::Kept,
+            3..=5 => Self::Dropped,
+            6 => Self::FirstOnes,
+            7 => Self::Zeroed,
+            8 => Self::Scrambled,
+            _ => Self::Stale,
+        }
+    }
+
+    fn befall(self, patches: &[Patch], durable: &mut Vec<u8>, elsewhere: &[u8], prng: &mut Prng) {
+        let arriving = match self {
+            Self::Dropped => 0,
+            Self::FirstOnes => prng.below(patches.len() + 1),
+            _ => patches.len(),
+        };
+        for patch in patches.iter().take(arriving) {
+            let mut bytes = patch.bytes.clone();
+            match self {
+                Self::Kept | Self::Dropped | Self::FirstOnes => {}
+                Self::Zeroed => bytes.fill(0),
+                Self::Scrambled => prng.fill(&mut bytes),
+                Self::Stale => {
+                    let from = prng.below(elsewhere.len());
+                    let stale = elsewhere.iter().skip(from).chain([&0].into_iter().cycle());
+                    bytes.iter_mut().zip(stale).for_each(|(byte, stale)| *byte = *stale);
+                }
+            }
+            put(durable, patch.offset, &bytes);
+        }
+    }
+}
+
+/// Writes into a vector, with zeros up to where it begins.
+fn put(target: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
+    let end = offset + bytes.len();
+    if end > target.len() {
+        target.resize(end, 0);
+    }
+    if let Some(place) = target.get_mut(offset..end) {
+        place.copy_from_slice(bytes);
+    }
+}
+
+/// The parts of a range, each with the sector it lies in.
+fn by_sector(range: Range<usize>) -> impl Iterator<Item = (usize, Range<usize>)> {
+    let first = range.start / SECTOR;
+    (first..range.end.div_ceil(SECTOR))
+        .map(move |sector| (sector, range.start.max(sector * SECTOR)..range.end.min((sector + 1) * SECTOR)))
+}

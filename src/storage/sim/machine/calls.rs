@@ -1,0 +1,270 @@
+//! What each call does.
+
+use std::io;
+
+use rustix::io::Errno;
+
+use super::{CONTROL, CONTROL_INODE, DEVICE, Handle, Machine, Mode, PLENTY, fail};
+use crate::storage::{
+    Access, Dir, LockKind, Refusal, Stat,
+    sim::{
+        fault::{Op, SyncFailure},
+        inode::{Inode, Nature},
+    },
+};
+
+impl Machine {
+    // Calls on the directory.
+
+    pub(crate) fn list(&mut self, process: usize, dir: Dir) -> io::Result<Vec<String>> {
+        let tree = self.tree_of(process)?;
+        let mut names: Vec<String> = tree.directory(dir).names().map(|(name, _)| name.to_owned()).collect();
+        if dir == Dir::Log && !tree.removed {
+            names.push(CONTROL.to_owned());
+        }
+        self.order.shuffle(&mut names);
+        Ok(names)
+    }
+
+    /// What kind of call opening a file is: some make it.
+    pub(crate) fn open_op(&self, process: usize, dir: Dir, name: &str, access: Access) -> Op {
+        let exists = self.tree_of(process).is_ok_and(|tree| tree.directory(dir).get(name).is_some());
+        match access {
+            Access::Create => Op::Create,
+            Access::Lock if !exists => Op::Create,
+            Access::Lock | Access::Read | Access::Append => Op::Open,
+        }
+    }
+
+    pub(crate) fn open(&mut self, process: usize, dir: Dir, name: &str, access: Access) -> io::Result<u64> {
+        let tree = self.tree_of(process)?;
+        let removed = tree.removed;
+        let existing = tree.directory(dir).get(name);
+        let inode = match (existing, access) {
+            (None, Access::Create | Access::Lock) if removed => return fail(Errno::NOENT),
+            (None, Access::Create | Access::Lock) => {
+                let inode = self.add_inode(Inode::default());
+                self.directory(process, dir)?.set(name, Some(inode));
+                inode
+            }
+            (None, Access::Read | Access::Append) => return fail(Errno::NOENT),
+            (Some(_), Access::Create) => return fail(Errno::EXIST),
+            (Some(inode), Access::Read | Access::Append | Access::Lock) => inode,
+        };
+        let links = self.links(inode);
+        let Some(found) = self.inodes.get(&inode) else { return fail(Errno::IO) };
+        match found.nature {
+            Nature::Symlink => return fail(Errno::LOOP),
+            Nature::Unsafe(reason) if access != Access::Read => return Err(refusal(reason)),
+            _ if access != Access::Read && links != 1 => {
+                return Err(refusal("it has more than one name; remove the hard links"));
+            }
+            Nature::Regular | Nature::Unsafe(_) => {}
+        }
+        let handle = Handle {
+            inode,
+            access,
+            lock: None,
+            failures_heard: found.failures_heard_at_open(),
+            owners: [process].into(),
+        };
+        self.next_handle += 1;
+        self.handles.insert(self.next_handle, handle);
+        Ok(self.next_handle)
+    }
+
+    pub(crate) fn remove(&mut self, process: usize, dir: Dir, name: &str) -> io::Result<()> {
+        let directory = self.directory(process, dir)?;
+        if directory.get(name).is_none() {
+            return fail(Errno::NOENT);
+        }
+        directory.set(name, None);
+        Ok(())
+    }
+
+    pub(crate) fn sync_dir(&mut self, process: usize, dir: Dir, mode: Mode) -> io::Result<()> {
+        let directory = self.directory(process, dir)?;
+        match mode {
+            Mode::Lying => Ok(()),
+            Mode::Failing(errno) => {
+                directory.fail_to_sync();
+                fail(errno)
+            }
+            Mode::Honest | Mode::Short(_) | Mode::Part(_) => {
+                directory.sync();
+                self.forget_unreachable();
+                Ok(())
+            }
+        }
+    }
+
+    /// By the path, so that a directory that was moved away is noticed.
+    pub(crate) fn stat_path(&self, dir: Dir, name: &str) -> Option<Stat> {
+        let tree = self.trees.get(self.at_path?)?;
+        if dir == Dir::Log && name == CONTROL {
+            return Some(Stat { device: DEVICE, inode: CONTROL_INODE, bytes: 4096, links: 2 });
+        }
+        self.stat_inode(tree.directory(dir).get(name)?)
+    }
+
+    pub(crate) fn reattach(&mut self, process: usize) {
+        let tree = self.tree_at_path();
+        if let Some(process) = self.processes.get_mut(process) {
+            process.tree = tree;
+        }
+    }
+
+    pub(crate) fn free_bytes(&self) -> usize {
+        self.capacity.map_or(PLENTY, |capacity| capacity.saturating_sub(self.used_bytes()))
+    }
+
+    pub(crate) fn random(&mut self) -> u128 {
+        u128::from(self.identifiers.next()) << 64 | u128::from(self.identifiers.next())
+    }
+
+    // Calls on an open file.
+
+    pub(crate) fn append(&mut self, handle: u64, bytes: &[u8], mode: Mode) -> io::Result<usize> {
+        match self.handle(handle)?.access {
+            Access::Append | Access::Create => {}
+            Access::Read => return fail(Errno::BADF),
+            // It would write at a position that nobody keeps.
+            Access::Lock => return fail(Errno::INVAL),
+        }
+        let end = self.inode(handle)?.cache().len();
+        self.write(handle, end, bytes, mode)
+    }
+
+    pub(crate) fn write_at(
+        &mut self,
+        handle: u64,
+        bytes: &[u8],
+        offset: u64,
+        mode: Mode,
+    ) -> io::Result<usize> {
+        let offset = match self.handle(handle)?.access {
+            Access::Lock => usize::try_from(offset).or_else(|_| fail(Errno::FBIG))?,
+            // On Linux a file opened to append is appended to, wherever the write was to go.
+            Access::Append | Access::Create => self.inode(handle)?.cache().len(),
+            Access::Read => return fail(Errno::BADF),
+        };
+        self.write(handle, offset, bytes, mode)
+    }
+
+    fn write(&mut self, handle: u64, offset: usize, bytes: &[u8], mode: Mode) -> io::Result<usize> {
+        let length = self.inode(handle)?.cache().len();
+        let below_limit = self.largest_file.map_or(usize::MAX, |limit| limit.saturating_sub(offset));
+        // Overwriting needs no room, growing does.
+        let room = length.saturating_sub(offset).saturating_add(match self.capacity {
+            Some(_) => self.free_bytes().saturating_sub(offset.saturating_sub(length)),
+            None => PLENTY,
+        });
+        if below_limit == 0 && !bytes.is_empty() {
+            return fail(Errno::FBIG);
+        }
+        if room == 0 && !bytes.is_empty() {
+            return fail(Errno::NOSPC);
+        }
+        let written = mode.limit(bytes.len()).min(below_limit).min(room);
+        let bytes = bytes.get(..written).unwrap_or(bytes);
+        self.moment += 1;
+        let moment = self.moment;
+        self.inode(handle)?.write(offset, bytes, moment);
+        self.trace.note(bytes);
+        Ok(written)
+    }
+
+    pub(crate) fn read_at(
+        &mut self,
+        handle: u64,
+        bytes: &mut [u8],
+        offset: u64,
+        mode: Mode,
+    ) -> io::Result<usize> {
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        let source = self.inode(handle)?.cache().get(offset..).unwrap_or_default();
+        let read = mode.limit(source.len().min(bytes.len()));
+        for (byte, source) in bytes.iter_mut().zip(source).take(read) {
+            *byte = *source;
+        }
+        self.trace.note(bytes.get(..read).unwrap_or_default());
+        Ok(read)
+    }
+
+    /// Syncs what was written up to `until`, when the call began.
+    pub(crate) fn sync(&mut self, handle: u64, until: u64, mode: Mode) -> io::Result<()> {
+        let failure = self.sync_failure;
+        let Self { handles, inodes, cut, .. } = self;
+        let Some(handle) = handles.get_mut(&handle) else { return fail(Errno::IO) };
+        let Some(inode) = inodes.get_mut(&handle.inode) else { return fail(Errno::IO) };
+        if matches!(mode, Mode::Lying) {
+            return Ok(());
+        }
+        let earlier = inode.take_failure(&mut handle.failures_heard);
+        match (earlier, mode, failure) {
+            // These report before they write.
+            (Some(errno), _, SyncFailure::Ext4Data | SyncFailure::Btrfs) => fail(errno),
+            (_, Mode::Failing(errno), SyncFailure::Ext4Data) => {
+                inode.fail_to_sync(until, false, cut);
+                inode.note_failure(errno);
+                Ok(())
+            }
+            (_, Mode::Failing(errno), _) => {
+                match failure {
+                    SyncFailure::Btrfs => inode.revert(),
+                    _ => inode.fail_to_sync(until, failure == SyncFailure::Xfs, cut),
+                }
+                inode.note_failure(errno);
+                inode.take_failure(&mut handle.failures_heard).map_or(Ok(()), fail)
+            }
+            (earlier, _, _) => {
+                inode.sync(until);
+                earlier.map_or(Ok(()), fail)
+            }
+        }
+    }
+
+    pub(crate) fn stat_handle(&self, handle: u64) -> io::Result<Stat> {
+        self.stat_inode(self.handle(handle)?.inode).ok_or_else(|| Errno::IO.into())
+    }
+
+    /// As flock does it: changing the kind of a lock lets go of it first.
+    pub(crate) fn try_lock(&mut self, handle: u64, kind: LockKind) -> io::Result<bool> {
+        let inode = self.handle(handle)?.inode;
+        let taken = self.handles.iter().any(|(other, held)| {
+            *other != handle
+                && held.inode == inode
+                && held.lock.is_some_and(|lock| lock == LockKind::Exclusive || kind == LockKind::Exclusive)
+        });
+        if let Some(handle) = self.handles.get_mut(&handle) {
+            let keeps_its_own = handle.lock == Some(kind);
+            handle.lock = (!taken || keeps_its_own).then_some(kind);
+        }
+        self.trace.note(&[u8::from(taken)]);
+        Ok(!taken)
+    }
+
+    pub(crate) fn unlock(&mut self, handle: u64) -> io::Result<()> {
+        self.handles.get_mut(&handle).map_or_else(
+            || fail(Errno::IO),
+            |handle| {
+                handle.lock = None;
+                Ok(())
+            },
+        )
+    }
+
+    /// One process lets go of an open file; the last one closes it.
+    pub(crate) fn close(&mut self, handle: u64, process: usize) {
+        if let Some(open) = self.handles.get_mut(&handle) {
+            open.owners.remove(&process);
+            if open.owners.is_empty() {
+                self.handles.remove(&handle);
+            }
+        }
+    }
+}
+
+fn refusal(reason: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, Refusal(reason))
+}

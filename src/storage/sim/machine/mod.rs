@@ -1,0 +1,407 @@
+//! The simulated machine: its inodes, directories, open files, locks and processes. What goes wrong is
+//! decided in `fault`.
+
+mod behind_back;
+mod calls;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, io,
+};
+
+use rustix::io::Errno;
+
+use super::{
+    directory::Directory,
+    fault::{Call, Crash, Effect, Faults, Op, Plan, SyncFailure},
+    inode::Inode,
+    prng::Prng,
+};
+use crate::storage::{Access, Dir, LockKind, Stat};
+
+const DEVICE: u64 = 0x51;
+/// Inodes of the directories themselves, as `stat` shows them.
+const CONTROL_INODE: u64 = 2;
+const FIRST_FILE_INODE: u64 = 11;
+/// What `statfs` says when no capacity is set.
+const PLENTY: usize = 1 << 40;
+pub(super) const CONTROL: &str = "control";
+
+#[derive(Debug, Clone)]
+pub(super) struct Machine {
+    pub(super) seed: u64,
+    pub(super) faults: Faults,
+    pub(super) trace: Trace,
+    pub(super) sync_failure: SyncFailure,
+    /// How many bytes all files together may hold.
+    pub(super) capacity: Option<usize>,
+    pub(super) largest_file: Option<usize>,
+    pub(super) filesystem: String,
+    pub(super) has_boot_id: bool,
+    pub(super) boots: u64,
+    /// The kinds of call that wait until they are released, and how many calls wait.
+    pub(super) held: BTreeSet<Op>,
+    pub(super) waiting: usize,
+    calls: BTreeMap<Op, Calls>,
+    /// What a power cut does; what order names are listed in; what identifiers are drawn.
+    cut: Prng,
+    order: Prng,
+    identifiers: Prng,
+    /// Rises with every write, so that a sync covers only what was written before it began.
+    moment: u64,
+    inodes: BTreeMap<u64, Inode>,
+    next_inode: u64,
+    /// Every directory there ever was; a process keeps its own open when another takes its place.
+    trees: Vec<Tree>,
+    /// Which of them is at the path of the log.
+    at_path: Option<usize>,
+    handles: BTreeMap<u64, Handle>,
+    next_handle: u64,
+    processes: Vec<Process>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Calls {
+    pub(super) made: u64,
+    pub(super) failed: u64,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Tree {
+    log: Directory,
+    control: Directory,
+    /// Removed from the file system; who holds it open can still list it, and make nothing in it.
+    removed: bool,
+}
+
+/// An open file description: the lock belongs to it, not to a process or a file.
+#[derive(Debug, Clone)]
+struct Handle {
+    inode: u64,
+    access: Access,
+    lock: Option<LockKind>,
+    failures_heard: u64,
+    /// The processes that hold it; more than one after a fork.
+    owners: BTreeSet<usize>,
+}
+
+#[derive(Debug, Clone)]
+struct Process {
+    alive: bool,
+    tree: usize,
+}
+
+/// How a call is carried out.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Mode {
+    Honest,
+    /// At most so many bytes.
+    Short(usize),
+    /// So many thousandths of a write, and at least a byte.
+    Part(u16),
+    /// A sync that fails, or lies.
+    Failing(Errno),
+    Lying,
+}
+
+impl Mode {
+    /// How many of `bytes` are moved.
+    fn limit(self, bytes: usize) -> usize {
+        match self {
+            Self::Short(limit) => bytes.min(limit),
+            Self::Part(per_mille) => bytes.min((bytes * usize::from(per_mille) / 1000).max(1)),
+            Self::Honest | Self::Failing(_) | Self::Lying => bytes,
+        }
+    }
+}
+
+/// A running hash over every call and its outcome, and on request their text.
+#[derive(Debug, Clone)]
+pub(super) struct Trace {
+    pub(super) hash: u64,
+    pub(super) lines: Option<Vec<String>>,
+}
+
+impl Trace {
+    /// FNV-1a.
+    pub(super) fn note(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.hash = (self.hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3);
+        }
+    }
+
+    pub(super) fn line(&mut self, line: fmt::Arguments<'_>) {
+        if let Some(lines) = &mut self.lines {
+            lines.push(line.to_string());
+        }
+    }
+}
+
+pub(super) fn fail<T>(errno: Errno) -> io::Result<T> {
+    Err(errno.into())
+}
+
+impl Machine {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            faults: Faults::new(Prng::for_purpose(seed, 1)),
+            trace: Trace { hash: 0xCBF2_9CE4_8422_2325, lines: None },
+            sync_failure: SyncFailure::default(),
+            capacity: None,
+            largest_file: None,
+            filesystem: "ext4".to_owned(),
+            has_boot_id: true,
+            boots: 0,
+            held: BTreeSet::new(),
+            waiting: 0,
+            calls: BTreeMap::new(),
+            cut: Prng::for_purpose(seed, 2),
+            order: Prng::for_purpose(seed, 3),
+            identifiers: Prng::for_purpose(seed, 4),
+            moment: 0,
+            inodes: BTreeMap::new(),
+            next_inode: FIRST_FILE_INODE,
+            trees: vec![Tree::default()],
+            at_path: Some(0),
+            handles: BTreeMap::new(),
+            next_handle: 0,
+            processes: Vec::new(),
+        }
+    }
+
+    /// The same machine with other chances from here on.
+    pub(super) fn reseed(&mut self, seed: u64) {
+        self.seed = seed;
+        self.faults = Faults::new(Prng::for_purpose(seed, 1));
+        self.cut = Prng::for_purpose(seed, 2);
+        self.order = Prng::for_purpose(seed, 3);
+        self.identifiers = Prng::for_purpose(seed, 4);
+    }
+
+    pub(super) fn moment(&self) -> u64 {
+        self.moment
+    }
+
+    pub(super) fn calls(&self, op: Op) -> Calls {
+        self.calls.get(&op).copied().unwrap_or_default()
+    }
+
+    // Processes and crashes.
+
+    /// Starts a process; makes the directory of the log when it is missing.
+    pub(super) fn start_process(&mut self) -> usize {
+        let tree = self.tree_at_path();
+        self.processes.push(Process { alive: true, tree });
+        self.processes.len() - 1
+    }
+
+    /// A child that holds every file its parent has open, and does nothing with them.
+    pub(super) fn fork(&mut self, parent: usize) -> usize {
+        let tree = self.processes.get(parent).map_or(0, |parent| parent.tree);
+        self.processes.push(Process { alive: self.is_alive(parent), tree });
+        let child = self.processes.len() - 1;
+        for handle in self.handles.values_mut().filter(|handle| handle.owners.contains(&parent)) {
+            handle.owners.insert(child);
+        }
+        child
+    }
+
+    pub(super) fn is_alive(&self, process: usize) -> bool {
+        self.processes.get(process).is_some_and(|process| process.alive)
+    }
+
+    pub(super) fn is_open(&self, handle: u64) -> bool {
+        self.handles.contains_key(&handle)
+    }
+
+    pub(super) fn crash(&mut self, crash: Crash) {
+        match crash {
+            Crash::PowerCut => self.cut_power(),
+            Crash::Kill(process) => self.kill(process),
+        }
+    }
+
+    /// A process dies: its files are closed, the page cache stays.
+    pub(super) fn kill(&mut self, process: usize) {
+        if let Some(process) = self.processes.get_mut(process) {
+            process.alive = false;
+        }
+        self.handles.retain(|_, handle| {
+            handle.owners.remove(&process);
+            !handle.owners.is_empty()
+        });
+        self.trace.note(b"kill");
+        self.trace.line(format_args!("p{process} is killed"));
+    }
+
+    pub(super) fn cut_power(&mut self) {
+        self.processes.iter_mut().for_each(|process| process.alive = false);
+        self.handles.clear();
+        for inode in self.inodes.values_mut() {
+            inode.cut_power(&mut self.cut);
+        }
+        for tree in &mut self.trees {
+            tree.log.cut_power(&mut self.cut);
+            tree.control.cut_power(&mut self.cut);
+        }
+        self.forget_unreachable();
+        self.boots += 1;
+        self.trace.note(b"power cut");
+        self.trace.line(format_args!("power cut"));
+    }
+
+    pub(super) fn boot_id(&self) -> String {
+        if self.has_boot_id {
+            format!("{:08x}-0000-4000-8000-{:012x}", self.seed & 0xFFFF_FFFF, self.boots)
+        } else {
+            String::new()
+        }
+    }
+
+    // How a call goes.
+
+    /// Counts a call and decides what happens to it.
+    pub(super) fn plan(&mut self, call: &Call<'_>) -> Plan {
+        self.calls.entry(call.op).or_default().made += 1;
+        self.faults.plan(call)
+    }
+
+    /// Carries out a call under its plan. Where the plan is a crash, the call does what it still does,
+    /// and its outcome is the error that nobody is left to see.
+    pub(super) fn carry_out<T>(
+        &mut self,
+        call: &Call<'_>,
+        plan: Plan,
+        act: impl FnOnce(&mut Self, Mode) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let is_sync = Op::SYNCS.contains(&call.op);
+        let result = match plan {
+            Plan::Go => act(self, Mode::Honest),
+            Plan::Fault(Effect::Short(bytes)) => act(self, Mode::Short(bytes)),
+            Plan::Fault(Effect::Refuse(errno)) if is_sync => act(self, Mode::Failing(errno)),
+            Plan::Fault(Effect::Refuse(errno)) => fail(errno),
+            Plan::Fault(Effect::ApplyAndFail(errno)) => act(self, Mode::Honest).and(fail(errno)),
+            Plan::Fault(Effect::Lie) => act(self, Mode::Lying),
+            Plan::Crash(crash, still_done) => {
+                // How the call ended is lost with whoever made it.
+                still_done.and_then(|per_mille| act(self, Mode::Part(per_mille)).ok());
+                self.crash(crash);
+                fail(Errno::IO)
+            }
+        };
+        if result.is_err() {
+            self.calls.entry(call.op).or_default().failed += 1;
+        }
+        self.note_call(call, result.as_ref().err());
+        result
+    }
+
+    fn note_call(&mut self, call: &Call<'_>, error: Option<&io::Error>) {
+        let code = error.map_or(0, |error| error.raw_os_error().unwrap_or(-1));
+        let Call { process, op, name } = call;
+        self.trace.note(&process.to_le_bytes());
+        self.trace.note(&[*op as u8]);
+        self.trace.note(name.as_bytes());
+        self.trace.note(&code.to_le_bytes());
+        match error {
+            Some(error) => self.trace.line(format_args!("p{process} {op:?} {name}: {error}")),
+            None => self.trace.line(format_args!("p{process} {op:?} {name}")),
+        }
+    }
+
+    // Directories, open files, inodes.
+
+    fn tree_of(&self, process: usize) -> io::Result<&Tree> {
+        let process = self.processes.get(process);
+        process.and_then(|process| self.trees.get(process.tree)).ok_or_else(|| Errno::IO.into())
+    }
+
+    fn directory(&mut self, process: usize, dir: Dir) -> io::Result<&mut Directory> {
+        let process = self.processes.get(process);
+        let tree = process.and_then(|process| self.trees.get_mut(process.tree));
+        tree.map(|tree| tree.directory_mut(dir)).ok_or_else(|| Errno::IO.into())
+    }
+
+    fn tree_at_path(&mut self) -> usize {
+        *self.at_path.get_or_insert_with(|| {
+            self.trees.push(Tree::default());
+            self.trees.len() - 1
+        })
+    }
+
+    fn handle(&self, handle: u64) -> io::Result<&Handle> {
+        self.handles.get(&handle).ok_or_else(|| Errno::IO.into())
+    }
+
+    fn inode(&mut self, handle: u64) -> io::Result<&mut Inode> {
+        let inode = self.handle(handle)?.inode;
+        self.inodes.get_mut(&inode).ok_or_else(|| Errno::IO.into())
+    }
+
+    fn add_inode(&mut self, inode: Inode) -> u64 {
+        // Numbers are never used again: what held a number while it was open still has it.
+        let number = self.next_inode;
+        self.next_inode += 1;
+        self.inodes.insert(number, inode);
+        number
+    }
+
+    fn stat_inode(&self, inode: u64) -> Option<Stat> {
+        let bytes = self.inodes.get(&inode)?.cache().len() as u64;
+        Some(Stat { device: DEVICE, inode, bytes, links: self.links(inode) })
+    }
+
+    fn links(&self, inode: u64) -> u64 {
+        let trees = self.trees.iter().filter(|tree| !tree.removed);
+        let names = trees.flat_map(|tree| tree.log.names().chain(tree.control.names()));
+        names.filter(|(_, named)| *named == inode).count() as u64
+    }
+
+    /// What all files hold that have a name or are open.
+    pub(super) fn used_bytes(&self) -> usize {
+        let trees = self.trees.iter().filter(|tree| !tree.removed);
+        let named =
+            trees.flat_map(|tree| tree.log.names().chain(tree.control.names())).map(|(_, inode)| inode);
+        let used: BTreeSet<u64> = named.chain(self.handles.values().map(|handle| handle.inode)).collect();
+        used.iter().filter_map(|inode| self.inodes.get(inode)).map(|inode| inode.cache().len()).sum()
+    }
+
+    fn forget_unreachable(&mut self) {
+        let trees = self.trees.iter().flat_map(|tree| tree.log.reachable().chain(tree.control.reachable()));
+        let reachable: BTreeSet<u64> =
+            trees.chain(self.handles.values().map(|handle| handle.inode)).collect();
+        self.inodes.retain(|inode, _| reachable.contains(inode));
+    }
+}
+
+impl Tree {
+    fn directory(&self, dir: Dir) -> &Directory {
+        match dir {
+            Dir::Log => &self.log,
+            Dir::Control => &self.control,
+        }
+    }
+
+    fn directory_mut(&mut self, dir: Dir) -> &mut Directory {
+        match dir {
+            Dir::Log => &mut self.log,
+            Dir::Control => &mut self.control,
+        }
+    }
+}
+
+/// A name as faults, traces and snapshots show it.
+pub(super) fn full_name(dir: Dir, name: &str) -> String {
+    match dir {
+        Dir::Log => name.to_owned(),
+        Dir::Control => format!("{CONTROL}/{name}"),
+    }
+}
+
+fn split_name(name: &str) -> (Dir, &str) {
+    match name.split_once('/') {
+        Some((CONTROL, name)) => (Dir::Control, name),
+        _ => (Dir::Log, name),
+    }
+}

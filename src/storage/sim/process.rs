@@ -1,0 +1,250 @@
+//! A simulated process: the `Storage` and the `File`s that the code under test is given.
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+};
+
+use rustix::io::Errno;
+
+use super::{
+    fault::{Applied, Call, Crash, Op},
+    machine::{CONTROL, Machine, Mode, fail, full_name},
+};
+use crate::storage::{Access, Dir, File, LockKind, Stat, Storage};
+
+const ROOT: &str = "/simulated/audit-log";
+
+/// The machine, as all processes share it.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// Guards the whole machine. Held for the length of one call, by whichever thread makes it.
+    machine: Mutex<Machine>,
+    /// Told when a call begins to wait, is released, or is ended by a crash.
+    pub(super) changed: Condvar,
+}
+
+impl Shared {
+    pub(super) fn new(machine: Machine) -> Self {
+        Self { machine: Mutex::new(machine), changed: Condvar::new() }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Machine> {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One process of a simulated machine. Clones are the same process.
+#[derive(Debug, Clone)]
+pub(crate) struct SimProcess {
+    shared: Arc<Shared>,
+    id: usize,
+}
+
+impl SimProcess {
+    pub(super) fn new(shared: Arc<Shared>, id: usize) -> Self {
+        Self { shared, id }
+    }
+
+    /// The number of this process, as the trace shows it.
+    pub(crate) fn id(&self) -> usize {
+        self.id
+    }
+
+    /// What the code under test is given.
+    pub(crate) fn storage(&self) -> Arc<dyn Storage> {
+        Arc::new(self.clone())
+    }
+
+    /// Ends the process as SIGKILL does: locks are let go, the page cache stays, and every later call
+    /// of this process fails.
+    pub(crate) fn kill(&self) {
+        self.shared.lock().kill(self.id);
+        self.shared.changed.notify_all();
+    }
+
+    /// Kills the process at its nth call from now on that changes something.
+    pub(crate) fn kill_at(&self, nth: u64, applied: Applied) {
+        self.shared.lock().faults.crash_at(Crash::Kill(self.id), nth, applied);
+    }
+
+    /// False once the process was killed or the power cut.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.shared.lock().is_alive(self.id)
+    }
+
+    /// A child that inherits every open file, and with it every lock, until it is killed.
+    pub(crate) fn fork(&self) -> Self {
+        let id = self.shared.lock().fork(self.id);
+        Self::new(Arc::clone(&self.shared), id)
+    }
+
+    /// Makes one call: waits while it is held, counts it, lets faults strike, and carries it out.
+    /// `act` is told the moment at which the call began.
+    fn call<T>(
+        &self,
+        op: impl Fn(&Machine) -> Op,
+        name: &str,
+        handle: Option<u64>,
+        act: impl FnOnce(&mut Machine, Mode, u64) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let mut machine = self.shared.lock();
+        let began = machine.moment();
+        let op = op(&machine);
+        let may_go = |machine: &Machine| {
+            machine.is_alive(self.id) && handle.is_none_or(|handle| machine.is_open(handle))
+        };
+        if machine.held.contains(&op) && may_go(&machine) {
+            machine.waiting += 1;
+            self.shared.changed.notify_all();
+            let waits = |machine: &mut Machine| machine.held.contains(&op) && may_go(machine);
+            machine = self.shared.changed.wait_while(machine, waits).unwrap_or_else(PoisonError::into_inner);
+            machine.waiting -= 1;
+        }
+        if !may_go(&machine) {
+            return fail(Errno::IO);
+        }
+        let call = Call { process: self.id, op, name };
+        let plan = machine.plan(&call);
+        let result = machine.carry_out(&call, plan, |machine, mode| act(machine, mode, began));
+        if !may_go(&machine) {
+            self.shared.changed.notify_all();
+        }
+        result
+    }
+}
+
+fn directory_name(dir: Dir) -> &'static str {
+    match dir {
+        Dir::Log => ".",
+        Dir::Control => "control/",
+    }
+}
+
+impl Storage for SimProcess {
+    fn path(&self, dir: Dir, name: &str) -> PathBuf {
+        match dir {
+            Dir::Log => PathBuf::from(ROOT).join(name),
+            Dir::Control => PathBuf::from(ROOT).join(CONTROL).join(name),
+        }
+    }
+
+    fn list(&self, dir: Dir) -> io::Result<Vec<String>> {
+        self.call(|_| Op::List, directory_name(dir), None, |machine, _, _| machine.list(self.id, dir))
+    }
+
+    fn open(&self, dir: Dir, name: &str, access: Access) -> io::Result<Box<dyn File>> {
+        let mut opened = None;
+        let result = self.call(
+            |machine| machine.open_op(self.id, dir, name, access),
+            &full_name(dir, name),
+            None,
+            |machine, _, _| {
+                opened = Some(machine.open(self.id, dir, name, access)?);
+                Ok(())
+            },
+        );
+        // Made even where the call failed, so that what was opened all the same is closed.
+        let file = opened.map(|handle| SimFile { process: self.clone(), handle, name: full_name(dir, name) });
+        result.and(file.ok_or_else(|| Errno::IO.into())).map(|file| Box::new(file) as Box<dyn File>)
+    }
+
+    fn remove(&self, dir: Dir, name: &str) -> io::Result<()> {
+        let remove = |machine: &mut Machine, _, _| machine.remove(self.id, dir, name);
+        self.call(|_| Op::Remove, &full_name(dir, name), None, remove)
+    }
+
+    fn sync_dir(&self, dir: Dir) -> io::Result<()> {
+        let sync = |machine: &mut Machine, mode, _| machine.sync_dir(self.id, dir, mode);
+        self.call(|_| Op::SyncDir, directory_name(dir), None, sync)
+    }
+
+    fn stat(&self, dir: Dir, name: &str) -> io::Result<Option<Stat>> {
+        let stat = |machine: &mut Machine, _, _| Ok(machine.stat_path(dir, name));
+        self.call(|_| Op::Stat, &full_name(dir, name), None, stat)
+    }
+
+    fn reattach(&self) -> io::Result<()> {
+        let reattach = |machine: &mut Machine, _, _| {
+            machine.reattach(self.id);
+            Ok(())
+        };
+        self.call(|_| Op::Reattach, directory_name(Dir::Log), None, reattach)
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let free = |machine: &mut Machine, _, _| Ok(machine.free_bytes() as u64);
+        self.call(|_| Op::FreeBytes, directory_name(Dir::Log), None, free)
+    }
+
+    fn boot_id(&self) -> String {
+        self.shared.lock().boot_id()
+    }
+
+    fn filesystem(&self) -> String {
+        self.shared.lock().filesystem.clone()
+    }
+
+    fn file_size_limit(&self) -> Option<u64> {
+        self.shared.lock().largest_file.map(|limit| limit as u64)
+    }
+
+    fn random(&self) -> io::Result<u128> {
+        self.call(|_| Op::Random, "", None, |machine, _, _| Ok(machine.random()))
+    }
+}
+
+/// An open file of a simulated process; closed when dropped.
+#[derive(Debug)]
+struct SimFile {
+    process: SimProcess,
+    handle: u64,
+    name: String,
+}
+
+impl SimFile {
+    fn call<T>(&self, op: Op, act: impl FnOnce(&mut Machine, Mode, u64) -> io::Result<T>) -> io::Result<T> {
+        self.process.call(|_| op, &self.name, Some(self.handle), act)
+    }
+}
+
+impl File for SimFile {
+    fn append(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.call(Op::Append, |machine, mode, _| machine.append(self.handle, bytes, mode))
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        self.call(Op::WriteAt, |machine, mode, _| machine.write_at(self.handle, bytes, offset, mode))
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.call(Op::Read, |machine, mode, _| machine.read_at(self.handle, bytes, offset, mode))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.call(Op::SyncData, |machine, mode, began| machine.sync(self.handle, began, mode))
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.call(Op::SyncAll, |machine, mode, began| machine.sync(self.handle, began, mode))
+    }
+
+    fn stat(&self) -> io::Result<Stat> {
+        self.call(Op::Stat, |machine, _, _| machine.stat_handle(self.handle))
+    }
+
+    fn try_lock(&self, kind: LockKind) -> io::Result<bool> {
+        self.call(Op::Lock, |machine, _, _| machine.try_lock(self.handle, kind))
+    }
+
+    fn unlock(&self) -> io::Result<()> {
+        self.call(Op::Unlock, |machine, _, _| machine.unlock(self.handle))
+    }
+}
+
+impl Drop for SimFile {
+    fn drop(&mut self) {
+        self.process.shared.lock().close(self.handle, self.process.id);
+    }
+}

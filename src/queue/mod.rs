@@ -21,7 +21,7 @@ pub(crate) use chunk::{Chunk, Chunks};
 pub(crate) use scope::{Scope, ScopeCounts};
 
 use crate::{
-    Error, FlushMode, OnFailure, OnFull, Severity,
+    FlushMode, OnFailure, OnFull, Severity,
     clock::{Clock, Timestamp},
     gauges::Gauges,
     notify::Notifier,
@@ -421,6 +421,10 @@ impl Queue {
         self.lock().accepted
     }
 
+    pub(crate) fn is_durable(&self, ticket: Ticket) -> bool {
+        self.durable.load(Ordering::Acquire) >= ticket
+    }
+
     pub(crate) fn is_stalled(&self) -> bool {
         self.stalled.load(Ordering::Acquire)
     }
@@ -645,16 +649,6 @@ impl Queue {
 /// The wait bound passed.
 #[derive(Debug)]
 pub(crate) struct NotDurable;
-
-impl NotDurable {
-    pub(crate) fn into_error(self, queue: &Queue, path: &std::path::Path) -> Error {
-        Error::Unconfirmed {
-            path: path.to_owned(),
-            not_durable: queue.not_durable(),
-            bound: queue.wait_bound(),
-        }
-    }
-}
 
 impl State {
     fn put(&mut self, payload: &[u8], severity: Option<Severity>, scope: Option<Arc<Scope>>) {

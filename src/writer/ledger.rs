@@ -142,9 +142,10 @@ impl Ledger {
         self.lock.chain
     }
 
-    pub(super) fn head(&self) -> Option<Head> {
+    /// The last durable record. An open log has one: its `open` record.
+    pub(super) fn head(&self) -> Head {
         let Point { seq, hash, .. } = self.durable;
-        (seq > 0).then_some(Head { chain: self.chain(), seq, hash })
+        Head { chain: self.chain(), seq, hash }
     }
 
     pub(super) fn unsynced(&self) -> &Unsynced {

@@ -229,9 +229,7 @@ impl Writer {
     fn publish(&self) {
         let gauges = &self.queue.gauges;
         gauges.records_since_sync.set(self.ledger.unsynced().records);
-        if let Some(head) = self.ledger.head() {
-            gauges.set_head(head);
-        }
+        gauges.set_head(self.ledger.head());
         gauges.durable_events.set(self.ledger.durable_events());
     }
 
@@ -522,7 +520,7 @@ impl Writer {
     }
 
     /// The durable head of the chain that is written now.
-    pub(crate) fn head(&self) -> Option<Head> {
+    pub(crate) fn head(&self) -> Head {
         self.ledger.head()
     }
 }

@@ -34,6 +34,18 @@ pub(crate) struct Opened {
     pub(super) notices: Vec<(NoticeCode, String)>,
 }
 
+impl Opened {
+    /// What had to be recovered.
+    pub(crate) fn found(&self) -> &[ChainRecovery] {
+        &self.found
+    }
+
+    /// What the log's operator must hear of opening it.
+    pub(crate) fn notices(&self) -> &[(NoticeCode, String)] {
+        &self.notices
+    }
+}
+
 /// What the directory holds, as of one look.
 struct Survey {
     segments: Vec<SegmentName>,

@@ -1,0 +1,430 @@
+//! `AuditLog`: the handle of an application, and the only file that knows both halves.
+
+use std::{
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    task::{Poll, Waker},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use once_cell::sync::OnceCell;
+use tracing_core::Subscriber;
+use tracing_subscriber::{filter::Filtered, registry::LookupSpan};
+
+use crate::{
+    AuditFilter, AuditLayer, Builder, Error, Head, Health, Receipt, Recovery, Stats,
+    capture::{self, Capture},
+    clock::Clock,
+    queue::{Queue, Scope, Stage, Ticket},
+    storage::Storage,
+    wait::{Timer, block_until},
+    writer::{Opened, Writer, WriterSettings},
+};
+
+/// How long the last handle waits for a writer that was told to give up.
+const GIVING_UP: Duration = Duration::from_millis(100);
+
+/// A handle on an open audit log. Cheap to clone; all clones are the same log.
+///
+/// Open one at the start of the program, add its [`layer`](Self::layer) to the subscriber, check
+/// [`ensure_attached`](Self::ensure_attached), and [`close`](Self::close) it at the end. The last
+/// handle that is dropped flushes and closes too, waiting at most for the wait bound; the layer is
+/// no handle, so keep one for as long as events are to be recorded.
+///
+/// What a crash leaves is described at [`FlushMode`](crate::FlushMode). A process that ends without
+/// `close` loses what was queued and not yet written, and the next opener records that it did.
+#[derive(Debug, Clone)]
+#[must_use = "the log is closed when its last handle is dropped"]
+pub struct AuditLog {
+    handle: Arc<Handle>,
+}
+
+/// What the builder hands over.
+pub(crate) struct Parts {
+    pub(crate) path: PathBuf,
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) settings: WriterSettings,
+    pub(crate) opened: Opened,
+    pub(crate) clock: Clock,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) capture: Arc<Capture>,
+}
+
+/// What all clones share; dropped with the last of them.
+#[derive(Debug)]
+struct Handle {
+    path: PathBuf,
+    queue: Arc<Queue>,
+    capture: Arc<Capture>,
+    recovery: Recovery,
+    first_head: Head,
+    timer: OnceCell<Timer>,
+    /// Guards the writer's thread until it is joined by whoever closes first.
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl AuditLog {
+    /// Opens the log in a directory with default settings. The directory is made if it is missing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::open`].
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self, Error> {
+        Self::builder(dir).open()
+    }
+
+    /// Settings for a log in a directory; [`Builder::open`] opens it.
+    pub fn builder(dir: impl AsRef<Path>) -> Builder {
+        Builder::new(dir.as_ref())
+    }
+
+    pub(crate) fn start(parts: Parts) -> Result<Self, Error> {
+        let Parts { path, storage, settings, opened, clock, queue, capture } = parts;
+        let recovery = Recovery { chains: opened.found().to_vec() };
+        let writer = Writer::new(storage, Arc::clone(&queue), settings, opened, clock.now());
+        let first_head = writer.head();
+        let thread_queue = Arc::clone(&queue);
+        let thread = thread::Builder::new()
+            .name("audit-writer".to_owned())
+            .spawn(move || {
+                capture::mark_own_thread();
+                // A bug in the writer must not leave callers waiting for it.
+                if catch_unwind(AssertUnwindSafe(|| writer.run(clock))).is_err() {
+                    thread_queue.notifier.print("the writer failed; nothing is recorded any more");
+                    thread_queue.closed();
+                }
+            })
+            .map_err(|source| Error::Thread { path: path.clone(), source })?;
+        let handle = Handle {
+            path,
+            queue,
+            capture,
+            recovery,
+            first_head,
+            timer: OnceCell::new(),
+            writer: Mutex::new(Some(thread)),
+        };
+        Ok(Self { handle: Arc::new(handle) })
+    }
+
+    /// The layer that captures audit events for this log, inside its own per-layer filter. Add it to
+    /// a registry like any other layer; it takes audit events only and hides nothing from others.
+    pub fn layer<S>(&self) -> Filtered<AuditLayer, AuditFilter, S>
+    where
+        S: Subscriber + for<'span> LookupSpan<'span>,
+    {
+        capture::layer(&self.handle.capture)
+    }
+
+    /// Proves, at this moment, that audit events from the configured level to `ERROR`, and spans
+    /// with what they inherit, reach this log through the current subscriber. Reaches nobody's
+    /// output. Call it once the subscriber is installed: a filter that hides audit events hides them
+    /// from every layer, and nothing else would tell.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAttached`] says which levels or spans are hidden, and how to mend it.
+    pub fn ensure_attached(&self) -> Result<(), Error> {
+        self.ensure_attached_for(["audit"])
+    }
+
+    /// The same for other targets, e.g. `audit::payments`, or `log` records of a dependency.
+    ///
+    /// # Errors
+    ///
+    /// As [`ensure_attached`](Self::ensure_attached).
+    pub fn ensure_attached_for<I>(&self, targets: I) -> Result<(), Error>
+    where
+        I: IntoIterator<Item: AsRef<str>>,
+    {
+        let targets: Vec<I::Item> = targets.into_iter().collect();
+        let targets: Vec<&str> = targets.iter().map(AsRef::as_ref).collect();
+        capture::ensure_attached(&self.handle.capture, &targets)
+    }
+
+    /// Runs a closure and waits until every audit event that it emitted on this thread, in any span,
+    /// is durable. Works in every flush mode; inside, macros only queue. The receipt names the last
+    /// event. An inner `confirm` counts for the outer one too.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NothingToConfirm`] when no event reached the log, [`Error::Lost`] when one could not
+    /// be recorded, [`Error::Unconfirmed`] when the wait bound passed (at once while the log is
+    /// stalled): the records may still become durable. An action that must not happen unrecorded is
+    /// refused on any of them.
+    pub fn confirm(&self, emit: impl FnOnce()) -> Result<Receipt, Error> {
+        let scope = self.handle.run_in_scope(emit);
+        let waited = self.handle.queue.wait_until_durable(scope.counts().last);
+        self.handle.receipt(&scope, waited.is_ok())
+    }
+
+    /// As [`confirm`](Self::confirm), for tasks: the closure runs at the call, the future waits. It
+    /// needs no particular runtime.
+    ///
+    /// # Errors
+    ///
+    /// As `confirm`, when awaited.
+    #[must_use = "the closure has run, but only awaiting tells whether its events are durable"]
+    pub fn confirm_async(&self, emit: impl FnOnce()) -> impl Future<Output = Result<Receipt, Error>> + Send + use<> {
+        let scope = self.handle.run_in_scope(emit);
+        let log = self.clone();
+        async move {
+            let in_time = log.handle.wait_async(scope.counts().last).await;
+            log.handle.receipt(&scope, in_time)
+        }
+    }
+
+    /// Waits until everything accepted so far is durable.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unconfirmed`] when the wait bound passed (at once while the log is stalled),
+    /// [`Error::Closed`] when the log ended before.
+    pub fn flush(&self) -> Result<(), Error> {
+        let ticket = self.handle.accepted()?;
+        let waited = self.handle.queue.wait_until_durable(ticket);
+        self.handle.flushed(ticket, waited.is_ok())
+    }
+
+    /// As [`flush`](Self::flush), for tasks of any runtime.
+    ///
+    /// # Errors
+    ///
+    /// As `flush`.
+    pub async fn flush_async(&self) -> Result<(), Error> {
+        let ticket = self.handle.accepted()?;
+        let in_time = self.handle.wait_async(ticket).await;
+        self.handle.flushed(ticket, in_time)
+    }
+
+    /// Ends the live segment and begins a new one, e.g. before a copy is taken away. The chain goes
+    /// on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unconfirmed`] when that took longer than the wait bound, [`Error::Closed`] when the
+    /// log is closed.
+    pub fn rotate(&self) -> Result<(), Error> {
+        let queue = &self.handle.queue;
+        self.handle.accepted()?;
+        if queue.stage() > Stage::Open {
+            return Err(self.handle.closed());
+        }
+        let number = queue.ask_rotation();
+        let done = block_until(queue.wait_bound(), |waker| {
+            if queue.stage() == Stage::Closed { Poll::Ready(()) } else { queue.poll_rotated(number, waker) }
+        });
+        done.ok_or_else(|| self.handle.unconfirmed())
+    }
+
+    /// The last durable record of the chain that this handle writes. Kept elsewhere, it makes a cut
+    /// or rewritten log detectable.
+    #[must_use]
+    pub fn head(&self) -> Head {
+        self.handle.head()
+    }
+
+    /// The state of the log now.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        let queue = &self.handle.queue;
+        if queue.is_forked() || queue.stage() > Stage::Open {
+            Health::Closed
+        } else if queue.gauges.failing.get() {
+            Health::Failing
+        } else if queue.is_stalled() {
+            Health::Stalled
+        } else if queue.is_overloaded() {
+            Health::Overloaded
+        } else if queue.gauges.low_space.get() {
+            Health::LowSpace
+        } else {
+            Health::Healthy
+        }
+    }
+
+    /// Counters since the log was opened.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let queue = &self.handle.queue;
+        let gauges = &queue.gauges;
+        let mut stats = Stats {
+            durable: gauges.durable_events.get(),
+            records_since_sync: gauges.records_since_sync.get(),
+            syncs: gauges.syncs.get(),
+            last_sync: gauges.last_sync(),
+            written_bytes: gauges.written_bytes.get(),
+            segments: gauges.segments.get(),
+            free_bytes: gauges.free_bytes.get(),
+            notices_dropped: queue.notifier.dropped.get(),
+            ..Stats::default()
+        };
+        queue.fill(&mut stats);
+        stats
+    }
+
+    /// What opening found of earlier runs, and did about it.
+    #[must_use]
+    pub fn recovery(&self) -> &Recovery {
+        &self.handle.recovery
+    }
+
+    /// The directory of the log, as an absolute path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.handle.path
+    }
+
+    /// Closes the log for all clones: takes no more events, makes everything durable, writes a
+    /// `close` record and syncs it. Returns the last head; closing again returns the same.
+    ///
+    /// Events after this are counted in [`stats`](Self::stats) and reported on standard error.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unconfirmed`] when that was not done within the wait bound; it says how many records
+    /// are not durable. The writer goes on trying; call again to wait again. [`Error::Lost`] when
+    /// the writer had to give up. [`Error::Forked`] in a forked child.
+    pub fn close(&self) -> Result<Head, Error> {
+        self.handle.begin_close()?;
+        let bound = self.handle.queue.wait_bound();
+        let done = block_until(bound, |waker| self.handle.queue.poll_closed(waker));
+        self.handle.end_close(done.is_some())
+    }
+
+    /// As [`close`](Self::close), for tasks of any runtime.
+    ///
+    /// # Errors
+    ///
+    /// As `close`.
+    pub async fn close_async(&self) -> Result<Head, Error> {
+        self.handle.begin_close()?;
+        let queue = &self.handle.queue;
+        let done = self.handle.bounded(queue.wait_bound(), |waker: &Waker| queue.poll_closed(waker)).await;
+        self.handle.end_close(done)
+    }
+}
+
+impl Handle {
+    fn run_in_scope(&self, emit: impl FnOnce()) -> Arc<Scope> {
+        let guard = capture::confirm_scope(&self.capture);
+        emit();
+        Arc::clone(guard.scope())
+    }
+
+    /// What `confirm` returns, after its wait.
+    fn receipt(&self, scope: &Scope, in_time: bool) -> Result<Receipt, Error> {
+        let counts = scope.counts();
+        let path = || self.path.clone();
+        if counts.lost > 0 {
+            let reason = counts.reason.map_or("unknown", |reason| reason.as_str());
+            return Err(Error::Lost { path: path(), lost: counts.lost, reason });
+        }
+        if counts.accepted == 0 {
+            return Err(Error::NothingToConfirm { path: path() });
+        }
+        match counts.durable.filter(|(ticket, _)| *ticket == counts.last) {
+            Some((_, head)) => Ok(Receipt(head)),
+            None if in_time && self.queue.stage() == Stage::Closed => Err(self.closed()),
+            None => Err(self.unconfirmed()),
+        }
+    }
+
+    /// Waits as a task; says whether it was in time.
+    async fn wait_async(&self, ticket: Ticket) -> bool {
+        let queue = &self.queue;
+        let bound = if queue.is_stalled() { Duration::ZERO } else { queue.wait_bound() };
+        let in_time = self.bounded(bound, |waker: &Waker| queue.poll_durable(ticket, waker)).await;
+        queue.judge_wait(ticket, in_time).is_ok()
+    }
+
+    /// `poll`, for as long as the bound allows. Where no timer thread can be started, without one.
+    async fn bounded<P>(&self, bound: Duration, mut poll: P) -> bool
+    where
+        P: FnMut(&Waker) -> Poll<()> + Send + Unpin,
+    {
+        match self.timer.get_or_try_init(Timer::start) {
+            Ok(timer) => timer.bounded(bound, poll).await.is_some(),
+            Err(_) => {
+                std::future::poll_fn(|context| poll(context.waker())).await;
+                true
+            }
+        }
+    }
+
+    fn accepted(&self) -> Result<Ticket, Error> {
+        if self.queue.is_forked() {
+            return Err(Error::Forked { path: self.path.clone() });
+        }
+        Ok(self.queue.accepted())
+    }
+
+    fn flushed(&self, ticket: Ticket, in_time: bool) -> Result<(), Error> {
+        if self.queue.is_durable(ticket) {
+            Ok(())
+        } else if in_time {
+            Err(self.closed())
+        } else {
+            Err(self.unconfirmed())
+        }
+    }
+
+    fn head(&self) -> Head {
+        self.queue.gauges.head().unwrap_or(self.first_head)
+    }
+
+    fn closed(&self) -> Error {
+        Error::Closed { path: self.path.clone() }
+    }
+
+    fn unconfirmed(&self) -> Error {
+        Error::Unconfirmed {
+            path: self.path.clone(),
+            not_durable: self.queue.not_durable(),
+            bound: self.queue.wait_bound(),
+        }
+    }
+
+    fn begin_close(&self) -> Result<(), Error> {
+        if self.queue.is_forked() {
+            return Err(Error::Forked { path: self.path.clone() });
+        }
+        self.queue.end(Stage::Closing);
+        Ok(())
+    }
+
+    fn end_close(&self, done: bool) -> Result<Head, Error> {
+        if !done {
+            return Err(self.unconfirmed());
+        }
+        let thread = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // It has nothing left to do, and its panics were caught.
+            drop(thread.join());
+        }
+        match self.queue.not_durable() {
+            0 => Ok(self.head()),
+            lost => Err(Error::Lost { path: self.path.clone(), lost, reason: "io_failure" }),
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if self.begin_close().is_err() {
+            return;
+        }
+        let queue = &self.queue;
+        let closed = |bound| block_until(bound, |waker| queue.poll_closed(waker)).is_some();
+        if !closed(queue.wait_bound()) {
+            queue.end(Stage::Abandoned);
+            if !closed(GIVING_UP) {
+                return;
+            }
+        }
+        drop(self.end_close(true));
+    }
+}

@@ -1,0 +1,46 @@
+//! Fail closed: an action that cannot be recorded is refused.
+//!
+//! The handler exports a key only if the audit event is durable first. Here the log is closed under
+//! it half way through, as a stand-in for a disk that refuses.
+
+use tracing_audit::{AuditLog, Error};
+use tracing_subscriber::prelude::*;
+
+struct Response {
+    status: u16,
+    body: String,
+}
+
+fn export_key(audit: &AuditLog, actor: &str, key: u32) -> Response {
+    // First the evidence, then the action.
+    let receipt = audit.confirm(|| {
+        tracing::info!(target: "audit", action = "key.export", actor, resource = format!("key/{key}"), outcome = "allowed");
+    });
+    match receipt {
+        Ok(receipt) => Response { status: 200, body: format!("key {key}, recorded as {receipt}") },
+        Err(error) => Response { status: 503, body: format!("refused: {error}") },
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let dir = tempfile::tempdir_in(".")?;
+    let audit = AuditLog::open(dir.path().join("log"))?;
+    tracing_subscriber::registry().with(audit.layer()).init();
+    audit.ensure_attached()?;
+
+    let response = export_key(&audit, "mia", 7);
+    println!("{} {}", response.status, response.body);
+    assert_eq!(response.status, 200);
+
+    audit.close()?;
+    println!("health is now: {}", audit.health());
+
+    let response = export_key(&audit, "mia", 8);
+    println!("{} {}", response.status, response.body);
+    assert_eq!(response.status, 503);
+
+    // An event outside `confirm` is not lost silently either.
+    assert!(matches!(audit.confirm(|| {}), Err(Error::NothingToConfirm { .. })));
+    println!("events that were not recorded: {}", audit.stats().lost_total());
+    Ok(())
+}

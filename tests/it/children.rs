@@ -1,0 +1,87 @@
+//! What a child process of a test does. Its test does nothing unless a role is given.
+
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+    sync::Mutex,
+    time::Duration,
+};
+
+use tracing_audit::{AuditLog, FlushMode, Rotation};
+
+use crate::support::with_layer;
+
+#[test]
+fn entry() {
+    let Ok(role) = std::env::var("AUDIT_TEST_ROLE") else { return };
+    let log = PathBuf::from(std::env::var_os("AUDIT_TEST_LOG").unwrap());
+    let arguments = std::env::var("AUDIT_TEST_ARGUMENTS").unwrap();
+    let arguments: Vec<&str> = arguments.split_whitespace().collect();
+    match role.as_str() {
+        "confirm" => confirm_for_ever(&log, arguments[0].parse().unwrap()),
+        "emit" => emit(&log, arguments[0], arguments[1].parse().unwrap()),
+        "hold" => hold(&log),
+        "exit" => exit_without_close(&log),
+        role => panic!("no such role: {role}"),
+    }
+}
+
+/// Confirms events on some threads until it is killed, and prints each receipt.
+fn confirm_for_ever(log: &Path, threads: usize) {
+    let log = AuditLog::builder(log).rotation(Rotation::never().max_bytes(256 << 10)).open().unwrap();
+    let out = Mutex::new(std::io::stdout());
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let (log, out) = (&log, &out);
+            scope.spawn(move || {
+                with_layer(log, || {
+                    for number in 0_u64.. {
+                        tracing::info!(target: "audit", action = "noise", actor = "child", thread);
+                        let receipt =
+                            log.confirm(|| tracing::info!(target: "audit", action = "a", actor = "child", thread, number));
+                        let mut out = out.lock().unwrap();
+                        writeln!(out, "\n@{}", receipt.unwrap()).unwrap();
+                        out.flush().unwrap();
+                    }
+                });
+            });
+        }
+    });
+}
+
+/// Emits events in a flush mode, one after the other, and closes.
+fn emit(log: &Path, mode: &str, events: u32) {
+    let hour = Duration::from_secs(3600);
+    let mode = match mode {
+        "immediate" => FlushMode::Immediate,
+        "batched" => FlushMode::Batched { size: 50, interval: hour },
+        "hybrid" => FlushMode::Hybrid { batch_size: 1_000_000, batch_interval: hour, critical_immediate: true },
+        mode => panic!("no such mode: {mode}"),
+    };
+    let log = AuditLog::builder(log).flush_mode(mode).open().unwrap();
+    with_layer(&log, || {
+        for number in 0..events {
+            // One in ten is critical.
+            let action = if number % 10 == 0 { "auth.failure" } else { "auth.success" };
+            tracing::info!(target: "audit", action, actor = "child", number);
+        }
+    });
+    log.close().unwrap();
+}
+
+/// Holds the log until it is killed.
+fn hold(log: &Path) {
+    let _log = AuditLog::open(log).unwrap();
+    println!("\n@holding");
+    std::thread::sleep(Duration::from_secs(600));
+}
+
+/// Ends in the middle of things.
+fn exit_without_close(log: &Path) {
+    let log = AuditLog::open(log).unwrap();
+    with_layer(&log, || {
+        tracing::warn!(target: "audit", action = "auth.failure", actor = "child");
+        tracing::info!(target: "audit", action = "auth.success", actor = "child");
+        std::process::exit(0);
+    });
+}

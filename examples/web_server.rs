@@ -69,7 +69,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     for record in read(&path)? {
         let record = record?;
         if record.kind() == "event" {
-            println!("{}", record.line());
+            println!("{}", record.as_str());
             assert_eq!(record.actor(), Some("mia"));
             assert_eq!(record.request_id(), Some("r-4711"));
         }

@@ -302,6 +302,19 @@ pub(crate) fn read_prune(detail: &[u8]) -> Option<PruneInfo> {
     })
 }
 
+/// Reads the object of a `gap` record: its reason, and how many critical and routine events it counts.
+pub(crate) fn read_gap(detail: &[u8]) -> Option<(String, u64, u64)> {
+    let json: Json = serde_json::from_slice(detail).ok()?;
+    let count = |name| json.get(name)?.as_u64();
+    Some((json.get("reason")?.as_str()?.to_owned(), count("critical")?, count("routine")?))
+}
+
+/// Reads the cause in the object of a `recovery` record.
+pub(crate) fn read_recovery_cause(detail: &[u8]) -> Option<String> {
+    let json: Json = serde_json::from_slice(detail).ok()?;
+    Some(json.get("cause")?.as_str()?.to_owned())
+}
+
 fn witnesses(json: &Json) -> Option<Witnesses> {
     json.get("chains")?
         .as_object()?

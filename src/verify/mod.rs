@@ -1,4 +1,52 @@
 //! Recomputes every link of a log.
+//!
+//! Pieces of files are checked in parallel (`chunk`, `pool`), joined in their order, and looked at
+//! line by line where something does not fit (`scan`); a chain is read on to its very end (`track`)
+//! before it is judged by how far it was durable (`judge`).
+
+mod anomaly;
+mod chunk;
+mod facts;
+mod finding;
+mod index;
+mod judge;
+mod lock;
+mod pool;
+mod progress;
+mod report;
+mod scan;
+#[cfg(test)]
+pub(crate) mod tests;
+mod track;
+mod witness;
+
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    num::NonZero,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    Error,
+    chain::Head,
+    read::layout::Survey,
+    segment_name::{ChainNumber, SegmentName},
+    storage::{Dir, Disk, Storage},
+};
+
+pub use finding::{Finding, FindingKind, Note, NoteKind};
+pub use report::Report;
+
+use judge::{Evidence, Judge};
+use lock::Probe;
+use progress::{Callback, Progress};
+use report::Findings;
+use track::{Context, Track};
+use witness::Claims;
+
+/// How many foreign files are named.
+const MAX_FOREIGN: usize = 100;
 
 /// What a verification found the log to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -13,12 +61,260 @@ pub enum Verdict {
     Damaged,
 }
 
-impl std::fmt::Display for Verdict {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Intact => "intact",
             Self::Unclean => "unclean",
             Self::Damaged => "damaged",
         })
     }
+}
+
+/// Verifies the log in a directory: every hash, every link, every chain.
+///
+/// Needs no key and no writer, changes nothing, and works on a log that is being written and on a
+/// copy of one. What it cannot find without more, [`Report::not_checked`] says; a head kept
+/// elsewhere helps most, see [`Verifier::expect_head`].
+///
+/// # Errors
+///
+/// [`Error::NoLog`] where there is no segment, [`Error::Io`] where one cannot be read. What is wrong
+/// with the log is no error but in the [`Report`].
+pub fn verify(dir: impl AsRef<Path>) -> Result<Report, Error> {
+    Verifier::new(dir).run()
+}
+
+/// A verification with more to go by than the log itself.
+///
+/// ```no_run
+/// # fn main() -> Result<(), tracing_audit::Error> {
+/// use tracing_audit::Verifier;
+/// let kept = std::env::var("LAST_AUDIT_HEAD").unwrap_or_default();
+/// let report = Verifier::new("audit-log").expect_head(kept.parse()?).run()?;
+/// report.ensure_intact()
+/// # }
+/// ```
+#[must_use = "nothing is verified before `run`"]
+pub struct Verifier {
+    dir: PathBuf,
+    kept: Vec<Head>,
+    trusted: Vec<Head>,
+    threads: usize,
+    progress: Option<Callback>,
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verifier")
+            .field("dir", &self.dir)
+            .field("kept", &self.kept)
+            .field("trusted", &self.trusted)
+            .field("threads", &self.threads)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Verifier {
+    /// A verification of the log in this directory.
+    pub fn new(dir: impl AsRef<Path>) -> Self {
+        Self {
+            dir: dir.as_ref().to_owned(),
+            kept: Vec::new(),
+            trusted: Vec::new(),
+            threads: std::thread::available_parallelism().map_or(1, NonZero::get),
+            progress: None,
+        }
+    }
+
+    /// Requires that the log still has this record. Call it once for each head that was kept.
+    ///
+    /// With a head that was stored where the log's owner cannot write, a log that was cut, rewritten
+    /// or put back as an older copy is found to be damaged, up to that record. Default: none.
+    pub fn expect_head(mut self, head: Head) -> Self {
+        self.kept.push(head);
+        self
+    }
+
+    /// Trusts everything up to this record and begins there: segments that end before it are not
+    /// read. The rest must link to it. For a log that is verified often, with the head that the last
+    /// verification reported. Default: every chain from its beginning.
+    pub fn from(mut self, head: Head) -> Self {
+        self.trusted.retain(|known| known.chain != head.chain);
+        self.trusted.push(head);
+        self
+    }
+
+    /// How many threads compute hashes, at least 1. Default: as many as the machine runs at once.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads.max(1);
+        self
+    }
+
+    /// Calls back from time to time, on the calling thread, with the bytes checked so far and the
+    /// bytes there are. The second grows when the log does. Default: no calls.
+    pub fn progress(mut self, callback: impl Fn(u64, u64) + Send + 'static) -> Self {
+        self.progress = Some(Box::new(callback));
+        self
+    }
+
+    /// Verifies.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoLog`] where there is no segment, [`Error::Io`] where one cannot be read.
+    pub fn run(self) -> Result<Report, Error> {
+        let disk = match Disk::open_existing(&self.dir) {
+            Ok(disk) => disk,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::NoLog { path: self.dir });
+            }
+            Err(error) => return Err(Error::io("open", &self.dir)(error)),
+        };
+        self.run_on(&disk)
+    }
+
+    /// Verifies a log wherever it is stored.
+    pub(crate) fn run_on(self, storage: &dyn Storage) -> Result<Report, Error> {
+        let survey = Survey::take(storage)?;
+        if survey.chains.is_empty() {
+            return Err(Error::NoLog { path: self.dir });
+        }
+        let progress = Progress::new(self.progress);
+        progress.expect(total_bytes(storage, &survey)?);
+        let context = Context { storage, threads: self.threads, progress: &progress };
+        let trusted = |chain| self.trusted.iter().find(|head| head.chain == chain).copied();
+        let mut tracks = BTreeMap::new();
+        for chain in survey.chains.into_keys() {
+            let mut track = Track::new(chain, trusted(chain));
+            track.advance(&context)?;
+            tracks.insert(chain, track);
+        }
+        // From here on nothing new is believed of other chains: whatever one of the lines read so
+        // far witnesses was durable before, so the second look at each chain must find it.
+        let kept: Vec<Head> = self.kept.iter().chain(&self.trusted).copied().collect();
+        let claims = witness::gather(&kept, &tracks);
+        for chain in Survey::take(storage)?.chains.into_keys() {
+            tracks.entry(chain).or_insert_with(|| Track::new(chain, trusted(chain)));
+        }
+        let mut report = Report {
+            path: self.dir,
+            chains: Vec::new(),
+            heads: Vec::new(),
+            findings: Findings::default(),
+            notes: foreign(&survey.foreign),
+            more_notes: survey.foreign.len().saturating_sub(MAX_FOREIGN) as u64,
+            not_checked: Vec::new(),
+        };
+        for (chain, track) in &mut tracks {
+            let claims = claims.get(chain).map_or(&[][..], Vec::as_slice);
+            report.add(track, &context, claims, trusted(*chain))?;
+        }
+        report.missing_chains(&claims, &tracks);
+        report.limits(&self.kept);
+        Ok(report)
+    }
+}
+
+impl Report {
+    /// Reads one chain to its very end and judges it.
+    fn add(
+        &mut self,
+        track: &mut Track,
+        context: &Context<'_>,
+        claims: &[witness::Claim],
+        trusted: Option<Head>,
+    ) -> Result<(), Error> {
+        track.advance(context)?;
+        let is_held = match lock::probe(context.storage, track.chain) {
+            Probe::Held => {
+                // A writer that had begun only now may have recovered what the look before saw.
+                track.advance(context)?;
+                true
+            }
+            Probe::Free(guard) => {
+                // Short, because nearly everything was read before.
+                track.advance(context)?;
+                drop(guard);
+                false
+            }
+            Probe::Unknown => {
+                self.not_checked.push(format!(
+                    "chain {}: whether a writer holds it, since its lock could not be read",
+                    track.chain
+                ));
+                false
+            }
+        };
+        track.scan.note_files();
+        let evidence = Evidence { claims, trusted, is_held };
+        let judge = Judge::new(track, &evidence, context.storage, &mut self.findings, &mut self.not_checked);
+        let mut chain = judge.run()?;
+        self.notes.append(&mut chain.notes);
+        self.more_notes += chain.more_notes;
+        self.heads.extend(chain.head);
+        self.chains.push(chain);
+        Ok(())
+    }
+
+    /// Chains that somebody names and that are not there.
+    fn missing_chains(&mut self, claims: &Claims, tracks: &BTreeMap<ChainNumber, Track>) {
+        for (chain, claims) in claims.iter().filter(|(chain, _)| !tracks.contains_key(chain)) {
+            for claim in claims {
+                self.findings.push(Finding {
+                    kind: FindingKind::MissingChain,
+                    chain: *chain,
+                    place: None,
+                    sequence: Some(claim.seq),
+                    message: format!("{} names record {}, and the chain is gone", claim.who(), claim.seq),
+                });
+            }
+        }
+    }
+
+    /// Says what no verification of this kind can find.
+    fn limits(&mut self, kept: &[Head]) {
+        for chain in &self.chains {
+            let number = chain.chain;
+            let highest = kept.iter().filter(|head| head.chain == number).map(|head| head.seq).max();
+            self.not_checked.push(match highest {
+                Some(seq) => format!(
+                    "chain {number}: whether records after {seq} were cut off or rewritten (no later head was given)"
+                ),
+                None => format!(
+                    "chain {number}: whether its end was cut off at a line, an older copy was put back, or all \
+                     of it was rewritten (no head kept elsewhere was given)"
+                ),
+            });
+        }
+        self.not_checked.extend([
+            "whether a chain was removed that no other chain witnessed and of which no head was given"
+                .to_owned(),
+            "who wrote the lines: well-formed lines appended by somebody else, a forged `prune` among them, \
+             look like the log's own (only signatures would tell)"
+                .to_owned(),
+        ]);
+    }
+}
+
+fn total_bytes(storage: &dyn Storage, survey: &Survey) -> Result<u64, Error> {
+    let mut total = 0_u64;
+    for (chain, numbers) in &survey.chains {
+        for segment in numbers {
+            let name = SegmentName { chain: *chain, segment: *segment }.to_string();
+            let path = storage.path(Dir::Log, &name);
+            let stat = storage.stat(Dir::Log, &name).map_err(Error::io("look at", path))?;
+            total = total.saturating_add(stat.map_or(0, |stat| stat.bytes));
+        }
+    }
+    Ok(total)
+}
+
+fn foreign(names: &[String]) -> Vec<Note> {
+    let note = |name: &String| Note {
+        kind: NoteKind::Foreign,
+        chain: None,
+        message: format!("{name:?} is no part of the log"),
+    };
+    names.iter().take(MAX_FOREIGN).map(note).collect()
 }

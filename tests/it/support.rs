@@ -53,7 +53,7 @@ pub fn lines_of(log: &Path, kind: &str) -> Vec<String> {
     records(log)
         .into_iter()
         .filter(|record| record.kind() == kind)
-        .map(|record| record.line().to_owned())
+        .map(|record| record.as_str().to_owned())
         .collect()
 }
 

@@ -1,0 +1,108 @@
+//! The bytes of a file in pieces that are cut at line ends, in bounded memory whatever they are.
+
+use std::io;
+
+use crate::{
+    format::MAX_LINE,
+    storage::{File, read_full},
+};
+
+/// How much is read at once: large enough to make calls cheap, small enough to stay in a cache.
+const PIECE_BYTES: usize = 1024 * 1024;
+
+/// Part of a file.
+#[derive(Debug)]
+pub(crate) enum Piece {
+    /// Whole lines, each with its line feed.
+    Lines { offset: u64, bytes: Vec<u8> },
+    /// One line that is too long to be a record.
+    Overlong { offset: u64, length: u64 },
+    /// What stands behind the last line feed, at the end of the file or of what counts of it.
+    Unfinished { offset: u64, length: u64 },
+}
+
+/// Reads a region of a file piece by piece.
+#[derive(Debug)]
+pub(crate) struct Pieces {
+    file: Box<dyn File>,
+    /// Where the next read begins.
+    at: u64,
+    /// Where the region ends, at the latest.
+    end: u64,
+    /// Bytes before `at` that belong to the next piece.
+    carried: Vec<u8>,
+}
+
+impl Pieces {
+    pub(crate) fn new(file: Box<dyn File>, from: u64, end: u64) -> Self {
+        Self { file, at: from, end, carried: Vec::new() }
+    }
+
+    /// Where the reading stands: everything before was handed out or is carried.
+    pub(crate) fn offset(&self) -> u64 {
+        self.at
+    }
+
+    /// The file, to go on in another region.
+    pub(crate) fn into_file(self) -> Box<dyn File> {
+        self.file
+    }
+
+    pub(crate) fn next(&mut self) -> io::Result<Option<Piece>> {
+        let mut bytes = std::mem::take(&mut self.carried);
+        let offset = self.at - bytes.len() as u64;
+        let is_end = self.fill(&mut bytes)?;
+        if let Some(last) = memchr::memrchr(b'\n', &bytes) {
+            self.carried.extend_from_slice(bytes.get(last + 1..).unwrap_or_default());
+            bytes.truncate(last + 1);
+            return Ok(Some(Piece::Lines { offset, bytes }));
+        }
+        if is_end {
+            let length = bytes.len() as u64;
+            return Ok(match bytes.len() {
+                0 => None,
+                1..MAX_LINE => Some(Piece::Unfinished { offset, length }),
+                _ => Some(Piece::Overlong { offset, length }),
+            });
+        }
+        self.skip_line(offset, bytes).map(Some)
+    }
+
+    /// Fills `bytes` up to the size of a piece; says whether the region ended.
+    fn fill(&mut self, bytes: &mut Vec<u8>) -> io::Result<bool> {
+        let known = bytes.len();
+        let room = PIECE_BYTES.saturating_sub(known);
+        let wanted = usize::try_from(self.end.saturating_sub(self.at)).map_or(room, |left| left.min(room));
+        bytes.resize(known + wanted, 0);
+        let read = read_full(&*self.file, bytes.get_mut(known..).unwrap_or_default(), self.at)?;
+        bytes.truncate(known + read);
+        self.at += read as u64;
+        Ok(read < wanted || self.at >= self.end)
+    }
+
+    /// Passes over a line without end, or with one that is far away.
+    fn skip_line(&mut self, offset: u64, mut bytes: Vec<u8>) -> io::Result<Piece> {
+        loop {
+            bytes.clear();
+            let is_end = self.fill(&mut bytes)?;
+            if let Some(end) = memchr::memchr(b'\n', &bytes) {
+                self.carried.extend_from_slice(bytes.get(end + 1..).unwrap_or_default());
+                let length = self.at - self.carried.len() as u64 - offset;
+                return Ok(Piece::Overlong { offset, length });
+            }
+            if is_end {
+                return Ok(Piece::Overlong { offset, length: self.at - offset });
+            }
+        }
+    }
+}
+
+/// The lines of a piece with their places in it, without their line feeds.
+pub(crate) fn split(bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
+    let mut start = 0;
+    memchr::memchr_iter(b'\n', bytes).map(move |end| {
+        let line = (start as u64, bytes.get(start..end).unwrap_or_default());
+        start = end + 1;
+        line
+    })
+}

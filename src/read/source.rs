@@ -1,0 +1,129 @@
+//! The pieces of a chain's files one after another, told apart by whether they count.
+
+use crate::{
+    Error,
+    segment_name::SegmentName,
+    storage::{Dir, File, Storage},
+};
+
+use super::{
+    layout::{SegmentFile, open_segment},
+    lines::{Piece, Pieces},
+};
+
+/// What comes next in a chain.
+#[derive(Debug)]
+pub(crate) enum Part {
+    /// A file begins.
+    Begin(SegmentName),
+    /// Bytes that count.
+    Counted(Piece),
+    /// A file ended before what a later segment says it holds.
+    TooShort { offset: u64, counted: u64 },
+    /// Bytes that a later segment declares void.
+    Void(Piece),
+}
+
+/// Where a source stands: it can be kept while the source is not.
+#[derive(Debug, Default)]
+pub(crate) struct Place {
+    /// The next file, and where to begin in it.
+    next: usize,
+    offset: u64,
+    current: Option<Current>,
+}
+
+impl Place {
+    /// Which file the parts are of that were handed out last.
+    pub(crate) fn file(&self) -> usize {
+        self.next.saturating_sub(1)
+    }
+}
+
+/// Reads the files of a chain in their order.
+#[derive(Debug)]
+pub(crate) struct Source<'a> {
+    storage: &'a dyn Storage,
+    files: &'a [SegmentFile],
+    place: Place,
+}
+
+#[derive(Debug)]
+struct Current {
+    name: SegmentName,
+    pieces: Pieces,
+    counted: Option<u64>,
+    is_void: bool,
+}
+
+impl<'a> Source<'a> {
+    /// Begins at `offset` of the file `first`; says `Begin` for it only from its start on.
+    pub(crate) fn new(storage: &'a dyn Storage, files: &'a [SegmentFile], first: usize, offset: u64) -> Self {
+        Self::resume(storage, files, Place { next: first, offset, current: None })
+    }
+
+    /// Goes on where a source over the same files stood.
+    pub(crate) fn resume(storage: &'a dyn Storage, files: &'a [SegmentFile], place: Place) -> Self {
+        Self { storage, files, place }
+    }
+
+    pub(crate) fn suspend(self) -> Place {
+        self.place
+    }
+
+    /// Which file the parts are of that were handed out last.
+    pub(crate) fn file(&self) -> usize {
+        self.place.file()
+    }
+
+    pub(crate) fn next(&mut self) -> Result<Option<Part>, Error> {
+        loop {
+            let Some(current) = &mut self.place.current else {
+                match self.open_next()? {
+                    Some(Some(name)) => return Ok(Some(Part::Begin(name))),
+                    Some(None) => continue,
+                    None => return Ok(None),
+                }
+            };
+            let name = current.name;
+            let piece = current.pieces.next();
+            let path = || self.storage.path(Dir::Log, &name.to_string());
+            if let Some(piece) = piece.map_err(Error::io("read", path()))? {
+                return Ok(Some(if current.is_void { Part::Void(piece) } else { Part::Counted(piece) }));
+            }
+            if let Some(short) = self.end_region() {
+                return Ok(Some(short));
+            }
+        }
+    }
+
+    /// Opens the next file that is still there. The inner `None`: it is read from its middle on.
+    fn open_next(&mut self) -> Result<Option<Option<SegmentName>>, Error> {
+        while let Some(file) = self.files.get(self.place.next) {
+            self.place.next += 1;
+            let offset = std::mem::take(&mut self.place.offset);
+            let Some(open) = open_segment(self.storage, file.name)? else { continue };
+            let end = file.counted.unwrap_or(u64::MAX);
+            let pieces = Pieces::new(open, offset.min(end), end);
+            self.place.current =
+                Some(Current { name: file.name, pieces, counted: file.counted, is_void: false });
+            return Ok(Some((offset == 0).then_some(file.name)));
+        }
+        Ok(None)
+    }
+
+    /// Goes on behind what counts of the file, or with the next file.
+    fn end_region(&mut self) -> Option<Part> {
+        let current = self.place.current.take()?;
+        let counted = current.counted.filter(|_| !current.is_void)?;
+        let offset = current.pieces.offset();
+        if offset < counted {
+            return Some(Part::TooShort { offset, counted });
+        }
+        let file: Box<dyn File> = current.pieces.into_file();
+        let pieces = Pieces::new(file, counted, u64::MAX);
+        self.place.current =
+            Some(Current { name: current.name, pieces, counted: Some(counted), is_void: true });
+        None
+    }
+}

@@ -1,0 +1,95 @@
+use std::{path::Path, sync::Arc};
+
+use super::Records;
+use crate::{
+    Error, Record,
+    format::After,
+    verify::tests::log::{Chain, Log, name},
+};
+
+fn records(log: &Log) -> Vec<Result<Record, Error>> {
+    Records::of(Arc::new(log.clone()), Path::new("/log")).unwrap().collect()
+}
+
+fn seqs(log: &Log) -> Vec<(u16, u64)> {
+    records(log)
+        .into_iter()
+        .map(|record| record.map(|record| (record.chain(), record.seq())).unwrap())
+        .collect()
+}
+
+#[test]
+fn chains_are_merged_by_time() {
+    let one = Chain::new(0).events(2);
+    let two = Chain::new(1).events(3);
+    let log = Log::of(&[&one, &two]);
+    // Both have a record every 10 s, the second chain one second later.
+    let expected = [(0, 1), (1, 1), (0, 2), (1, 2), (0, 3), (1, 3), (0, 4), (1, 4), (1, 5)];
+    assert_eq!(seqs(&log), expected);
+}
+
+#[test]
+fn a_record_says_what_stands_in_its_line() {
+    let chain = Chain::new(0).event("key.export").close();
+    let records: Vec<Record> = records(&Log::of(&[&chain])).into_iter().map(Result::unwrap).collect();
+    let event = &records[2];
+    assert_eq!((event.seq(), event.kind(), event.action()), (3, "event", Some("key.export")));
+    assert_eq!((event.actor(), event.severity(), event.field("x")), (None, None, None));
+    assert_eq!(event.timestamp(), "2026-11-21T08:00:30.000000005Z");
+    assert!(event.time().is_some());
+    assert_eq!(event.head(), chain.head_at(3));
+    assert!(event.as_str().starts_with("{\"seq\":3,") && event.as_str().ends_with("\"}"));
+    let open = records[1].get("open").unwrap();
+    assert_eq!(open.get("pid").and_then(crate::Value::as_i64), Some(42));
+    assert!(records.iter().all(|record| !record.is_provisional()));
+}
+
+#[test]
+fn what_is_not_known_to_be_durable_is_provisional() {
+    let chain = Chain::new(0).events(2).event_marked("x", None).event_marked("y", None);
+    let provisional: Vec<bool> =
+        records(&Log::of(&[&chain])).into_iter().map(|record| record.unwrap().is_provisional()).collect();
+    assert_eq!(provisional, [false, false, false, true, true, true]);
+    // The mark is far from the end, before records that are longer than the first look.
+    let mut chain = Chain::new(0).events(2);
+    for _ in 0..10 {
+        chain = chain.event_marked(&"x".repeat(50_000), None);
+    }
+    assert_eq!(
+        records(&Log::of(&[&chain]))
+            .iter()
+            .filter(|record| record.as_ref().unwrap().is_provisional())
+            .count(),
+        11
+    );
+}
+
+#[test]
+fn void_bytes_are_passed_over() {
+    let chain = Chain::new(0).events(3);
+    let bytes = chain.segments[&1].len() as u64;
+    let lost = chain.clone().event_marked("lost", None);
+    let next = Chain { segments: lost.segments, ..chain };
+    let next = next.segment(vec![After { segment: 1, bytes }]).event("lost");
+    let expected: Vec<(u16, u64)> = (1..=7).map(|seq| (0, seq)).collect();
+    assert_eq!(seqs(&Log::of(&[&next])), expected);
+}
+
+#[test]
+fn bad_lines_are_errors_and_a_torn_tail_is_the_end() {
+    let chain = Chain::new(0).events(3).roll().events(3).event_marked("x", None).event_marked("y", None);
+    let mut log = Log::of(&[&chain]);
+    log.edit(0, 2, |lines| lines[1][20] ^= 1);
+    log.file(0, 1).extend_from_slice(b"no record\n");
+    let all = records(&log);
+    let bad: Vec<String> = all.iter().filter_map(|record| Some(record.as_ref().err()?.to_string())).collect();
+    // What was added to segment 1 does not count.
+    assert_eq!(bad, ["line 2 of /log/audit-000-00000002.jsonl is not a record; verify the log"]);
+    assert_eq!(all.len(), 11);
+    log.edit(0, 2, |lines| lines[4][20] ^= 1);
+    assert_eq!(records(&log).len(), 9);
+    log.file(0, 2).truncate(100);
+    log.files.insert(name(0, 3), vec![b'x'; 3_000_000]);
+    // Five records, a bad line and an unfinished one in files that are not the last.
+    assert_eq!(records(&log).len(), 7);
+}

@@ -1,0 +1,215 @@
+//! A record that has its place in a chain, as it was read back.
+
+use std::{collections::BTreeMap, time::SystemTime};
+
+use crate::{
+    Digest, Head, Severity, Value,
+    clock::Timestamp,
+    format::{Line, parse_object},
+    segment_name::ChainNumber,
+};
+
+/// One record of a log: an audit event, or what the log says of itself.
+///
+/// Its line is well formed and matches its own hash. That it is linked to the lines around it, only
+/// [`verify`](crate::verify()) says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    head: Head,
+    at: Option<Timestamp>,
+    is_provisional: bool,
+    line: String,
+    members: BTreeMap<String, Value>,
+}
+
+impl Record {
+    /// Takes over a line. `None` where it is no object in UTF-8, which a parsed line always is.
+    pub(crate) fn of(chain: ChainNumber, line: &Line<'_>, durable: u64) -> Option<Self> {
+        Some(Self {
+            head: Head { chain, seq: line.seq, hash: line.hash },
+            at: line.at,
+            is_provisional: line.seq > durable,
+            line: String::from_utf8(line.bytes.to_vec()).ok()?,
+            members: parse_object(line.bytes)?,
+        })
+    }
+
+    /// The number of the chain, `0` for a log that one process alone wrote.
+    #[must_use]
+    pub fn chain(&self) -> u16 {
+        self.head.chain()
+    }
+
+    /// The sequence number, counted from 1 over the whole chain.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        self.head.seq
+    }
+
+    /// The hash of the record.
+    #[must_use]
+    pub fn hash(&self) -> Digest {
+        self.head.hash
+    }
+
+    /// The record as a head, to keep elsewhere. Not for a [provisional](Self::is_provisional) record:
+    /// a power cut may take it back, and then the head would call an honest log damaged.
+    #[must_use]
+    pub fn head(&self) -> Head {
+        self.head
+    }
+
+    /// Whether the log does not say yet that the record is durable. A later recovery may withdraw
+    /// it, and the next record then has its number.
+    #[must_use]
+    pub fn is_provisional(&self) -> bool {
+        self.is_provisional
+    }
+
+    /// When the event happened, as it stands in the log: RFC 3339 in UTC, nine digits of a second.
+    /// Empty where the record does not say.
+    #[must_use]
+    pub fn timestamp(&self) -> &str {
+        self.text("ts").unwrap_or_default()
+    }
+
+    /// When the event happened, by the clock of the machine that wrote it; `None` where the record
+    /// does not say it in the way of this format. The order of records is [`seq`](Self::seq).
+    #[must_use]
+    pub fn time(&self) -> Option<SystemTime> {
+        self.at.map(Timestamp::to_system_time)
+    }
+
+    /// What the merge of chains goes by.
+    pub(crate) fn at(&self) -> Option<Timestamp> {
+        self.at
+    }
+
+    /// `event`, or the kind of what the log says of itself: `segment`, `open`, `mark`, `gap`,
+    /// `notice`, `recovery`, `prune`, `close`, or one of a later version.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        self.text("kind").unwrap_or_default()
+    }
+
+    /// Whether the record is an audit event of the application.
+    #[must_use]
+    pub fn is_event(&self) -> bool {
+        self.kind() == "event"
+    }
+
+    /// How critical the event is.
+    #[must_use]
+    pub fn severity(&self) -> Option<Severity> {
+        self.text("severity").and_then(Severity::parse)
+    }
+
+    /// The level of the `tracing` event: `ERROR`, `WARN`, `INFO`, `DEBUG` or `TRACE`.
+    #[must_use]
+    pub fn level(&self) -> Option<&str> {
+        self.text("level")
+    }
+
+    /// What was done.
+    #[must_use]
+    pub fn action(&self) -> Option<&str> {
+        self.text("action")
+    }
+
+    /// Who did it.
+    #[must_use]
+    pub fn actor(&self) -> Option<&str> {
+        self.text("actor")
+    }
+
+    /// To what.
+    #[must_use]
+    pub fn resource(&self) -> Option<&str> {
+        self.text("resource")
+    }
+
+    /// With which result.
+    #[must_use]
+    pub fn outcome(&self) -> Option<&str> {
+        self.text("outcome")
+    }
+
+    /// Why.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        self.text("reason")
+    }
+
+    /// In which session.
+    #[must_use]
+    pub fn session_id(&self) -> Option<&str> {
+        self.text("session_id")
+    }
+
+    /// In which request.
+    #[must_use]
+    pub fn request_id(&self) -> Option<&str> {
+        self.text("request_id")
+    }
+
+    /// From where.
+    #[must_use]
+    pub fn source(&self) -> Option<&str> {
+        self.text("source")
+    }
+
+    /// The distributed trace.
+    #[must_use]
+    pub fn trace_id(&self) -> Option<&str> {
+        self.text("trace_id")
+    }
+
+    /// The span in the distributed trace.
+    #[must_use]
+    pub fn span_id(&self) -> Option<&str> {
+        self.text("span_id")
+    }
+
+    /// The sentence of the event.
+    #[must_use]
+    pub fn message(&self) -> Option<&str> {
+        self.text("message")
+    }
+
+    /// The target of the `tracing` event.
+    #[must_use]
+    pub fn target(&self) -> Option<&str> {
+        self.text("target")
+    }
+
+    /// Every other field of the event, with its name.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &Value)> {
+        let fields = match self.members.get("fields") {
+            Some(Value::Object(fields)) => Some(fields),
+            _ => None,
+        };
+        fields.into_iter().flatten().map(|(name, value)| (name.as_str(), value))
+    }
+
+    /// One of the other fields of the event.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&Value> {
+        self.members.get("fields")?.get(name)
+    }
+
+    /// Any member of the record by its name in the log, e.g. `gap` or `truncated`.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.members.get(name)
+    }
+
+    /// The record as it stands in the log: one line of JSON, without the line feed.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.line
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.members.get(name)?.as_str()
+    }
+}

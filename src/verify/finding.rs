@@ -1,0 +1,248 @@
+//! What a verification finds: values in a report, never errors.
+
+use std::fmt;
+
+use crate::{Verdict, segment_name::ChainNumber};
+
+/// What is wrong at a place of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum FindingKind {
+    /// A line does not match its own hash.
+    Edited,
+    /// A line is no record: its layout, its JSON or its length is wrong.
+    Malformed,
+    /// Lines are missing.
+    Deleted,
+    /// A good line stands where it does not belong.
+    Inserted,
+    /// A line stands a second time.
+    Duplicate,
+    /// A line does not name the hash of the line before it: one of the two was replaced.
+    BrokenLink,
+    /// A segment that counts is not there.
+    MissingSegment,
+    /// The first line of a file belongs to another segment or chain.
+    RenamedSegment,
+    /// A segment declares records void that had been durable.
+    Voided,
+    /// A chain ends before a record that was durable: it was cut, or copied earlier than what names
+    /// that record.
+    Ahead,
+    /// A record has another hash than the one that was kept of it.
+    HeadMismatch,
+    /// A chain that another chain or a kept head names is not there.
+    MissingChain,
+    /// A segment was written by a later version of the format, which this version cannot judge.
+    UnsupportedFormat,
+    /// The end of a chain was written only in part and was never durable.
+    TornTail,
+    /// The last run of a chain ended without `close`, and nobody holds the chain.
+    NotClosed,
+}
+
+impl FindingKind {
+    /// How many kinds there are, for tables by kind.
+    pub(super) const COUNT: usize = 15;
+
+    /// What one finding of this kind makes of the log.
+    #[must_use]
+    pub const fn verdict(self) -> Verdict {
+        match self {
+            Self::UnsupportedFormat | Self::TornTail | Self::NotClosed => Verdict::Unclean,
+            _ => Verdict::Damaged,
+        }
+    }
+
+    /// A short name, e.g. `broken_link`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Edited => "edited",
+            Self::Malformed => "malformed",
+            Self::Deleted => "deleted",
+            Self::Inserted => "inserted",
+            Self::Duplicate => "duplicate",
+            Self::BrokenLink => "broken_link",
+            Self::MissingSegment => "missing_segment",
+            Self::RenamedSegment => "renamed_segment",
+            Self::Voided => "voided",
+            Self::Ahead => "ahead",
+            Self::HeadMismatch => "head_mismatch",
+            Self::MissingChain => "missing_chain",
+            Self::UnsupportedFormat => "unsupported_format",
+            Self::TornTail => "torn_tail",
+            Self::NotClosed => "not_closed",
+        }
+    }
+}
+
+impl fmt::Display for FindingKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One thing that is wrong, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    pub(super) kind: FindingKind,
+    pub(super) chain: ChainNumber,
+    pub(super) place: Option<Place>,
+    pub(super) sequence: Option<u64>,
+    pub(super) message: String,
+}
+
+/// A line of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) segment: u32,
+    pub(super) line: u64,
+    pub(super) offset: u64,
+}
+
+impl Finding {
+    /// What is wrong.
+    #[must_use]
+    pub fn kind(&self) -> FindingKind {
+        self.kind
+    }
+
+    /// The number of the chain.
+    #[must_use]
+    pub fn chain(&self) -> u16 {
+        self.chain.get()
+    }
+
+    /// The number of the segment, where the finding is about one.
+    #[must_use]
+    pub fn segment(&self) -> Option<u32> {
+        self.place.map(|place| place.segment)
+    }
+
+    /// The line in its segment, counted from 1.
+    #[must_use]
+    pub fn line(&self) -> Option<u64> {
+        self.place.map(|place| place.line).filter(|line| *line > 0)
+    }
+
+    /// Where the line begins in its segment, in bytes.
+    #[must_use]
+    pub fn offset(&self) -> Option<u64> {
+        self.place.filter(|place| place.line > 0).map(|place| place.offset)
+    }
+
+    /// The sequence number of the record it is about; of the first, where it is about several.
+    #[must_use]
+    pub fn sequence(&self) -> Option<u64> {
+        self.sequence
+    }
+
+    /// What was found, in a sentence. It never contains text of the log itself.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: chain {}", self.kind, self.chain)?;
+        if let Some(segment) = self.segment() {
+            write!(f, ", segment {segment}")?;
+        }
+        if let (Some(line), Some(offset)) = (self.line(), self.offset()) {
+            write!(f, ", line {line} (byte {offset})")?;
+        }
+        if let Some(sequence) = self.sequence {
+            write!(f, ", record {sequence}")?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+/// What a note is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum NoteKind {
+    /// Bytes that a later segment declares void: a torn write, or records never acknowledged.
+    Void,
+    /// Events that could not be recorded, counted by the chain itself.
+    Gap,
+    /// The chain went on after a crash, a failure or damage.
+    Recovery,
+    /// A run ended without `close`, and a later one went on.
+    Unclosed,
+    /// A file that retention has removed is there again; it is not judged.
+    Leftover,
+    /// A file without a good line, which counts nothing.
+    Stillborn,
+    /// A file in the directory that is no part of the log.
+    Foreign,
+    /// A writer holds the chain.
+    Live,
+}
+
+impl NoteKind {
+    /// A short name, e.g. `leftover`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Void => "void",
+            Self::Gap => "gap",
+            Self::Recovery => "recovery",
+            Self::Unclosed => "unclosed",
+            Self::Leftover => "leftover",
+            Self::Stillborn => "stillborn",
+            Self::Foreign => "foreign",
+            Self::Live => "live",
+        }
+    }
+}
+
+impl fmt::Display for NoteKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Something an auditor should know that is no fault of the evidence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    pub(super) kind: NoteKind,
+    pub(super) chain: Option<ChainNumber>,
+    pub(super) message: String,
+}
+
+impl Note {
+    pub(super) fn of(kind: NoteKind, chain: ChainNumber, message: String) -> Self {
+        Self { kind, chain: Some(chain), message }
+    }
+
+    /// What the note is about.
+    #[must_use]
+    pub fn kind(&self) -> NoteKind {
+        self.kind
+    }
+
+    /// The number of the chain, where the note is about one.
+    #[must_use]
+    pub fn chain(&self) -> Option<u16> {
+        self.chain.map(ChainNumber::get)
+    }
+
+    /// What there is to know, in a sentence.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.chain {
+            Some(chain) => write!(f, "{}: chain {chain}: {}", self.kind, self.message),
+            None => write!(f, "{}: {}", self.kind, self.message),
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! How far a chain was durable, and what that makes of each anomaly.
+
+use crate::{
+    Error,
+    chain::{Digest, Head},
+    format::Kind,
+    storage::Storage,
+};
+
+use super::{
+    anomaly::{Anomaly, Good, Last},
+    finding::{Finding, FindingKind, Note, NoteKind, Place},
+    report::{ChainSummary, End, Findings},
+    track::Track,
+    witness::{Claim, Source},
+};
+
+/// How many lines out of place are compared with the line that they may be a copy of.
+const MAX_COPIES: usize = 100;
+
+/// What is known about a chain beside its own lines.
+#[derive(Debug)]
+pub(super) struct Evidence<'a> {
+    /// What others say that the chain had.
+    pub(super) claims: &'a [Claim],
+    /// Everything up to here is trusted.
+    pub(super) trusted: Option<Head>,
+    /// A writer holds the chain.
+    pub(super) is_held: bool,
+}
+
+/// Judges one chain after the other, into one report.
+#[derive(Debug)]
+pub(super) struct Judge<'a> {
+    pub(super) track: &'a Track,
+    pub(super) evidence: &'a Evidence<'a>,
+    pub(super) storage: &'a dyn Storage,
+    pub(super) findings: &'a mut Findings,
+    pub(super) not_checked: &'a mut Vec<String>,
+    /// The last record that retention removed or that is trusted, and its hash. The chain is judged
+    /// from the one after it on.
+    floor: (u64, Digest),
+    /// The last record known to have been durable: M in docs/format.md.
+    durable: u64,
+}
+
+impl<'a> Judge<'a> {
+    pub(super) fn new(
+        track: &'a Track,
+        evidence: &'a Evidence<'a>,
+        storage: &'a dyn Storage,
+        findings: &'a mut Findings,
+        not_checked: &'a mut Vec<String>,
+    ) -> Self {
+        let facts = &track.scan.facts;
+        let trusted = evidence.trusted.map(|head| (head.seq, head.hash));
+        let floor = [facts.pruned, trusted].into_iter().flatten().max_by_key(|(seq, _)| *seq);
+        let floor = floor.unwrap_or((0, Digest::ZERO));
+        let claimed = evidence.claims.iter().filter(|claim| is_meant(claim, track)).map(|claim| claim.seq);
+        let durable = claimed.fold(own_durable(track).max(floor.0), u64::max);
+        Self { track, evidence, storage, findings, not_checked, floor, durable }
+    }
+
+    pub(super) fn run(mut self) -> Result<ChainSummary, Error> {
+        self.absent_segments();
+        self.start();
+        let good = self.anomalies()?;
+        let is_unfinished = self.unfinished();
+        self.claims()?;
+        self.floor_hash()?;
+        let last = good.last;
+        let is_closed = last.is_some_and(|last| last.kind == Kind::Close);
+        let end = match (&self.track.scan.later_format, self.evidence.is_held, is_closed) {
+            (Some((place, format)), ..) => {
+                self.later_format(*place, *format);
+                End::Unknown
+            }
+            (None, true, _) => End::Live,
+            (None, false, true) => End::Closed,
+            (None, false, false) => {
+                let message = "the chain ends without `close`, and nobody holds it";
+                self.find(FindingKind::NotClosed, None, last.map(|last| last.seq), message.to_owned());
+                End::NotClosed
+            }
+        };
+        self.summary(good, end, is_unfinished)
+    }
+
+    fn find(&mut self, kind: FindingKind, place: Option<Place>, sequence: Option<u64>, message: String) {
+        self.findings.push(Finding { kind, chain: self.track.chain, place, sequence, message });
+    }
+
+    /// Files that a segment counts and that retention did not remove.
+    fn absent_segments(&mut self) {
+        for absent in &self.track.absent {
+            if absent.bytes == 0 || absent.before_seq <= self.floor.0.saturating_add(1) {
+                continue;
+            }
+            let place = Place { segment: absent.segment, line: 0, offset: 0 };
+            let message = format!("the file is gone, and {} bytes of it count", absent.bytes);
+            self.find(FindingKind::MissingSegment, Some(place), None, message);
+        }
+    }
+
+    /// A chain begins at record 1, or behind what retention removed.
+    fn start(&mut self) {
+        let Some(start) = self.track.scan.start else { return };
+        let first = self.floor.0.saturating_add(1);
+        let missing = start.seq.saturating_sub(first).saturating_sub(start.holes);
+        let is_damage = start.is_segment || first <= self.durable;
+        if missing > 0 && is_damage {
+            let message = format!("{}, the first of the chain", missing_records(missing));
+            self.find(FindingKind::Deleted, Some(start.place), Some(first), message);
+        } else if start.seq == first && start.holes == 0 && start.previous != self.floor.1 {
+            let message = if first == 1 {
+                "the first record does not link to 64 zeros".to_owned()
+            } else {
+                format!("the line does not link to record {}, the last before it", self.floor.0)
+            };
+            self.find(FindingKind::BrokenLink, Some(start.place), Some(start.seq), message);
+        }
+    }
+
+    /// Tells damage from a torn tail; returns how far the chain is good.
+    fn anomalies(&mut self) -> Result<Good, Error> {
+        let track = self.track;
+        let mut tail: Option<&Anomaly> = None;
+        let mut is_only_unfinished = true;
+        let mut copies = 0;
+        for anomaly in track.scan.anomalies.kept().iter().take(track.scan.judged) {
+            let Some(mut anomaly_here) = self.above_floor(anomaly) else { continue };
+            if !(anomaly.is_certain || anomaly.at <= self.durable) {
+                is_only_unfinished &= anomaly.is_unfinished;
+                tail = tail.or(Some(anomaly));
+                continue;
+            }
+            if anomaly.kind == FindingKind::Inserted && copies < MAX_COPIES {
+                copies += 1;
+                self.name_copy(&mut anomaly_here)?;
+            }
+            self.findings.push(anomaly_here.finding(track.chain));
+        }
+        if let Some(beyond) = track.scan.anomalies.damage_beyond(self.durable) {
+            self.findings.count_more(beyond);
+        }
+        let Some(tail) = tail else { return Ok(track.scan.good) };
+        if !(is_only_unfinished && self.evidence.is_held) {
+            let lines = track.scan.good.records.saturating_sub(tail.before.records);
+            let message = format!(
+                "from here on the end of the chain was never durable and is torn ({lines} good lines in it)"
+            );
+            self.find(FindingKind::TornTail, Some(tail.place), Some(tail.at), message);
+        }
+        Ok(tail.before)
+    }
+
+    /// The anomaly, as far as it lies above what is removed or trusted.
+    fn above_floor(&mut self, anomaly: &Anomaly) -> Option<Anomaly> {
+        let (through, hash) = self.floor;
+        if anomaly.at > through || through == 0 {
+            return Some(anomaly.clone());
+        }
+        let (FindingKind::Deleted, Some((_, last))) = (anomaly.kind, anomaly.records) else {
+            return None;
+        };
+        let mut rest = anomaly.clone();
+        if last > through {
+            rest.records = Some((through + 1, last));
+            rest.message = missing_records(last - through);
+            return Some(rest);
+        }
+        // Missing up to what was removed: the line behind must be the first that was kept.
+        (last == through && anomaly.link != Some(hash)).then(|| {
+            rest.kind = FindingKind::BrokenLink;
+            rest.message = format!("the line does not link to record {through}, the last that was removed");
+            rest
+        })
+    }
+
+    /// A line out of place may be a copy of another.
+    fn name_copy(&self, anomaly: &mut Anomaly) -> Result<(), Error> {
+        let (Some((seq, _)), Some(hash)) = (anomaly.records, anomaly.hash) else { return Ok(()) };
+        if self.track.look_up(self.storage, seq)?.is_some_and(|(known, _)| known == hash) {
+            anomaly.kind = FindingKind::Duplicate;
+            "the line stands a second time".clone_into(&mut anomaly.message);
+        }
+        Ok(())
+    }
+
+    /// Judges the bytes behind the last line feed. Says whether there are any.
+    fn unfinished(&mut self) -> bool {
+        let Some((offset, length)) = self.track.unfinished else { return false };
+        let scan = &self.track.scan;
+        let file = scan.files.last();
+        let line = file.map_or(0, |file| file.good.records).saturating_add(1);
+        let place = Place { segment: file.map_or(0, |file| file.segment), line, offset };
+        if scan.next <= self.durable {
+            let message = format!("the line has no end ({length} bytes)");
+            self.find(FindingKind::Malformed, Some(place), Some(scan.next), message);
+        } else if !self.evidence.is_held && self.findings.last_kind() != Some(FindingKind::TornTail) {
+            let message = format!("the last line has no end ({length} bytes) and was never durable");
+            self.find(FindingKind::TornTail, Some(place), Some(scan.next), message);
+        }
+        true
+    }
+
+    /// Holds the chain against what it says itself and what others say of it.
+    fn claims(&mut self) -> Result<(), Error> {
+        let scan = &self.track.scan;
+        // Bad lines at the end are findings themselves; they may be what is looked for.
+        let reach = (scan.next - 1).saturating_add(scan.holes);
+        if scan.later_format.is_some() {
+            return Ok(());
+        }
+        if reach < scan.facts.mark {
+            let message = format!(
+                "the chain ends with record {reach}, and its own lines say that record {} was durable",
+                scan.facts.mark
+            );
+            self.find(FindingKind::Ahead, None, Some(scan.facts.mark), message);
+        }
+        for claim in self.evidence.claims {
+            self.claim(claim, reach)?;
+        }
+        Ok(())
+    }
+
+    fn claim(&mut self, claim: &Claim, reach: u64) -> Result<(), Error> {
+        let (chain, who) = (self.track.chain, claim.who());
+        if !is_meant(claim, self.track) {
+            let message = format!("{who} names a chain with another id, which is gone");
+            self.find(FindingKind::MissingChain, None, None, message);
+        } else if claim.seq > reach {
+            let message = format!(
+                "the chain ends with record {reach}, and {who} names record {}: it was cut, or copied \
+                 before that",
+                claim.seq
+            );
+            self.find(FindingKind::Ahead, None, Some(claim.seq), message);
+        } else if claim.seq <= self.floor.0 {
+            if claim.source == Source::Kept && self.floor.1 != claim.hash {
+                self.not_checked.push(format!(
+                    "chain {chain}: the head for record {} (the record was removed by retention, or is trusted)",
+                    claim.seq
+                ));
+            }
+        } else if let Some((hash, _)) = self.track.look_up(self.storage, claim.seq)?
+            && hash != claim.hash
+        {
+            let message = format!("{who} names another hash of this record: the chain was rewritten");
+            self.find(FindingKind::HeadMismatch, None, Some(claim.seq), message);
+        }
+        Ok(())
+    }
+
+    /// What is left of the last removed or trusted record must have the hash that stands for it.
+    fn floor_hash(&mut self) -> Result<(), Error> {
+        let (through, hash) = self.floor;
+        let is_left = self.track.scan.start.is_some_and(|start| start.seq <= through);
+        if !is_left {
+            return Ok(());
+        }
+        let message = match self.track.look_up(self.storage, through)? {
+            Some((known, _)) if known == hash => return Ok(()),
+            Some(_) => "the record has another hash than the one that the chain goes on from",
+            None => match self.track.look_up(self.storage, through.saturating_add(1))? {
+                Some((_, previous)) if previous != hash => "the record behind this one does not link to it",
+                _ => return Ok(()),
+            },
+        };
+        self.find(FindingKind::HeadMismatch, None, Some(through), message.to_owned());
+        Ok(())
+    }
+
+    fn later_format(&mut self, place: Place, format: u64) {
+        let message = format!("the segment has format {format}, which this version cannot judge");
+        self.find(FindingKind::UnsupportedFormat, Some(place), None, message);
+        self.not_checked.push(format!(
+            "chain {}: everything from segment {} on, whose format {format} is unknown here",
+            self.track.chain, place.segment
+        ));
+    }
+
+    fn summary(mut self, good: Good, end: End, is_unfinished: bool) -> Result<ChainSummary, Error> {
+        let (chain, facts) = (self.track.chain, &self.track.scan.facts);
+        let mut notes = facts.notes.clone();
+        let (mut records, mut events) = (good.records, good.events);
+        let mut segments = 0;
+        for file in &self.track.scan.files {
+            let is_left =
+                facts.pruned.zip(file.good.last).is_some_and(|((through, _), last)| last.seq <= through);
+            if is_left {
+                records = records.saturating_sub(file.good.records);
+                events = events.saturating_sub(file.good.events);
+                let message = format!("segment {} was removed by retention and is there again", file.segment);
+                notes.push(Note::of(NoteKind::Leftover, chain, message));
+            } else {
+                segments += 1;
+            }
+        }
+        if self.evidence.is_held {
+            let what = if is_unfinished { "; its last line is being written" } else { "" };
+            notes.push(Note::of(NoteKind::Live, chain, format!("a writer holds the chain{what}")));
+        }
+        if let Some((through, _)) = facts.pruned {
+            self.not_checked.push(format!("chain {chain}: records 1 to {through}, removed by retention"));
+        }
+        if let Some(head) = self.evidence.trusted {
+            self.not_checked
+                .push(format!("chain {chain}: everything up to record {}, which is trusted", head.seq));
+        }
+        let head = self.head(good.last)?;
+        let provisional =
+            good.last.map_or(0, |last| last.seq.saturating_sub(head.map_or(0, |head| head.seq)));
+        let more_notes = facts.more_notes;
+        Ok(ChainSummary {
+            chain,
+            records,
+            events,
+            segments,
+            head,
+            provisional,
+            end,
+            lost: facts.lost,
+            notes,
+            more_notes,
+        })
+    }
+
+    /// The last durable record that is there.
+    fn head(&mut self, last: Option<Last>) -> Result<Option<Head>, Error> {
+        let Some(last) = last else { return Ok(None) };
+        let chain = self.track.chain;
+        let durable = own_durable(self.track);
+        if last.seq <= durable {
+            return Ok(Some(Head { chain, seq: last.seq, hash: last.hash }));
+        }
+        if durable == 0 {
+            return Ok(None);
+        }
+        let found = self.track.look_up(self.storage, durable)?;
+        Ok(found.map(|(hash, _)| Head { chain, seq: durable, hash }))
+    }
+}
+
+/// How far the chain itself says that it was durable: its marks, and a last good `close`.
+fn own_durable(track: &Track) -> u64 {
+    let closed = track.scan.good.last.filter(|last| last.kind == Kind::Close).map_or(0, |last| last.seq);
+    track.scan.facts.mark.max(closed)
+}
+
+/// For messages.
+pub(super) fn missing_records(count: u64) -> String {
+    match count {
+        1 => "1 record is missing before this line".to_owned(),
+        count => format!("{count} records are missing before this line"),
+    }
+}
+
+/// Whether a claim is about this chain, and not about another that had its number.
+fn is_meant(claim: &Claim, track: &Track) -> bool {
+    claim.id.zip(track.scan.facts.id).is_none_or(|(claimed, own)| claimed == own)
+}

@@ -1,0 +1,43 @@
+//! How far a verification is.
+
+use std::{cell::Cell, fmt};
+
+/// What is called with the bytes checked so far and the bytes there are.
+pub(super) type Callback = Box<dyn Fn(u64, u64)>;
+
+/// Counts bytes and tells whoever wants to know.
+#[derive(Default)]
+pub(super) struct Progress {
+    callback: Option<Callback>,
+    done: Cell<u64>,
+    total: Cell<u64>,
+}
+
+impl fmt::Debug for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Progress")
+            .field("done", &self.done)
+            .field("total", &self.total)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Progress {
+    pub(super) fn new(callback: Option<Callback>) -> Self {
+        Self { callback, ..Self::default() }
+    }
+
+    /// More bytes are going to be read.
+    pub(super) fn expect(&self, bytes: u64) {
+        self.total.set(self.total.get().saturating_add(bytes));
+    }
+
+    pub(super) fn add(&self, bytes: u64) {
+        self.done.set(self.done.get().saturating_add(bytes));
+        // A log that is being written has more in the end than it had at first.
+        self.total.set(self.total.get().max(self.done.get()));
+        if let Some(callback) = self.callback.as_ref().filter(|_| bytes > 0) {
+            callback(self.done.get(), self.total.get());
+        }
+    }
+}

@@ -1,0 +1,436 @@
+//! Line by line through one chain: what fits, and for what does not, what happened there and how
+//! to go on behind it.
+
+use crate::{
+    chain::Digest,
+    format::{Kind, Line, LineParser, Malformed},
+    read::lines::split,
+    segment_name::{ChainNumber, SegmentName},
+};
+
+use super::{
+    anomaly::{Anomalies, Anomaly, Good, Last},
+    chunk::Summary,
+    facts::{Control, Facts, control_of},
+    finding::{FindingKind, Note, NoteKind, Place},
+    judge::missing_records,
+};
+
+/// The first good line that was read of a chain.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Start {
+    pub(super) seq: u64,
+    pub(super) previous: Digest,
+    /// How many bad lines stand before it.
+    pub(super) holes: u64,
+    pub(super) place: Place,
+    /// Whether it is the first line of its file, as it must be.
+    pub(super) is_segment: bool,
+}
+
+/// Where a chain stood when a line with too high a number came: if the right one follows, the odd
+/// one was inserted, and nothing is missing.
+#[derive(Debug)]
+struct Jump {
+    next: u64,
+    hash: Option<Digest>,
+    /// The name of the anomaly that it made.
+    anomaly: Option<usize>,
+}
+
+/// What one file holds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FileCount {
+    pub(super) segment: u32,
+    pub(super) good: Good,
+    pub(super) void_bytes: u64,
+    /// Whether anything stands in it at all.
+    pub(super) is_empty: bool,
+}
+
+/// The state of one chain while it is read.
+#[derive(Debug)]
+pub(super) struct Scan {
+    pub(super) chain: ChainNumber,
+    pub(super) start: Option<Start>,
+    /// The number that the next line must have.
+    pub(super) next: u64,
+    /// What the next line must link to; `None` where that cannot be known.
+    hash: Option<Digest>,
+    /// Bad lines since the last good one.
+    pub(super) holes: u64,
+    jump: Option<Jump>,
+    pub(super) good: Good,
+    pub(super) facts: Facts,
+    pub(super) anomalies: Anomalies,
+    pub(super) files: Vec<FileCount>,
+    line: u64,
+    /// The highest mark in bytes that a later segment declares void.
+    void_mark: u64,
+    /// Where a segment of a later format begins; nothing from there on is judged.
+    pub(super) later_format: Option<(Place, u64)>,
+    /// How many anomalies there were before it.
+    pub(super) judged: usize,
+}
+
+impl Scan {
+    pub(super) fn new(chain: ChainNumber) -> Self {
+        Self {
+            chain,
+            start: None,
+            next: 1,
+            hash: None,
+            holes: 0,
+            jump: None,
+            good: Good::default(),
+            facts: Facts::default(),
+            anomalies: Anomalies::default(),
+            files: Vec::new(),
+            line: 0,
+            void_mark: 0,
+            later_format: None,
+            judged: usize::MAX,
+        }
+    }
+
+    pub(super) fn begin_file(&mut self, name: SegmentName) {
+        self.line = 0;
+        let good = Good::default();
+        self.files.push(FileCount { segment: name.segment, good, void_bytes: 0, is_empty: true });
+    }
+
+    /// The segment that is being read.
+    fn segment(&self) -> u32 {
+        self.files.last().map_or(0, |file| file.segment)
+    }
+
+    fn place(&self, offset: u64) -> Place {
+        Place { segment: self.segment(), line: self.line, offset }
+    }
+
+    /// Takes in a faultless piece, if it goes on where the chain stands.
+    pub(super) fn join(&mut self, summary: &mut Summary) -> bool {
+        let fits = self.start.is_some()
+            && self.holes == 0
+            && summary.first_seq == self.next
+            && self.hash == Some(summary.previous);
+        let begins_file = self.line == 0;
+        // The first line of each file says which file it is; and a chain begins with a closer look.
+        if !fits || begins_file || self.later_format.is_some() {
+            return false;
+        }
+        if summary
+            .controls
+            .iter()
+            .any(|(_, control)| matches!(control, Control::Segment(_) | Control::Later(_)))
+        {
+            return false;
+        }
+        for (seq, control) in summary.controls.drain(..) {
+            self.facts.absorb(self.chain, seq, control);
+        }
+        self.facts.mark = self.facts.mark.max(summary.mark);
+        self.line += summary.lines;
+        self.jump = None;
+        self.accept(
+            Last { seq: summary.last_seq, hash: summary.last_hash, kind: summary.last_kind },
+            summary.lines,
+            summary.events,
+        );
+        true
+    }
+
+    /// Reads whole lines one by one.
+    pub(super) fn lines(&mut self, parser: &mut LineParser, bytes: &[u8], offset: u64) {
+        for (start, line) in split(bytes) {
+            self.line += 1;
+            let place = self.place(offset + start);
+            match parser.parse(line) {
+                _ if self.later_format.is_some() => return,
+                Err(Malformed(why)) => self.malformed(place, why.to_owned()),
+                Ok(line) if !line.hash_is_right() => self.edited(&line, place),
+                Ok(line) => self.good_line(&line, place),
+            }
+        }
+        if let Some(file) = self.files.last_mut() {
+            file.is_empty = false;
+        }
+    }
+
+    /// A stretch of bytes that is no line.
+    pub(super) fn bad_bytes(&mut self, offset: u64, length: u64, is_unfinished: bool) {
+        self.line += 1;
+        if let Some(file) = self.files.last_mut() {
+            file.is_empty = false;
+        }
+        let place = self.place(offset);
+        let what = if is_unfinished { "the line has no end" } else { "the line is longer than 60 KiB" };
+        let number = self.anomalies.len();
+        self.malformed(place, format!("{what} ({length} bytes)"));
+        if let Some(anomaly) = self.anomalies.get_mut(number) {
+            anomaly.is_unfinished = is_unfinished;
+        }
+    }
+
+    /// A file ended before what a later segment says it holds.
+    pub(super) fn too_short(&mut self, offset: u64, counted: u64) {
+        self.line += 1;
+        let message =
+            format!("the file ends here, and the next segment says that {counted} bytes of it count");
+        let mut anomaly = self.anomaly(FindingKind::Deleted, self.place(offset), message);
+        anomaly.is_certain = true;
+        self.anomalies.push(anomaly);
+    }
+
+    /// Bytes that a later segment declares void: only how far they were durable matters.
+    pub(super) fn void(&mut self, parser: &mut LineParser, bytes: &[u8]) {
+        for (_, line) in split(bytes) {
+            let Ok(line) = parser.parse(line) else { continue };
+            let claims = line.durable.is_some() || line.kind == Kind::Prune;
+            if line.seq < self.next || !claims || !line.hash_is_right() {
+                continue;
+            }
+            self.void_mark = self.void_mark.max(line.durable.unwrap_or(0));
+            if let Ok(Some(Control::Prune { through, .. })) = control_of(&line) {
+                self.void_mark = self.void_mark.max(through);
+            }
+        }
+    }
+
+    pub(super) fn count_void(&mut self, length: u64) {
+        if let Some(file) = self.files.last_mut() {
+            file.void_bytes += length;
+            file.is_empty = false;
+        }
+    }
+
+    fn anomaly(&self, kind: FindingKind, place: Place, message: String) -> Anomaly {
+        Anomaly {
+            kind,
+            at: self.next,
+            records: None,
+            place,
+            message,
+            before: self.good,
+            is_certain: false,
+            is_unfinished: false,
+            link: None,
+            hash: None,
+        }
+    }
+
+    fn malformed(&mut self, place: Place, why: String) {
+        self.holes += 1;
+        let anomaly = self.anomaly(FindingKind::Malformed, place, why);
+        self.anomalies.push(anomaly);
+    }
+
+    fn edited(&mut self, line: &Line<'_>, place: Place) {
+        let mut anomaly =
+            self.anomaly(FindingKind::Edited, place, "the line does not match its own hash".to_owned());
+        if self.start.is_some() && line.seq == self.next {
+            anomaly.records = Some((line.seq, line.seq));
+            // The line stands in its place. Which of its parts was changed cannot be told, so
+            // whatever the next one links to is accepted: the finding is made.
+            self.next = line.seq.saturating_add(1);
+            self.hash = None;
+        } else {
+            self.holes += 1;
+        }
+        self.anomalies.push(anomaly);
+    }
+
+    /// A line that is right in itself: does it belong here?
+    fn good_line(&mut self, line: &Line<'_>, place: Place) {
+        let control = match control_of(line) {
+            Ok(Some(Control::Later(format))) => {
+                self.later_format = Some((place, format));
+                self.judged = self.anomalies.len();
+                return;
+            }
+            Ok(control) => control,
+            Err(why) => return self.malformed(place, why.to_owned()),
+        };
+        if !self.fits(line, place) {
+            return;
+        }
+        self.check_segment(line, control.as_ref(), place);
+        self.facts.mark = self.facts.mark.max(line.durable.unwrap_or(0));
+        if let Some(control) = control {
+            self.facts.absorb(self.chain, line.seq, control);
+        }
+        let last = Last { seq: line.seq, hash: line.hash, kind: line.kind };
+        self.accept(last, 1, u64::from(line.kind == Kind::Event));
+    }
+
+    /// Decides whether a line is the next of the chain, and notes what does not fit.
+    fn fits(&mut self, line: &Line<'_>, place: Place) -> bool {
+        if self.start.is_none() {
+            self.begin(line, place);
+        } else if line.seq == self.next {
+            if self.hash.is_some_and(|hash| hash != line.previous) {
+                self.broken_link(line, place);
+            }
+            self.jump = None;
+        } else if self.returns_from_jump(line) {
+            self.jump = None;
+        } else if line.seq > self.next {
+            self.skip_to(line, place);
+        } else {
+            self.stray(line, place);
+            return false;
+        }
+        true
+    }
+
+    fn begin(&mut self, line: &Line<'_>, place: Place) {
+        // Only now is it known where the bad lines before it stood.
+        let first_hole = line.seq.saturating_sub(self.holes).max(1);
+        for number in 0..self.anomalies.len() {
+            if let Some(anomaly) = self.anomalies.get_mut(number) {
+                anomaly.at = first_hole;
+            }
+        }
+        self.start = Some(Start {
+            seq: line.seq,
+            previous: line.previous,
+            holes: self.holes,
+            place,
+            is_segment: self.line == 1,
+        });
+    }
+
+    /// Judged by the record before: a mark for that one says that what stood there was durable, and
+    /// it is no longer what the next one links to.
+    fn broken_link(&mut self, line: &Line<'_>, place: Place) {
+        let message = "the line does not link to the line before it: one of the two was replaced".to_owned();
+        let mut anomaly = self.anomaly(FindingKind::BrokenLink, place, message);
+        anomaly.at = line.seq.saturating_sub(1);
+        anomaly.records = Some((line.seq, line.seq));
+        anomaly.link = Some(line.previous);
+        self.anomalies.push(anomaly);
+    }
+
+    /// Whether a line fits where the chain stood before a line with too high a number came.
+    fn returns_from_jump(&mut self, line: &Line<'_>) -> bool {
+        let Some(jump) = &self.jump else { return false };
+        if line.seq != jump.next || jump.hash.is_some_and(|hash| hash != line.previous) {
+            return false;
+        }
+        if let Some(anomaly) = jump.anomaly.and_then(|number| self.anomalies.get_mut(number)) {
+            anomaly.kind = FindingKind::Inserted;
+            "a line stands where it does not belong".clone_into(&mut anomaly.message);
+            anomaly.records =
+                anomaly.records.map(|(_, last)| (last.saturating_add(1), last.saturating_add(1)));
+        }
+        true
+    }
+
+    fn skip_to(&mut self, line: &Line<'_>, place: Place) {
+        let missing = line.seq - self.next;
+        let mut number = None;
+        if missing > self.holes {
+            let last = line.seq - 1;
+            let message = missing_records(missing - self.holes);
+            let mut anomaly = self.anomaly(FindingKind::Deleted, place, message);
+            anomaly.records = Some((self.next + self.holes, last));
+            anomaly.link = Some(line.previous);
+            number = Some(self.anomalies.len());
+            self.anomalies.push(anomaly);
+        }
+        self.jump = Some(Jump { next: self.next, hash: self.hash, anomaly: number });
+    }
+
+    fn stray(&mut self, line: &Line<'_>, place: Place) {
+        let is_copy = self.good.last.is_some_and(|last| last.hash == line.hash);
+        let (kind, message) = if is_copy {
+            (FindingKind::Duplicate, "the line stands a second time")
+        } else {
+            (FindingKind::Inserted, "a line stands where it does not belong")
+        };
+        let mut anomaly = self.anomaly(kind, place, message.to_owned());
+        anomaly.records = Some((line.seq, line.seq));
+        anomaly.hash = Some(line.hash);
+        self.anomalies.push(anomaly);
+    }
+
+    /// Every file begins with the `segment` line that names it, and no other line names a file.
+    fn check_segment(&mut self, line: &Line<'_>, control: Option<&Control>, place: Place) {
+        let is_first = self.line == 1;
+        let info = match control {
+            Some(Control::Segment(info)) => Some(info),
+            _ => None,
+        };
+        let problem = match info {
+            None if is_first => Some("the file does not begin with a `segment` line".to_owned()),
+            None => None,
+            Some(info) if info.chain != self.chain || info.segment != place.segment => {
+                Some(format!("the line belongs to segment {} of chain {}", info.segment, info.chain))
+            }
+            Some(info) if self.facts.id.is_some_and(|id| id != info.id) => {
+                Some("the segment belongs to a chain with another id".to_owned())
+            }
+            Some(_) if !is_first => Some("a `segment` line stands inside a file".to_owned()),
+            Some(_) => None,
+        };
+        if let Some(info) = info {
+            self.facts.id.get_or_insert(info.id);
+            if is_first {
+                self.segment_begins(line.seq, place);
+            }
+        }
+        if let Some(problem) = problem {
+            let mut anomaly = self.anomaly(FindingKind::RenamedSegment, place, problem);
+            anomaly.at = line.seq;
+            anomaly.records = Some((line.seq, line.seq));
+            self.anomalies.push(anomaly);
+        }
+    }
+
+    /// What stands in earlier files and is not void counts from here on.
+    fn segment_begins(&mut self, seq: u64, place: Place) {
+        self.anomalies.make_certain();
+        let void_mark = std::mem::take(&mut self.void_mark);
+        if void_mark >= seq {
+            let message = format!(
+                "the segment declares everything from record {seq} on void, but up to record {void_mark} \
+                 it had been durable"
+            );
+            let mut anomaly = self.anomaly(FindingKind::Voided, place, message);
+            anomaly.records = Some((seq, void_mark));
+            anomaly.is_certain = true;
+            self.anomalies.push(anomaly);
+        }
+    }
+
+    fn accept(&mut self, last: Last, lines: u64, events: u64) {
+        self.holes = 0;
+        self.next = last.seq.saturating_add(1);
+        self.hash = Some(last.hash);
+        let file = self.files.last_mut().map(|file| {
+            file.is_empty = false;
+            &mut file.good
+        });
+        for good in [Some(&mut self.good), file].into_iter().flatten() {
+            good.records += lines;
+            good.events += events;
+            good.last = Some(last);
+        }
+    }
+
+    /// Notes what the files hold beside good lines.
+    pub(super) fn note_files(&mut self) {
+        for file in std::mem::take(&mut self.files) {
+            let segment = file.segment;
+            if file.void_bytes > 0 {
+                let message = format!("{} bytes of segment {segment} are void", file.void_bytes);
+                self.facts.note(Note::of(NoteKind::Void, self.chain, message));
+            } else if file.good.records == 0 {
+                let what = if file.is_empty { "is empty" } else { "has no good line" };
+                let message = format!("segment {segment} {what}");
+                self.facts.note(Note::of(NoteKind::Stillborn, self.chain, message));
+            }
+            self.files.push(file);
+        }
+    }
+}

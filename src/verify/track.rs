@@ -1,0 +1,253 @@
+//! One chain on its way through the verification: which files it has, how far they were read, and
+//! how to go on when a writer has appended, rotated or pruned in the meantime.
+
+use crate::{
+    Error,
+    chain::{Digest, Head},
+    format::LineParser,
+    read::{
+        layout::{Absent, Layout, SegmentFile, Survey},
+        lines::{Piece, split},
+        source::{Part, Source},
+    },
+    segment_name::ChainNumber,
+    storage::Storage,
+};
+
+use super::{
+    chunk::{Summary, summarize},
+    index::Index,
+    pool,
+    progress::Progress,
+    scan::Scan,
+};
+
+/// Below this many bytes, threads cost more than they bring.
+const WORTH_THREADS: u64 = 4 * 1024 * 1024;
+
+/// What all chains of a verification share.
+#[derive(Debug)]
+pub(super) struct Context<'a> {
+    pub(super) storage: &'a dyn Storage,
+    pub(super) threads: usize,
+    pub(super) progress: &'a Progress,
+}
+
+/// A chain, as far as it has been read.
+#[derive(Debug)]
+pub(super) struct Track {
+    pub(super) chain: ChainNumber,
+    /// Everything up to this head is trusted.
+    trusted: Option<Head>,
+    pub(super) files: Vec<SegmentFile>,
+    pub(super) absent: Vec<Absent>,
+    pub(super) scan: Scan,
+    index: Index,
+    /// The file in which reading goes on, and where.
+    file: usize,
+    offset: u64,
+    /// What stands behind the last line feed of the last file: where, and how many bytes.
+    pub(super) unfinished: Option<(u64, u64)>,
+}
+
+/// Whether what was read before still holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The chain was read to its end.
+    AtEnd,
+    /// A new segment voids what was already taken in, or a file shrank: begin anew.
+    Anew,
+}
+
+impl Track {
+    pub(super) fn new(chain: ChainNumber, trusted: Option<Head>) -> Self {
+        Self {
+            chain,
+            trusted,
+            files: Vec::new(),
+            absent: Vec::new(),
+            scan: Scan::new(chain),
+            index: Index::default(),
+            file: 0,
+            offset: 0,
+            unfinished: None,
+        }
+    }
+
+    /// Lists the directory again and reads on to the end of the chain. Begins anew where that is
+    /// needed, but not for ever: a directory that is rewritten all the time is judged as it was last.
+    pub(super) fn advance(&mut self, context: &Context<'_>) -> Result<(), Error> {
+        for _ in 0..8 {
+            match self.step(context)? {
+                Step::AtEnd => return Ok(()),
+                Step::Anew => *self = Self::new(self.chain, self.trusted),
+            }
+        }
+        self.step(context).map(drop)
+    }
+
+    fn step(&mut self, context: &Context<'_>) -> Result<Step, Error> {
+        if self.look_again(context)? == Step::Anew {
+            return Ok(Step::Anew);
+        }
+        self.read_on(context)?;
+        Ok(Step::AtEnd)
+    }
+
+    /// Looks which files there are from the current one on.
+    fn look_again(&mut self, context: &Context<'_>) -> Result<Step, Error> {
+        let mut numbers = Survey::take(context.storage)?.chains.remove(&self.chain).unwrap_or_default();
+        let current = self.files.get(self.file).map_or(0, |file| file.name.segment);
+        numbers.retain(|number| *number >= current);
+        let mut layout = Layout::of(context.storage, self.chain, &numbers)?;
+        if self.files.is_empty() {
+            self.trust(&mut layout);
+            self.files = layout.files;
+            self.absent = layout.absent;
+            return Ok(Step::AtEnd);
+        }
+        if !layout.absent.iter().all(|claim| self.agrees(*claim)) {
+            return Ok(Step::Anew);
+        }
+        for file in layout.files {
+            if file.name.segment > current {
+                self.files.push(file);
+                continue;
+            }
+            let counted = file.counted.unwrap_or(file.bytes);
+            if counted < self.offset || file.bytes < self.offset {
+                return Ok(Step::Anew);
+            }
+            if let Some(known) = self.files.get_mut(self.file) {
+                *known = file;
+            }
+        }
+        Ok(Step::AtEnd)
+    }
+
+    /// Whether what a new segment says of a file that was already read is what was taken in of it.
+    fn agrees(&mut self, claim: Absent) -> bool {
+        match self.files.iter().find(|file| file.name.segment == claim.segment) {
+            Some(known) => known.counted.unwrap_or(known.bytes) == claim.bytes,
+            None => {
+                if !self.absent.iter().any(|known| known.segment == claim.segment) {
+                    self.absent.push(claim);
+                }
+                true
+            }
+        }
+    }
+
+    /// Passes over the files that hold only what is trusted.
+    fn trust(&self, layout: &mut Layout) {
+        let Some(head) = self.trusted else { return };
+        let first = layout.files.iter().rposition(|file| {
+            file.counted != Some(0) && file.first_seq.is_some_and(|first| first <= head.seq)
+        });
+        layout.files.drain(..first.unwrap_or(0));
+    }
+
+    /// Reads from where reading stopped to the end of the files.
+    fn read_on(&mut self, context: &Context<'_>) -> Result<(), Error> {
+        self.unfinished = None;
+        let left: u64 = self.files.iter().skip(self.file).map(|file| file.bytes).sum();
+        let threads = if left.saturating_sub(self.offset) < WORTH_THREADS { 1 } else { context.threads };
+        let Self { files, scan, index, file, offset, unfinished, .. } = self;
+        let mut source = Source::new(context.storage, files, *file, *offset);
+        let last_file = files.len().saturating_sub(1);
+        let mut parser = LineParser::default();
+        pool::run(
+            threads,
+            || Ok(source.next()?.map(|part| (source.file(), part))),
+            |parser, (file, part)| {
+                let summary = match &part {
+                    Part::Counted(Piece::Lines { bytes, .. }) => summarize(parser, bytes),
+                    _ => None,
+                };
+                (file, part, summary)
+            },
+            |(number, part, summary)| {
+                if scan.later_format.is_some() {
+                    return Ok(());
+                }
+                if number != *file || matches!(part, Part::Begin(_)) {
+                    (*file, *offset) = (number, 0);
+                }
+                if let Part::Counted(Piece::Unfinished { offset, length }) = part
+                    && number == last_file
+                {
+                    *unfinished = Some((offset, length));
+                    return Ok(());
+                }
+                let read = take_in(scan, index, &mut parser, part, summary);
+                *offset += read;
+                context.progress.add(read);
+                Ok(())
+            },
+        )
+    }
+
+    /// The line of a record whose number is known: its hash and what it links to. Reads again a
+    /// bounded stretch before it. `None` where there is no such good line.
+    pub(super) fn look_up(&self, storage: &dyn Storage, seq: u64) -> Result<Option<(Digest, Digest)>, Error> {
+        let Some((segment, offset, mut budget)) = self.index.before(seq) else { return Ok(None) };
+        let Some(first) = self.files.iter().position(|file| file.name.segment == segment) else {
+            return Ok(None);
+        };
+        let mut source = Source::new(storage, &self.files, first, offset);
+        let mut parser = LineParser::default();
+        while let Some(part) = source.next()? {
+            let Part::Counted(Piece::Lines { bytes, .. }) = part else { continue };
+            for (_, line) in split(&bytes) {
+                let Ok(line) = parser.parse(line) else { continue };
+                if line.seq == seq && line.hash_is_right() {
+                    return Ok(Some((line.hash, line.previous)));
+                }
+            }
+            budget = budget.saturating_sub(bytes.len() as u64);
+            if budget == 0 {
+                break;
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Gives one part to the scan; returns how many bytes it had.
+fn take_in(
+    scan: &mut Scan,
+    index: &mut Index,
+    parser: &mut LineParser,
+    part: Part,
+    summary: Option<Summary>,
+) -> u64 {
+    match part {
+        Part::Begin(name) => scan.begin_file(name),
+        Part::TooShort { offset, counted } => scan.too_short(offset, counted),
+        Part::Counted(Piece::Lines { offset, bytes }) => {
+            index.add(scan.next, scan.files.last().map_or(0, |file| file.segment), offset);
+            if !summary.is_some_and(|mut summary| scan.join(&mut summary)) {
+                scan.lines(parser, &bytes, offset);
+            }
+            return bytes.len() as u64;
+        }
+        Part::Counted(Piece::Overlong { offset, length }) => {
+            scan.bad_bytes(offset, length, false);
+            return length;
+        }
+        Part::Counted(Piece::Unfinished { offset, length }) => {
+            scan.bad_bytes(offset, length, true);
+            return length;
+        }
+        Part::Void(Piece::Lines { bytes, .. }) => {
+            scan.void(parser, &bytes);
+            scan.count_void(bytes.len() as u64);
+            return bytes.len() as u64;
+        }
+        Part::Void(Piece::Overlong { length, .. } | Piece::Unfinished { length, .. }) => {
+            scan.count_void(length);
+            return length;
+        }
+    }
+    0
+}

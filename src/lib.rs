@@ -6,6 +6,7 @@ compile_error!(
      so the promise that a returned critical event survives a power cut could not be kept"
 );
 
+mod capture;
 mod chain;
 mod clock;
 mod error;
@@ -21,6 +22,7 @@ mod storage;
 mod verify;
 mod wait;
 
+pub use capture::{AuditFilter, AuditLayer, Candidate};
 pub use chain::{Digest, Head, Receipt};
 pub use error::Error;
 pub use format::Value;
@@ -28,3 +30,9 @@ pub use settings::{FlushMode, OnFailure, OnFull, Retention, Rotation};
 pub use severity::Severity;
 pub use stats::{ChainRecovery, Health, Loss, LossReason, Notice, NoticeCode, Recovery, Stats};
 pub use verify::Verdict;
+
+/// What the macros expand to; not for use by hand.
+#[doc(hidden)]
+pub mod __private {
+    pub use tracing;
+}

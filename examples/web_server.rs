@@ -4,7 +4,7 @@
 use axum::{
     Router,
     extract::{Path, Request, State},
-    http::StatusCode,
+    http::{HeaderMap, StatusCode},
     middleware::{self, Next},
     response::Response,
     routing::post,
@@ -19,14 +19,18 @@ use tracing_subscriber::prelude::*;
 
 /// Whatever a handler records inside, the event has these from the span.
 async fn audit_span(request: Request, next: Next) -> Response {
-    let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or("-").to_owned();
-    let span = tracing::info_span!(
+    let span = request_span(request.headers());
+    next.run(request).instrument(span).await
+}
+
+fn request_span(headers: &HeaderMap) -> tracing::Span {
+    let header = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("-");
+    tracing::info_span!(
         "request",
         actor = header("x-user"),
         session_id = header("x-session"),
         request_id = header("x-request-id"),
-    );
-    next.run(request).instrument(span).await
+    )
 }
 
 async fn delete_account(State(audit): State<AuditLog>, Path(account): Path<u32>) -> (StatusCode, String) {

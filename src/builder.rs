@@ -249,7 +249,9 @@ impl Builder {
         let storage: Arc<dyn Storage> = Arc::new(disk);
         let path = storage.path(Dir::Log, "");
         let filesystem = storage.filesystem();
-        if !self.allow_network_fs && matches!(filesystem.as_str(), "nfs" | "smb" | "cifs" | "smb2" | "9p" | "smbfs") {
+        if !self.allow_network_fs
+            && matches!(filesystem.as_str(), "nfs" | "smb" | "cifs" | "smb2" | "9p" | "smbfs")
+        {
             return Err(Error::NetworkFileSystem { path, filesystem });
         }
         let clock = Clock::start();
@@ -329,7 +331,8 @@ impl Builder {
         let Some(limit) = limit else { return Ok(self.rotation) };
         let most = limit.saturating_sub(8 * MIB).max(limit / 2);
         if most < MIN_SEGMENT_BYTES {
-            let reason = format!("the file size limit of this process is {limit} bytes; raise it (ulimit -f)");
+            let reason =
+                format!("the file size limit of this process is {limit} bytes; raise it (ulimit -f)");
             return Err(Error::Setting { setting: "rotation", reason });
         }
         Ok(self.rotation.max_bytes(self.rotation.max_bytes.min(most)))

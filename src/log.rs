@@ -4,6 +4,7 @@ use std::{
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Poll, Waker},
     thread::{self, JoinHandle},
@@ -41,6 +42,9 @@ const GIVING_UP: Duration = Duration::from_millis(100);
 pub struct AuditLog {
     handle: Arc<Handle>,
 }
+
+/// What [`AuditLog::confirm_async`] returns: it borrows nothing, so it can be spawned.
+pub type Confirming = Pin<Box<dyn Future<Output = Result<Receipt, Error>> + Send>>;
 
 /// What the builder hands over.
 pub(crate) struct Parts {
@@ -168,13 +172,13 @@ impl AuditLog {
     ///
     /// As `confirm`, when awaited.
     #[must_use = "the closure has run, but only awaiting tells whether its events are durable"]
-    pub fn confirm_async(&self, emit: impl FnOnce()) -> impl Future<Output = Result<Receipt, Error>> + Send + use<> {
+    pub fn confirm_async(&self, emit: impl FnOnce()) -> Confirming {
         let scope = self.handle.run_in_scope(emit);
         let log = self.clone();
-        async move {
+        Box::pin(async move {
             let in_time = log.handle.wait_async(scope.counts().last).await;
             log.handle.receipt(&scope, in_time)
-        }
+        })
     }
 
     /// Waits until everything accepted so far is durable.

@@ -15,7 +15,7 @@ pub(crate) use control::{
 pub(crate) use encode::{MAX_PAYLOAD, Payload, escape_into, seal};
 pub(crate) use strict::{Line, LineParser, Malformed};
 pub use value::Value;
-pub(crate) use value::parse_object;
+pub(crate) use value::{parse_object, parse_value};
 
 /// The longest line, with its line feed.
 pub(crate) const MAX_LINE: usize = 60 * 1024;

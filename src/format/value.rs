@@ -66,6 +66,11 @@ impl Value {
     }
 }
 
+/// Parses one value.
+pub(crate) fn parse_value(json: &[u8]) -> Option<Value> {
+    serde_json::from_slice(json).ok().map(Value::from_json)
+}
+
 /// Parses the object that a line is. The line has been checked to be strict.
 pub(crate) fn parse_object(line: &[u8]) -> Option<BTreeMap<String, Value>> {
     match Value::from_json(serde_json::from_slice(line).ok()?) {

@@ -37,8 +37,9 @@ fn confirm_for_ever(log: &Path, threads: usize) {
                 with_layer(log, || {
                     for number in 0_u64.. {
                         tracing::info!(target: "audit", action = "noise", actor = "child", thread);
-                        let receipt =
-                            log.confirm(|| tracing::info!(target: "audit", action = "a", actor = "child", thread, number));
+                        let receipt = log.confirm(
+                            || tracing::info!(target: "audit", action = "a", actor = "child", thread, number),
+                        );
                         let mut out = out.lock().unwrap();
                         writeln!(out, "\n@{}", receipt.unwrap()).unwrap();
                         out.flush().unwrap();
@@ -55,7 +56,9 @@ fn emit(log: &Path, mode: &str, events: u32) {
     let mode = match mode {
         "immediate" => FlushMode::Immediate,
         "batched" => FlushMode::Batched { size: 50, interval: hour },
-        "hybrid" => FlushMode::Hybrid { batch_size: 1_000_000, batch_interval: hour, critical_immediate: true },
+        "hybrid" => {
+            FlushMode::Hybrid { batch_size: 1_000_000, batch_interval: hour, critical_immediate: true }
+        }
         mode => panic!("no such mode: {mode}"),
     };
     let log = AuditLog::builder(log).flush_mode(mode).open().unwrap();

@@ -1,13 +1,10 @@
 //! Opening, rotating, keeping, closing, and ending in odd ways.
 
-use std::{
-    fmt,
-    fs,
-    time::Duration,
-};
+use std::{fmt, fs, time::Duration};
 
 use tracing_audit::{
-    AuditLog, Error, FlushMode, Health, LossReason, Retention, Rotation, Severity, Verdict, audit, audit_critical, verify,
+    AuditLog, Error, FlushMode, Health, LossReason, Retention, Rotation, Severity, Verdict, audit,
+    audit_critical, verify,
 };
 
 use crate::support::{events, fresh, independent_verdict, lines_of, records, segments, with_layer};
@@ -42,7 +39,8 @@ fn a_log_rolls_by_size_and_removes_what_retention_says_and_no_more() {
         with_layer(log, || {
             for number in 0..events {
                 let padding = "x".repeat(1_000);
-                log.confirm(|| tracing::info!(target: "audit", action = "a", actor = "b", number, padding)).unwrap();
+                log.confirm(|| tracing::info!(target: "audit", action = "a", actor = "b", number, padding))
+                    .unwrap();
             }
         });
     };
@@ -99,7 +97,10 @@ fn close_is_for_all_clones_and_says_the_same_twice() {
         assert_eq!(log.health(), Health::Closed);
         tracing::info!(target: "audit", action = "late", actor = "b");
         audit_critical!(action = "late", actor = "b");
-        assert!(matches!(log.confirm(|| audit!(action = "late", actor = "b")), Err(Error::Lost { lost: 1, .. })));
+        assert!(matches!(
+            log.confirm(|| audit!(action = "late", actor = "b")),
+            Err(Error::Lost { lost: 1, .. })
+        ));
         assert!(log.flush().is_ok(), "everything that was accepted is durable");
         assert!(matches!(log.rotate(), Err(Error::Closed { .. })));
     });
@@ -232,9 +233,7 @@ fn a_routine_flood_leaves_room_for_critical_events() {
     let events = events(&path);
     assert_eq!(events.iter().filter(|event| event.action() == Some("important")).count(), 200);
     assert_eq!(events.len() as u64 + lost, 80_200);
-    let told: i64 = records(&path)
-        .iter()
-        .filter_map(|record| record.get("gap")?.get("routine")?.as_i64())
-        .sum();
+    let told: i64 =
+        records(&path).iter().filter_map(|record| record.get("gap")?.get("routine")?.as_i64()).sum();
     assert_eq!(u64::try_from(told).unwrap(), lost);
 }

@@ -93,8 +93,9 @@ fn a_stopped_process_costs_the_others_nothing() {
     crate::support::wait_for("the child", || log.exists() && !events_or_none(&log).is_empty());
     assert!(crate::support::run("kill", &["-STOP", &process.id().to_string()]));
     let own = AuditLog::open(&log).unwrap();
-    let receipt =
-        with_layer(&own, || own.confirm(|| tracing::info!(target: "audit", action = "a", actor = "b")).unwrap());
+    let receipt = with_layer(&own, || {
+        own.confirm(|| tracing::info!(target: "audit", action = "a", actor = "b")).unwrap()
+    });
     assert_eq!(receipt.chain(), 1);
     let report = verify(&log).unwrap();
     assert_ne!(report.verdict(), Verdict::Damaged, "{report}");
@@ -129,7 +130,8 @@ fn logs_of_one_process_have_chains_of_their_own_and_witness_each_other() {
     assert_eq!(lines_of(&path, "open").len(), 3);
 
     // A whole chain cannot vanish unnoticed.
-    let gone: Vec<_> = segments(&path).into_iter().filter(|path| path.to_str().unwrap().contains("audit-001")).collect();
+    let gone: Vec<_> =
+        segments(&path).into_iter().filter(|path| path.to_str().unwrap().contains("audit-001")).collect();
     assert_eq!(gone.len(), 1);
     std::fs::remove_file(&gone[0]).unwrap();
     let report = verify(&path).unwrap();

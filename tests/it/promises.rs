@@ -89,7 +89,11 @@ fn every_flush_mode_syncs_as_often_as_it_says() {
 fn immediate_and_critical_return_when_durable_and_others_when_queued() {
     let modes = [
         (FlushMode::Immediate, true, true),
-        (FlushMode::Hybrid { batch_size: u32::MAX, batch_interval: HOUR, critical_immediate: true }, false, true),
+        (
+            FlushMode::Hybrid { batch_size: u32::MAX, batch_interval: HOUR, critical_immediate: true },
+            false,
+            true,
+        ),
         (lazy(), false, false),
     ];
     for (mode, routine_waits, critical_waits) in modes {
@@ -110,7 +114,8 @@ fn immediate_and_critical_return_when_durable_and_others_when_queued() {
 fn a_routine_event_is_written_within_moments_and_synced_at_its_interval() {
     let (_dir, path) = fresh();
     let interval = Duration::from_millis(300);
-    let log = AuditLog::builder(&path).flush_mode(FlushMode::Batched { size: u32::MAX, interval }).open().unwrap();
+    let log =
+        AuditLog::builder(&path).flush_mode(FlushMode::Batched { size: u32::MAX, interval }).open().unwrap();
     with_layer(&log, || {
         let begun = Instant::now();
         tracing::info!(target: "audit", action = "idle", actor = "b");
@@ -199,7 +204,9 @@ fn confirming_nothing_is_an_error() {
         assert!(matches!(log.confirm(|| {}), Err(Error::NothingToConfirm { .. })));
         let elsewhere = log.confirm(|| {
             std::thread::scope(|scope| {
-                scope.spawn(|| with_layer(&log, || tracing::info!(target: "audit", action = "a", actor = "b")));
+                scope.spawn(|| {
+                    with_layer(&log, || tracing::info!(target: "audit", action = "a", actor = "b"))
+                });
             });
         });
         assert!(matches!(elsewhere, Err(Error::NothingToConfirm { .. })), "{elsewhere:?}");
@@ -272,7 +279,9 @@ fn the_async_forms_do_not_block_a_current_thread_runtime() {
         let _guard = tracing::subscriber::set_default(subscriber);
         let tasks: Vec<_> = (0..50)
             .map(|number| {
-                tokio::spawn(log.confirm_async(|| tracing::info!(target: "audit", action = "a", actor = "b", number)))
+                tokio::spawn(
+                    log.confirm_async(|| tracing::info!(target: "audit", action = "a", actor = "b", number)),
+                )
             })
             .collect();
         let mut receipts = Vec::new();

@@ -116,7 +116,8 @@ impl Mount {
         let dir = tempfile::tempdir().unwrap();
         let mount = Self { dir };
         let options = format!("size={size},mode=0700");
-        run("mount", &["-t", "tmpfs", "-o", &options, "tmpfs", mount.path().to_str().unwrap()]).then_some(mount)
+        run("mount", &["-t", "tmpfs", "-o", &options, "tmpfs", mount.path().to_str().unwrap()])
+            .then_some(mount)
     }
 
     pub fn path(&self) -> &Path {

@@ -183,7 +183,9 @@ fn recovery_never_voids_what_was_durable() {
 
         let log = AuditLog::open(&path).unwrap();
         assert!(log.recovery().chains[0].damaged, "{:?}", log.recovery());
-        with_layer(&log, || log.confirm(|| tracing::info!(target: "audit", action = "after", actor = "b")).unwrap());
+        with_layer(&log, || {
+            log.confirm(|| tracing::info!(target: "audit", action = "after", actor = "b")).unwrap()
+        });
         log.close().unwrap();
         let report = verify(&path).unwrap();
         assert_eq!(report.verdict(), Verdict::Damaged, "the damage stays visible for ever: {report}");
@@ -230,7 +232,10 @@ fn a_log_that_is_being_written_raises_no_alarm() {
 fn a_line_can_be_checked_with_a_shell() {
     let (_dir, path, _) = sample();
     let segment = &segments(&path)[0];
-    let script = format!("sed -n 2p '{}' | {{ printf '\\0'; head -c -77; printf '}}'; }} | sha256sum", segment.display());
+    let script = format!(
+        "sed -n 2p '{}' | {{ printf '\\0'; head -c -77; printf '}}'; }} | sha256sum",
+        segment.display()
+    );
     let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
     let hash = String::from_utf8(output.stdout).unwrap();
     let record = &crate::support::records(&path)[1];

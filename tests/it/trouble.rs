@@ -11,8 +11,8 @@ use std::{
 use tracing_audit::{AuditLog, Error, FlushMode, Health, NoticeCode, OnFull, Verdict, verify};
 
 use crate::support::{
-    Mount, assert_all_present, events, fresh, independent_verdict, lines_of, records, segments, skip, wait_for,
-    with_layer,
+    Mount, assert_all_present, events, fresh, independent_verdict, lines_of, records, segments, skip,
+    wait_for, with_layer,
 };
 
 /// The sum of what the gap records of a log tell.
@@ -30,7 +30,10 @@ fn told_by_gaps(path: &std::path::Path) -> u64 {
 #[test]
 fn a_full_disk_loses_nothing_silently_and_heals_when_it_is_freed() {
     let Some(mount) = Mount::tmpfs("2m") else {
-        return skip("a_full_disk_loses_nothing_silently_and_heals_when_it_is_freed", "mounting is not allowed");
+        return skip(
+            "a_full_disk_loses_nothing_silently_and_heals_when_it_is_freed",
+            "mounting is not allowed",
+        );
     };
     let path = mount.path().join("log");
     let log = AuditLog::builder(&path)
@@ -74,7 +77,11 @@ fn a_full_disk_loses_nothing_silently_and_heals_when_it_is_freed() {
     let report = verify(&path).unwrap();
     report.ensure_intact().unwrap_or_else(|error| panic!("{error}\n{report}"));
     assert_eq!(independent_verdict(&path), 0);
-    assert_eq!(events(&path).len() as u64 + told_by_gaps(&path), emitted, "written + gaps = emitted, exactly");
+    assert_eq!(
+        events(&path).len() as u64 + told_by_gaps(&path),
+        emitted,
+        "written + gaps = emitted, exactly"
+    );
     assert_all_present(&path, &receipts);
 }
 
@@ -274,7 +281,10 @@ fn settings_out_of_range_are_refused() {
     let zero = Duration::ZERO;
     let builder = || AuditLog::builder(&path);
     for (setting, bad) in [
-        ("flush_mode", builder().flush_mode(FlushMode::Batched { size: 0, interval: Duration::from_secs(1) })),
+        (
+            "flush_mode",
+            builder().flush_mode(FlushMode::Batched { size: 0, interval: Duration::from_secs(1) }),
+        ),
         ("flush_mode", builder().flush_mode(FlushMode::Batched { size: 1, interval: zero })),
         ("rotation", builder().rotation(tracing_audit::Rotation::never().max_bytes(1))),
         ("retention", builder().retention(tracing_audit::Retention::keep_all().max_segments(0))),

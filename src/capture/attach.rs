@@ -1,0 +1,359 @@
+//! Proves, at one moment, that audit events and the spans around them reach the layer of a log.
+//!
+//! The proof walks the same way as the macros do, with callsites of its own: the levels compiled in,
+//! the maximum level, the interest of the subscriber, `enabled`, `event_enabled`. The layer that is
+//! looked for notes that it was asked, and vetoes the event, so that nobody gets to see it.
+
+use std::{
+    cell::Cell,
+    collections::HashMap,
+    ptr,
+    sync::{Mutex, OnceLock, PoisonError},
+    thread,
+};
+
+use tracing::level_filters::STATIC_MAX_LEVEL;
+use tracing_core::{
+    Callsite, Dispatch, Event, Level, LevelFilter, Metadata, Subscriber,
+    callsite::Identifier,
+    dispatcher,
+    field::{FieldSet, Value},
+    metadata::Kind,
+    subscriber::{Interest, NoSubscriber},
+};
+use tracing_subscriber::{
+    Registry,
+    layer::{Context, Layer, Layered, SubscriberExt as _},
+};
+
+use super::{
+    AuditLayer, Capture,
+    rules::{TAG, is_audit_target},
+};
+use crate::Error;
+
+/// The name of every probe. Its address tells a probe from everything else.
+static PROBE: &str = "tracing-audit probe";
+
+/// Where a span is looked for when no target but `audit` was given: somewhere in an application.
+const ANY_TARGET: &str = "your_application";
+
+static EVENT_FIELDS: &[&str] = &["message", "action", "actor", TAG];
+static SPAN_FIELDS: &[&str] = &["actor"];
+
+/// What a probe has met so far.
+#[derive(Debug, Clone, Copy, Default)]
+struct Traces {
+    /// The log whose layer is looked for.
+    log: u64,
+    callsite: bool,
+    filter: bool,
+    layer: bool,
+}
+
+thread_local! {
+    static TRACES: Cell<Option<Traces>> = const { Cell::new(None) };
+}
+
+/// Whether metadata belong to a probe.
+pub(super) fn is_probe(metadata: &Metadata<'_>) -> bool {
+    ptr::eq(metadata.name().as_ptr(), PROBE.as_ptr())
+}
+
+fn met(metadata: &Metadata<'_>, log: u64, note: impl FnOnce(&mut Traces)) -> bool {
+    if !is_probe(metadata) {
+        return false;
+    }
+    let Some(mut traces) = TRACES.get().filter(|traces| traces.log == log) else { return false };
+    note(&mut traces);
+    TRACES.set(Some(traces));
+    true
+}
+
+/// The filter of a log was asked about a callsite.
+pub(super) fn met_callsite(metadata: &Metadata<'_>, log: u64) {
+    met(metadata, log, |traces| traces.callsite = true);
+}
+
+/// The filter of a log was asked whether it enables something.
+pub(super) fn met_filter(metadata: &Metadata<'_>, log: u64) {
+    met(metadata, log, |traces| traces.filter = true);
+}
+
+/// The layer of a log was asked about an event. True if it was the one looked for.
+pub(super) fn met_layer(metadata: &Metadata<'_>, log: u64) -> bool {
+    met(metadata, log, |traces| traces.layer = true)
+}
+
+/// Proves that audit events with these targets, at every level from the log's own to `ERROR`, reach
+/// the log, and so do the spans from which they inherit.
+///
+/// The proof is given for the subscriber of the calling thread and for that of a new one, which can
+/// only be the global one.
+pub(crate) fn ensure_attached(capture: &Capture, targets: &[&str]) -> Result<(), Error> {
+    let here = prove(capture, targets);
+    let elsewhere = thread::scope(|scope| {
+        let prover = thread::Builder::new().name("audit-probe".to_owned());
+        // Where no thread can be had the proof is for this one.
+        prover.spawn_scoped(scope, || prove(capture, targets)).ok()?.join().ok()
+    });
+    let message = match (here, elsewhere) {
+        (Ok(()), Some(Ok(())) | None) => return Ok(()),
+        (Ok(()), Some(Err(why))) => format!(
+            "the log is attached only to a scoped subscriber, that of this thread; \
+             install it with `init()` for the others: {why}"
+        ),
+        (Err(why), Some(Ok(()))) => {
+            format!("{why} (this is about the scoped subscriber of this thread; the global one is attached)")
+        }
+        (Err(why), _) => why,
+    };
+    Err(Error::NotAttached(message))
+}
+
+/// The proof for the subscriber of the calling thread.
+pub(super) fn prove(capture: &Capture, targets: &[&str]) -> Result<(), String> {
+    dispatcher::get_default(|dispatch| prove_for(dispatch, capture, targets))
+}
+
+fn prove_for(dispatch: &Dispatch, capture: &Capture, targets: &[&str]) -> Result<(), String> {
+    if dispatch.is::<NoSubscriber>() {
+        return Err("no audit event reaches the log, because no tracing subscriber is set; add the \
+                    layer to one and call `init()` before `ensure_attached`"
+            .to_owned());
+    }
+    let targets = if targets.is_empty() { &["audit"] } else { targets };
+    let levels = [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE];
+    let levels = levels.into_iter().filter(|level| *level <= capture.rules.level);
+
+    let mut was_met = dispatch.downcast_ref::<AuditLayer>().is_some_and(|layer| layer.is_of(capture));
+    let mut events = Vec::new();
+    for (target, level) in targets.iter().flat_map(|target| levels.clone().map(move |level| (*target, level)))
+    {
+        let (traces, obstacle) = probe(dispatch, capture, target, level, Kind::EVENT);
+        was_met |= traces.callsite || traces.filter;
+        if let Some(obstacle) = obstacle {
+            events.push(Hidden { target, level, obstacle });
+        }
+    }
+
+    let mut spans = Vec::new();
+    let mut span_targets: Vec<&str> =
+        targets.iter().copied().filter(|target| !is_audit_target(target)).collect();
+    if span_targets.is_empty() {
+        span_targets.push(ANY_TARGET);
+    }
+    for target in span_targets {
+        let level = capture.rules.level;
+        let (traces, obstacle) = probe(dispatch, capture, target, level, Kind::SPAN);
+        was_met |= traces.callsite || traces.filter;
+        if let Some(obstacle) = obstacle {
+            spans.push(Hidden { target, level, obstacle });
+        }
+    }
+    clear_filter_state();
+    match explain(&events, &spans, was_met) {
+        Some(message) => Err(message),
+        None => Ok(()),
+    }
+}
+
+/// What keeps a callsite from the layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Obstacle {
+    /// A feature of the `tracing` crate removes it from the program.
+    Compiled,
+    /// It is above what all subscribers want.
+    MaxLevel(LevelFilter),
+    /// The subscriber never wants such a callsite.
+    Callsite,
+    /// The subscriber does not enable it.
+    Disabled,
+    /// It is enabled, but the layer is not asked.
+    PassedBy,
+    /// Another layer vetoes the event.
+    Vetoed,
+}
+
+/// A probe that did not get through.
+#[derive(Debug)]
+struct Hidden<'a> {
+    target: &'a str,
+    level: Level,
+    obstacle: Obstacle,
+}
+
+/// Goes the way of the macros, as far as it is open.
+fn probe(
+    dispatch: &Dispatch,
+    capture: &Capture,
+    target: &str,
+    level: Level,
+    kind: Kind,
+) -> (Traces, Option<Obstacle>) {
+    if level > STATIC_MAX_LEVEL {
+        return (Traces::default(), Some(Obstacle::Compiled));
+    }
+    if level > LevelFilter::current() {
+        return (Traces::default(), Some(Obstacle::MaxLevel(LevelFilter::current())));
+    }
+    let metadata = callsite(target, level, kind);
+    TRACES.set(Some(Traces { log: capture.id, ..Traces::default() }));
+    let obstacle = walk(dispatch, metadata);
+    let traces = TRACES.take().unwrap_or_default();
+    let obstacle = obstacle.or(match traces {
+        Traces { filter: false, .. } => Some(Obstacle::PassedBy),
+        Traces { layer: false, .. } if metadata.is_event() => Some(Obstacle::Vetoed),
+        _ => None,
+    });
+    (traces, obstacle)
+}
+
+fn walk(dispatch: &Dispatch, metadata: &'static Metadata<'static>) -> Option<Obstacle> {
+    if dispatch.register_callsite(metadata).is_never() {
+        return Some(Obstacle::Callsite);
+    }
+    if !dispatch.enabled(metadata) {
+        return Some(Obstacle::Disabled);
+    }
+    // Only where the layer was asked is it certain that it will veto the event.
+    let is_met = TRACES.get().is_some_and(|traces| traces.filter);
+    if metadata.is_event() && is_met {
+        let tag = metadata.fields().field(TAG)?;
+        let yes: &dyn Value = &true;
+        dispatch.event(&Event::new(metadata, &metadata.fields().value_set(&[(&tag, Some(yes))])));
+    }
+    None
+}
+
+/// Says what is hidden, by what, and how to mend it. `None` if nothing is.
+fn explain(events: &[Hidden<'_>], spans: &[Hidden<'_>], was_met: bool) -> Option<String> {
+    if events.is_empty() && spans.is_empty() {
+        return None;
+    }
+    let mut message = String::new();
+    if !was_met {
+        message.push_str(
+            "the layer of this log is not in the subscriber, or everything is hidden from it; \
+             add `layer()` of the same log to the subscriber: ",
+        );
+    }
+    if !events.is_empty() {
+        message.push_str("audit events do not reach the log: ");
+        list(&mut message, events);
+    }
+    if !spans.is_empty() {
+        message.push_str(if events.is_empty() { "" } else { "; " });
+        message.push_str(
+            "spans do not reach the log, so that events would miss the `actor` and other fields \
+             that they inherit: ",
+        );
+        list(&mut message, spans);
+        message.push_str(
+            "; put the filter on the layer that it is meant for, with `.with_filter(…)`, not in front of all",
+        );
+    }
+    if let Some(hidden) = events.iter().find(|hidden| is_filter(hidden.obstacle)) {
+        let lowest = events.iter().map(|hidden| hidden.level).max().unwrap_or(hidden.level);
+        message.push_str(&format!(
+            "; a global `EnvFilter` or `LevelFilter`, or an empty `Vec` of layers, hides events from \
+             every layer, and without `RUST_LOG` an `EnvFilter` lets only ERROR through: give the other \
+             layers filters of their own with `.with_filter(…)`, or add the directive `{}={}`",
+            hidden.target,
+            lowest.as_str().to_lowercase()
+        ));
+    }
+    Some(message)
+}
+
+fn is_filter(obstacle: Obstacle) -> bool {
+    matches!(obstacle, Obstacle::Callsite | Obstacle::Disabled | Obstacle::MaxLevel(_))
+}
+
+/// `target audit at INFO and WARN, because …; …`.
+fn list(message: &mut String, hidden: &[Hidden<'_>]) {
+    let same = |a: &Hidden<'_>, b: &Hidden<'_>| a.target == b.target && a.obstacle == b.obstacle;
+    for (index, group) in hidden.chunk_by(same).enumerate() {
+        let Some(first) = group.first() else { continue };
+        let levels: Vec<&str> = group.iter().map(|hidden| hidden.level.as_str()).collect();
+        let why = match first.obstacle {
+            Obstacle::Compiled => {
+                "a `max_level_…` or `release_max_level_…` feature of `tracing` removes them from this build"
+                    .to_owned()
+            }
+            Obstacle::MaxLevel(max) => format!("the highest level that any subscriber wants is {max}"),
+            Obstacle::Callsite => "a filter in front of the layer never wants them".to_owned(),
+            Obstacle::Disabled => "a filter in front of the layer, or behind it, disables them".to_owned(),
+            Obstacle::PassedBy => "they are enabled, but this layer is not asked".to_owned(),
+            Obstacle::Vetoed => "a layer in front of it vetoes them in `event_enabled`".to_owned(),
+        };
+        let separator = if index == 0 { "" } else { "; " };
+        let levels = levels.join(", ");
+        message.push_str(&format!("{separator}target `{}` at {levels}, because {why}", first.target));
+    }
+}
+
+/// A callsite that is made while the program runs.
+struct ProbeCallsite {
+    metadata: OnceLock<Metadata<'static>>,
+}
+
+/// What a callsite says of itself before it is finished, which nobody sees.
+static UNFINISHED: Metadata<'static> = {
+    static NOBODY: ProbeCallsite = ProbeCallsite { metadata: OnceLock::new() };
+    Metadata::new(
+        "unfinished",
+        "unfinished",
+        Level::TRACE,
+        None,
+        None,
+        None,
+        FieldSet::new(&[], Identifier(&NOBODY)),
+        Kind::HINT,
+    )
+};
+
+impl Callsite for ProbeCallsite {
+    /// Probes ask anew each time.
+    fn set_interest(&self, _: Interest) {}
+
+    fn metadata(&self) -> &Metadata<'_> {
+        self.metadata.get().unwrap_or(&UNFINISHED)
+    }
+}
+
+/// The callsite of a probe. Each is made once and stays for ever.
+fn callsite(target: &str, level: Level, kind: Kind) -> &'static Metadata<'static> {
+    type Key = (String, Level, bool);
+    /// Guards the callsites made so far. Held only to look one up or add it.
+    static CALLSITES: Mutex<Option<HashMap<Key, &'static Metadata<'static>>>> = Mutex::new(None);
+    let is_span = kind == Kind::SPAN;
+    let mut callsites = CALLSITES.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = callsites.get_or_insert_default().entry((target.to_owned(), level, is_span));
+    known.or_insert_with(|| {
+        let callsite: &'static ProbeCallsite =
+            Box::leak(Box::new(ProbeCallsite { metadata: OnceLock::new() }));
+        let target: &'static str = Box::leak(target.to_owned().into_boxed_str());
+        let fields = FieldSet::new(if is_span { SPAN_FIELDS } else { EVENT_FIELDS }, Identifier(callsite));
+        callsite
+            .metadata
+            .get_or_init(|| Metadata::new(PROBE, target, level, None, None, Some(target), fields, kind))
+    })
+}
+
+/// Denies everything.
+struct Deny;
+
+impl<S: Subscriber> Layer<S> for Deny {
+    fn enabled(&self, _: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        false
+    }
+}
+
+/// Makes the filters of single layers forget, on this thread, what they last said: they said it of
+/// a probe, and an event that is not asked about again would be taken for it. A subscriber that
+/// denies something makes them forget.
+fn clear_filter_state() {
+    static DENYING: OnceLock<Layered<Deny, Registry>> = OnceLock::new();
+    DENYING.get_or_init(|| Registry::default().with(Deny)).enabled(&UNFINISHED);
+}

@@ -1,0 +1,56 @@
+//! What a classifier sees.
+
+use std::borrow::Cow;
+
+use tracing_core::Level;
+
+use super::{
+    event::Values,
+    rules::{ACTION, NAMED},
+};
+use crate::{Value, format};
+
+/// An audit event about to be recorded, as the closure given to
+/// [`Builder::classify`](crate::Builder::classify) sees it.
+///
+/// What the event inherits from spans can be seen; a value that is withheld reads `[redacted]`.
+#[derive(Debug)]
+pub struct Candidate<'a> {
+    pub(super) level: Level,
+    pub(super) target: &'a str,
+    pub(super) action: Option<Cow<'a, str>>,
+    pub(super) values: &'a Values,
+}
+
+impl<'a> Candidate<'a> {
+    pub(super) fn new(level: Level, target: &'a str, values: &'a Values) -> Self {
+        let action = values.named.get(ACTION).and_then(Option::as_ref).and_then(|piece| values.text(piece));
+        debug_assert_eq!(NAMED.get(ACTION), Some(&"action"));
+        Self { level, target, action, values }
+    }
+
+    /// The level of the event.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// The target of the event; of a record of the `log` crate, the one it was logged with.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        self.target
+    }
+
+    /// The action, if it is a text.
+    #[must_use]
+    pub fn action(&self) -> Option<&str> {
+        self.action.as_deref()
+    }
+
+    /// The value of a field, or of a member like `actor` or `message`, by its name. Made when it is
+    /// asked for.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<Value> {
+        format::parse_value(self.values.json(self.values.find(name)?))
+    }
+}

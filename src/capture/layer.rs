@@ -1,0 +1,282 @@
+//! The layer: from tracing's callbacks to drafts in the queue.
+
+use std::{
+    cell::Cell,
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    ptr,
+    sync::Arc,
+};
+
+use tracing_core::{
+    Event, Level, Metadata, Subscriber,
+    span::{Attributes, Id, Record},
+};
+use tracing_subscriber::{
+    layer::{Context, Layer},
+    registry::LookupSpan,
+};
+
+use super::{
+    Capture, attach,
+    candidate::Candidate,
+    event::{Take, Values, Visitor},
+    payload::{self, Facts},
+    pending::{self, Vetoed},
+    plan::{Plan, Plans},
+    scope, spans,
+    thread::{self, Capturing},
+};
+use crate::{
+    Severity,
+    clock::Timestamp,
+    queue::Draft,
+    stats::{LossReason, NoticeCode},
+};
+
+/// The layer that turns audit events into records.
+///
+/// [`AuditLog::layer`](crate::AuditLog::layer) returns it inside its own per-layer filter, to be
+/// added to a subscriber like any other layer. It never panics, never emits events, and never
+/// changes what other layers see. Dropping it does not close the log.
+pub struct AuditLayer {
+    capture: Arc<Capture>,
+}
+
+impl fmt::Debug for AuditLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuditLayer").field("rules", &self.capture.rules).finish_non_exhaustive()
+    }
+}
+
+/// What a thread keeps from one event to the next, so that nothing is allocated.
+#[derive(Debug, Default)]
+struct Scratch {
+    plans: Plans,
+    values: Values,
+    payload: Vec<u8>,
+}
+
+thread_local! {
+    /// Empty while it is in use: nothing is borrowed while code of the application runs.
+    static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
+}
+
+impl Scratch {
+    fn take() -> Box<Self> {
+        SCRATCH.try_with(Cell::take).ok().flatten().unwrap_or_default()
+    }
+
+    fn put_back(mut self: Box<Self>) {
+        self.values.clear();
+        // In the destructors of a thread there is no place to keep it.
+        SCRATCH.try_with(|scratch| scratch.set(Some(self))).unwrap_or_default();
+    }
+}
+
+impl AuditLayer {
+    pub(super) fn new(capture: Arc<Capture>) -> Self {
+        Self { capture }
+    }
+
+    /// Whether this is a layer of the log.
+    pub(super) fn is_of(&self, capture: &Capture) -> bool {
+        self.capture.id == capture.id
+    }
+
+    /// Names this layer among others, as long as it lives.
+    fn address(&self) -> usize {
+        ptr::from_ref(self).addr()
+    }
+
+    fn lose(&self, reason: LossReason, severity: Severity, at: Timestamp) {
+        let scope = scope::innermost(self.capture.id);
+        self.capture.queue.lose(reason, severity, at, scope.as_ref());
+    }
+
+    /// Counts events that were announced and never came.
+    fn count_vetoed(&self, vetoed: Vetoed) {
+        if vetoed == Vetoed::default() {
+            return;
+        }
+        let at = Timestamp::now();
+        for (severity, count) in [(Severity::Critical, vetoed.critical), (Severity::Routine, vetoed.routine)]
+        {
+            (0..count).for_each(|_| self.lose(LossReason::Vetoed, severity, at));
+        }
+        if self.capture.veto_told.set(true) {
+            let message = "a layer nearer to the registry vetoes audit events in `event_enabled`; \
+                           add the audit layer before it";
+            self.capture.queue.notifier.tell(NoticeCode::Vetoed, message);
+        }
+    }
+
+    fn capture<S>(&self, event: &Event<'_>, context: &Context<'_, S>)
+    where
+        S: Subscriber + for<'a> LookupSpan<'a>,
+    {
+        let at = Timestamp::now();
+        let capturing = if thread::is_own() { None } else { Capturing::begin() };
+        let Some(capturing) = capturing else {
+            let severity = self.capture.rules.severity_at_a_glance(event);
+            return self.lose(LossReason::Reentrant, severity, at);
+        };
+        let mut scratch = Scratch::take();
+        let made = catch_unwind(AssertUnwindSafe(|| self.make_payload(event, context, at, &mut scratch)));
+        match made {
+            Ok(severity) => {
+                let draft = Draft { payload: &scratch.payload, severity, at };
+                let scope = scope::innermost(self.capture.id);
+                // May wait until the record is durable. Nothing is held meanwhile.
+                self.capture.queue.submit(&draft, scope.as_ref());
+            }
+            Err(panic) => {
+                std::mem::forget(panic);
+                let severity = self.capture.rules.severity_at_a_glance(event);
+                self.lose(LossReason::Panic, severity, at);
+            }
+        }
+        scratch.put_back();
+        drop(capturing);
+    }
+
+    fn make_payload<S>(
+        &self,
+        event: &Event<'_>,
+        context: &Context<'_, S>,
+        at: Timestamp,
+        scratch: &mut Scratch,
+    ) -> Severity
+    where
+        S: Subscriber + for<'a> LookupSpan<'a>,
+    {
+        let Capture { id, rules, .. } = &*self.capture;
+        let metadata = event.metadata();
+        let plan = scratch.plans.of(*id, rules, metadata);
+        let values = &mut scratch.values;
+        values.clear();
+        event.record(&mut Visitor { plan: &plan, take: Take::All, values });
+        let all_spans = spans::inherit(context.event_span(event), *id, values);
+        let target = values.log_target().unwrap_or(metadata.target());
+        let module = values.log_module().or(metadata.module_path());
+        let level = *metadata.level();
+        let severity = self.severity(level, target, values);
+        let facts = Facts { at, severity, level, target, module, spans_omitted: !all_spans };
+        payload::write(&mut scratch.payload, &facts, values);
+        severity
+    }
+
+    /// The first that applies: the event's own word, the classifier, the critical actions, the level.
+    fn severity(&self, level: Level, target: &str, values: &Values) -> Severity {
+        let rules = &self.capture.rules;
+        if let Some(severity) = values.severity {
+            return severity;
+        }
+        let candidate = Candidate::new(level, target, values);
+        if let Some(classify) = &rules.classify {
+            match catch_unwind(AssertUnwindSafe(|| classify(&candidate))) {
+                Ok(Some(severity)) => return severity,
+                Ok(None) => {}
+                Err(panic) => {
+                    // Nobody can say any more that the event is harmless.
+                    std::mem::forget(panic);
+                    return Severity::Critical;
+                }
+            }
+        }
+        let is_critical = candidate.action().is_some_and(|action| rules.critical.contains(action));
+        if is_critical || level == Level::ERROR { Severity::Critical } else { Severity::Routine }
+    }
+
+    /// Encodes what events inherit of a span, and keeps it with the span.
+    fn keep_inherited<S>(
+        &self,
+        metadata: &'static Metadata<'static>,
+        id: &Id,
+        context: &Context<'_, S>,
+        record: impl FnOnce(&mut Visitor<'_>),
+    ) where
+        S: Subscriber + for<'a> LookupSpan<'a>,
+    {
+        if *metadata.level() > self.capture.rules.level {
+            return;
+        }
+        let mut scratch = Scratch::take();
+        let plan: std::rc::Rc<Plan> = scratch.plans.of(self.capture.id, &self.capture.rules, metadata);
+        if plan.has_inherited {
+            // An audit event from a `Debug` of a span's field is nested in nothing, but the buffers
+            // are in use.
+            let capturing = Capturing::begin();
+            scratch.values.clear();
+            record(&mut Visitor { plan: &plan, take: Take::Inherited, values: &mut scratch.values });
+            // The values are encoded before the extensions are locked: their `Debug` may do anything.
+            if let Some(span) = context.span(id) {
+                spans::keep(&span, self.capture.id, &scratch.values);
+            }
+            drop(capturing);
+        }
+        scratch.put_back();
+    }
+}
+
+impl<S> Layer<S> for AuditLayer
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        quietly(|| {
+            self.keep_inherited(attributes.metadata(), id, &context, |visitor| attributes.record(visitor));
+        });
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        quietly(|| {
+            if let Some(metadata) = context.metadata(id) {
+                self.keep_inherited(metadata, id, &context, |visitor| values.record(visitor));
+            }
+        });
+    }
+
+    fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
+        if attach::met_layer(event.metadata(), self.capture.id) {
+            return false;
+        }
+        quietly(|| {
+            let address = ptr::from_ref(event).addr();
+            self.count_vetoed(pending::announced(address, self.address()));
+            if self.capture.rules.is_audit(event) && !attach::is_probe(event.metadata()) {
+                let is_critical = self.expects_critical(event);
+                pending::expect(address, self.address(), is_critical);
+            }
+        });
+        true
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        quietly(|| {
+            if self.capture.rules.is_audit(event) && !attach::is_probe(event.metadata()) {
+                let address = ptr::from_ref(event).addr();
+                self.count_vetoed(pending::came(address, self.address()));
+                self.capture(event, &context);
+            }
+        });
+    }
+}
+
+impl AuditLayer {
+    /// Looks closer only where events are being vetoed.
+    fn expects_critical(&self, event: &Event<'_>) -> bool {
+        if self.capture.veto_told.get() {
+            self.capture.rules.severity_at_a_glance(event) == Severity::Critical
+        } else {
+            *event.metadata().level() == Level::ERROR
+        }
+    }
+}
+
+/// A layer that panics takes the application's thread down; a lost event can be counted.
+fn quietly(callback: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(callback)) {
+        std::mem::forget(panic);
+    }
+}

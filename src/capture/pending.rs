@@ -1,0 +1,119 @@
+//! Events that were announced to a layer and did not come yet.
+//!
+//! `event_enabled` is asked from the outermost layer inwards, and a layer further in can still veto
+//! the event; then it never comes, and nobody says so. Events live on the stack of whoever emits
+//! them, and a nested one further down than the one around it. So when an event is announced that
+//! lies at or above the address of one that is still pending, that one's function has returned: it
+//! was vetoed.
+
+use std::cell::Cell;
+
+/// Announced events that a thread remembers at most: one for each event that is emitted while
+/// another is being formatted.
+const MAX_PENDING: usize = 8;
+
+/// Addresses further apart than this are on different stacks and say nothing of each other.
+const MAX_DISTANCE: usize = 16 << 20;
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Pending {
+    event: usize,
+    layer: usize,
+    is_critical: bool,
+}
+
+thread_local! {
+    static LENGTH: Cell<usize> = const { Cell::new(0) };
+    static PENDING: [Cell<Pending>; MAX_PENDING] =
+        const { [const { Cell::new(Pending { event: 0, layer: 0, is_critical: false }) }; MAX_PENDING] };
+}
+
+/// How many events turned out to have been vetoed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Vetoed {
+    pub(super) critical: usize,
+    pub(super) routine: usize,
+}
+
+/// An event at this address was announced to a layer: earlier ones of that layer at or below it
+/// were vetoed.
+pub(super) fn announced(event: usize, layer: usize) -> Vetoed {
+    remove(|pending| pending.layer == layer && is_past(pending.event, event))
+}
+
+/// Remembers an audit event until it comes.
+pub(super) fn expect(event: usize, layer: usize, is_critical: bool) {
+    let length = LENGTH.get();
+    PENDING.with(|pending| {
+        if let Some(slot) = pending.get(length) {
+            slot.set(Pending { event, layer, is_critical });
+            LENGTH.set(length + 1);
+        }
+    });
+}
+
+/// The event came: it is pending no more, and those of the layer below it were vetoed.
+pub(super) fn came(event: usize, layer: usize) -> Vetoed {
+    let vetoed =
+        remove(|pending| pending.layer == layer && pending.event < event && is_past(pending.event, event));
+    remove(|pending| pending.layer == layer && pending.event == event);
+    vetoed
+}
+
+fn is_past(pending: usize, event: usize) -> bool {
+    event.checked_sub(pending).is_some_and(|distance| distance <= MAX_DISTANCE)
+}
+
+/// Removes and counts.
+fn remove(which: impl Fn(&Pending) -> bool) -> Vetoed {
+    let mut removed = Vetoed::default();
+    let length = LENGTH.get();
+    if length == 0 {
+        return removed;
+    }
+    PENDING.with(|pending| {
+        let mut kept = 0;
+        for slot in pending.iter().take(length) {
+            let entry = slot.get();
+            if which(&entry) {
+                *(if entry.is_critical { &mut removed.critical } else { &mut removed.routine }) += 1;
+            } else if let Some(place) = pending.get(kept) {
+                place.set(entry);
+                kept += 1;
+            }
+        }
+        LENGTH.set(kept);
+    });
+    removed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_that_comes_was_not_vetoed() {
+        expect(5000, 1, true);
+        expect(5000, 2, false);
+        assert_eq!(announced(4000, 1), Vetoed::default());
+        expect(4000, 1, false);
+        assert_eq!(came(4000, 1), Vetoed::default());
+        assert_eq!(came(5000, 2), Vetoed::default());
+        assert_eq!(came(5000, 1), Vetoed::default());
+        assert_eq!(announced(9000, 1), Vetoed::default());
+    }
+
+    #[test]
+    fn an_event_that_never_comes_was_vetoed() {
+        expect(5000, 1, true);
+        assert_eq!(announced(4999, 1), Vetoed::default());
+        assert_eq!(announced(5000 + 2 * MAX_DISTANCE, 1), Vetoed::default());
+        assert_eq!(announced(6000, 2), Vetoed::default());
+        assert_eq!(announced(5000, 1), Vetoed { critical: 1, routine: 0 });
+        assert_eq!(announced(5000, 1), Vetoed::default());
+        // A nested one, found when the one around it comes.
+        expect(5000, 1, true);
+        expect(3000, 1, false);
+        assert_eq!(came(5000, 1), Vetoed { critical: 0, routine: 1 });
+    }
+}

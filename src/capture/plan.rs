@@ -1,0 +1,144 @@
+//! What to do with each field of a callsite, worked out once for each thread that meets it.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+    ptr,
+    rc::Rc,
+};
+
+use tracing_core::Metadata;
+
+use super::{
+    fields::start_of,
+    rules::{BRIDGE, NAMED, Rules, TAG},
+};
+
+/// The longest name of a field, in bytes.
+pub(super) const MAX_NAME: usize = 256;
+
+/// Callsites remembered at most by a thread. Callsites are static, so a program that has more makes
+/// them while it runs.
+const MAX_PLANS: usize = 4096;
+
+/// Where the value of a field goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// The member with this index in [`NAMED`].
+    Named(usize),
+    Message,
+    Severity,
+    /// Has done its work when the event was told to be an audit event.
+    Spent,
+    /// The target of a record of the `log` crate.
+    LogTarget,
+    /// The module of a record of the `log` crate.
+    LogModule,
+    /// Under `fields`.
+    Field,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FieldPlan {
+    pub(super) role: Role,
+    /// The name as it stands in the record, before escaping.
+    pub(super) name: &'static str,
+    /// Whether the name is cut.
+    pub(super) cut: bool,
+    pub(super) redacted: bool,
+    /// Whether events take it over from a span.
+    pub(super) inherited: bool,
+}
+
+/// One callsite.
+#[derive(Debug)]
+pub(super) struct Plan {
+    fields: Box<[FieldPlan]>,
+    /// Whether any field is inherited.
+    pub(super) has_inherited: bool,
+}
+
+impl Plan {
+    fn new(rules: &Rules, metadata: &'static Metadata<'static>) -> Self {
+        let bridged = metadata.target() == BRIDGE;
+        let fields: Box<[FieldPlan]> =
+            metadata.fields().iter().map(|field| FieldPlan::new(rules, field.name(), bridged)).collect();
+        let has_inherited = fields.iter().any(|field| field.inherited);
+        Self { fields, has_inherited }
+    }
+
+    pub(super) fn field(&self, index: usize) -> Option<&FieldPlan> {
+        self.fields.get(index)
+    }
+}
+
+impl FieldPlan {
+    fn new(rules: &Rules, name: &'static str, bridged: bool) -> Self {
+        // A name that is a keyword arrives as it is written in the source.
+        let name = name.strip_prefix("r#").unwrap_or(name);
+        let role = match name {
+            "message" => Role::Message,
+            "severity" => Role::Severity,
+            TAG => Role::Spent,
+            "log.target" if bridged => Role::LogTarget,
+            "log.module_path" if bridged => Role::LogModule,
+            "log.file" | "log.line" if bridged => Role::Spent,
+            _ => NAMED.iter().position(|named| *named == name).map_or(Role::Field, Role::Named),
+        };
+        let short = start_of(name, MAX_NAME);
+        Self {
+            role,
+            name: short,
+            cut: short.len() < name.len(),
+            redacted: rules.redact.covers(name),
+            inherited: matches!(role, Role::Named(_) | Role::Field) && rules.inherits(name),
+        }
+    }
+}
+
+/// The plans of one thread, for every log.
+#[derive(Debug, Default)]
+pub(super) struct Plans {
+    known: HashMap<(u64, usize), Rc<Plan>, BuildHasherDefault<Mixer>>,
+}
+
+impl Plans {
+    /// The plan of a callsite under the rules of one log.
+    pub(super) fn of(&mut self, log: u64, rules: &Rules, metadata: &'static Metadata<'static>) -> Rc<Plan> {
+        // The address of something static names it for ever. That of a callsite would not: callsites
+        // may have no size, and then share their address.
+        let key = (log, ptr::from_ref(metadata).addr());
+        if let Some(plan) = self.known.get(&key) {
+            return Rc::clone(plan);
+        }
+        if self.known.len() >= MAX_PLANS {
+            self.known.clear();
+        }
+        let plan = Rc::new(Plan::new(rules, metadata));
+        self.known.insert(key, Rc::clone(&plan));
+        plan
+    }
+}
+
+/// Hashes two small numbers of ours, for which the default would be slow.
+#[derive(Debug, Default)]
+struct Mixer(u64);
+
+impl Hasher for Mixer {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        let mixed = (self.0.rotate_left(32) ^ value).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+
+    fn write_usize(&mut self, value: usize) {
+        self.write_u64(value as u64);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}

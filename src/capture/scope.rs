@@ -1,0 +1,72 @@
+//! Which `confirm` an event on this thread counts for.
+
+use std::{
+    cell::{Cell, RefCell},
+    marker::PhantomData,
+    sync::Arc,
+};
+
+use super::Capture;
+use crate::queue::Scope;
+
+thread_local! {
+    /// How many scopes are open. Most events need to know no more than that it is zero.
+    static OPEN: Cell<usize> = const { Cell::new(0) };
+    /// The open scopes, innermost last, each with the log that it belongs to. Borrowed only to
+    /// copy, add or remove one.
+    static SCOPES: RefCell<Vec<(u64, Arc<Scope>)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// An open `confirm` of one log on the calling thread. It ends when this is dropped.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct ScopeGuard {
+    scope: Arc<Scope>,
+    /// It must be dropped on the thread that it was made on.
+    _thread: PhantomData<*const ()>,
+}
+
+/// Opens a scope: until the guard is dropped, events captured for this log on this thread count for
+/// it, and for every scope of the log that is open around it.
+pub(crate) fn confirm_scope(capture: &Capture) -> ScopeGuard {
+    let scope = Scope::new(innermost(capture.id));
+    let entry = (capture.id, Arc::clone(&scope));
+    // In the destructors of a thread there is no list; the scope then stays empty, which its
+    // `confirm` reports.
+    if SCOPES.try_with(|scopes| scopes.borrow_mut().push(entry)).is_ok() {
+        OPEN.set(OPEN.get() + 1);
+    }
+    ScopeGuard { scope, _thread: PhantomData }
+}
+
+/// The innermost open scope of a log on the calling thread.
+pub(super) fn innermost(log: u64) -> Option<Arc<Scope>> {
+    if OPEN.get() == 0 {
+        return None;
+    }
+    let find = |scopes: &RefCell<Vec<(u64, Arc<Scope>)>>| {
+        scopes.borrow().iter().rev().find(|(owner, _)| *owner == log).map(|(_, scope)| Arc::clone(scope))
+    };
+    SCOPES.try_with(find).ok().flatten()
+}
+
+impl ScopeGuard {
+    /// What was captured so far.
+    pub(crate) fn scope(&self) -> &Arc<Scope> {
+        &self.scope
+    }
+}
+
+impl Drop for ScopeGuard {
+    fn drop(&mut self) {
+        let remove = |scopes: &RefCell<Vec<(u64, Arc<Scope>)>>| {
+            let mut scopes = scopes.borrow_mut();
+            let at = scopes.iter().rposition(|(_, scope)| Arc::ptr_eq(scope, &self.scope))?;
+            Some(scopes.remove(at))
+        };
+        if let Ok(Some(removed)) = SCOPES.try_with(remove) {
+            OPEN.set(OPEN.get().saturating_sub(1));
+            drop(removed);
+        }
+    }
+}

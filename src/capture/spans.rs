@@ -1,0 +1,87 @@
+//! What spans pass on to the events inside them, kept encoded in the registry.
+
+use tracing_subscriber::registry::{LookupSpan, SpanRef};
+
+use super::{
+    event::{Piece, Values},
+    plan::Role,
+    rules::NAMED,
+};
+
+/// The values of one span that events inherit, for each log. A span extension.
+#[derive(Debug, Default)]
+pub(super) struct Inherited {
+    logs: Vec<OfLog>,
+}
+
+#[derive(Debug)]
+struct OfLog {
+    log: u64,
+    values: Vec<Value>,
+}
+
+#[derive(Debug)]
+struct Value {
+    role: Role,
+    name: &'static str,
+    piece: Piece,
+    json: Box<[u8]>,
+}
+
+/// How many spans around an event are looked at, from the nearest outwards.
+const MAX_SPANS: usize = 1024;
+
+/// The values to pass on among those that were just collected from a span.
+fn collected(values: &Values) -> Vec<Value> {
+    let value =
+        |role, name, piece: &Piece| Value { role, name, piece: *piece, json: values.json(piece).into() };
+    let named = NAMED.iter().zip(&values.named).enumerate();
+    let named =
+        named.filter_map(|(index, (name, piece))| Some(value(Role::Named(index), *name, piece.as_ref()?)));
+    let fields = values.fields.iter().map(|entry| value(Role::Field, entry.name, &entry.piece));
+    named.chain(fields).collect()
+}
+
+/// Keeps what was collected with its span; a later value of a name stands for the earlier one.
+pub(super) fn keep<S>(span: &SpanRef<'_, S>, log: u64, values: &Values)
+where
+    S: for<'a> LookupSpan<'a>,
+{
+    let new = collected(values);
+    if new.is_empty() {
+        return;
+    }
+    let mut extensions = span.extensions_mut();
+    if extensions.get_mut::<Inherited>().is_none() {
+        extensions.insert(Inherited::default());
+    }
+    let Some(inherited) = extensions.get_mut::<Inherited>() else { return };
+    match inherited.logs.iter_mut().find(|of_log| of_log.log == log) {
+        Some(of_log) => {
+            of_log.values.retain(|old| !new.iter().any(|new| new.name == old.name));
+            of_log.values.extend(new);
+        }
+        None => inherited.logs.push(OfLog { log, values: new }),
+    }
+}
+
+/// Fills in what the event does not say itself from the spans around it, nearest first. Says
+/// whether all of them were looked at.
+pub(super) fn inherit<'a, S>(innermost: Option<SpanRef<'a, S>>, log: u64, values: &mut Values) -> bool
+where
+    S: LookupSpan<'a>,
+{
+    let mut next = innermost;
+    for _ in 0..MAX_SPANS {
+        let Some(span) = next else { return true };
+        let extensions = span.extensions();
+        if let Some(inherited) = extensions.get::<Inherited>() {
+            for value in inherited.logs.iter().filter(|of_log| of_log.log == log).flat_map(|of| &of.values) {
+                values.inherit(value.role, value.name, &value.piece, &value.json);
+            }
+        }
+        drop(extensions);
+        next = span.parent();
+    }
+    next.is_none()
+}

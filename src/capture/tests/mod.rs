@@ -1,0 +1,156 @@
+//! The room as a whole: events in, payloads out of the queue.
+
+mod attach;
+mod filter;
+mod lifecycle;
+mod payload;
+mod speed;
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use serde_json::Value as Json;
+use tracing::{Event, Subscriber, dispatcher::DefaultGuard, field::Visit, span};
+use tracing_subscriber::{
+    filter::Filtered,
+    layer::{Context, Layer, SubscriberExt as _},
+    registry::{LookupSpan, Registry},
+};
+
+use super::{AuditFilter, AuditLayer, Capture, Rules};
+use crate::{
+    FlushMode, OnFailure, OnFull, Stats,
+    clock::Clock,
+    notify::Notifier,
+    queue::{Chunks, Queue, QueueSettings},
+    stats::Notice,
+};
+
+/// A log without a writer.
+struct Log {
+    capture: Arc<Capture>,
+    notices: Arc<Mutex<Vec<Notice>>>,
+}
+
+impl Log {
+    fn new() -> Self {
+        Self::with(Rules::default())
+    }
+
+    fn with(rules: Rules) -> Self {
+        let settings = QueueSettings {
+            bytes: 64 << 20,
+            wait_bound: Duration::from_secs(5),
+            flush_mode: FlushMode::Batched { size: 100, interval: Duration::from_secs(1) },
+            on_full: OnFull::Block,
+            on_failure: OnFailure::Continue,
+        };
+        let clock = Clock::start();
+        let notices = Arc::<Mutex<Vec<Notice>>>::default();
+        let heard = Arc::clone(&notices);
+        let on_notice = Box::new(move |notice: &Notice| heard.lock().unwrap().push(notice.clone()));
+        let notifier = Notifier::start("test".to_owned(), clock, Some(on_notice), super::mark_own_thread);
+        let queue = Arc::new(Queue::new(settings, clock, Arc::default(), notifier.unwrap()));
+        Self { capture: Capture::new(queue, rules), notices }
+    }
+
+    fn layer<S>(&self) -> Filtered<AuditLayer, AuditFilter, S>
+    where
+        S: Subscriber + for<'a> LookupSpan<'a>,
+    {
+        super::layer(&self.capture)
+    }
+
+    /// Installs a subscriber with nothing but this log on the calling thread.
+    fn install(&self) -> DefaultGuard {
+        install(Registry::default().with(self.layer()))
+    }
+
+    /// The raw payloads that were queued since the last call.
+    fn payloads(&self) -> Vec<Vec<u8>> {
+        let mut chunks = Chunks::default();
+        self.capture.queue.take(&mut chunks);
+        chunks.iter().flat_map(|chunk| chunk.iter()).map(|(_, payload)| payload.to_vec()).collect()
+    }
+
+    /// The same as JSON, each checked to be a line that a strict reader takes.
+    #[track_caller]
+    fn records(&self) -> Vec<Json> {
+        self.payloads().iter().map(|payload| parse(payload)).collect()
+    }
+
+    #[track_caller]
+    fn only(&self) -> Json {
+        let mut records = self.records();
+        assert_eq!(records.len(), 1, "{records:#?}");
+        records.remove(0)
+    }
+
+    /// The actions of the events that were queued since the last call.
+    fn actions(&self) -> Vec<String> {
+        let events = self.records().into_iter().filter(|record| record["kind"] == "event");
+        events.map(|record| record["action"].as_str().unwrap_or("-").to_owned()).collect()
+    }
+
+    fn lost(&self) -> String {
+        let mut stats = Stats::default();
+        self.capture.queue.fill(&mut stats);
+        let lost: Vec<String> = stats
+            .lost
+            .iter()
+            .map(|loss| format!("{} {} {}", loss.events, loss.severity, loss.reason))
+            .collect();
+        lost.join(", ")
+    }
+}
+
+#[must_use]
+fn install(subscriber: impl Subscriber + Send + Sync + 'static) -> DefaultGuard {
+    tracing::subscriber::set_default(subscriber)
+}
+
+#[track_caller]
+fn parse(payload: &[u8]) -> Json {
+    assert!(payload.len() <= crate::format::MAX_PAYLOAD, "{}", payload.len());
+    let mut line = Vec::new();
+    crate::format::seal(&mut line, 1, payload, Some(0), &crate::Digest::ZERO);
+    assert_eq!(line.pop(), Some(b'\n'));
+    let text = String::from_utf8_lossy(&line).into_owned();
+    if let Err(malformed) = crate::format::LineParser::default().parse(&line) {
+        panic!("{malformed:?}: {text}");
+    }
+    serde_json::from_slice(&line).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// Notes the message of every event and the name of every span that it sees.
+#[derive(Debug, Clone, Default)]
+struct Recorder(Arc<Mutex<Vec<String>>>);
+
+impl Recorder {
+    fn seen(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Recorder {
+    fn on_new_span(&self, attributes: &span::Attributes<'_>, _: &span::Id, _: Context<'_, S>) {
+        self.0.lock().unwrap().push(format!("span {}", attributes.metadata().name()));
+    }
+
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        struct Message(String);
+        impl Visit for Message {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                if field.name() == "message" || field.name() == "action" {
+                    self.0 = format!("{value:?}");
+                }
+            }
+        }
+        // Formatted before the lock is taken: it may emit events itself.
+        let mut message = Message(String::new());
+        event.record(&mut message);
+        self.0.lock().unwrap().push(message.0.trim_matches('"').to_owned());
+    }
+}

@@ -1,0 +1,40 @@
+//! What a thread is doing as far as the layer is concerned.
+
+use std::{cell::Cell, marker::PhantomData};
+
+thread_local! {
+    // Neither has a destructor, so both can be read in the destructors of other thread-locals.
+    static CAPTURING: Cell<bool> = const { Cell::new(false) };
+    static OWN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Marks the calling thread as one of the log's own. Audit events from it are counted, not queued:
+/// a writer that waited for itself would wait for ever.
+pub(crate) fn mark_own_thread() {
+    OWN.set(true);
+}
+
+pub(super) fn is_own() -> bool {
+    OWN.get()
+}
+
+/// While it lives, code of the application may be running on behalf of an audit event, and an audit
+/// event from that code is counted instead of captured.
+#[derive(Debug)]
+pub(super) struct Capturing {
+    /// It must be dropped on the thread that it was made on.
+    _thread: PhantomData<*const ()>,
+}
+
+impl Capturing {
+    /// `None` when the thread is capturing already.
+    pub(super) fn begin() -> Option<Self> {
+        (!CAPTURING.replace(true)).then_some(Self { _thread: PhantomData })
+    }
+}
+
+impl Drop for Capturing {
+    fn drop(&mut self) {
+        CAPTURING.set(false);
+    }
+}

@@ -169,10 +169,12 @@ fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
 
 impl Storage for Disk {
     fn path(&self, dir: Dir, name: &str) -> PathBuf {
-        match dir {
-            Dir::Log => self.root.join(name),
-            Dir::Control => self.root.join(CONTROL).join(name),
-        }
+        let dir = match dir {
+            Dir::Log => self.root.clone(),
+            Dir::Control => self.root.join(CONTROL),
+        };
+        // Joining nothing would leave a slash behind.
+        if name.is_empty() { dir } else { dir.join(name) }
     }
 
     fn list(&self, dir: Dir) -> io::Result<Vec<String>> {

@@ -50,8 +50,10 @@ pub fn events(log: &Path) -> Vec<Record> {
 /// The records of one kind that is not an event, as lines.
 #[track_caller]
 pub fn lines_of(log: &Path, kind: &str) -> Vec<String> {
-    records(log)
-        .into_iter()
+    // Also of a log in which lines were tampered with.
+    read(log)
+        .unwrap()
+        .filter_map(Result::ok)
         .filter(|record| record.kind() == kind)
         .map(|record| record.as_str().to_owned())
         .collect()

@@ -49,7 +49,7 @@ fn a_full_disk_loses_nothing_silently_and_heals_when_it_is_freed() {
     with_layer(&log, || {
         for cycle in 0..10 {
             let ballast = mount.path().join("ballast");
-            drop(fs::write(&ballast, vec![0; 4 << 20]));
+            assert!(fs::write(&ballast, vec![0; 64 << 20]).is_err(), "the disk must be full");
             // The disk is full: events are held, then dropped and counted; confirm says no.
             let begun = Instant::now();
             for _ in 0..1_500 {
@@ -142,8 +142,9 @@ fn a_replaced_live_segment_is_noticed() {
             fs::copy(segment, &copy).unwrap();
             fs::rename(&copy, segment).unwrap();
         },
-        // What was confirmed after the swap went to the old file, which is gone.
-        Verdict::Damaged,
+        // The old file has no name any more, so nothing is acknowledged from it: the copy holds all
+        // that was durable, and the new segment the rest.
+        Verdict::Intact,
     );
 }
 

@@ -4,6 +4,7 @@ mod clauses;
 mod live;
 pub(crate) mod log;
 mod mutations;
+mod python;
 
 use crate::{FindingKind, Report, Verdict};
 

@@ -80,8 +80,8 @@ impl<'a> Source<'a> {
         loop {
             let Some(current) = &mut self.place.current else {
                 match self.open_next()? {
-                    Some(Some(name)) => return Ok(Some(Part::Begin(name))),
-                    Some(None) => continue,
+                    Some((name, 0)) => return Ok(Some(Part::Begin(name))),
+                    Some(_) => continue,
                     None => return Ok(None),
                 }
             };
@@ -97,8 +97,8 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Opens the next file that is still there. The inner `None`: it is read from its middle on.
-    fn open_next(&mut self) -> Result<Option<Option<SegmentName>>, Error> {
+    /// Opens the next file that is still there, and says where reading begins in it.
+    fn open_next(&mut self) -> Result<Option<(SegmentName, u64)>, Error> {
         while let Some(file) = self.files.get(self.place.next) {
             self.place.next += 1;
             let offset = std::mem::take(&mut self.place.offset);
@@ -107,7 +107,7 @@ impl<'a> Source<'a> {
             let pieces = Pieces::new(open, offset.min(end), end);
             self.place.current =
                 Some(Current { name: file.name, pieces, counted: file.counted, is_void: false });
-            return Ok(Some((offset == 0).then_some(file.name)));
+            return Ok(Some((file.name, offset)));
         }
         Ok(None)
     }

@@ -111,7 +111,7 @@ impl Report {
         let more = self.findings.counts.iter().sum::<u64>() - first.len() as u64;
         let mut summary = first.join("; ");
         if more > 0 {
-            summary.push_str(&format!("; and {more} more"));
+            summary = format!("{summary}; and {more} more");
         }
         Err(Error::NotIntact { path: self.path.clone(), verdict: self.verdict(), summary })
     }

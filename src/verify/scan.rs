@@ -363,7 +363,6 @@ impl Scan {
         };
         let problem = match info {
             None if is_first => Some("the file does not begin with a `segment` line".to_owned()),
-            None => None,
             Some(info) if info.chain != self.chain || info.segment != place.segment => {
                 Some(format!("the line belongs to segment {} of chain {}", info.segment, info.chain))
             }
@@ -371,7 +370,7 @@ impl Scan {
                 Some("the segment belongs to a chain with another id".to_owned())
             }
             Some(_) if !is_first => Some("a `segment` line stands inside a file".to_owned()),
-            Some(_) => None,
+            _ => None,
         };
         if let Some(info) = info {
             self.facts.id.get_or_insert(info.id);

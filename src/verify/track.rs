@@ -127,15 +127,13 @@ impl Track {
 
     /// Whether what a new segment says of a file that was already read is what was taken in of it.
     fn agrees(&mut self, claim: Absent) -> bool {
-        match self.files.iter().find(|file| file.name.segment == claim.segment) {
-            Some(known) => known.counted.unwrap_or(known.bytes) == claim.bytes,
-            None => {
-                if !self.absent.iter().any(|known| known.segment == claim.segment) {
-                    self.absent.push(claim);
-                }
-                true
-            }
+        if let Some(known) = self.files.iter().find(|file| file.name.segment == claim.segment) {
+            return known.counted.unwrap_or(known.bytes) == claim.bytes;
         }
+        if !self.absent.iter().any(|known| known.segment == claim.segment) {
+            self.absent.push(claim);
+        }
+        true
     }
 
     /// Passes over the files that hold only what is trusted.

@@ -269,7 +269,7 @@ impl Ledger {
 
     /// Makes everything written durable. One sync serves every record written before it began.
     pub(super) fn sync(&mut self) -> Result<(), Trouble> {
-        let Some(mut live) = self.live.take() else { return Ok(()) };
+        let Some(mut live) = self.live.take_if(|live| live.bytes > live.synced) else { return Ok(()) };
         let segment = live.name.segment;
         if let Err(error) = live.sync() {
             // Never again on this file: Linux has marked the pages clean, and the next call lies.

@@ -80,9 +80,10 @@ fn every_flush_mode_syncs_as_often_as_it_says() {
     let immediate = syncs("immediate", 200);
     assert!((200..=200 + around).contains(&immediate), "immediate: {immediate}");
     let hybrid = syncs("hybrid", 200);
-    assert!((20..=20 + around).contains(&hybrid), "hybrid, 20 critical of 200: {hybrid}");
+    // One more for the routine events after the last critical one.
+    assert!((20..=21 + around).contains(&hybrid), "hybrid, 20 critical of 200: {hybrid}");
     let batched = syncs("batched", 200);
-    assert!((1..=4 + around).contains(&batched), "batched by 50, 200 events: {batched}");
+    assert!((1 + around..=5 + around).contains(&batched), "batched by 50, 200 events: {batched}");
 }
 
 #[test]

@@ -52,6 +52,7 @@ impl Log {
     }
 
     pub(crate) fn verifier(&self) -> Verifier {
+        assert!(!self.files.is_empty() || self.held.is_empty());
         Verifier::new("/log").threads(1)
     }
 

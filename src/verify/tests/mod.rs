@@ -1,9 +1,11 @@
 //! Crafted logs: every kind of finding, every clause of "Damage or not".
 
 mod clauses;
+mod document;
 mod live;
 pub(crate) mod log;
 mod mutations;
+mod python;
 
 use crate::{FindingKind, Report, Verdict};
 

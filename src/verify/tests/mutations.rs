@@ -119,9 +119,9 @@ fn every_cut_is_unclean_or_damaged() {
 #[test]
 fn threads_and_pieces_change_nothing() {
     let mut chain = Chain::new(0);
-    let long = "x".repeat(40_000);
+    let filler = "x".repeat(40_000);
     for number in 0..300 {
-        chain = chain.event(&format!("{number}{long}"));
+        chain = chain.event(&format!("{number}{filler}"));
         if number % 77 == 76 {
             chain = chain.roll();
         }

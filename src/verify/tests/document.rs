@@ -1,0 +1,45 @@
+//! docs/format.md is right: its vectors are logs of this format.
+
+use super::{
+    check,
+    log::{Log, name},
+};
+use crate::{Digest, Verdict, format::LineParser};
+
+const DOCUMENT: &str = include_str!("../../../docs/format.md");
+
+/// The lines of the fenced block behind a mark in the document.
+fn block(mark: &str) -> Vec<&'static str> {
+    let (_, rest) = DOCUMENT.split_once(mark).expect(mark);
+    let (_, block) = rest.split_once("```json\n").expect("a block");
+    block.split_once("```").expect("its end").0.lines().collect()
+}
+
+#[test]
+fn the_vector_is_an_intact_log() {
+    let lines = block("<!-- vector -->");
+    let mut parser = LineParser::default();
+    for line in &lines {
+        assert!(parser.parse(line.as_bytes()).unwrap().hash_is_right());
+    }
+    let mut log = Log::default();
+    log.files.insert(name(0, 1), (lines.join("\n") + "\n").into_bytes());
+    let report = log.verify();
+    check(&report, Verdict::Intact, &[]);
+    assert_eq!((report.records(), report.events()), (5, 1));
+    assert!(DOCUMENT.contains(&format!("e.g. `{}`", report.heads()[0])));
+    let records = crate::Records::of(std::sync::Arc::new(log), std::path::Path::new("/log")).unwrap();
+    let event = records.map(Result::unwrap).find(crate::Record::is_event).unwrap();
+    assert_eq!((event.actor(), event.action()), (Some("mallory"), Some("auth.failure")));
+    assert_eq!(event.field("tenant").and_then(crate::Value::as_str), Some("café"));
+}
+
+#[test]
+fn the_example_and_its_body_are_of_the_vector() {
+    let (example, body) = (block("<!-- example -->")[0], block("<!-- body -->")[0]);
+    assert!(block("<!-- vector -->").contains(&example));
+    let hash = Digest::of_body(body.as_bytes());
+    assert!(DOCUMENT.contains(&format!("these bytes is `{hash}`")));
+    let (start, _) = example.split_once(",\"_hash\":").unwrap();
+    assert_eq!(format!("{start}}}"), body);
+}

@@ -1,4 +1,56 @@
-//! A `tracing-subscriber` layer that turns `tracing` events tagged `audit` into evidence.
+//! A `tracing-subscriber` layer that turns `tracing` events tagged `audit` into evidence: each becomes
+//! one line of JSON, linked to the line before it by SHA-256, and on disk when the program was told
+//! that it is.
+//!
+//! ```no_run
+//! use tracing_subscriber::prelude::*;
+//!
+//! # fn main() -> Result<(), tracing_audit::Error> {
+//! let audit = tracing_audit::AuditLog::open("audit-log")?;
+//! tracing_subscriber::registry().with(audit.layer()).init();
+//! audit.ensure_attached()?;
+//!
+//! // Queued, written within 10 ms, synced with the next batch:
+//! tracing::info!(target: "audit", action = "auth.success", actor = "mia");
+//! // Critical, so on disk when this returns:
+//! tracing::warn!(target: "audit", action = "auth.failure", actor = "mallory");
+//! // On disk, or an error says that it is not:
+//! let receipt = audit.confirm(|| tracing::info!(target: "audit", action = "key.export", actor = "mia"))?;
+//!
+//! let head = audit.close()?;
+//! tracing_audit::verify("audit-log")?.ensure_intact()
+//! # }
+//! ```
+//!
+//! # Where to begin
+//!
+//! - [`AuditLog`] opens a log and gives out the layer; [`Builder`] has every setting.
+//! - An event is an audit event if its target is `audit` or begins with `audit::`, or if it has a field
+//!   `audit` that is not `false`. [`audit!`] and [`audit_critical!`] are shorter.
+//! - [`Severity`] says how an event becomes critical, [`FlushMode`] when records are synced and what a
+//!   killed process or a power cut can lose.
+//! - [`AuditLog::confirm`] is how an application refuses what it could not record.
+//! - [`AuditLog::health`], [`AuditLog::stats`] and [`Builder::on_notice`] tell an operator.
+//! - [`verify`](verify()) and [`Verifier`] check a log, [`read`](read()) reads it. A [`Head`] that is kept
+//!   elsewhere makes a cut or rewritten log detectable.
+//!
+//! # What is promised
+//!
+//! A record is *durable* when its bytes and the name of its file have been synced, and the sync that
+//! covers them returned success. What is durable is always a prefix of its chain. Nothing is
+//! acknowledged from a file whose sync failed; what is not durable stays in memory and is written
+//! again, elsewhere. Events that could not be recorded are counted, and a chained `gap` record tells
+//! how many. No wait is longer than [`Builder::wait_bound`]. The layer does not panic, emits no events,
+//! and does not change what other layers see.
+//!
+//! The repository's `docs/durability.md` says on what this rests, `docs/format.md` specifies the
+//! files, `docs/operations.md` is for who runs it.
+//!
+//! # What is not
+//!
+//! The files have no key: who can rewrite all of them can recompute every hash, and who can cut off
+//! their end leaves no trace in them. [`Report::not_checked`] says what a verification could not see.
+//! Lines are not encrypted; secrets are withheld by the names of their fields only.
 
 #[cfg(windows)]
 compile_error!(

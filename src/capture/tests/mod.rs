@@ -7,12 +7,13 @@ mod payload;
 mod speed;
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
 
 use serde_json::Value as Json;
-use tracing::{Event, Subscriber, dispatcher::DefaultGuard, field::Visit, span};
+use tracing::{Event, Level, Subscriber, dispatcher::DefaultGuard, field::Visit, span};
+use tracing_core::{Callsite, Kind, Metadata, callsite::Identifier, field::FieldSet, subscriber::Interest};
 use tracing_subscriber::{
     filter::Filtered,
     layer::{Context, Layer, SubscriberExt as _},
@@ -152,5 +153,26 @@ impl<S: Subscriber> Layer<S> for Recorder {
         let mut message = Message(String::new());
         event.record(&mut message);
         self.0.lock().unwrap().push(message.0.trim_matches('"').to_owned());
+    }
+}
+
+/// Emits an event with an action through a subscriber, as one emitted inside another reaches a
+/// global subscriber. A scoped one does not hear what is emitted while it works.
+fn emit_through(dispatch: &tracing::Dispatch, target: &'static str, level: Level, action: &str) {
+    struct Site(OnceLock<Metadata<'static>>);
+    impl Callsite for Site {
+        fn set_interest(&self, _: Interest) {}
+        fn metadata(&self) -> &Metadata<'_> {
+            self.0.get().unwrap()
+        }
+    }
+    let site: &'static Site = Box::leak(Box::new(Site(OnceLock::new())));
+    let fields = FieldSet::new(&["action"], Identifier(site));
+    let metadata =
+        site.0.get_or_init(|| Metadata::new("nested", target, level, None, None, None, fields, Kind::EVENT));
+    let field = metadata.fields().field("action").unwrap();
+    if !dispatch.register_callsite(metadata).is_never() && dispatch.enabled(metadata) {
+        let action: &dyn tracing::Value = &action;
+        dispatch.event(&Event::new(metadata, &metadata.fields().value_set(&[(&field, Some(action))])));
     }
 }

@@ -159,11 +159,18 @@ impl AuditLayer {
         values.clear();
         event.record(&mut Visitor { plan: &plan, take: Take::All, values });
         let all_spans = spans::inherit(context.event_span(event), *id, values);
-        let target = values.log_target().unwrap_or(metadata.target());
-        let module = values.log_module().or(metadata.module_path());
         let level = *metadata.level();
-        let severity = self.severity(level, target, values);
-        let facts = Facts { at, severity, level, target, module, spans_omitted: !all_spans };
+        let target = values.log_target();
+        let severity = self.severity(level, target.unwrap_or(metadata.target()), values);
+        let mut bridged = Vec::new();
+        let origin = match target {
+            None => &plan.origin,
+            Some(target) => {
+                payload::write_origin(&mut bridged, target, values.log_module());
+                bridged.as_slice()
+            }
+        };
+        let facts = Facts { at, severity, level, origin, spans_omitted: !all_spans };
         payload::write(&mut scratch.payload, &facts, values);
         severity
     }

@@ -52,7 +52,7 @@ fn check(emit: fn(), audited: &[&str]) {
 #[track_caller]
 fn check_beside(filters: &[usize], emit: fn(), audited: &[&str]) {
     for &index in filters {
-        let other = Recorder::default();
+        let (log, other) = (Log::new(), Recorder::default());
         let filter = others().swap_remove(index);
         let without = {
             let _guard = install(Registry::default().with(other.clone().with_filter(filter)));
@@ -60,7 +60,6 @@ fn check_beside(filters: &[usize], emit: fn(), audited: &[&str]) {
             other.seen()
         };
 
-        let log = Log::new();
         {
             let filter = others().swap_remove(index);
             let _guard =

@@ -1,13 +1,15 @@
 //! The room as a whole: events in, payloads out of the queue.
 
 mod attach;
+mod bridge;
 mod filter;
 mod lifecycle;
 mod payload;
-mod speed;
 
 use std::{
-    sync::{Arc, Mutex, OnceLock},
+    cell::RefCell,
+    rc::{Rc, Weak},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -33,6 +35,23 @@ use crate::{
 struct Log {
     capture: Arc<Capture>,
     notices: Arc<Mutex<Vec<Notice>>>,
+    /// Callsites and the maximum level are the process's: what one test installs, another would see.
+    _alone: Rc<MutexGuard<'static, ()>>,
+}
+
+/// While it lives no test on another thread has a log.
+fn alone() -> Rc<MutexGuard<'static, ()>> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    thread_local! {
+        static HELD: RefCell<Weak<MutexGuard<'static, ()>>> = const { RefCell::new(Weak::new()) };
+    }
+    HELD.with_borrow_mut(|held| {
+        held.upgrade().unwrap_or_else(|| {
+            let alone = Rc::new(ALONE.lock().unwrap_or_else(PoisonError::into_inner));
+            *held = Rc::downgrade(&alone);
+            alone
+        })
+    })
 }
 
 impl Log {
@@ -41,6 +60,7 @@ impl Log {
     }
 
     fn with(rules: Rules) -> Self {
+        let alone = alone();
         let settings = QueueSettings {
             bytes: 64 << 20,
             wait_bound: Duration::from_secs(5),
@@ -54,7 +74,7 @@ impl Log {
         let on_notice = Box::new(move |notice: &Notice| heard.lock().unwrap().push(notice.clone()));
         let notifier = Notifier::start("test".to_owned(), clock, Some(on_notice), super::mark_own_thread);
         let queue = Arc::new(Queue::new(settings, clock, Arc::default(), notifier.unwrap()));
-        Self { capture: Capture::new(queue, rules), notices }
+        Self { capture: Capture::new(queue, rules), notices, _alone: alone }
     }
 
     fn layer<S>(&self) -> Filtered<AuditLayer, AuditFilter, S>

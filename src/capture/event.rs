@@ -6,7 +6,7 @@ use tracing_core::{Field, field::Visit};
 
 use super::{
     fields,
-    plan::{FieldPlan, Plan, Role},
+    plan::{FieldPlan, Name, Plan, Role},
     rules::NAMED,
 };
 use crate::{Severity, Value, format};
@@ -33,7 +33,7 @@ pub(super) struct Piece {
 /// A value under `fields`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
-    pub(super) name: &'static str,
+    pub(super) name: Name,
     pub(super) piece: Piece,
 }
 
@@ -49,6 +49,8 @@ pub(super) struct Values {
     pub(super) severity: Option<Severity>,
     /// Whether `severity` was given more than once.
     pub(super) severity_repeated: bool,
+    /// Whether anything happened to any value that a list of names tells. Mostly nothing did.
+    pub(super) is_remarkable: bool,
     log_target: Option<Range<usize>>,
     log_module: Option<Range<usize>>,
 }
@@ -63,6 +65,7 @@ impl Values {
         self.omitted.clear();
         self.severity = None;
         self.severity_repeated = false;
+        self.is_remarkable = false;
         self.log_target = None;
         self.log_module = None;
     }
@@ -103,13 +106,13 @@ impl Values {
         match NAMED.iter().position(|named| *named == name) {
             Some(index) => self.named.get(index)?.as_ref(),
             None if name == "message" => self.message.as_ref(),
-            None => self.fields.iter().find(|entry| entry.name == name).map(|entry| &entry.piece),
+            None => self.fields.iter().find(|entry| entry.name.text == name).map(|entry| &entry.piece),
         }
     }
 
     /// Takes over what the nearest span around the event says, where the event itself and nearer
     /// spans say nothing. `json` is the value in that span.
-    pub(super) fn inherit(&mut self, role: Role, name: &'static str, piece: &Piece, json: &[u8]) {
+    pub(super) fn inherit(&mut self, role: Role, name: Name, piece: &Piece, json: &[u8]) {
         let is_known = match role {
             Role::Named(index) => self.named.get(index).is_none_or(Option::is_some),
             _ => self.fields.iter().any(|entry| entry.name == name),
@@ -123,7 +126,8 @@ impl Values {
     }
 
     /// Puts a value that was just encoded where it belongs.
-    fn put(&mut self, role: Role, name: &'static str, mut piece: Piece) {
+    fn put(&mut self, role: Role, name: Name, mut piece: Piece) {
+        self.is_remarkable |= piece.cut | piece.redacted | piece.repeated;
         let slot = match role {
             Role::Named(index) => self.named.get_mut(index),
             Role::Message => Some(&mut self.message),
@@ -132,21 +136,26 @@ impl Values {
         if let Some(slot) = slot {
             // An empty text says nothing, and must not hide what a span says.
             if self.bytes.get(piece.start..) != Some(b"\"\"") {
-                piece.repeated |= slot.is_some();
+                if slot.is_some() {
+                    piece.repeated = true;
+                    self.is_remarkable = true;
+                }
                 *slot = Some(piece);
             }
             return;
         }
         if let Some(entry) = self.fields.iter_mut().find(|entry| entry.name == name) {
             entry.piece = Piece { repeated: true, ..piece };
+            self.is_remarkable = true;
         } else if self.fields.len() < MAX_FIELDS {
             self.fields.push(Entry { name, piece });
         } else {
-            self.omit(name);
+            self.omit(name.text);
         }
     }
 
     fn omit(&mut self, name: &'static str) {
+        self.is_remarkable = true;
         if self.omitted.len() < MAX_OMITTED {
             self.omitted.push(name);
         }
@@ -177,7 +186,7 @@ impl Visitor<'_> {
         }
         match plan.role {
             Role::Spent | Role::LogTarget | Role::LogModule => {}
-            Role::Field if self.has_no_room(plan.name) => self.values.omit(plan.name),
+            Role::Field if self.has_no_room(plan.name) => self.values.omit(plan.name.text),
             Role::Severity => self.severity(plan, encode),
             role => {
                 let piece = self.encode(plan, encode);
@@ -186,7 +195,7 @@ impl Visitor<'_> {
         }
     }
 
-    fn has_no_room(&self, name: &str) -> bool {
+    fn has_no_room(&self, name: Name) -> bool {
         self.values.bytes.len() > MAX_VALUES
             || (self.values.fields.len() >= MAX_FIELDS
                 && !self.values.fields.iter().any(|entry| entry.name == name))
@@ -206,7 +215,10 @@ impl Visitor<'_> {
         match named {
             Some(severity) => {
                 self.values.bytes.truncate(piece.start);
-                self.values.severity_repeated |= self.values.severity.is_some();
+                if self.values.severity.is_some() {
+                    self.values.severity_repeated = true;
+                    self.values.is_remarkable = true;
+                }
                 self.values.severity = Some(severity);
             }
             None => self.values.put(Role::Field, plan.name, piece),

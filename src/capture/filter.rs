@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use tracing_core::{LevelFilter, Metadata, Subscriber, subscriber::Interest};
 use tracing_subscriber::layer::{Context, Filter};
 
-use super::{Capture, attach, rules::Tag};
+use super::{Capture, attach, rules::Tag, verdict};
 
 /// The filter that [`AuditLog::layer`](crate::AuditLog::layer) wraps its layer in, so that the layer
 /// sees audit events whatever other layers want, and they see nothing that they do not want.
@@ -48,6 +48,7 @@ impl<S: Subscriber> Filter<S> for AuditFilter {
     }
 
     fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
+        verdict::asked(metadata);
         attach::met_filter(metadata, self.capture.id);
         true
     }

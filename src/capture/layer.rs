@@ -9,7 +9,7 @@ use std::{
 };
 
 use tracing_core::{
-    Event, Level, Metadata, Subscriber,
+    Dispatch, Event, Level, Metadata, Subscriber,
     span::{Attributes, Id, Record},
 };
 use tracing_subscriber::{
@@ -26,6 +26,7 @@ use super::{
     plan::{Plan, Plans},
     scope, spans,
     thread::{self, Capturing},
+    verdict::{self, Whole},
 };
 use crate::{
     Severity,
@@ -41,6 +42,7 @@ use crate::{
 /// changes what other layers see. Dropping it does not close the log.
 pub struct AuditLayer {
     capture: Arc<Capture>,
+    whole: Whole,
 }
 
 impl fmt::Debug for AuditLayer {
@@ -76,7 +78,7 @@ impl Scratch {
 
 impl AuditLayer {
     pub(super) fn new(capture: Arc<Capture>) -> Self {
-        Self { capture }
+        Self { capture, whole: Whole::default() }
     }
 
     /// Whether this is a layer of the log.
@@ -157,11 +159,18 @@ impl AuditLayer {
         values.clear();
         event.record(&mut Visitor { plan: &plan, take: Take::All, values });
         let all_spans = spans::inherit(context.event_span(event), *id, values);
-        let target = values.log_target().unwrap_or(metadata.target());
-        let module = values.log_module().or(metadata.module_path());
         let level = *metadata.level();
-        let severity = self.severity(level, target, values);
-        let facts = Facts { at, severity, level, target, module, spans_omitted: !all_spans };
+        let target = values.log_target();
+        let severity = self.severity(level, target.unwrap_or(metadata.target()), values);
+        let mut bridged = Vec::new();
+        let origin = match target {
+            None => &plan.origin,
+            Some(target) => {
+                payload::write_origin(&mut bridged, target, values.log_module());
+                bridged.as_slice()
+            }
+        };
+        let facts = Facts { at, severity, level, origin, spans_omitted: !all_spans };
         payload::write(&mut scratch.payload, &facts, values);
         severity
     }
@@ -223,7 +232,12 @@ impl<S> Layer<S> for AuditLayer
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
+    fn on_register_dispatch(&self, dispatch: &Dispatch) {
+        self.whole.set(dispatch);
+    }
+
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        verdict::used();
         quietly(|| {
             self.keep_inherited(attributes.metadata(), id, &context, |visitor| attributes.record(visitor));
         });
@@ -242,6 +256,7 @@ where
             return false;
         }
         quietly(|| {
+            self.whole.renew(event, self);
             let address = ptr::from_ref(event).addr();
             self.count_vetoed(pending::announced(address, self.address()));
             if self.capture.rules.is_audit(event) && !attach::is_probe(event.metadata()) {
@@ -253,6 +268,7 @@ where
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        verdict::used();
         quietly(|| {
             if self.capture.rules.is_audit(event) && !attach::is_probe(event.metadata()) {
                 let address = ptr::from_ref(event).addr();

@@ -17,6 +17,7 @@ mod spans;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod verdict;
 
 use std::sync::{
     Arc,

@@ -28,8 +28,8 @@ pub(super) struct Facts<'a> {
     pub(super) at: Timestamp,
     pub(super) severity: Severity,
     pub(super) level: Level,
-    pub(super) target: &'a str,
-    pub(super) module: Option<&'a str>,
+    /// The members `target` and `module`.
+    pub(super) origin: &'a [u8],
     /// Whether spans far out were not looked at.
     pub(super) spans_omitted: bool,
 }
@@ -67,15 +67,27 @@ struct Writer<'a> {
 impl Writer<'_> {
     fn write(&self, out: &mut Vec<u8>) {
         let mut payload = Payload::begin(out, self.facts.at, Kind::Event);
-        payload.text("severity", self.facts.severity.as_str());
-        payload.text("level", self.facts.level.as_str());
+        payload.raw(
+            "severity",
+            match self.facts.severity {
+                Severity::Critical => b"\"critical\"",
+                Severity::Routine => b"\"routine\"",
+            },
+        );
+        payload.raw(
+            "level",
+            match self.facts.level {
+                Level::ERROR => b"\"ERROR\"",
+                Level::WARN => b"\"WARN\"",
+                Level::INFO => b"\"INFO\"",
+                Level::DEBUG => b"\"DEBUG\"",
+                Level::TRACE => b"\"TRACE\"",
+            },
+        );
         for (name, piece) in self.members() {
             self.value(payload.name(name), piece);
         }
-        origin(&mut payload, "target", self.facts.target);
-        if let Some(module) = self.facts.module {
-            origin(&mut payload, "module", module);
-        }
+        payload.members(self.facts.origin);
         let fields = self.fields();
         if let Some((first, rest)) = fields.split_first() {
             let out = payload.name("fields");
@@ -104,7 +116,7 @@ impl Writer<'_> {
 
     fn field(&self, out: &mut Vec<u8>, entry: &Entry) {
         out.push(b'"');
-        escape_into(out, entry.name);
+        entry.name.write(out);
         out.extend_from_slice(b"\":");
         self.value(out, &entry.piece);
     }
@@ -132,10 +144,15 @@ impl Writer<'_> {
         let missing = [ACTION, ACTOR].into_iter().filter(is_missing);
         list(payload, "incomplete", missing.filter_map(|index| NAMED.get(index).copied()));
 
+        let is_shortened = self.limits.value < MAX_VALUE || self.limits.fields < self.values.fields.len();
+        if !self.values.is_remarkable && !is_shortened && !self.facts.spans_omitted {
+            return;
+        }
         let is_cut = |piece: &Piece| piece.cut || self.is_too_long(self.values.json(piece));
         let cut = self.all().filter(|(_, piece)| is_cut(piece)).map(|(name, _)| name);
         let unwritten = self.values.fields.get(self.limits.fields..).unwrap_or_default();
-        let unwritten = unwritten.iter().map(|entry| entry.name).chain(self.values.omitted.iter().copied());
+        let unwritten =
+            unwritten.iter().map(|entry| entry.name.text).chain(self.values.omitted.iter().copied());
         let spans = self.facts.spans_omitted.then_some("spans");
         list(payload, "truncated", cut.chain(unwritten).chain(spans));
 
@@ -147,20 +164,23 @@ impl Writer<'_> {
     }
 
     fn all(&self) -> impl Iterator<Item = (&'static str, &Piece)> {
-        self.members().chain(self.fields().iter().map(|entry| (entry.name, &entry.piece)))
+        self.members().chain(self.fields().iter().map(|entry| (entry.name.text, &entry.piece)))
     }
 }
 
-fn origin(payload: &mut Payload<'_>, member: &str, text: &str) {
-    let out = payload.name(member);
-    out.push(b'"');
-    let start = out.len();
-    escape_into(out, text);
-    if out.len() - start > MAX_ORIGIN {
+/// Writes the members `target` and `module`.
+pub(super) fn write_origin(out: &mut Vec<u8>, target: &str, module: Option<&str>) {
+    for (member, text) in [("target", Some(target)), ("module", module)] {
+        let Some(text) = text else { continue };
+        out.extend_from_slice(b",\"");
+        out.extend_from_slice(member.as_bytes());
+        out.extend_from_slice(b"\":\"");
+        let start = out.len();
+        escape_into(out, text);
         let length = whole_length(out.get(start..).unwrap_or_default(), MAX_ORIGIN);
         out.truncate(start + length);
+        out.push(b'"');
     }
-    out.push(b'"');
 }
 
 /// Adds a member that lists names. It is not there when there are none.

@@ -11,8 +11,10 @@ use tracing_core::Metadata;
 
 use super::{
     fields::start_of,
+    payload,
     rules::{BRIDGE, NAMED, Rules, TAG},
 };
+use crate::format::escape_into;
 
 /// The longest name of a field, in bytes.
 pub(super) const MAX_NAME: usize = 256;
@@ -38,11 +40,41 @@ pub(super) enum Role {
     Field,
 }
 
+/// The name of a field as it stands in a record.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Name {
+    pub(super) text: &'static str,
+    /// Whether it is the same when it is escaped.
+    is_plain: bool,
+}
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Name {
+    pub(super) fn new(text: &'static str) -> Self {
+        let mut escaped = Vec::new();
+        escape_into(&mut escaped, text);
+        Self { text, is_plain: escaped == text.as_bytes() }
+    }
+
+    /// Appends the name as the inside of a JSON string.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        if self.is_plain {
+            out.extend_from_slice(self.text.as_bytes());
+        } else {
+            escape_into(out, self.text);
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FieldPlan {
     pub(super) role: Role,
-    /// The name as it stands in the record, before escaping.
-    pub(super) name: &'static str,
+    pub(super) name: Name,
     /// Whether the name is cut.
     pub(super) cut: bool,
     pub(super) redacted: bool,
@@ -56,6 +88,8 @@ pub(super) struct Plan {
     fields: Box<[FieldPlan]>,
     /// Whether any field is inherited.
     pub(super) has_inherited: bool,
+    /// The members `target` and `module`, as they stand in a record.
+    pub(super) origin: Box<[u8]>,
 }
 
 impl Plan {
@@ -64,7 +98,9 @@ impl Plan {
         let fields: Box<[FieldPlan]> =
             metadata.fields().iter().map(|field| FieldPlan::new(rules, field.name(), bridged)).collect();
         let has_inherited = fields.iter().any(|field| field.inherited);
-        Self { fields, has_inherited }
+        let mut origin = Vec::new();
+        payload::write_origin(&mut origin, metadata.target(), metadata.module_path());
+        Self { fields, has_inherited, origin: origin.into() }
     }
 
     pub(super) fn field(&self, index: usize) -> Option<&FieldPlan> {
@@ -88,7 +124,7 @@ impl FieldPlan {
         let short = start_of(name, MAX_NAME);
         Self {
             role,
-            name: short,
+            name: Name::new(short),
             cut: short.len() < name.len(),
             redacted: rules.redact.covers(name),
             inherited: matches!(role, Role::Named(_) | Role::Field) && rules.inherits(name),

@@ -4,7 +4,7 @@ use tracing_subscriber::registry::{LookupSpan, SpanRef};
 
 use super::{
     event::{Piece, Values},
-    plan::Role,
+    plan::{Name, Role},
     rules::NAMED,
 };
 
@@ -23,7 +23,7 @@ struct OfLog {
 #[derive(Debug)]
 struct Value {
     role: Role,
-    name: &'static str,
+    name: Name,
     piece: Piece,
     json: Box<[u8]>,
 }
@@ -36,8 +36,9 @@ fn collected(values: &Values) -> Vec<Value> {
     let value =
         |role, name, piece: &Piece| Value { role, name, piece: *piece, json: values.json(piece).into() };
     let named = NAMED.iter().zip(&values.named).enumerate();
-    let named =
-        named.filter_map(|(index, (name, piece))| Some(value(Role::Named(index), *name, piece.as_ref()?)));
+    let named = named.filter_map(|(index, (name, piece))| {
+        Some(value(Role::Named(index), Name::new(name), piece.as_ref()?))
+    });
     let fields = values.fields.iter().map(|entry| value(Role::Field, entry.name, &entry.piece));
     named.chain(fields).collect()
 }

@@ -29,7 +29,8 @@ pub(super) struct Capturing {
 impl Capturing {
     /// `None` when the thread is capturing already.
     pub(super) fn begin() -> Option<Self> {
-        (!CAPTURING.replace(true)).then_some(Self { _thread: PhantomData })
+        // Made only when it is kept: dropping one ends the capture that is going on.
+        if CAPTURING.replace(true) { None } else { Some(Self { _thread: PhantomData }) }
     }
 }
 

@@ -1,10 +1,7 @@
 //! From values to bytes. Nothing here allocates once its buffers have grown.
 
 use super::{Kind, MAX_LINE};
-use crate::{
-    chain::Digest,
-    clock::{TIMESTAMP_LEN, Timestamp},
-};
+use crate::{chain::Digest, clock::Timestamp};
 
 /// What surrounds a payload in its line at most: `{"seq":`, `,"durable":`, `,"_prev_hash":"…"`,
 /// `,"_hash":"…"}`, two numbers of 20 digits, two digests and the line feed.
@@ -24,12 +21,9 @@ pub(crate) struct Payload<'a> {
 impl<'a> Payload<'a> {
     /// Begins a payload at the end of `bytes`: time and kind come first.
     pub(crate) fn begin(bytes: &'a mut Vec<u8>, at: Timestamp, kind: Kind) -> Self {
-        let mut start = [0; 7 + TIMESTAMP_LEN + 9];
-        let parts: [&[u8]; 3] = [b",\"ts\":\"", &at.to_bytes(), b"\",\"kind\":"];
-        for (place, byte) in start.iter_mut().zip(parts.into_iter().flatten()) {
-            *place = *byte;
-        }
-        bytes.extend_from_slice(&start);
+        bytes.extend_from_slice(b",\"ts\":\"");
+        bytes.extend_from_slice(&at.to_bytes());
+        bytes.extend_from_slice(b"\",\"kind\":");
         bytes.push(b'"');
         bytes.extend_from_slice(kind.as_str().as_bytes());
         bytes.push(b'"');
@@ -47,6 +41,11 @@ impl<'a> Payload<'a> {
     /// Adds a member whose value is already JSON.
     pub(crate) fn raw(&mut self, name: &str, json: &[u8]) {
         self.name(name).extend_from_slice(json);
+    }
+
+    /// Adds members that are already JSON, each with its comma in front.
+    pub(crate) fn members(&mut self, json: &[u8]) {
+        self.bytes.extend_from_slice(json);
     }
 
     /// Adds a member with a text.

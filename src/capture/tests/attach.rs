@@ -1,1 +1,233 @@
-//! To come.
+//! Every way in which audit events can be hidden is found, and named.
+
+use tracing::{Event, Level, Subscriber, info, info_span};
+use tracing_subscriber::{
+    EnvFilter,
+    filter::LevelFilter,
+    layer::{Context, Layer, SubscriberExt as _},
+    registry::Registry,
+};
+
+use super::{
+    super::{attach::prove, ensure_attached},
+    Log, Recorder, Rules, install,
+};
+use crate::Error;
+
+/// Proves for the subscriber, and that the proof is right: real events at INFO, WARN and ERROR and a
+/// real span arrive or do not, and nobody saw a probe.
+#[track_caller]
+fn check(log: &Log, subscriber: impl Subscriber + Send + Sync + 'static, other: &Recorder, parts: &[&str]) {
+    let _guard = install(subscriber);
+    let result = prove(&log.capture, &["audit"]);
+    match &result {
+        Ok(()) => assert!(parts.is_empty(), "it was not found: {parts:?}"),
+        Err(message) => {
+            assert!(!parts.is_empty(), "{message}");
+            for part in parts {
+                assert!(message.contains(part), "{part:?} is not in {message:?}");
+            }
+        }
+    }
+    assert_eq!(other.seen(), [""; 0], "a probe was seen");
+    assert!(log.payloads().is_empty());
+
+    let _span = info_span!("span", actor = "mia").entered();
+    info!(target: "audit", action = "info");
+    tracing::warn!(target: "audit", action = "warn");
+    tracing::error!(target: "audit", action = "error");
+    let records = log.records();
+    let events = records.iter().filter(|record| record["kind"] == "event");
+    let whole = events.clone().count() == 3 && events.clone().all(|record| record["actor"] == "mia");
+    assert_eq!(whole, result.is_ok(), "{result:?}: {records:?}");
+    other.seen();
+}
+
+#[test]
+fn good_stacks_are_good() {
+    let log = Log::new();
+    let other = Recorder::default();
+    check(&log, Registry::default().with(log.layer()), &other, &[]);
+    check(&log, Registry::default().with(log.layer()).with(other.clone()), &other, &[]);
+    check(&log, Registry::default().with(other.clone()).with(log.layer()), &other, &[]);
+    check(
+        &log,
+        Registry::default().with(other.clone().with_filter(LevelFilter::WARN)).with(log.layer()),
+        &other,
+        &[],
+    );
+    check(
+        &log,
+        Registry::default()
+            .with(tracing_subscriber::fmt::layer().with_writer(std::io::sink).with_filter(LevelFilter::WARN))
+            .with(log.layer())
+            .with(other.clone().with_filter(EnvFilter::new("warn,audit=off"))),
+        &other,
+        &[],
+    );
+    check(&log, Registry::default().with(log.layer().boxed()).with(Some(other.clone())), &other, &[]);
+    check(&log, Registry::default().with(Some(log.layer())).with(None::<Recorder>), &other, &[]);
+    check(&log, Registry::default().with(vec![other.clone().boxed(), log.layer().boxed()]), &other, &[]);
+    check(&log, Registry::default().with(log.layer()).with(LevelFilter::INFO), &other, &[]);
+    check(&log, Registry::default().with(EnvFilter::new("info")).with(log.layer()), &other, &[]);
+    let (reloaded, _handle) = tracing_subscriber::reload::Layer::new(log.layer());
+    check(&log, Registry::default().with(reloaded).with(other.clone()), &other, &[]);
+    assert_eq!(log.lost(), "");
+}
+
+#[test]
+fn a_second_log_does_not_disturb() {
+    let (log, second, other) = (Log::new(), Log::new(), Recorder::default());
+    check(&log, Registry::default().with(second.layer()).with(log.layer()).with(other.clone()), &other, &[]);
+    check(&log, Registry::default().with(log.layer()).with(other.clone()).with(second.layer()), &other, &[]);
+    assert_eq!(second.actions(), ["info", "warn", "error", "info", "warn", "error"]);
+    assert_eq!((log.lost(), second.lost()), (String::new(), String::new()));
+}
+
+#[test]
+fn a_global_filter_in_front_is_found() {
+    let log = Log::new();
+    let other = Recorder::default();
+    let stack = || Registry::default().with(log.layer()).with(other.clone());
+    check(
+        &log,
+        stack().with(EnvFilter::new("warn")),
+        &other,
+        &["target `audit` at INFO, because", "`audit=info`", ".with_filter("],
+    );
+    check(&log, stack().with(LevelFilter::ERROR), &other, &["target `audit` at WARN, INFO"]);
+    // As `EnvFilter::from_default_env` without `RUST_LOG`.
+    check(&log, stack().with(EnvFilter::new("")), &other, &["at WARN, INFO", "RUST_LOG"]);
+    check(&log, stack().with(EnvFilter::new("info,audit=off")), &other, &["at ERROR, WARN, INFO"]);
+    check(
+        &log,
+        Registry::default().with(EnvFilter::new("warn")).with(log.layer()).with(other.clone()),
+        &other,
+        &["target `audit` at INFO", "spans"],
+    );
+}
+
+#[test]
+fn a_span_that_is_hidden_is_found() {
+    let log = Log::new();
+    let other = Recorder::default();
+    check(
+        &log,
+        Registry::default().with(log.layer()).with(other.clone()).with(EnvFilter::new("warn,audit=info")),
+        &other,
+        &["spans do not reach the log", "`actor`", ".with_filter("],
+    );
+}
+
+#[test]
+fn an_empty_vec_of_layers_is_found() {
+    let log = Log::new();
+    let empty = Vec::<Recorder>::new();
+    check(
+        &log,
+        Registry::default().with(log.layer()).with(empty),
+        &Recorder::default(),
+        &["at ERROR, WARN, INFO", "empty `Vec`", "spans"],
+    );
+}
+
+struct Vetoes;
+
+impl<S: Subscriber> Layer<S> for Vetoes {
+    fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
+        *event.metadata().level() != Level::WARN
+    }
+}
+
+#[test]
+fn a_layer_in_front_that_vetoes_is_found() {
+    let log = Log::new();
+    let other = Recorder::default();
+    check(
+        &log,
+        Registry::default().with(log.layer()).with(other.clone()).with(Vetoes),
+        &other,
+        &["target `audit` at WARN, because a layer in front of it vetoes them in `event_enabled`"],
+    );
+}
+
+#[test]
+fn a_filter_around_the_layer_itself_is_found() {
+    let log = Log::new();
+    let other = Recorder::default();
+    check(
+        &log,
+        Registry::default().with(log.layer().with_filter(LevelFilter::WARN)).with(other.clone()),
+        &other,
+        &["target `audit` at INFO, because they are enabled, but this layer is not asked"],
+    );
+}
+
+#[test]
+fn a_subscriber_without_the_layer_is_found() {
+    let (log, second) = (Log::new(), Log::new());
+    let other = Recorder::default();
+    let not_in = ["the layer of this log is not in the subscriber"];
+    check(&log, Registry::default().with(other.clone()), &other, &not_in);
+    check(&log, Registry::default().with(second.layer()).with(other.clone()), &other, &not_in);
+    check(
+        &log,
+        Registry::default()
+            .with(None::<tracing_subscriber::filter::Filtered<_, _, _>>.or(Some(second.layer()))),
+        &other,
+        &not_in,
+    );
+    let result = prove(&log.capture, &[]).unwrap_err();
+    assert!(result.contains("no tracing subscriber is set"), "{result}");
+    assert_eq!(second.lost(), "");
+}
+
+#[test]
+fn a_scoped_subscriber_is_not_enough() {
+    let log = Log::new();
+    let _guard = log.install();
+    assert_eq!(prove(&log.capture, &["audit"]), Ok(()));
+    let Err(Error::NotAttached(message)) = ensure_attached(&log.capture, &["audit"]) else {
+        panic!("a scoped subscriber was taken for the global one");
+    };
+    assert!(message.contains("attached only to a scoped subscriber"), "{message}");
+    assert!(message.contains("no tracing subscriber is set"), "{message}");
+}
+
+#[test]
+fn other_targets_can_be_proved_too() {
+    let log = Log::new();
+    let _guard =
+        install(Registry::default().with(log.layer()).with(EnvFilter::new("warn,audit=info,app::a=info")));
+    assert_eq!(prove(&log.capture, &["audit", "app::a"]), Ok(()));
+    let message = prove(&log.capture, &["audit::x", "app::b"]).unwrap_err();
+    assert!(message.contains("target `app::b` at INFO"), "{message}");
+    assert!(!message.contains("target `audit"), "{message}");
+}
+
+#[test]
+fn every_level_down_to_the_configured_one_is_proved() {
+    let log = Log::with(Rules { level: Level::TRACE, ..Rules::default() });
+    let _guard = install(Registry::default().with(log.layer()).with(LevelFilter::INFO));
+    let message = prove(&log.capture, &["audit"]).unwrap_err();
+    assert!(message.contains("at DEBUG, TRACE"), "{message}");
+    let _guard = install(Registry::default().with(log.layer()));
+    assert_eq!(prove(&log.capture, &["audit"]), Ok(()));
+}
+
+/// What the filters said of a probe must not be taken for a later event's.
+#[test]
+fn a_proof_leaves_no_trace() {
+    let log = Log::new();
+    let other = Recorder::default();
+    let watched = Registry::default()
+        .with(other.clone().with_filter(EnvFilter::new("warn,audit=off")))
+        .with(log.layer());
+    let alone =
+        tracing::Dispatch::new(Registry::default().with(other.clone().with_filter(LevelFilter::INFO)));
+    let watched = tracing::Dispatch::new(watched);
+    tracing::dispatcher::with_default(&watched, || prove(&log.capture, &["audit"]).unwrap());
+    drop(watched);
+    tracing::dispatcher::with_default(&alone, || info!("seen"));
+    assert_eq!(other.seen(), ["seen"]);
+}

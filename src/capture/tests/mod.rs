@@ -1,18 +1,21 @@
 //! The room as a whole: events in, payloads out of the queue.
 
 mod attach;
+mod bridge;
 mod filter;
 mod lifecycle;
 mod payload;
-mod speed;
 
 use std::{
-    sync::{Arc, Mutex},
+    cell::RefCell,
+    rc::{Rc, Weak},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
 use serde_json::Value as Json;
-use tracing::{Event, Subscriber, dispatcher::DefaultGuard, field::Visit, span};
+use tracing::{Event, Level, Subscriber, dispatcher::DefaultGuard, field::Visit, span};
+use tracing_core::{Callsite, Kind, Metadata, callsite::Identifier, field::FieldSet, subscriber::Interest};
 use tracing_subscriber::{
     filter::Filtered,
     layer::{Context, Layer, SubscriberExt as _},
@@ -32,6 +35,23 @@ use crate::{
 struct Log {
     capture: Arc<Capture>,
     notices: Arc<Mutex<Vec<Notice>>>,
+    /// Callsites and the maximum level are the process's: what one test installs, another would see.
+    _alone: Rc<MutexGuard<'static, ()>>,
+}
+
+/// While it lives no test on another thread has a log.
+fn alone() -> Rc<MutexGuard<'static, ()>> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    thread_local! {
+        static HELD: RefCell<Weak<MutexGuard<'static, ()>>> = const { RefCell::new(Weak::new()) };
+    }
+    HELD.with_borrow_mut(|held| {
+        held.upgrade().unwrap_or_else(|| {
+            let alone = Rc::new(ALONE.lock().unwrap_or_else(PoisonError::into_inner));
+            *held = Rc::downgrade(&alone);
+            alone
+        })
+    })
 }
 
 impl Log {
@@ -40,6 +60,7 @@ impl Log {
     }
 
     fn with(rules: Rules) -> Self {
+        let alone = alone();
         let settings = QueueSettings {
             bytes: 64 << 20,
             wait_bound: Duration::from_secs(5),
@@ -53,7 +74,7 @@ impl Log {
         let on_notice = Box::new(move |notice: &Notice| heard.lock().unwrap().push(notice.clone()));
         let notifier = Notifier::start("test".to_owned(), clock, Some(on_notice), super::mark_own_thread);
         let queue = Arc::new(Queue::new(settings, clock, Arc::default(), notifier.unwrap()));
-        Self { capture: Capture::new(queue, rules), notices }
+        Self { capture: Capture::new(queue, rules), notices, _alone: alone }
     }
 
     fn layer<S>(&self) -> Filtered<AuditLayer, AuditFilter, S>
@@ -152,5 +173,26 @@ impl<S: Subscriber> Layer<S> for Recorder {
         let mut message = Message(String::new());
         event.record(&mut message);
         self.0.lock().unwrap().push(message.0.trim_matches('"').to_owned());
+    }
+}
+
+/// Emits an event with an action through a subscriber, as one emitted inside another reaches a
+/// global subscriber. A scoped one does not hear what is emitted while it works.
+fn emit_through(dispatch: &tracing::Dispatch, target: &'static str, level: Level, action: &str) {
+    struct Site(OnceLock<Metadata<'static>>);
+    impl Callsite for Site {
+        fn set_interest(&self, _: Interest) {}
+        fn metadata(&self) -> &Metadata<'_> {
+            self.0.get().unwrap()
+        }
+    }
+    let site: &'static Site = Box::leak(Box::new(Site(OnceLock::new())));
+    let fields = FieldSet::new(&["action"], Identifier(site));
+    let metadata =
+        site.0.get_or_init(|| Metadata::new("nested", target, level, None, None, None, fields, Kind::EVENT));
+    let field = metadata.fields().field("action").unwrap();
+    if !dispatch.register_callsite(metadata).is_never() && dispatch.enabled(metadata) {
+        let action: &dyn tracing::Value = &action;
+        dispatch.event(&Event::new(metadata, &metadata.fields().value_set(&[(&field, Some(action))])));
     }
 }

@@ -398,3 +398,37 @@ fn fields_and_names_are_bounded() {
     let omitted: Vec<String> = (64..80).map(|n| format!("n{n}")).collect();
     assert_eq!(record["truncated"], json!(omitted));
 }
+
+#[test]
+fn the_macros_take_any_field_first() {
+    let log = Log::new();
+    let _guard = log.install();
+    let (path, user) = ("/x", "mia");
+    let span = info_span!("s", actor = "sam");
+    crate::audit!("only {}", "text");
+    crate::audit!(actor.id = 5, action = "x", "message {}", user);
+    crate::audit!(path, ?user, %path, "quoted name" = 1,);
+    crate::audit!(?user, action = "x", "{user}");
+    crate::audit!(parent: &span, %path, action = "x");
+    crate::audit_critical!(parent: None, action = "x");
+    crate::audit_critical!("only {path}");
+    crate::audit_critical!(actor.id = 5, action = "x", "message {}", user);
+    let told: Vec<Json> = log
+        .records()
+        .iter()
+        .map(|record| {
+            json!([record["severity"], record["level"], record["actor"], record["message"], record["fields"]])
+        })
+        .collect();
+    let expected = [
+        json!(["routine", "INFO", null, "only text", null]),
+        json!(["routine", "INFO", null, "message mia", {"actor.id": 5}]),
+        json!(["routine", "INFO", null, null, {"path": "/x", "user": "\"mia\"", "quoted name": 1}]),
+        json!(["routine", "INFO", null, "mia", {"user": "\"mia\""}]),
+        json!(["routine", "INFO", "sam", null, {"path": "/x"}]),
+        json!(["critical", "WARN", null, null, null]),
+        json!(["critical", "WARN", null, "only /x", null]),
+        json!(["critical", "WARN", null, "message mia", {"actor.id": 5}]),
+    ];
+    assert_eq!(told, expected);
+}

@@ -1,0 +1,64 @@
+//! Records of the `log` crate, passed on by `tracing-log`.
+
+use serde_json::json;
+use tracing::info_span;
+use tracing_subscriber::{
+    filter::LevelFilter,
+    layer::{Layer as _, SubscriberExt as _},
+    registry::Registry,
+};
+
+use super::{Log, Recorder, install};
+
+#[test]
+fn records_of_the_log_crate_are_audit_events_by_their_own_target() {
+    // The only test that installs a logger: there is one for the process.
+    tracing_log::LogTracer::init().unwrap();
+    let _alone = super::alone();
+    let emit = || {
+        for _ in 0..2 {
+            log::log_enabled!(log::Level::Info);
+            log::info!("plain");
+            log::log_enabled!(target: "audit", log::Level::Info);
+            log::info!(target: "audit::login", "hello \"{}\"", "mia");
+            log::log_enabled!(target: "audit", log::Level::Debug);
+            log::warn!(target: "audit", "{}", log::log_enabled!(target: "x", log::Level::Error));
+            log::debug!(target: "audit", "no");
+            tracing::error!("plain {}", u8::from(log::log_enabled!(target: "audit", log::Level::Info)) * 0);
+            log::error!("plain {}", u8::from(log::log_enabled!(target: "audit", log::Level::Info)) * 0);
+            tracing::info!(target: "audit", message = log::log_enabled!(target: "x", log::Level::Error));
+        }
+    };
+    for level in [LevelFilter::ERROR, LevelFilter::INFO, LevelFilter::TRACE] {
+        let other = Recorder::default();
+        let without = {
+            let _guard = install(Registry::default().with(other.clone().with_filter(level)));
+            emit();
+            other.seen()
+        };
+        for outside in [true, false] {
+            let log = Log::new();
+            let filtered = other.clone();
+            let _guard = if outside {
+                install(Registry::default().with(log.layer()).with(filtered.with_filter(level)))
+            } else {
+                install(Registry::default().with(filtered.with_filter(level)).with(log.layer()))
+            };
+            let _span = info_span!("span", actor = "mia").entered();
+            emit();
+            let records = log.records();
+            assert_eq!(records.len(), 6, "{records:#?}");
+            let first = &records[0];
+            assert_eq!(first["target"], "audit::login");
+            assert_eq!(first["module"], module_path!());
+            assert_eq!(first["message"], "hello \"mia\"");
+            assert_eq!(first["actor"], "mia");
+            assert_eq!(first.get("fields"), None);
+            assert_eq!((&records[1]["level"], &records[1]["message"]), (&json!("WARN"), &json!("true")));
+            let mut seen = other.seen();
+            seen.retain(|message| message != "span span");
+            assert_eq!(seen, without, "{level}, outside {outside}");
+            assert_eq!(log.lost(), "");
+        }
+    }
+}

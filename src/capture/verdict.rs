@@ -1,0 +1,57 @@
+//! Whether what the filters of other layers last said is about the event at hand.
+//!
+//! Filters of single layers leave their verdict in a thread-local between `enabled` and the event.
+//! The fields of the event are evaluated in between, and an `enabled!` or an event there leaves
+//! verdicts of its own. With the audit layer in the stack more callsites are asked about than
+//! without, so others would lose events, or see some that they had refused, because of it. When that
+//! happened the filters are asked again.
+
+use std::{cell::Cell, ptr, sync::OnceLock};
+
+use tracing_core::{Dispatch, Event, Metadata, dispatcher::WeakDispatch};
+
+use super::{AuditLayer, rules::BRIDGE};
+
+thread_local! {
+    /// The address of the metadata that filters were last asked about; zero once used up.
+    static LAST: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The filters are being asked about something.
+pub(super) fn asked(metadata: &Metadata<'_>) {
+    LAST.set(ptr::from_ref(metadata).addr());
+}
+
+/// The verdict was used: the event or span was handed to the layers.
+pub(super) fn used() {
+    LAST.set(0);
+}
+
+/// The subscriber that a layer is part of.
+#[derive(Debug, Default)]
+pub(super) struct Whole {
+    dispatch: OnceLock<WeakDispatch>,
+}
+
+impl Whole {
+    pub(super) fn set(&self, dispatch: &Dispatch) {
+        drop(self.dispatch.set(dispatch.downgrade()));
+    }
+
+    /// Asks the filters again if their last verdict is not about `event`.
+    pub(super) fn renew(&self, event: &Event<'_>, layer: &AuditLayer) {
+        let metadata = event.metadata();
+        // Records of the `log` crate have different metadata when they are asked about; their
+        // arguments are evaluated before that.
+        if LAST.get() == ptr::from_ref(metadata).addr() || metadata.target() == BRIDGE {
+            return;
+        }
+        let Some(dispatch) = self.dispatch.get().and_then(WeakDispatch::upgrade) else { return };
+        // A layer that cannot be reached through the subscriber is inside a `reload` layer, which is
+        // locked now: to ask it again could wait for ever.
+        let is_reachable = dispatch.downcast_ref::<AuditLayer>().is_some_and(|found| ptr::eq(found, layer));
+        if is_reachable {
+            dispatch.enabled(metadata);
+        }
+    }
+}

@@ -56,38 +56,43 @@ def parts(paths):
 
 
 def read(chain, paths):
-    """Follows one chain. `wrong` holds (position, certain, text, (last missing, link behind it))."""
+    """Follows one chain. `wrong`: [position, certain, text, (last missing, link behind it), segment]."""
     found = {"id": None, "first": None, "last": None, "hashes": {}, "mark": 0, "pruned": (0, ZEROS),
-             "wrong": [], "witnessed": [], "next": 1}
+             "wrong": [], "witnessed": [], "next": 1, "ends": {}}
     wrong, previous, holes, void_mark = found["wrong"], ZEROS, 0, 0
     for number, lines, void in parts(paths):
         for index, line in enumerate(lines, 1):
             where, record, expected = f"segment {number} line {index}", parse(line), found["next"]
             if record is None:
-                wrong.append([expected, False, f"{where}: bad line", None])
+                wrong.append([expected, False, f"{where}: bad line", None, number])
                 holes += 1
                 continue
             seq, link, kind = record["seq"], record["_prev_hash"], record.get("kind")
             own = record.get(kind, {})
             if found["first"] is None:
                 found["first"] = (seq, link, holes, kind == "segment" and index == 1)
+                for entry in wrong:
+                    entry[0] = max(seq - holes, 1)  # only now is it known where these stand
             elif seq < expected:
-                wrong.append([expected, False, f"{where}: record {seq} is out of place", None])
+                wrong.append([expected, False, f"{where}: record {seq} is out of place", None, number])
                 continue
             elif seq > expected + holes:
                 text = f"{where}: records {expected + holes} to {seq - 1} are missing"
-                wrong.append([expected, False, text, (seq - 1, link)])
+                wrong.append([expected, False, text, (seq - 1, link), number])
             elif seq == expected and link != previous:
-                wrong.append([seq - 1, False, f"{where}: record {seq} has a broken link", None])
+                text = f"{where}: record {seq} does not link to the one before it"
+                wrong.append([seq - 1, False, text, None, number])
             if kind == "segment" and index == 1:
                 for entry in wrong:
                     entry[1] = True  # this segment does not declare it void
                 if void_mark >= seq:
-                    wrong.append([seq, True, f"{where}: durable records are declared void", None])
+                    text = f"{where}: durable records are declared void"
+                    wrong.append([seq, True, text, None, number])
                 void_mark, found["id"] = 0, found["id"] or own["id"]
             if (kind == "segment") != (index == 1) or kind == "segment" and (
                     (own["chain"], own["segment"], own["id"]) != (chain, number, found["id"])):
-                wrong.append([seq, False, f"{where}: not the first line of this segment", None])
+                text = f"{where}: not the first line of this segment"
+                wrong.append([seq, False, text, None, number])
             cut = own if kind == "prune" else own.get("pruned", {}) if kind == "segment" else {}
             if found["pruned"][0] < cut.get("through", 0) < seq:
                 found["pruned"] = (cut["through"], cut["hash"])
@@ -96,6 +101,7 @@ def read(chain, paths):
                 found["witnessed"] += own.get("chains", {}).items()
             found["last"], found["hashes"][seq] = record, record["_hash"]
             found["next"], previous, holes = seq + 1, record["_hash"], 0
+            found["ends"][number] = seq
         for record in filter(None, map(parse, void)):
             if record["seq"] >= found["next"]:
                 void_mark = max(void_mark, record.get("durable", 0))
@@ -110,8 +116,9 @@ def judge(found, claims):
     durable = max([found["mark"], last["seq"] if last.get("kind") == "close" else 0]
                   + [claim[2] for claim in claims])
     damage, torn = [], []
-    for position, certain, text, missing in found["wrong"]:
-        if position <= through:  # removed by retention, except where the rest must link to it
+    leftover = max([number for number, end in found["ends"].items() if end <= through], default=0)
+    for position, certain, text, missing, number in found["wrong"]:
+        if position <= through or number <= leftover:  # removed by retention, except where the rest must link to it
             if missing and (missing[0] > through or missing[0] == through and missing[1] != cut_hash):
                 damage.append(text)
         else:

@@ -55,8 +55,6 @@ pub(crate) struct SegmentFile {
     pub(crate) counted: Option<u64>,
     /// The sequence number of its first line, if that is a good `segment` line of this file.
     pub(crate) first_seq: Option<u64>,
-    /// Where retention had cut the chain when the file began.
-    pub(crate) pruned_through: u64,
     after: Vec<After>,
 }
 
@@ -129,11 +127,11 @@ fn look_at(
     let bytes = file.stat().map_err(Error::io("look at", path()))?.bytes;
     let line = first_line(&*file).map_err(Error::io("read", path()))?;
     let info = line.and_then(|line| first_segment(parser, &line, name));
-    let (first_seq, pruned_through, after) = match info {
-        Some((seq, info)) => (Some(seq), info.pruned.map_or(0, |(through, _)| through), info.after),
-        None => (None, 0, Vec::new()),
+    let (first_seq, after) = match info {
+        Some((seq, info)) => (Some(seq), info.after),
+        None => (None, Vec::new()),
     };
-    Ok(Some(SegmentFile { name, bytes, counted: None, first_seq, pruned_through, after }))
+    Ok(Some(SegmentFile { name, bytes, counted: None, first_seq, after }))
 }
 
 /// The first line without its line feed; `None` where there is no whole line that can be a record.

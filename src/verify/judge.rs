@@ -11,6 +11,7 @@ use super::{
     anomaly::{Anomaly, Good, Last},
     finding::{Finding, FindingKind, Note, NoteKind, Place},
     report::{ChainSummary, End, Findings},
+    scan::FileCount,
     track::Track,
     witness::{Claim, Source},
 };
@@ -42,6 +43,10 @@ pub(super) struct Judge<'a> {
     floor: (u64, Digest),
     /// The last record known to have been durable: M in docs/format.md.
     durable: u64,
+    /// The last file that retention removed and that is there again.
+    leftover: u32,
+    /// Whether the torn tail of the chain has been found: there is only one.
+    is_torn: bool,
 }
 
 impl<'a> Judge<'a> {
@@ -58,7 +63,10 @@ impl<'a> Judge<'a> {
         let floor = floor.unwrap_or((0, Digest::ZERO));
         let claimed = evidence.claims.iter().filter(|claim| is_meant(claim, track)).map(|claim| claim.seq);
         let durable = claimed.fold(own_durable(track).max(floor.0), u64::max);
-        Self { track, evidence, storage, findings, not_checked, floor, durable }
+        let pruned = facts.pruned.map_or(0, |(through, _)| through);
+        let is_left = |file: &&FileCount| file.good.last.is_some_and(|last| last.seq <= pruned);
+        let leftover = track.scan.files.iter().filter(is_left).map(|file| file.segment).max().unwrap_or(0);
+        Self { track, evidence, storage, findings, not_checked, floor, durable, leftover, is_torn: false }
     }
 
     pub(super) fn run(mut self) -> Result<ChainSummary, Error> {
@@ -145,6 +153,7 @@ impl<'a> Judge<'a> {
         }
         let Some(tail) = tail else { return Ok(track.scan.good) };
         if !(is_only_unfinished && self.evidence.is_held) {
+            self.is_torn = true;
             let lines = track.scan.good.records.saturating_sub(tail.before.records);
             let message = format!(
                 "from here on the end of the chain was never durable and is torn ({lines} good lines in it)"
@@ -157,7 +166,7 @@ impl<'a> Judge<'a> {
     /// The anomaly, as far as it lies above what is removed or trusted.
     fn above_floor(&mut self, anomaly: &Anomaly) -> Option<Anomaly> {
         let (through, hash) = self.floor;
-        if anomaly.at > through || through == 0 {
+        if anomaly.at > through && anomaly.place.segment > self.leftover {
             return Some(anomaly.clone());
         }
         let (FindingKind::Deleted, Some((_, last))) = (anomaly.kind, anomaly.records) else {
@@ -192,12 +201,12 @@ impl<'a> Judge<'a> {
         let Some((offset, length)) = self.track.unfinished else { return false };
         let scan = &self.track.scan;
         let file = scan.files.last();
-        let line = file.map_or(0, |file| file.good.records).saturating_add(1);
-        let place = Place { segment: file.map_or(0, |file| file.segment), line, offset };
+        let place =
+            Place { segment: file.map_or(0, |file| file.segment), line: scan.line.saturating_add(1), offset };
         if scan.next <= self.durable {
             let message = format!("the line has no end ({length} bytes)");
             self.find(FindingKind::Malformed, Some(place), Some(scan.next), message);
-        } else if !self.evidence.is_held && self.findings.last_kind() != Some(FindingKind::TornTail) {
+        } else if !self.evidence.is_held && !self.is_torn {
             let message = format!("the last line has no end ({length} bytes) and was never durable");
             self.find(FindingKind::TornTail, Some(place), Some(scan.next), message);
         }
@@ -287,9 +296,7 @@ impl<'a> Judge<'a> {
         let (mut records, mut events) = (good.records, good.events);
         let mut segments = 0;
         for file in &self.track.scan.files {
-            let is_left =
-                facts.pruned.zip(file.good.last).is_some_and(|((through, _), last)| last.seq <= through);
-            if is_left {
+            if file.segment <= self.leftover {
                 records = records.saturating_sub(file.good.records);
                 events = events.saturating_sub(file.good.events);
                 let message = format!("segment {} was removed by retention and is there again", file.segment);

@@ -3,7 +3,7 @@
 use std::{cell::Cell, fmt};
 
 /// What is called with the bytes checked so far and the bytes there are.
-pub(super) type Callback = Box<dyn Fn(u64, u64)>;
+pub(super) type Callback = Box<dyn Fn(u64, u64) + Send>;
 
 /// Counts bytes and tells whoever wants to know.
 #[derive(Default)]

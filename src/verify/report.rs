@@ -37,10 +37,6 @@ impl Findings {
         }
         self.verdict = Some(Verdict::Damaged);
     }
-
-    pub(super) fn last_kind(&self) -> Option<FindingKind> {
-        self.kept.last().map(Finding::kind)
-    }
 }
 
 /// How a chain ends.

@@ -64,7 +64,8 @@ pub(super) struct Scan {
     pub(super) facts: Facts,
     pub(super) anomalies: Anomalies,
     pub(super) files: Vec<FileCount>,
-    line: u64,
+    /// How many lines were read of the current file.
+    pub(super) line: u64,
     /// The highest mark in bytes that a later segment declares void.
     void_mark: u64,
     /// Where a segment of a later format begins; nothing from there on is judged.
@@ -288,7 +289,9 @@ impl Scan {
         let first_hole = line.seq.saturating_sub(self.holes).max(1);
         for number in 0..self.anomalies.len() {
             if let Some(anomaly) = self.anomalies.get_mut(number) {
-                anomaly.at = first_hole;
+                // Bytes that a file lacks were the records before this one.
+                let is_missing = anomaly.kind == FindingKind::Deleted;
+                anomaly.at = if is_missing { line.seq.saturating_sub(1) } else { first_hole };
             }
         }
         self.start = Some(Start {

@@ -123,6 +123,25 @@ fn a_last_line_without_end_is_a_torn_tail() {
     check(&log.hold(0).verify(), Unclean, &[TornTail]);
 }
 
+/// The torn end of one chain once hid that of the next.
+#[test]
+fn every_chain_has_its_own_torn_tail() {
+    let (first, second) = (closed(), Chain::new(1).close());
+    let mut log = Log::of(&[&first, &second]);
+    log.file(0, 1).extend_from_slice(b"{");
+    log.file(1, 1).extend_from_slice(b"{");
+    let report = log.verify();
+    check(&report, Unclean, &[TornTail, TornTail]);
+    assert_eq!((report.findings()[1].chain(), report.findings()[1].line()), (1, Some(4)));
+}
+
+#[test]
+fn a_verifier_can_run_on_another_thread() {
+    fn check<T: Send>() {}
+    check::<crate::Verifier>();
+    check::<crate::Records>();
+}
+
 #[test]
 fn a_cut_close_is_noticed_and_the_cut_of_a_whole_run_is_not() {
     edited(Unclean, &[NotClosed], |lines| drop(lines.pop()));
@@ -328,6 +347,10 @@ fn a_pruned_chain_begins_behind_what_was_removed() {
     // Damage in a leftover is no damage of the log.
     let mut log = whole.clone();
     log.edit(0, 1, |lines| lines[2][20] ^= 1);
+    check(&log.verify(), Intact, &[]);
+    let mut log = whole.clone();
+    log.files.remove(&name(0, 2));
+    log.file(0, 1).extend_from_slice(b"bytes that segment 2 declared void");
     check(&log.verify(), Intact, &[]);
     // More than was pruned is missing.
     let mut log = whole.clone();

@@ -1,6 +1,7 @@
 //! Crafted logs: every kind of finding, every clause of "Damage or not".
 
 mod clauses;
+mod disk;
 mod document;
 mod live;
 pub(crate) mod log;

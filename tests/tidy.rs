@@ -87,7 +87,8 @@ fn code_of(source: &str) -> String {
             other => code.push(other),
         }
         // `b` and `c` may stand before the `r` of a raw string; anything else makes it part of a word.
-        in_word = (first.is_alphanumeric() || first == '_') && !(matches!(first, 'b' | 'c') && !in_word);
+        let may_begin_raw = !in_word && matches!(first, 'b' | 'c');
+        in_word = !may_begin_raw && (first.is_alphanumeric() || first == '_');
     }
     code
 }

@@ -240,7 +240,7 @@ fn explain(events: &[Hidden<'_>], spans: &[Hidden<'_>], was_met: bool) -> Option
     }
     if !events.is_empty() {
         message.push_str("audit events do not reach the log: ");
-        list(&mut message, events);
+        message.push_str(&list(events));
     }
     if !spans.is_empty() {
         message.push_str(if events.is_empty() { "" } else { "; " });
@@ -248,20 +248,20 @@ fn explain(events: &[Hidden<'_>], spans: &[Hidden<'_>], was_met: bool) -> Option
             "spans do not reach the log, so that events would miss the `actor` and other fields \
              that they inherit: ",
         );
-        list(&mut message, spans);
+        message.push_str(&list(spans));
         message.push_str(
             "; put the filter on the layer that it is meant for, with `.with_filter(…)`, not in front of all",
         );
     }
     if let Some(hidden) = events.iter().find(|hidden| is_filter(hidden.obstacle)) {
         let lowest = events.iter().map(|hidden| hidden.level).max().unwrap_or(hidden.level);
-        message.push_str(&format!(
+        message += &format!(
             "; a global `EnvFilter` or `LevelFilter`, or an empty `Vec` of layers, hides events from \
              every layer, and without `RUST_LOG` an `EnvFilter` lets only ERROR through: give the other \
              layers filters of their own with `.with_filter(…)`, or add the directive `{}={}`",
             hidden.target,
             lowest.as_str().to_lowercase()
-        ));
+        );
     }
     Some(message)
 }
@@ -270,26 +270,31 @@ fn is_filter(obstacle: Obstacle) -> bool {
     matches!(obstacle, Obstacle::Callsite | Obstacle::Disabled | Obstacle::MaxLevel(_))
 }
 
-/// `target audit at INFO and WARN, because …; …`.
-fn list(message: &mut String, hidden: &[Hidden<'_>]) {
+/// Which levels of which targets are hidden, and why.
+fn list(hidden: &[Hidden<'_>]) -> String {
     let same = |a: &Hidden<'_>, b: &Hidden<'_>| a.target == b.target && a.obstacle == b.obstacle;
-    for (index, group) in hidden.chunk_by(same).enumerate() {
-        let Some(first) = group.first() else { continue };
+    let groups = hidden.chunk_by(same).filter_map(|group| {
+        let first = group.first()?;
         let levels: Vec<&str> = group.iter().map(|hidden| hidden.level.as_str()).collect();
-        let why = match first.obstacle {
-            Obstacle::Compiled => {
+        let (levels, why) = (levels.join(", "), first.obstacle.explain());
+        Some(format!("target `{}` at {levels}, because {why}", first.target))
+    });
+    groups.collect::<Vec<_>>().join("; ")
+}
+
+impl Obstacle {
+    fn explain(self) -> String {
+        match self {
+            Self::Compiled => {
                 "a `max_level_…` or `release_max_level_…` feature of `tracing` removes them from this build"
                     .to_owned()
             }
-            Obstacle::MaxLevel(max) => format!("the highest level that any subscriber wants is {max}"),
-            Obstacle::Callsite => "a filter in front of the layer never wants them".to_owned(),
-            Obstacle::Disabled => "a filter in front of the layer, or behind it, disables them".to_owned(),
-            Obstacle::PassedBy => "they are enabled, but this layer is not asked".to_owned(),
-            Obstacle::Vetoed => "a layer in front of it vetoes them in `event_enabled`".to_owned(),
-        };
-        let separator = if index == 0 { "" } else { "; " };
-        let levels = levels.join(", ");
-        message.push_str(&format!("{separator}target `{}` at {levels}, because {why}", first.target));
+            Self::MaxLevel(max) => format!("the highest level that any subscriber wants is {max}"),
+            Self::Callsite => "a filter in front of the layer never wants them".to_owned(),
+            Self::Disabled => "a filter in front of the layer, or behind it, disables them".to_owned(),
+            Self::PassedBy => "they are enabled, but this layer is not asked".to_owned(),
+            Self::Vetoed => "a layer in front of it vetoes them in `event_enabled`".to_owned(),
+        }
     }
 }
 

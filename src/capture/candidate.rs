@@ -4,10 +4,7 @@ use std::borrow::Cow;
 
 use tracing_core::Level;
 
-use super::{
-    event::Values,
-    rules::{ACTION, NAMED},
-};
+use super::{event::Values, rules::ACTION};
 use crate::{Value, format};
 
 /// An audit event about to be recorded, as the closure given to
@@ -25,7 +22,6 @@ pub struct Candidate<'a> {
 impl<'a> Candidate<'a> {
     pub(super) fn new(level: Level, target: &'a str, values: &'a Values) -> Self {
         let action = values.named.get(ACTION).and_then(Option::as_ref).and_then(|piece| values.text(piece));
-        debug_assert_eq!(NAMED.get(ACTION), Some(&"action"));
         Self { level, target, action, values }
     }
 

@@ -20,14 +20,28 @@ const MAX_OMITTED: usize = 256;
 /// All values of one event together, in bytes, before a single one is shortened further.
 const MAX_VALUES: usize = 1 << 20;
 
+/// How large a buffer a thread keeps from one event to the next.
+pub(super) const KEPT_BYTES: usize = 256 * 1024;
+
 /// A value of an event: where it stands, and what happened to it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Piece {
-    start: usize,
-    end: usize,
+    start: u32,
+    end: u32,
     pub(super) cut: bool,
     pub(super) redacted: bool,
     pub(super) repeated: bool,
+}
+
+impl Piece {
+    fn range(&self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+}
+
+/// A position in a buffer that never grows to 4 GiB.
+fn small(position: usize) -> u32 {
+    position.try_into().unwrap_or(u32::MAX)
 }
 
 /// A value under `fields`.
@@ -56,9 +70,15 @@ pub(super) struct Values {
 }
 
 impl Values {
+    /// Gives back what an unusually large event needed.
+    pub(super) fn shrink(&mut self) {
+        if self.bytes.capacity() > KEPT_BYTES {
+            self.bytes = Vec::new();
+        }
+    }
+
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
-        self.bytes.shrink_to(MAX_VALUES / 4);
         self.named = [None; NAMED.len()];
         self.message = None;
         self.fields.clear();
@@ -72,7 +92,7 @@ impl Values {
 
     /// The JSON of a value.
     pub(super) fn json(&self, piece: &Piece) -> &[u8] {
-        self.bytes.get(piece.start..piece.end).unwrap_or_default()
+        self.bytes.get(piece.range()).unwrap_or_default()
     }
 
     /// The target that a record of the `log` crate names.
@@ -120,9 +140,9 @@ impl Values {
         if is_known {
             return;
         }
-        let start = self.bytes.len();
+        let start = small(self.bytes.len());
         self.bytes.extend_from_slice(json);
-        self.put(role, name, Piece { start, end: self.bytes.len(), ..*piece });
+        self.put(role, name, Piece { start, end: small(self.bytes.len()), ..*piece });
     }
 
     /// Puts a value that was just encoded where it belongs.
@@ -135,7 +155,8 @@ impl Values {
         };
         if let Some(slot) = slot {
             // An empty text says nothing, and must not hide what a span says.
-            if self.bytes.get(piece.start..) != Some(b"\"\"") {
+            let is_empty = piece.end - piece.start == 2 && self.bytes.last() == Some(&b'"');
+            if !is_empty {
                 if slot.is_some() {
                     piece.repeated = true;
                     self.is_remarkable = true;
@@ -205,7 +226,8 @@ impl Visitor<'_> {
         let bytes = &mut self.values.bytes;
         let start = bytes.len();
         let cut = if plan.redacted { fields::text(bytes, "[redacted]") } else { encode(bytes) };
-        Piece { start, end: bytes.len(), cut: cut || plan.cut, redacted: plan.redacted, repeated: false }
+        let (start, end) = (small(start), small(bytes.len()));
+        Piece { start, end, cut: cut || plan.cut, redacted: plan.redacted, repeated: false }
     }
 
     /// A field `severity` that names one is used up; any other value is a field like all others.
@@ -214,7 +236,7 @@ impl Visitor<'_> {
         let named = self.values.text(&piece).and_then(|text| Severity::parse(&text.to_ascii_lowercase()));
         match named {
             Some(severity) => {
-                self.values.bytes.truncate(piece.start);
+                self.values.bytes.truncate(piece.range().start);
                 if self.values.severity.is_some() {
                     self.values.severity_repeated = true;
                     self.values.is_remarkable = true;

@@ -20,7 +20,7 @@ use tracing_subscriber::{
 use super::{
     Capture, attach,
     candidate::Candidate,
-    event::{Take, Values, Visitor},
+    event::{KEPT_BYTES, Take, Values, Visitor},
     payload::{self, Facts},
     pending::{self, Vetoed},
     plan::{Plan, Plans},
@@ -70,7 +70,10 @@ impl Scratch {
     }
 
     fn put_back(mut self: Box<Self>) {
-        self.values.clear();
+        self.values.shrink();
+        if self.payload.capacity() > KEPT_BYTES {
+            self.payload = Vec::new();
+        }
         // In the destructors of a thread there is no place to keep it.
         SCRATCH.try_with(|scratch| scratch.set(Some(self))).unwrap_or_default();
     }

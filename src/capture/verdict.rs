@@ -5,6 +5,10 @@
 //! verdicts of its own. With the audit layer in the stack more callsites are asked about than
 //! without, so others would lose events, or see some that they had refused, because of it. When that
 //! happened the filters are asked again.
+//!
+//! What this cannot mend: spans, whose fields are evaluated in the same way but which are announced
+//! to nobody before they are made; and a filter in front of this one that had already refused the
+//! event by its values (`Filter::event_enabled`), which is taken to have let it through.
 
 use std::{cell::Cell, ptr, sync::OnceLock};
 

@@ -81,6 +81,11 @@ fn check_beside(filters: &[usize], emit: fn(), audited: &[&str]) {
     }
 }
 
+/// Makes the messages alike whatever the answer is.
+fn nothing(_: bool) -> u8 {
+    0
+}
+
 #[test]
 fn audit_events_arrive_whatever_others_filter() {
     fn emit() {
@@ -148,8 +153,8 @@ fn asking_inside_a_field_changes_nothing() {
 fn asking_about_audit_inside_a_plain_field_changes_nothing() {
     fn emit() {
         for _ in 0..2 {
-            error!("plain {}", u8::from(enabled!(target: "audit", Level::INFO)) * 0);
-            warn!("plain {}", u8::from(enabled!(target: "audit", Level::INFO)) * 0);
+            error!("plain {}", nothing(enabled!(target: "audit", Level::INFO)));
+            warn!("plain {}", nothing(enabled!(target: "audit", Level::INFO)));
         }
     }
     check(emit, &[]);
@@ -175,9 +180,10 @@ fn an_event_inside_a_field_of_a_plain_event_changes_nothing() {
 #[test]
 fn an_event_inside_a_field_of_an_audit_event_is_seen_by_those_who_want_it() {
     fn plain(level: Level) -> u8 {
-        match level {
-            Level::ERROR => error!("inner"),
-            _ => info!("inner"),
+        if level == Level::ERROR {
+            error!("inner");
+        } else {
+            info!("inner");
         }
         0
     }

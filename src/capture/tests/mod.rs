@@ -93,7 +93,7 @@ impl Log {
     fn payloads(&self) -> Vec<Vec<u8>> {
         let mut chunks = Chunks::default();
         self.capture.queue.take(&mut chunks);
-        chunks.iter().flat_map(|chunk| chunk.iter()).map(|(_, payload)| payload.to_vec()).collect()
+        chunks.iter().flat_map(crate::queue::Chunk::iter).map(|(_, payload)| payload.to_vec()).collect()
     }
 
     /// The same as JSON, each checked to be a line that a strict reader takes.

@@ -1,5 +1,14 @@
 //! What an event costs: `cargo bench`. A few seconds, one table; compare figures of one run only.
 
+#![expect(
+    clippy::print_stdout,
+    clippy::indexing_slicing,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a table of figures"
+)]
+
 use std::{
     hint::black_box,
     time::{Duration, Instant},

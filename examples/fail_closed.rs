@@ -3,6 +3,8 @@
 //! The handler exports a key only if the audit event is durable first. Here the log is closed under
 //! it half way through, as a stand-in for a disk that refuses.
 
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
 use tracing_audit::{AuditLog, Error};
 use tracing_subscriber::prelude::*;
 

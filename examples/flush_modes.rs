@@ -1,5 +1,7 @@
 //! What the three flush modes cost, and what they promise, on the disk this runs on.
 
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
 use std::time::{Duration, Instant};
 
 use tracing_audit::{AuditLog, FlushMode};

@@ -2,6 +2,8 @@
 //!
 //! The example sends the signal to itself after a moment.
 
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};

@@ -1,5 +1,7 @@
 //! Several processes write one log at the same time: each has its own chain, none waits for another.
 
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
 use std::process::Command;
 
 use tracing_audit::{AuditLog, verify};

@@ -3,6 +3,8 @@
 //! `cargo run --example quickstart` writes to `audit-log` in the current directory, each time a
 //! little more: the chain goes on.
 
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
 use tracing_audit::{AuditLog, verify};
 use tracing_subscriber::{filter::LevelFilter, fmt, prelude::*};
 

@@ -1,6 +1,8 @@
 //! An axum server whose requests carry actor, session and request id into every audit event, by a
 //! span around each request.
 
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
 use axum::{
     Router,
     extract::{Path, Request, State},

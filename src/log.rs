@@ -116,6 +116,7 @@ impl AuditLog {
 
     /// The layer that captures audit events for this log, inside its own per-layer filter. Add it to
     /// a registry like any other layer; it takes audit events only and hides nothing from others.
+    #[must_use = "a layer does nothing until it is added to a subscriber"]
     pub fn layer<S>(&self) -> Filtered<AuditLayer, AuditFilter, S>
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
@@ -350,13 +351,11 @@ impl Handle {
     where
         P: FnMut(&Waker) -> Poll<()> + Send + Unpin,
     {
-        match self.timer.get_or_try_init(Timer::start) {
-            Ok(timer) => timer.bounded(bound, poll).await.is_some(),
-            Err(_) => {
-                std::future::poll_fn(|context| poll(context.waker())).await;
-                true
-            }
+        if let Ok(timer) = self.timer.get_or_try_init(Timer::start) {
+            return timer.bounded(bound, poll).await.is_some();
         }
+        std::future::poll_fn(|context| poll(context.waker())).await;
+        true
     }
 
     fn accepted(&self) -> Result<Ticket, Error> {

@@ -27,13 +27,7 @@ use std::sync::{
 use tracing_core::Subscriber;
 use tracing_subscriber::{filter::Filtered, layer::Layer as _, registry::LookupSpan};
 
-pub(crate) use self::{
-    attach::ensure_attached,
-    redact::Redaction,
-    rules::{Classifier, Rules},
-    scope::{ScopeGuard, confirm_scope},
-    thread::mark_own_thread,
-};
+pub(crate) use self::{attach::ensure_attached, rules::Rules, scope::confirm_scope, thread::mark_own_thread};
 pub use self::{candidate::Candidate, filter::AuditFilter, layer::AuditLayer};
 use crate::{gauges::Flag, queue::Queue};
 

@@ -59,6 +59,9 @@ impl Pieces {
         }
         if is_end {
             let length = bytes.len() as u64;
+            // What was handed out is the end, also of a file that has grown since: what comes behind
+            // half a line is no line.
+            self.end = self.at;
             return Ok(match bytes.len() {
                 0 => None,
                 1..MAX_LINE => Some(Piece::Unfinished { offset, length }),
@@ -91,6 +94,7 @@ impl Pieces {
                 return Ok(Piece::Overlong { offset, length });
             }
             if is_end {
+                self.end = self.at;
                 return Ok(Piece::Overlong { offset, length: self.at - offset });
             }
         }

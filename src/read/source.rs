@@ -31,6 +31,8 @@ pub(crate) struct Place {
     next: usize,
     offset: u64,
     current: Option<Current>,
+    /// Whether a file that was listed was gone when its turn came.
+    missed: bool,
 }
 
 impl Place {
@@ -59,7 +61,7 @@ struct Current {
 impl<'a> Source<'a> {
     /// Begins at `offset` of the file `first`; says `Begin` for it only from its start on.
     pub(crate) fn new(storage: &'a dyn Storage, files: &'a [SegmentFile], first: usize, offset: u64) -> Self {
-        Self::resume(storage, files, Place { next: first, offset, current: None })
+        Self::resume(storage, files, Place { next: first, offset, current: None, missed: false })
     }
 
     /// Goes on where a source over the same files stood.
@@ -74,6 +76,12 @@ impl<'a> Source<'a> {
     /// Which file the parts are of that were handed out last.
     pub(crate) fn file(&self) -> usize {
         self.place.file()
+    }
+
+    /// Whether a file that was listed was gone when its turn came: retention removed it, and the
+    /// record that says so stands further on.
+    pub(crate) fn has_missed(&self) -> bool {
+        self.place.missed
     }
 
     pub(crate) fn next(&mut self) -> Result<Option<Part>, Error> {
@@ -102,7 +110,10 @@ impl<'a> Source<'a> {
         while let Some(file) = self.files.get(self.place.next) {
             self.place.next += 1;
             let offset = std::mem::take(&mut self.place.offset);
-            let Some(open) = open_segment(self.storage, file.name)? else { continue };
+            let Some(open) = open_segment(self.storage, file.name)? else {
+                self.place.missed = true;
+                continue;
+            };
             let end = file.counted.unwrap_or(u64::MAX);
             let pieces = Pieces::new(open, offset.min(end), end);
             self.place.current =

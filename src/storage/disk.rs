@@ -19,6 +19,9 @@ use super::{Access, Dir, File, LockKind, Stat, Storage};
 
 const CONTROL: &str = "control";
 
+/// Every permission there is; for a new directory, what the umask leaves of them.
+const ANY_MODE: Mode = Mode::RWXU.union(Mode::RWXG).union(Mode::RWXO);
+
 /// What a disk is opened with.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct DiskOptions {
@@ -78,7 +81,7 @@ impl Disk {
 
 impl Dirs {
     fn create(root: &Path, options: DiskOptions) -> io::Result<Self> {
-        let mode = if options.group_readable { 0o750 } else { 0o700 };
+        let mode = if options.group_readable { Mode::RWXU | Mode::RGRP | Mode::XGRP } else { Mode::RWXU };
         let log = make_dir(root, mode)?;
         // The control directory is read by whoever may read the log: verification probes its locks.
         let control = make_dir(&root.join(CONTROL), mode)?;
@@ -88,13 +91,13 @@ impl Dirs {
 
 /// Opens a directory, making it and its parents where they are missing, and makes the new names
 /// durable: without that, a power cut can lose the whole log.
-fn make_dir(path: &Path, mode: u32) -> io::Result<OwnedFd> {
+fn make_dir(path: &Path, mode: Mode) -> io::Result<OwnedFd> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     if let Some(parent) = parent.filter(|parent| !parent.exists()) {
         // Parents are the user's own; the umask decides about them.
-        make_dir(parent, 0o777)?;
+        make_dir(parent, ANY_MODE)?;
     }
-    let made = match rustix::fs::mkdir(path, Mode::from_raw_mode(mode as _)) {
+    let is_new = match rustix::fs::mkdir(path, mode) {
         Ok(()) => true,
         Err(Errno::EXIST) => false,
         Err(error) => return Err(error.into()),
@@ -106,16 +109,16 @@ fn make_dir(path: &Path, mode: u32) -> io::Result<OwnedFd> {
         }
         error => error.into(),
     })?;
-    if made {
-        if mode != 0o777 {
-            rustix::fs::fchmod(&dir, Mode::from_raw_mode(mode as _))?;
+    if is_new {
+        if mode != ANY_MODE {
+            rustix::fs::fchmod(&dir, mode)?;
         }
         rustix::fs::fsync(&dir)?;
         if let Some(parent) = parent {
             rustix::fs::fsync(rustix::fs::open(parent, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)?;
         }
     }
-    if mode != 0o777 {
+    if mode != ANY_MODE {
         check_dir(&dir)?;
     }
     Ok(dir)
@@ -127,7 +130,7 @@ fn check_dir(dir: &OwnedFd) -> io::Result<()> {
     if stat.st_uid != rustix::process::geteuid().as_raw() {
         return Err(refusal("it belongs to another user; use a directory owned by the user of this process"));
     }
-    if u32::from(stat.st_mode) & 0o022 != 0 {
+    if Mode::from_raw_mode(stat.st_mode).intersects(Mode::WGRP | Mode::WOTH) {
         return Err(refusal("other users can write to it; remove that permission (chmod go-w)"));
     }
     Ok(())
@@ -200,20 +203,17 @@ impl Storage for Disk {
                 Access::Create => OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL,
                 Access::Lock => OFlags::RDWR | OFlags::CREATE,
             };
-        let mode = if self.options.group_readable { 0o640 } else { 0o600 };
-        let open = || {
-            self.with_dir(dir, |dir| {
-                Ok(rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(mode as _))?)
-            })
-        };
+        let private = Mode::RUSR | Mode::WUSR;
+        let mode = if self.options.group_readable { private | Mode::RGRP } else { private };
+        let open = || self.with_dir(dir, |dir| Ok(rustix::fs::openat(dir, name, flags, mode)?));
         let file = fs::File::from(retry(open)?);
         if access != Access::Read {
             check_file(&file)?;
         }
         if access == Access::Create {
             // The umask may have taken the group's right to read.
-            if u32::from(rustix::fs::fstat(&file)?.st_mode) & 0o777 != mode {
-                rustix::fs::fchmod(&file, Mode::from_raw_mode(mode as _))?;
+            if Mode::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) & ANY_MODE != mode {
+                rustix::fs::fchmod(&file, mode)?;
             }
         }
         Ok(Box::new(DiskFile(file)))
@@ -294,7 +294,6 @@ fn stat_of(metadata: &fs::Metadata) -> Stat {
 fn filesystem_name(stat: &rustix::fs::StatFs) -> String {
     // The magic numbers of statfs(2).
     #[expect(
-        clippy::unnecessary_cast,
         clippy::cast_sign_loss,
         clippy::cast_possible_truncation,
         reason = "the type differs by platform, the numbers have 32 bits"

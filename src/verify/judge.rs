@@ -4,7 +4,8 @@ use crate::{
     Error,
     chain::{Digest, Head},
     format::Kind,
-    storage::Storage,
+    segment_name::SegmentName,
+    storage::{Dir, Storage},
 };
 
 use super::{
@@ -299,6 +300,9 @@ impl<'a> Judge<'a> {
             if file.segment <= self.leftover {
                 records = records.saturating_sub(file.good.records);
                 events = events.saturating_sub(file.good.events);
+                if !self.is_there(file.segment)? {
+                    continue;
+                }
                 let message = format!("segment {} was removed by retention and is there again", file.segment);
                 notes.push(Note::of(NoteKind::Leftover, chain, message));
             } else {
@@ -332,6 +336,15 @@ impl<'a> Judge<'a> {
             notes,
             more_notes,
         })
+    }
+
+    /// Whether a file that retention had removed lies there now: it may have gone while the chain was
+    /// read, or a writer is about to remove it.
+    fn is_there(&self, segment: u32) -> Result<bool, Error> {
+        let name = SegmentName { chain: self.track.chain, segment }.to_string();
+        let path = self.storage.path(Dir::Log, &name);
+        let stat = self.storage.stat(Dir::Log, &name).map_err(Error::io("look at", path))?;
+        Ok(stat.is_some() && !self.evidence.is_held)
     }
 
     /// The last durable record that is there.

@@ -6,7 +6,7 @@ use crate::{
     chain::{Digest, Head},
     format::LineParser,
     read::{
-        layout::{Absent, Layout, SegmentFile, Survey},
+        layout::{Absent, Layout, SegmentFile, Survey, log_path},
         lines::{Piece, split},
         source::{Part, Source},
     },
@@ -57,7 +57,15 @@ pub(super) enum Step {
     AtEnd,
     /// A new segment voids what was already taken in, or a file shrank: begin anew.
     Anew,
+    /// A listed file was gone when its turn came. That it may be, a record further on says.
+    Missed,
 }
+
+/// How often a directory is looked at again in which files go while they are read.
+const MAX_LOOKS: usize = 1000;
+
+/// How often reading begins anew.
+const MAX_BEGINNINGS: usize = 8;
 
 impl Track {
     pub(super) fn new(chain: ChainNumber, trusted: Option<Head>) -> Self {
@@ -77,21 +85,30 @@ impl Track {
     /// Lists the directory again and reads on to the end of the chain. Begins anew where that is
     /// needed, but not for ever: a directory that is rewritten all the time is judged as it was last.
     pub(super) fn advance(&mut self, context: &Context<'_>) -> Result<(), Error> {
-        for _ in 0..8 {
+        let mut beginnings = 0;
+        for _ in 0..MAX_LOOKS {
             match self.step(context)? {
                 Step::AtEnd => return Ok(()),
-                Step::Anew => *self = Self::new(self.chain, self.trusted),
+                Step::Anew if beginnings == MAX_BEGINNINGS => return Ok(()),
+                Step::Anew => {
+                    beginnings += 1;
+                    *self = Self::new(self.chain, self.trusted);
+                }
+                Step::Missed => {}
             }
         }
-        self.step(context).map(drop)
+        // Rather no answer than a false alarm.
+        Err(Error::io("keep up with the removal of segments in", log_path(context.storage))(
+            std::io::ErrorKind::TimedOut.into(),
+        ))
     }
 
     fn step(&mut self, context: &Context<'_>) -> Result<Step, Error> {
         if self.look_again(context)? == Step::Anew {
             return Ok(Step::Anew);
         }
-        self.read_on(context)?;
-        Ok(Step::AtEnd)
+        let has_missed = self.read_on(context)?;
+        Ok(if has_missed { Step::Missed } else { Step::AtEnd })
     }
 
     /// Looks which files there are from the current one on.
@@ -109,6 +126,8 @@ impl Track {
         if !layout.absent.iter().all(|claim| self.agrees(*claim)) {
             return Ok(Step::Anew);
         }
+        // What was listed behind the current file and not read may have gone since.
+        self.files.truncate(self.file + 1);
         for file in layout.files {
             if file.name.segment > current {
                 self.files.push(file);
@@ -145,8 +164,8 @@ impl Track {
         layout.files.drain(..first.unwrap_or(0));
     }
 
-    /// Reads from where reading stopped to the end of the files.
-    fn read_on(&mut self, context: &Context<'_>) -> Result<(), Error> {
+    /// Reads from where reading stopped to the end of the files; says whether one of them was gone.
+    fn read_on(&mut self, context: &Context<'_>) -> Result<bool, Error> {
         self.unfinished = None;
         let left: u64 = self.files.iter().skip(self.file).map(|file| file.bytes).sum();
         let threads = if left.saturating_sub(self.offset) < WORTH_THREADS { 1 } else { context.threads };
@@ -182,7 +201,8 @@ impl Track {
                 context.progress.add(read);
                 Ok(())
             },
-        )
+        )?;
+        Ok(source.has_missed())
     }
 
     /// The line of a record whose number is known: its hash and what it links to. Reads again a

@@ -12,20 +12,20 @@ use tracing_audit::{AuditLog, Receipt, Record, read};
 use tracing_subscriber::prelude::*;
 
 /// A directory that goes when the test ends, and the path of a log in it.
-pub fn fresh() -> (TempDir, PathBuf) {
+pub(crate) fn fresh() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("log");
     (dir, log)
 }
 
 /// Runs `emit` with a subscriber that has this log's layer and nothing else.
-pub fn with_layer<T>(log: &AuditLog, emit: impl FnOnce() -> T) -> T {
+pub(crate) fn with_layer<T>(log: &AuditLog, emit: impl FnOnce() -> T) -> T {
     tracing::subscriber::with_default(tracing_subscriber::registry().with(log.layer()), emit)
 }
 
 /// Waits for a condition, at most ten seconds.
 #[track_caller]
-pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !condition() {
         assert!(begun.elapsed() < Duration::from_secs(10), "waited in vain for: {what}");
@@ -35,13 +35,13 @@ pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
 
 /// All records of a log.
 #[track_caller]
-pub fn records(log: &Path) -> Vec<Record> {
+pub(crate) fn records(log: &Path) -> Vec<Record> {
     read(log).unwrap().collect::<Result<_, _>>().unwrap()
 }
 
 /// The events of a log.
 #[track_caller]
-pub fn events(log: &Path) -> Vec<Record> {
+pub(crate) fn events(log: &Path) -> Vec<Record> {
     let mut records = records(log);
     records.retain(|record| record.kind() == "event");
     records
@@ -49,7 +49,7 @@ pub fn events(log: &Path) -> Vec<Record> {
 
 /// The records of one kind that is not an event, as lines.
 #[track_caller]
-pub fn lines_of(log: &Path, kind: &str) -> Vec<String> {
+pub(crate) fn lines_of(log: &Path, kind: &str) -> Vec<String> {
     // Also of a log in which lines were tampered with.
     read(log)
         .unwrap()
@@ -61,14 +61,14 @@ pub fn lines_of(log: &Path, kind: &str) -> Vec<String> {
 
 /// Asserts that every receipt names a record that is there.
 #[track_caller]
-pub fn assert_all_present(log: &Path, receipts: &[Receipt]) {
+pub(crate) fn assert_all_present(log: &Path, receipts: &[Receipt]) {
     let heads: std::collections::HashSet<_> = records(log).iter().map(Record::head).collect();
     let lost: Vec<_> = receipts.iter().filter(|receipt| !heads.contains(&receipt.head())).collect();
     assert!(lost.is_empty(), "{} of {} confirmed records are gone: {lost:?}", lost.len(), receipts.len());
 }
 
 /// The segments of a log, in order.
-pub fn segments(log: &Path) -> Vec<PathBuf> {
+pub(crate) fn segments(log: &Path) -> Vec<PathBuf> {
     let mut segments: Vec<PathBuf> = fs::read_dir(log)
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -79,7 +79,7 @@ pub fn segments(log: &Path) -> Vec<PathBuf> {
 }
 
 /// This test program again, as another process that plays a role of `children`.
-pub fn child(role: &str, log: &Path, arguments: &[&str]) -> Command {
+pub(crate) fn child(role: &str, log: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
         .args(["children::entry", "--exact", "--nocapture", "--test-threads=1"])
@@ -93,7 +93,7 @@ pub fn child(role: &str, log: &Path, arguments: &[&str]) -> Command {
 }
 
 /// The receipts that a child printed. A line that the kill cut is no acknowledgement.
-pub fn receipts(stdout: &[u8]) -> Vec<Receipt> {
+pub(crate) fn receipts(stdout: &[u8]) -> Vec<Receipt> {
     let whole = stdout.iter().rposition(|byte| *byte == b'\n').map_or(&stdout[..0], |end| &stdout[..end]);
     String::from_utf8_lossy(whole)
         .lines()
@@ -103,18 +103,18 @@ pub fn receipts(stdout: &[u8]) -> Vec<Receipt> {
 }
 
 /// Says that a test cannot run here, and why. CI counts these lines.
-pub fn skip(test: &str, why: &str) {
+pub(crate) fn skip(test: &str, why: &str) {
     eprintln!("SKIPPED {test}: {why}");
 }
 
 /// A file system of its own, unmounted at the end.
-pub struct Mount {
+pub(crate) struct Mount {
     dir: TempDir,
 }
 
 impl Mount {
     /// A tmpfs of this size, or `None` where mounting is not allowed.
-    pub fn tmpfs(size: &str) -> Option<Self> {
+    pub(crate) fn tmpfs(size: &str) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let mount = Self { dir };
         let options = format!("size={size},mode=0700");
@@ -122,11 +122,11 @@ impl Mount {
             .then_some(mount)
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    pub fn remount(&self, options: &str) {
+    pub(crate) fn remount(&self, options: &str) {
         assert!(run("mount", &["-o", &format!("remount,{options}"), self.path().to_str().unwrap()]));
     }
 }
@@ -138,13 +138,13 @@ impl Drop for Mount {
 }
 
 /// Runs a program quietly; says whether it succeeded.
-pub fn run(program: &str, arguments: &[&str]) -> bool {
+pub(crate) fn run(program: &str, arguments: &[&str]) -> bool {
     Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
 }
 
 /// What `docs/verify.py` says of a log: 0 intact, 1 unclean, 2 damaged. It shares no code with us.
 #[track_caller]
-pub fn independent_verdict(log: &Path) -> i32 {
+pub(crate) fn independent_verdict(log: &Path) -> i32 {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/verify.py");
     let output = Command::new("python3").arg(script).arg(log).output().expect("python3 is needed");
     let code = output.status.code().unwrap();

@@ -66,10 +66,11 @@ fn an_inserted_line_is_found() {
     let (_dir, path, _) = sample();
     let segments = segments(&path);
     // A good line of another segment, where it does not belong.
-    let foreign = fs::read_to_string(&segments[0]).unwrap().split_inclusive('\n').nth(5).unwrap().to_owned();
+    let foreign = fs::read_to_string(&segments[0]).unwrap();
+    let foreign = foreign.split_inclusive('\n').nth(2).unwrap();
     let text = fs::read_to_string(&segments[1]).unwrap();
-    let at = text.match_indices('\n').nth(4).unwrap().0 + 1;
-    fs::write(&segments[1], [&text[..at], &foreign, &text[at..]].concat()).unwrap();
+    let at = text.find('\n').unwrap() + 1;
+    fs::write(&segments[1], [&text[..at], foreign, &text[at..]].concat()).unwrap();
     expect_damage(&path, FindingKind::Inserted);
 }
 
@@ -217,7 +218,9 @@ fn a_log_that_is_being_written_raises_no_alarm() {
                 }
             });
         });
-        for _ in 0..60 {
+        let mut rounds = 0;
+        while rounds < 20 || log.stats().segments <= 8 {
+            rounds += 1;
             let report = verify(&path).unwrap();
             if report.verdict() != Verdict::Intact {
                 stop.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -226,7 +229,6 @@ fn a_log_that_is_being_written_raises_no_alarm() {
         }
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
-    assert!(log.stats().segments > 4);
     log.close().unwrap();
     verify(&path).unwrap().ensure_intact().unwrap();
     assert_eq!(independent_verdict(&path), 0);

@@ -33,11 +33,33 @@ pub(crate) struct Moment {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
     start: Instant,
+    /// Whether `sleep` takes no time, for tests that run thousands of openers.
+    #[cfg(test)]
+    hurries: bool,
 }
 
 impl Clock {
     pub(crate) fn start() -> Self {
-        Self { start: Instant::now() }
+        Self {
+            start: Instant::now(),
+            #[cfg(test)]
+            hurries: false,
+        }
+    }
+
+    /// A clock that nobody waits for.
+    #[cfg(test)]
+    pub(crate) fn hurried() -> Self {
+        Self { hurries: true, ..Self::start() }
+    }
+
+    /// Lets the calling thread rest.
+    pub(crate) fn sleep(self, pause: Duration) {
+        #[cfg(test)]
+        if self.hurries {
+            return;
+        }
+        std::thread::sleep(pause);
     }
 
     pub(crate) fn now(self) -> Moment {

@@ -55,6 +55,10 @@ pub(crate) struct QueueSettings {
 /// Queued bytes at which a dozing writer is woken: what one write carries.
 const WAKE_BYTES: u64 = 512 * 1024;
 
+/// Wakers kept while the log is stalled at most. Nobody waits then, and who waited before ends at
+/// the bound: this only keeps tasks that gave up from piling up.
+const MAX_STALLED_WAITERS: usize = 4096;
+
 /// The queue of one log, shared by emitters, waiters and the writer.
 #[derive(Debug)]
 pub(crate) struct Queue {
@@ -91,10 +95,12 @@ struct State {
     waiters: Vec<(Ticket, Waker)>,
     blocked: u32,
     pause: Pause,
-    rotate: Vec<Waker>,
+    rotate: Vec<(u64, Waker)>,
     rotations_wanted: u64,
     rotations_done: u64,
-    oldest: Option<Timestamp>,
+    /// The oldest event in `chunks`, and the oldest that the writer has and is not durable.
+    oldest_queued: Option<Timestamp>,
+    oldest_taken: Option<Timestamp>,
     stage: Stage,
 }
 
@@ -207,9 +213,7 @@ impl Queue {
             state.accepted_critical += 1;
             state.critical_rate.count(draft.at);
         }
-        if state.oldest.is_none() {
-            state.oldest = Some(draft.at);
-        }
+        state.oldest_queued.get_or_insert(draft.at);
         if let Some(scope) = scope {
             scope.accept(ticket);
         } else if self.syncs_at_once(draft.severity) {
@@ -245,9 +249,8 @@ impl Queue {
             let now = Instant::now();
             let end = *deadline.get_or_insert(now + self.settings.wait_bound);
             if now >= end {
-                drop(state);
-                self.stall();
-                return (self.lock(), Err(LossReason::QueueFull));
+                self.stall(&state);
+                return (state, Err(LossReason::QueueFull));
             }
             state.blocked += 1;
             if self.claim_wake(&mut state) {
@@ -353,7 +356,7 @@ impl Queue {
     /// Waits for one's own event, unless nobody waits any more.
     fn wait_for_own(&self, ticket: Ticket, severity: Severity) {
         let failing = self.gauges.failing.get();
-        if !failing && self.wait_until_durable(ticket).is_ok() {
+        if !failing && self.wait_until_durable(ticket).is_ok() && self.is_durable(ticket) {
             return;
         }
         self.lock().unconfirmed += 1;
@@ -378,25 +381,31 @@ impl Queue {
 
     /// What a wait that ended says.
     pub(crate) fn judge_wait(&self, ticket: Ticket, in_time: bool) -> Result<(), NotDurable> {
-        if in_time || self.durable.load(Ordering::Acquire) >= ticket {
+        if in_time || self.is_durable(ticket) {
             return Ok(());
         }
-        self.stall();
+        let state = self.lock();
+        // What was published since the bound passed is no stall: no later sync might end it.
+        if self.is_durable(ticket) {
+            return Ok(());
+        }
+        self.stall(&state);
         Err(NotDurable)
     }
 
-    /// Ready once everything up to `ticket` is durable; else `waker` is called when that changes.
+    /// Ready once everything up to `ticket` is durable, or never will be because the log is closed;
+    /// else `waker` is called when that changes.
     pub(crate) fn poll_durable(&self, ticket: Ticket, waker: &Waker) -> Poll<()> {
-        if self.durable.load(Ordering::Acquire) >= ticket {
+        if self.is_durable(ticket) {
             return Poll::Ready(());
         }
         let mut state = self.lock();
         // The writer publishes under the lock, so nothing can slip in between.
-        if self.durable.load(Ordering::Acquire) >= ticket {
+        if self.is_durable(ticket) || state.stage == Stage::Closed {
             return Poll::Ready(());
         }
-        if !state.waiters.iter().any(|(at, known)| *at == ticket && known.will_wake(waker)) {
-            state.waiters.push((ticket, waker.clone()));
+        if !(self.is_stalled() && state.waiters.len() >= MAX_STALLED_WAITERS) {
+            register(&mut state.waiters, ticket, waker);
         }
         state.wanted = state.wanted.max(ticket);
         let wake = self.claim_wake(&mut state);
@@ -407,8 +416,9 @@ impl Queue {
         Poll::Pending
     }
 
-    /// One wait reached its bound: until a sync succeeds nobody waits again.
-    fn stall(&self) {
+    /// One wait reached its bound: until a sync succeeds nobody waits again. Under the lock, so that
+    /// a sync that succeeds at this moment ends it.
+    fn stall(&self, _state: &MutexGuard<'_, State>) {
         if !self.stalled.swap(true, Ordering::AcqRel) {
             let message = "the disk does not answer in time; events are held in memory and nobody waits";
             self.notifier.tell(NoticeCode::Stalled, message);
@@ -460,7 +470,7 @@ impl Queue {
         if state.rotations_done >= number {
             return Poll::Ready(());
         }
-        state.rotate.push(waker.clone());
+        register(&mut state.rotate, number, waker);
         Poll::Pending
     }
 
@@ -481,7 +491,7 @@ impl Queue {
         if state.stage == Stage::Closed {
             return Poll::Ready(());
         }
-        state.waiters.push((Ticket::MAX, waker.clone()));
+        register(&mut state.waiters, Ticket::MAX, waker);
         Poll::Pending
     }
 
@@ -501,7 +511,8 @@ impl Queue {
         stats.unconfirmed = state.unconfirmed;
         stats.queued_events = state.chunks.drafts();
         stats.queued_bytes = state.held_bytes;
-        stats.oldest_not_durable = state.oldest.map_or(Duration::ZERO, |oldest| now.since(oldest));
+        let oldest = state.oldest_taken.or(state.oldest_queued);
+        stats.oldest_not_durable = oldest.map_or(Duration::ZERO, |oldest| now.since(oldest));
         stats.critical_rate = state.critical_rate.per_second(now, self.clock.elapsed());
     }
 
@@ -546,6 +557,8 @@ impl Queue {
         state.chunks.move_to(batch);
         batch.give_spare_to(&mut state.chunks);
         state.queued_bytes = 0;
+        let oldest = state.oldest_queued.take();
+        state.oldest_taken = state.oldest_taken.or(oldest);
         self.orders(&state)
     }
 
@@ -594,21 +607,24 @@ impl Queue {
         self.lock().pause = Pause::None;
     }
 
-    /// Everything up to `ticket` is durable; `bytes` of it make room.
-    pub(crate) fn publish(&self, ticket: Ticket, bytes: u64, drained: bool) {
+    /// Everything up to `ticket` is durable; of what it took, the writer still holds `holding` bytes.
+    pub(crate) fn publish(&self, ticket: Ticket, holding: u64) {
         let mut state = self.lock();
         self.durable.store(ticket, Ordering::Release);
-        state.held_bytes = state.held_bytes.saturating_sub(bytes);
-        // The writer's batch is empty now, so the oldest that is not durable is in the queue, and
-        // was queued since it was last taken.
-        state.oldest = if drained && state.chunks.is_empty() { None } else { Some(Timestamp::now()) };
+        state.held_bytes = state.queued_bytes + holding;
+        if holding == 0 {
+            state.oldest_taken = None;
+        }
+        let was_stalled = self.stalled.swap(false, Ordering::AcqRel);
         let ready: Vec<Waker> =
             state.waiters.extract_if(.., |(at, _)| *at <= ticket).map(|(_, waker)| waker).collect();
         let blocked = state.blocked > 0;
         drop(state);
-        self.stalled.store(false, Ordering::Release);
         if blocked {
             self.room.notify_all();
+        }
+        if was_stalled {
+            self.notifier.tell(NoticeCode::Healed, "the disk answers again");
         }
         ready.into_iter().for_each(Waker::wake);
     }
@@ -631,7 +647,7 @@ impl Queue {
         state.rotations_done = state.rotations_done.max(number);
         let wakers = std::mem::take(&mut state.rotate);
         drop(state);
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
     /// The writer has ended; nothing will become durable any more.
@@ -642,7 +658,14 @@ impl Queue {
         let rotate = std::mem::take(&mut state.rotate);
         drop(state);
         self.room.notify_all();
-        waiters.into_iter().map(|(_, waker)| waker).chain(rotate).for_each(Waker::wake);
+        waiters.into_iter().chain(rotate).for_each(|(_, waker)| waker.wake());
+    }
+}
+
+/// Notes a waker once, however often its task is polled.
+fn register(wakers: &mut Vec<(u64, Waker)>, number: u64, waker: &Waker) {
+    if !wakers.iter().any(|(known, registered)| *known == number && registered.will_wake(waker)) {
+        wakers.push((number, waker.clone()));
     }
 }
 

@@ -12,6 +12,10 @@ const MAX_UNSYNCED_BYTES: u64 = 4 << 20;
 /// they were queued.
 const EARLY: Duration = Duration::from_millis(10);
 
+/// How long the writer lets routine drafts gather before it looks again: half of the 10 ms within
+/// which they are written.
+const DOZE: Duration = Duration::from_millis(5);
+
 /// How long the log is quiet before a `mark` covers its last records.
 const QUIET: Duration = Duration::from_secs(60);
 /// How often a `mark` shows that silence was silence.
@@ -49,6 +53,11 @@ impl FlushPolicy {
             && (unsynced.records >= self.size
                 || unsynced.bytes >= MAX_UNSYNCED_BYTES
                 || self.due_at(unsynced).is_some_and(|due| due <= now))
+    }
+
+    /// How long drafts may gather. With what `due_at` takes off, the interval still holds.
+    pub(super) fn doze(&self) -> Duration {
+        if self.interval.is_zero() { DOZE } else { DOZE.min(self.interval / 2) }
     }
 
     /// When the oldest unsynced record reaches the interval.

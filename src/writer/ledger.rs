@@ -5,7 +5,11 @@
 //! failure they are sealed again behind the last durable record. A draft leaves when a sync that
 //! began after its line was completely written has succeeded.
 
+mod begin;
+
 use std::{collections::BTreeSet, io, sync::Arc};
+
+pub(super) use begin::MAX_FAILED;
 
 use super::{
     flush::Unsynced,
@@ -16,14 +20,11 @@ use super::{
 use crate::{
     chain::{Digest, Head},
     clock::Moment,
-    format::{After, ChainId, LineParser, RecoveryInfo, SegmentInfo, Witnesses, seal},
+    format::{ChainId, LineParser, RecoveryInfo, Witnesses, seal},
     queue::{Chunk, Chunks, Scope, Ticket},
-    segment_name::{ChainNumber, SegmentName},
+    segment_name::ChainNumber,
     storage::{Dir, Storage},
 };
-
-/// Free space beyond the first write that a new segment needs after the disk was full.
-const ROOM: u64 = 64 << 10;
 
 /// One chain, locked and ready to be appended to.
 #[derive(Debug)]
@@ -48,8 +49,8 @@ pub(super) struct Ledger {
     receipts: Vec<(Arc<Scope>, Ticket, Head)>,
     events: Events,
     story: Option<Story>,
-    /// Bytes of drafts that became durable since this was last asked.
-    freed_bytes: u64,
+    /// Bytes appended since this was last asked.
+    appended_bytes: u64,
     pub(super) witnesses: Witnesses,
     /// Chains whose absence has been told.
     pub(super) missing: BTreeSet<ChainNumber>,
@@ -105,6 +106,7 @@ pub(super) struct Start {
     pub(super) live: Option<Segment>,
     pub(super) next_segment: u32,
     pub(super) failed: Vec<u32>,
+    pub(super) empty: Option<Segment>,
     pub(super) is_poisoned: bool,
     pub(super) witnesses: Witnesses,
     pub(super) pruned: Option<(u64, Digest)>,
@@ -121,7 +123,7 @@ impl Ledger {
             live: start.live,
             next_segment: start.next_segment,
             failed: start.failed,
-            empty: None,
+            empty: start.empty,
             poison: if start.is_poisoned { Poison::Written } else { Poison::None },
             out_of_room: false,
             retained: Chunks::default(),
@@ -129,7 +131,7 @@ impl Ledger {
             receipts: Vec::new(),
             events: Events::default(),
             story: None,
-            freed_bytes: 0,
+            appended_bytes: 0,
             witnesses: start.witnesses,
             missing: BTreeSet::new(),
             pruned: start.pruned,
@@ -161,10 +163,6 @@ impl Ledger {
         })
     }
 
-    pub(super) fn live_name(&self) -> Option<SegmentName> {
-        self.live.as_ref().map(|live| live.name)
-    }
-
     pub(super) fn is_lock_in_place(&self) -> io::Result<bool> {
         self.lock.is_in_place()
     }
@@ -180,6 +178,8 @@ impl Ledger {
                 self.retain(chunk, now);
             }
         }
+        // What durable drafts lay in carries the next ones.
+        self.retained.give_spare_to(batch);
         result
     }
 
@@ -193,6 +193,7 @@ impl Ledger {
         self.retain(chunk, now);
         match live.append(&self.lines) {
             Ok(()) => {
+                self.appended_bytes += self.lines.len() as u64;
                 self.written = sealed;
                 live.has_records = true;
                 self.live = Some(live);
@@ -200,6 +201,28 @@ impl Ledger {
             }
             Err(refused) => Err(self.write_refused(live, refused)),
         }
+    }
+
+    /// Makes everything durable, then writes the last record of an orderly end by itself. It is not
+    /// retained: where it fails, the next attempt makes another, so that a chain never closes twice.
+    pub(super) fn close(&mut self, payload: &[u8], now: &Moment) -> Result<(), Trouble> {
+        if self.live.is_none() {
+            self.begin_segment(now)?;
+        }
+        self.sync()?;
+        let Some(mut live) = self.live.take() else { return Ok(()) };
+        self.lines.clear();
+        let seq = self.written.0 + 1;
+        let hash = seal(&mut self.lines, seq, payload, Some(self.durable.seq), &self.written.1);
+        if let Err(refused) = live.append(&self.lines) {
+            return Err(self.write_refused(live, refused));
+        }
+        self.appended_bytes += self.lines.len() as u64;
+        self.written = (seq, hash);
+        self.live = Some(live);
+        self.sync()?;
+        self.is_closed = true;
+        Ok(())
     }
 
     /// Seals a chunk's drafts behind `at` into `lines`; the first of a write carries the durable mark.
@@ -240,12 +263,12 @@ impl Ledger {
             let last = last_line(self.lines.get(..written).unwrap_or_default());
             let at = last.unwrap_or(self.written);
             if live.sync().is_err() {
-                self.poison = Poison::Wanted;
+                self.poison();
             } else if live.holds_what_was_written() {
                 self.commit_through(at, live.bytes, segment);
             }
         } else {
-            self.poison = Poison::Wanted;
+            self.poison();
         }
         let cause = if out_of_room { "out_of_room" } else { "write_failed" };
         self.end_segment(live, cause, &error.to_string());
@@ -273,7 +296,7 @@ impl Ledger {
         let segment = live.name.segment;
         if let Err(error) = live.sync() {
             // Never again on this file: Linux has marked the pages clean, and the next call lies.
-            self.poison = Poison::Wanted;
+            self.poison();
             self.end_segment(live, "sync_failed", &error.to_string());
             return Err(Trouble { action: "sync", segment, error, old_goes_on: false, is_tampering: false });
         }
@@ -341,7 +364,6 @@ impl Ledger {
         }
         self.retained.remove_first(emptied);
         self.events.durable += events;
-        self.freed_bytes += bytes;
         let durable = self.events.durable;
         for (scope, ticket, head) in self.receipts.extract_if(.., |(_, ticket, _)| *ticket <= durable) {
             scope.confirm(ticket, head);
@@ -353,195 +375,65 @@ impl Ledger {
         }
     }
 
-    /// Begins a new segment behind the last durable record, with everything that is retained.
-    ///
-    /// In this order: the poison entry, if the old segment lies; create; one write; sync the file;
-    /// sync the directory; clear the entry; only then acknowledge.
-    pub(super) fn begin_segment(&mut self, now: &Moment) -> Result<(), Trouble> {
-        let trouble = |action, segment, error, old_goes_on| Trouble {
-            action,
-            segment,
-            error,
-            old_goes_on,
-            is_tampering: false,
-        };
-        let unsynced_rotation = self.live.is_some();
-        if self.poison == Poison::Wanted {
-            self.write_poison()
-                .map_err(|error| trouble("mark as failed", self.durable.segment, error, false))?;
-        }
-        let mut segment = match self.empty.take() {
-            Some(empty) => empty,
-            None => self
-                .create(now)
-                .map_err(|error| trouble("create", self.next_segment, error, unsynced_rotation))?,
-        };
-        let number = segment.name.segment;
-        let sealed = self.seal_first_write(number, now);
-        if let Err(error) = self.check_room() {
-            self.empty = Some(segment);
-            return Err(trouble("write to", number, error, unsynced_rotation));
-        }
-        if let Err(refused) = segment.append(&self.lines) {
-            self.out_of_room = refused.out_of_room;
-            let untouched = segment.is_empty();
-            if untouched && refused.out_of_room {
-                self.empty = Some(segment);
-            } else {
-                self.failed.push(number);
-            }
-            return Err(self.new_segment_failed(
-                "write to",
-                number,
-                refused.error,
-                untouched && unsynced_rotation,
-            ));
-        }
-        if let Err(error) = segment.sync_new(&self.storage) {
-            self.failed.push(number);
-            // An opener under this boot would sync the file again, and be lied to.
-            self.poison = Poison::Wanted;
-            return Err(self.new_segment_failed("sync", number, error, false));
-        }
-        if self.poison == Poison::Written {
-            if let Err(error) = self.lock.write(&Entry::Clean) {
-                self.failed.push(number);
-                self.poison = Poison::Wanted;
-                return Err(self.new_segment_failed("unmark", number, error, false));
-            }
-            self.poison = Poison::None;
-        }
-        segment.has_records = !self.retained.is_empty();
-        self.out_of_room = false;
-        self.failed.clear();
-        self.written = sealed;
-        let end = segment.bytes;
-        self.live = Some(segment);
-        // The first line has no draft: it is counted here.
-        self.durable.seq += 1;
-        self.commit_through(sealed, end, number);
-        Ok(())
-    }
-
-    fn new_segment_failed(
-        &mut self,
-        action: &'static str,
-        segment: u32,
-        error: io::Error,
-        old_goes_on: bool,
-    ) -> Trouble {
-        self.events.written = self.events.durable;
-        self.receipts.clear();
-        if !old_goes_on {
-            // A first line may have reached the new file, and it says that the old one ends.
-            self.live = None;
-        }
-        Trouble { action, segment, error, old_goes_on, is_tampering: false }
-    }
-
-    fn write_poison(&mut self) -> io::Result<()> {
-        let boot = self.storage.boot_id();
-        self.lock.write(&Entry::Poison { boot, point: self.durable })?;
-        self.poison = Poison::Written;
-        Ok(())
-    }
-
-    /// The next file that does not exist; numbers are never used twice.
-    fn create(&mut self, now: &Moment) -> io::Result<Segment> {
-        loop {
-            if self.next_segment > SegmentName::MAX_SEGMENT {
-                return Err(io::Error::other("every segment number is used"));
-            }
-            let name = SegmentName { chain: self.chain(), segment: self.next_segment };
-            match Segment::create(&self.storage, name, now.wall) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    self.failed.push(self.next_segment);
-                    self.next_segment += 1;
-                }
-                created => {
-                    self.next_segment += u32::from(created.is_ok());
-                    return created;
-                }
-            }
-        }
-    }
-
-    /// The `segment` line and everything retained, sealed into `lines`.
-    fn seal_first_write(&mut self, number: u32, now: &Moment) -> (u64, Digest) {
-        if let Some(story) = self.story.take() {
-            let payload = story.as_info().payload(now.wall);
-            let mut told_first = Chunks::default();
-            told_first.push(&payload, None, None);
-            self.retained.move_to(&mut told_first);
-            self.retained = told_first;
-            self.unsynced.records += 1;
-        }
-        let counted = (self.durable.segment > 0)
-            .then_some(After { segment: self.durable.segment, bytes: self.durable.end });
-        let failed = self.failed.iter().map(|segment| After { segment: *segment, bytes: 0 });
-        let info = SegmentInfo {
-            id: self.id,
-            chain: self.chain(),
-            segment: number,
-            after: counted.into_iter().chain(failed).collect(),
-            chains: self.witnesses.clone(),
-            pruned: self.pruned,
-        };
-        self.lines.clear();
-        self.events.written = self.events.durable;
-        self.receipts.clear();
-        let Point { seq, hash, .. } = self.durable;
-        let first = seal(&mut self.lines, seq + 1, &info.payload(now.wall), Some(seq), &hash);
-        let mut at = (seq + 1, first);
-        let retained = std::mem::take(&mut self.retained);
-        for chunk in retained.iter() {
-            at = self.seal_chunk(chunk, at, None);
-        }
-        self.retained = retained;
-        at
-    }
-
-    /// After a full disk: waits until the first write surely fits.
-    fn check_room(&self) -> io::Result<()> {
-        let needed = self.lines.len() as u64 + ROOM;
-        if self.out_of_room && self.storage.free_bytes()? < needed {
-            return Err(rustix::io::Errno::NOSPC.into());
-        }
-        Ok(())
-    }
-
     /// The drafts that are not durable, for another chain to take over.
-    pub(super) fn into_retained(self) -> Chunks {
-        self.retained
+    pub(super) fn take_retained(&mut self) -> Chunks {
+        std::mem::take(&mut self.retained)
     }
 
-    /// How many accepted events are not durable and in no queue.
+    /// The drafts that are not durable.
     pub(super) fn retained(&self) -> &Chunks {
         &self.retained
     }
 
     /// Goes on counting where another chain's ledger stopped.
-    pub(super) fn continue_events(&mut self, durable: Ticket, freed_bytes: u64) {
+    pub(super) fn continue_events(&mut self, durable: Ticket) {
         self.events = Events { written: durable, durable };
-        self.freed_bytes = freed_bytes;
     }
 
     pub(super) fn durable_events(&self) -> Ticket {
         self.events.durable
     }
 
-    /// How many bytes of drafts became durable since this was last asked.
-    pub(super) fn take_freed_bytes(&mut self) -> u64 {
-        std::mem::take(&mut self.freed_bytes)
+    /// How many bytes were appended since this was last asked.
+    pub(super) fn take_appended_bytes(&mut self) -> u64 {
+        std::mem::take(&mut self.appended_bytes)
     }
 
-    /// The `close` record is durable.
-    pub(super) fn set_closed(&mut self) {
-        self.is_closed = true;
-    }
-
+    /// Whether the `close` record is durable.
     pub(super) fn is_closed(&self) -> bool {
         self.is_closed
+    }
+
+    /// The last segment is not to be trusted any more: its lock file says so from here on, because
+    /// an opener under this boot would sync it, and be lied to.
+    fn poison(&mut self) {
+        self.poison = Poison::Wanted;
+        // Where this fails it is tried again before anything else is.
+        drop(self.write_poison());
+    }
+
+    fn write_poison(&mut self) -> io::Result<()> {
+        self.poison = Poison::Wanted;
+        let boot = self.storage.boot_id();
+        self.lock.write(&Entry::Poison { boot, point: self.durable })?;
+        self.poison = Poison::Written;
+        Ok(())
+    }
+
+    /// Lets go of the chain, before anybody is told that the log is closed. Nothing is written to it
+    /// any more, except that its last segment lies, where that could not be said before.
+    pub(super) fn let_go(&mut self) {
+        if self.poison == Poison::Wanted {
+            self.poison();
+        }
+        self.poison = Poison::None;
+        self.lock.release();
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        self.let_go();
     }
 }
 

@@ -81,6 +81,12 @@ impl ChainLock {
         Ok(named.is_some_and(|named| named.is_same_file(&self.stat)))
     }
 
+    /// Lets go of the chain now, whoever else may still look at the lock.
+    pub(super) fn release(&self) {
+        // Closing the file lets go too; this is for a copy that a forked child may hold open.
+        drop(self.file.unlock());
+    }
+
     pub(super) fn read(&self) -> io::Result<Entry> {
         let text = read_block(self.file.as_ref(), 0)?;
         Ok(parse(&text).unwrap_or(Entry::Clean))
@@ -117,8 +123,7 @@ impl ChainLock {
 
 impl Drop for ChainLock {
     fn drop(&mut self) {
-        // Closing the file lets go too; this is for a copy that a forked child may hold open.
-        drop(self.file.unlock());
+        self.release();
     }
 }
 

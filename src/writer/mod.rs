@@ -14,6 +14,8 @@ mod retention;
 mod roll;
 mod scan;
 mod segment;
+#[cfg(test)]
+mod tests;
 mod witness;
 
 use std::{sync::Arc, time::Duration};
@@ -31,9 +33,6 @@ use flush::{FlushPolicy, MarkPolicy};
 use ledger::{Ledger, Trouble};
 pub(crate) use open::{Opened, open};
 
-/// How long the writer lets routine drafts gather before it looks again: half of the 10 ms within
-/// which they are written.
-const DOZE: Duration = Duration::from_millis(5);
 /// How long after the last draft it sleeps until it is woken.
 const AWAKE: Duration = Duration::from_millis(100);
 /// How often the paths of the segment and the lock are looked at while records are written.
@@ -88,6 +87,8 @@ pub(crate) struct Writer {
     /// Notices that wait to be recorded.
     notes: Chunks,
     failure: Option<Failure>,
+    /// The head that everybody was told last.
+    published: Head,
     rotations: u64,
     /// No rotation before this: the last attempt could not make a file.
     rotation_rests: Duration,
@@ -117,7 +118,9 @@ impl Writer {
         opened: Opened,
         now: Moment,
     ) -> Self {
-        let writer = Self {
+        let published = opened.ledger.head();
+        let mut writer = Self {
+            published,
             storage,
             queue,
             flush: FlushPolicy::new(settings.flush_mode),
@@ -172,7 +175,6 @@ impl Writer {
         let took = !self.batch.is_empty();
         if took {
             self.last_active = now.elapsed;
-            self.marks.record_written(now.elapsed);
         }
         self.work(orders, now, clock);
         match self.failure {
@@ -194,7 +196,9 @@ impl Writer {
             self.batch = notes;
         }
         if !self.batch.is_empty() {
+            self.marks.record_written(now.elapsed);
             let appended = self.ledger.append(&mut self.batch, now);
+            self.queue.gauges.written_bytes.add(self.ledger.take_appended_bytes());
             self.queue.gauges.records_since_sync.set(self.ledger.unsynced().records);
             self.settle(appended, now, clock);
         }
@@ -226,11 +230,15 @@ impl Writer {
     }
 
     /// Tells everybody what is durable.
-    fn publish(&self) {
+    fn publish(&mut self) {
         let gauges = &self.queue.gauges;
+        gauges.written_bytes.add(self.ledger.take_appended_bytes());
         gauges.records_since_sync.set(self.ledger.unsynced().records);
-        gauges.set_head(self.ledger.head());
+        self.published = self.ledger.head();
+        gauges.set_head(self.published);
         gauges.durable_events.set(self.ledger.durable_events());
+        let holding = self.batch.bytes() + self.ledger.retained().bytes();
+        self.queue.publish(self.ledger.durable_events(), holding);
     }
 
     /// After anything the ledger did: acknowledges what became durable, and deals with trouble.
@@ -242,13 +250,9 @@ impl Writer {
     }
 
     fn acknowledge(&mut self) {
-        let freed = self.ledger.take_freed_bytes();
-        if freed == 0 {
-            return;
+        if self.ledger.head() != self.published {
+            self.publish();
         }
-        self.publish();
-        let drained = self.batch.is_empty() && self.ledger.unsynced().records == 0;
-        self.queue.publish(self.ledger.durable_events(), freed, drained);
     }
 
     /// Something failed: tries a new segment at once, and is failing if that fails too.
@@ -274,7 +278,9 @@ impl Writer {
     }
 
     /// One attempt to write again.
-    fn heal(&mut self, failure: Failure, now: &Moment, clock: Clock) {
+    fn heal(&mut self, mut failure: Failure, now: &Moment, clock: Clock) {
+        // Where the whole directory is gone, a new segment cannot be made in it.
+        failure.relocate = failure.relocate || self.has_lost_its_lock(now);
         let attempt = if failure.relocate {
             self.relocate(now, clock)
         } else {
@@ -285,7 +291,8 @@ impl Writer {
         match attempt {
             Ok(()) => {
                 self.failure = None;
-                self.segment_begun();
+                self.queue.gauges.segments.add(1);
+                self.marks.record_written(now.elapsed);
                 if self.queue.gauges.failing.set(false) {
                     self.queue.notifier.tell(NoticeCode::Healed, "the log records again");
                 }
@@ -309,14 +316,15 @@ impl Writer {
     /// The lock of the chain was taken away: goes on in another chain, with all that is not durable.
     fn relocate(&mut self, now: &Moment, clock: Clock) -> Result<(), String> {
         self.storage.reattach().map_err(|error| format!("cannot open the directory of the log: {error}"))?;
-        let avoid = Some(self.ledger.chain());
+        // An exclusive log has one chain, and goes on in it where nobody else has taken it.
+        let avoid = (!self.settings.exclusive).then_some(self.ledger.chain());
         let opened =
             open(&self.storage, &self.settings, avoid, clock, now).map_err(|error| error.to_string())?;
-        let durable = self.ledger.durable_events();
-        let freed = self.ledger.take_freed_bytes();
-        let old = std::mem::replace(&mut self.ledger, opened.ledger);
-        self.ledger.continue_events(durable, freed);
-        old.into_retained().move_to(&mut self.notes);
+        let mut old = std::mem::replace(&mut self.ledger, opened.ledger);
+        self.ledger.continue_events(old.durable_events());
+        let mut carried = old.take_retained();
+        self.batch.move_to(&mut carried);
+        self.batch = carried;
         for (code, message) in opened.notices {
             self.queue.notifier.tell(code, message);
         }
@@ -334,8 +342,7 @@ impl Writer {
                 self.queue
                     .notifier
                     .print("the log was closed while the disk refused to take its last events");
-                self.queue.closed();
-                Next::Ended
+                self.end()
             }
             (_, Some(failure)) => Next::Pause(Pause::Backoff, failure.next_try),
             (_, None) => Next::Pause(Pause::None, Duration::ZERO),
@@ -344,21 +351,23 @@ impl Writer {
 
     fn close(&mut self, now: &Moment, clock: Clock) -> Next {
         self.queue.take(&mut self.batch);
+        self.refresh_witnesses(now);
         if !self.batch.is_empty() || !self.notes.is_empty() || self.ledger.unsynced().records > 0 {
             // Came in while the last batch was written.
             return Next::Pause(Pause::None, now.elapsed);
         }
-        self.refresh_witnesses(now);
         let events = self.ledger.durable_events();
         let closed = open::close_chain(&mut self.ledger, events, now);
         self.settle(closed, now, clock);
-        if self.failure.is_some() {
+        if self.failure.is_some() || !self.ledger.is_closed() {
             return Next::Pause(Pause::None, now.elapsed);
         }
-        if !self.ledger.is_closed() {
-            return Next::Pause(Pause::None, now.elapsed);
-        }
-        self.publish();
+        self.end()
+    }
+
+    /// The chain is free before anybody hears that the log is closed: who opens it then continues it.
+    fn end(&mut self) -> Next {
+        self.ledger.let_go();
         self.queue.closed();
         Next::Ended
     }
@@ -377,7 +386,7 @@ impl Writer {
             self.refresh_witnesses(now);
             let begun = self.ledger.begin_segment(now);
             if begun.is_ok() {
-                self.segment_begun();
+                self.queue.gauges.segments.add(1);
                 self.retention_due = now.elapsed;
             }
             self.settle(begun, now, clock);
@@ -386,11 +395,6 @@ impl Writer {
             self.rotations = asked;
             self.queue.rotated(asked);
         }
-    }
-
-    fn segment_begun(&mut self) {
-        self.queue.gauges.segments.add(1);
-        self.publish();
     }
 
     fn mark(&mut self, now: &Moment, clock: Clock) {
@@ -462,9 +466,7 @@ impl Writer {
             return;
         }
         self.paths_checked = now.elapsed;
-        if matches!(self.ledger.is_lock_in_place(), Ok(false)) {
-            let message = format!("the lock of chain {} was removed or replaced", self.ledger.chain());
-            self.note(NoticeCode::LockReplaced, &message, now);
+        if self.has_lost_its_lock(now) {
             let failure = Failure { next_try: now.elapsed, pause: FIRST_RETRY, relocate: true };
             self.failure = Some(failure);
             self.heal(failure, now, clock);
@@ -472,6 +474,16 @@ impl Writer {
         }
         let checked = self.ledger.check_name();
         self.settle(checked, now, clock);
+    }
+
+    /// Whether the lock at its path is another one now, or gone: then nothing keeps others out.
+    fn has_lost_its_lock(&mut self, now: &Moment) -> bool {
+        let is_lost = matches!(self.ledger.is_lock_in_place(), Ok(false));
+        if is_lost {
+            let message = format!("the lock of chain {} was removed or replaced", self.ledger.chain());
+            self.note(NoticeCode::LockReplaced, &message, now);
+        }
+        is_lost
     }
 
     fn watch_space(&mut self, now: &Moment) {
@@ -503,18 +515,18 @@ impl Writer {
     }
 
     fn pause(&self, now: &Moment) -> Next {
-        let mut until = self.marks.due_at().max(now.elapsed + DOZE);
+        let mut until = self.marks.due_at().max(now.elapsed + self.flush.doze());
         if let Some(due) = self.flush.due_at(self.ledger.unsynced()) {
             until = until.min(due);
         }
         if !self.settings.retention.is_off() {
             until = until.min(self.retention_due.max(self.retention_rests));
         }
-        if !self.notes.is_empty() {
+        if !self.notes.is_empty() || !self.batch.is_empty() {
             return Next::Pause(Pause::None, now.elapsed);
         }
         if now.elapsed.saturating_sub(self.last_active) < AWAKE {
-            return Next::Pause(Pause::Doze, until.min(now.elapsed + DOZE));
+            return Next::Pause(Pause::Doze, until.min(now.elapsed + self.flush.doze()));
         }
         Next::Pause(Pause::Sleep, until)
     }

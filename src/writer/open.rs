@@ -1,6 +1,6 @@
 //! Opening a log to write: takes a chain, recovers it, and recovers what others left.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use super::{
     WriterSettings,
@@ -20,8 +20,8 @@ use crate::{
 
 /// How long an opener passes over all locks before it makes a new number or gives up: verification
 /// and retention probe them for a moment.
-const PROBE_PATIENCE: Duration = Duration::from_millis(100);
 const PROBE_PAUSE: Duration = Duration::from_millis(5);
+const PROBES: u32 = 20;
 
 /// Chains that one log can have: what every chain says of all others must fit a line.
 const MAX_CHAINS: u16 = 256;
@@ -134,7 +134,7 @@ fn take_a_chain(
     clock: Clock,
     found: &mut Vec<ChainRecovery>,
 ) -> Result<Taken, Error> {
-    let begun = clock.elapsed();
+    let mut probes = 0;
     let log = || storage.path(Dir::Log, "");
     loop {
         let survey = Survey::make(storage)?;
@@ -153,10 +153,9 @@ fn take_a_chain(
                 Attempt::LeftAlone(report) => found.push(report),
             }
         }
-        if clock.elapsed().saturating_sub(begun) < PROBE_PATIENCE
-            && (settings.exclusive || !survey.chains.is_empty())
-        {
-            thread::sleep(PROBE_PAUSE);
+        if probes < PROBES && (settings.exclusive || !survey.chains.is_empty()) {
+            probes += 1;
+            clock.sleep(PROBE_PAUSE);
             continue;
         }
         if settings.exclusive {
@@ -272,14 +271,8 @@ pub(super) fn write_through(ledger: &mut Ledger, batch: &mut Chunks, now: &Momen
 
 /// Ends a chain in order: everything else first, then `close` as a write of its own.
 pub(super) fn close_chain(ledger: &mut Ledger, events: u64, now: &Moment) -> Result<(), Trouble> {
-    ledger.sync()?;
-    let close = CloseInfo { events, chains: &ledger.witnesses };
-    let mut batch = Chunks::default();
-    batch.push(&close.payload(now.wall), None, None);
-    ledger.append(&mut batch, now)?;
-    ledger.sync()?;
-    ledger.set_closed();
-    Ok(())
+    let payload = CloseInfo { events, chains: &ledger.witnesses }.payload(now.wall);
+    ledger.close(&payload, now)
 }
 
 /// Recovers each free chain that ended without `close`, and lets go of it. What fails here is left

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    ledger::{Start, Story},
+    ledger::{MAX_FAILED, Start, Story},
     lock::{ChainLock, Entry, Point},
     scan::{Place, Scan},
     segment::Segment,
@@ -51,6 +51,28 @@ struct Recovery<'a> {
     boot: String,
 }
 
+/// The files behind the last one that counts.
+#[derive(Debug, Default)]
+struct Rest {
+    failed: Vec<u32>,
+    /// How many bytes they hold.
+    void: u64,
+    /// The very last, where nothing was ever written to it.
+    empty: Option<Segment>,
+}
+
+impl Rest {
+    fn add(&mut self, name: SegmentName, bytes: u64) {
+        self.failed.push(name.segment);
+        self.void += bytes;
+    }
+
+    /// Whether they cannot all be named in one line.
+    fn are_too_many(&self) -> bool {
+        self.failed.len() + 1 >= MAX_FAILED
+    }
+}
+
 /// The last durable record of a chain that has none.
 const NOWHERE: Point = Point { segment: 0, seq: 0, hash: Digest::ZERO, end: 0 };
 
@@ -71,16 +93,23 @@ impl Recovery<'_> {
     fn after_poison(&self, point: Point) -> Result<Recovered, Error> {
         let failed: Vec<u32> =
             self.names.iter().map(|name| name.segment).filter(|number| *number > point.segment).collect();
+        let rest = Rest { failed, ..Rest::default() };
         if point.seq == 0 {
-            return self.begin(failed, true);
+            return self.begin(rest, true);
         }
         let name = SegmentName { chain: self.lock.chain, segment: point.segment };
-        let file = self.open(name, Access::Read)?;
         let path = self.path(name);
+        if !self.names.contains(&name) {
+            return Ok(self.leave_alone(true, "the segment of its last durable record is gone"));
+        }
+        let file = self.open(name, Access::Read)?;
         let scan = Scan::run(file.as_ref(), point.end).map_err(Error::io("read", path))?;
         let expected = Place { seq: point.seq, hash: point.hash, end: point.end };
         if scan.last != Some(expected) {
             return Ok(self.leave_alone(true, "its last durable record is not where its lock file says"));
+        }
+        if rest.are_too_many() {
+            return Ok(self.too_many());
         }
         let Some(id) = self.id(&scan)? else { return Ok(self.no_identity()) };
         let story = Story {
@@ -91,17 +120,17 @@ impl Recovery<'_> {
             message: "a write or sync had failed and the process ended before it could begin a new segment"
                 .into(),
         };
-        let start = self.start(id, point, None, failed, true, &scan);
+        let start = self.start(id, point, None, rest, true, &scan);
         let report = self.report(&start, 0, false, &story.message);
         Ok(Recovered::Ready { start, closed: false, story: Some(story), report: Some(report) })
     }
 
     fn after_scan(&self) -> Result<Recovered, Error> {
         if self.names.is_empty() {
-            return self.begin(Vec::new(), false);
+            return self.begin(Rest::default(), false);
         }
         let mut witnessed = self.witnessed.iter().map(|witness| witness.seq).max().unwrap_or(0);
-        let mut failed = Vec::new();
+        let mut rest = Rest::default();
         for name in self.names.iter().rev() {
             let file = self.open(*name, Access::Append)?;
             // Otherwise one would decide on data that a dead process never made durable.
@@ -109,8 +138,16 @@ impl Recovery<'_> {
                 return self.unsynced(&error);
             }
             let mut scan = Scan::run(file.as_ref(), u64::MAX).map_err(Error::io("read", self.path(*name)))?;
+            if scan.length == 0 && rest.failed.is_empty() && rest.empty.is_none() {
+                // Its maker had no room to write to it, and ended: the next first line can go there.
+                let now = crate::clock::Timestamp::now();
+                rest.empty = Some(
+                    Segment::resume(file, *name, 0, now).map_err(Error::io("inspect", self.path(*name)))?,
+                );
+                continue;
+            }
             if !scan.has_good_line() {
-                failed.push(name.segment);
+                rest.add(*name, scan.length);
                 continue;
             }
             let Some(cut) = scan.cut(witnessed) else {
@@ -118,35 +155,46 @@ impl Recovery<'_> {
             };
             let Some(place) = cut.place else {
                 witnessed = witnessed.max(scan.durable);
-                failed.push(name.segment);
+                rest.add(*name, scan.length);
                 continue;
             };
-            failed.reverse();
-            return self.go_on(*name, file, &scan, place, cut.torn, cut.damaged, failed);
+            rest.failed.reverse();
+            return self.go_on(*name, file, &scan, place, cut.torn, cut.damaged, rest);
         }
-        failed.reverse();
-        self.begin(failed, false)
+        rest.failed.reverse();
+        self.begin(rest, false)
     }
 
     /// A chain without any record so far.
-    fn begin(&self, failed: Vec<u32>, is_poisoned: bool) -> Result<Recovered, Error> {
+    fn begin(&self, rest: Rest, is_poisoned: bool) -> Result<Recovered, Error> {
         if !self.witnessed.is_empty() {
             return Ok(self.leave_alone(true, "its records are missing, and other chains have seen them"));
         }
+        if rest.are_too_many() {
+            return Ok(self.too_many());
+        }
         let log = self.storage.path(Dir::Log, "");
         let id = ChainId(self.storage.random().map_err(Error::io("draw random bits for", log))?);
-        let next_segment = self.next_segment();
+        let last = self.names.last().map_or(0, |name| name.segment);
+        let void = rest.void;
         let start = Start {
             id,
             durable: NOWHERE,
             live: None,
-            next_segment,
-            failed,
+            next_segment: self.next_segment(),
+            failed: rest.failed,
+            empty: rest.empty,
             is_poisoned,
             witnesses: Witnesses::new(),
             pruned: None,
         };
-        Ok(Recovered::Ready { start, closed: true, story: None, report: None })
+        if self.names.is_empty() {
+            return Ok(Recovered::Ready { start, closed: true, story: None, report: None });
+        }
+        let message = "it ended before its first record was durable".to_owned();
+        let report = self.report(&start, void, false, &message);
+        let story = Story { cause: "torn", segment: last, bytes: 0, void, message };
+        Ok(Recovered::Ready { start, closed: false, story: Some(story), report: Some(report) })
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one finding, taken apart once")]
@@ -158,8 +206,11 @@ impl Recovery<'_> {
         place: Place,
         torn: bool,
         damaged: Option<u64>,
-        failed: Vec<u32>,
+        rest: Rest,
     ) -> Result<Recovered, Error> {
+        if rest.are_too_many() {
+            return Ok(self.too_many());
+        }
         let Some(id) = self.id(scan)? else { return Ok(self.no_identity()) };
         if self.witnessed.iter().any(|witness| witness.id != id) {
             return Ok(self.leave_alone(true, "another chain stands where its number was seen before"));
@@ -167,7 +218,7 @@ impl Recovery<'_> {
         // Damaged bytes stay within what counts: our own software never declares an edit void.
         let end = if damaged.is_some() && !torn { scan.length } else { place.end };
         let durable = Point { segment: name.segment, seq: place.seq, hash: place.hash, end };
-        let whole = !torn && damaged.is_none() && failed.is_empty();
+        let whole = !torn && damaged.is_none() && rest.failed.is_empty();
         let begun = scan.begun.unwrap_or_else(crate::clock::Timestamp::now);
         let live = if whole {
             let resumed = Segment::resume(file, name, place.end, begun);
@@ -176,7 +227,7 @@ impl Recovery<'_> {
             None
         };
         let closed = scan.closed && whole;
-        let void = scan.length - end;
+        let void = scan.length - end + rest.void;
         let (cause, message) = match (damaged, torn) {
             (Some(seq), _) => {
                 ("damage", format!("record {seq} had been durable and is bad or missing; verify the log"))
@@ -184,7 +235,7 @@ impl Recovery<'_> {
             (None, true) => ("torn", format!("{void} bytes of a write that was not finished do not count")),
             (None, false) => ("unclosed", "the run before ended without close".to_owned()),
         };
-        let start = self.start(id, durable, live, failed, false, scan);
+        let start = self.start(id, durable, live, rest, false, scan);
         if closed {
             return Ok(Recovered::Ready { start, closed, story: None, report: None });
         }
@@ -198,7 +249,7 @@ impl Recovery<'_> {
         id: ChainId,
         durable: Point,
         live: Option<Segment>,
-        failed: Vec<u32>,
+        rest: Rest,
         is_poisoned: bool,
         scan: &Scan,
     ) -> Start {
@@ -207,7 +258,8 @@ impl Recovery<'_> {
             durable,
             live,
             next_segment: self.next_segment(),
-            failed,
+            failed: rest.failed,
+            empty: rest.empty,
             is_poisoned,
             witnesses: scan.witnesses.clone(),
             pruned: scan.pruned,
@@ -239,6 +291,10 @@ impl Recovery<'_> {
         let path = self.storage.path(Dir::Control, &self.lock.chain.lock_name());
         self.lock.write(&Entry::Unsynced { boot: self.boot.clone() }).map_err(Error::io("write to", path))?;
         Ok(self.leave_alone(false, &format!("its last segment could not be synced: {error}")))
+    }
+
+    fn too_many(&self) -> Recovered {
+        self.leave_alone(false, "too many files behind its last record count nothing")
     }
 
     fn no_identity(&self) -> Recovered {

@@ -30,12 +30,28 @@ pub(super) struct Outcome {
     pub(super) trouble: Option<Trouble>,
 }
 
-/// The old segments of one chain.
+/// The old segments of one chain, oldest first, as far back as they are understood.
+#[derive(Debug, Default)]
 struct Old {
-    sealed: Vec<Sealed>,
-    /// For each sealed segment, the record before the first of the segment after it.
-    through: Vec<(u64, Digest)>,
+    segments: Vec<OldSegment>,
     newest_bytes: u64,
+}
+
+/// A segment that counts, and the files behind it that do not.
+#[derive(Debug)]
+struct OldSegment {
+    sealed: Sealed,
+    /// Oldest first.
+    files: Vec<SegmentName>,
+    /// The record before the first of the segment after it.
+    through: (u64, Digest),
+}
+
+impl Old {
+    fn removable(&self, retention: &Retention, now: &Moment) -> Option<(usize, &'static str)> {
+        let sealed: Vec<Sealed> = self.segments.iter().map(|old| old.sealed).collect();
+        removable(retention, &sealed, self.newest_bytes, now.wall)
+    }
 }
 
 /// Applies retention to the chain of `ledger`, and to every chain that nobody holds.
@@ -70,17 +86,19 @@ fn run_all(
         segments.iter().map(|name| name.chain).filter(|chain| *chain != own).collect();
     others.dedup();
     for chain in others {
-        let old = survey(storage, &segments, chain)?;
-        if removable(retention, &old.sealed, old.newest_bytes, now.wall).is_none() {
+        let old = survey(storage, &segments, chain, u64::MAX)?;
+        if old.removable(retention, now).is_none() {
             continue;
         }
         if let Some(mut free) = take_free_chain(storage, chain) {
-            let mut other = Outcome::default();
-            prune(storage, retention, &mut free, &segments, now, &mut other)?;
-            // Where this fails the next opener recovers the chain.
-            if other.trouble.is_none() && close_chain(&mut free, 0, now).is_ok() {
-                outcome.removed.append(&mut other.removed);
+            let head = free.head();
+            let pruned = prune(storage, retention, &mut free, &segments, now, outcome);
+            // The trouble of a chain that is not ours ends with it: the next opener recovers it.
+            let is_written = outcome.trouble.take().is_none() && free.head() != head;
+            if is_written && close_chain(&mut free, 0, now).is_err() {
+                continue;
             }
+            pruned?;
         }
     }
     Ok(())
@@ -94,24 +112,19 @@ fn prune(
     now: &Moment,
     outcome: &mut Outcome,
 ) -> io::Result<()> {
-    let chain = ledger.chain();
-    let mut old = survey(storage, segments, chain)?;
+    let pruned = ledger.pruned.map_or(0, |(through, _)| through);
+    let mut old = survey(storage, segments, ledger.chain(), pruned)?;
     // A power cut can bring back files whose removal was not durable yet.
-    let gone = ledger
-        .pruned
-        .map_or(0, |(through, _)| old.through.iter().take_while(|(seq, _)| *seq <= through).count());
-    let leftovers: Vec<Sealed> = old.sealed.drain(..gone).collect();
-    old.through.drain(..gone);
-    let planned = removable(retention, &old.sealed, old.newest_bytes, now.wall);
-    let mut doomed = leftovers;
-    if let Some((count, reason)) = planned {
-        let (Some((through, hash)), Some(first), Some(last)) =
-            (old.through.get(count - 1), old.sealed.first(), old.sealed.get(count - 1))
-        else {
-            return Ok(());
-        };
-        let files = (first.segment, last.segment);
-        let info = PruneInfo { through: *through, hash: *hash, files, reason: reason.to_owned() };
+    let gone = old.segments.iter().take_while(|old| old.through.0 <= pruned).count();
+    let mut doomed: Vec<OldSegment> = old.segments.drain(..gone).collect();
+    if let Some((count, reason)) = old.removable(retention, now) {
+        let removed: Vec<OldSegment> = old.segments.drain(..count).collect();
+        let (Some(first), Some(last)) = (removed.first(), removed.last()) else { return Ok(()) };
+        let (through, hash) = last.through;
+        let numbers =
+            [first.files.first(), last.files.last()].map(|name| name.map_or(0, |name| name.segment));
+        let files = numbers.into();
+        let info = PruneInfo { through, hash, files, reason: reason.to_owned() };
         let mut batch = Chunks::default();
         batch.push(&info.payload(now.wall), None, None);
         if let Err(trouble) = write_through(ledger, &mut batch, now) {
@@ -119,20 +132,15 @@ fn prune(
             outcome.trouble = Some(trouble);
             return Ok(());
         }
-        ledger.pruned = Some((*through, *hash));
-        doomed.extend(old.sealed.iter().take(count));
+        ledger.pruned = Some((through, hash));
+        doomed.extend(removed);
     }
-    remove(storage, chain, &doomed, outcome)
+    remove(storage, &doomed, outcome)
 }
 
-fn remove(
-    storage: &Arc<dyn Storage>,
-    chain: ChainNumber,
-    doomed: &[Sealed],
-    outcome: &mut Outcome,
-) -> io::Result<()> {
-    for sealed in doomed {
-        let name = SegmentName { chain, segment: sealed.segment }.to_string();
+fn remove(storage: &Arc<dyn Storage>, doomed: &[OldSegment], outcome: &mut Outcome) -> io::Result<()> {
+    for name in doomed.iter().flat_map(|old| &old.files) {
+        let name = name.to_string();
         match storage.remove(Dir::Log, &name) {
             Ok(()) => outcome.removed.push(name),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -145,21 +153,48 @@ fn remove(
     if outcome.removed.is_empty() { Ok(()) } else { storage.sync_dir(Dir::Log) }
 }
 
-/// The segments of a chain up to the first whose successor has no readable first line: nothing is
-/// removed beyond what is understood.
-fn survey(storage: &Arc<dyn Storage>, segments: &[SegmentName], chain: ChainNumber) -> io::Result<Old> {
-    let names: Vec<SegmentName> = segments.iter().filter(|name| name.chain == chain).copied().collect();
-    let mut old = Old { sealed: Vec::new(), through: Vec::new(), newest_bytes: 0 };
-    for pair in names.windows(2) {
-        let &[name, next] = pair else { break };
-        let Some(first) = first_line(storage, next)? else { break };
+/// Follows a chain back from its newest first line. Where a first line cannot be read, or a file is
+/// missing that retention did not remove, what is older is not understood and so not removed.
+fn survey(
+    storage: &Arc<dyn Storage>,
+    segments: &[SegmentName],
+    chain: ChainNumber,
+    pruned: u64,
+) -> io::Result<Old> {
+    let mut old = Old::default();
+    let mut after: Option<FirstLine> = None;
+    // Files between, which count nothing: they go with the segment before them.
+    let mut idle: Vec<(SegmentName, u64)> = Vec::new();
+    for name in segments.iter().rev().filter(|name| name.chain == chain) {
         let Some(stat) = storage.stat(Dir::Log, &name.to_string())? else { continue };
-        old.sealed.push(Sealed { segment: name.segment, bytes: stat.bytes, ended: first.at });
-        old.through.push((first.seq.saturating_sub(1), first.previous));
+        let Some(next) = &after else {
+            old.newest_bytes += stat.bytes;
+            after = first_line(storage, *name)?;
+            continue;
+        };
+        let counted = next.info.after.iter().find(|after| after.bytes > 0).map(|after| after.segment);
+        if counted.is_some_and(|counted| counted < name.segment) {
+            idle.push((*name, stat.bytes));
+            continue;
+        }
+        let through = (next.seq.saturating_sub(1), next.previous);
+        // Where the one that counts is missing, retention removed it and this one came back.
+        let came_back = counted != Some(name.segment) && through.0 <= pruned;
+        if counted != Some(name.segment) && !came_back {
+            break;
+        }
+        let Some(first) = first_line(storage, *name)? else { break };
+        idle.push((*name, stat.bytes));
+        let sealed = Sealed {
+            segment: name.segment,
+            bytes: idle.iter().map(|(_, bytes)| bytes).sum(),
+            ended: next.at,
+        };
+        let files = idle.drain(..).rev().map(|(name, _)| name).collect();
+        old.segments.push(OldSegment { sealed, files, through });
+        after = Some(first);
     }
-    if let Some(newest) = names.last() {
-        old.newest_bytes = storage.stat(Dir::Log, &newest.to_string())?.map_or(0, |stat| stat.bytes);
-    }
+    old.segments.reverse();
     Ok(old)
 }
 

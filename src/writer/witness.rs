@@ -20,8 +20,10 @@ const FIRST_WINDOW: u64 = 64 << 10;
 /// The end of a chain.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Tail {
-    /// Its durable head, as its own marks say; `None` where nothing is known to be durable.
+    /// Its durable head, as its own marks say; `None` where nothing is known to be durable. Not a
+    /// `close` at its very end: its writer may have died before it was synced.
     pub(super) durable: Option<Witness>,
+    /// Whether nothing at all stands behind a `close`.
     pub(super) closed: bool,
 }
 
@@ -52,14 +54,18 @@ pub(super) fn read_tail(
     segments: &[SegmentName],
     chain: ChainNumber,
 ) -> io::Result<Option<Tail>> {
+    let mut is_newest = true;
     for name in segments.iter().rev().filter(|name| name.chain == chain) {
         let file = match storage.open(Dir::Log, &name.to_string(), Access::Read) {
             // Retention may have removed it since the directory was listed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             file => file?,
         };
-        let Some(first) = read_first_line(file.as_ref())? else { continue };
-        return read_end(file.as_ref(), first.info.id).map(Some);
+        if let Some(first) = read_first_line(file.as_ref())? {
+            let tail = read_end(file.as_ref(), first.info.id)?;
+            return Ok(Some(Tail { closed: tail.closed && is_newest, ..tail }));
+        }
+        is_newest = false;
     }
     Ok(None)
 }
@@ -107,29 +113,28 @@ fn read_end(file: &dyn File, id: ChainId) -> io::Result<Tail> {
 /// The durable head that a stretch of whole lines names and also holds.
 fn judge_window(bytes: &[u8], from_start: bool, id: ChainId) -> Option<Tail> {
     let mut parser = LineParser::default();
-    let mut last: Option<(u64, Digest, bool)> = None;
+    let mut closed = false;
     let mut durable = 0;
     let mut heads: Vec<(u64, Digest)> = Vec::new();
     let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
     if !from_start {
         lines.next();
     }
-    for line in lines.filter_map(|line| line.strip_suffix(b"\n")) {
-        let Some(line) = parser.parse(line).ok().filter(crate::format::Line::hash_is_right) else { continue };
+    for line in lines {
+        closed = false;
+        let line = line.strip_suffix(b"\n").and_then(|line| parser.parse(line).ok());
+        let Some(line) = line.filter(crate::format::Line::hash_is_right) else { continue };
         durable = durable.max(line.durable.unwrap_or(0));
-        if last.is_none() {
+        if heads.is_empty() {
             heads.push((line.seq - 1, line.previous));
         }
         heads.push((line.seq, line.hash));
-        last = Some((line.seq, line.hash, line.kind == Kind::Close));
+        closed = line.kind == Kind::Close;
     }
-    let (last_seq, _, closed) = last?;
-    // An orderly end is synced before its writer lets go.
-    let seq = if closed { durable.max(last_seq) } else { durable };
-    if seq == 0 {
+    if durable == 0 {
         return from_start.then_some(Tail { durable: None, closed });
     }
-    let (seq, hash) = heads.into_iter().rev().find(|(found, _)| *found == seq)?;
+    let (seq, hash) = heads.into_iter().rev().find(|(found, _)| *found == durable)?;
     Some(Tail { durable: Some(Witness { id, seq, hash }), closed })
 }
 

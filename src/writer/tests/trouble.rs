@@ -1,0 +1,564 @@
+//! One fault at a time, and what the contract says of it.
+
+use std::{task::Waker, time::Duration};
+
+use super::{
+    oracle::{self, Chain, Strictness, check_counts, read_log},
+    world::{MS, Node, SECOND, Settings, World},
+};
+use crate::{
+    Error, FlushMode, Severity, Verdict,
+    format::Kind,
+    queue::Stage,
+    storage::sim::{Applied, Errno, Fault, Op},
+};
+
+const FIRST: &str = "audit-000-00000001.jsonl";
+const LOCK: &str = "control/chain-000.lock";
+
+/// A log with two durable events.
+fn begun(world: &mut World) -> Node {
+    begun_with(world, &Settings::default())
+}
+
+fn begun_with(world: &mut World, settings: &Settings) -> Node {
+    let mut node = world.opened(settings);
+    node.critical(world);
+    node.critical(world);
+    node.run_for(world, SECOND);
+    assert_eq!(node.queue.not_durable(), 0);
+    node
+}
+
+/// Closes and checks; everything emitted is there.
+#[track_caller]
+fn ended_well(world: &mut World, node: &mut Node) -> Chain {
+    node.close(world);
+    let chains = oracle::check(world, Strictness::Once).unwrap();
+    check_counts(world, &chains).unwrap();
+    let (verdict, report) = oracle::verify(world).unwrap();
+    assert_eq!(verdict, Verdict::Intact, "{report}");
+    chains[&0].clone()
+}
+
+fn entry(world: &World) -> String {
+    let lock = world.disk.contents(LOCK).unwrap();
+    String::from_utf8(lock[..512].to_vec()).unwrap().trim_end().to_owned()
+}
+
+fn durable(node: &Node) -> u64 {
+    node.queue.accepted() - node.queue.not_durable()
+}
+
+#[test]
+fn a_failed_sync_is_poison_until_a_new_segment_is_durable() {
+    for op in [Op::SyncData, Op::Append] {
+        let mut world = World::new(1);
+        let mut node = begun(&mut world);
+        world.disk.record_trace();
+        world.disk.inject(Fault::error(&[op], Errno::IO).on("audit-000-00000001"));
+        node.routine(&mut world);
+        node.critical(&mut world);
+        node.pump(&mut world);
+        assert_eq!(durable(&node), 4, "healed at once");
+        let trace: Vec<String> =
+            world.disk.trace().iter().map(|line| line.trim_start_matches("p0 ").to_owned()).collect();
+        let at = |what: &str| {
+            trace.iter().position(|line| line == what).unwrap_or_else(|| panic!("{what}: {trace:?}"))
+        };
+        let refused = trace.iter().position(|line| line.contains("Input/output")).unwrap();
+        let order = [
+            at("WriteAt control/chain-000.lock"),
+            at("SyncData control/chain-000.lock"),
+            at("Create audit-000-00000002.jsonl"),
+            at("Append audit-000-00000002.jsonl"),
+            at("SyncAll audit-000-00000002.jsonl"),
+            at("SyncDir ."),
+        ];
+        assert!(refused < order[0] && order.is_sorted(), "{trace:?}");
+        let cleared = trace.iter().rposition(|line| line == "SyncData control/chain-000.lock").unwrap();
+        assert!(cleared > order[5], "cleared after the new segment is durable");
+        // Nothing more is done to the old one.
+        let later = &trace[refused + 1..];
+        let touches = |line: &&String| line.ends_with("00000001.jsonl") && !line.starts_with("Stat");
+        assert!(!later.iter().any(|line| touches(&line)), "{later:?}");
+        assert_eq!(entry(&world), "clean");
+        let chain = ended_well(&mut world, &mut node);
+        assert_eq!(chain.segments, [1, 2]);
+        assert_eq!(chain.of_kind(Kind::Recovery).len(), 1);
+    }
+}
+
+#[test]
+fn nothing_is_acknowledged_while_the_poison_entry_cannot_be_cleared() {
+    let mut world = World::new(1);
+    let mut node = begun(&mut world);
+    world.disk.inject(Fault::error(&[Op::SyncData], Errno::IO).on("audit-000-00000001"));
+    // The first write says poison, the second would clear it.
+    world.disk.inject(Fault::error(&[Op::WriteAt], Errno::IO).on(LOCK).nth(2).and_later());
+    node.critical(&mut world);
+    node.run_for(&mut world, SECOND);
+    assert!(node.is_failing() && durable(&node) == 2);
+    world.disk.clear_faults();
+    node.run_for(&mut world, 3 * SECOND);
+    assert!(!node.is_failing() && durable(&node) == 3);
+    ended_well(&mut world, &mut node);
+}
+
+#[test]
+fn a_poisoned_chain_goes_on_after_its_last_durable_record_under_the_same_boot() {
+    for reboot in [false, true] {
+        let mut world = World::new(3);
+        let mut node = begun(&mut world);
+        world.disk.inject(Fault::error(&[Op::SyncData], Errno::IO).on("audit-000-"));
+        world.disk.inject(Fault::error(&[Op::Create], Errno::MFILE).on("audit-000-").and_later());
+        node.critical(&mut world);
+        node.pump(&mut world);
+        assert!(node.is_failing() && entry(&world).starts_with("poison "));
+        let boot = world.disk.process().storage().boot_id();
+        assert!(entry(&world).contains(&boot));
+        node.process.kill();
+        world.disk.clear_faults();
+        if reboot {
+            world.disk.power_cut();
+        } else {
+            world.disk.record_trace();
+        }
+        let mut next = world.opened(&Settings::default());
+        assert!(!next.found.is_empty() && next.found.iter().all(|found| !found.damaged));
+        let synced = |line: &String| line.contains("Sync") && line.contains(FIRST);
+        assert!(reboot || !world.disk.trace().iter().any(synced), "the next sync would lie");
+        next.critical(&mut world);
+        next.run_for(&mut world, SECOND);
+        assert_eq!(entry(&world).starts_with("clean"), !reboot, "a new segment clears the entry");
+        let chain = ended_well_but_lost(&mut world, &mut next);
+        assert_eq!(chain.numbers(), [1, 2, 4], "3 was never acknowledged");
+    }
+}
+
+#[track_caller]
+fn ended_well_but_lost(world: &mut World, node: &mut Node) -> Chain {
+    node.close(world);
+    let chains = oracle::check(world, Strictness::Once).unwrap();
+    let (verdict, report) = oracle::verify(world).unwrap();
+    assert_eq!(verdict, Verdict::Intact, "{report}");
+    chains[&0].clone()
+}
+
+#[test]
+fn a_failed_sync_at_the_first_record_of_an_open_is_not_forgotten() {
+    let mut world = World::new(3);
+    begun(&mut world).close(&mut world);
+    world.disk.inject(Fault::error(&[Op::SyncData], Errno::IO).on("audit-000-"));
+    world.open(&Settings::default()).unwrap_err();
+    assert!(entry(&world).starts_with("poison "));
+    let mut node = world.opened(&Settings::default());
+    world.disk.power_cut();
+    node.writer = None;
+    let mut node = world.opened(&Settings::default());
+    assert!(node.found.iter().all(|found| !found.damaged), "{:?}", node.found);
+    ended_well(&mut world, &mut node);
+}
+
+#[test]
+fn a_full_disk_only_ends_the_segment() {
+    let mut world = World::new(1);
+    let mut node = world.opened(&Settings::batched(100, 10 * SECOND));
+    for _ in 0..3 {
+        node.routine(&mut world);
+    }
+    node.run_for(&mut world, 20 * MS);
+    let syncs = world.disk.count(Op::SyncData);
+    world.disk.set_free_bytes(700);
+    for _ in 0..10 {
+        node.routine(&mut world);
+    }
+    node.run_for(&mut world, 20 * MS);
+    // What fitted as whole lines is synced and acknowledged; the rest is held.
+    assert!(node.is_failing() && world.disk.count(Op::SyncData) == syncs + 1);
+    let acknowledged = durable(&node);
+    assert!(acknowledged > 3 && acknowledged < 13, "{acknowledged}");
+    assert_eq!(entry(&world), "clean");
+    node.run_for(&mut world, 30 * SECOND);
+    assert_eq!(durable(&node), acknowledged);
+    // One empty file waits for room, not one for each attempt.
+    let names: Vec<String> =
+        world.disk.snapshot().into_keys().filter(|name| name.starts_with("audit")).collect();
+    assert_eq!(names, [FIRST, "audit-000-00000002.jsonl"]);
+    world.disk.set_capacity(None);
+    node.run_for(&mut world, 3 * SECOND);
+    assert!(!node.is_failing() && durable(&node) == 13);
+    let chain = ended_well(&mut world, &mut node);
+    assert_eq!(chain.segments, [1, 2]);
+}
+
+#[test]
+fn a_disk_that_is_filled_and_freed_a_hundred_times_keeps_the_count() {
+    let mut world = World::new(1);
+    let mut settings = Settings::default();
+    settings.queue.bytes = 6000;
+    let mut node = world.opened(&settings);
+    for round in 0..100 {
+        world.disk.set_free_bytes(200 + round * 10);
+        for _ in 0..15 {
+            node.emit(&mut world, Severity::Routine, 100);
+            node.emit(&mut world, Severity::Critical, 100);
+        }
+        node.run_for(&mut world, 300 * MS);
+        assert!(node.is_failing());
+        world.disk.set_capacity(None);
+        node.run_for(&mut world, 3 * SECOND);
+        assert!(!node.is_failing() && node.queue.not_durable() == 0);
+    }
+    let chain = ended_well(&mut world, &mut node);
+    assert!(chain.of_kind(Kind::Gap).len() >= 100);
+}
+
+#[test]
+fn crash_looping_on_a_full_disk_uses_one_empty_file() {
+    let mut world = World::new(1);
+    begun(&mut world).process.kill();
+    world.disk.append_foreign(FIRST, b"torn");
+    world.disk.set_free_bytes(0);
+    for _ in 0..20 {
+        world.open(&Settings::default()).unwrap_err();
+    }
+    assert_eq!(world.disk.snapshot().keys().filter(|name| name.starts_with("audit")).count(), 2);
+    world.disk.set_capacity(None);
+    let mut node = world.opened(&Settings::default());
+    let chain = ended_well(&mut world, &mut node);
+    assert_eq!(chain.segments, [1, 2]);
+}
+
+#[test]
+fn a_rotation_that_cannot_make_a_file_keeps_the_old_segment_going() {
+    for (op, errno) in [(Op::Create, Errno::MFILE), (Op::Create, Errno::NOSPC), (Op::Append, Errno::NOSPC)] {
+        let mut world = World::new(1);
+        let mut node = begun(&mut world);
+        world.disk.inject(Fault::error(&[op], errno).on("audit-000-00000002").and_later());
+        for _ in 0..5 {
+            let number = node.queue.ask_rotation();
+            node.run_for(&mut world, 20 * MS);
+            assert!(node.queue.poll_rotated(number, Waker::noop()).is_ready());
+            node.critical(&mut world);
+            node.run_for(&mut world, SECOND);
+            assert!(!node.is_failing() && node.queue.not_durable() == 0, "{op:?} {errno}");
+        }
+        world.disk.clear_faults();
+        node.queue.ask_rotation();
+        node.critical(&mut world);
+        node.run_for(&mut world, SECOND);
+        let chain = ended_well(&mut world, &mut node);
+        assert_eq!(chain.segments, [1, 2], "{op:?} {errno}");
+    }
+}
+
+/// What somebody does to the live segment, with an event written and not acknowledged.
+fn tampered(what: impl Fn(&World), verdict: Verdict) {
+    let mut world = World::new(1);
+    let mut node = begun_with(&mut world, &Settings::batched(100, 500 * MS));
+    node.run_for(&mut world, SECOND);
+    node.routine(&mut world);
+    node.run_for(&mut world, 20 * MS);
+    what(&world);
+    node.routine(&mut world);
+    node.run_for(&mut world, SECOND);
+    assert!(!node.is_failing() && node.queue.not_durable() == 0);
+    node.close(&mut world);
+    let report = crate::Verifier::new("/log").run_on(&*world.disk.process().storage()).unwrap();
+    assert_eq!(report.verdict(), verdict, "{report}");
+    let files = world.disk.snapshot();
+    let newest = String::from_utf8(files["audit-000-00000002.jsonl"].clone()).unwrap();
+    for wanted in ["\"n\":3,", "\"n\":4,", "\"code\":\"segment_tampered\"", "\"cause\":\"replaced\""] {
+        assert!(newest.contains(wanted), "{wanted}: {newest}");
+    }
+}
+
+#[test]
+fn a_live_segment_that_somebody_changes_is_left_for_a_new_one() {
+    tampered(|world| assert!(world.disk.remove_behind_back(FIRST)), Verdict::Damaged);
+    tampered(|world| world.disk.replace(FIRST, b"something else\n"), Verdict::Damaged);
+    tampered(|world| assert!(world.disk.truncate(FIRST, 100)), Verdict::Damaged);
+    tampered(|world| assert!(world.disk.append_foreign(FIRST, b"foreign\n")), Verdict::Intact);
+}
+
+#[test]
+fn what_is_done_to_a_new_segment_is_seen_before_anything_in_it_is_acknowledged() {
+    let mut world = World::new(1);
+    let mut node = begun(&mut world);
+    world.disk.set_free_bytes(0);
+    node.critical(&mut world);
+    node.run_for(&mut world, 20 * MS);
+    assert!(node.is_failing());
+    // The empty file that waits for room is removed meanwhile.
+    assert!(world.disk.remove_behind_back("audit-000-00000002.jsonl"));
+    world.disk.set_capacity(None);
+    node.run_for(&mut world, 5 * SECOND);
+    assert_eq!(node.queue.not_durable(), 0);
+    let chain = ended_well(&mut world, &mut node);
+    assert_eq!(chain.segments, [1, 3]);
+}
+
+#[test]
+fn a_chain_whose_lock_was_replaced_is_left_for_the_next_number() {
+    for removed in [true, false] {
+        let mut world = World::new(1);
+        let mut node = begun_with(&mut world, &Settings::batched(100, 500 * MS));
+        node.run_for(&mut world, SECOND);
+        if removed {
+            assert!(world.disk.remove_behind_back(LOCK));
+        } else {
+            world.disk.replace(LOCK, b"");
+        }
+        let mut other = world.opened(&Settings::default());
+        assert_eq!(other.queue.gauges.head().unwrap().chain(), 0, "nothing keeps others out");
+        node.routine(&mut world);
+        node.run_for(&mut world, SECOND);
+        assert_eq!((node.queue.gauges.head().unwrap().chain(), node.queue.not_durable()), (1, 0));
+        other.critical(&mut world);
+        other.run_for(&mut world, SECOND);
+        node.close(&mut world);
+        other.close(&mut world);
+        let chains = oracle::check(&world, Strictness::OnceOrTwice).unwrap();
+        assert!(
+            chains[&1].of_kind(Kind::Notice)[0].text.contains("lock_replaced"),
+            "{:?}",
+            chains[&1].kinds()
+        );
+        assert_eq!(chains[&1].numbers(), [3]);
+        oracle::verify(&world).unwrap();
+    }
+}
+
+#[test]
+fn a_directory_that_was_removed_or_moved_is_made_again_without_a_restart() {
+    for mode in [FlushMode::Immediate, FlushMode::default()] {
+        for (removed, exclusive) in [(true, false), (false, false), (true, true)] {
+            for pause in [0, 200] {
+                let mut world = World::new(1);
+                let settings = Settings::with_mode(mode);
+                let settings = if exclusive { settings.exclusive() } else { settings };
+                let mut node = begun_with(&mut world, &settings);
+                node.critical(&mut world);
+                node.pump(&mut world);
+                if removed {
+                    world.disk.remove_directory();
+                } else {
+                    world.disk.move_directory_away();
+                }
+                world.advance(MS * pause);
+                node.critical(&mut world);
+                node.routine(&mut world);
+                node.run_for(&mut world, 5 * SECOND);
+                node.critical(&mut world);
+                node.run_for(&mut world, 5 * SECOND);
+                assert!(!node.is_failing() && node.queue.not_durable() == 0, "{removed} {exclusive} {pause}");
+                node.close(&mut world);
+                let chains = read_log(&world.disk.snapshot()).unwrap();
+                let chain = &chains[&u16::from(!exclusive)];
+                let numbers = chain.numbers();
+                assert!(numbers.ends_with(&[6]) && (!removed || numbers == [4, 5, 6]), "{numbers:?}");
+                // With nothing left to compare with, what is there is sound.
+                let report = crate::Verifier::new("/log").run_on(&*world.disk.process().storage()).unwrap();
+                assert_eq!(report.verdict(), Verdict::Intact, "{report}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_segment_that_cannot_be_synced_at_open_decides_nothing_until_the_next_boot() {
+    let mut world = World::new(1);
+    let mut node = begun(&mut world);
+    node.routine(&mut world);
+    node.run_for(&mut world, 20 * MS);
+    node.process.kill();
+    drop(node);
+    world.disk.inject(Fault::error(&[Op::SyncAll], Errno::IO).on(FIRST));
+    let before = world.disk.contents(FIRST);
+    match world.open(&Settings::default().exclusive()).unwrap_err() {
+        Error::NoChain { reason, .. } => assert!(reason.contains("could not be synced"), "{reason}"),
+        error => panic!("{error}"),
+    }
+    // Under the same boot it is not tried again: the second sync would lie.
+    for _ in 0..2 {
+        let mut node = world.opened(&Settings::default());
+        assert_eq!(node.queue.gauges.head().unwrap().chain(), 1);
+        assert!(node.found[0].left_alone && !node.found[0].damaged);
+        node.close(&mut world);
+    }
+    assert_eq!(world.disk.contents(FIRST), before);
+    assert!(entry(&world).starts_with("unsynced "));
+    world.disk.power_cut();
+    let mut node = world.opened(&Settings::default());
+    assert_eq!(node.queue.gauges.head().unwrap().chain(), 0);
+    ended_well_but_lost(&mut world, &mut node);
+}
+
+#[test]
+fn a_chain_that_ends_below_a_witnessed_head_is_left_alone() {
+    let mut world = World::new(1);
+    let mut one = begun(&mut world);
+    let mut two = world.opened(&Settings::default());
+    one.critical(&mut world);
+    one.run_for(&mut world, SECOND);
+    two.run_for(&mut world, Duration::from_secs(62));
+    two.close(&mut world);
+    one.close(&mut world);
+    let whole = world.disk.contents(FIRST).unwrap();
+    let lines: Vec<&[u8]> = whole.split_inclusive(|byte| *byte == b'\n').collect();
+    let cut = lines[..2].concat();
+    assert!(world.disk.overwrite(FIRST, &cut));
+    let node = world.opened(&Settings::default());
+    assert_eq!(node.queue.gauges.head().unwrap().chain(), 1);
+    assert!(node.found[0].left_alone && node.found[0].damaged, "{:?}", node.found);
+    assert_eq!(world.disk.contents(FIRST).unwrap(), cut, "nothing is cut and nothing appended");
+}
+
+#[test]
+fn damage_below_the_mark_stays_within_what_counts() {
+    let mut world = World::new(1);
+    let mut node = world.opened(&Settings::default());
+    for _ in 0..5 {
+        node.critical(&mut world);
+        node.run_for(&mut world, 20 * MS);
+    }
+    node.process.kill();
+    drop(node);
+    let bytes = world.disk.contents(FIRST).unwrap();
+    let at = bytes.windows(7).position(|window| window == b"\"n\":2,\"").unwrap();
+    assert!(world.disk.flip_bit(FIRST, at + 4, 0));
+    let mut node = world.opened(&Settings::default());
+    assert!(node.found[0].damaged && !node.found[0].left_alone);
+    node.critical(&mut world);
+    node.run_for(&mut world, SECOND);
+    node.close(&mut world);
+    let second = String::from_utf8(world.disk.contents("audit-000-00000002.jsonl").unwrap()).unwrap();
+    assert!(second.contains(&format!("\"after\":[{{\"segment\":1,\"bytes\":{}}}]", bytes.len())), "{second}");
+    assert!(second.contains("\"cause\":\"damage\""));
+    let report = crate::Verifier::new("/log").run_on(&*world.disk.process().storage()).unwrap();
+    assert_eq!(report.verdict(), Verdict::Damaged, "{report}");
+}
+
+#[test]
+fn other_chains_that_ended_without_close_are_recovered_and_closed() {
+    let mut world = World::new(1);
+    let mut nodes: Vec<Node> = (0..3).map(|_| begun(&mut world)).collect();
+    for node in &nodes[1..] {
+        node.process.kill();
+    }
+    nodes[0].close(&mut world);
+    nodes.clear();
+    let mut node = world.opened(&Settings::default());
+    assert_eq!(node.found.iter().map(|found| found.chain).collect::<Vec<_>>(), [1, 2]);
+    node.close(&mut world);
+    let chains = oracle::check(&world, Strictness::Once).unwrap();
+    for chain in [&chains[&1], &chains[&2]] {
+        assert!(chain.kinds().ends_with("event event recovery close"), "{}", chain.kinds());
+    }
+    assert_eq!(oracle::verify(&world).unwrap().0, Verdict::Intact);
+}
+
+#[test]
+fn an_open_record_stands_before_the_recovery_it_made() {
+    let mut world = World::new(1);
+    begun(&mut world).process.kill();
+    let mut node = world.opened(&Settings::default());
+    let chain = ended_well(&mut world, &mut node);
+    assert_eq!(chain.kinds(), "segment open event event open recovery notice close");
+}
+
+#[test]
+fn a_close_that_fails_is_written_once() {
+    for op in [Op::Append, Op::SyncData] {
+        let mut world = World::new(1);
+        let mut node = begun(&mut world);
+        world.disk.inject(Fault::error(&[op], Errno::IO).on(FIRST));
+        let chain = ended_well(&mut world, &mut node);
+        assert_eq!(chain.kinds(), "segment open event event segment recovery close");
+        let close = chain.lines.last().unwrap();
+        assert_eq!(close.durable, Some(close.seq - 1));
+    }
+}
+
+#[test]
+fn a_failing_log_heals_by_itself_with_growing_pauses() {
+    let mut world = World::new(1);
+    let mut node = begun(&mut world);
+    world.disk.inject(Fault::error(&Op::SYNCS, Errno::IO).and_later());
+    for _ in 0..4 {
+        node.routine(&mut world);
+        node.critical(&mut world);
+        node.run_for(&mut world, 20 * MS);
+    }
+    assert!(node.is_failing());
+    let before = world.disk.operations();
+    node.run_for(&mut world, Duration::from_secs(3600));
+    let attempts = (world.disk.operations() - before) / 3;
+    assert!(attempts < 2000, "{attempts}");
+    // A disk that syncs nothing is not asked with a new file each time.
+    let files = world.disk.snapshot().keys().filter(|name| name.starts_with("audit")).count();
+    assert!(files < 5, "{files}");
+    world.disk.clear_faults();
+    node.run_for(&mut world, 3 * SECOND);
+    assert!(!node.is_failing() && node.queue.not_durable() == 0);
+    ended_well(&mut world, &mut node);
+}
+
+#[test]
+fn files_that_fail_one_after_the_other_never_make_a_line_too_long() {
+    let mut world = World::new(1);
+    let mut node = begun(&mut world);
+    world.disk.inject(Fault::error(&[Op::SyncDir], Errno::IO).and_later());
+    world.disk.inject(Fault::error(&[Op::SyncData], Errno::IO).on("audit-"));
+    node.critical(&mut world);
+    node.run_for(&mut world, Duration::from_secs(4000));
+    let files = world.disk.snapshot().keys().filter(|name| name.starts_with("audit")).count();
+    assert!((900..1100).contains(&files), "{files}");
+    world.disk.clear_faults();
+    node.process.kill();
+    drop(node);
+    let mut node = world.opened(&Settings::default());
+    node.critical(&mut world);
+    node.run_for(&mut world, SECOND);
+    node.close(&mut world);
+    oracle::check(&world, Strictness::Once).unwrap();
+    oracle::verify(&world).unwrap();
+}
+
+#[test]
+fn a_close_ends_however_long_the_disk_refuses() {
+    let mut world = World::new(1);
+    let mut node = begun(&mut world);
+    world.disk.inject(Fault::error(&Op::WRITES, Errno::ROFS).and_later());
+    node.critical(&mut world);
+    node.run_for(&mut world, SECOND);
+    node.queue.end(Stage::Closing);
+    node.run_for(&mut world, 10 * SECOND);
+    assert_eq!(node.queue.stage(), Stage::Closing);
+    world.disk.clear_faults();
+    let chain = ended_well(&mut world, &mut node);
+    assert!(chain.kinds().ends_with("event close"), "{}", chain.kinds());
+}
+
+#[test]
+fn a_crash_while_a_segment_begins_never_uses_its_number_twice() {
+    for nth in 1..12 {
+        let mut world = World::new(nth);
+        let mut node = begun(&mut world);
+        node.process.kill_at(nth, Applied::Seeded);
+        node.queue.ask_rotation();
+        node.critical(&mut world);
+        node.pump(&mut world);
+        let is_dead = !node.process.is_alive();
+        node.process.kill();
+        drop(node);
+        let mut node = world.opened(&Settings::default());
+        let chain = ended_well_but_lost(&mut world, &mut node);
+        assert!(
+            chain.segments.is_sorted() && chain.segments.len() <= 3,
+            "{nth} {is_dead} {:?}",
+            chain.segments
+        );
+    }
+}

@@ -1,0 +1,300 @@
+//! A simulated machine, and processes on it that each have the log open and are driven step by step.
+
+use std::{sync::Arc, task::Waker, time::Duration};
+
+use crate::{
+    Error, FlushMode, OnFailure, OnFull, Retention, Rotation, Severity,
+    chain::Head,
+    clock::{Clock, Moment, Timestamp},
+    format::{Kind, Payload},
+    gauges::Gauges,
+    notify::Notifier,
+    queue::{Draft, Pause, Queue, QueueSettings, Scope, Stage},
+    stats::ChainRecovery,
+    storage::{
+        Storage,
+        sim::{SimDisk, SimProcess},
+    },
+    writer::{self, Next, Writer, WriterSettings},
+};
+
+pub(super) const MS: Duration = Duration::from_millis(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+
+/// 2026-11-21T08:00:00Z.
+const START: i64 = 1_795_248_000;
+
+/// What a log is opened with.
+#[derive(Debug, Clone)]
+pub(super) struct Settings {
+    pub(super) writer: WriterSettings,
+    pub(super) queue: QueueSettings,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self::with_mode(FlushMode::default())
+    }
+}
+
+impl Settings {
+    pub(super) fn with_mode(flush_mode: FlushMode) -> Self {
+        Self {
+            writer: WriterSettings {
+                flush_mode,
+                rotation: Rotation::never(),
+                retention: Retention::keep_all(),
+                low_space: 0,
+                exclusive: false,
+                service: "test".to_owned(),
+                host: "host".to_owned(),
+                writer_id: 7,
+            },
+            queue: QueueSettings {
+                bytes: 1 << 20,
+                wait_bound: MS,
+                flush_mode,
+                on_full: OnFull::DropRoutine,
+                on_failure: OnFailure::Continue,
+            },
+        }
+    }
+
+    pub(super) fn batched(size: u32, interval: Duration) -> Self {
+        Self::with_mode(FlushMode::Batched { size, interval })
+    }
+
+    pub(super) fn rotation(mut self, rotation: Rotation) -> Self {
+        self.writer.rotation = rotation;
+        self
+    }
+
+    pub(super) fn retention(mut self, retention: Retention) -> Self {
+        self.writer.retention = retention;
+        self
+    }
+
+    pub(super) fn exclusive(mut self) -> Self {
+        self.writer.exclusive = true;
+        self
+    }
+}
+
+/// An event that was emitted, and what is known of it.
+#[derive(Debug, Clone)]
+pub(super) struct Emission {
+    pub(super) number: u64,
+    pub(super) severity: Severity,
+    /// `None`: it was not accepted, and counted.
+    pub(super) ticket: Option<u64>,
+    /// Its place, once it was acknowledged.
+    pub(super) receipt: Option<Head>,
+    scope: Arc<Scope>,
+}
+
+/// What one process emitted. Lives outside of the machine, and survives everything.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Producer {
+    pub(super) emissions: Vec<Emission>,
+    /// Heads that the log named as durable.
+    pub(super) heads: Vec<Head>,
+    /// Whether the log was closed in order, so that its gap records are all there.
+    pub(super) closed: bool,
+}
+
+/// The machine, the time, and the record of everything that was promised.
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) disk: SimDisk,
+    pub(super) now: Moment,
+    pub(super) producers: Vec<Producer>,
+    emitted: u64,
+}
+
+impl World {
+    pub(super) fn new(seed: u64) -> Self {
+        Self::on(SimDisk::new(seed))
+    }
+
+    pub(super) fn on(disk: SimDisk) -> Self {
+        let now = Moment { elapsed: SECOND, wall: Timestamp::from_unix(START, 0) };
+        Self { disk, now, producers: Vec::new(), emitted: 0 }
+    }
+
+    pub(super) fn advance(&mut self, by: Duration) {
+        self.now.elapsed += by;
+        self.step_wall_clock(by);
+    }
+
+    /// Somebody sets the wall clock ahead.
+    pub(super) fn step_wall_clock(&mut self, by: Duration) {
+        self.now.wall = Timestamp::from_system_time(self.now.wall.to_system_time() + by);
+    }
+
+    pub(super) fn open(&mut self, settings: &Settings) -> Result<Node, Error> {
+        let process = self.disk.process();
+        self.open_in(process, settings)
+    }
+
+    pub(super) fn open_in(&mut self, process: SimProcess, settings: &Settings) -> Result<Node, Error> {
+        let storage = process.storage();
+        let clock = Clock::hurried();
+        let opened = writer::open(&storage, &settings.writer, None, clock, &self.now)?;
+        let found = opened.found().to_vec();
+        let notifier = Notifier::start("log".to_owned(), clock, None, || {}).expect("no thread");
+        let queue = Arc::new(Queue::new(settings.queue, clock, Arc::new(Gauges::default()), notifier));
+        let made =
+            Writer::new(Arc::clone(&storage), Arc::clone(&queue), settings.writer.clone(), opened, self.now);
+        self.producers.push(Producer { heads: vec![made.head()], ..Producer::default() });
+        let producer = self.producers.len() - 1;
+        Ok(Node {
+            process,
+            storage,
+            queue,
+            writer: Some(made),
+            clock,
+            found,
+            producer,
+            mode: settings.writer.flush_mode,
+        })
+    }
+
+    #[track_caller]
+    pub(super) fn opened(&mut self, settings: &Settings) -> Node {
+        self.open(settings).expect("open")
+    }
+}
+
+/// A process with the log open.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) process: SimProcess,
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) queue: Arc<Queue>,
+    pub(super) writer: Option<Writer>,
+    clock: Clock,
+    /// What opening found.
+    pub(super) found: Vec<ChainRecovery>,
+    pub(super) producer: usize,
+    mode: FlushMode,
+}
+
+impl Node {
+    pub(super) fn routine(&self, world: &mut World) -> u64 {
+        self.emit(world, Severity::Routine, 0)
+    }
+
+    pub(super) fn critical(&self, world: &mut World) -> u64 {
+        self.emit(world, Severity::Critical, 0)
+    }
+
+    /// Emits a numbered event. Where the application would wait, only says that somebody does.
+    pub(super) fn emit(&self, world: &mut World, severity: Severity, padding: usize) -> u64 {
+        world.emitted += 1;
+        let number = world.emitted;
+        let mut payload = Vec::new();
+        let mut members = Payload::begin(&mut payload, world.now.wall, Kind::Event);
+        members.text("severity", severity.as_str());
+        members.raw("fields", format!("{{\"n\":{number},\"p\":\"{}\"}}", "x".repeat(padding)).as_bytes());
+        let scope = Scope::new(None);
+        let draft = Draft { payload: &payload, severity, at: world.now.wall };
+        self.queue.submit(&draft, Some(&scope));
+        let counts = scope.counts();
+        assert_eq!(counts.accepted + counts.lost, 1, "an event is accepted or counted");
+        let ticket = (counts.accepted == 1).then_some(counts.last);
+        let emission = Emission { number, severity, ticket, receipt: None, scope };
+        world.producers[self.producer].emissions.push(emission);
+        let waits = match self.mode {
+            FlushMode::Immediate => true,
+            FlushMode::Batched { .. } => false,
+            FlushMode::Hybrid { .. } => severity == Severity::Critical,
+        };
+        if let (true, Some(ticket)) = (waits, ticket) {
+            drop(self.queue.poll_durable(ticket, Waker::noop()));
+        }
+        number
+    }
+
+    /// One step of the writer; notes what it acknowledged.
+    pub(super) fn step(&mut self, world: &mut World) -> Next {
+        let Some(writer) = &mut self.writer else { return Next::Ended };
+        let next = writer.step(&world.now, self.clock);
+        self.note_acknowledgements(world);
+        if next == Next::Ended {
+            self.writer = None;
+        }
+        next
+    }
+
+    fn note_acknowledgements(&self, world: &mut World) {
+        let durable = self.queue.accepted() - self.queue.not_durable();
+        let producer = &mut world.producers[self.producer];
+        for emission in &mut producer.emissions {
+            let is_durable = emission.ticket.is_some_and(|ticket| ticket <= durable);
+            let receipt = emission.scope.counts().durable.map(|(_, head)| head);
+            assert!(!is_durable || receipt.is_some(), "acknowledged without a receipt: {emission:?}");
+            if is_durable && emission.receipt.is_none() {
+                emission.receipt = receipt;
+            }
+        }
+        if let Some(head) = self.queue.gauges.head() {
+            if producer.heads.last() != Some(&head) {
+                producer.heads.push(head);
+            }
+        }
+    }
+
+    /// Steps until the writer pauses or has ended.
+    #[track_caller]
+    pub(super) fn pump(&mut self, world: &mut World) -> Next {
+        for _ in 0..200 {
+            match self.step(world) {
+                Next::Pause(Pause::None, _) => {}
+                next => return next,
+            }
+        }
+        panic!("the writer spins");
+    }
+
+    /// Lets this much time pass, with every step that is due in it.
+    #[track_caller]
+    pub(super) fn run_for(&mut self, world: &mut World, time: Duration) {
+        let end = world.now.elapsed + time;
+        for _ in 0..10_000 {
+            let Next::Pause(_, until) = self.pump(world) else { return };
+            if until >= end || self.writer.is_none() {
+                let rest = end - world.now.elapsed;
+                world.advance(rest);
+                return;
+            }
+            let rest = until.saturating_sub(world.now.elapsed).max(Duration::from_micros(1));
+            world.advance(rest);
+        }
+        panic!("the writer never rests");
+    }
+
+    /// Closes the log, retrying for as long as it takes.
+    #[track_caller]
+    pub(super) fn close(&mut self, world: &mut World) {
+        self.queue.end(Stage::Closing);
+        for _ in 0..200 {
+            match self.pump(world) {
+                Next::Ended => {
+                    assert_eq!(self.queue.stage(), Stage::Closed);
+                    world.producers[self.producer].closed = self.queue.not_durable() == 0;
+                    return;
+                }
+                Next::Pause(_, until) => {
+                    assert!(self.process.is_alive(), "a dead process closes nothing");
+                    let rest = until.saturating_sub(world.now.elapsed);
+                    world.advance(rest + MS);
+                }
+            }
+        }
+        panic!("the log is never closed");
+    }
+
+    pub(super) fn is_failing(&self) -> bool {
+        self.queue.gauges.failing.get()
+    }
+}

@@ -61,6 +61,15 @@ impl Chunk {
         self.entries.push(Entry { length, severity, scope });
     }
 
+    /// Keeps the oldest `count` drafts and returns the others.
+    fn split_off(&mut self, count: usize) -> Self {
+        let entries = self.entries.split_off(count.min(self.entries.len()));
+        let kept: usize = self.entries.iter().map(|entry| entry.length as usize).sum();
+        let mut rest = Self { bytes: Vec::with_capacity(CHUNK_BYTES), entries };
+        rest.bytes.extend(self.bytes.drain(kept.min(self.bytes.len())..));
+        rest
+    }
+
     fn clear(&mut self) {
         self.bytes.clear();
         self.entries.clear();
@@ -103,6 +112,48 @@ impl Chunks {
                 self.full.push_back(chunk);
             }
         }
+    }
+
+    /// How many bytes the oldest draft has.
+    pub(crate) fn first_bytes(&self) -> Option<u64> {
+        self.full.front()?.entries.first().map(|entry| u64::from(entry.length))
+    }
+
+    /// Takes the oldest drafts out: as many as fit `room`, where each needs `envelope` bytes more
+    /// than its payload, but at least one.
+    pub(crate) fn take_fitting(&mut self, room: u64, envelope: u64) -> Self {
+        let needs = |bytes: u64, drafts: u64| bytes.saturating_add(drafts.saturating_mul(envelope));
+        if needs(self.bytes(), self.drafts()) <= room {
+            return Self { full: std::mem::take(&mut self.full), spare: Vec::new() };
+        }
+        let mut taken = Self::default();
+        let mut left = room;
+        while let Some(chunk) = self.full.pop_front() {
+            let needed = needs(chunk.bytes(), chunk.len() as u64);
+            if needed <= left {
+                left -= needed;
+                taken.full.push_back(chunk);
+                continue;
+            }
+            let lengths = chunk.entries.iter().map(|entry| u64::from(entry.length) + envelope);
+            let count = lengths
+                .scan(0_u64, |sum, needed| {
+                    *sum += needed;
+                    Some(*sum)
+                })
+                .take_while(|sum| *sum <= left)
+                .count();
+            let mut fitting = chunk;
+            let rest = fitting.split_off(if taken.is_empty() { count.max(1) } else { count });
+            if rest.len() > 0 {
+                self.full.push_front(rest);
+            }
+            if fitting.len() > 0 {
+                taken.full.push_back(fitting);
+            }
+            break;
+        }
+        taken
     }
 
     /// Takes the oldest chunk out.
@@ -204,6 +255,20 @@ mod tests {
         assert_eq!(retained.drafts(), 7);
         retained.remove_first(7);
         assert!(retained.is_empty());
+    }
+
+    #[test]
+    fn what_fits_is_taken_and_at_least_one() {
+        let mut chunks = Chunks::default();
+        for number in 0..10 {
+            chunks.push(number.to_string().as_bytes(), Some(Severity::Routine), None);
+        }
+        assert_eq!(chunks.first_bytes(), Some(1));
+        assert_eq!(texts(&chunks.take_fitting(0, 9)), ["0"]);
+        assert_eq!(texts(&chunks.take_fitting(39, 9)), ["1", "2", "3"]);
+        assert_eq!(texts(&chunks.take_fitting(40, 9)), ["4", "5", "6", "7"]);
+        assert_eq!(texts(&chunks.take_fitting(u64::MAX, 9)), ["8", "9"]);
+        assert!(chunks.is_empty() && chunks.first_bytes().is_none());
     }
 
     #[test]

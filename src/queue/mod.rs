@@ -97,6 +97,8 @@ struct State {
     pause: Pause,
     rotate: Vec<(u64, Waker)>,
     rotations_wanted: u64,
+    /// How many of those the writer knows of.
+    rotations_seen: u64,
     rotations_done: u64,
     /// The oldest event in `chunks`, and the oldest that the writer has and is not durable.
     oldest_queued: Option<Timestamp>,
@@ -546,7 +548,7 @@ impl Queue {
         state.wanted > self.durable.load(Ordering::Acquire)
             || state.queued_bytes >= WAKE_BYTES
             || state.blocked > 0
-            || state.rotations_wanted > state.rotations_done
+            || state.rotations_wanted > state.rotations_seen
             || state.stage > Stage::Open
     }
 
@@ -559,6 +561,7 @@ impl Queue {
         state.queued_bytes = 0;
         let oldest = state.oldest_queued.take();
         state.oldest_taken = state.oldest_taken.or(oldest);
+        state.rotations_seen = state.rotations_wanted;
         self.orders(&state)
     }
 

@@ -154,6 +154,11 @@ impl Ledger {
         &self.unsynced
     }
 
+    /// The number of the live segment.
+    pub(super) fn live_number(&self) -> Option<u32> {
+        self.live.as_ref().map(|live| live.name.segment)
+    }
+
     /// The segment that is written to; `None` while a new one must be begun.
     pub(super) fn live(&self) -> Option<LiveSegment> {
         self.live.as_ref().map(|live| LiveSegment {

@@ -24,7 +24,7 @@ use crate::{
     FlushMode, NoticeCode, Retention, Rotation,
     chain::Head,
     clock::{Clock, Moment},
-    format::{NoticeInfo, mark_payload},
+    format::{MAX_LINE, MAX_PAYLOAD, NoticeInfo, mark_payload},
     queue::{Chunks, Orders, Pause, Queue, Stage},
     stats::LossReason,
     storage::{Dir, Storage},
@@ -44,13 +44,15 @@ const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(2);
 /// How often retention is applied at least.
 const RETENTION_CHECK: Duration = Duration::from_secs(3600);
+/// How long retention rests after it failed.
+const RETENTION_RETRY: Duration = Duration::from_secs(60);
 /// How long retention rests after the wall clock jumped ahead, so that a wrong clock removes nothing.
 const RETENTION_REST: Duration = Duration::from_secs(24 * 3600);
 /// How far wall clock and monotonic clock may move apart before it is noted.
 const CLOCK_STEP: Duration = Duration::from_secs(1);
 const LARGE_CLOCK_STEP: Duration = Duration::from_secs(3600);
-/// What a line has beside its payload, roughly: for deciding when a segment is full.
-const ENVELOPE: u64 = 190;
+/// What a line has beside its payload at most, so that no segment grows beyond its limit.
+const MAX_ENVELOPE: u64 = (MAX_LINE - MAX_PAYLOAD) as u64;
 
 /// What the writer is told once.
 #[derive(Debug, Clone)]
@@ -90,6 +92,7 @@ pub(crate) struct Writer {
     /// The head that everybody was told last.
     published: Head,
     rotations: u64,
+    rotations_asked: u64,
     /// No rotation before this: the last attempt could not make a file.
     rotation_rests: Duration,
     retention_due: Duration,
@@ -131,6 +134,7 @@ impl Writer {
             notes: Chunks::default(),
             failure: None,
             rotations: 0,
+            rotations_asked: 0,
             rotation_rests: Duration::ZERO,
             retention_due: now.elapsed,
             retention_rests: Duration::ZERO,
@@ -189,19 +193,13 @@ impl Writer {
     /// One round of a writer that can write.
     fn work(&mut self, orders: Orders, now: &Moment, clock: Clock) {
         self.watch_clocks(now);
-        self.roll(orders.rotations, now, clock);
         if !self.notes.is_empty() {
             let mut notes = std::mem::take(&mut self.notes);
             self.batch.move_to(&mut notes);
             self.batch = notes;
         }
-        if !self.batch.is_empty() {
-            self.marks.record_written(now.elapsed);
-            let appended = self.ledger.append(&mut self.batch, now);
-            self.queue.gauges.written_bytes.add(self.ledger.take_appended_bytes());
-            self.queue.gauges.records_since_sync.set(self.ledger.unsynced().records);
-            self.settle(appended, now, clock);
-        }
+        self.append(now, clock);
+        self.rotate_as_asked(orders.rotations, now, clock);
         self.watch_paths(now, clock);
         self.watch_space(now);
         let unsynced = self.ledger.unsynced();
@@ -372,26 +370,60 @@ impl Writer {
         Next::Ended
     }
 
-    /// Begins a new segment where the clock, the size or somebody asks for it.
-    fn roll(&mut self, asked: u64, now: &Moment, clock: Clock) {
-        let incoming = self.batch.bytes() + self.batch.drafts() * ENVELOPE;
-        let due = self.ledger.live().is_some_and(|live| {
-            incoming > 0 && roll::must_roll(self.settings.rotation, &live, incoming, now.wall)
-        });
-        if !(due && now.elapsed >= self.rotation_rests) && asked <= self.rotations {
+    /// Appends the batch, in as many segments as its size asks for.
+    fn append(&mut self, now: &Moment, clock: Clock) {
+        while self.failure.is_none()
+            && let Some(first) = self.batch.first_bytes()
+        {
+            self.marks.record_written(now.elapsed);
+            let may_roll = now.elapsed >= self.rotation_rests;
+            if may_roll && self.must_roll(first + MAX_ENVELOPE, now) {
+                self.rotate(now, clock);
+                continue;
+            }
+            let room = match self.ledger.live() {
+                Some(live) if may_roll => self.settings.rotation.max_bytes.saturating_sub(live.bytes),
+                _ => u64::MAX,
+            };
+            let mut piece = self.batch.take_fitting(room, MAX_ENVELOPE);
+            let appended = self.ledger.append(&mut piece, now);
+            piece.give_spare_to(&mut self.batch);
+            self.queue.gauges.written_bytes.add(self.ledger.take_appended_bytes());
+            self.queue.gauges.records_since_sync.set(self.ledger.unsynced().records);
+            self.settle(appended, now, clock);
+        }
+    }
+
+    fn must_roll(&self, incoming: u64, now: &Moment) -> bool {
+        let rotation = self.settings.rotation;
+        self.ledger.live().is_some_and(|live| roll::must_roll(rotation, &live, incoming, now.wall))
+    }
+
+    /// Ends the live segment and begins a new one. Where none can be made, the old one goes on.
+    fn rotate(&mut self, now: &Moment, clock: Clock) {
+        self.sync(now, clock);
+        if self.failure.is_some() || self.ledger.live().is_none() {
             return;
         }
-        self.sync(now, clock);
-        if self.failure.is_none() && self.ledger.live().is_some() {
-            self.refresh_witnesses(now);
-            let begun = self.ledger.begin_segment(now);
-            if begun.is_ok() {
-                self.queue.gauges.segments.add(1);
-                self.retention_due = now.elapsed;
-            }
-            self.settle(begun, now, clock);
+        self.refresh_witnesses(now);
+        let begun = self.ledger.begin_segment(now);
+        if begun.is_ok() {
+            self.queue.gauges.segments.add(1);
+            self.retention_due = now.elapsed;
         }
-        if self.rotations < asked {
+        self.settle(begun, now, clock);
+    }
+
+    /// What was accepted before somebody asked belongs in the old segment, so this comes after the
+    /// batch. Asked again until it was done.
+    fn rotate_as_asked(&mut self, asked: u64, now: &Moment, clock: Clock) {
+        self.rotations_asked = asked;
+        if asked <= self.rotations || self.failure.is_some() || now.elapsed < self.rotation_rests {
+            return;
+        }
+        let before = self.ledger.live_number();
+        self.rotate(now, clock);
+        if self.ledger.live_number() != before {
             self.rotations = asked;
             self.queue.rotated(asked);
         }
@@ -436,6 +468,8 @@ impl Writer {
             self.queue.notifier.tell(NoticeCode::Pruned, message);
         }
         if let Some((name, error)) = outcome.failed {
+            // The notice may fill a segment by itself, and a new segment asks for retention.
+            self.retention_rests = self.retention_rests.max(now.elapsed + RETENTION_RETRY);
             self.note(NoticeCode::RetentionFailed, &format!("cannot remove {name}: {error}"), now);
         }
         self.settle(outcome.trouble.map_or(Ok(()), Err), now, clock);
@@ -518,6 +552,9 @@ impl Writer {
         let mut until = self.marks.due_at().max(now.elapsed + self.flush.doze());
         if let Some(due) = self.flush.due_at(self.ledger.unsynced()) {
             until = until.min(due);
+        }
+        if self.rotations < self.rotations_asked {
+            until = until.min(self.rotation_rests);
         }
         if !self.settings.retention.is_off() {
             until = until.min(self.retention_due.max(self.retention_rests));

@@ -18,7 +18,7 @@ use crate::{
     notify::{Notifier, OnNotice},
     queue::{Queue, QueueSettings},
     storage::{Dir, Disk, DiskOptions, Refusal, Storage},
-    writer::{self, WriterSettings},
+    writer::{self, Former, WriterSettings},
 };
 
 const MIB: u64 = 1 << 20;
@@ -266,7 +266,8 @@ impl Builder {
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             writer_id: u64::try_from(random & u128::from(u64::MAX)).unwrap_or_default(),
         };
-        let opened = writer::open(&storage, &settings, None, clock, &clock.now()).map_err(unsafe_file)?;
+        let opened = writer::open(&storage, &settings, &Former::default(), clock, &clock.now())
+            .map_err(unsafe_file)?;
         let thread_error = |source| Error::Thread { path: path.clone(), source };
         let notifier =
             Notifier::start(path.display().to_string(), clock, self.on_notice, capture::mark_own_thread)

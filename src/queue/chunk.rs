@@ -8,6 +8,12 @@ use crate::Severity;
 /// Room for the payloads of one chunk, in bytes. A few of the longest lines fit.
 const CHUNK_BYTES: usize = 256 * 1024;
 
+#[cfg(test)]
+thread_local! {
+    /// Buffers that this thread made, for tests that they are used again.
+    pub(crate) static MADE: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
 /// Payloads one behind the other, and what is known of each.
 #[derive(Debug, Default)]
 pub(crate) struct Chunk {
@@ -55,6 +61,8 @@ impl Chunk {
     fn push(&mut self, payload: &[u8], severity: Option<Severity>, scope: Option<Arc<Scope>>) {
         if self.bytes.capacity() == 0 {
             self.bytes.reserve_exact(CHUNK_BYTES);
+            #[cfg(test)]
+            MADE.set(MADE.get() + 1);
         }
         self.bytes.extend_from_slice(payload);
         let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
@@ -214,13 +222,6 @@ impl Chunks {
             self.recycle(chunk);
             self.full.push_front(rest);
             return;
-        }
-    }
-
-    /// Empties everything.
-    pub(crate) fn clear(&mut self) {
-        while let Some(chunk) = self.full.pop_front() {
-            self.recycle(chunk);
         }
     }
 }

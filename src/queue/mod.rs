@@ -17,8 +17,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[cfg(test)]
+pub(crate) use chunk::MADE;
 pub(crate) use chunk::{Chunk, Chunks};
-pub(crate) use scope::{Scope, ScopeCounts};
+pub(crate) use scope::Scope;
 
 use crate::{
     FlushMode, OnFailure, OnFull, Severity,
@@ -477,11 +479,9 @@ impl Queue {
     }
 
     /// Moves on to a later stage: closing, abandoned.
-    pub(crate) fn end(&self, stage: Stage) {
+    pub(crate) fn end(&self, next: Stage) {
         let mut state = self.lock();
-        if state.stage < stage {
-            state.stage = stage;
-        }
+        state.stage = state.stage.max(next);
         drop(state);
         // Who waits for room will not get it.
         self.room.notify_all();
@@ -497,25 +497,25 @@ impl Queue {
         Poll::Pending
     }
 
-    pub(crate) fn fill(&self, stats: &mut Stats) {
+    pub(crate) fn fill(&self, numbers: &mut Stats) {
         if self.is_forked() {
             let lost = |severity: Severity| {
                 self.lost_in_child.get(severity as usize).map_or(0, |lost| lost.load(Ordering::Relaxed))
             };
-            stats.lost = losses::list(LossReason::Forked, lost);
+            numbers.lost = losses::list(LossReason::Forked, lost);
             return;
         }
         let now = Timestamp::now();
         let state = self.lock();
-        stats.accepted_critical = state.accepted_critical;
-        stats.accepted_routine = state.accepted - state.accepted_critical;
-        stats.lost = state.losses.list();
-        stats.unconfirmed = state.unconfirmed;
-        stats.queued_events = state.chunks.drafts();
-        stats.queued_bytes = state.held_bytes;
+        numbers.accepted_critical = state.accepted_critical;
+        numbers.accepted_routine = state.accepted - state.accepted_critical;
+        numbers.lost = state.losses.list();
+        numbers.unconfirmed = state.unconfirmed;
+        numbers.queued_events = state.chunks.drafts();
+        numbers.queued_bytes = state.held_bytes;
         let oldest = state.oldest_taken.or(state.oldest_queued);
-        stats.oldest_not_durable = oldest.map_or(Duration::ZERO, |oldest| now.since(oldest));
-        stats.critical_rate = state.critical_rate.per_second(now, self.clock.elapsed());
+        numbers.oldest_not_durable = oldest.map_or(Duration::ZERO, |oldest| now.since(oldest));
+        numbers.critical_rate = state.critical_rate.per_second(now, self.clock.elapsed());
     }
 
     // ---- The writer's side.
@@ -592,7 +592,7 @@ impl Queue {
         if !nothing_to_do {
             return;
         }
-        let stage = state.stage;
+        let begun_at = state.stage;
         state.pause = pause;
         drop(state);
         loop {
@@ -603,7 +603,7 @@ impl Queue {
             thread::park_timeout(rest);
             let state = self.lock();
             // An unpark can be left over from an earlier wake.
-            if state.pause != pause || state.stage != stage {
+            if state.pause != pause || state.stage != begun_at {
                 break;
             }
         }

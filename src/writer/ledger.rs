@@ -20,7 +20,7 @@ use super::{
 use crate::{
     chain::{Digest, Head},
     clock::Moment,
-    format::{ChainId, LineParser, RecoveryInfo, Witnesses, seal},
+    format::{ChainId, LineParser, RecoveryInfo, Witness, Witnesses, seal},
     queue::{Chunk, Chunks, Scope, Ticket},
     segment_name::ChainNumber,
     storage::{Dir, Storage},
@@ -148,6 +148,14 @@ impl Ledger {
     pub(super) fn head(&self) -> Head {
         let Point { seq, hash, .. } = self.durable;
         Head { chain: self.chain(), seq, hash }
+    }
+
+    /// What this chain witnesses, and its own durable head.
+    pub(super) fn all_heads(&self) -> Witnesses {
+        let mut heads = self.witnesses.clone();
+        let Point { seq, hash, .. } = self.durable;
+        heads.insert(self.chain(), Witness { id: self.id, seq, hash });
+        heads
     }
 
     pub(super) fn unsynced(&self) -> &Unsynced {

@@ -31,7 +31,7 @@ use crate::{
 };
 use flush::{FlushPolicy, MarkPolicy};
 use ledger::{Ledger, Trouble};
-pub(crate) use open::{Opened, open};
+pub(crate) use open::{Former, Opened, open};
 
 /// How long after the last draft it sleeps until it is woken.
 const AWAKE: Duration = Duration::from_millis(100);
@@ -101,7 +101,6 @@ pub(crate) struct Writer {
     paths_checked: Duration,
     space_checked: Duration,
     clocks: Moment,
-    last_sync_end: Duration,
 }
 
 /// No segment can be written to now.
@@ -142,7 +141,6 @@ impl Writer {
             paths_checked: now.elapsed,
             space_checked: now.elapsed,
             clocks: now,
-            last_sync_end: now.elapsed,
         };
         writer.publish();
         if let Ok(free) = writer.storage.free_bytes() {
@@ -315,9 +313,10 @@ impl Writer {
     fn relocate(&mut self, now: &Moment, clock: Clock) -> Result<(), String> {
         self.storage.reattach().map_err(|error| format!("cannot open the directory of the log: {error}"))?;
         // An exclusive log has one chain, and goes on in it where nobody else has taken it.
-        let avoid = (!self.settings.exclusive).then_some(self.ledger.chain());
+        let left = (!self.settings.exclusive).then_some(self.ledger.chain());
+        let former = Former { left, seen: self.ledger.all_heads() };
         let opened =
-            open(&self.storage, &self.settings, avoid, clock, now).map_err(|error| error.to_string())?;
+            open(&self.storage, &self.settings, &former, clock, now).map_err(|error| error.to_string())?;
         let mut old = std::mem::replace(&mut self.ledger, opened.ledger);
         self.ledger.continue_events(old.durable_events());
         let mut carried = old.take_retained();

@@ -46,6 +46,16 @@ impl Opened {
     }
 }
 
+/// What a writer that has to move knows of the log that it moves in.
+#[derive(Debug, Default)]
+pub(crate) struct Former {
+    /// The chain that it leaves, and must not take again.
+    pub(super) left: Option<ChainNumber>,
+    /// The heads that it knows, of the chain that it leaves too: whatever happens to the directory,
+    /// they stay witnessed.
+    pub(super) seen: Witnesses,
+}
+
 /// What the directory holds, as of one look.
 struct Survey {
     segments: Vec<SegmentName>,
@@ -79,14 +89,16 @@ struct Taken {
 pub(crate) fn open(
     storage: &Arc<dyn Storage>,
     settings: &WriterSettings,
-    avoid: Option<ChainNumber>,
+    former: &Former,
     clock: Clock,
     now: &Moment,
 ) -> Result<Opened, Error> {
     let mut found = Vec::new();
-    let mut taken = take_a_chain(storage, settings, avoid, clock, &mut found)?;
+    let mut taken = take_a_chain(storage, settings, former, clock, &mut found)?;
     let mut notices = Vec::new();
     let chain = taken.ledger.chain();
+    let seen = former.seen.iter().filter(|(seen, _)| **seen != chain);
+    taken.ledger.witnesses.extend(seen.map(|(chain, witness)| (*chain, *witness)));
     let survey = Survey::make(storage)?;
     for missing in refresh_witnesses(storage, &survey.segments, &mut taken.ledger) {
         let message = format!("chain {missing} was seen before and is gone; verify the log");
@@ -130,7 +142,7 @@ pub(crate) fn open(
 fn take_a_chain(
     storage: &Arc<dyn Storage>,
     settings: &WriterSettings,
-    avoid: Option<ChainNumber>,
+    former: &Former,
     clock: Clock,
     found: &mut Vec<ChainRecovery>,
 ) -> Result<Taken, Error> {
@@ -141,7 +153,7 @@ fn take_a_chain(
         let mut holder = None;
         let known = if settings.exclusive { vec![ChainNumber::FIRST] } else { survey.chains.clone() };
         for chain in known {
-            if avoid == Some(chain) || found.iter().any(|report| report.chain == chain.get()) {
+            if former.left == Some(chain) || found.iter().any(|report| report.chain == chain.get()) {
                 continue;
             }
             match try_chain(storage, chain)? {
@@ -161,7 +173,7 @@ fn take_a_chain(
         if settings.exclusive {
             return Err(Error::Locked { path: log(), pid: holder });
         }
-        let Some(next) = next_number(storage, &survey, avoid)? else {
+        let Some(next) = next_number(storage, &survey, former)? else {
             let reason = format!("it has {MAX_CHAINS} already; close some of the processes that write it");
             return Err(Error::NoChain { path: log(), reason });
         };
@@ -178,9 +190,10 @@ fn take_a_chain(
 fn next_number(
     storage: &Arc<dyn Storage>,
     survey: &Survey,
-    avoid: Option<ChainNumber>,
+    former: &Former,
 ) -> Result<Option<ChainNumber>, Error> {
-    let mut witnessed: Vec<ChainNumber> = avoid.into_iter().collect();
+    let mut witnessed: Vec<ChainNumber> =
+        former.left.into_iter().chain(former.seen.keys().copied()).collect();
     for chain in &survey.chains {
         let seen = witness::read_last_witnesses(storage, &survey.segments, *chain)
             .map_err(Error::io("read the chains of", storage.path(Dir::Log, "")))?;

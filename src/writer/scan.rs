@@ -99,7 +99,7 @@ impl Scan {
         }
         let follows = match (state.expected, state.link) {
             (None, _) => true,
-            (Some(expected), Some(link)) => line.seq == expected && line.previous == link,
+            (Some(expected), Some(hash)) => line.seq == expected && line.previous == hash,
             (Some(_), None) => false,
         };
         if !follows {

@@ -65,9 +65,10 @@ fn a_deleted_line_is_found() {
 fn an_inserted_line_is_found() {
     let (_dir, path, _) = sample();
     let segments = segments(&path);
-    // A good line of another segment, where it does not belong.
-    let foreign = fs::read_to_string(&segments[0]).unwrap();
-    let foreign = foreign.split_inclusive('\n').nth(2).unwrap();
+    // A good line of another log, where it does not belong.
+    let (_other_dir, other, _) = sample();
+    let foreign = fs::read_to_string(&crate::support::segments(&other)[0]).unwrap();
+    let foreign = foreign.split_inclusive('\n').nth(5).unwrap();
     let text = fs::read_to_string(&segments[1]).unwrap();
     let at = text.find('\n').unwrap() + 1;
     fs::write(&segments[1], [&text[..at], foreign, &text[at..]].concat()).unwrap();

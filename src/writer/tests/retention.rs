@@ -51,6 +51,8 @@ fn the_oldest_segments_go_after_a_durable_prune_record() {
         let before = trace[..at].iter().rev().find(|line| !line.contains("Remove") && !line.contains("Stat"));
         assert!(before.is_some_and(|line| line.contains("SyncData audit-000-")), "{before:?}");
     }
+    let removed = trace.iter().rposition(|line| line.contains("Remove")).unwrap();
+    assert!(trace[removed + 1].contains("SyncDir ."), "until then a power cut brings them back");
     node.close(&mut world);
     let chain = checked(&world);
     assert!(chain.pruned > 0 && !chain.of_kind(Kind::Prune).is_empty());

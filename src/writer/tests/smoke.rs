@@ -10,7 +10,7 @@ use crate::{
     Error, LossReason, Rotation, Severity, Stats, Verdict,
     clock::{Clock, Timestamp},
     format::Kind,
-    queue::{Pause, Stage},
+    queue::{MADE, Pause, Stage},
     storage::sim::{Errno, Fault, Op},
     writer::Next,
 };
@@ -336,4 +336,24 @@ fn a_batch_is_synced_within_its_interval_when_idle_and_when_busy() {
             assert!(age <= interval + MS / 8, "{age:?} with {interval:?}");
         }
     }
+}
+
+#[test]
+fn buffers_go_round_and_what_is_durable_leaves_the_memory() {
+    let mut world = World::new(1);
+    let mut node = world.opened(&Settings::batched(50, SECOND));
+    let run = |world: &mut World, node: &mut Node| {
+        for _ in 0..300 {
+            for _ in 0..7 {
+                node.emit(world, Severity::Routine, 200);
+            }
+            node.run_for(world, 10 * MS);
+        }
+    };
+    run(&mut world, &mut node);
+    let before = MADE.get();
+    run(&mut world, &mut node);
+    assert!(MADE.get() - before < 20, "{} new buffers", MADE.get() - before);
+    node.close(&mut world);
+    checked(&world);
 }

@@ -139,7 +139,7 @@ impl World {
     pub(super) fn open_in(&mut self, process: SimProcess, settings: &Settings) -> Result<Node, Error> {
         let storage = process.storage();
         let clock = Clock::hurried();
-        let opened = writer::open(&storage, &settings.writer, None, clock, &self.now)?;
+        let opened = writer::open(&storage, &settings.writer, &writer::Former::default(), clock, &self.now)?;
         let found = opened.found().to_vec();
         let notifier = Notifier::start("log".to_owned(), clock, None, || {}).expect("no thread");
         let queue = Arc::new(Queue::new(settings.queue, clock, Arc::new(Gauges::default()), notifier));

@@ -37,7 +37,8 @@ impl Digest {
         Self(hasher.finalize().into())
     }
 
-    /// A plain SHA-256, for things that are no records.
+    /// A plain SHA-256, for tests that need some digest.
+    #[cfg(test)]
     pub(crate) fn of_bytes(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }

@@ -54,6 +54,7 @@ impl Clock {
     }
 
     /// Lets the calling thread rest.
+    #[cfg_attr(not(test), expect(clippy::unused_self, reason = "a test's clock hurries"))]
     pub(crate) fn sleep(self, pause: Duration) {
         #[cfg(test)]
         if self.hurries {

@@ -255,13 +255,14 @@ fn explain(events: &[Hidden<'_>], spans: &[Hidden<'_>], was_met: bool) -> Option
     }
     if let Some(hidden) = events.iter().find(|hidden| is_filter(hidden.obstacle)) {
         let lowest = events.iter().map(|hidden| hidden.level).max().unwrap_or(hidden.level);
-        message += &format!(
+        let advice = format!(
             "; a global `EnvFilter` or `LevelFilter`, or an empty `Vec` of layers, hides events from \
              every layer, and without `RUST_LOG` an `EnvFilter` lets only ERROR through: give the other \
              layers filters of their own with `.with_filter(…)`, or add the directive `{}={}`",
             hidden.target,
             lowest.as_str().to_lowercase()
         );
+        message.push_str(&advice);
     }
     Some(message)
 }

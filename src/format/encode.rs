@@ -43,17 +43,18 @@ impl<'a> Payload<'a> {
         self.name(name).extend_from_slice(json);
     }
 
-    /// Adds members that are already JSON, each with its comma in front.
-    pub(crate) fn members(&mut self, json: &[u8]) {
-        self.bytes.extend_from_slice(json);
-    }
-
     /// Adds a member with a text.
+    #[cfg(test)]
     pub(crate) fn text(&mut self, name: &str, text: &str) {
         let bytes = self.name(name);
         bytes.push(b'"');
         escape_into(bytes, text);
         bytes.push(b'"');
+    }
+
+    /// Adds members that are already JSON, each with its comma in front.
+    pub(crate) fn members(&mut self, json: &[u8]) {
+        self.bytes.extend_from_slice(json);
     }
 }
 

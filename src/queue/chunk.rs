@@ -112,13 +112,12 @@ impl Chunks {
     }
 
     pub(crate) fn push(&mut self, payload: &[u8], severity: Option<Severity>, scope: Option<Arc<Scope>>) {
-        match self.full.back_mut().filter(|chunk| chunk.has_room(payload.len())) {
-            Some(chunk) => chunk.push(payload, severity, scope),
-            None => {
-                let mut chunk = self.spare.pop().unwrap_or_default();
-                chunk.push(payload, severity, scope);
-                self.full.push_back(chunk);
-            }
+        if let Some(chunk) = self.full.back_mut().filter(|chunk| chunk.has_room(payload.len())) {
+            chunk.push(payload, severity, scope);
+        } else {
+            let mut chunk = self.spare.pop().unwrap_or_default();
+            chunk.push(payload, severity, scope);
+            self.full.push_back(chunk);
         }
     }
 
@@ -233,7 +232,7 @@ mod tests {
     fn texts(chunks: &Chunks) -> Vec<String> {
         chunks
             .iter()
-            .flat_map(|chunk| chunk.iter())
+            .flat_map(super::Chunk::iter)
             .map(|(_, payload)| String::from_utf8(payload.to_vec()).unwrap())
             .collect()
     }

@@ -63,7 +63,7 @@ impl FlushPolicy {
     /// When the oldest unsynced record reaches the interval.
     pub(super) fn due_at(&self, unsynced: &Unsynced) -> Option<Duration> {
         let early = EARLY.min(self.interval / 2);
-        unsynced.since.map(|since| since + (self.interval - early))
+        unsynced.since.map(|since| since + self.interval.saturating_sub(early))
     }
 }
 

@@ -284,12 +284,12 @@ impl Ledger {
             self.poison();
         }
         let cause = if out_of_room { "out_of_room" } else { "write_failed" };
-        self.end_segment(live, cause, &error.to_string());
+        self.end_segment(&live, cause, &error.to_string());
         Trouble { action: "write to", segment, error, old_goes_on: false, is_tampering: false }
     }
 
     /// Forgets the live segment; what counts of it ends with the last durable record.
-    fn end_segment(&mut self, live: Segment, cause: &'static str, message: &str) {
+    fn end_segment(&mut self, live: &Segment, cause: &'static str, message: &str) {
         let bytes = if self.durable.segment == live.name.segment { self.durable.end } else { 0 };
         self.story = Some(Story {
             cause,
@@ -310,14 +310,14 @@ impl Ledger {
         if let Err(error) = live.sync() {
             // Never again on this file: Linux has marked the pages clean, and the next call lies.
             self.poison();
-            self.end_segment(live, "sync_failed", &error.to_string());
+            self.end_segment(&live, "sync_failed", &error.to_string());
             return Err(Trouble { action: "sync", segment, error, old_goes_on: false, is_tampering: false });
         }
         match live.tampering() {
             Ok(None) => {}
-            Ok(Some(what)) => return Err(self.tampered(live, what)),
+            Ok(Some(what)) => return Err(self.tampered(&live, what)),
             Err(error) => {
-                self.end_segment(live, "sync_failed", &error.to_string());
+                self.end_segment(&live, "sync_failed", &error.to_string());
                 return Err(Trouble {
                     action: "inspect",
                     segment,
@@ -333,7 +333,7 @@ impl Ledger {
     }
 
     /// Somebody else changed the file: what is not durable yet goes to a new one.
-    fn tampered(&mut self, live: Segment, what: &'static str) -> Trouble {
+    fn tampered(&mut self, live: &Segment, what: &'static str) -> Trouble {
         let segment = live.name.segment;
         let message = format!("{} {what}", self.storage.path(Dir::Log, &live.name.to_string()).display());
         self.end_segment(live, "replaced", &message);
@@ -349,14 +349,12 @@ impl Ledger {
     /// Whether the path of the live segment still names it.
     pub(super) fn check_name(&mut self) -> Result<(), Trouble> {
         let Some(live) = self.live.take() else { return Ok(()) };
-        match live.name_tampering(&self.storage) {
-            Ok(Some(what)) => Err(self.tampered(live, what)),
-            // Where even that cannot be asked, the next sync decides.
-            Ok(None) | Err(_) => {
-                self.live = Some(live);
-                Ok(())
-            }
+        // Where even that cannot be asked, the next sync decides.
+        if let Ok(Some(what)) = live.name_tampering(&self.storage) {
+            return Err(self.tampered(&live, what));
         }
+        self.live = Some(live);
+        Ok(())
     }
 
     /// Everything up to `at`, which ends at `end`, is durable.

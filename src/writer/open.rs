@@ -222,7 +222,7 @@ fn try_chain(storage: &Arc<dyn Storage>, chain: ChainNumber) -> Result<Attempt, 
     match recover(storage, &lock, &fresh.segments, &witnessed)? {
         Recovered::LeftAlone(report) => Ok(Attempt::LeftAlone(report)),
         Recovered::Ready { start, closed, story, report } => {
-            let ledger = Ledger::new(Arc::clone(storage), lock, start);
+            let ledger = Ledger::new(Arc::clone(storage), lock, *start);
             Ok(Attempt::Taken(Box::new(Taken { ledger, closed, story, report })))
         }
     }

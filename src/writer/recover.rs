@@ -22,7 +22,7 @@ use crate::{
 pub(super) enum Recovered {
     /// The chain can be continued.
     Ready {
-        start: Start,
+        start: Box<Start>,
         /// Whether its last run ended in order, or there was none.
         closed: bool,
         story: Option<Story>,
@@ -122,7 +122,12 @@ impl Recovery<'_> {
         };
         let start = self.start(id, point, None, rest, true, &scan);
         let report = self.report(&start, 0, false, &story.message);
-        Ok(Recovered::Ready { start, closed: false, story: Some(story), report: Some(report) })
+        Ok(Recovered::Ready {
+            start: Box::new(start),
+            closed: false,
+            story: Some(story),
+            report: Some(report),
+        })
     }
 
     fn after_scan(&self) -> Result<Recovered, Error> {
@@ -189,12 +194,17 @@ impl Recovery<'_> {
             pruned: None,
         };
         if self.names.is_empty() {
-            return Ok(Recovered::Ready { start, closed: true, story: None, report: None });
+            return Ok(Recovered::Ready { start: Box::new(start), closed: true, story: None, report: None });
         }
         let message = "it ended before its first record was durable".to_owned();
         let report = self.report(&start, void, false, &message);
         let story = Story { cause: "torn", segment: last, bytes: 0, void, message };
-        Ok(Recovered::Ready { start, closed: false, story: Some(story), report: Some(report) })
+        Ok(Recovered::Ready {
+            start: Box::new(start),
+            closed: false,
+            story: Some(story),
+            report: Some(report),
+        })
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one finding, taken apart once")]
@@ -237,11 +247,11 @@ impl Recovery<'_> {
         };
         let start = self.start(id, durable, live, rest, false, scan);
         if closed {
-            return Ok(Recovered::Ready { start, closed, story: None, report: None });
+            return Ok(Recovered::Ready { start: Box::new(start), closed, story: None, report: None });
         }
         let report = self.report(&start, void, damaged.is_some(), &message);
         let story = Story { cause, segment: name.segment, bytes: end, void, message };
-        Ok(Recovered::Ready { start, closed, story: Some(story), report: Some(report) })
+        Ok(Recovered::Ready { start: Box::new(start), closed, story: Some(story), report: Some(report) })
     }
 
     fn start(

@@ -206,7 +206,7 @@ fn confirming_nothing_is_an_error() {
         let elsewhere = log.confirm(|| {
             std::thread::scope(|scope| {
                 scope.spawn(|| {
-                    with_layer(&log, || tracing::info!(target: "audit", action = "a", actor = "b"))
+                    with_layer(&log, || tracing::info!(target: "audit", action = "a", actor = "b"));
                 });
             });
         });

@@ -182,12 +182,12 @@ impl<S: Subscriber> Layer<S> for Vetoes {
 
 #[test]
 fn a_vetoed_event_is_counted_and_told_once() {
-    let log = Log::new();
-    let _guard = install(Registry::default().with(Vetoes).with(log.layer()));
     fn deeper() {
         info!(target: "audit", action = "auth.failure", veto = 1);
         info!("plain",);
     }
+    let log = Log::new();
+    let _guard = install(Registry::default().with(Vetoes).with(log.layer()));
     for _ in 0..3 {
         info!(target: "audit", action = "seen");
         deeper();

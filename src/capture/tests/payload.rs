@@ -247,11 +247,12 @@ fn the_tag_is_a_target_or_a_field() {
 fn a_record_is_never_longer_than_a_line() {
     let log = Log::new();
     let _guard = log.install();
-    let long = "é\u{1b}".repeat(20_000);
-    let _span = info_span!("s", actor = long, source = long, trace_id = ?long).entered();
+    let text = "é\u{1b}".repeat(20_000);
+    let bytes = vec![7_u8; 100_000];
+    let _span = info_span!("s", actor = text, source = text, trace_id = ?text).entered();
     info!(
-        target: "audit", action = %long, resource = long, reason = long, message = long,
-        a = long, b = long, c = long, d = long, e = ?vec![7_u8; 1 << 20], f = 1, g = true, h = &[7_u8; 100_000][..],
+        target: "audit", action = %text, resource = text, reason = text, message = text,
+        a = text, b = text, c = text, d = text, e = ?vec![7_u8; 1 << 20], f = 1, g = true, h = &bytes[..],
     );
     let payload = log.payloads().remove(0);
     assert!(payload.len() > MAX_PAYLOAD / 3, "{}", payload.len());
@@ -367,15 +368,12 @@ fn fields_and_names_are_bounded() {
         let value: &dyn tracing::Value = &"v";
         let values: Vec<_> = fields.iter().map(|field| (field, Some(value))).collect();
         for chunk in [80, 32].into_iter().filter(|size| values.len() == *size) {
-            match chunk {
-                80 => {
-                    let values: &[_; 80] = values.as_slice().try_into().unwrap();
-                    tracing::Event::dispatch(metadata, &metadata.fields().value_set(values));
-                }
-                _ => {
-                    let values: &[_; 32] = values.as_slice().try_into().unwrap();
-                    tracing::Event::dispatch(metadata, &metadata.fields().value_set(values));
-                }
+            if chunk == 80 {
+                let values: &[_; 80] = values.as_slice().try_into().unwrap();
+                tracing::Event::dispatch(metadata, &metadata.fields().value_set(values));
+            } else {
+                let values: &[_; 32] = values.as_slice().try_into().unwrap();
+                tracing::Event::dispatch(metadata, &metadata.fields().value_set(values));
             }
         }
     };

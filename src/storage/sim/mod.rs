@@ -35,7 +35,7 @@ use std::{
 pub(crate) use rustix::io::Errno;
 
 pub(crate) use fault::{Applied, Fault, Op, SyncFailure};
-#[allow(unused_imports, reason = "for the workloads of crash tests")]
+#[cfg(test)]
 pub(crate) use prng::Prng;
 pub(crate) use process::SimProcess;
 

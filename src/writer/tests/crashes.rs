@@ -104,20 +104,17 @@ impl Run {
         let failures = self.failed_syncs();
         let process = self.world.disk.process();
         let opened = self.world.open_in(process.clone(), &self.settings);
-        match opened {
-            Ok(node) => {
-                let damaged = node.found.iter().find(|found| found.damaged);
-                assert!(damaged.is_none() || self.promises_nothing, "a false alarm: {damaged:?}");
-                self.failures = self.failed_syncs();
-                self.nodes.push(node);
-            }
-            Err(_) => {
-                process.kill();
-                // What a dead process knew of a failed sync, and could not write down, is known to
-                // nobody: only a restart of the machine brings the truth out.
-                if self.failed_syncs() > failures {
-                    self.power_cut();
-                }
+        if let Ok(node) = opened {
+            let damaged = node.found.iter().find(|found| found.damaged);
+            assert!(damaged.is_none() || self.promises_nothing, "a false alarm: {damaged:?}");
+            self.failures = self.failed_syncs();
+            self.nodes.push(node);
+        } else {
+            process.kill();
+            // What a dead process knew of a failed sync, and could not write down, is known to
+            // nobody: only a restart of the machine brings the truth out.
+            if self.failed_syncs() > failures {
+                self.power_cut();
             }
         }
     }

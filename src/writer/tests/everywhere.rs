@@ -1,4 +1,4 @@
-//! The same workload with one thing going wrong at each of its calls in turn (after SQLite's way):
+//! The same workload with one thing going wrong at each of its calls in turn (after `SQLite`'s way):
 //! every kind of call, every error, once and from then on; a kill and a power cut at every call that
 //! changes something.
 

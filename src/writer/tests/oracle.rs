@@ -7,7 +7,6 @@ use super::world::{Producer, World};
 use crate::{
     Severity, Verdict, Verifier,
     chain::{Digest, Head},
-    clock::Timestamp,
     format::{Kind, LineParser, SegmentInfo, read_prune, read_segment},
     segment_name::{ChainNumber, SegmentName},
 };
@@ -19,7 +18,6 @@ pub(super) struct Line {
     pub(super) hash: Digest,
     pub(super) durable: Option<u64>,
     pub(super) segment: u32,
-    pub(super) at: Timestamp,
     /// Of an event: its number.
     pub(super) number: Option<u64>,
     pub(super) text: String,
@@ -90,7 +88,6 @@ fn read_file(bytes: &[u8], segment: u32) -> File {
             hash: line.hash,
             durable: line.durable,
             segment,
-            at: line.at.expect("every line has a time"),
             number: if line.kind == Kind::Event { member(&text, "n") } else { None },
             text,
             previous: line.previous,
@@ -225,10 +222,10 @@ pub(super) fn check(world: &World, strictness: Strictness) -> Result<BTreeMap<u1
             }
         }
     }
-    if strictness == Strictness::Once {
-        if let Some((event, found)) = places.iter().find(|(_, found)| found.len() > 1) {
-            return Err(format!("event {event} stands at {found:?}"));
-        }
+    if strictness == Strictness::Once
+        && let Some((event, found)) = places.iter().find(|(_, found)| found.len() > 1)
+    {
+        return Err(format!("event {event} stands at {found:?}"));
     }
     for (index, producer) in world.producers.iter().enumerate() {
         check_producer(producer, &chains, &places).map_err(|error| format!("producer {index}: {error}"))?;
@@ -287,10 +284,11 @@ fn check_producer(
                 return Err(format!("event {number} is there, and {missing} before it is not"));
             }
         }
-        if let (Some((chain, seq)), Some((last_chain, last_seq))) = (place, last_place) {
-            if chain == last_chain && seq <= last_seq {
-                return Err(format!("event {number} stands before the event emitted before it"));
-            }
+        if let (Some((chain, seq)), Some((last_chain, last_seq))) = (place, last_place)
+            && chain == last_chain
+            && seq <= last_seq
+        {
+            return Err(format!("event {number} stands before the event emitted before it"));
         }
         last_present = Some(number);
         last_place = place;

@@ -222,7 +222,7 @@ fn a_quarter_of_the_queue_is_kept_for_critical_events() {
         node.emit(&mut world, Severity::Critical, 150);
     }
     let critical = accepted(&world, Severity::Critical);
-    assert!(routine >= 20 && routine < 30 && critical >= 6 && critical < 12, "{routine} {critical}");
+    assert!((20..30).contains(&routine) && (6..12).contains(&critical), "{routine} {critical}");
     assert!(node.queue.is_overloaded());
 }
 
@@ -315,7 +315,9 @@ fn a_batch_is_synced_within_its_interval_when_idle_and_when_busy() {
         let mut emitted_last = Duration::ZERO;
         for _ in 0..4000 {
             let idle = node.queue.not_durable() == 0;
-            if (idle || busy) && world.now.elapsed - emitted_last > if busy { MS } else { SECOND } {
+            if (idle || busy)
+                && world.now.elapsed.checked_sub(emitted_last).unwrap() > if busy { MS } else { SECOND }
+            {
                 emitted_last = world.now.elapsed;
                 oldest.get_or_insert(world.now.elapsed);
                 node.routine(&mut world);
@@ -331,8 +333,8 @@ fn a_batch_is_synced_within_its_interval_when_idle_and_when_busy() {
             if node.queue.accepted() - node.queue.not_durable() > before || node.queue.not_durable() == 0 {
                 oldest = None;
             }
-            world.advance((until - world.now.elapsed).max(MS / 8));
-            let age = oldest.map_or(Duration::ZERO, |oldest| world.now.elapsed - oldest);
+            world.advance(until.checked_sub(world.now.elapsed).unwrap().max(MS / 8));
+            let age = oldest.map_or(Duration::ZERO, |oldest| world.now.elapsed.checked_sub(oldest).unwrap());
             assert!(age <= interval + MS / 8, "{age:?} with {interval:?}");
         }
     }

@@ -41,7 +41,9 @@ impl Running {
         let disk = SimDisk::new(1);
         let storage = disk.process().storage();
         let clock = Clock::start();
-        let opened = writer::open(&storage, &settings.writer, &writer::Former::default(), clock, &clock.now()).expect("open");
+        let opened =
+            writer::open(&storage, &settings.writer, &writer::Former::default(), clock, &clock.now())
+                .expect("open");
         let notifier = Notifier::start("log".to_owned(), clock, None, || {}).expect("no thread");
         let queue = Arc::new(Queue::new(settings.queue, clock, Arc::new(Gauges::default()), notifier));
         let writer = Writer::new(storage, Arc::clone(&queue), settings.writer.clone(), opened, clock.now());

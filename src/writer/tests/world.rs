@@ -11,10 +11,7 @@ use crate::{
     notify::Notifier,
     queue::{Draft, Pause, Queue, QueueSettings, Scope, Stage},
     stats::ChainRecovery,
-    storage::{
-        Storage,
-        sim::{SimDisk, SimProcess},
-    },
+    storage::sim::{SimDisk, SimProcess},
     writer::{self, Next, Writer, WriterSettings},
 };
 
@@ -149,7 +146,6 @@ impl World {
         let producer = self.producers.len() - 1;
         Ok(Node {
             process,
-            storage,
             queue,
             writer: Some(made),
             clock,
@@ -169,7 +165,6 @@ impl World {
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) process: SimProcess,
-    pub(super) storage: Arc<dyn Storage>,
     pub(super) queue: Arc<Queue>,
     pub(super) writer: Option<Writer>,
     clock: Clock,
@@ -210,7 +205,9 @@ impl Node {
             FlushMode::Hybrid { .. } => severity == Severity::Critical,
         };
         if let (true, Some(ticket)) = (waits, ticket) {
-            drop(self.queue.poll_durable(ticket, Waker::noop()));
+            // Polled for its effect: somebody waits now.
+            let poll = self.queue.poll_durable(ticket, Waker::noop());
+            assert!(poll.is_pending() || poll.is_ready());
         }
         number
     }
@@ -237,10 +234,10 @@ impl Node {
                 emission.receipt = receipt;
             }
         }
-        if let Some(head) = self.queue.gauges.head() {
-            if producer.heads.last() != Some(&head) {
-                producer.heads.push(head);
-            }
+        if let Some(head) = self.queue.gauges.head()
+            && producer.heads.last() != Some(&head)
+        {
+            producer.heads.push(head);
         }
     }
 
@@ -263,7 +260,7 @@ impl Node {
         for _ in 0..10_000 {
             let Next::Pause(_, until) = self.pump(world) else { return };
             if until >= end || self.writer.is_none() {
-                let rest = end - world.now.elapsed;
+                let rest = end.checked_sub(world.now.elapsed).unwrap();
                 world.advance(rest);
                 return;
             }

@@ -1,0 +1,253 @@
+//! The side of the queue where events come in, on the threads of the application.
+
+use super::{
+    Arc, Draft, Duration, FlushMode, Instant, LossReason, MAX_STALLED_WAITERS, MutexGuard, NotDurable,
+    NoticeCode, OnFailure, OnFull, Ordering, PoisonError, Poll, Queue, Scope, Severity, Stage, State, Ticket,
+    Timestamp, Waker, block_until, register, thread,
+};
+
+impl Queue {
+    /// Takes an event in, and waits for it to be durable where the flush mode says so and no
+    /// `confirm` will. Blocks at most for the wait bound.
+    pub(crate) fn submit(&self, draft: &Draft<'_>, scope: Option<&Arc<Scope>>) {
+        if self.is_forked() {
+            return self.lose(LossReason::Forked, draft.severity, draft.at, scope);
+        }
+        let (state, admitted) = self.make_room(self.lock(), draft);
+        if let Err(reason) = admitted {
+            return self.lose_locked(state, reason, draft.severity, draft.at, scope);
+        }
+        let (ticket, wake) = self.push(state, draft, scope);
+        if wake {
+            self.wake_writer();
+        }
+        if scope.is_none() && self.waits(draft.severity) {
+            self.wait_for_own(ticket, draft.severity);
+        }
+    }
+
+    pub(super) fn push(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        draft: &Draft<'_>,
+        scope: Option<&Arc<Scope>>,
+    ) -> (Ticket, bool) {
+        state.put_gaps_before_next();
+        state.accepted += 1;
+        let ticket = state.accepted;
+        if draft.severity == Severity::Critical {
+            state.accepted_critical += 1;
+            state.critical_rate.count(draft.at);
+        }
+        state.oldest_queued.get_or_insert(draft.at);
+        if let Some(scope) = scope {
+            scope.accept(ticket);
+        } else if self.syncs_at_once(draft.severity) {
+            state.wanted = ticket;
+        }
+        state.put(draft.payload, Some(draft.severity), scope.cloned());
+        (ticket, self.claim_wake(&mut state))
+    }
+
+    /// Waits until the draft fits, or says why it never will.
+    pub(super) fn make_room<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        draft: &Draft<'_>,
+    ) -> (MutexGuard<'a, State>, Result<(), LossReason>) {
+        let limit = match draft.severity {
+            Severity::Critical => self.settings.bytes,
+            Severity::Routine => self.settings.bytes / 4 * 3,
+        };
+        let length = draft.payload.len() as u64;
+        let mut deadline = None;
+        loop {
+            if state.stage > Stage::Open {
+                return (state, Err(LossReason::Closed));
+            }
+            if state.held_bytes + length <= limit {
+                return (state, Ok(()));
+            }
+            let drops = self.settings.on_full == OnFull::DropRoutine && draft.severity == Severity::Routine;
+            if drops || self.stalled.load(Ordering::Acquire) {
+                return (state, Err(LossReason::QueueFull));
+            }
+            let now = Instant::now();
+            let end = *deadline.get_or_insert(now + self.settings.wait_bound);
+            if now >= end {
+                self.stall(&state);
+                return (state, Err(LossReason::QueueFull));
+            }
+            state.blocked += 1;
+            if self.claim_wake(&mut state) {
+                self.wake_writer();
+            }
+            state = self.room.wait_timeout(state, end - now).unwrap_or_else(PoisonError::into_inner).0;
+            state.blocked -= 1;
+        }
+    }
+
+    /// Counts an event that could not be recorded.
+    pub(crate) fn lose(
+        &self,
+        reason: LossReason,
+        severity: Severity,
+        at: Timestamp,
+        scope: Option<&Arc<Scope>>,
+    ) {
+        if self.is_forked() {
+            // The lock may have been held by a thread that does not exist here.
+            if let Some(lost) = self.lost_in_child.get(severity as usize) {
+                lost.fetch_add(1, Ordering::Relaxed);
+            }
+            if let Some(scope) = scope {
+                scope.lose(LossReason::Forked);
+            }
+            self.notifier
+                .print("audit events of a forked process are not recorded; open the log in the child");
+            return;
+        }
+        self.lose_locked(self.lock(), reason, severity, at, scope);
+    }
+
+    pub(super) fn lose_locked(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        reason: LossReason,
+        severity: Severity,
+        at: Timestamp,
+        scope: Option<&Arc<Scope>>,
+    ) {
+        let closed = state.stage > Stage::Open;
+        let first = state.losses.count(reason, severity, at, !closed);
+        if let Some(scope) = scope {
+            scope.lose(reason);
+        }
+        let wake = !closed && self.claim_wake(&mut state);
+        drop(state);
+        if wake {
+            self.wake_writer();
+        }
+        if first {
+            self.notifier.tell(NoticeCode::EventsLost, format!("audit events are being lost: {reason}"));
+        }
+        if closed {
+            self.notifier.print("an audit event came after the log was closed and is not recorded");
+        }
+        if severity == Severity::Critical {
+            self.critical_failed(&format!("a critical audit event could not be recorded: {reason}"));
+        }
+    }
+
+    /// A critical event was not recorded, or nobody knows.
+    pub(super) fn critical_failed(&self, message: &str) {
+        self.notifier.tell(NoticeCode::CriticalNotRecorded, message);
+        self.notifier.print(message);
+        if self.settings.on_failure == OnFailure::Abort {
+            self.abort();
+        }
+    }
+
+    /// Ends the process after a last attempt of the writer.
+    pub(super) fn abort(&self) {
+        let mut state = self.lock();
+        if state.stage < Stage::Aborting {
+            state.stage = Stage::Aborting;
+        }
+        drop(state);
+        self.wake_writer();
+        // The writer aborts; if it hangs, the bound passes and this thread does.
+        thread::sleep(self.settings.wait_bound);
+        std::process::abort();
+    }
+
+    pub(super) fn waits(&self, severity: Severity) -> bool {
+        match self.settings.flush_mode {
+            FlushMode::Immediate => true,
+            FlushMode::Batched { .. } => false,
+            FlushMode::Hybrid { critical_immediate, .. } => {
+                critical_immediate && severity == Severity::Critical
+            }
+        }
+    }
+
+    pub(super) fn syncs_at_once(&self, severity: Severity) -> bool {
+        match self.settings.flush_mode {
+            FlushMode::Immediate => true,
+            FlushMode::Batched { .. } => false,
+            FlushMode::Hybrid { .. } => severity == Severity::Critical,
+        }
+    }
+
+    /// Waits for one's own event, unless nobody waits any more.
+    pub(super) fn wait_for_own(&self, ticket: Ticket, severity: Severity) {
+        let failing = self.gauges.failing.get();
+        if !failing && self.wait_until_durable(ticket).is_ok() && self.is_durable(ticket) {
+            return;
+        }
+        self.lock().unconfirmed += 1;
+        if severity == Severity::Critical {
+            if failing {
+                self.critical_failed("the disk refuses to take a critical audit event; it is held in memory");
+            } else {
+                let message = "a critical audit event was not durable within the wait bound";
+                self.notifier.tell(NoticeCode::CriticalNotRecorded, message);
+                self.notifier.print(message);
+            }
+        }
+    }
+
+    /// Blocks until everything up to `ticket` is durable; an error once the wait bound has passed,
+    /// and at once while the log is stalled.
+    pub(crate) fn wait_until_durable(&self, ticket: Ticket) -> Result<(), NotDurable> {
+        let bound = if self.stalled.load(Ordering::Acquire) { Duration::ZERO } else { self.wait_bound() };
+        let durable = block_until(bound, |waker| self.poll_durable(ticket, waker));
+        self.judge_wait(ticket, durable.is_some())
+    }
+
+    /// What a wait that ended says.
+    pub(crate) fn judge_wait(&self, ticket: Ticket, in_time: bool) -> Result<(), NotDurable> {
+        if in_time || self.is_durable(ticket) {
+            return Ok(());
+        }
+        let state = self.lock();
+        // What was published since the bound passed is no stall: no later sync might end it.
+        if self.is_durable(ticket) {
+            return Ok(());
+        }
+        self.stall(&state);
+        Err(NotDurable)
+    }
+
+    /// Ready once everything up to `ticket` is durable, or never will be because the log is closed;
+    /// else `waker` is called when that changes.
+    pub(crate) fn poll_durable(&self, ticket: Ticket, waker: &Waker) -> Poll<()> {
+        if self.is_durable(ticket) {
+            return Poll::Ready(());
+        }
+        let mut state = self.lock();
+        // The writer publishes under the lock, so nothing can slip in between.
+        if self.is_durable(ticket) || state.stage == Stage::Closed {
+            return Poll::Ready(());
+        }
+        if !(self.is_stalled() && state.waiters.len() >= MAX_STALLED_WAITERS) {
+            register(&mut state.waiters, ticket, waker);
+        }
+        state.wanted = state.wanted.max(ticket);
+        let wake = self.claim_wake(&mut state);
+        drop(state);
+        if wake {
+            self.wake_writer();
+        }
+        Poll::Pending
+    }
+
+    /// One wait reached its bound: until a sync succeeds nobody waits again. Under the lock, so that
+    /// a sync that succeeds at this moment ends it.
+    pub(super) fn stall(&self, _state: &MutexGuard<'_, State>) {
+        if !self.stalled.swap(true, Ordering::AcqRel) {
+            let message = "the disk does not answer in time; events are held in memory and nobody waits";
+            self.notifier.tell(NoticeCode::Stalled, message);
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The side of the queue that the writer serves.
+
+use super::{
+    Chunks, Duration, LossReason, NoticeCode, Ordering, Orders, Pause, Queue, Stage, State, Ticket,
+    Timestamp, WAKE_BYTES, Waker, chunk, thread,
+};
+
+impl Queue {
+    /// Names the calling thread as the one to wake.
+    pub(crate) fn attach_writer(&self) {
+        drop(self.writer.set(thread::current()));
+    }
+
+    pub(super) fn wake_writer(&self) {
+        if let Some(writer) = self.writer.get() {
+            writer.unpark();
+        }
+    }
+
+    /// Whether the writer's pause must end now; whoever is told so must wake it.
+    pub(super) fn claim_wake(&self, state: &mut State) -> bool {
+        let wake = match state.pause {
+            Pause::None | Pause::Backoff => false,
+            Pause::Doze => self.is_urgent(state),
+            Pause::Sleep => true,
+        };
+        if wake {
+            state.pause = Pause::None;
+        }
+        wake
+    }
+
+    pub(super) fn is_urgent(&self, state: &State) -> bool {
+        state.wanted > self.durable.load(Ordering::Acquire)
+            || state.queued_bytes >= WAKE_BYTES
+            || state.blocked > 0
+            || state.rotations_wanted > state.rotations_seen
+            || state.stage > Stage::Open
+    }
+
+    /// Takes everything that is queued, and says what else there is to do.
+    pub(crate) fn take(&self, batch: &mut Chunks) -> Orders {
+        let mut state = self.lock();
+        state.put_gaps_before_next();
+        state.chunks.move_to(batch);
+        batch.give_spare_to(&mut state.chunks);
+        state.queued_bytes = 0;
+        let oldest = state.oldest_queued.take();
+        state.oldest_taken = state.oldest_taken.or(oldest);
+        state.rotations_seen = state.rotations_wanted;
+        self.orders(&state)
+    }
+
+    /// What there is to do, leaving the drafts where they are.
+    pub(crate) fn look(&self) -> Orders {
+        self.orders(&self.lock())
+    }
+
+    pub(super) fn orders(&self, state: &State) -> Orders {
+        let durable = self.durable.load(Ordering::Acquire);
+        Orders {
+            wanted: if state.wanted > durable { state.wanted } else { 0 },
+            room_wanted: state.blocked > 0,
+            rotations: state.rotations_wanted,
+            stage: state.stage,
+        }
+    }
+
+    /// Pauses the writer's thread until `until` on the clock, or until something cuts it short.
+    pub(crate) fn pause(&self, pause: Pause, until: Duration) {
+        let mut state = self.lock();
+        let nothing_to_do = match pause {
+            Pause::None => false,
+            Pause::Doze => !self.is_urgent(&state),
+            Pause::Sleep => !self.is_urgent(&state) && state.chunks.is_empty() && !state.losses.are_pending(),
+            Pause::Backoff => state.stage < Stage::Abandoned,
+        };
+        if !nothing_to_do {
+            return;
+        }
+        let begun_at = state.stage;
+        state.pause = pause;
+        drop(state);
+        loop {
+            let rest = until.saturating_sub(self.clock.elapsed());
+            if rest.is_zero() {
+                break;
+            }
+            thread::park_timeout(rest);
+            let state = self.lock();
+            // An unpark can be left over from an earlier wake.
+            if state.pause != pause || state.stage != begun_at {
+                break;
+            }
+        }
+        self.lock().pause = Pause::None;
+    }
+
+    /// Everything up to `ticket` is durable; of what it took, the writer still holds `holding` bytes.
+    pub(crate) fn publish(&self, ticket: Ticket, holding: u64) {
+        let mut state = self.lock();
+        self.durable.store(ticket, Ordering::Release);
+        state.held_bytes = state.queued_bytes + holding;
+        if holding == 0 {
+            state.oldest_taken = None;
+        }
+        let was_stalled = self.stalled.swap(false, Ordering::AcqRel);
+        let ready: Vec<Waker> =
+            state.waiters.extract_if(.., |(at, _)| *at <= ticket).map(|(_, waker)| waker).collect();
+        let blocked = state.blocked > 0;
+        drop(state);
+        if blocked {
+            self.room.notify_all();
+        }
+        if was_stalled {
+            self.notifier.tell(NoticeCode::Healed, "the disk answers again");
+        }
+        ready.into_iter().for_each(Waker::wake);
+    }
+
+    /// Bytes that will never be written make room, and are counted as lost.
+    pub(crate) fn give_up(&self, batch: &Chunks, reason: LossReason) {
+        let now = Timestamp::now();
+        for entry in batch.iter().flat_map(chunk::Chunk::entries) {
+            if let Some(severity) = entry.severity {
+                self.lock().losses.count(reason, severity, now, false);
+                if let Some(scope) = &entry.scope {
+                    scope.lose(reason);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn rotated(&self, number: u64) {
+        let mut state = self.lock();
+        state.rotations_done = state.rotations_done.max(number);
+        let wakers = std::mem::take(&mut state.rotate);
+        drop(state);
+        for (_, waker) in wakers {
+            waker.wake();
+        }
+    }
+
+    /// The writer has ended; nothing will become durable any more.
+    pub(crate) fn closed(&self) {
+        let mut state = self.lock();
+        state.stage = Stage::Closed;
+        let waiters = std::mem::take(&mut state.waiters);
+        let rotate = std::mem::take(&mut state.rotate);
+        drop(state);
+        self.room.notify_all();
+        waiters.into_iter().chain(rotate).for_each(|(_, waker)| waker.wake());
+    }
+}

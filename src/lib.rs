@@ -97,3 +97,8 @@ pub use verify::{Finding, FindingKind, Note, NoteKind, Report, Verdict, Verifier
 pub mod __private {
     pub use tracing;
 }
+
+/// The programs of the README are compiled with the others.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -520,7 +520,9 @@ impl Repository {
     fn check_readme(&mut self) {
         let readme = self.read("README.md");
         let example = self.read("examples/quickstart.rs");
-        let program = example.lines().skip_while(|line| line.starts_with("//!") || line.is_empty());
+        let program = example
+            .lines()
+            .skip_while(|line| line.starts_with("//!") || line.starts_with("#![") || line.is_empty());
         let program = program.collect::<Vec<_>>().join("\n");
         if program.is_empty() || !readme.contains(&program) {
             self.offences.push("README.md: its program is not that of examples/quickstart.rs".to_owned());

@@ -9,6 +9,8 @@ mod emit;
 mod losses;
 mod scope;
 mod serve;
+#[cfg(test)]
+mod tests;
 
 use std::{
     sync::{

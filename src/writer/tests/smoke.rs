@@ -43,6 +43,7 @@ fn a_log_is_opened_written_closed_and_continued() {
     let run = "open event event event close";
     assert_eq!(chains[&0].kinds(), format!("segment {run} {run} {run}"));
     assert_eq!(chains[&0].segments, [1]);
+    assert!(world.disk.contents("control/chain-000.lock").is_some(), "never removed");
 }
 
 #[test]

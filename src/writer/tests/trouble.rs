@@ -279,6 +279,9 @@ fn tampered(what: impl Fn(&World), verdict: Verdict) {
 fn a_live_segment_that_somebody_changes_is_left_for_a_new_one() {
     tampered(|world| assert!(world.disk.remove_behind_back(FIRST)), Verdict::Damaged);
     tampered(|world| world.disk.replace(FIRST, b"something else\n"), Verdict::Damaged);
+    // Moved away by somebody who tidies up: the open file does not show it.
+    let rename = |world: &World| world.disk.hard_link(FIRST, "old") && world.disk.remove_behind_back(FIRST);
+    tampered(|world| assert!(rename(world)), Verdict::Damaged);
     tampered(|world| assert!(world.disk.truncate(FIRST, 100)), Verdict::Damaged);
     tampered(|world| assert!(world.disk.append_foreign(FIRST, b"foreign\n")), Verdict::Intact);
 }

@@ -1,0 +1,164 @@
+//! The queue without a writer: what cuts a pause short, and what a wait that ends leaves behind.
+
+use super::*;
+
+const FAR: Duration = Duration::from_secs(600);
+const SOON: Duration = Duration::from_secs(60);
+
+fn queue(settings: QueueSettings) -> Arc<Queue> {
+    let clock = Clock::start();
+    let notifier = Notifier::start("log".to_owned(), clock, None, || {}).expect("no thread");
+    Arc::new(Queue::new(settings, clock, Arc::new(Gauges::default()), notifier))
+}
+
+fn settings() -> QueueSettings {
+    QueueSettings {
+        bytes: 1 << 20,
+        wait_bound: Duration::from_millis(20),
+        flush_mode: FlushMode::Batched { size: 100, interval: FAR },
+        on_full: OnFull::Block,
+        on_failure: OnFailure::Continue,
+    }
+}
+
+fn submit(queue: &Queue, severity: Severity) {
+    queue.submit(&Draft { payload: &[b'x'; 100], severity, at: Timestamp::now() }, None);
+}
+
+/// Whether the writer pauses no longer than it must, when `happens` came before the pause began.
+#[track_caller]
+fn check_before(pause: Pause, happens: impl FnOnce(&Arc<Queue>)) {
+    let queue = queue(settings());
+    queue.attach_writer();
+    happens(&queue);
+    let begun = Instant::now();
+    queue.pause(pause, FAR);
+    assert!(begun.elapsed() < SOON, "slept through it");
+}
+
+/// The same for what happens while it pauses.
+#[track_caller]
+fn check_during(pause: Pause, happens: impl FnOnce(&Arc<Queue>) + Send) {
+    let queue = queue(settings());
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            queue.attach_writer();
+            let begun = Instant::now();
+            queue.pause(pause, FAR);
+            begun.elapsed()
+        });
+        while queue.lock().pause != pause {
+            thread::yield_now();
+        }
+        happens(&queue);
+        assert!(writer.join().expect("join") < SOON, "slept through it");
+    });
+}
+
+#[test]
+fn nothing_urgent_is_slept_through() {
+    let routine = |queue: &Arc<Queue>| submit(queue, Severity::Routine);
+    let wanted = |queue: &Arc<Queue>| {
+        submit(queue, Severity::Routine);
+        assert!(queue.poll_durable(1, Waker::noop()).is_pending());
+    };
+    let rotation = |queue: &Arc<Queue>| {
+        queue.ask_rotation();
+    };
+    let lost = |queue: &Arc<Queue>| queue.lose(LossReason::Panic, Severity::Routine, Timestamp::now(), None);
+    let much = |queue: &Arc<Queue>| {
+        for _ in 0..=(WAKE_BYTES / 100) {
+            submit(queue, Severity::Routine);
+        }
+    };
+    check_before(Pause::Sleep, routine);
+    check_before(Pause::Sleep, lost);
+    check_during(Pause::Sleep, routine);
+    check_during(Pause::Sleep, lost);
+    for pause in [Pause::Doze, Pause::Sleep] {
+        check_before(pause, wanted);
+        check_before(pause, rotation);
+        check_before(pause, much);
+        check_before(pause, |queue| queue.end(Stage::Closing));
+        check_during(pause, wanted);
+        check_during(pause, rotation);
+        check_during(pause, much);
+        check_during(pause, |queue| queue.end(Stage::Closing));
+    }
+    check_before(Pause::Backoff, |queue| queue.end(Stage::Abandoned));
+    check_during(Pause::Backoff, |queue| queue.end(Stage::Abandoned));
+}
+
+#[test]
+fn a_thread_that_waits_for_room_wakes_the_writer() {
+    for pause in [Pause::Doze, Pause::Sleep] {
+        let queue = queue(QueueSettings { bytes: 500, wait_bound: SOON, ..settings() });
+        thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                queue.attach_writer();
+                while queue.lock().accepted < 4 {
+                    let mut batch = Chunks::default();
+                    if queue.take(&mut batch).room_wanted {
+                        queue.publish(queue.accepted(), 0);
+                    }
+                    queue.pause(pause, FAR);
+                }
+            });
+            for _ in 0..4 {
+                submit(&queue, Severity::Routine);
+            }
+            queue.end(Stage::Closing);
+            writer.join().expect("join");
+        });
+        assert_eq!(queue.accepted(), 4);
+    }
+}
+
+#[test]
+fn what_was_published_when_a_wait_ended_is_no_stall() {
+    let queue = queue(settings());
+    submit(&queue, Severity::Routine);
+    assert!(queue.poll_durable(1, Waker::noop()).is_pending());
+    queue.publish(1, 0);
+    assert!(queue.judge_wait(1, false).is_ok() && !queue.is_stalled());
+    submit(&queue, Severity::Routine);
+    assert!(queue.wait_until_durable(2).is_err() && queue.is_stalled());
+    queue.publish(2, 0);
+    assert!(!queue.is_stalled());
+}
+
+#[test]
+fn tasks_that_gave_up_do_not_pile_up_in_a_stall() {
+    struct Task;
+    impl std::task::Wake for Task {
+        fn wake(self: Arc<Self>) {}
+    }
+    let queue = queue(settings());
+    submit(&queue, Severity::Routine);
+    queue.stall(&queue.lock());
+    for _ in 0..10_000 {
+        assert!(queue.poll_durable(1, &Waker::from(Arc::new(Task))).is_pending());
+    }
+    assert_eq!(queue.lock().waiters.len(), MAX_STALLED_WAITERS);
+}
+
+#[test]
+fn what_the_writer_holds_is_what_is_not_free() {
+    let queue = queue(QueueSettings { bytes: 1000, ..settings() });
+    for _ in 0..5 {
+        submit(&queue, Severity::Routine);
+    }
+    let mut batch = Chunks::default();
+    queue.take(&mut batch);
+    submit(&queue, Severity::Routine);
+    assert_eq!(queue.lock().held_bytes, 600);
+    queue.publish(3, 200);
+    assert_eq!(queue.lock().held_bytes, 300);
+    let mut stats = Stats::default();
+    queue.fill(&mut stats);
+    assert!(stats.oldest_not_durable > Duration::ZERO);
+    queue.take(&mut batch);
+    queue.publish(6, 0);
+    queue.fill(&mut stats);
+    assert_eq!((stats.queued_bytes, stats.oldest_not_durable), (0, Duration::ZERO));
+}

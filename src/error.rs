@@ -99,7 +99,7 @@ pub enum Error {
     },
 
     /// Some of what had to be recorded was lost before it could be written.
-    #[error("{lost} audit events could not be recorded in {}: {reason}", path.display())]
+    #[error("audit events could not be recorded in {}: {lost}, because: {reason}", path.display())]
     Lost {
         /// The directory of the log.
         path: PathBuf,

@@ -12,7 +12,8 @@ pub enum LossReason {
     QueueFull,
     /// The disk refused it to the end.
     IoFailure,
-    /// A `Debug`, `Display` or classifier of the application panicked.
+    /// Capturing it panicked. A panic in a `Debug` or `Display` of the application alone costs only
+    /// that field, which is listed in `truncated`.
     Panic,
     /// It was emitted while an audit event was being captured, or by a thread of the log itself.
     Reentrant,

@@ -21,7 +21,11 @@ impl Queue {
         if wake {
             self.wake_writer();
         }
-        if scope.is_none() && self.waits(draft.severity) {
+        let waits = scope.is_none() && self.waits(draft.severity);
+        // While nothing can be written, `OnFailure` decides about every critical event, also where
+        // nobody would have waited.
+        let fails = draft.severity == Severity::Critical && self.gauges.failing.get();
+        if waits || fails {
             self.wait_for_own(ticket, draft.severity);
         }
     }
@@ -151,9 +155,11 @@ impl Queue {
     /// Ends the process after a last attempt of the writer.
     pub(super) fn abort(&self) {
         let mut state = self.lock();
-        if state.stage < Stage::Aborting {
-            state.stage = Stage::Aborting;
+        if state.stage == Stage::Closed {
+            // There is no writer any more that could try.
+            std::process::abort();
         }
+        state.stage = state.stage.max(Stage::Aborting);
         drop(state);
         self.wake_writer();
         // The writer aborts; if it hangs, the bound passes and this thread does.

@@ -2,10 +2,7 @@
 
 use std::{
     fs, io,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::fs::{FileExt as _, MetadataExt as _},
-    },
+    os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     sync::{PoisonError, RwLock},
 };
@@ -43,9 +40,9 @@ pub(crate) struct Disk {
 
 #[derive(Debug)]
 struct Dirs {
-    log: OwnedFd,
+    log: fs::File,
     /// `None` in a log that is only read and has no `control`.
-    control: Option<OwnedFd>,
+    control: Option<fs::File>,
 }
 
 impl Disk {
@@ -60,9 +57,9 @@ impl Disk {
     pub(crate) fn open_existing(root: &Path) -> io::Result<Self> {
         let root = std::path::absolute(root)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let log = rustix::fs::open(&root, flags, Mode::empty())?;
+        let log = fs::File::from(rustix::fs::open(&root, flags, Mode::empty())?);
         let control = match rustix::fs::openat(&log, CONTROL, flags | OFlags::NOFOLLOW, Mode::empty()) {
-            Ok(control) => Some(control),
+            Ok(control) => Some(control.into()),
             Err(Errno::NOENT) => None,
             Err(error) => return Err(error.into()),
         };
@@ -70,7 +67,7 @@ impl Disk {
     }
 
     /// Runs `action` on an open directory.
-    fn with_dir<T>(&self, dir: Dir, action: impl FnOnce(&OwnedFd) -> io::Result<T>) -> io::Result<T> {
+    fn with_dir<T>(&self, dir: Dir, action: impl FnOnce(&fs::File) -> io::Result<T>) -> io::Result<T> {
         let dirs = self.dirs.read().unwrap_or_else(PoisonError::into_inner);
         match dir {
             Dir::Log => action(&dirs.log),
@@ -91,7 +88,7 @@ impl Dirs {
 
 /// Opens a directory, making it and its parents where they are missing, and makes the new names
 /// durable: without that, a power cut can lose the whole log.
-fn make_dir(path: &Path, mode: Mode) -> io::Result<OwnedFd> {
+fn make_dir(path: &Path, mode: Mode) -> io::Result<fs::File> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     if let Some(parent) = parent.filter(|parent| !parent.exists()) {
         // Parents are the user's own; the umask decides about them.
@@ -103,19 +100,25 @@ fn make_dir(path: &Path, mode: Mode) -> io::Result<OwnedFd> {
         Err(error) => return Err(error.into()),
     };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let dir = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| match error {
-        Errno::LOOP | Errno::NOTDIR => {
-            refusal("it is a symlink or not a directory; name the directory itself")
-        }
-        error => error.into(),
-    })?;
+    let dir =
+        rustix::fs::open(path, flags, Mode::empty()).map(fs::File::from).map_err(|error| match error {
+            Errno::LOOP | Errno::NOTDIR => {
+                refusal("it is a symlink or not a directory; name the directory itself")
+            }
+            error => error.into(),
+        })?;
     if is_new {
         if mode != ANY_MODE {
             rustix::fs::fchmod(&dir, mode)?;
         }
-        rustix::fs::fsync(&dir)?;
-        if let Some(parent) = parent {
-            rustix::fs::fsync(rustix::fs::open(parent, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)?;
+        dir.sync_all()?;
+    }
+    if let Some(parent) = parent {
+        // Also when it was there: whoever made it may have died before this. A parent that may not
+        // be read was not ours to make anything in.
+        match fs::File::open(parent).and_then(|parent| parent.sync_all()) {
+            Err(error) if is_new || error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
+            _ => {}
         }
     }
     if mode != ANY_MODE {
@@ -125,7 +128,7 @@ fn make_dir(path: &Path, mode: Mode) -> io::Result<OwnedFd> {
 }
 
 /// An audit trail lies in a directory of its own that nobody else can write to.
-fn check_dir(dir: &OwnedFd) -> io::Result<()> {
+fn check_dir(dir: &fs::File) -> io::Result<()> {
     let stat = rustix::fs::fstat(dir)?;
     if stat.st_uid != rustix::process::geteuid().as_raw() {
         return Err(refusal("it belongs to another user; use a directory owned by the user of this process"));
@@ -224,7 +227,8 @@ impl Storage for Disk {
     }
 
     fn sync_dir(&self, dir: Dir) -> io::Result<()> {
-        self.with_dir(dir, |dir| retry(|| Ok(rustix::fs::fsync(dir.as_fd())?)))
+        // On Apple platforms std asks for F_FULLFSYNC, which rustix's fsync does not.
+        self.with_dir(dir, fs::File::sync_all)
     }
 
     fn stat(&self, dir: Dir, name: &str) -> io::Result<Option<Stat>> {

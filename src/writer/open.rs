@@ -122,20 +122,33 @@ pub(crate) fn open(
     batch.push(&open.payload(now.wall), None, None);
     tell_story(&mut batch, taken.story.as_ref(), now);
     found.extend(taken.report.take());
-    for report in &found {
-        let code = if report.damaged { NoticeCode::Damage } else { NoticeCode::Recovered };
-        notices.push((code, report.message.clone()));
-    }
-    for (code, message) in &notices {
-        let notice = NoticeInfo { code: code.as_str(), message };
-        batch.push(&notice.payload(now.wall), None, None);
-    }
+    notices.extend(found.iter().map(notice_of));
+    put_notices(&mut batch, &notices, now);
     write_through(&mut taken.ledger, &mut batch, now)
         .map_err(|trouble| trouble.into_error(storage, chain))?;
     let others = recover_others(storage, &survey, chain, &found, now);
-    notices.extend(others.iter().map(|report| (NoticeCode::Recovered, report.message.clone())));
+    let of_others: Vec<_> = others.iter().map(notice_of).collect();
+    if !of_others.is_empty() {
+        put_notices(&mut batch, &of_others, now);
+        write_through(&mut taken.ledger, &mut batch, now)
+            .map_err(|trouble| trouble.into_error(storage, chain))?;
+    }
+    notices.extend(of_others);
     found.extend(others);
     Ok(Opened { ledger: taken.ledger, found, notices })
+}
+
+/// What an operator must hear of a recovery.
+fn notice_of(report: &ChainRecovery) -> (NoticeCode, String) {
+    let code = if report.damaged { NoticeCode::Damage } else { NoticeCode::Recovered };
+    (code, report.message.clone())
+}
+
+fn put_notices(batch: &mut Chunks, notices: &[(NoticeCode, String)], now: &Moment) {
+    for (code, message) in notices {
+        let notice = NoticeInfo { code: code.as_str(), message };
+        batch.push(&notice.payload(now.wall), None, None);
+    }
 }
 
 /// Takes the lowest-numbered chain that is free and can be continued, or makes the next number.

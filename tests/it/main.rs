@@ -1,7 +1,7 @@
 //! The promises of the library, on real directories and with real processes.
 //!
-//! Tests that need mounts or strace say so when they cannot run, in lines that begin with
-//! `SKIPPED`; `.ci/run` counts them.
+//! Tests that need mounts or strace say so when they cannot run, and `.ci/run` fails when there are
+//! any: see `support::skip`.
 
 #![expect(
     clippy::unwrap_used,

@@ -1,6 +1,7 @@
 //! The only file that asks the time.
 
 use std::{
+    cell::Cell,
     fmt,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -117,6 +118,21 @@ impl Timestamp {
 
     /// RFC 3339 in UTC with nine digits of a second and `Z`: always the same width.
     pub(crate) fn to_bytes(self) -> [u8; TIMESTAMP_LEN] {
+        thread_local! {
+            /// The last second that this thread printed: most events fall into the same one.
+            static LAST: Cell<(i64, [u8; TIMESTAMP_LEN])> = const { Cell::new((i64::MIN, [0; TIMESTAMP_LEN])) };
+        }
+        let (second, mut text) = LAST.get();
+        if second != self.seconds {
+            text = self.second_to_bytes();
+            LAST.set((self.seconds, text));
+        }
+        put(&mut text, 20, 9, u64::from(self.nanos));
+        text
+    }
+
+    /// The same without the fraction.
+    fn second_to_bytes(self) -> [u8; TIMESTAMP_LEN] {
         let mut text = *b"0000-00-00T00:00:00.000000000Z";
         let (year, month, day) = civil_from_days(self.seconds.div_euclid(SECONDS_PER_DAY));
         let second = self.seconds.rem_euclid(SECONDS_PER_DAY);
@@ -126,7 +142,6 @@ impl Timestamp {
         put(&mut text, 11, 2, (second / 3600).unsigned_abs());
         put(&mut text, 14, 2, (second / 60 % 60).unsigned_abs());
         put(&mut text, 17, 2, (second % 60).unsigned_abs());
-        put(&mut text, 20, 9, u64::from(self.nanos));
         text
     }
 

@@ -1,6 +1,6 @@
 //! Which events are critical.
 
-use std::{collections::HashSet, fmt};
+use std::fmt;
 
 /// How much depends on an event being on disk. In [`FlushMode::Hybrid`](crate::FlushMode::Hybrid)
 /// a critical event is durable when the macro returns; a routine one is queued.
@@ -58,12 +58,14 @@ const MAX_FOLDED: usize = 128;
 /// `auth.failure` and `auth_failure` are one.
 #[derive(Debug, Clone)]
 pub(crate) struct CriticalActions {
-    folded: HashSet<Box<[u8]>>,
+    /// The folded actions of each length, from 0 on. Asked for every event, and there are few of a
+    /// length.
+    by_length: Vec<Vec<Box<[u8]>>>,
 }
 
 impl Default for CriticalActions {
     fn default() -> Self {
-        let mut actions = Self { folded: HashSet::new() };
+        let mut actions = Self { by_length: Vec::new() };
         for action in BUILT_IN {
             actions.insert(action);
         }
@@ -77,8 +79,10 @@ impl CriticalActions {
     pub(crate) fn insert(&mut self, action: &str) -> bool {
         let folded: Vec<u8> = fold(action).collect();
         let usable = !folded.is_empty() && folded.len() <= MAX_FOLDED;
-        if usable {
-            self.folded.insert(folded.into());
+        if usable && !self.contains(action) {
+            let length = folded.len();
+            self.by_length.resize(self.by_length.len().max(length + 1), Vec::new());
+            self.by_length.get_mut(length).into_iter().for_each(|same| same.push(folded.clone().into()));
         }
         usable
     }
@@ -92,7 +96,8 @@ impl CriticalActions {
             *place = byte;
             length += 1;
         }
-        folded.get(..length).is_some_and(|folded| self.folded.contains(folded))
+        let same_length = self.by_length.get(length).map_or(&[][..], Vec::as_slice);
+        folded.get(..length).is_some_and(|folded| same_length.iter().any(|known| **known == *folded))
     }
 }
 
@@ -126,7 +131,7 @@ mod tests {
     #[test]
     fn all_ten_built_in_actions_are_critical() {
         let actions = CriticalActions::default();
-        assert_eq!(actions.folded.len(), 10);
+        assert_eq!(actions.by_length.iter().map(Vec::len).sum::<usize>(), 10);
         assert!(BUILT_IN.iter().all(|action| actions.contains(action)));
     }
 }

@@ -1,6 +1,6 @@
 //! From values to bytes. Nothing here allocates once its buffers have grown.
 
-use super::{Kind, MAX_LINE};
+use super::{Kind, MAX_LINE, plain::plain_ascii_length};
 use crate::{chain::Digest, clock::Timestamp};
 
 /// What surrounds a payload in its line at most: `{"seq":`, `,"durable":`, `,"_prev_hash":"…"`,
@@ -63,16 +63,19 @@ impl<'a> Payload<'a> {
 /// interlinear annotation and tag characters.
 pub(crate) fn escape_into(bytes: &mut Vec<u8>, text: &str) {
     let mut rest = text;
-    while let Some(at) = rest.bytes().position(is_suspect) {
-        let (plain, tail) = rest.split_at(floor_char_boundary(rest, at));
+    loop {
+        let plain = plain_ascii_length(rest.as_bytes());
+        let Some((plain, tail)) = rest.split_at_checked(plain) else { return };
         bytes.extend_from_slice(plain.as_bytes());
+        // Letters of other scripts are copied whole as well, up to one that may need an escape.
+        let harmless = tail.bytes().position(is_suspect).unwrap_or(tail.len());
+        let (harmless, tail) = tail.split_at(floor_char_boundary(tail, harmless));
+        bytes.extend_from_slice(harmless.as_bytes());
         let mut chars = tail.chars();
-        if let Some(character) = chars.next() {
-            escape_char(bytes, character);
-        }
+        let Some(character) = chars.next() else { return };
+        escape_char(bytes, character);
         rest = chars.as_str();
     }
-    bytes.extend_from_slice(rest.as_bytes());
 }
 
 /// A suspect byte always begins its character, so this only tells `split_at` what is true anyway.

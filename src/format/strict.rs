@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{Kind, MAX_LINE, encode::must_escape};
+use super::{Kind, MAX_LINE, encode::must_escape, plain::plain_length};
 use crate::{chain::Digest, clock::Timestamp};
 
 /// How deep objects and lists may stand in each other.
@@ -317,29 +317,6 @@ impl<'a> Scanner<'a, '_> {
     }
 }
 
-/// How many bytes from the start of `bytes` need no attention inside a string: no quote, no
-/// backslash, no C0 control and no DEL. Eight bytes at a time.
-fn plain_length(bytes: &[u8]) -> usize {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
-    /// The high bit of each byte of `word` that equals `byte`; exact for the lowest one found.
-    const fn equal(word: u64, byte: u8) -> u64 {
-        let word = word ^ (ONES * byte as u64);
-        word.wrapping_sub(ONES) & !word & HIGHS
-    }
-    let (words, rest) = bytes.as_chunks::<8>();
-    for (index, word) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
-        let below_space = word.wrapping_sub(ONES * 0x20) & !word & HIGHS;
-        let special = equal(word, b'"') | equal(word, b'\\') | equal(word, 0x7F) | below_space;
-        if special != 0 {
-            return index * 8 + (special.trailing_zeros() / 8) as usize;
-        }
-    }
-    let special = |byte: &u8| *byte < 0x20 || matches!(byte, b'"' | b'\\' | 0x7F);
-    words.len() * 8 + rest.iter().position(special).unwrap_or(rest.len())
-}
-
 /// A JSON number that is a whole number from 0 on, written the one way.
 fn number(value: &[u8]) -> Option<u64> {
     // The scanner has refused leading zeros; a sign, a point or an exponent does not parse.
@@ -546,17 +523,5 @@ mod tests {
         for length in 0..line.len() {
             assert!(parser.parse(&line[..length]).is_err());
         }
-    }
-
-    #[test]
-    fn plain_length_stops_at_the_first_special_byte() {
-        for special in [b'"', b'\\', 0x7F, 0, 0x1F] {
-            for at in 0..40 {
-                let mut text = vec![b'x'; 40];
-                text[at] = special;
-                assert_eq!(plain_length(&text), at);
-            }
-        }
-        assert_eq!(plain_length("üñ漢\u{80}~ !#[]".as_bytes()), "üñ漢\u{80}~ !#[]".len());
     }
 }

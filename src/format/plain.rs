@@ -1,0 +1,72 @@
+//! How far a text is plain: the loop in which most bytes of a log are looked at.
+
+const ONES: u64 = u64::from_ne_bytes([1; 8]);
+const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
+
+/// The high bit of each byte of `word` that equals `byte`; exact for the lowest one found.
+const fn equal(word: u64, byte: u8) -> u64 {
+    let word = word ^ (ONES * byte as u64);
+    word.wrapping_sub(ONES) & !word & HIGHS
+}
+
+/// The high bit of each byte that is a quote, a backslash, a C0 control or DEL; exact for the lowest.
+const fn special(word: u64) -> u64 {
+    let below_space = word.wrapping_sub(ONES * 0x20) & !word & HIGHS;
+    equal(word, b'"') | equal(word, b'\\') | equal(word, 0x7F) | below_space
+}
+
+/// How many bytes from the start of `bytes` are none of those that end or escape a JSON string, nor
+/// a raw C0 control or DEL.
+pub(super) fn plain_length(bytes: &[u8]) -> usize {
+    scan(bytes, special)
+}
+
+/// The same, stopping at what is not ASCII too.
+pub(super) fn plain_ascii_length(bytes: &[u8]) -> usize {
+    scan(bytes, |word| special(word) | (word & HIGHS))
+}
+
+/// Eight bytes at a time. `stops` marks a byte by its high bit, the lowest one exactly.
+fn scan(bytes: &[u8], stops: impl Fn(u64) -> u64) -> usize {
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let found = stops(u64::from_le_bytes(*word));
+        if found != 0 {
+            return index * 8 + (found.trailing_zeros() / 8) as usize;
+        }
+    }
+    // What is added to fill a word is plain.
+    let mut last = [b' '; 8];
+    for (place, byte) in last.iter_mut().zip(rest) {
+        *place = *byte;
+    }
+    let found = stops(u64::from_le_bytes(last));
+    words.len() * 8 + if found == 0 { rest.len() } else { (found.trailing_zeros() / 8) as usize }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_length_stops_at_the_first_special_byte() {
+        for special in [b'"', b'\\', 0x7F, 0, 0x1F] {
+            for at in 0..40 {
+                let mut text = vec![b'x'; 40];
+                text[at] = special;
+                assert_eq!(plain_length(&text), at);
+            }
+        }
+        assert_eq!(plain_length("üñ漢\u{80}~ !#[]".as_bytes()), "üñ漢\u{80}~ !#[]".len());
+    }
+
+    #[test]
+    fn plain_ascii_length_stops_at_any_other_script() {
+        for at in 0..40 {
+            let mut text = vec![b'x'; 40];
+            text[at] = 0xC3;
+            assert_eq!((plain_length(&text), plain_ascii_length(&text)), (40, at));
+            assert_eq!(plain_ascii_length(&text[..at]), at);
+        }
+    }
+}

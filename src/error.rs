@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::verify::Verdict;
+use crate::verdict::Verdict;
 
 /// What could not be done, and to which path.
 ///

@@ -75,6 +75,7 @@ mod settings;
 mod severity;
 mod stats;
 mod storage;
+mod verdict;
 mod verify;
 mod wait;
 mod writer;
@@ -90,7 +91,8 @@ pub use record::Record;
 pub use settings::{FlushMode, OnFailure, OnFull, Retention, Rotation};
 pub use severity::Severity;
 pub use stats::{ChainRecovery, Health, Loss, LossReason, Notice, NoticeCode, Recovery, Stats};
-pub use verify::{Finding, FindingKind, Note, NoteKind, Report, Verdict, Verifier, verify};
+pub use verdict::Verdict;
+pub use verify::{Finding, FindingKind, Note, NoteKind, Report, Verifier, verify};
 
 /// What the macros expand to; not for use by hand.
 #[doc(hidden)]

@@ -11,6 +11,9 @@ use std::{
 
 use crate::format::escape_into;
 
+/// The longest target or module, in bytes as it stands in the line.
+const MAX_ORIGIN: usize = 1024;
+
 /// The longest value, in bytes as it stands in the line.
 pub(super) const MAX_VALUE: usize = 16 * 1024;
 
@@ -176,6 +179,21 @@ pub(super) fn whole_length(escaped: &[u8], limit: usize) -> usize {
         length += character;
     }
     length.min(escaped.len())
+}
+
+/// Writes the members `target` and `module`.
+pub(super) fn write_origin(out: &mut Vec<u8>, target: &str, module: Option<&str>) {
+    for (member, text) in [("target", Some(target)), ("module", module)] {
+        let Some(text) = text else { continue };
+        out.extend_from_slice(b",\"");
+        out.extend_from_slice(member.as_bytes());
+        out.extend_from_slice(b"\":\"");
+        let start = out.len();
+        escape_into(out, text);
+        let length = whole_length(out.get(start..).unwrap_or_default(), MAX_ORIGIN);
+        out.truncate(start + length);
+        out.push(b'"');
+    }
 }
 
 #[cfg(test)]

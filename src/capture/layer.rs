@@ -21,6 +21,7 @@ use super::{
     Capture, attach,
     candidate::Candidate,
     event::{KEPT_BYTES, Take, Values, Visitor},
+    fields,
     payload::{self, Facts},
     pending::{self, Vetoed},
     plan::{Plan, Plans},
@@ -169,7 +170,7 @@ impl AuditLayer {
         let origin = match target {
             None => &plan.origin,
             Some(target) => {
-                payload::write_origin(&mut bridged, target, values.log_module());
+                fields::write_origin(&mut bridged, target, values.log_module());
                 bridged.as_slice()
             }
         };

@@ -13,9 +13,6 @@ use crate::{
     format::{Kind, MAX_PAYLOAD, Payload, escape_into},
 };
 
-/// The longest target or module, in bytes as it stands in the line.
-const MAX_ORIGIN: usize = 1024;
-
 /// The longest list of names, in bytes as it stands in the line.
 const MAX_LIST: usize = 4096;
 
@@ -165,21 +162,6 @@ impl Writer<'_> {
 
     fn all(&self) -> impl Iterator<Item = (&'static str, &Piece)> {
         self.members().chain(self.fields().iter().map(|entry| (entry.name.text, &entry.piece)))
-    }
-}
-
-/// Writes the members `target` and `module`.
-pub(super) fn write_origin(out: &mut Vec<u8>, target: &str, module: Option<&str>) {
-    for (member, text) in [("target", Some(target)), ("module", module)] {
-        let Some(text) = text else { continue };
-        out.extend_from_slice(b",\"");
-        out.extend_from_slice(member.as_bytes());
-        out.extend_from_slice(b"\":\"");
-        let start = out.len();
-        escape_into(out, text);
-        let length = whole_length(out.get(start..).unwrap_or_default(), MAX_ORIGIN);
-        out.truncate(start + length);
-        out.push(b'"');
     }
 }
 

@@ -10,8 +10,7 @@ use std::{
 use tracing_core::Metadata;
 
 use super::{
-    fields::start_of,
-    payload,
+    fields::{self, start_of},
     rules::{BRIDGE, NAMED, Rules, TAG},
 };
 use crate::format::escape_into;
@@ -99,7 +98,7 @@ impl Plan {
             metadata.fields().iter().map(|field| FieldPlan::new(rules, field.name(), bridged)).collect();
         let has_inherited = fields.iter().any(|field| field.inherited);
         let mut origin = Vec::new();
-        payload::write_origin(&mut origin, metadata.target(), metadata.module_path());
+        fields::write_origin(&mut origin, metadata.target(), metadata.module_path());
         Self { fields, has_inherited, origin: origin.into() }
     }
 

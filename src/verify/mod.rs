@@ -48,29 +48,6 @@ use witness::Claims;
 /// How many foreign files are named.
 const MAX_FOREIGN: usize = 100;
 
-/// What a verification found the log to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum Verdict {
-    /// Every record that was durable is there and unaltered, and every run ended in order or is
-    /// still going on.
-    Intact,
-    /// Nothing durable is altered, but a run ended without `close`, or left a torn tail.
-    Unclean,
-    /// Records that had been durable are altered or missing.
-    Damaged,
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Intact => "intact",
-            Self::Unclean => "unclean",
-            Self::Damaged => "damaged",
-        })
-    }
-}
-
 /// Verifies the log in a directory: every hash, every link, every chain.
 ///
 /// Needs no key and no writer, changes nothing, and works on a log that is being written and on a

@@ -2,8 +2,8 @@
 
 use super::*;
 
-const FAR: Duration = Duration::from_secs(600);
-const SOON: Duration = Duration::from_secs(60);
+const FAR: Duration = Duration::from_secs(40);
+const SOON: Duration = Duration::from_secs(20);
 
 fn queue(settings: QueueSettings) -> Arc<Queue> {
     let clock = Clock::start();

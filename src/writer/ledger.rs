@@ -26,6 +26,9 @@ use crate::{
     storage::{Dir, Storage},
 };
 
+/// Bytes kept to seal lines in: a new segment that took a whole queue may have needed far more.
+const MAX_LINES_KEPT: usize = 1 << 20;
+
 /// One chain, locked and ready to be appended to.
 #[derive(Debug)]
 pub(super) struct Ledger {
@@ -202,6 +205,7 @@ impl Ledger {
             return Ok(());
         };
         self.lines.clear();
+        self.lines.shrink_to(MAX_LINES_KEPT);
         let sealed = self.seal_chunk(&chunk, self.written, Some(self.durable.seq));
         self.retain(chunk, now);
         match live.append(&self.lines) {

@@ -16,6 +16,7 @@ mod scan;
 mod segment;
 #[cfg(test)]
 mod tests;
+mod watch;
 mod witness;
 
 use std::{sync::Arc, time::Duration};
@@ -24,7 +25,7 @@ use crate::{
     FlushMode, NoticeCode, Retention, Rotation,
     chain::Head,
     clock::{Clock, Moment},
-    format::{MAX_LINE, MAX_PAYLOAD, NoticeInfo, mark_payload},
+    format::{MAX_LINE, MAX_PAYLOAD, mark_payload},
     queue::{Chunks, Orders, Pause, Queue, Stage},
     stats::LossReason,
     storage::{Dir, Storage},
@@ -35,8 +36,6 @@ pub(crate) use open::{Former, Opened, open};
 
 /// How long after the last draft it sleeps until it is woken.
 const AWAKE: Duration = Duration::from_millis(100);
-/// How often the paths of the segment and the lock are looked at while records are written.
-const PATH_CHECK: Duration = Duration::from_millis(100);
 /// How often free space is asked while records are written.
 const SPACE_CHECK: Duration = Duration::from_secs(1);
 /// The first and the longest pause between attempts to begin a new segment.
@@ -46,11 +45,6 @@ const LAST_RETRY: Duration = Duration::from_secs(2);
 const RETENTION_CHECK: Duration = Duration::from_secs(3600);
 /// How long retention rests after it failed.
 const RETENTION_RETRY: Duration = Duration::from_secs(60);
-/// How long retention rests after the wall clock jumped ahead, so that a wrong clock removes nothing.
-const RETENTION_REST: Duration = Duration::from_secs(24 * 3600);
-/// How far wall clock and monotonic clock may move apart before it is noted.
-const CLOCK_STEP: Duration = Duration::from_secs(1);
-const LARGE_CLOCK_STEP: Duration = Duration::from_secs(3600);
 /// What a line has beside its payload at most, so that no segment grows beyond its limit.
 const MAX_ENVELOPE: u64 = (MAX_LINE - MAX_PAYLOAD) as u64;
 
@@ -444,16 +438,6 @@ impl Writer {
         self.marks.mark_written(now.elapsed);
     }
 
-    fn refresh_witnesses(&mut self, now: &Moment) {
-        let Ok(segments) = witness::segments(self.storage.as_ref()) else { return };
-        for missing in open::refresh_witnesses(&self.storage, &segments, &mut self.ledger) {
-            let message = format!("chain {missing} was seen before and is gone; verify the log");
-            if self.ledger.missing.insert(missing) {
-                self.note(NoticeCode::ChainMissing, &message, now);
-            }
-        }
-    }
-
     fn apply_retention(&mut self, now: &Moment, clock: Clock) {
         let due = now.elapsed >= self.retention_due.max(self.retention_rests);
         if !due || self.settings.retention.is_off() || self.failure.is_some() || self.ledger.live().is_none()
@@ -472,74 +456,6 @@ impl Writer {
             self.note(NoticeCode::RetentionFailed, &format!("cannot remove {name}: {error}"), now);
         }
         self.settle(outcome.trouble.map_or(Ok(()), Err), now, clock);
-    }
-
-    /// Wall clock and monotonic clock move together, unless somebody sets the clock.
-    fn watch_clocks(&mut self, now: &Moment) {
-        let elapsed = now.elapsed.saturating_sub(self.clocks.elapsed);
-        let ahead = now.wall.since(self.clocks.wall).saturating_sub(elapsed);
-        let behind = if now.wall < self.clocks.wall {
-            self.clocks.wall.since(now.wall) + elapsed
-        } else {
-            elapsed.saturating_sub(now.wall.since(self.clocks.wall))
-        };
-        if ahead > CLOCK_STEP || behind > CLOCK_STEP {
-            let (by, way) = if ahead > behind { (ahead, "ahead") } else { (behind, "back") };
-            self.note(NoticeCode::ClockStep, &format!("the wall clock stepped {way} by {by:?}"), now);
-            if ahead > LARGE_CLOCK_STEP {
-                self.retention_rests = now.elapsed + RETENTION_REST;
-            }
-        }
-        self.clocks = *now;
-    }
-
-    fn watch_paths(&mut self, now: &Moment, clock: Clock) {
-        let active = self.ledger.unsynced().records > 0;
-        if !active || self.failure.is_some() || now.elapsed < self.paths_checked + PATH_CHECK {
-            return;
-        }
-        self.paths_checked = now.elapsed;
-        if self.has_lost_its_lock(now) {
-            let failure = Failure { next_try: now.elapsed, pause: FIRST_RETRY, relocate: true };
-            self.failure = Some(failure);
-            self.heal(failure, now, clock);
-            return;
-        }
-        let checked = self.ledger.check_name();
-        self.settle(checked, now, clock);
-    }
-
-    /// Whether the lock at its path is another one now, or gone: then nothing keeps others out.
-    fn has_lost_its_lock(&mut self, now: &Moment) -> bool {
-        let is_lost = matches!(self.ledger.is_lock_in_place(), Ok(false));
-        if is_lost {
-            let message = format!("the lock of chain {} was removed or replaced", self.ledger.chain());
-            self.note(NoticeCode::LockReplaced, &message, now);
-        }
-        is_lost
-    }
-
-    fn watch_space(&mut self, now: &Moment) {
-        if now.elapsed < self.space_checked + SPACE_CHECK || self.failure.is_some() {
-            return;
-        }
-        self.space_checked = now.elapsed;
-        let Ok(free) = self.storage.free_bytes() else { return };
-        self.queue.gauges.free_bytes.set(free);
-        let is_low = free < self.settings.low_space;
-        if self.queue.gauges.low_space.set(is_low) {
-            if is_low {
-                self.note(NoticeCode::LowSpace, &format!("{free} bytes are free; make room"), now);
-            } else {
-                self.note(NoticeCode::SpaceReturned, &format!("{free} bytes are free"), now);
-            }
-        }
-    }
-
-    /// Tells an operator, and the log.
-    fn note(&mut self, code: NoticeCode, message: &str, now: &Moment) {
-        self.queue.notifier.tell(code, message);
-        self.notes.push(&NoticeInfo { code: code.as_str(), message }.payload(now.wall), None, None);
     }
 
     fn path_of(&self, segment: u32) -> String {

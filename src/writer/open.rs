@@ -101,6 +101,7 @@ pub(crate) fn open(
     taken.ledger.witnesses.extend(seen.map(|(chain, witness)| (*chain, *witness)));
     let survey = Survey::make(storage)?;
     for missing in refresh_witnesses(storage, &survey.segments, &mut taken.ledger) {
+        taken.ledger.missing.insert(missing);
         let message = format!("chain {missing} was seen before and is gone; verify the log");
         notices.push((NoticeCode::ChainMissing, message));
     }

@@ -51,6 +51,9 @@ struct Recovery<'a> {
     boot: String,
 }
 
+/// No chain goes on behind this: JSON readers elsewhere know no larger whole number exactly.
+const LAST_SEQ: u64 = (1 << 53) - (1 << 40);
+
 /// The files behind the last one that counts.
 #[derive(Debug, Default)]
 struct Rest {
@@ -224,6 +227,9 @@ impl Recovery<'_> {
         let Some(id) = self.id(scan)? else { return Ok(self.no_identity()) };
         if self.witnessed.iter().any(|witness| witness.id != id) {
             return Ok(self.leave_alone(true, "another chain stands where its number was seen before"));
+        }
+        if place.seq >= LAST_SEQ {
+            return Ok(self.leave_alone(false, "every sequence number is used"));
         }
         // Damaged bytes stay within what counts: our own software never declares an edit void.
         let end = if damaged.is_some() && !torn { scan.length } else { place.end };

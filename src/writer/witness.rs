@@ -158,12 +158,14 @@ pub(super) fn read_last_witnesses(
 
 /// Searches from the end in windows that overlap by a line, so that none is missed at a border.
 fn last_witnesses_in(file: &dyn File) -> io::Result<Option<Witnesses>> {
-    const WINDOW: u64 = 4 << 20;
+    const MAX_WINDOW: u64 = 4 << 20;
     let finder = memmem::FinderRev::new(b"\"chains\":{");
     let mut parser = LineParser::default();
     let mut end = file.stat()?.bytes;
+    let mut window = 2 * FIRST_WINDOW;
     while end > 0 {
-        let from = end.saturating_sub(WINDOW);
+        let from = end.saturating_sub(window);
+        window = (window * 4).min(MAX_WINDOW);
         let overlap = end + MAX_LINE as u64;
         let mut bytes = vec![0; usize::try_from(overlap - from).unwrap_or(usize::MAX)];
         let read = read_full(file, &mut bytes, from)?;

@@ -569,3 +569,24 @@ fn a_crash_while_a_segment_begins_never_uses_its_number_twice() {
         );
     }
 }
+
+#[test]
+fn a_chain_whose_numbers_are_used_up_is_left_alone() {
+    let mut chain = crate::format::SegmentInfo {
+        id: crate::format::ChainId(1),
+        chain: crate::segment_name::ChainNumber::FIRST,
+        segment: 1,
+        after: Vec::new(),
+        chains: crate::format::Witnesses::new(),
+        pruned: None,
+    };
+    let mut world = World::new(1);
+    let mut bytes = Vec::new();
+    let before = crate::chain::Digest::ZERO;
+    chain.pruned = Some((u64::MAX - 1, before));
+    crate::format::seal(&mut bytes, u64::MAX, &chain.payload(world.now.wall), Some(u64::MAX - 1), &before);
+    world.disk.replace(FIRST, &bytes);
+    let mut node = world.opened(&Settings::default());
+    assert!(node.found[0].left_alone && node.queue.gauges.head().unwrap().chain() == 1);
+    node.close(&mut world);
+}

@@ -82,6 +82,10 @@ fn run_all(
     let segments = witness::segments(storage.as_ref())?;
     let own = ledger.chain();
     prune(storage, retention, ledger, &segments, now, outcome)?;
+    if outcome.trouble.is_some() {
+        // Our own segment comes first.
+        return Ok(());
+    }
     let mut others: Vec<ChainNumber> =
         segments.iter().map(|name| name.chain).filter(|chain| *chain != own).collect();
     others.dedup();

@@ -7,7 +7,7 @@ use super::{
     world::{Node, SECOND, Settings, World},
 };
 use crate::{
-    Retention, Verdict,
+    Retention, Rotation, Verdict,
     format::Kind,
     storage::sim::{Errno, Fault, Op, Prng},
 };
@@ -189,4 +189,37 @@ fn nothing_goes_when_the_prune_record_is_not_durable() {
             checked(&world);
         }
     }
+}
+
+/// The `prune` record of the log's own chain failed, and the pass over the other chains that followed
+/// forgot it: the writer had no segment and knew of no failure, so it never tried for another.
+#[test]
+fn a_prune_record_that_fails_does_not_leave_the_writer_without_a_segment() {
+    let mut world = World::new(1);
+    let settings = Settings::default()
+        .rotation(Rotation::never().max_bytes(1500))
+        .retention(Retention::keep_all().max_segments(2));
+    let keep_all = settings.clone().retention(Retention::keep_all());
+    let mut second = {
+        let _first = world.opened(&keep_all);
+        world.opened(&keep_all)
+    };
+    for _ in 0..20 {
+        second.critical(&mut world);
+        second.run_for(&mut world, SECOND);
+    }
+    second.close(&mut world);
+    let mut node = world.opened(&keep_all);
+    for _ in 0..20 {
+        node.critical(&mut world);
+        node.run_for(&mut world, SECOND);
+    }
+    node.close(&mut world);
+    let mut node = world.opened(&settings);
+    world.disk.inject(Fault::error(&[Op::SyncData], Errno::IO).on("audit-000"));
+    node.run_for(&mut world, SECOND);
+    node.critical(&mut world);
+    node.run_for(&mut world, 5 * SECOND);
+    assert!(!node.is_failing() && node.queue.not_durable() == 0);
+    node.close(&mut world);
 }

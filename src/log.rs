@@ -219,10 +219,11 @@ impl AuditLog {
             return Err(self.handle.closed());
         }
         let number = queue.ask_rotation();
-        let done = block_until(queue.wait_bound(), |waker| {
-            if queue.stage() == Stage::Closed { Poll::Ready(()) } else { queue.poll_rotated(number, waker) }
-        });
-        done.ok_or_else(|| self.handle.unconfirmed())
+        match block_until(queue.wait_bound(), |waker| queue.poll_rotated(number, waker)) {
+            Some(true) => Ok(()),
+            Some(false) => Err(self.handle.closed()),
+            None => Err(self.handle.unconfirmed()),
+        }
     }
 
     /// The last durable record of the chain that this handle writes. Kept elsewhere, it makes a cut
@@ -351,7 +352,7 @@ impl Handle {
     where
         P: FnMut(&Waker) -> Poll<()> + Send + Unpin,
     {
-        if let Ok(timer) = self.timer.get_or_try_init(Timer::start) {
+        if let Ok(timer) = self.timer.get_or_try_init(|| Timer::start(capture::mark_own_thread)) {
             return timer.bounded(bound, poll).await.is_some();
         }
         std::future::poll_fn(|context| poll(context.waker())).await;
@@ -376,6 +377,10 @@ impl Handle {
     }
 
     fn head(&self) -> Head {
+        if self.queue.is_forked() {
+            // The lock may have been held by a thread that does not exist here.
+            return self.first_head;
+        }
         self.queue.gauges.head().unwrap_or(self.first_head)
     }
 
@@ -408,9 +413,9 @@ impl Handle {
             // It has nothing left to do, and its panics were caught.
             drop(thread.join());
         }
-        match self.queue.not_durable() {
-            0 => Ok(self.head()),
-            lost => Err(Error::Lost { path: self.path.clone(), lost, reason: "io_failure" }),
+        match (self.queue.not_durable(), self.queue.gauges.closed_in_order.get()) {
+            (0, true) => Ok(self.head()),
+            (lost, _) => Err(Error::Lost { path: self.path.clone(), lost, reason: "io_failure" }),
         }
     }
 }

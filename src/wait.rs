@@ -1,6 +1,7 @@
 //! Waiting for the writer, by a thread or by a task of any runtime, never longer than a bound.
 
 use std::{
+    collections::BTreeMap,
     future::Future,
     pin::Pin,
     sync::{Arc, Condvar, Mutex, PoisonError},
@@ -25,6 +26,11 @@ impl Wake for ThreadWaker {
 thread_local! {
     /// Made once a thread, so that waiting allocates nothing.
     static THREAD_WAKER: Waker = Waker::from(Arc::new(ThreadWaker(thread::current())));
+}
+
+/// Calls a waker. It is code of the application's runtime: a panic in it must not end our thread.
+pub(crate) fn wake_quietly(waker: Waker) {
+    drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake())));
 }
 
 /// Parks the calling thread until `poll` is ready or the bound has passed; `None` if it passed.
@@ -62,15 +68,20 @@ struct TimerShared {
 
 #[derive(Debug, Default)]
 struct Alarms {
-    pending: Vec<(Instant, Waker)>,
+    pending: BTreeMap<(Instant, u64), Waker>,
+    last: u64,
     ended: bool,
 }
 
 impl Timer {
-    pub(crate) fn start() -> std::io::Result<Self> {
+    /// `mark_thread` runs on the new thread first.
+    pub(crate) fn start(mark_thread: fn()) -> std::io::Result<Self> {
         let shared = Arc::new(TimerShared::default());
         let thread_shared = Arc::clone(&shared);
-        thread::Builder::new().name("audit-timer".to_owned()).spawn(move || thread_shared.run())?;
+        thread::Builder::new().name("audit-timer".to_owned()).spawn(move || {
+            mark_thread();
+            thread_shared.run();
+        })?;
         Ok(Self { shared })
     }
 
@@ -83,15 +94,26 @@ impl Timer {
     where
         P: FnMut(&Waker) -> Poll<T> + Send + Unpin + 'a,
     {
-        Bounded { timer: self, deadline: Instant::now().checked_add(bound), poll }
+        Bounded { timer: self, deadline: Instant::now().checked_add(bound), alarm: None, poll }
     }
 
-    fn wake_at(&self, deadline: Instant, waker: &Waker) {
+    /// Sets an alarm, or gives the one that was set another waker.
+    fn set(&self, deadline: Instant, alarm: Option<u64>, waker: &Waker) -> u64 {
         let mut alarms = self.shared.alarms.lock().unwrap_or_else(PoisonError::into_inner);
-        if !alarms.pending.iter().any(|(at, known)| *at == deadline && known.will_wake(waker)) {
-            alarms.pending.push((deadline, waker.clone()));
+        let number = alarm.unwrap_or_else(|| {
+            alarms.last += 1;
+            alarms.last
+        });
+        alarms.pending.insert((deadline, number), waker.clone());
+        if alarms.pending.first_key_value().is_some_and(|(first, _)| first.1 == number) {
             self.shared.changed.notify_one();
         }
+        number
+    }
+
+    fn remove(&self, deadline: Instant, alarm: u64) {
+        let mut alarms = self.shared.alarms.lock().unwrap_or_else(PoisonError::into_inner);
+        alarms.pending.remove(&(deadline, alarm));
     }
 }
 
@@ -107,16 +129,16 @@ impl TimerShared {
         let mut alarms = self.alarms.lock().unwrap_or_else(PoisonError::into_inner);
         while !alarms.ended {
             let now = Instant::now();
-            let due: Vec<Waker> =
-                alarms.pending.extract_if(.., |(at, _)| *at <= now).map(|(_, waker)| waker).collect();
+            let later = alarms.pending.split_off(&(now, u64::MAX));
+            let due: Vec<Waker> = std::mem::replace(&mut alarms.pending, later).into_values().collect();
             if !due.is_empty() {
                 // A waker is code of the application's runtime: not under our lock.
                 drop(alarms);
-                due.into_iter().for_each(Waker::wake);
+                due.into_iter().for_each(wake_quietly);
                 alarms = self.alarms.lock().unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
-            let next = alarms.pending.iter().map(|(at, _)| at.saturating_duration_since(now)).min();
+            let next = alarms.pending.keys().next().map(|(at, _)| at.saturating_duration_since(now));
             let hour = Duration::from_secs(3600);
             alarms = self
                 .changed
@@ -130,7 +152,17 @@ impl TimerShared {
 struct Bounded<'a, P> {
     timer: &'a Timer,
     deadline: Option<Instant>,
+    alarm: Option<u64>,
     poll: P,
+}
+
+impl<P> Drop for Bounded<'_, P> {
+    fn drop(&mut self) {
+        // A wait that is over or was given up holds nothing of its task.
+        if let (Some(deadline), Some(alarm)) = (self.deadline, self.alarm) {
+            self.timer.remove(deadline, alarm);
+        }
+    }
 }
 
 impl<T, P: FnMut(&Waker) -> Poll<T> + Unpin> Future for Bounded<'_, P> {
@@ -144,7 +176,7 @@ impl<T, P: FnMut(&Waker) -> Poll<T> + Unpin> Future for Bounded<'_, P> {
         match this.deadline {
             Some(deadline) if deadline <= Instant::now() => Poll::Ready(None),
             Some(deadline) => {
-                this.timer.wake_at(deadline, context.waker());
+                this.alarm = Some(this.timer.set(deadline, this.alarm, context.waker()));
                 Poll::Pending
             }
             None => Poll::Pending,
@@ -167,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_task_is_woken_at_its_bound() {
-        let timer = Timer::start().unwrap();
+        let timer = Timer::start(|| {}).unwrap();
         let mut task = Box::pin(timer.bounded(Duration::from_millis(20), |_| Poll::<()>::Pending));
         let result =
             block_until(Duration::from_secs(10), |waker| task.as_mut().poll(&mut Context::from_waker(waker)));

@@ -44,10 +44,12 @@ impl Queue {
         number
     }
 
-    pub(crate) fn poll_rotated(&self, number: u64, waker: &Waker) -> Poll<()> {
+    /// Ready once that rotation is done, which it says, or never will be because the log is closed.
+    pub(crate) fn poll_rotated(&self, number: u64, waker: &Waker) -> Poll<bool> {
         let mut state = self.lock();
-        if state.rotations_done >= number {
-            return Poll::Ready(());
+        let is_done = state.rotations_done >= number;
+        if is_done || state.stage == Stage::Closed {
+            return Poll::Ready(is_done);
         }
         register(&mut state.rotate, number, waker);
         Poll::Pending

@@ -13,7 +13,8 @@ impl Queue {
         if self.is_forked() {
             return self.lose(LossReason::Forked, draft.severity, draft.at, scope);
         }
-        let (state, admitted) = self.make_room(self.lock(), draft);
+        let mut deadline = None;
+        let (state, admitted) = self.make_room(self.lock(), draft, &mut deadline);
         if let Err(reason) = admitted {
             return self.lose_locked(state, reason, draft.severity, draft.at, scope);
         }
@@ -26,7 +27,9 @@ impl Queue {
         // nobody would have waited.
         let fails = draft.severity == Severity::Critical && self.gauges.failing.get();
         if waits || fails {
-            self.wait_for_own(ticket, draft.severity);
+            // What was spent on waiting for room is spent.
+            let left = |end: Instant| end.saturating_duration_since(Instant::now());
+            self.wait_for_own(ticket, draft.severity, deadline.map_or(self.wait_bound(), left));
         }
     }
 
@@ -58,13 +61,13 @@ impl Queue {
         &'a self,
         mut state: MutexGuard<'a, State>,
         draft: &Draft<'_>,
+        deadline: &mut Option<Instant>,
     ) -> (MutexGuard<'a, State>, Result<(), LossReason>) {
         let limit = match draft.severity {
             Severity::Critical => self.settings.bytes,
             Severity::Routine => self.settings.bytes / 4 * 3,
         };
         let length = draft.payload.len() as u64;
-        let mut deadline = None;
         loop {
             if state.stage > Stage::Open {
                 return (state, Err(LossReason::Closed));
@@ -132,6 +135,10 @@ impl Queue {
         if wake {
             self.wake_writer();
         }
+        if reason == LossReason::Reentrant {
+            // Often the closure that hears notices emitted it: telling it would go round for ever.
+            return;
+        }
         if first {
             self.notifier.tell(NoticeCode::EventsLost, format!("audit events are being lost: {reason}"));
         }
@@ -186,12 +193,14 @@ impl Queue {
     }
 
     /// Waits for one's own event, unless nobody waits any more.
-    pub(super) fn wait_for_own(&self, ticket: Ticket, severity: Severity) {
-        let failing = self.gauges.failing.get();
-        if !failing && self.wait_until_durable(ticket).is_ok() && self.is_durable(ticket) {
+    pub(super) fn wait_for_own(&self, ticket: Ticket, severity: Severity, bound: Duration) {
+        if self.gauges.failing.get() {
+            self.lock().unconfirmed += 1;
+        } else if self.wait_within(bound, ticket).is_ok() && self.is_durable(ticket) {
             return;
         }
-        self.lock().unconfirmed += 1;
+        // It may have begun to fail during the wait.
+        let failing = self.gauges.failing.get();
         if severity == Severity::Critical {
             if failing {
                 self.critical_failed("the disk refuses to take a critical audit event; it is held in memory");
@@ -206,7 +215,11 @@ impl Queue {
     /// Blocks until everything up to `ticket` is durable; an error once the wait bound has passed,
     /// and at once while the log is stalled.
     pub(crate) fn wait_until_durable(&self, ticket: Ticket) -> Result<(), NotDurable> {
-        let bound = if self.stalled.load(Ordering::Acquire) { Duration::ZERO } else { self.wait_bound() };
+        self.wait_within(self.wait_bound(), ticket)
+    }
+
+    pub(super) fn wait_within(&self, bound: Duration, ticket: Ticket) -> Result<(), NotDurable> {
+        let bound = if self.stalled.load(Ordering::Acquire) { Duration::ZERO } else { bound };
         let durable = block_until(bound, |waker| self.poll_durable(ticket, waker));
         self.judge_wait(ticket, durable.is_some())
     }
@@ -216,11 +229,12 @@ impl Queue {
         if in_time || self.is_durable(ticket) {
             return Ok(());
         }
-        let state = self.lock();
+        let mut state = self.lock();
         // What was published since the bound passed is no stall: no later sync might end it.
         if self.is_durable(ticket) {
             return Ok(());
         }
+        state.unconfirmed += 1;
         self.stall(&state);
         Err(NotDurable)
     }

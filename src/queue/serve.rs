@@ -4,6 +4,7 @@ use super::{
     Chunks, Duration, LossReason, NoticeCode, Ordering, Orders, Pause, Queue, Stage, State, Ticket,
     Timestamp, WAKE_BYTES, Waker, chunk, thread,
 };
+use crate::wait::wake_quietly;
 
 impl Queue {
     /// Names the calling thread as the one to wake.
@@ -115,7 +116,7 @@ impl Queue {
         if was_stalled {
             self.notifier.tell(NoticeCode::Healed, "the disk answers again");
         }
-        ready.into_iter().for_each(Waker::wake);
+        ready.into_iter().for_each(wake_quietly);
     }
 
     /// Bytes that will never be written make room, and are counted as lost.
@@ -137,7 +138,7 @@ impl Queue {
         let wakers = std::mem::take(&mut state.rotate);
         drop(state);
         for (_, waker) in wakers {
-            waker.wake();
+            wake_quietly(waker);
         }
     }
 
@@ -149,6 +150,6 @@ impl Queue {
         let rotate = std::mem::take(&mut state.rotate);
         drop(state);
         self.room.notify_all();
-        waiters.into_iter().chain(rotate).for_each(|(_, waker)| waker.wake());
+        waiters.into_iter().chain(rotate).for_each(|(_, waker)| wake_quietly(waker));
     }
 }

@@ -153,6 +153,11 @@ impl Ledger {
         Head { chain: self.chain(), seq, hash }
     }
 
+    /// How many files were begun in vain since the last durable record.
+    pub(super) fn failed_files(&self) -> usize {
+        self.failed.len()
+    }
+
     /// What this chain witnesses, and its own durable head.
     pub(super) fn all_heads(&self) -> Witnesses {
         let mut heads = self.witnesses.clone();
@@ -274,14 +279,14 @@ impl Ledger {
     /// other reason nothing of the file since the last sync can be trusted.
     fn write_refused(&mut self, mut live: Segment, refused: Refused) -> Trouble {
         let segment = live.name.segment;
-        let Refused { written, out_of_room, error } = refused;
+        let Refused { written, fragment, out_of_room, error } = refused;
         self.out_of_room = out_of_room;
         if out_of_room {
             let last = last_line(self.lines.get(..written).unwrap_or_default());
             let at = last.unwrap_or(self.written);
             if live.sync().is_err() {
                 self.poison();
-            } else if live.holds_what_was_written() {
+            } else if live.holds_what_was_written(fragment) {
                 self.commit_through(at, live.bytes, segment);
             }
         } else {

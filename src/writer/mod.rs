@@ -41,6 +41,9 @@ const SPACE_CHECK: Duration = Duration::from_secs(1);
 /// The first and the longest pause between attempts to begin a new segment.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(2);
+/// The longest pause once this many files were begun in vain.
+const SLOW_RETRY: Duration = Duration::from_secs(60);
+const MANY_FAILED_FILES: usize = 100;
 /// How often retention is applied at least.
 const RETENTION_CHECK: Duration = Duration::from_secs(3600);
 /// How long retention rests after it failed.
@@ -197,6 +200,10 @@ impl Writer {
         self.append(now, clock);
         self.rotate_as_asked(orders.rotations, now, clock);
         self.watch_paths(now, clock);
+        if self.failure.is_some() {
+            // Nothing is acknowledged in a chain whose lock is gone.
+            return;
+        }
         self.watch_space(now);
         let unsynced = self.ledger.unsynced();
         let wanted = orders.wanted > self.ledger.durable_events() || orders.room_wanted;
@@ -295,7 +302,7 @@ impl Writer {
             Err(message) => {
                 self.failure = Some(Failure {
                     next_try: now.elapsed + failure.pause,
-                    pause: (failure.pause * 2).min(LAST_RETRY),
+                    pause: (failure.pause * 2).min(self.longest_pause()),
                     ..failure
                 });
                 if self.queue.gauges.failing.set(true) {
@@ -305,6 +312,12 @@ impl Writer {
                 }
             }
         }
+    }
+
+    /// Each attempt on a disk that takes a file and cannot sync it leaves a file behind: after some of
+    /// them an outage is not a matter of seconds.
+    fn longest_pause(&self) -> Duration {
+        if self.ledger.failed_files() < MANY_FAILED_FILES { LAST_RETRY } else { SLOW_RETRY }
     }
 
     /// The lock of the chain was taken away: goes on in another chain, with all that is not durable.
@@ -346,6 +359,10 @@ impl Writer {
 
     fn close(&mut self, now: &Moment, clock: Clock) -> Next {
         self.queue.take(&mut self.batch);
+        self.check_paths(now, clock);
+        if self.failure.is_some() {
+            return Next::Pause(Pause::None, now.elapsed);
+        }
         self.refresh_witnesses(now);
         if !self.batch.is_empty() || !self.notes.is_empty() || self.ledger.unsynced().records > 0 {
             // Came in while the last batch was written.
@@ -357,6 +374,7 @@ impl Writer {
         if self.failure.is_some() || !self.ledger.is_closed() {
             return Next::Pause(Pause::None, now.elapsed);
         }
+        self.queue.gauges.closed_in_order.set(true);
         self.end()
     }
 

@@ -127,7 +127,7 @@ pub(crate) fn open(
     put_notices(&mut batch, &notices, now);
     write_through(&mut taken.ledger, &mut batch, now)
         .map_err(|trouble| trouble.into_error(storage, chain))?;
-    let others = recover_others(storage, &survey, chain, &found, now);
+    let others = recover_others(storage, &survey, [Some(chain), former.left], &found, now);
     let of_others: Vec<_> = others.iter().map(notice_of).collect();
     if !of_others.is_empty() {
         put_notices(&mut batch, &of_others, now);
@@ -307,13 +307,13 @@ pub(super) fn close_chain(ledger: &mut Ledger, events: u64, now: &Moment) -> Res
 fn recover_others(
     storage: &Arc<dyn Storage>,
     survey: &Survey,
-    own: ChainNumber,
+    passed_over: [Option<ChainNumber>; 2],
     known: &[ChainRecovery],
     now: &Moment,
 ) -> Vec<ChainRecovery> {
     let mut found = Vec::new();
-    for chain in survey.chains.iter().filter(|chain| **chain != own && survey.has_segments(**chain)) {
-        if known.iter().any(|report| report.chain == chain.get()) {
+    for chain in survey.chains.iter().filter(|chain| survey.has_segments(**chain)) {
+        if passed_over.contains(&Some(*chain)) || known.iter().any(|report| report.chain == chain.get()) {
             continue;
         }
         let tail = witness::read_tail(storage, &survey.segments, *chain);

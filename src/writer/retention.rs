@@ -145,6 +145,10 @@ fn prune(
 fn remove(storage: &Arc<dyn Storage>, doomed: &[OldSegment], outcome: &mut Outcome) -> io::Result<()> {
     for name in doomed.iter().flat_map(|old| &old.files) {
         let name = name.to_string();
+        if storage.stat(Dir::Log, HOLD)?.is_some() {
+            // It came while the record was written. What the record says is gone stays as a leftover.
+            break;
+        }
         match storage.remove(Dir::Log, &name) {
             Ok(()) => outcome.removed.push(name),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

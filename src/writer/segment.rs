@@ -28,6 +28,8 @@ pub(super) struct Segment {
 pub(super) struct Refused {
     /// How many bytes of whole lines were written all the same.
     pub(super) written: usize,
+    /// How many more, which are a part of a line.
+    pub(super) fragment: usize,
     /// Whether there was only no room: then what was written can still be synced.
     pub(super) out_of_room: bool,
     pub(super) error: io::Error,
@@ -70,7 +72,7 @@ impl Segment {
         let taken = lines.get(..written).unwrap_or_default();
         let whole = memchr::memrchr(b'\n', taken).map_or(0, |at| at + 1);
         self.bytes += whole as u64;
-        Refused { written: whole, out_of_room: is_out_of_room(&error), error }
+        Refused { written: whole, fragment: written - whole, out_of_room: is_out_of_room(&error), error }
     }
 
     /// `fdatasync`. After an error this file must never be synced again: the next sync would lie.
@@ -103,9 +105,11 @@ impl Segment {
         })
     }
 
-    /// Whether the whole lines are there, whatever fragment of a refused write may follow them.
-    pub(super) fn holds_what_was_written(&self) -> bool {
-        self.file.stat().is_ok_and(|stat| stat.links > 0 && stat.bytes >= self.bytes)
+    /// Whether the whole lines are there, the fragment of a refused write behind them, and nothing
+    /// else.
+    pub(super) fn holds_what_was_written(&self, fragment: usize) -> bool {
+        let expected = self.bytes + fragment as u64;
+        self.file.stat().is_ok_and(|stat| stat.links > 0 && stat.bytes == expected)
     }
 
     /// The same for its name.

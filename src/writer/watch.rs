@@ -39,7 +39,14 @@ impl Writer {
 
     pub(super) fn watch_paths(&mut self, now: &Moment, clock: Clock) {
         let active = self.ledger.unsynced().records > 0;
-        if !active || self.failure.is_some() || now.elapsed < self.paths_checked + PATH_CHECK {
+        if active && now.elapsed >= self.paths_checked + PATH_CHECK {
+            self.check_paths(now, clock);
+        }
+    }
+
+    /// Whether the segment and the lock are still what their paths name.
+    pub(super) fn check_paths(&mut self, now: &Moment, clock: Clock) {
+        if self.failure.is_some() {
             return;
         }
         self.paths_checked = now.elapsed;

@@ -4,11 +4,11 @@
     python3 verify.py DIRECTORY [HEAD ...]      a HEAD is <chain>/<seq>:<hash>, kept elsewhere
 
 Prints a line for each chain. Exits 0 when all are intact, 1 when one is unclean (a torn end, or no
-`close`: a log that is being written looks so too), 2 when one is damaged, 3 when there is no log.
+`close`: a log that is being written looks so too), 2 when one is damaged, 3 when there is no log or it could not be checked.
 """
-import hashlib, json, os, re, sys
+import hashlib, json, os, re, stat, sys
 
-NAME = re.compile(r"audit-(\d{3})-(\d{8})\.jsonl")
+NAME = re.compile(r"audit-([0-9]{3})-([0-9]{8})\.jsonl")
 TAIL = re.compile(rb',"_prev_hash":"[0-9a-f]{64}","_hash":"([0-9a-f]{64})"\}\Z')
 ZEROS = "0" * 64
 
@@ -143,8 +143,8 @@ def judge(found, claims):
 def main(directory, *heads):
     chains, claims, worst = {}, {}, 0
     for name in sorted(os.listdir(directory)):
-        if match := NAME.fullmatch(name):
-            path = os.path.join(directory, name)
+        path = os.path.join(directory, name)
+        if (match := NAME.fullmatch(name)) and int(match[2]) and stat.S_ISREG(os.lstat(path).st_mode):
             chains.setdefault(match[1], {})[int(match[2])] = path
     for head in heads:
         chain, seq, digest = re.fullmatch(r"(\d{3})/(\d+):([0-9a-f]{64})", head).groups()
@@ -165,4 +165,7 @@ def main(directory, *heads):
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]) if sys.argv[1:] else __doc__)
+    try:
+        sys.exit(main(*sys.argv[1:]) if sys.argv[1:] else 3)
+    except Exception as error:  # whatever it is, it is no verdict
+        sys.exit(print(f"could not check: {error!r}") or 3)

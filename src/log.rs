@@ -318,6 +318,7 @@ impl Handle {
     fn run_in_scope(&self, emit: impl FnOnce()) -> Arc<Scope> {
         let guard = capture::confirm_scope(&self.capture);
         emit();
+        guard.settle(&self.capture);
         Arc::clone(guard.scope())
     }
 

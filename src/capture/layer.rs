@@ -23,18 +23,13 @@ use super::{
     event::{KEPT_BYTES, Take, Values, Visitor},
     fields,
     payload::{self, Facts},
-    pending::{self, Vetoed},
+    pending,
     plan::{Plan, Plans},
     scope, spans,
     thread::{self, Capturing},
     verdict::{self, Whole},
 };
-use crate::{
-    Severity,
-    clock::Timestamp,
-    queue::Draft,
-    stats::{LossReason, NoticeCode},
-};
+use crate::{Severity, clock::Timestamp, queue::Draft, stats::LossReason};
 
 /// The layer that turns audit events into records.
 ///
@@ -98,23 +93,6 @@ impl AuditLayer {
     fn lose(&self, reason: LossReason, severity: Severity, at: Timestamp) {
         let scope = scope::innermost(self.capture.id);
         self.capture.queue.lose(reason, severity, at, scope.as_ref());
-    }
-
-    /// Counts events that were announced and never came.
-    fn count_vetoed(&self, vetoed: Vetoed) {
-        if vetoed == Vetoed::default() {
-            return;
-        }
-        let at = Timestamp::now();
-        for (severity, count) in [(Severity::Critical, vetoed.critical), (Severity::Routine, vetoed.routine)]
-        {
-            (0..count).for_each(|_| self.lose(LossReason::Vetoed, severity, at));
-        }
-        if self.capture.veto_told.set(true) {
-            let message = "a layer nearer to the registry vetoes audit events in `event_enabled`; \
-                           add the audit layer before it";
-            self.capture.queue.notifier.tell(NoticeCode::Vetoed, message);
-        }
     }
 
     fn capture<S>(&self, event: &Event<'_>, context: &Context<'_, S>)
@@ -262,7 +240,7 @@ where
         quietly(|| {
             self.whole.renew(event, self);
             let address = ptr::from_ref(event).addr();
-            self.count_vetoed(pending::announced(address, self.address()));
+            self.capture.count_vetoed(pending::announced(address, self.address()));
             if self.capture.rules.is_audit(event) && !attach::is_probe(event.metadata()) {
                 let is_critical = self.expects_critical(event);
                 pending::expect(address, self.address(), is_critical);
@@ -276,7 +254,7 @@ where
         quietly(|| {
             if self.capture.rules.is_audit(event) && !attach::is_probe(event.metadata()) {
                 let address = ptr::from_ref(event).addr();
-                self.count_vetoed(pending::came(address, self.address()));
+                self.capture.count_vetoed(pending::came(address, self.address()));
                 self.capture(event, &context);
             }
         });

@@ -29,7 +29,14 @@ use tracing_subscriber::{filter::Filtered, layer::Layer as _, registry::LookupSp
 
 pub(crate) use self::{attach::ensure_attached, rules::Rules, scope::confirm_scope, thread::mark_own_thread};
 pub use self::{candidate::Candidate, filter::AuditFilter, layer::AuditLayer};
-use crate::{gauges::Flag, queue::Queue};
+use crate::{
+    Severity,
+    clock::Timestamp,
+    gauges::Flag,
+    queue::Queue,
+    stats::{LossReason, NoticeCode},
+};
+use pending::Vetoed;
 
 /// What the layers of one log share.
 #[derive(Debug)]
@@ -47,6 +54,23 @@ impl Capture {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         Arc::new(Self { id, queue, rules, veto_told: Flag::default() })
+    }
+
+    /// Counts events that were announced and never came.
+    fn count_vetoed(&self, vetoed: Vetoed) {
+        if vetoed == Vetoed::default() {
+            return;
+        }
+        let (at, scope) = (Timestamp::now(), scope::innermost(self.id));
+        for (severity, count) in [(Severity::Critical, vetoed.critical), (Severity::Routine, vetoed.routine)]
+        {
+            (0..count).for_each(|_| self.queue.lose(LossReason::Vetoed, severity, at, scope.as_ref()));
+        }
+        if self.veto_told.set(true) {
+            let message = "a layer nearer to the registry vetoes audit events in `event_enabled`; \
+                           give that layer a filter of its own with `.with_filter(…)`";
+            self.queue.notifier.tell(NoticeCode::Vetoed, message);
+        }
     }
 }
 

@@ -35,6 +35,17 @@ pub(super) struct Vetoed {
     pub(super) routine: usize,
 }
 
+/// How many events of this thread are pending.
+pub(super) fn depth() -> usize {
+    LENGTH.get()
+}
+
+/// Code that began when `depth` events were pending has returned: those announced since were vetoed.
+pub(super) fn settle(depth: usize) -> Vetoed {
+    let index = Cell::new(0);
+    remove(|_| index.replace(index.get() + 1) >= depth)
+}
+
 /// An event at this address was announced to a layer: earlier ones of that layer at or below it
 /// were vetoed.
 pub(super) fn announced(event: usize, layer: usize) -> Vetoed {

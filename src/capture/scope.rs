@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::Capture;
+use super::{Capture, pending};
 use crate::queue::Scope;
 
 thread_local! {
@@ -22,6 +22,8 @@ thread_local! {
 #[must_use]
 pub(crate) struct ScopeGuard {
     scope: Arc<Scope>,
+    /// How many events were pending when it began.
+    pending: usize,
     /// It must be dropped on the thread that it was made on.
     _thread: PhantomData<*const ()>,
 }
@@ -36,7 +38,7 @@ pub(crate) fn confirm_scope(capture: &Capture) -> ScopeGuard {
     if SCOPES.try_with(|scopes| scopes.borrow_mut().push(entry)).is_ok() {
         OPEN.set(OPEN.get() + 1);
     }
-    ScopeGuard { scope, _thread: PhantomData }
+    ScopeGuard { scope, pending: pending::depth(), _thread: PhantomData }
 }
 
 /// The innermost open scope of a log on the calling thread.
@@ -51,6 +53,12 @@ pub(super) fn innermost(log: u64) -> Option<Arc<Scope>> {
 }
 
 impl ScopeGuard {
+    /// The closure has returned: events of it that were announced and did not come were vetoed, and
+    /// count as lost in this scope.
+    pub(crate) fn settle(&self, capture: &Capture) {
+        capture.count_vetoed(pending::settle(self.pending));
+    }
+
     /// What was captured so far.
     pub(crate) fn scope(&self) -> &Arc<Scope> {
         &self.scope

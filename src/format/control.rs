@@ -281,8 +281,14 @@ pub(crate) fn read_segment(detail: &[u8]) -> Option<SegmentInfo> {
 }
 
 /// The format version that a `segment` line claims.
+#[expect(clippy::cast_precision_loss, reason = "only whether it is far beyond matters")]
 pub(crate) fn read_format(detail: &[u8]) -> Option<u64> {
-    serde_json::from_slice::<Json>(detail).ok()?.get("format")?.as_u64()
+    let json: Json = serde_json::from_slice(detail).ok()?;
+    let format = json.get("format")?;
+    // A number too large for us is surely of a later version; anything else that is no whole number
+    // above zero is no version.
+    let beyond = format.as_f64().filter(|format| *format > u64::MAX as f64).map(|_| u64::MAX);
+    format.as_u64().or(beyond).filter(|format| *format > 0)
 }
 
 /// Reads what a `segment`, `open`, `mark` or `close` says of other chains.

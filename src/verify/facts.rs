@@ -46,8 +46,9 @@ pub(super) fn control_of(line: &Line<'_>) -> Result<Option<Control>, &'static st
     let control = match line.kind {
         Kind::Event | Kind::Notice | Kind::Other => return Ok(None),
         Kind::Segment => match read_format(detail) {
+            None => None,
             Some(format) if format > FORMAT_VERSION => Some(Control::Later(format)),
-            _ => read_segment(detail).map(|info| Control::Segment(Box::new(info))),
+            Some(_) => read_segment(detail).map(|info| Control::Segment(Box::new(info))),
         },
         Kind::Open => read_witnesses(detail).map(Control::Open),
         Kind::Mark => read_witnesses(detail).map(Control::Mark),

@@ -219,17 +219,16 @@ impl<'a> Judge<'a> {
         let scan = &self.track.scan;
         // Bad lines at the end are findings themselves; they may be what is looked for.
         let reach = (scan.next - 1).saturating_add(scan.holes);
-        if scan.later_format.is_some() {
-            return Ok(());
-        }
-        if reach < scan.facts.mark {
+        if scan.later_format.is_none() && reach < scan.facts.mark {
             let message = format!(
                 "the chain ends with record {reach}, and its own lines say that record {} was durable",
                 scan.facts.mark
             );
             self.find(FindingKind::Ahead, None, Some(scan.facts.mark), message);
         }
-        for claim in self.evidence.claims {
+        // What stands in a later format is not judged, but what was read before it is.
+        let is_judged = |claim: &&Claim| scan.later_format.is_none() || claim.seq <= reach;
+        for claim in self.evidence.claims.iter().filter(is_judged) {
             self.claim(claim, reach)?;
         }
         Ok(())

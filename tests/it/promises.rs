@@ -294,3 +294,36 @@ fn the_async_forms_do_not_block_a_current_thread_runtime() {
     assert_all_present(&path, &receipts);
     assert!(log.stats().syncs < 40, "tasks share syncs too: {}", log.stats().syncs);
 }
+
+/// A layer nearer to the registry that vetoes what it is told to.
+struct Vetoes;
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Vetoes {
+    fn event_enabled(
+        &self,
+        event: &tracing::Event<'_>,
+        _: tracing_subscriber::layer::Context<'_, S>,
+    ) -> bool {
+        event.metadata().target() != "audit::vetoed"
+    }
+}
+
+/// A review showed `confirm` saying yes although a layer behind ours had vetoed one of its events.
+#[test]
+fn confirm_is_an_error_when_one_of_its_events_was_vetoed() {
+    use tracing_subscriber::prelude::*;
+    let (_dir, path) = fresh();
+    let log = AuditLog::open(&path).unwrap();
+    let subscriber = tracing_subscriber::registry().with(Vetoes).with(log.layer());
+    tracing::subscriber::with_default(subscriber, || {
+        let confirmed = log.confirm(|| {
+            tracing::info!(target: "audit", action = "a", actor = "b");
+            tracing::error!(target: "audit::vetoed", action = "c", actor = "b");
+        });
+        assert!(matches!(confirmed, Err(Error::Lost { lost: 1, .. })), "{confirmed:?}");
+        log.confirm(|| tracing::info!(target: "audit", action = "a", actor = "b")).unwrap();
+    });
+    assert_eq!(log.stats().lost_total(), 1);
+    log.close().unwrap();
+    verify(&path).unwrap().ensure_intact().unwrap();
+}

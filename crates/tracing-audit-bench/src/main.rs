@@ -1,0 +1,3 @@
+//! Measures tracing-audit beside other logs and stores, in one run.
+
+fn main() {}

@@ -13,7 +13,7 @@ pub(super) use begin::MAX_FAILED;
 
 use super::{
     flush::Unsynced,
-    lock::{ChainLock, Entry, Point},
+    lock::{ChainLock, Entry, Point, Tried},
     roll::LiveSegment,
     segment::{Refused, Segment},
 };
@@ -22,7 +22,7 @@ use crate::{
     clock::Moment,
     format::{ChainId, LineParser, RecoveryInfo, Witness, Witnesses, seal},
     queue::{Chunk, Chunks, Scope, Ticket},
-    segment_name::ChainNumber,
+    segment_name::{ChainNumber, SegmentName},
     storage::{Dir, Storage},
 };
 
@@ -434,10 +434,32 @@ impl Ledger {
 
     fn write_poison(&mut self) -> io::Result<()> {
         self.poison = Poison::Wanted;
-        let boot = self.storage.boot_id();
-        self.lock.write(&Entry::Poison { boot, point: self.durable })?;
+        let entry = Entry::Poison { boot: self.storage.boot_id(), point: self.durable };
+        self.lock.write(&entry)?;
+        if !self.lock.is_in_place()? {
+            self.warn_next_holder(&entry)?;
+        }
         self.poison = Poison::Written;
         Ok(())
+    }
+
+    /// Somebody replaced the lock, so what the old one says nobody will read: the one at its path says
+    /// the same. Where another process holds that already, it has looked before us.
+    fn warn_next_holder(&self, entry: &Entry) -> io::Result<()> {
+        let segment = SegmentName { chain: self.chain(), segment: self.durable.segment };
+        if self.storage.stat(Dir::Log, &segment.to_string())?.is_none() {
+            // Gone with the directory: nobody can be lied to.
+            return Ok(());
+        }
+        match ChainLock::try_take(&self.storage, self.chain())? {
+            Tried::Taken(lock) => lock.write(entry),
+            Tried::HeldBy(_) => Ok(()),
+        }
+    }
+
+    /// Before another chain is taken: whoever takes this one must know what is wrong with it.
+    pub(super) fn leave(&mut self) -> io::Result<()> {
+        if self.poison == Poison::None { Ok(()) } else { self.write_poison() }
     }
 
     /// Lets go of the chain, before anybody is told that the log is closed. Nothing is written to it

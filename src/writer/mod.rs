@@ -323,6 +323,10 @@ impl Writer {
     /// The lock of the chain was taken away: goes on in another chain, with all that is not durable.
     fn relocate(&mut self, now: &Moment, clock: Clock) -> Result<(), String> {
         self.storage.reattach().map_err(|error| format!("cannot open the directory of the log: {error}"))?;
+        self.ledger.leave().map_err(|error| {
+            let lock = self.storage.path(Dir::Control, &self.ledger.chain().lock_name());
+            format!("cannot mark {} as failed: {error}", lock.display())
+        })?;
         // An exclusive log has one chain, and goes on in it where nobody else has taken it.
         let left = (!self.settings.exclusive).then_some(self.ledger.chain());
         let former = Former { left, seen: self.ledger.all_heads() };

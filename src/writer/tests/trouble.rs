@@ -334,6 +334,57 @@ fn a_chain_whose_lock_was_replaced_is_left_for_the_next_number() {
     }
 }
 
+/// The poison entry went to the lock that was removed. Whoever took the new lock under the same boot,
+/// an exclusive log itself too, synced the segment, was told that all is well, and acknowledged behind
+/// records that the disk never had: after the next power cut they were gone.
+#[test]
+fn a_segment_that_lies_is_known_to_whoever_takes_a_lock_that_was_replaced() {
+    for exclusive in [false, true] {
+        for removed in [true, false] {
+            for earlier in [true, false] {
+                let mut world = World::new(1);
+                let settings = Settings::default();
+                let settings = if exclusive { settings.exclusive() } else { settings };
+                let mut node = begun_with(&mut world, &settings);
+                let lose_lock = |world: &World| match removed {
+                    true => assert!(world.disk.remove_behind_back(LOCK)),
+                    false => world.disk.replace(LOCK, b""),
+                };
+                if earlier {
+                    // The paths were looked at a moment ago.
+                    node.critical(&mut world);
+                    node.pump(&mut world);
+                    lose_lock(&world);
+                } else {
+                    // While no new segment can be made, after the entry was written.
+                    world.disk.inject(Fault::error(&[Op::Create], Errno::MFILE).on("audit-").and_later());
+                }
+                world.disk.inject(Fault::error(&[Op::SyncData], Errno::IO).on("audit-000-00000001"));
+                node.critical(&mut world);
+                node.pump(&mut world);
+                if !earlier {
+                    assert!(node.is_failing());
+                    lose_lock(&world);
+                    world.disk.clear_faults();
+                }
+                node.run_for(&mut world, 3 * SECOND);
+                assert!(!node.is_failing() && node.queue.not_durable() == 0);
+                let chain = node.queue.gauges.head().unwrap().chain();
+                assert_eq!(chain, u16::from(!exclusive));
+                let mut other = world.opened(&Settings::default());
+                other.critical(&mut world);
+                other.run_for(&mut world, SECOND);
+                world.disk.power_cut();
+                let mut last = world.opened(&Settings::default());
+                assert!(last.found.iter().all(|found| !found.damaged), "{:?}", last.found);
+                last.close(&mut world);
+                oracle::check(&world, Strictness::OnceOrTwice).unwrap();
+                oracle::verify(&world).unwrap();
+            }
+        }
+    }
+}
+
 #[test]
 fn a_directory_that_was_removed_or_moved_is_made_again_without_a_restart() {
     for mode in [FlushMode::Immediate, FlushMode::default()] {

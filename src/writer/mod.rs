@@ -41,9 +41,11 @@ const SPACE_CHECK: Duration = Duration::from_secs(1);
 /// The first and the longest pause between attempts to begin a new segment.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(2);
-/// The longest pause once this many files were begun in vain.
+/// The longest pauses once this many files were begun in vain.
 const SLOW_RETRY: Duration = Duration::from_secs(60);
+const SLOWEST_RETRY: Duration = Duration::from_secs(3600);
 const MANY_FAILED_FILES: usize = 100;
+const TOO_MANY_FAILED_FILES: usize = 500;
 /// How often retention is applied at least.
 const RETENTION_CHECK: Duration = Duration::from_secs(3600);
 /// How long retention rests after it failed.
@@ -314,10 +316,14 @@ impl Writer {
         }
     }
 
-    /// Each attempt on a disk that takes a file and cannot sync it leaves a file behind: after some of
-    /// them an outage is not a matter of seconds.
+    /// Each attempt on a disk that takes a file and cannot sync it leaves a file behind, and a chain
+    /// can have only so many: after some of them an outage is not a matter of seconds.
     fn longest_pause(&self) -> Duration {
-        if self.ledger.failed_files() < MANY_FAILED_FILES { LAST_RETRY } else { SLOW_RETRY }
+        match self.ledger.failed_files() {
+            0..MANY_FAILED_FILES => LAST_RETRY,
+            MANY_FAILED_FILES..TOO_MANY_FAILED_FILES => SLOW_RETRY,
+            _ => SLOWEST_RETRY,
+        }
     }
 
     /// The lock of the chain was taken away: goes on in another chain, with all that is not durable.

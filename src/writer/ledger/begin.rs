@@ -13,8 +13,8 @@ use crate::{
     chain::Digest,
     clock::Moment,
     format::{After, SegmentInfo, seal},
-    queue::Chunks,
     segment_name::SegmentName,
+    storage::{Dir, is_out_of_room},
 };
 
 /// Free space beyond the first write that a new segment needs after the disk was full.
@@ -36,6 +36,12 @@ impl Ledger {
                 return Err(self.not_begun("mark as failed", self.durable.segment, error, false));
             }
         }
+        if !self.failed.is_empty() {
+            // A disk that cannot make names durable would leave a file behind at each attempt.
+            if let Err(error) = self.storage.sync_dir(Dir::Log) {
+                return Err(self.not_begun("sync the directory of", self.next_segment, error, false));
+            }
+        }
         let mut segment = match self.empty.take() {
             Some(empty) => empty,
             None => match self.create(now) {
@@ -55,6 +61,8 @@ impl Ledger {
         }
         if let Err(error) = segment.sync_new(&self.storage) {
             self.failed.push(number);
+            // Where room is only given at the sync, the next attempt waits for room too.
+            self.out_of_room = is_out_of_room(&error);
             self.poison();
             return Err(self.not_begun("sync", number, error, false));
         }
@@ -77,8 +85,8 @@ impl Ledger {
         self.written = sealed;
         let end = segment.bytes;
         self.live = Some(segment);
-        // The first line has no draft: it is counted here.
-        self.durable.seq += 1;
+        // The first line and the story have no drafts: they are counted here.
+        self.durable.seq += if self.story.take().is_some() { 2 } else { 1 };
         self.commit_through(sealed, end, number);
         Ok(())
     }
@@ -136,17 +144,8 @@ impl Ledger {
         }
     }
 
-    /// The `segment` line and everything retained, sealed into `lines`.
+    /// The `segment` line, why there is one, and everything retained, sealed into `lines`.
     fn seal_first_write(&mut self, number: u32, now: &Moment) -> (u64, Digest) {
-        if let Some(story) = self.story.take() {
-            let payload = story.as_info().payload(now.wall);
-            let mut told_first = Chunks::default();
-            told_first.push(&payload, None, None);
-            self.retained.move_to(&mut told_first);
-            self.retained = told_first;
-            self.unsynced.records += 1;
-            self.unsynced.bytes += payload.len() as u64;
-        }
         let counted = (self.durable.segment > 0)
             .then_some(After { segment: self.durable.segment, bytes: self.durable.end });
         let failed = self.failed.iter().map(|segment| After { segment: *segment, bytes: 0 });
@@ -164,6 +163,10 @@ impl Ledger {
         let Point { seq, hash, .. } = self.durable;
         let first = seal(&mut self.lines, seq + 1, &info.payload(now.wall), Some(seq), &hash);
         let mut at = (seq + 1, first);
+        if let Some(story) = &self.story {
+            let payload = story.as_info().payload(now.wall);
+            at = (seq + 2, seal(&mut self.lines, seq + 2, &payload, None, &at.1));
+        }
         let retained = std::mem::take(&mut self.retained);
         for chunk in retained.iter() {
             at = self.seal_chunk(chunk, at, None);

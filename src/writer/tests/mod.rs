@@ -39,6 +39,7 @@
 mod crashes;
 mod everywhere;
 mod oracle;
+mod outage;
 mod retention;
 mod smoke;
 mod threads;

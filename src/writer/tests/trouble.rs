@@ -1,23 +1,22 @@
 //! One fault at a time, and what the contract says of it.
 
-use std::{task::Waker, time::Duration};
+use std::time::Duration;
 
 use super::{
     oracle::{self, Chain, Strictness, check_counts, read_log},
     world::{MS, Node, SECOND, Settings, World},
 };
 use crate::{
-    Error, FlushMode, Severity, Verdict,
+    Error, FlushMode, Verdict,
     format::Kind,
-    queue::Stage,
     storage::sim::{Applied, Errno, Fault, Op},
 };
 
-const FIRST: &str = "audit-000-00000001.jsonl";
-const LOCK: &str = "control/chain-000.lock";
+pub(super) const FIRST: &str = "audit-000-00000001.jsonl";
+pub(super) const LOCK: &str = "control/chain-000.lock";
 
 /// A log with two durable events.
-fn begun(world: &mut World) -> Node {
+pub(super) fn begun(world: &mut World) -> Node {
     begun_with(world, &Settings::default())
 }
 
@@ -32,7 +31,7 @@ fn begun_with(world: &mut World, settings: &Settings) -> Node {
 
 /// Closes and checks; everything emitted is there.
 #[track_caller]
-fn ended_well(world: &mut World, node: &mut Node) -> Chain {
+pub(super) fn ended_well(world: &mut World, node: &mut Node) -> Chain {
     node.close(world);
     let chains = oracle::check(world, Strictness::Once).unwrap();
     check_counts(world, &chains).unwrap();
@@ -41,12 +40,12 @@ fn ended_well(world: &mut World, node: &mut Node) -> Chain {
     chains[&0].clone()
 }
 
-fn entry(world: &World) -> String {
+pub(super) fn entry(world: &World) -> String {
     let lock = world.disk.contents(LOCK).unwrap();
     String::from_utf8(lock[..512].to_vec()).unwrap().trim_end().to_owned()
 }
 
-fn durable(node: &Node) -> u64 {
+pub(super) fn durable(node: &Node) -> u64 {
     node.queue.accepted() - node.queue.not_durable()
 }
 
@@ -160,100 +159,6 @@ fn a_failed_sync_at_the_first_record_of_an_open_is_not_forgotten() {
     ended_well(&mut world, &mut node);
 }
 
-#[test]
-fn a_full_disk_only_ends_the_segment() {
-    let mut world = World::new(1);
-    let mut node = world.opened(&Settings::batched(100, 10 * SECOND));
-    for _ in 0..3 {
-        node.routine(&mut world);
-    }
-    node.run_for(&mut world, 20 * MS);
-    let syncs = world.disk.count(Op::SyncData);
-    world.disk.set_free_bytes(700);
-    for _ in 0..10 {
-        node.routine(&mut world);
-    }
-    node.run_for(&mut world, 20 * MS);
-    // What fitted as whole lines is synced and acknowledged; the rest is held.
-    assert!(node.is_failing() && world.disk.count(Op::SyncData) == syncs + 1);
-    let acknowledged = durable(&node);
-    assert!(acknowledged > 3 && acknowledged < 13, "{acknowledged}");
-    assert_eq!(entry(&world), "clean");
-    node.run_for(&mut world, 30 * SECOND);
-    assert_eq!(durable(&node), acknowledged);
-    // One empty file waits for room, not one for each attempt.
-    let names: Vec<String> =
-        world.disk.snapshot().into_keys().filter(|name| name.starts_with("audit")).collect();
-    assert_eq!(names, [FIRST, "audit-000-00000002.jsonl"]);
-    world.disk.set_capacity(None);
-    node.run_for(&mut world, 3 * SECOND);
-    assert!(!node.is_failing() && durable(&node) == 13);
-    let chain = ended_well(&mut world, &mut node);
-    assert_eq!(chain.segments, [1, 2]);
-}
-
-#[test]
-fn a_disk_that_is_filled_and_freed_a_hundred_times_keeps_the_count() {
-    let mut world = World::new(1);
-    let mut settings = Settings::default();
-    settings.queue.bytes = 6000;
-    let mut node = world.opened(&settings);
-    for round in 0..100 {
-        world.disk.set_free_bytes(200 + round * 10);
-        for _ in 0..15 {
-            node.emit(&mut world, Severity::Routine, 100);
-            node.emit(&mut world, Severity::Critical, 100);
-        }
-        node.run_for(&mut world, 300 * MS);
-        assert!(node.is_failing());
-        world.disk.set_capacity(None);
-        node.run_for(&mut world, 3 * SECOND);
-        assert!(!node.is_failing() && node.queue.not_durable() == 0);
-    }
-    let chain = ended_well(&mut world, &mut node);
-    assert!(chain.of_kind(Kind::Gap).len() >= 100);
-}
-
-#[test]
-fn crash_looping_on_a_full_disk_uses_one_empty_file() {
-    let mut world = World::new(1);
-    begun(&mut world).process.kill();
-    world.disk.append_foreign(FIRST, b"torn");
-    world.disk.set_free_bytes(0);
-    for _ in 0..20 {
-        world.open(&Settings::default()).unwrap_err();
-    }
-    assert_eq!(world.disk.snapshot().keys().filter(|name| name.starts_with("audit")).count(), 2);
-    world.disk.set_capacity(None);
-    let mut node = world.opened(&Settings::default());
-    let chain = ended_well(&mut world, &mut node);
-    assert_eq!(chain.segments, [1, 2]);
-}
-
-#[test]
-fn a_rotation_that_cannot_make_a_file_keeps_the_old_segment_going() {
-    for (op, errno) in [(Op::Create, Errno::MFILE), (Op::Create, Errno::NOSPC), (Op::Append, Errno::NOSPC)] {
-        let mut world = World::new(1);
-        let mut node = begun(&mut world);
-        world.disk.inject(Fault::error(&[op], errno).on("audit-000-00000002").and_later());
-        for _ in 0..5 {
-            let number = node.queue.ask_rotation();
-            node.run_for(&mut world, 20 * MS);
-            assert!(node.queue.poll_rotated(number, Waker::noop()).is_pending(), "not done, and tried again");
-            node.critical(&mut world);
-            node.run_for(&mut world, SECOND);
-            assert!(!node.is_failing() && node.queue.not_durable() == 0, "{op:?} {errno}");
-        }
-        world.disk.clear_faults();
-        let number = node.queue.ask_rotation();
-        node.critical(&mut world);
-        node.run_for(&mut world, 2 * SECOND);
-        assert!(node.queue.poll_rotated(number, Waker::noop()).is_ready());
-        let chain = ended_well(&mut world, &mut node);
-        assert_eq!(chain.segments, [1, 2], "{op:?} {errno}");
-    }
-}
-
 /// What somebody does to the live segment, with an event written and not acknowledged.
 fn tampered(what: impl Fn(&World), verdict: Verdict) {
     let mut world = World::new(1);
@@ -346,9 +251,12 @@ fn a_segment_that_lies_is_known_to_whoever_takes_a_lock_that_was_replaced() {
                 let settings = Settings::default();
                 let settings = if exclusive { settings.exclusive() } else { settings };
                 let mut node = begun_with(&mut world, &settings);
-                let lose_lock = |world: &World| match removed {
-                    true => assert!(world.disk.remove_behind_back(LOCK)),
-                    false => world.disk.replace(LOCK, b""),
+                let lose_lock = |world: &World| {
+                    if removed {
+                        assert!(world.disk.remove_behind_back(LOCK));
+                    } else {
+                        world.disk.replace(LOCK, b"");
+                    }
                 };
                 if earlier {
                     // The paths were looked at a moment ago.
@@ -539,66 +447,8 @@ fn a_close_that_fails_is_written_once() {
     }
 }
 
-#[test]
-fn a_failing_log_heals_by_itself_with_growing_pauses() {
-    let mut world = World::new(1);
-    let mut node = begun(&mut world);
-    world.disk.inject(Fault::error(&Op::SYNCS, Errno::IO).and_later());
-    for _ in 0..4 {
-        node.routine(&mut world);
-        node.critical(&mut world);
-        node.run_for(&mut world, 20 * MS);
-    }
-    assert!(node.is_failing());
-    let before = world.disk.operations();
-    node.run_for(&mut world, Duration::from_secs(3600));
-    let attempts = (world.disk.operations() - before) / 3;
-    assert!(attempts < 2000, "{attempts}");
-    // A disk that syncs nothing is not asked with a new file each time.
-    let files = world.disk.snapshot().keys().filter(|name| name.starts_with("audit")).count();
-    assert!(files < 5, "{files}");
-    world.disk.clear_faults();
-    node.run_for(&mut world, 3 * SECOND);
-    assert!(!node.is_failing() && node.queue.not_durable() == 0);
-    ended_well(&mut world, &mut node);
-}
-
-#[test]
-fn files_that_fail_one_after_the_other_never_make_a_line_too_long() {
-    let mut world = World::new(1);
-    let mut node = begun(&mut world);
-    world.disk.inject(Fault::error(&[Op::SyncDir], Errno::IO).and_later());
-    world.disk.inject(Fault::error(&[Op::SyncData], Errno::IO).on("audit-"));
-    node.critical(&mut world);
-    node.run_for(&mut world, Duration::from_secs(80_000));
-    let files = world.disk.snapshot().keys().filter(|name| name.starts_with("audit")).count();
-    assert!((900..1100).contains(&files), "{files}");
-    world.disk.clear_faults();
-    node.process.kill();
-    drop(node);
-    let mut node = world.opened(&Settings::default());
-    node.critical(&mut world);
-    node.run_for(&mut world, SECOND);
-    node.close(&mut world);
-    oracle::check(&world, Strictness::Once).unwrap();
-    oracle::verify(&world).unwrap();
-}
-
-#[test]
-fn a_close_ends_however_long_the_disk_refuses() {
-    let mut world = World::new(1);
-    let mut node = begun(&mut world);
-    world.disk.inject(Fault::error(&Op::WRITES, Errno::ROFS).and_later());
-    node.critical(&mut world);
-    node.run_for(&mut world, SECOND);
-    node.queue.end(Stage::Closing);
-    node.run_for(&mut world, 10 * SECOND);
-    assert_eq!(node.queue.stage(), Stage::Closing);
-    world.disk.clear_faults();
-    let chain = ended_well(&mut world, &mut node);
-    assert!(chain.kinds().ends_with("event close"), "{}", chain.kinds());
-}
-
+/// A `recovery` record for the segment of a chain that was then left stood in the next chain, and named
+/// a segment that this one never had.
 #[test]
 fn a_crash_while_a_segment_begins_never_uses_its_number_twice() {
     for nth in 1..12 {

@@ -25,6 +25,9 @@ const WAITING_NOTICES: usize = 256;
 /// How long standard error stays quiet after a line.
 const QUIET: Duration = Duration::from_secs(60);
 
+/// How long a line on standard error is waited for: it may be a full pipe that nobody reads.
+const PATIENCE: Duration = Duration::from_millis(100);
+
 /// Hands notices to the application on a thread of their own, and prints the one bounded line.
 pub(crate) struct Notifier {
     log: String,
@@ -74,7 +77,8 @@ impl Notifier {
         }
     }
 
-    /// Prints one line to standard error, at most once a minute.
+    /// Prints one line to standard error, at most once a minute. Where standard error takes nothing,
+    /// who tells waits for a moment only.
     pub(crate) fn print(&self, message: &str) {
         let now = self.clock.elapsed();
         let mut last = self.last_line.lock().unwrap_or_else(PoisonError::into_inner);
@@ -83,7 +87,15 @@ impl Notifier {
         }
         *last = Some(now);
         drop(last);
-        // Where standard error is closed there is nobody to tell.
-        drop(writeln!(std::io::stderr(), "tracing-audit: {}: {message}", self.log));
+        let line = format!("tracing-audit: {}: {message}\n", self.log);
+        let (done, over) = sync_channel::<()>(1);
+        let thread = thread::Builder::new().name("audit-stderr".to_owned()).spawn(move || {
+            // Where standard error is closed there is nobody to tell.
+            std::io::stderr().write_all(line.as_bytes()).ok();
+            drop(done);
+        });
+        if thread.is_ok() {
+            over.recv_timeout(PATIENCE).ok();
+        }
     }
 }

@@ -252,6 +252,11 @@ fn explain(events: &[Hidden<'_>], spans: &[Hidden<'_>], was_met: bool) -> Option
         message.push_str(
             "; put the filter on the layer that it is meant for, with `.with_filter(…)`, not in front of all",
         );
+        if spans.iter().any(|hidden| hidden.target == ANY_TARGET) {
+            message.push_str(
+                ", or name the targets whose spans matter in `ensure_attached_for` if others may stay hidden",
+            );
+        }
     }
     if let Some(hidden) = events.iter().find(|hidden| is_filter(hidden.obstacle)) {
         let lowest = events.iter().map(|hidden| hidden.level).max().unwrap_or(hidden.level);
@@ -294,7 +299,11 @@ impl Obstacle {
             Self::Callsite => "a filter in front of the layer never wants them".to_owned(),
             Self::Disabled => "a filter in front of the layer, or behind it, disables them".to_owned(),
             Self::PassedBy => "they are enabled, but this layer is not asked".to_owned(),
-            Self::Vetoed => "a layer in front of it vetoes them in `event_enabled`".to_owned(),
+            Self::Vetoed => {
+                "a layer in front of it vetoes them in `event_enabled`: let that layer pass audit \
+                             events, or give it a filter of its own with `.with_filter(…)`"
+                    .to_owned()
+            }
         }
     }
 }

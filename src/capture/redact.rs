@@ -3,12 +3,16 @@
 use std::fmt;
 
 /// What a name contains whose value is withheld before a user names more, folded.
-const BUILT_IN: [&str; 10] = [
+const BUILT_IN: [&str; 14] = [
     "password",
     "passwd",
     "passphrase",
+    "passcode",
+    "pwd",
     "secret",
     "token",
+    "jwt",
+    "bearer",
     "authorization",
     "apikey",
     "privatekey",

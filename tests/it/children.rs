@@ -22,6 +22,7 @@ fn entry() {
         "emit" => emit(&log, arguments[0], arguments[1].parse().unwrap()),
         "hold" => hold(&log),
         "exit" => exit_without_close(&log),
+        "mute" => say_something_nobody_reads(&log),
         role => panic!("no such role: {role}"),
     }
 }
@@ -87,4 +88,21 @@ fn exit_without_close(log: &Path) {
         tracing::info!(target: "audit", action = "auth.success", actor = "child");
         std::process::exit(0);
     });
+}
+
+/// Has a line to print while standard error takes nothing.
+fn say_something_nobody_reads(log: &Path) {
+    std::thread::spawn(|| {
+        // Fills the pipe, and then stands in `write` with the lock of standard error.
+        std::io::stderr().lock().write_all(&vec![b'.'; 1 << 20])
+    });
+    std::thread::sleep(Duration::from_millis(200));
+    let log = AuditLog::open(log).unwrap();
+    with_layer(&log, || {
+        log.close().unwrap();
+        let begun = std::time::Instant::now();
+        tracing::warn!(target: "audit", action = "auth.failure", actor = "child");
+        println!("\n@{}", begun.elapsed().as_millis());
+    });
+    std::process::exit(0);
 }

@@ -305,3 +305,25 @@ fn settings_out_of_range_are_refused() {
     }
     assert!(!path.exists(), "nothing was made");
 }
+
+/// The line that says that events are lost was written by the application's own thread, which stood
+/// still for as long as nobody read its standard error.
+#[test]
+fn standard_error_that_nobody_reads_stops_no_one() {
+    use std::io::Read as _;
+    let (_dir, path) = fresh();
+    let mut child = crate::support::child("mute", &path, &[]).spawn().unwrap();
+    let (told, heard) = std::sync::mpsc::channel();
+    let mut stdout = child.stdout.take().unwrap();
+    std::thread::spawn(move || {
+        let mut all = String::new();
+        stdout.read_to_string(&mut all).unwrap();
+        told.send(all).unwrap();
+    });
+    let said = heard.recv_timeout(std::time::Duration::from_secs(20));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let said = said.expect("the child stands still");
+    let waited = said.lines().find_map(|line| line.strip_prefix('@')).unwrap_or_else(|| panic!("{said}"));
+    assert!(waited.parse::<u64>().unwrap() < 5_000, "{waited} ms");
+}

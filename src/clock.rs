@@ -34,8 +34,8 @@ pub(crate) struct Moment {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
     start: Instant,
-    /// Whether `sleep` takes no time, for tests that run thousands of openers.
-    #[cfg(test)]
+    /// Whether `sleep` takes no time, for runs of thousands of openers.
+    #[cfg(any(test, feature = "simulation"))]
     hurries: bool,
 }
 
@@ -43,21 +43,24 @@ impl Clock {
     pub(crate) fn start() -> Self {
         Self {
             start: Instant::now(),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "simulation"))]
             hurries: false,
         }
     }
 
     /// A clock that nobody waits for.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn hurried() -> Self {
         Self { hurries: true, ..Self::start() }
     }
 
     /// Lets the calling thread rest.
-    #[cfg_attr(not(test), expect(clippy::unused_self, reason = "a test's clock hurries"))]
+    #[cfg_attr(
+        not(any(test, feature = "simulation")),
+        expect(clippy::unused_self, reason = "the clock of a simulation hurries")
+    )]
     pub(crate) fn sleep(self, pause: Duration) {
-        #[cfg(test)]
+        #[cfg(any(test, feature = "simulation"))]
         if self.hurries {
             return;
         }
@@ -74,8 +77,47 @@ impl Clock {
     }
 }
 
+#[cfg(any(test, feature = "simulation"))]
+thread_local! {
+    static WALL: Cell<Option<Timestamp>> = const { Cell::new(None) };
+}
+
+/// While this lives, the wall clock of its thread is what it says: a simulation that asked the real one
+/// would not be the same run twice.
+#[cfg(any(test, feature = "simulation"))]
+#[derive(Debug)]
+pub(crate) struct Simulated(());
+
+#[cfg(any(test, feature = "simulation"))]
+impl Simulated {
+    pub(crate) fn begin(at: Timestamp) -> Self {
+        WALL.set(Some(at));
+        Self(())
+    }
+
+    #[expect(clippy::unused_self, reason = "only who has one may set the clock")]
+    pub(crate) fn set(&self, at: Timestamp) {
+        WALL.set(Some(at));
+    }
+
+    fn now() -> Option<Timestamp> {
+        WALL.get()
+    }
+}
+
+#[cfg(any(test, feature = "simulation"))]
+impl Drop for Simulated {
+    fn drop(&mut self) {
+        WALL.set(None);
+    }
+}
+
 impl Timestamp {
     pub(crate) fn now() -> Self {
+        #[cfg(any(test, feature = "simulation"))]
+        if let Some(simulated) = Simulated::now() {
+            return simulated;
+        }
         Self::from_system_time(SystemTime::now())
     }
 

@@ -65,6 +65,8 @@ mod clock;
 mod error;
 mod format;
 mod gauges;
+#[cfg(any(test, feature = "simulation"))]
+mod harness;
 mod log;
 mod notify;
 mod queue;
@@ -98,6 +100,13 @@ pub use verify::{Finding, FindingKind, Note, NoteKind, Report, Verifier, verify}
 #[doc(hidden)]
 pub mod __private {
     pub use tracing;
+}
+
+/// Seeded runs on a simulated disk, for the project's own fault harness.
+#[cfg(feature = "simulation")]
+#[doc(hidden)]
+pub mod simulation {
+    pub use crate::harness::{Failure, Outcome, replay, run};
 }
 
 /// The programs of the README are compiled with the others.

@@ -68,6 +68,14 @@ impl Notifier {
         Ok(Arc::new(Self { log, clock, sender, dropped: Gauge::default(), last_line: Mutex::new(None) }))
     }
 
+    /// One that nobody hears, and that prints nothing either.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(crate) fn silent(clock: Clock) -> Arc<Self> {
+        // A line is due a minute after the last, and the last was printed at the end of time.
+        let last_line = Mutex::new(Some(Duration::MAX));
+        Arc::new(Self { log: String::new(), clock, sender: None, dropped: Gauge::default(), last_line })
+    }
+
     pub(crate) fn tell(&self, code: NoticeCode, message: impl Into<String>) {
         if let Some(sender) = &self.sender {
             let notice = Notice { code, message: message.into() };

@@ -83,6 +83,10 @@ pub(crate) trait Storage: Send + Sync + fmt::Debug {
     fn file_size_limit(&self) -> Option<u64>;
     /// Random bits for identifiers.
     fn random(&self) -> io::Result<u128>;
+    /// The process that writes, for whoever finds a lock held and for the `open` record.
+    fn process_id(&self) -> u32 {
+        std::process::id()
+    }
 }
 
 /// One open file. Every method is one system call; `EINTR` is retried.

@@ -67,7 +67,7 @@ impl ChainLock {
             // The block is filled now, so that an entry can be written when the disk is full.
             lock.write(&Entry::Clean)?;
         }
-        lock.write_block(1, &format!("pid {}", std::process::id()))?;
+        lock.write_block(1, &format!("pid {}", storage.process_id()))?;
         if stat.bytes < 2 * BLOCK as u64 {
             lock.file.sync_all()?;
             storage.sync_dir(Dir::Control)?;

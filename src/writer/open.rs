@@ -115,7 +115,7 @@ pub(crate) fn open(
         writer: settings.writer_id,
         service: &settings.service,
         host: &settings.host,
-        pid: std::process::id(),
+        pid: storage.process_id(),
         flush_mode: &settings.flush_mode.to_string(),
         filesystem: &filesystem,
         chains: &taken.ledger.witnesses,

@@ -34,6 +34,10 @@ impl Directory {
         self.names.iter().map(|(name, inode)| (name.as_str(), *inode))
     }
 
+    pub(super) fn durable_names(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.durable.iter().map(|(name, inode)| (name.as_str(), *inode))
+    }
+
     /// Every inode that has a name now or may have one after a power cut.
     pub(super) fn reachable(&self) -> impl Iterator<Item = u64> {
         let histories = self.unsynced.values().chain(self.doubtful.values()).flatten();

@@ -35,7 +35,6 @@ use std::{
 pub(crate) use rustix::io::Errno;
 
 pub(crate) use fault::{Applied, Fault, Op, SyncFailure};
-#[cfg(test)]
 pub(crate) use prng::Prng;
 pub(crate) use process::SimProcess;
 
@@ -97,11 +96,17 @@ impl SimDisk {
     pub(crate) fn after_power_cut(&self, seed: u64) -> Self {
         let mut machine = self.0.lock().clone();
         machine.reseed(seed);
-        machine.capacity = None;
-        machine.largest_file = None;
-        machine.held.clear();
-        machine.waiting = 0;
+        machine.calm();
         machine.cut_power();
+        Self(Arc::new(Shared::new(machine)))
+    }
+
+    /// Another machine that is as this one is now, with the same chances from here on; the processes
+    /// that ran here do not run there, and faults, capacity and held calls stay here.
+    pub(crate) fn copy(&self) -> Self {
+        let mut machine = self.0.lock().clone();
+        machine.calm();
+        machine.end_processes();
         Self(Arc::new(Shared::new(machine)))
     }
 
@@ -271,6 +276,16 @@ impl SimDisk {
     /// What would be there after a power cut that nothing un-synced survives.
     pub(crate) fn durable_contents(&self, name: &str) -> Option<Vec<u8>> {
         self.0.lock().contents(name, true)
+    }
+
+    /// Whether a segment of this chain whose name is durable holds these bytes on the medium.
+    pub(crate) fn has_on_medium(&self, chain: u16, bytes: &[u8]) -> bool {
+        self.0.lock().has_on_medium(&format!("audit-{chain:03}-"), bytes)
+    }
+
+    /// How many files any process has open.
+    pub(crate) fn open_files(&self) -> usize {
+        self.0.lock().open_files()
     }
 
     /// Every file with what a process would read in it.

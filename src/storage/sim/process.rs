@@ -193,6 +193,11 @@ impl Storage for SimProcess {
     fn random(&self) -> io::Result<u128> {
         self.call(|_| Op::Random, "", None, |machine, _, _| Ok(machine.random()))
     }
+
+    /// Always as many digits, so that the length of no line depends on it.
+    fn process_id(&self) -> u32 {
+        1000 + u32::try_from(self.id % 9000).unwrap_or_default()
+    }
 }
 
 /// An open file of a simulated process; closed when dropped.

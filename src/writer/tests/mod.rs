@@ -38,10 +38,10 @@
 
 mod crashes;
 mod everywhere;
-mod oracle;
 mod outage;
 mod retention;
 mod smoke;
 mod threads;
 mod trouble;
-mod world;
+
+use crate::harness::{oracle, world};

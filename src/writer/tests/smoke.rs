@@ -154,7 +154,7 @@ fn an_exclusive_log_has_one_holder_who_is_named() {
     let settings = Settings::default().exclusive();
     let mut node = world.opened(&settings);
     match world.open(&settings).unwrap_err() {
-        Error::Locked { pid, .. } => assert_eq!(pid, Some(std::process::id())),
+        Error::Locked { pid, .. } => assert_eq!(pid, Some(node.process.storage().process_id())),
         error => panic!("{error}"),
     }
     node.close(&mut world);

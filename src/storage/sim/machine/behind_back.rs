@@ -20,6 +20,13 @@ impl Machine {
         Some(if durable { inode.durable() } else { inode.cache() }.to_vec())
     }
 
+    pub(crate) fn has_on_medium(&self, prefix: &str, bytes: &[u8]) -> bool {
+        let Some(tree) = self.at_path.and_then(|tree| self.trees.get(tree)) else { return false };
+        let inodes = tree.log.durable_names().filter(|(name, _)| name.starts_with(prefix));
+        let mut inodes = inodes.filter_map(|(_, inode)| self.inodes.get(&inode));
+        inodes.any(|inode| memchr::memmem::rfind(inode.durable(), bytes).is_some())
+    }
+
     pub(crate) fn snapshot(&self) -> BTreeMap<String, Vec<u8>> {
         let Some(tree) = self.at_path.and_then(|tree| self.trees.get(tree)) else { return BTreeMap::new() };
         [Dir::Log, Dir::Control]

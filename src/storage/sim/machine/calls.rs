@@ -184,10 +184,11 @@ impl Machine {
         let offset = usize::try_from(offset).unwrap_or(usize::MAX);
         let source = self.inode(handle)?.cache().get(offset..).unwrap_or_default();
         let read = mode.limit(source.len().min(bytes.len()));
-        for (byte, source) in bytes.iter_mut().zip(source).take(read) {
-            *byte = *source;
+        if let (Some(target), Some(source)) = (bytes.get_mut(..read), source.get(..read)) {
+            target.copy_from_slice(source);
         }
-        self.trace.note(bytes.get(..read).unwrap_or_default());
+        // What was read follows from what was written, and was noted then.
+        self.trace.note(&read.to_le_bytes());
         Ok(read)
     }
 

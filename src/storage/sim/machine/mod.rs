@@ -123,11 +123,19 @@ pub(super) struct Trace {
 }
 
 impl Trace {
-    /// FNV-1a.
+    /// As FNV-1a, but by words: every byte of every write passes here.
     pub(super) fn note(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.hash = (self.hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3);
+        let (words, rest) = bytes.as_chunks::<8>();
+        for word in words {
+            self.mix(u64::from_le_bytes(*word));
         }
+        for byte in rest {
+            self.mix(u64::from(*byte));
+        }
+    }
+
+    fn mix(&mut self, word: u64) {
+        self.hash = (self.hash ^ word).wrapping_mul(0x0100_0000_01B3).rotate_left(29);
     }
 
     pub(super) fn line(&mut self, line: fmt::Arguments<'_>) {
@@ -179,6 +187,20 @@ impl Machine {
         self.identifiers = Prng::for_purpose(seed, 4);
     }
 
+    /// Nothing goes wrong any more.
+    pub(super) fn calm(&mut self) {
+        self.faults.clear();
+        self.capacity = None;
+        self.largest_file = None;
+        self.held.clear();
+        self.waiting = 0;
+    }
+
+    pub(super) fn end_processes(&mut self) {
+        self.processes.iter_mut().for_each(|process| process.alive = false);
+        self.handles.clear();
+    }
+
     pub(super) fn moment(&self) -> u64 {
         self.moment
     }
@@ -211,6 +233,10 @@ impl Machine {
         self.processes.get(process).is_some_and(|process| process.alive)
     }
 
+    pub(super) fn open_files(&self) -> usize {
+        self.handles.len()
+    }
+
     pub(super) fn is_open(&self, handle: u64) -> bool {
         self.handles.contains_key(&handle)
     }
@@ -236,8 +262,7 @@ impl Machine {
     }
 
     pub(super) fn cut_power(&mut self) {
-        self.processes.iter_mut().for_each(|process| process.alive = false);
-        self.handles.clear();
+        self.end_processes();
         for inode in self.inodes.values_mut() {
             inode.cut_power(&mut self.cut);
         }

@@ -3,24 +3,29 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::world::{Producer, World};
+use super::{
+    Failure,
+    world::{Producer, World},
+};
 use crate::{
-    Severity, Verdict, Verifier,
+    Report, Severity, Verdict, Verifier,
     chain::{Digest, Head},
     format::{Kind, LineParser, SegmentInfo, read_prune, read_segment},
     segment_name::{ChainNumber, SegmentName},
 };
 
+const SEVERITIES: [Severity; 2] = [Severity::Routine, Severity::Critical];
+
 #[derive(Debug, Clone)]
-pub(super) struct Line {
-    pub(super) seq: u64,
-    pub(super) kind: Kind,
-    pub(super) hash: Digest,
-    pub(super) durable: Option<u64>,
-    pub(super) segment: u32,
+pub(crate) struct Line {
+    pub(crate) seq: u64,
+    pub(crate) kind: Kind,
+    pub(crate) hash: Digest,
+    pub(crate) durable: Option<u64>,
+    pub(crate) segment: u32,
     /// Of an event: its number.
-    pub(super) number: Option<u64>,
-    pub(super) text: String,
+    pub(crate) number: Option<u64>,
+    pub(crate) text: String,
     previous: Digest,
     /// The offset behind it.
     end: u64,
@@ -28,25 +33,31 @@ pub(super) struct Line {
 
 /// What counts of one chain.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Chain {
-    pub(super) lines: Vec<Line>,
+pub(crate) struct Chain {
+    pub(crate) lines: Vec<Line>,
     /// The last record that retention removed.
-    pub(super) pruned: u64,
+    pub(crate) pruned: u64,
     /// The segments that count, oldest first.
-    pub(super) segments: Vec<u32>,
+    pub(crate) segments: Vec<u32>,
 }
 
 impl Chain {
-    pub(super) fn kinds(&self) -> String {
+    pub(crate) fn kinds(&self) -> String {
         let kinds: Vec<&str> = self.lines.iter().map(|line| line.kind.as_str()).collect();
         kinds.join(" ")
     }
 
-    pub(super) fn numbers(&self) -> Vec<u64> {
+    pub(crate) fn numbers(&self) -> Vec<u64> {
         self.lines.iter().filter_map(|line| line.number).collect()
     }
 
-    pub(super) fn of_kind(&self, kind: Kind) -> Vec<&Line> {
+    /// The record with this number. What counts has no holes.
+    fn at(&self, seq: u64) -> Option<&Line> {
+        let first = self.lines.first()?.seq;
+        self.lines.get(usize::try_from(seq.checked_sub(first)?).ok()?)
+    }
+
+    pub(crate) fn of_kind(&self, kind: Kind) -> Vec<&Line> {
         self.lines.iter().filter(|line| line.kind == kind).collect()
     }
 }
@@ -98,7 +109,7 @@ fn read_file(bytes: &[u8], segment: u32) -> File {
 }
 
 /// Reads every chain.
-pub(super) fn read_log(files: &BTreeMap<String, Vec<u8>>) -> Result<BTreeMap<u16, Chain>, String> {
+pub(crate) fn read_log(files: &BTreeMap<String, Vec<u8>>) -> Result<BTreeMap<u16, Chain>, String> {
     let mut by_chain: BTreeMap<ChainNumber, BTreeMap<u32, File>> = BTreeMap::new();
     for (name, bytes) in files {
         if let Some(name) = SegmentName::parse(name) {
@@ -197,7 +208,7 @@ fn prune_through(object: Option<&str>) -> Option<u64> {
 
 /// How strictly a log is held against what was promised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Strictness {
+pub(crate) enum Strictness {
     /// An event stands once.
     Once,
     /// The chain was changed while records were not acknowledged, so they can stand in both.
@@ -205,12 +216,12 @@ pub(super) enum Strictness {
 }
 
 /// Checks everything that must hold of a log whose writers have all ended or been recovered.
-pub(super) fn check(world: &World, strictness: Strictness) -> Result<BTreeMap<u16, Chain>, String> {
+pub(crate) fn check(world: &World, strictness: Strictness) -> Result<BTreeMap<u16, Chain>, Failure> {
     let chains = read_log(&world.disk.snapshot())?;
     for (number, chain) in &chains {
         for line in &chain.lines {
             if line.durable.is_some_and(|durable| durable >= line.seq) {
-                return Err(format!("chain {number}: the mark of record {} names itself", line.seq));
+                return Err(format!("chain {number}: the mark of record {} names itself", line.seq).into());
             }
         }
     }
@@ -225,23 +236,81 @@ pub(super) fn check(world: &World, strictness: Strictness) -> Result<BTreeMap<u1
     if strictness == Strictness::Once
         && let Some((event, found)) = places.iter().find(|(_, found)| found.len() > 1)
     {
-        return Err(format!("event {event} stands at {found:?}"));
+        return Err(format!("event {event} stands at {found:?}").into());
     }
-    for (index, producer) in world.producers.iter().enumerate() {
-        check_producer(producer, &chains, &places).map_err(|error| format!("producer {index}: {error}"))?;
+    for producer in &world.producers {
+        check_producer(producer, &chains, &places)?;
+    }
+    if strictness == Strictness::Once && chains.values().all(|chain| chain.pruned == 0) {
+        let gaps = gaps_by_writer(&chains);
+        for producer in &world.producers {
+            check_count(producer, &places, &gaps)?;
+        }
     }
     Ok(chains)
 }
 
-fn holds(chains: &BTreeMap<u16, Chain>, head: &Head) -> Result<bool, String> {
-    let Some(chain) = chains.get(&head.chain()) else { return Err(format!("chain of {head} is gone")) };
-    if head.seq() <= chain.pruned {
-        return Ok(false);
+/// What the gap records of each run of a writer count, by severity.
+fn gaps_by_writer(chains: &BTreeMap<u16, Chain>) -> BTreeMap<(u64, Severity), u64> {
+    let mut gaps = BTreeMap::new();
+    for chain in chains.values() {
+        let mut writer = 0;
+        for line in &chain.lines {
+            match line.kind {
+                Kind::Open => writer = writer_of(&line.text).unwrap_or(0),
+                Kind::Gap => {
+                    for severity in SEVERITIES {
+                        let count = member(&line.text, severity.as_str()).unwrap_or(0);
+                        *gaps.entry((writer, severity)).or_default() += count;
+                    }
+                }
+                _ => {}
+            }
+        }
     }
-    match chain.lines.iter().find(|line| line.seq == head.seq()) {
-        Some(line) if line.hash == head.hash() => Ok(true),
-        Some(_) => Err(format!("another record stands at {head}")),
-        None => Err(format!("{head} was promised and is gone")),
+    gaps
+}
+
+fn writer_of(open: &str) -> Option<u64> {
+    let (_, rest) = open.split_once("\"writer\":\"")?;
+    u64::from_str_radix(rest.get(..16)?, 16).ok()
+}
+
+/// Every event of a run that ended in order is recorded or counted by a gap record; of another run no
+/// more than were emitted.
+fn check_count(
+    producer: &Producer,
+    places: &BTreeMap<u64, Vec<(u16, u64, usize)>>,
+    gaps: &BTreeMap<(u64, Severity), u64>,
+) -> Result<(), Failure> {
+    for severity in SEVERITIES {
+        let emitted = producer.emissions.iter().filter(|emission| emission.severity == severity);
+        let written = emitted.clone().filter(|emission| places.contains_key(&emission.number)).count() as u64;
+        let gaps = gaps.get(&(producer.writer_id, severity)).copied().unwrap_or(0);
+        let emitted = emitted.count() as u64;
+        if written + gaps > emitted || (producer.closed && written + gaps < emitted) {
+            let id = producer.writer_id;
+            return Err(format!(
+                "writer {id}: {written} {severity} events + {gaps} in gaps, and {emitted} emitted"
+            )
+            .into());
+        }
+    }
+    Ok(())
+}
+
+/// The record that a head names; `None` where retention removed it.
+fn find<'a>(chains: &'a BTreeMap<u16, Chain>, head: &Head) -> Result<Option<&'a Line>, Failure> {
+    let Some(chain) = chains.get(&head.chain()) else {
+        return Err(Failure::Lost(format!("the chain of {head} is gone")));
+    };
+    if head.seq() <= chain.pruned {
+        return Ok(None);
+    }
+    match chain.at(head.seq()) {
+        Some(line) if line.hash == head.hash() => Ok(Some(line)),
+        Some(_) => Err(Failure::Lost(format!("another record stands at {head}"))),
+        None => Err(Failure::Lost(format!("{head} was promised and is gone"))),
     }
 }
 
@@ -249,9 +318,9 @@ fn check_producer(
     producer: &Producer,
     chains: &BTreeMap<u16, Chain>,
     places: &BTreeMap<u64, Vec<(u16, u64, usize)>>,
-) -> Result<(), String> {
+) -> Result<(), Failure> {
     for head in &producer.heads {
-        holds(chains, head)?;
+        find(chains, head)?;
     }
     let mut last_present: Option<u64> = None;
     let mut missing: Option<u64> = None;
@@ -259,19 +328,15 @@ fn check_producer(
     for emission in producer.emissions.iter().filter(|emission| emission.ticket.is_some()) {
         let number = emission.number;
         if let Some(receipt) = &emission.receipt {
-            if holds(chains, receipt)? {
-                let chain = &chains[&receipt.chain()];
-                let line = chain.lines.iter().find(|line| line.seq == receipt.seq());
-                if line.and_then(|line| line.number) != Some(number) {
-                    return Err(format!("event {number} is not where its receipt {receipt} says"));
-                }
-            } else {
-                continue;
+            let Some(line) = find(chains, receipt)? else { continue };
+            if line.number != Some(number) {
+                let what = format!("event {number} is not where its receipt {receipt} says");
+                return Err(Failure::Lost(what));
             }
         }
         let Some(found) = places.get(&number) else {
             if emission.receipt.is_some() {
-                return Err(format!("event {number} was acknowledged and is gone"));
+                return Err(Failure::Lost(format!("event {number} was acknowledged and is gone")));
             }
             missing.get_or_insert(number);
             continue;
@@ -281,14 +346,14 @@ fn check_producer(
             // What retention removed is missing before everything else.
             let pruned = last_present.is_none() && chains.values().any(|chain| chain.pruned > 0);
             if !pruned {
-                return Err(format!("event {number} is there, and {missing} before it is not"));
+                return Err(format!("event {number} is there, and {missing} before it is not").into());
             }
         }
         if let (Some((chain, seq)), Some((last_chain, last_seq))) = (place, last_place)
             && chain == last_chain
             && seq <= last_seq
         {
-            return Err(format!("event {number} stands before the event emitted before it"));
+            return Err(format!("event {number} stands before the event emitted before it").into());
         }
         last_present = Some(number);
         last_place = place;
@@ -297,8 +362,8 @@ fn check_producer(
 }
 
 /// Every event that was emitted by logs that were closed is recorded or counted by a gap record.
-pub(super) fn check_counts(world: &World, chains: &BTreeMap<u16, Chain>) -> Result<(), String> {
-    for severity in [Severity::Routine, Severity::Critical] {
+pub(crate) fn check_counts(world: &World, chains: &BTreeMap<u16, Chain>) -> Result<(), String> {
+    for severity in SEVERITIES {
         let emitted = world.producers.iter().flat_map(|producer| &producer.emissions);
         let emitted = emitted.filter(|emission| emission.severity == severity).count() as u64;
         let lines = || chains.values().flat_map(|chain| &chain.lines);
@@ -316,8 +381,42 @@ pub(super) fn check_counts(world: &World, chains: &BTreeMap<u16, Chain>) -> Resu
     Ok(())
 }
 
+/// Where each event stands, and its hash: what two recoveries must agree about.
+pub(crate) type Places = BTreeMap<(u16, u64), (u64, Digest)>;
+
+pub(crate) fn places(chains: &BTreeMap<u16, Chain>) -> Places {
+    let lines = chains.iter().flat_map(|(number, chain)| chain.lines.iter().map(move |line| (*number, line)));
+    lines.filter_map(|(chain, line)| Some(((chain, line.seq), (line.number?, line.hash)))).collect()
+}
+
+pub(crate) fn has_no_good_line(bytes: &[u8]) -> bool {
+    let mut parser = LineParser::default();
+    !bytes.split(|byte| *byte == b'\n').any(|line| parser.parse(line).is_ok_and(|line| line.hash_is_right()))
+}
+
+/// The last record of a file that is good from its start on.
+pub(crate) fn last_good_record(bytes: &[u8]) -> Option<u64> {
+    read_file(bytes, 0).lines.last().map(|line| line.seq)
+}
+
+/// Nobody changed a file, so no log says that somebody did.
+pub(crate) fn check_notices(chains: &BTreeMap<u16, Chain>, lost_a_lock: bool) -> Result<(), Failure> {
+    let accusing = |line: &&Line| {
+        let says = |code| line.text.contains(&format!("\"code\":\"{code}\""));
+        line.kind == Kind::Notice
+            && (says("segment_tampered")
+                || says("chain_missing")
+                || says("damage")
+                || says("lock_replaced") && !lost_a_lock)
+    };
+    match chains.values().flat_map(|chain| &chain.lines).find(accusing) {
+        Some(line) => Err(Failure::FalseAlarm(line.text.clone())),
+        None => Ok(()),
+    }
+}
+
 /// What the verifier says, and that it does not contradict what was promised.
-pub(super) fn verify(world: &World) -> Result<(Verdict, String), String> {
+pub(crate) fn verify(world: &World) -> Result<(Verdict, String), Failure> {
     let mut verifier = Verifier::new("/log").threads(1);
     let chains = read_log(&world.disk.snapshot())?;
     let mut heads: BTreeSet<(u16, u64)> = BTreeSet::new();
@@ -328,9 +427,27 @@ pub(super) fn verify(world: &World) -> Result<(Verdict, String), String> {
             verifier = verifier.expect_head(*head);
         }
     }
-    let report = verifier.run_on(&*world.disk.process().storage()).map_err(|error| error.to_string())?;
+    judge(&verifier.run_on(&*world.disk.process().storage()).map_err(|error| error.to_string())?)
+}
+
+/// What the verifier says of a log that is being written, where it can be read at all.
+pub(crate) fn verify_as_it_is(world: &World) -> Result<Option<Verdict>, Failure> {
+    let reader = world.disk.process();
+    let report = Verifier::new("/log").threads(1).run_on(&*reader.storage());
+    let judged = report.ok().map(|report| judge(&report)).transpose();
+    // A reader may meet the end of its machine.
+    if reader.is_alive() { Ok(judged?.map(|(verdict, _)| verdict)) } else { Ok(None) }
+}
+
+/// What the verifier says of a log of which nothing was promised.
+pub(crate) fn verdict_without_promises(world: &World) -> Option<Verdict> {
+    let report = Verifier::new("/log").threads(1).run_on(&*world.disk.process().storage());
+    report.ok().map(|report| report.verdict())
+}
+
+fn judge(report: &Report) -> Result<(Verdict, String), Failure> {
     match report.verdict() {
-        Verdict::Damaged => Err(format!("the verifier sees damage: {report}")),
+        Verdict::Damaged => Err(Failure::FalseAlarm(format!("the verifier sees damage: {report}"))),
         verdict => Ok((verdict, report.to_string())),
     }
 }

@@ -1,11 +1,15 @@
 //! A simulated machine, and processes on it that each have the log open and are driven step by step.
 
-use std::{sync::Arc, task::Waker, time::Duration};
+use std::{
+    sync::Arc,
+    task::Waker,
+    time::{Duration, SystemTime},
+};
 
 use crate::{
     Error, FlushMode, OnFailure, OnFull, Retention, Rotation, Severity,
     chain::Head,
-    clock::{Clock, Moment, Timestamp},
+    clock::{Clock, Moment, Simulated, Timestamp},
     format::{Kind, Payload},
     gauges::Gauges,
     notify::Notifier,
@@ -15,17 +19,17 @@ use crate::{
     writer::{self, Next, Writer, WriterSettings},
 };
 
-pub(super) const MS: Duration = Duration::from_millis(1);
-pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const MS: Duration = Duration::from_millis(1);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
 /// 2026-11-21T08:00:00Z.
 const START: i64 = 1_795_248_000;
 
 /// What a log is opened with.
 #[derive(Debug, Clone)]
-pub(super) struct Settings {
-    pub(super) writer: WriterSettings,
-    pub(super) queue: QueueSettings,
+pub(crate) struct Settings {
+    pub(crate) writer: WriterSettings,
+    pub(crate) queue: QueueSettings,
 }
 
 impl Default for Settings {
@@ -35,7 +39,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    pub(super) fn with_mode(flush_mode: FlushMode) -> Self {
+    pub(crate) fn with_mode(flush_mode: FlushMode) -> Self {
         Self {
             writer: WriterSettings {
                 flush_mode,
@@ -57,21 +61,21 @@ impl Settings {
         }
     }
 
-    pub(super) fn batched(size: u32, interval: Duration) -> Self {
+    pub(crate) fn batched(size: u32, interval: Duration) -> Self {
         Self::with_mode(FlushMode::Batched { size, interval })
     }
 
-    pub(super) fn rotation(mut self, rotation: Rotation) -> Self {
+    pub(crate) fn rotation(mut self, rotation: Rotation) -> Self {
         self.writer.rotation = rotation;
         self
     }
 
-    pub(super) fn retention(mut self, retention: Retention) -> Self {
+    pub(crate) fn retention(mut self, retention: Retention) -> Self {
         self.writer.retention = retention;
         self
     }
 
-    pub(super) fn exclusive(mut self) -> Self {
+    pub(crate) fn exclusive(mut self) -> Self {
         self.writer.exclusive = true;
         self
     }
@@ -79,71 +83,107 @@ impl Settings {
 
 /// An event that was emitted, and what is known of it.
 #[derive(Debug, Clone)]
-pub(super) struct Emission {
-    pub(super) number: u64,
-    pub(super) severity: Severity,
+pub(crate) struct Emission {
+    pub(crate) number: u64,
+    pub(crate) severity: Severity,
     /// `None`: it was not accepted, and counted.
-    pub(super) ticket: Option<u64>,
+    pub(crate) ticket: Option<u64>,
     /// Its place, once it was acknowledged.
-    pub(super) receipt: Option<Head>,
+    pub(crate) receipt: Option<Head>,
     scope: Arc<Scope>,
 }
 
-/// What one process emitted. Lives outside of the machine, and survives everything.
+/// What one opened log emitted. Lives outside of the machine, and survives everything.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Producer {
-    pub(super) emissions: Vec<Emission>,
+pub(crate) struct Producer {
+    /// As its `open` record says.
+    pub(crate) writer_id: u64,
+    pub(crate) emissions: Vec<Emission>,
     /// Heads that the log named as durable.
-    pub(super) heads: Vec<Head>,
+    pub(crate) heads: Vec<Head>,
     /// Whether the log was closed in order, so that its gap records are all there.
-    pub(super) closed: bool,
+    pub(crate) closed: bool,
 }
 
 /// The machine, the time, and the record of everything that was promised.
 #[derive(Debug)]
-pub(super) struct World {
-    pub(super) disk: SimDisk,
-    pub(super) now: Moment,
-    pub(super) producers: Vec<Producer>,
+pub(crate) struct World {
+    pub(crate) disk: SimDisk,
+    pub(crate) now: Moment,
+    pub(crate) producers: Vec<Producer>,
+    /// Whether an acknowledgement is held against the medium at once.
+    pub(crate) trusts_the_disk: bool,
+    /// What was acknowledged and was not on the medium.
+    pub(crate) premature: Option<Head>,
     emitted: u64,
+    wall_clock: Option<Simulated>,
 }
 
 impl World {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self::on(SimDisk::new(seed))
     }
 
-    pub(super) fn on(disk: SimDisk) -> Self {
+    pub(crate) fn on(disk: SimDisk) -> Self {
         let now = Moment { elapsed: SECOND, wall: Timestamp::from_unix(START, 0) };
-        Self { disk, now, producers: Vec::new(), emitted: 0 }
+        Self {
+            disk,
+            now,
+            producers: Vec::new(),
+            trusts_the_disk: false,
+            premature: None,
+            emitted: 0,
+            wall_clock: None,
+        }
     }
 
-    pub(super) fn advance(&mut self, by: Duration) {
+    /// From here on this thread knows no other time than that of this world.
+    pub(crate) fn simulate_the_clock(&mut self) {
+        self.wall_clock = Some(Simulated::begin(self.now.wall));
+    }
+
+    pub(crate) fn advance(&mut self, by: Duration) {
         self.now.elapsed += by;
         self.step_wall_clock(by);
     }
 
     /// Somebody sets the wall clock ahead.
-    pub(super) fn step_wall_clock(&mut self, by: Duration) {
-        self.now.wall = Timestamp::from_system_time(self.now.wall.to_system_time() + by);
+    pub(crate) fn step_wall_clock(&mut self, by: Duration) {
+        self.set_wall_clock(self.now.wall.to_system_time() + by);
     }
 
-    pub(super) fn open(&mut self, settings: &Settings) -> Result<Node, Error> {
+    /// Somebody sets the wall clock back.
+    pub(crate) fn step_wall_clock_back(&mut self, by: Duration) {
+        self.set_wall_clock(self.now.wall.to_system_time() - by);
+    }
+
+    fn set_wall_clock(&mut self, to: SystemTime) {
+        self.now.wall = Timestamp::from_system_time(to);
+        if let Some(wall_clock) = &self.wall_clock {
+            wall_clock.set(self.now.wall);
+        }
+    }
+
+    pub(crate) fn open(&mut self, settings: &Settings) -> Result<Node, Error> {
         let process = self.disk.process();
         self.open_in(process, settings)
     }
 
-    pub(super) fn open_in(&mut self, process: SimProcess, settings: &Settings) -> Result<Node, Error> {
+    pub(crate) fn open_in(&mut self, process: SimProcess, settings: &Settings) -> Result<Node, Error> {
         let storage = process.storage();
         let clock = Clock::hurried();
+        // An identifier for each opened log, as its `open` record will say.
+        let mut settings = settings.clone();
+        settings.writer.writer_id = self.producers.len() as u64 + 1;
         let opened = writer::open(&storage, &settings.writer, &writer::Former::default(), clock, &self.now)?;
         let found = opened.found().to_vec();
-        let notifier = Notifier::start("log".to_owned(), clock, None, || {}).expect("no thread");
+        let notifier = Notifier::silent(clock);
         let queue = Arc::new(Queue::new(settings.queue, clock, Arc::new(Gauges::default()), notifier));
         let made =
             Writer::new(Arc::clone(&storage), Arc::clone(&queue), settings.writer.clone(), opened, self.now);
-        self.producers.push(Producer { heads: vec![made.head()], ..Producer::default() });
+        self.producers.push(Producer { writer_id: settings.writer.writer_id, ..Producer::default() });
         let producer = self.producers.len() - 1;
+        self.note_head(producer, made.head());
         Ok(Node {
             process,
             queue,
@@ -155,36 +195,49 @@ impl World {
         })
     }
 
+    /// The log names a head as durable: so it must be.
+    fn note_head(&mut self, producer: usize, head: Head) {
+        let heads = &mut self.producers[producer].heads;
+        if heads.last() == Some(&head) {
+            return;
+        }
+        heads.push(head);
+        let line_end = format!("\"_hash\":\"{}\"}}\n", head.hash());
+        if self.trusts_the_disk && !self.disk.has_on_medium(head.chain(), line_end.as_bytes()) {
+            self.premature.get_or_insert(head);
+        }
+    }
+
     #[track_caller]
-    pub(super) fn opened(&mut self, settings: &Settings) -> Node {
+    pub(crate) fn opened(&mut self, settings: &Settings) -> Node {
         self.open(settings).expect("open")
     }
 }
 
 /// A process with the log open.
 #[derive(Debug)]
-pub(super) struct Node {
-    pub(super) process: SimProcess,
-    pub(super) queue: Arc<Queue>,
-    pub(super) writer: Option<Writer>,
+pub(crate) struct Node {
+    pub(crate) process: SimProcess,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) writer: Option<Writer>,
     clock: Clock,
     /// What opening found.
-    pub(super) found: Vec<ChainRecovery>,
-    pub(super) producer: usize,
+    pub(crate) found: Vec<ChainRecovery>,
+    pub(crate) producer: usize,
     mode: FlushMode,
 }
 
 impl Node {
-    pub(super) fn routine(&self, world: &mut World) -> u64 {
+    pub(crate) fn routine(&self, world: &mut World) -> u64 {
         self.emit(world, Severity::Routine, 0)
     }
 
-    pub(super) fn critical(&self, world: &mut World) -> u64 {
+    pub(crate) fn critical(&self, world: &mut World) -> u64 {
         self.emit(world, Severity::Critical, 0)
     }
 
     /// Emits a numbered event. Where the application would wait, only says that somebody does.
-    pub(super) fn emit(&self, world: &mut World, severity: Severity, padding: usize) -> u64 {
+    pub(crate) fn emit(&self, world: &mut World, severity: Severity, padding: usize) -> u64 {
         world.emitted += 1;
         let number = world.emitted;
         let mut payload = Vec::new();
@@ -213,20 +266,21 @@ impl Node {
     }
 
     /// One step of the writer; notes what it acknowledged.
-    pub(super) fn step(&mut self, world: &mut World) -> Next {
+    pub(crate) fn step(&mut self, world: &mut World) -> Next {
         let Some(writer) = &mut self.writer else { return Next::Ended };
         let next = writer.step(&world.now, self.clock);
         self.note_acknowledgements(world);
         if next == Next::Ended {
             self.writer = None;
+            let closed = self.queue.gauges.closed_in_order.get() && self.queue.not_durable() == 0;
+            world.producers[self.producer].closed = closed;
         }
         next
     }
 
     fn note_acknowledgements(&self, world: &mut World) {
         let durable = self.queue.accepted() - self.queue.not_durable();
-        let producer = &mut world.producers[self.producer];
-        for emission in &mut producer.emissions {
+        for emission in &mut world.producers[self.producer].emissions {
             let is_durable = emission.ticket.is_some_and(|ticket| ticket <= durable);
             let receipt = emission.scope.counts().durable.map(|(_, head)| head);
             assert!(!is_durable || receipt.is_some(), "acknowledged without a receipt: {emission:?}");
@@ -234,16 +288,14 @@ impl Node {
                 emission.receipt = receipt;
             }
         }
-        if let Some(head) = self.queue.gauges.head()
-            && producer.heads.last() != Some(&head)
-        {
-            producer.heads.push(head);
+        if let Some(head) = self.queue.gauges.head() {
+            world.note_head(self.producer, head);
         }
     }
 
     /// Steps until the writer pauses or has ended.
     #[track_caller]
-    pub(super) fn pump(&mut self, world: &mut World) -> Next {
+    pub(crate) fn pump(&mut self, world: &mut World) -> Next {
         for _ in 0..200 {
             match self.step(world) {
                 Next::Pause(Pause::None, _) => {}
@@ -255,7 +307,7 @@ impl Node {
 
     /// Lets this much time pass, with every step that is due in it.
     #[track_caller]
-    pub(super) fn run_for(&mut self, world: &mut World, time: Duration) {
+    pub(crate) fn run_for(&mut self, world: &mut World, time: Duration) {
         let end = world.now.elapsed + time;
         for _ in 0..10_000 {
             let Next::Pause(_, until) = self.pump(world) else { return };
@@ -272,13 +324,12 @@ impl Node {
 
     /// Closes the log, retrying for as long as it takes.
     #[track_caller]
-    pub(super) fn close(&mut self, world: &mut World) {
+    pub(crate) fn close(&mut self, world: &mut World) {
         self.queue.end(Stage::Closing);
         for _ in 0..200 {
             match self.pump(world) {
                 Next::Ended => {
                     assert_eq!(self.queue.stage(), Stage::Closed);
-                    world.producers[self.producer].closed = self.queue.not_durable() == 0;
                     return;
                 }
                 Next::Pause(_, until) => {
@@ -291,7 +342,7 @@ impl Node {
         panic!("the log is never closed");
     }
 
-    pub(super) fn is_failing(&self) -> bool {
+    pub(crate) fn is_failing(&self) -> bool {
         self.queue.gauges.failing.get()
     }
 }

@@ -55,7 +55,8 @@ impl Run {
         }
         if self.prng.chance(50) {
             // A lock that says nothing can be made again.
-            let locks = files.iter().filter(|(name, bytes)| name.ends_with(".lock") && bytes.starts_with(b"clean"));
+            let locks =
+                files.iter().filter(|(name, bytes)| name.ends_with(".lock") && bytes.starts_with(b"clean"));
             for (name, _) in locks {
                 self.world.disk.remove_behind_back(name);
             }
@@ -105,12 +106,14 @@ impl Run {
     /// Keeps what retention may remove.
     fn remember_what_is_sealed(&mut self) {
         let files = self.world.disk.snapshot();
-        let names: Vec<SegmentName> = files.keys().filter_map(|name| SegmentName::parse(name)).collect();
-        for name in &names {
-            if names.iter().any(|other| other.chain == name.chain && other.segment > name.segment) {
-                let name = name.to_string();
-                let bytes = files[&name].clone();
-                self.sealed.insert(name, bytes);
+        let Ok(chains) = oracle::read_log(&files) else { return };
+        for (number, chain) in &chains {
+            let Some((_, sealed)) = chain.segments.split_last() else { continue };
+            for segment in sealed {
+                let name = format!("audit-{number:03}-{segment:08}.jsonl");
+                if let Some(bytes) = files.get(&name) {
+                    self.sealed.insert(name, bytes.clone());
+                }
             }
         }
     }

@@ -354,11 +354,8 @@ impl Run {
     /// Recovery that crashes and begins again comes to the same result as recovery that does not.
     fn repeat_recovery(&mut self) -> Result<(), Failure> {
         let power = self.prng.chance(500);
-        let image = if power {
-            self.world.disk.after_power_cut(self.prng.next())
-        } else {
-            self.world.disk.copy()
-        };
+        let image =
+            if power { self.world.disk.after_power_cut(self.prng.next()) } else { self.world.disk.copy() };
         let failures = |disk: &SimDisk| Op::SYNCS.into_iter().map(|op| disk.failures(op)).sum::<u64>();
         let once = image.copy();
         let result = self.recovered(&once)?;

@@ -242,7 +242,7 @@ impl Node {
         let number = world.emitted;
         let mut payload = Vec::new();
         let mut members = Payload::begin(&mut payload, world.now.wall, Kind::Event);
-        members.text("severity", severity.as_str());
+        members.raw("severity", format!("\"{severity}\"").as_bytes());
         members.raw("fields", format!("{{\"n\":{number},\"p\":\"{}\"}}", "x".repeat(padding)).as_bytes());
         let scope = Scope::new(None);
         let draft = Draft { payload: &payload, severity, at: world.now.wall };

@@ -30,7 +30,7 @@ use crate::Verdict;
 /// What one seed did and found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Outcome {
-    /// Events that were emitted, and those of them that were acknowledged.
+    /// How many events were emitted.
     pub emitted: u64,
     /// Of these, how many were acknowledged.
     pub acknowledged: u64,

@@ -158,6 +158,9 @@ fn read_chain(files: &BTreeMap<u32, File>) -> Result<Chain, String> {
             return Err(format!("segment {segment} goes on after two files"));
         }
         let first = next.map_or(0, |(segment, _)| segment);
+        if first >= segment {
+            return Err(format!("segment {segment} goes on after {first}"));
+        }
         for between in files.range(first + 1..segment) {
             let listed = info.after.iter().any(|after| after.segment == *between.0);
             if !listed && between.1.info.is_some() {

@@ -7,8 +7,10 @@ use crate::{
     storage::{File, read_full},
 };
 
-/// How much is read at once: large enough to make calls cheap, small enough to stay in a cache.
+/// How much is read at once: large enough to make calls cheap, small enough to stay in a cache. Less at
+/// first, because most files of a small log are small; more than any line in either case.
 const PIECE_BYTES: usize = 1024 * 1024;
+const FIRST_PIECE_BYTES: usize = 64 * 1024;
 
 /// Part of a file.
 #[derive(Debug)]
@@ -31,11 +33,12 @@ pub(crate) struct Pieces {
     end: u64,
     /// Bytes before `at` that belong to the next piece.
     carried: Vec<u8>,
+    piece_bytes: usize,
 }
 
 impl Pieces {
     pub(crate) fn new(file: Box<dyn File>, from: u64, end: u64) -> Self {
-        Self { file, at: from, end, carried: Vec::new() }
+        Self { file, at: from, end, carried: Vec::new(), piece_bytes: FIRST_PIECE_BYTES }
     }
 
     /// Where the reading stands: everything before was handed out or is carried.
@@ -74,11 +77,12 @@ impl Pieces {
     /// Fills `bytes` up to the size of a piece; says whether the region ended.
     fn fill(&mut self, bytes: &mut Vec<u8>) -> io::Result<bool> {
         let known = bytes.len();
-        let room = PIECE_BYTES.saturating_sub(known);
+        let room = self.piece_bytes.saturating_sub(known);
         let wanted = usize::try_from(self.end.saturating_sub(self.at)).map_or(room, |left| left.min(room));
         bytes.resize(known + wanted, 0);
         let read = read_full(&*self.file, bytes.get_mut(known..).unwrap_or_default(), self.at)?;
         bytes.truncate(known + read);
+        self.piece_bytes = PIECE_BYTES;
         self.at += read as u64;
         Ok(read < wanted || self.at >= self.end)
     }

@@ -9,8 +9,9 @@ use crate::{
     storage::{File, read_full},
 };
 
-/// Bytes read at once.
+/// Bytes read at once; less at first, because most segments of a small log are small.
 const BLOCK: usize = 1 << 20;
+const FIRST_BLOCK: usize = 16 << 10;
 
 /// A place in a chain: behind a record, in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -220,14 +221,19 @@ pub(super) fn for_each_line(
     limit: u64,
     mut each: impl FnMut(Piece<'_>, u64),
 ) -> io::Result<u64> {
-    let mut buffer = vec![0; BLOCK + MAX_LINE];
+    let mut buffer = Vec::new();
+    let mut block = FIRST_BLOCK;
     let mut kept = 0;
     let mut offset: u64 = 0;
     let mut skipping = false;
     loop {
-        let room = usize::try_from(limit - offset - kept as u64).unwrap_or(usize::MAX).min(BLOCK);
+        let room = usize::try_from(limit - offset - kept as u64).unwrap_or(usize::MAX).min(block);
+        buffer.resize(buffer.len().max(kept + room), 0);
         let Some(free) = buffer.get_mut(kept..kept + room) else { return Ok(offset) };
         let read = read_full(file, free, offset + kept as u64)?;
+        if read == room {
+            block = BLOCK;
+        }
         let filled = kept + read;
         let bytes = buffer.get(..filled).unwrap_or_default();
         let mut start = 0;

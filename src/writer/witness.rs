@@ -17,6 +17,9 @@ use crate::{
 /// How much of the end of a segment is read at first; four times as much whenever that was too little.
 const FIRST_WINDOW: u64 = 64 << 10;
 
+/// How much is read at first of a first line.
+const FIRST_LINE: usize = 4 << 10;
+
 /// The end of a chain.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Tail {
@@ -81,8 +84,12 @@ pub(super) struct FirstLine {
 
 /// Reads the first line of a segment; `None` where it is no good `segment` line.
 pub(super) fn read_first_line(file: &dyn File) -> io::Result<Option<FirstLine>> {
-    let mut bytes = vec![0; MAX_LINE];
-    let read = read_full(file, &mut bytes, 0)?;
+    let mut bytes = vec![0; FIRST_LINE];
+    let mut read = read_full(file, &mut bytes, 0)?;
+    if read == FIRST_LINE && memchr::memchr(b'\n', &bytes).is_none() {
+        bytes.resize(MAX_LINE, 0);
+        read = read_full(file, &mut bytes, 0)?;
+    }
     let bytes = bytes.get(..read).unwrap_or_default();
     let Some(line) = memchr::memchr(b'\n', bytes).and_then(|end| bytes.get(..end)) else { return Ok(None) };
     let mut parser = LineParser::default();
@@ -161,12 +168,13 @@ fn last_witnesses_in(file: &dyn File) -> io::Result<Option<Witnesses>> {
     const MAX_WINDOW: u64 = 4 << 20;
     let finder = memmem::FinderRev::new(b"\"chains\":{");
     let mut parser = LineParser::default();
-    let mut end = file.stat()?.bytes;
+    let length = file.stat()?.bytes;
+    let mut end = length;
     let mut window = 2 * FIRST_WINDOW;
     while end > 0 {
         let from = end.saturating_sub(window);
         window = (window * 4).min(MAX_WINDOW);
-        let overlap = end + MAX_LINE as u64;
+        let overlap = length.min(end + MAX_LINE as u64);
         let mut bytes = vec![0; usize::try_from(overlap - from).unwrap_or(usize::MAX)];
         let read = read_full(file, &mut bytes, from)?;
         let bytes = bytes.get(..read).unwrap_or_default();

@@ -34,7 +34,7 @@ impl Directory {
         self.names.iter().map(|(name, inode)| (name.as_str(), *inode))
     }
 
-    pub(super) fn durable_names(&self) -> impl Iterator<Item = (&str, u64)> {
+    pub(super) fn durable_names(&self) -> impl DoubleEndedIterator<Item = (&str, u64)> {
         self.durable.iter().map(|(name, inode)| (name.as_str(), *inode))
     }
 

@@ -22,9 +22,10 @@ impl Machine {
 
     pub(crate) fn has_on_medium(&self, prefix: &str, bytes: &[u8]) -> bool {
         let Some(tree) = self.at_path.and_then(|tree| self.trees.get(tree)) else { return false };
-        let inodes = tree.log.durable_names().filter(|(name, _)| name.starts_with(prefix));
-        let mut inodes = inodes.filter_map(|(_, inode)| self.inodes.get(&inode));
-        inodes.any(|inode| memchr::memmem::rfind(inode.durable(), bytes).is_some())
+        let names = tree.log.durable_names().rev().filter(|(name, _)| name.starts_with(prefix));
+        let mut files = names.filter_map(|(_, inode)| self.inodes.get(&inode)).map(Inode::durable);
+        // Most often it is the last thing that was written.
+        files.any(|file| file.ends_with(bytes) || memchr::memmem::rfind(file, bytes).is_some())
     }
 
     pub(crate) fn snapshot(&self) -> BTreeMap<String, Vec<u8>> {

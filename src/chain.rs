@@ -55,6 +55,8 @@ impl Digest {
     /// Reads exactly 64 lower-case hexadecimal digits; anything else is `None`, because a reader
     /// that also took upper case would let single flipped bits pass.
     pub(crate) fn from_hex(hex: &[u8]) -> Option<Self> {
+        let folded = if planted!(HexWithoutCase) { hex.to_ascii_lowercase() } else { Vec::new() };
+        let hex = if planted!(HexWithoutCase) { &folded } else { hex };
         if hex.len() != Self::HEX_LEN {
             return None;
         }

@@ -58,6 +58,9 @@ compile_error!(
      so the promise that a returned critical event survives a power cut could not be kept"
 );
 
+#[macro_use]
+mod planted;
+
 mod builder;
 mod capture;
 mod chain;

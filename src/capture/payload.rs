@@ -86,7 +86,9 @@ impl Writer<'_> {
         }
         payload.members(self.facts.origin);
         let fields = self.fields();
-        if let Some((first, rest)) = fields.split_first() {
+        if planted!(FieldsAtTopLevel) {
+            fields.iter().for_each(|entry| self.value(payload.name(entry.name.text), &entry.piece));
+        } else if let Some((first, rest)) = fields.split_first() {
             let out = payload.name("fields");
             out.push(b'{');
             self.field(out, first);

@@ -15,7 +15,7 @@ pub(crate) fn mark_own_thread() {
 }
 
 pub(super) fn is_own() -> bool {
-    OWN.get()
+    OWN.get() && !planted!(OwnThreadQueued)
 }
 
 /// While it lives, code of the application may be running on behalf of an audit event, and an audit

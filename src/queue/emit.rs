@@ -39,7 +39,9 @@ impl Queue {
         draft: &Draft<'_>,
         scope: Option<&Arc<Scope>>,
     ) -> (Ticket, bool) {
-        state.put_gaps_before_next();
+        if !planted!(GapAfterNextEvent) {
+            state.put_gaps_before_next();
+        }
         state.accepted += 1;
         let ticket = state.accepted;
         if draft.severity == Severity::Critical {
@@ -65,6 +67,7 @@ impl Queue {
     ) -> (MutexGuard<'a, State>, Result<(), LossReason>) {
         let limit = match draft.severity {
             Severity::Critical => self.settings.bytes,
+            Severity::Routine if planted!(ReservedShareIgnored) => self.settings.bytes,
             Severity::Routine => self.settings.bytes / 4 * 3,
         };
         let length = draft.payload.len() as u64;
@@ -117,14 +120,21 @@ impl Queue {
         self.lose_locked(self.lock(), reason, severity, at, scope);
     }
 
-    pub(super) fn lose_locked(
-        &self,
-        mut state: MutexGuard<'_, State>,
+    pub(super) fn lose_locked<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
         reason: LossReason,
         severity: Severity,
         at: Timestamp,
         scope: Option<&Arc<Scope>>,
     ) {
+        if planted!(GapNotAtomic) {
+            let apart = std::mem::take(&mut state.losses);
+            drop(state);
+            thread::sleep(Duration::from_micros(50));
+            state = self.lock();
+            state.losses = apart;
+        }
         let closed = state.stage > Stage::Open;
         let first = state.losses.count(reason, severity, at, !closed);
         if let Some(scope) = scope {

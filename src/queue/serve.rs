@@ -76,7 +76,7 @@ impl Queue {
             Pause::Sleep => !self.is_urgent(&state) && state.chunks.is_empty() && !state.losses.are_pending(),
             Pause::Backoff => state.stage < Stage::Abandoned,
         };
-        if !nothing_to_do {
+        if !nothing_to_do && !planted!(PauseWithoutLook) {
             return;
         }
         let begun_at = state.stage;
@@ -102,6 +102,9 @@ impl Queue {
         let mut state = self.lock();
         self.durable.store(ticket, Ordering::Release);
         state.held_bytes = state.queued_bytes + holding;
+        if planted!(OwnRecordsHoldRoom) {
+            state.held_bytes += 100;
+        }
         if holding == 0 {
             state.oldest_taken = None;
         }

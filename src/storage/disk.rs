@@ -167,7 +167,7 @@ pub(crate) fn is_out_of_room(error: &io::Error) -> bool {
 fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted && !planted!(InterruptedCallFails) => {}
             result => return result,
         }
     }
@@ -377,5 +377,21 @@ impl File for DiskFile {
 
     fn unlock(&self) -> io::Result<()> {
         retry(|| fs2::FileExt::unlock(&self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interrupted_call_is_made_again() {
+        let mut calls = 0;
+        let locked = retry(|| {
+            calls += 1;
+            if calls < 3 { Err(Errno::INTR.into()) } else { Ok(true) }
+        });
+        assert_eq!((locked.expect("the third call"), calls), (true, 3));
+        assert!(retry(|| Err::<(), _>(Errno::IO.into())).is_err());
     }
 }

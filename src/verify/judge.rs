@@ -64,6 +64,7 @@ impl<'a> Judge<'a> {
         let floor = floor.unwrap_or((0, Digest::ZERO));
         let claimed = evidence.claims.iter().filter(|claim| is_meant(claim, track)).map(|claim| claim.seq);
         let durable = claimed.fold(own_durable(track).max(floor.0), u64::max);
+        let durable = if planted!(VerifierIgnoresMark) { floor.0 } else { durable };
         let pruned = facts.pruned.map_or(0, |(through, _)| through);
         let is_left = |file: &&FileCount| file.good.last.is_some_and(|last| last.seq <= pruned);
         let leftover = track.scan.files.iter().filter(is_left).map(|file| file.segment).max().unwrap_or(0);

@@ -211,13 +211,17 @@ impl Ledger {
         };
         self.lines.clear();
         self.lines.shrink_to(MAX_LINES_KEPT);
-        let sealed = self.seal_chunk(&chunk, self.written, Some(self.durable.seq));
+        let durable = if planted!(MarkAheadOfSync) { self.written.0 } else { self.durable.seq };
+        let sealed = self.seal_chunk(&chunk, self.written, Some(durable));
         self.retain(chunk, now);
         match live.append(&self.lines) {
             Ok(()) => {
                 self.appended_bytes += self.lines.len() as u64;
                 self.written = sealed;
                 live.has_records = true;
+                if planted!(AcknowledgedBeforeSync) {
+                    self.commit_through(sealed, live.bytes, live.name.segment);
+                }
                 self.live = Some(live);
                 Ok(())
             }
@@ -284,7 +288,7 @@ impl Ledger {
         if out_of_room {
             let last = last_line(self.lines.get(..written).unwrap_or_default());
             let at = last.unwrap_or(self.written);
-            if live.sync().is_err() {
+            if !planted!(FullDiskUnsynced) && live.sync().is_err() {
                 self.poison();
             } else if live.holds_what_was_written(fragment) {
                 self.commit_through(at, live.bytes, segment);
@@ -310,6 +314,9 @@ impl Ledger {
         self.written = (self.durable.seq, self.durable.hash);
         self.events.written = self.events.durable;
         self.receipts.clear();
+        if planted!(DraftsNotRetained) {
+            self.retained = Chunks::default();
+        }
     }
 
     /// Makes everything written durable. One sync serves every record written before it began.
@@ -397,7 +404,7 @@ impl Ledger {
 
     /// The drafts that are not durable, for another chain to take over.
     pub(super) fn take_retained(&mut self) -> Chunks {
-        std::mem::take(&mut self.retained)
+        if planted!(DraftsLeftInChain) { Chunks::default() } else { std::mem::take(&mut self.retained) }
     }
 
     /// The drafts that are not durable.
@@ -434,6 +441,10 @@ impl Ledger {
 
     fn write_poison(&mut self) -> io::Result<()> {
         self.poison = Poison::Wanted;
+        if planted!(PoisonNotWritten) {
+            self.poison = Poison::None;
+            return Ok(());
+        }
         let entry = Entry::Poison { boot: self.storage.boot_id(), point: self.durable };
         self.lock.write(&entry)?;
         if !self.lock.is_in_place()? {

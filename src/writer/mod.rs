@@ -328,7 +328,11 @@ impl Writer {
 
     /// The lock of the chain was taken away: goes on in another chain, with all that is not durable.
     fn relocate(&mut self, now: &Moment, clock: Clock) -> Result<(), String> {
-        self.storage.reattach().map_err(|error| format!("cannot open the directory of the log: {error}"))?;
+        if !planted!(LostDirectoryNotFollowed) {
+            self.storage
+                .reattach()
+                .map_err(|error| format!("cannot open the directory of the log: {error}"))?;
+        }
         self.ledger.leave().map_err(|error| {
             let lock = self.storage.path(Dir::Control, &self.ledger.chain().lock_name());
             format!("cannot mark {} as failed: {error}", lock.display())
@@ -390,7 +394,9 @@ impl Writer {
 
     /// The chain is free before anybody hears that the log is closed: who opens it then continues it.
     fn end(&mut self) -> Next {
-        self.ledger.let_go();
+        if !planted!(LockReleasedLate) {
+            self.ledger.let_go();
+        }
         self.queue.closed();
         Next::Ended
     }

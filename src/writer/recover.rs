@@ -87,7 +87,7 @@ impl Recovery<'_> {
                 false,
                 "its last segment could not be synced since the machine started; it is tried again after a restart",
             )),
-            Entry::Poison { boot, point } if boot == self.boot => self.after_poison(point),
+            Entry::Poison { boot, point } if boot == self.boot && !planted!(PoisonIgnored) => self.after_poison(point),
             _ => self.after_scan(),
         }
     }
@@ -142,11 +142,18 @@ impl Recovery<'_> {
         for name in self.names.iter().rev() {
             let file = self.open(*name, Access::Append)?;
             // Otherwise one would decide on data that a dead process never made durable.
-            if let Err(error) = self.storage.sync_dir(Dir::Log).and_then(|()| file.sync_all()) {
+            let synced = self.storage.sync_dir(Dir::Log).and_then(|()| file.sync_all());
+            if let Err(error) = synced
+                && !planted!(TailNotSynced)
+            {
                 return self.unsynced(&error);
             }
             let mut scan = Scan::run(file.as_ref(), u64::MAX).map_err(Error::io("read", self.path(*name)))?;
-            if scan.length == 0 && rest.failed.is_empty() && rest.empty.is_none() {
+            if scan.length == 0
+                && !planted!(EmptyFileNotUsed)
+                && rest.failed.is_empty()
+                && rest.empty.is_none()
+            {
                 // Its maker had no room to write to it, and ended: the next first line can go there.
                 let now = crate::clock::Timestamp::now();
                 rest.empty = Some(

@@ -131,6 +131,9 @@ fn prune(
         let info = PruneInfo { through, hash, files, reason: reason.to_owned() };
         let mut batch = Chunks::default();
         batch.push(&info.payload(now.wall), None, None);
+        if planted!(PrunedBeforeRecord) {
+            remove(storage, &removed, outcome)?;
+        }
         if let Err(trouble) = write_through(ledger, &mut batch, now) {
             // The record may not be durable, so no file goes.
             outcome.trouble = Some(trouble);
@@ -158,7 +161,11 @@ fn remove(storage: &Arc<dyn Storage>, doomed: &[OldSegment], outcome: &mut Outco
             }
         }
     }
-    if outcome.removed.is_empty() { Ok(()) } else { storage.sync_dir(Dir::Log) }
+    if outcome.removed.is_empty() || planted!(RemovedNameNotSynced) {
+        Ok(())
+    } else {
+        storage.sync_dir(Dir::Log)
+    }
 }
 
 /// Follows a chain back from its newest first line. Where a first line cannot be read, or a file is

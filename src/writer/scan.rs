@@ -156,7 +156,7 @@ impl Scan {
 
     fn broken(&mut self, state: &State) {
         let Some(expected) = state.expected else { return };
-        if expected <= self.durable {
+        if expected <= self.durable && !planted!(DamageIsTorn) {
             self.damage.get_or_insert(expected);
         } else if self.breaks.len() < MAX_BREAKS {
             self.breaks.push(Break { expected, before: self.last });
@@ -165,7 +165,8 @@ impl Scan {
 
     /// Breaks at or below what is now known durable are damage, not a torn tail.
     fn settle(&mut self) {
-        if self.breaks.first().is_some_and(|first| first.expected <= self.durable) {
+        let is_damage = |first: &Break| first.expected <= self.durable && !planted!(DamageIsTorn);
+        if self.breaks.first().is_some_and(is_damage) {
             let first = self.breaks.first().map(|first| first.expected);
             let durable = self.durable;
             self.breaks.retain(|found| found.expected > durable);
@@ -189,7 +190,11 @@ impl Scan {
         if last.seq < self.durable {
             return None;
         }
+        if planted!(TornTailIsDamage) {
+            self.damage = self.damage.or(self.breaks.first().map(|first| first.expected));
+        }
         let (place, torn) = match self.breaks.first() {
+            _ if planted!(HolesKept) => (Some(last), false),
             // Everything from the first bad byte above the mark on is torn, good lines included.
             Some(first) => (first.before, true),
             None => (Some(last), false),

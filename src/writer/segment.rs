@@ -60,6 +60,7 @@ impl Segment {
         while let Some(rest) = lines.get(written..).filter(|rest| !rest.is_empty()) {
             match self.file.append(rest) {
                 Ok(0) => return Err(self.refused(lines, written, io::ErrorKind::WriteZero.into())),
+                Ok(_) if planted!(ShortWriteNotContinued) => break,
                 Ok(more) => written += more,
                 Err(error) => return Err(self.refused(lines, written, error)),
             }
@@ -77,7 +78,12 @@ impl Segment {
 
     /// `fdatasync`. After an error this file must never be synced again: the next sync would lie.
     pub(super) fn sync(&mut self) -> io::Result<()> {
-        self.file.sync_data()?;
+        let synced = self.file.sync_data();
+        if planted!(FailedSyncBelieved) && synced.is_err() {
+            self.file.sync_data()?;
+        } else {
+            synced?;
+        }
         self.synced = self.bytes;
         Ok(())
     }
@@ -86,7 +92,9 @@ impl Segment {
     /// lose the whole segment.
     pub(super) fn sync_new(&mut self, storage: &Arc<dyn Storage>) -> io::Result<()> {
         self.file.sync_all()?;
-        storage.sync_dir(Dir::Log)?;
+        if !planted!(NewNameNotSynced) {
+            storage.sync_dir(Dir::Log)?;
+        }
         self.synced = self.bytes;
         Ok(())
     }
@@ -94,7 +102,9 @@ impl Segment {
     /// What somebody else did to the open file, if anything: asked before each acknowledgement.
     pub(super) fn tampering(&self) -> io::Result<Option<&'static str>> {
         let stat = self.file.stat()?;
-        Ok(if stat.links == 0 {
+        Ok(if planted!(OpenFileNotWatched) {
+            None
+        } else if stat.links == 0 {
             Some("was removed")
         } else if stat.bytes < self.bytes {
             Some("was cut")
@@ -115,6 +125,7 @@ impl Segment {
     /// The same for its name.
     pub(super) fn name_tampering(&self, storage: &Arc<dyn Storage>) -> io::Result<Option<&'static str>> {
         Ok(match storage.stat(Dir::Log, &self.name.to_string())? {
+            _ if planted!(NameNotWatched) => None,
             None => Some("was removed or renamed"),
             Some(named) if !named.is_same_file(&self.identity) => Some("was replaced"),
             Some(_) => None,

@@ -137,6 +137,9 @@ fn judge_window(bytes: &[u8], from_start: bool, id: ChainId) -> Option<Tail> {
         }
         heads.push((line.seq, line.hash));
         closed = line.kind == Kind::Close;
+        if planted!(UnsyncedCloseWitnessed) && closed {
+            durable = line.seq;
+        }
     }
     if durable == 0 {
         return from_start.then_some(Tail { durable: None, closed });

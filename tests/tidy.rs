@@ -20,6 +20,7 @@ const ONLY: &[(&[&str], &[&str])] = &[
     (&["serde_json"], &["src/format"]),
     (&["sha2"], &["src/chain.rs"]),
     (&["tracing_subscriber"], &["src/capture", "src/log.rs", "src/lib.rs"]),
+    (&["crate::harness"], &["src/harness", "src/lib.rs"]),
 ];
 
 /// What some rooms never say.

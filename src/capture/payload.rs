@@ -87,7 +87,9 @@ impl Writer<'_> {
         payload.members(self.facts.origin);
         let fields = self.fields();
         if planted!(FieldsAtTopLevel) {
-            fields.iter().for_each(|entry| self.value(payload.name(entry.name.text), &entry.piece));
+            for entry in fields {
+                self.value(payload.name(entry.name.text), &entry.piece);
+            }
         } else if let Some((first, rest)) = fields.split_first() {
             let out = payload.name("fields");
             out.push(b'{');

@@ -182,6 +182,11 @@ fn read_chain(files: &BTreeMap<u32, File>) -> Result<Chain, String> {
         };
         chain.pruned = chain.pruned.max(through.unwrap_or(0));
     }
+    check_links(&chain)?;
+    Ok(chain)
+}
+
+fn check_links(chain: &Chain) -> Result<(), String> {
     // Leftovers of retention may stand before.
     let mut expected: Option<&Line> = None;
     for line in &chain.lines {
@@ -200,7 +205,7 @@ fn read_chain(files: &BTreeMap<u32, File>) -> Result<Chain, String> {
     if first > chain.pruned + 1 {
         return Err(format!("the chain begins with {first}, and {} records were pruned", chain.pruned));
     }
-    Ok(chain)
+    Ok(())
 }
 
 fn prune_through(object: Option<&str>) -> Option<u64> {

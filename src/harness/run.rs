@@ -105,7 +105,7 @@ impl Run {
         }
     }
 
-    fn failed_syncs(&self) -> u64 {
+    pub(super) fn failed_syncs(&self) -> u64 {
         Op::SYNCS.into_iter().map(|op| self.world.disk.failures(op)).sum()
     }
 
@@ -168,7 +168,7 @@ impl Run {
         }
     }
 
-    fn power_cut(&mut self) {
+    pub(super) fn power_cut(&mut self) {
         self.world.disk.power_cut();
         self.nodes.clear();
         self.forks.clear();

@@ -85,7 +85,9 @@ struct Figures {
     seeds: u64,
     sum: Outcome,
     silent: u64,
-    verdicts: [u64; 3],
+    intact: u64,
+    unclean: u64,
+    damaged: u64,
     run_twice: u64,
     lost: u64,
     false_alarms: u64,
@@ -123,11 +125,11 @@ impl Figures {
         if outcome.promises_nothing.is_some() {
             self.silent += 1;
         } else if let Some(verdict) = outcome.verdict {
-            self.verdicts[match verdict {
-                Verdict::Intact => 0,
-                Verdict::Unclean => 1,
-                _ => 2,
-            }] += 1;
+            *match verdict {
+                Verdict::Intact => &mut self.intact,
+                Verdict::Unclean => &mut self.unclean,
+                _ => &mut self.damaged,
+            } += 1;
         }
     }
 
@@ -141,21 +143,21 @@ impl Figures {
         }
     }
 
-    fn merge(&mut self, other: Self) {
+    fn merge(&mut self, other: &Self) {
         self.seeds += other.seeds;
         self.add_outcome(&Outcome { promises_nothing: None, verdict: None, ..other.sum });
         self.silent += other.silent;
         self.run_twice += other.run_twice;
-        for (verdicts, more) in self.verdicts.iter_mut().zip(other.verdicts) {
-            *verdicts += more;
-        }
+        self.intact += other.intact;
+        self.unclean += other.unclean;
+        self.damaged += other.damaged;
         self.lost += other.lost;
         self.false_alarms += other.false_alarms;
         self.failed += other.failed;
     }
 
     fn table(&self, took: Duration) -> String {
-        let Self { sum, verdicts, .. } = self;
+        let sum = &self.sum;
         let rows = [
             ("seeds", self.seeds),
             ("  of them promised nothing", self.silent),
@@ -171,16 +173,18 @@ impl Figures {
             ("recoveries repeated with a crash in them", sum.recoveries_repeated),
             ("honest logs verified", sum.honest_logs),
             ("honest logs called damaged", self.false_alarms),
-            ("logs intact at the end", verdicts[0]),
-            ("logs unclean at the end", verdicts[1]),
+            ("logs intact at the end", self.intact),
+            ("logs unclean at the end", self.unclean),
+            ("logs damaged at the end", self.damaged),
             ("seeds that failed", self.failed),
         ];
-        let mut table: String = rows.iter().map(|(name, count)| format!("{name:<44}{count:>16}\n")).collect();
         let seconds = took.as_secs_f64();
-        let rate = self.seeds as f64 / seconds.max(1e-9);
-        table
-            .push_str(&format!("{:<44}{seconds:>16.1}\n{:<44}{rate:>16.0}\n", "seconds", "seeds per second"));
-        table
+        let rows = rows.iter().map(|(name, count)| (*name, count.to_string()));
+        let rows = rows.chain([
+            ("seconds", format!("{seconds:.1}")),
+            ("seeds per second", format!("{:.0}", per_second(self.seeds, seconds))),
+        ]);
+        rows.fold(String::new(), |table, (name, value)| table + &format!("{name:<44}{value:>16}\n"))
     }
 }
 
@@ -200,7 +204,7 @@ fn run(arguments: &Arguments) -> io::Result<ExitCode> {
             .map(|_| {
                 scope.spawn(|| {
                     let figures = work(&next, end, &failed);
-                    total.lock().unwrap_or_else(PoisonError::into_inner).merge(figures);
+                    total.lock().unwrap_or_else(PoisonError::into_inner).merge(&figures);
                 })
             })
             .collect();
@@ -237,6 +241,16 @@ fn work(next: &AtomicU64, end: u64, failed: &AtomicU64) -> Figures {
     }
 }
 
+#[expect(clippy::cast_precision_loss, reason = "a rate needs no more than 52 bits")]
+fn per_second(seeds: u64, seconds: f64) -> f64 {
+    seeds as f64 / seconds.max(1e-9)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "an estimate needs no more than 52 bits")]
+fn seconds_for(seeds: u64, rate: f64) -> f64 {
+    seeds as f64 / rate.max(1e-9)
+}
+
 fn show_progress(
     arguments: &Arguments,
     next: &AtomicU64,
@@ -248,13 +262,14 @@ fn show_progress(
     while !all_done.load(Ordering::Relaxed) {
         thread::park_timeout(Duration::from_secs(1));
         let done = next.load(Ordering::Relaxed).min(end) - arguments.first;
-        let seconds = begun.elapsed().as_secs_f64().max(1e-9);
-        let rate = done as f64 / seconds;
-        let left = (arguments.seeds - done) as f64 / rate.max(1e-9);
+        let seconds = begun.elapsed().as_secs_f64();
+        let rate = per_second(done, seconds);
+        let left = Duration::try_from_secs_f64(seconds_for(arguments.seeds - done, rate)).unwrap_or_default();
         let failed = failed.load(Ordering::Relaxed);
         print_error(&format!(
-            "\r{done} of {} seeds, {failed} failed, {rate:.0} a second, {left:.0} s left   ",
-            arguments.seeds
+            "\r{done} of {} seeds, {failed} failed, {rate:.0} a second, {} s left   ",
+            arguments.seeds,
+            left.as_secs()
         ));
     }
     print_error("\n");

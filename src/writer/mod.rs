@@ -96,6 +96,9 @@ pub(crate) struct Writer {
     rotation_rests: Duration,
     retention_due: Duration,
     retention_rests: Duration,
+    /// How often `close` was written in vain, and when it is tried again.
+    closes_failed: u32,
+    close_rests: Duration,
     last_active: Duration,
     paths_checked: Duration,
     space_checked: Duration,
@@ -136,6 +139,8 @@ impl Writer {
             rotation_rests: Duration::ZERO,
             retention_due: now.elapsed,
             retention_rests: Duration::ZERO,
+            closes_failed: 0,
+            close_rests: Duration::ZERO,
             last_active: now.elapsed,
             paths_checked: now.elapsed,
             space_checked: now.elapsed,
@@ -186,7 +191,7 @@ impl Writer {
             Some(_) if stage >= Stage::Abandoned => self.still_failing(stage),
             Some(failure) => Next::Pause(Pause::Backoff, failure.next_try),
             None if stage == Stage::Aborting => std::process::abort(),
-            None if stage >= Stage::Closing => self.close(now, clock),
+            None if stage >= Stage::Closing => self.close(stage, now, clock),
             None => self.pause(now),
         }
     }
@@ -371,7 +376,7 @@ impl Writer {
         }
     }
 
-    fn close(&mut self, now: &Moment, clock: Clock) -> Next {
+    fn close(&mut self, stage: Stage, now: &Moment, clock: Clock) -> Next {
         self.queue.take(&mut self.batch);
         self.check_paths(now, clock);
         if self.failure.is_some() {
@@ -382,14 +387,32 @@ impl Writer {
             // Came in while the last batch was written.
             return Next::Pause(Pause::None, now.elapsed);
         }
+        if now.elapsed < self.close_rests && stage < Stage::Abandoned {
+            return Next::Pause(Pause::Backoff, self.close_rests);
+        }
         let events = self.ledger.durable_events();
         let closed = open::close_chain(&mut self.ledger, events, now);
         self.settle(closed, now, clock);
-        if self.failure.is_some() || !self.ledger.is_closed() {
+        if self.failure.is_some() {
             return Next::Pause(Pause::None, now.elapsed);
+        }
+        if !self.ledger.is_closed() {
+            return self.close_again(stage, now);
         }
         self.queue.gauges.closed_in_order.set(true);
         self.end()
+    }
+
+    /// `close` failed, and everything before it is durable in a new segment. On a disk that takes new
+    /// files and fails at whatever follows, each attempt leaves a file: so not for ever, and not at once.
+    fn close_again(&mut self, stage: Stage, now: &Moment) -> Next {
+        if stage >= Stage::Abandoned {
+            return self.end();
+        }
+        let pause = FIRST_RETRY.saturating_mul(self.closes_failed).min(LAST_RETRY);
+        self.closes_failed += 1;
+        self.close_rests = now.elapsed + pause;
+        Next::Pause(if pause.is_zero() { Pause::None } else { Pause::Backoff }, self.close_rests)
     }
 
     /// The chain is free before anybody hears that the log is closed: who opens it then continues it.

@@ -1,5 +1,6 @@
 //! The writer against a simulated disk. Which of these tests finds which bug is in `planted`.
 
+mod closing;
 mod crashes;
 mod everywhere;
 mod outage;

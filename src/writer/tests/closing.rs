@@ -1,0 +1,40 @@
+//! What ends a log when its disk does not let it end.
+
+use super::world::{MS, SECOND, Settings, World};
+use crate::{
+    queue::{Pause, Stage},
+    storage::sim::{Errno, Fault, Op, SyncFailure},
+    writer::Next,
+};
+
+/// A seeded run found a writer that spun: where a new segment could always be begun and the sync after it
+/// always failed, as on a file system that reports a failed sync one late, `close` was written into one
+/// new file after the other, without a pause and for ever, also when nobody waited any more.
+#[test]
+fn a_close_that_always_fails_is_given_up_and_leaves_few_files() {
+    let mut world = World::new(1);
+    let mut node = world.opened(&Settings::default());
+    node.routine(&mut world);
+    node.run_for(&mut world, SECOND * 2);
+    world.disk.set_sync_failure(SyncFailure::Ext4Data);
+    world.disk.inject(Fault::error(&[Op::SyncAll], Errno::IO).and_later());
+    node.queue.ask_rotation();
+    node.pump(&mut world);
+    node.queue.end(Stage::Closing);
+    for _ in 0..10 {
+        let Next::Pause(pause, until) = node.pump(&mut world) else { panic!("closed") };
+        assert_eq!(pause, Pause::Backoff);
+        let rest = until.saturating_sub(world.now.elapsed);
+        world.advance(rest + MS);
+    }
+    let files = world.disk.snapshot().keys().filter(|name| name.starts_with("audit-")).count();
+    assert!(files < 20, "{files}");
+    node.queue.end(Stage::Abandoned);
+    assert_eq!(node.pump(&mut world), Next::Ended);
+    assert!(!world.producers[0].closed);
+    drop(node);
+    world.disk.clear_faults();
+    world.disk.power_cut();
+    let mut again = world.opened(&Settings::default());
+    again.close(&mut world);
+}

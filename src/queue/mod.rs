@@ -151,6 +151,8 @@ pub(crate) struct Orders {
     /// How many rotations were asked for.
     pub(crate) rotations: u64,
     pub(crate) stage: Stage,
+    /// When the oldest of the drafts that were taken with this look was emitted.
+    pub(crate) oldest: Option<Timestamp>,
 }
 
 impl Queue {

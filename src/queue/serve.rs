@@ -49,7 +49,7 @@ impl Queue {
         let oldest = state.oldest_queued.take();
         state.oldest_taken = state.oldest_taken.or(oldest);
         state.rotations_seen = state.rotations_wanted;
-        self.orders(&state)
+        Orders { oldest, ..self.orders(&state) }
     }
 
     /// What there is to do, leaving the drafts where they are.
@@ -64,6 +64,7 @@ impl Queue {
             room_wanted: state.blocked > 0,
             rotations: state.rotations_wanted,
             stage: state.stage,
+            oldest: None,
         }
     }
 

@@ -155,10 +155,10 @@ impl Cursor {
     }
 
     /// A line that is no record. At the end of the chain, above what was durable, it is a torn tail,
-    /// and the chain ends before it.
+    /// and the chain ends before it. Files behind it that never got their first line change nothing.
     fn bad_line(&mut self, storage: &dyn Storage) -> Option<Error> {
         let number = self.place.file();
-        let is_last = number + 1 >= self.files.len();
+        let is_last = self.files.iter().skip(number + 1).all(|file| file.first_seq.is_none());
         if is_last && self.expected > self.durable {
             self.is_at_end = true;
             return None;

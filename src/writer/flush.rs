@@ -33,7 +33,7 @@ pub(super) struct FlushPolicy {
 pub(super) struct Unsynced {
     pub(super) records: u64,
     pub(super) bytes: u64,
-    /// When the oldest of them was taken from the queue.
+    /// When the oldest of them was queued.
     pub(super) since: Option<Duration>,
 }
 

@@ -85,6 +85,9 @@ pub(crate) struct Writer {
     ledger: Ledger,
     /// Drafts taken from the queue and not yet handed to the ledger.
     batch: Chunks,
+    /// When the oldest draft of the batch was queued, and when the queue was emptied last.
+    batch_since: Duration,
+    taken_at: Duration,
     /// Notices that wait to be recorded.
     notes: Chunks,
     failure: Option<Failure>,
@@ -132,6 +135,8 @@ impl Writer {
             marks: MarkPolicy::new(now.elapsed),
             ledger: opened.ledger,
             batch: Chunks::default(),
+            batch_since: now.elapsed,
+            taken_at: now.elapsed,
             notes: Chunks::default(),
             failure: None,
             rotations: 0,
@@ -182,6 +187,7 @@ impl Writer {
             }
         }
         let orders = self.queue.take(&mut self.batch);
+        self.note_age(&orders, now);
         let took = !self.batch.is_empty();
         if took {
             self.last_active = now.elapsed;
@@ -194,6 +200,14 @@ impl Writer {
             None if stage >= Stage::Closing => self.close(stage, now, clock),
             None => self.pause(now),
         }
+    }
+
+    /// A record ages from when it was queued: what came while the disk was busy has waited already.
+    /// Nothing in the queue is older than the last time it was emptied, whatever the wall clock says.
+    fn note_age(&mut self, orders: &Orders, now: &Moment) {
+        let age = orders.oldest.map_or(Duration::ZERO, |oldest| now.wall.since(oldest));
+        self.batch_since = now.elapsed.saturating_sub(age).max(self.taken_at);
+        self.taken_at = now.elapsed;
     }
 
     /// One round of a writer that can write.
@@ -440,7 +454,8 @@ impl Writer {
                 _ => u64::MAX,
             };
             let mut piece = self.batch.take_fitting(room, MAX_ENVELOPE);
-            let appended = self.ledger.append(&mut piece, now);
+            let queued = Moment { elapsed: self.batch_since, ..*now };
+            let appended = self.ledger.append(&mut piece, &queued);
             piece.give_spare_to(&mut self.batch);
             self.queue.gauges.written_bytes.add(self.ledger.take_appended_bytes());
             self.queue.gauges.records_since_sync.set(self.ledger.unsynced().records);

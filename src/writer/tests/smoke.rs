@@ -342,6 +342,24 @@ fn a_batch_is_synced_within_its_interval_when_idle_and_when_busy() {
     }
 }
 
+/// On a disk whose syncs took 50 ms, events that were queued while one ran became older than interval
+/// and sync together: their age was counted from when the writer took them. Found by `ci/faults age`.
+#[test]
+fn what_is_queued_during_a_long_sync_ages_from_then_on() {
+    let mut world = World::new(1);
+    let mut node = world.opened(&Settings::batched(100_000, 200 * MS));
+    node.run_for(&mut world, SECOND);
+    node.pump(&mut world);
+    node.routine(&mut world);
+    // The writer was busy, and takes the event only now.
+    world.advance(150 * MS);
+    node.pump(&mut world);
+    assert_eq!(node.queue.not_durable(), 1);
+    world.advance(40 * MS);
+    node.pump(&mut world);
+    assert_eq!(node.queue.not_durable(), 0, "190 ms old, and the interval is 200 ms");
+}
+
 #[test]
 fn buffers_go_round_and_what_is_durable_leaves_the_memory() {
     let mut world = World::new(1);

@@ -2,6 +2,7 @@
 
 mod attach;
 mod bridge;
+mod content;
 mod filter;
 mod lifecycle;
 mod payload;

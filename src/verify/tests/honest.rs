@@ -28,7 +28,7 @@ pub(super) struct Machine {
 /// A process that writes the log.
 #[derive(Debug)]
 pub(super) struct Process {
-    process: SimProcess,
+    running: SimProcess,
     queue: Arc<Queue>,
     writer: Option<Writer>,
     clock: Clock,
@@ -79,7 +79,7 @@ impl Machine {
         let queue = Arc::new(Queue::new(queue, clock, Arc::new(Gauges::default()), notifier));
         let writer = Writer::new(storage, Arc::clone(&queue), self.settings.clone(), opened, self.now);
         let heads = vec![writer.head()];
-        Some(Process { process, queue, writer: Some(writer), clock, events: 0, heads })
+        Some(Process { running: process, queue, writer: Some(writer), clock, events: 0, heads })
     }
 
     /// Lets both clocks run.
@@ -182,7 +182,7 @@ impl Process {
 
     /// Ends as if by SIGKILL.
     pub(super) fn kill(self) {
-        self.process.kill();
+        self.running.kill();
     }
 }
 

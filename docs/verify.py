@@ -3,7 +3,7 @@
 
     python3 verify.py DIRECTORY [HEAD ...]      a HEAD is <chain>/<seq>:<hash>, kept elsewhere
 
-Prints a line for each chain. Exits 0 when all are intact, 1 when one is unclean (a torn end, or no
+Prints a line for each chain, with its last durable record, and what stands behind that. Exits 0 when all are intact, 1 when one is unclean (a torn end, or no
 `close`: a log that is being written looks so too), 2 when one is damaged, 3 when there is no log or it could not be checked.
 """
 import hashlib, json, os, re, stat, sys
@@ -11,12 +11,83 @@ import hashlib, json, os, re, stat, sys
 NAME = re.compile(r"audit-([0-9]{3})-([0-9]{8})\.jsonl")
 TAIL = re.compile(rb',"_prev_hash":"[0-9a-f]{64}","_hash":"([0-9a-f]{64})"\}\Z')
 ZEROS = "0" * 64
+STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+FORBIDDEN = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb"
+                       "\U000e0000-\U000e007f]")
+FORMAT = 1  # what this program can judge
+DEPTH = 32
 
 
 def unique(pairs):
     if len({name for name, _ in pairs}) < len(pairs):
         raise ValueError("a member stands twice")
     return dict(pairs)
+
+
+def refuse(what):
+    raise ValueError(what)
+
+
+def whole(value, least=0, most=2**64 - 1):
+    return type(value) is int and least <= value <= most
+
+
+def digits(value, count):
+    return type(value) is str and re.fullmatch("[0-9a-f]{%d}" % count, value) is not None
+
+
+def strict(text):
+    """The object in a text, by the rules of section 2 of docs/format.md; ValueError if it is not so."""
+    bare = STRING.sub("0", text)  # what stands outside of strings
+    depth = deepest = 0
+    for character in bare:
+        depth += (character in "[{") - (character in "]}")
+        deepest = max(deepest, depth)
+    if FORBIDDEN.search(text) or re.search(r"\s", bare) or deepest > DEPTH:
+        raise ValueError("not strict JSON")
+    integer = lambda number: int(number) if len(number) < 30 else float("inf")
+    record = json.loads(text, object_pairs_hook=unique, parse_constant=refuse, parse_int=integer)
+    json.dumps(record, ensure_ascii=False).encode()  # refuses lone surrogates
+    return record
+
+
+def readable(record):
+    """Whether the object named like the kind is what section 4 says, as far as a verdict depends on it."""
+    kind = record.get("kind")
+    if kind not in ("segment", "open", "mark", "close", "gap", "recovery", "prune"):
+        return True
+    own, names = record.get(kind), list(record)
+    if type(own) is not dict or names.index(kind) < names.index("kind"):
+        return False
+    if kind == "gap":
+        return type(own.get("reason")) is str and whole(own.get("critical")) and whole(own.get("routine"))
+    if kind == "recovery":
+        return type(own.get("cause")) is str
+    if kind == "prune":
+        files = own.get("files")
+        return (whole(own.get("through")) and digits(own.get("hash"), 64) and type(own.get("reason")) is str
+                and type(files) is list and len(files) > 1 and all(whole(file, 0, 2**32 - 1) for file in files[:2]))
+    if kind == "segment":
+        if is_later(record):
+            return True
+        pruned, after = own.get("pruned", {"through": 0, "hash": ZEROS}), own.get("after")
+        if not (whole(own.get("format"), 1) and digits(own.get("id"), 32) and type(own.get("chain")) is str
+                and re.fullmatch("[0-9]{3}", own["chain"]) and whole(own.get("segment"), 0, 2**32 - 1)
+                and type(after) is list and all(type(claim) is dict for claim in after)
+                and all(whole(claim.get("segment"), 0, 2**32 - 1) and whole(claim.get("bytes")) for claim in after)
+                and type(pruned) is dict and whole(pruned.get("through")) and digits(pruned.get("hash"), 64)):
+            return False
+    chains = own.get("chains")
+    return type(chains) is dict and all(
+        re.fullmatch("[0-9]{3}", chain) and type(seen) is dict and digits(seen.get("id"), 32)
+        and whole(seen.get("seq")) and digits(seen.get("hash"), 64) for chain, seen in chains.items())
+
+
+def is_later(record):
+    """Whether it begins a segment of a later format, which this program must not judge."""
+    own = record.get("segment") if record.get("kind") == "segment" else None
+    number = own.get("format") if type(own) is dict else None
+    return type(number) in (int, float) and number > FORMAT and (type(number) is int or number > 2**64)
 
 
 def parse(line):
@@ -28,22 +99,24 @@ def parse(line):
     if hashlib.sha256(b"\0" + body).hexdigest() != tail[1].decode():
         return None
     try:
-        record = json.loads(line.decode(), object_pairs_hook=unique)
-        return record if type(record["seq"]) is int and record["seq"] > 0 else None
+        record = strict(line.decode())
     except (ValueError, RecursionError):
         return None
+    return record if whole(record["seq"], 1) and whole(record.get("durable", 0)) and readable(record) else None
 
 
-def parts(paths):
+def parts(chain, paths):
     """Each file of a chain, oldest first: its number, the lines that count, and the void ones."""
     counted, files = {}, []
     for number in sorted(paths, reverse=True):
         data = open(paths[number], "rb").read()
         first = parse(data.partition(b"\n")[0])
         count = counted.get(number, len(data))
-        if first and first["kind"] == "segment" and counted.get(number) != 0:
-            for claim in first["segment"]["after"]:  # what the newest segment says wins
-                counted.setdefault(claim["segment"], claim["bytes"])
+        own = first["segment"] if first and first.get("kind") == "segment" and not is_later(first) else {}
+        if (own.get("chain"), own.get("segment")) == (chain, number) and counted.get(number) != 0:
+            for claim in own["after"]:  # what the newest segment says wins
+                if claim["segment"] < number:
+                    counted.setdefault(claim["segment"], claim["bytes"])
         lines = [data[:count].split(b"\n"), data[count:].split(b"\n")]
         if lines[0][-1] == b"":
             lines[0].pop()  # nothing stands behind the last line feed
@@ -58,23 +131,27 @@ def parts(paths):
 def read(chain, paths):
     """Follows one chain. `wrong`: [position, certain, text, (last missing, link behind it), segment]."""
     found = {"id": None, "first": None, "last": None, "hashes": {}, "mark": 0, "pruned": (0, ZEROS),
-             "wrong": [], "witnessed": [], "next": 1, "ends": {}}
+             "wrong": [], "witnessed": [], "next": 1, "ends": {}, "later": None}
     wrong, previous, holes, void_mark = found["wrong"], ZEROS, 0, 0
-    for number, lines, void in parts(paths):
+    for number, lines, void in parts(chain, paths):
         for index, line in enumerate(lines, 1):
             where, record, expected = f"segment {number} line {index}", parse(line), found["next"]
             if record is None:
                 wrong.append([expected, False, f"{where}: bad line", None, number])
                 holes += 1
                 continue
+            if is_later(record):
+                found["later"] = f"{where}: a format that this program cannot judge"
+                return found
             seq, link, kind = record["seq"], record["_prev_hash"], record.get("kind")
-            own = record.get(kind, {})
+            own = record[kind] if type(kind) is str and type(record.get(kind)) is dict else {}
             if found["first"] is None:
                 found["first"] = (seq, link, holes, kind == "segment" and index == 1)
                 for entry in wrong:
                     entry[0] = max(seq - holes, 1)  # only now is it known where these stand
             elif seq < expected:
                 wrong.append([expected, False, f"{where}: record {seq} is out of place", None, number])
+                found["mark"] = max(found["mark"], record.get("durable", 0))
                 continue
             elif seq > expected + holes:
                 text = f"{where}: records {expected + holes} to {seq - 1} are missing"
@@ -105,6 +182,8 @@ def read(chain, paths):
         for record in filter(None, map(parse, void)):
             if record["seq"] >= found["next"]:
                 void_mark = max(void_mark, record.get("durable", 0))
+                if record.get("kind") == "prune":
+                    void_mark = max(void_mark, record["prune"]["through"])
     return found
 
 
@@ -130,12 +209,15 @@ def judge(found, claims):
         damage.append("the first record does not link to what came before it")
     if found["hashes"].get(through, cut_hash) != cut_hash:
         damage.append("the last pruned record has another hash")
-    if reach < durable:
+    if found["later"]:
+        torn.append(found["later"])
+        claims = [claim for claim in claims if claim[2] <= reach]
+    elif reach < durable:
         damage.append(f"the chain ends with record {reach}, and record {durable} was durable")
     for who, chain_id, seq, digest in claims:
         if found["hashes"].get(seq, digest) != digest or chain_id not in (None, found["id"]):
             damage.append(f"{who} knows another record {seq}")
-    if last.get("kind") != "close":
+    if last.get("kind") != "close" and not found["later"]:
         torn.append("it does not end with `close`: ended in disorder, or still being written")
     return (2 if damage else 1 if torn else 0), damage + torn
 
@@ -159,7 +241,11 @@ def main(directory, *heads):
         if chain in found:
             verdict, why = judge(found[chain], claims.get(chain, []))
         worst, last = max(worst, verdict), found.get(chain, {}).get("last") or {}
-        head = f"{chain}/{last.get('seq', 0)}:{last.get('_hash', ZEROS)}"
+        closed = last["seq"] if last.get("kind") == "close" else 0
+        durable = min(last.get("seq", 0), max(found[chain]["mark"], closed) if chain in found else 0)
+        head = f"{chain}/{durable}:{found[chain]['hashes'].get(durable, ZEROS) if durable else ZEROS}"
+        if last.get("seq", 0) > durable:
+            why = [*why, f"{last['seq'] - durable} more records are provisional: not known to be durable"]
         print(head, ("intact", "unclean", "damaged")[verdict], *[f"\n  {text}" for text in why])
     return worst if found else 3
 

@@ -233,8 +233,10 @@ pub enum NoticeCode {
     EventsLost,
     /// A critical event could not be recorded or confirmed.
     CriticalNotRecorded,
-    /// The live segment was removed, replaced, cut, or written to by somebody else.
+    /// The live segment was removed, replaced, cut, given a second name, or written to by somebody else.
     SegmentTampered,
+    /// The segment that is continued can be read by every user, which it could not when it was made.
+    SegmentExposed,
     /// The lock of the chain was removed or replaced; another chain was taken.
     LockReplaced,
     /// An earlier run did not end in order.
@@ -269,6 +271,7 @@ impl NoticeCode {
             Self::EventsLost => "events_lost",
             Self::CriticalNotRecorded => "critical_not_recorded",
             Self::SegmentTampered => "segment_tampered",
+            Self::SegmentExposed => "segment_exposed",
             Self::LockReplaced => "lock_replaced",
             Self::Recovered => "recovered",
             Self::Damage => "damage",

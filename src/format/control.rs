@@ -315,10 +315,10 @@ pub(crate) fn read_gap(detail: &[u8]) -> Option<(String, u64, u64)> {
     Some((json.get("reason")?.as_str()?.to_owned(), count("critical")?, count("routine")?))
 }
 
-/// Reads the cause in the object of a `recovery` record.
-pub(crate) fn read_recovery_cause(detail: &[u8]) -> Option<String> {
+/// Reads the object of a `recovery` record: its cause, and the segment that it is about.
+pub(crate) fn read_recovery(detail: &[u8]) -> Option<(String, Option<u32>)> {
     let json: Json = serde_json::from_slice(detail).ok()?;
-    Some(json.get("cause")?.as_str()?.to_owned())
+    Some((json.get("cause")?.as_str()?.to_owned(), json.get("segment").and_then(small)))
 }
 
 fn witnesses(json: &Json) -> Option<Witnesses> {

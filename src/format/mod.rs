@@ -10,8 +10,7 @@ mod value;
 
 pub(crate) use control::{
     After, ChainId, CloseInfo, GapInfo, NoticeInfo, OpenInfo, PruneInfo, RecoveryInfo, SegmentInfo, Witness,
-    Witnesses, mark_payload, read_format, read_gap, read_prune, read_recovery_cause, read_segment,
-    read_witnesses,
+    Witnesses, mark_payload, read_format, read_gap, read_prune, read_recovery, read_segment, read_witnesses,
 };
 pub(crate) use encode::{MAX_PAYLOAD, Payload, escape_into, seal};
 pub(crate) use strict::{Line, LineParser, Malformed};

@@ -1,6 +1,6 @@
 //! From bytes to a line that may be trusted to be well formed: the byte layout and strict JSON.
 
-use std::collections::HashSet;
+use std::{borrow::Cow, collections::HashSet};
 
 use super::{Kind, MAX_LINE, encode::must_escape, plain::plain_length};
 use crate::{chain::Digest, clock::Timestamp};
@@ -126,12 +126,13 @@ impl<'a> Scanner<'a, '_> {
     /// The members up to the end of the bytes; the closing brace stands behind the hashes.
     fn top_level(&mut self) -> Result<Top<'a>, Malformed> {
         let mut top = Top { seq: 0, kind: Kind::Other, at: None, durable: None, detail: None };
-        let mut kind_name: &[u8] = b"";
+        let mut kind_name: Cow<'_, [u8]> = Cow::Borrowed(b"");
         let mut members = self.names.open();
         loop {
             let name = self.member_name(&mut members)?;
             let value = self.value(1)?;
-            match name {
+            // Escapes do not make another name of it.
+            match &*plainly(name) {
                 b"seq" => {
                     top.seq = number(value)
                         .filter(|seq| *seq > 0)
@@ -139,15 +140,15 @@ impl<'a> Scanner<'a, '_> {
                 }
                 b"ts" => top.at = unquoted(value).and_then(Timestamp::parse),
                 b"kind" => {
-                    kind_name = unquoted(value).unwrap_or_default();
-                    top.kind = Kind::parse(kind_name);
+                    kind_name = text(value).map(plainly).unwrap_or_default();
+                    top.kind = Kind::parse(&kind_name);
                 }
                 b"durable" => {
                     top.durable =
                         Some(number(value).ok_or(Malformed("the durable mark is no whole number"))?);
                 }
                 b"_prev_hash" | b"_hash" => return Err(REPEATED),
-                _ if name == kind_name => top.detail = Some(value),
+                name if name == &*kind_name => top.detail = Some(value),
                 _ => {}
             }
             if self.at == self.bytes.len() {
@@ -323,10 +324,19 @@ fn number(value: &[u8]) -> Option<u64> {
     std::str::from_utf8(value).ok().filter(|text| !text.starts_with('+'))?.parse().ok()
 }
 
+/// The inside of a string.
+fn text(value: &[u8]) -> Option<&[u8]> {
+    value.strip_prefix(b"\"")?.strip_suffix(b"\"")
+}
+
 /// The inside of a string without escapes.
 fn unquoted(value: &[u8]) -> Option<&[u8]> {
-    let inside = value.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
-    (!inside.contains(&b'\\')).then_some(inside)
+    text(value).filter(|inside| !inside.contains(&b'\\'))
+}
+
+/// What the inside of a string says.
+fn plainly(inside: &[u8]) -> Cow<'_, [u8]> {
+    if inside.contains(&b'\\') { Cow::Owned(decode(inside)) } else { Cow::Borrowed(inside) }
 }
 
 /// The names met so far in the objects that are open: a stack, so that nothing is allocated.
@@ -500,12 +510,28 @@ mod tests {
         check(r#","seq":8"#, Err(REPEATED));
         check(r#","_hash":"00""#, Err(REPEATED));
         check(r#","a":1,"\u0061":2"#, Err(REPEATED));
+        check(r#","\u005fhash":"00""#, Err(REPEATED));
+        check(r#","\u0073eq":8"#, Err(REPEATED));
         check(r#","\u0061":1,"a":2"#, Err(REPEATED));
         check(r#","a":{"b":1,"c":{"b":2},"b":3}"#, Err(REPEATED));
         check(r#","a":{"b":1},"b":{"b":1}"#, Ok(()));
         let many = (0..1000).map(|n| format!(",\"n{n}\":{n}")).collect::<Vec<_>>().concat();
         check(&many, Ok(()));
         check(&format!("{many},\"n7\":1"), Err(REPEATED));
+    }
+
+    /// Once a reader took `\u0064urable` for a member that it did not know, and other readers did not.
+    #[test]
+    fn escapes_do_not_make_another_name() {
+        let mut parser = LineParser::default();
+        let mut line = Vec::new();
+        let payload = br#","\u006bind":"\u0070rune","prun\u0065":{"a":1},"\u0064urable":6"#;
+        seal(&mut line, 7, payload, None, &Digest::ZERO);
+        let parsed = parser.parse(&line[..line.len() - 1]).unwrap();
+        assert_eq!(
+            (parsed.kind, parsed.durable, parsed.detail),
+            (Kind::Prune, Some(6), Some(&br#"{"a":1}"#[..]))
+        );
     }
 
     #[test]

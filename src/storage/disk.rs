@@ -291,7 +291,13 @@ fn check_file(file: &fs::File) -> io::Result<()> {
 }
 
 fn stat_of(metadata: &fs::Metadata) -> Stat {
-    Stat { device: metadata.dev(), inode: metadata.ino(), bytes: metadata.len(), links: metadata.nlink() }
+    Stat {
+        device: metadata.dev(),
+        inode: metadata.ino(),
+        bytes: metadata.len(),
+        links: metadata.nlink(),
+        mode: metadata.mode() & 0o7777,
+    }
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]

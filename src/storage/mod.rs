@@ -25,6 +25,8 @@ pub(crate) struct Stat {
     pub(crate) inode: u64,
     pub(crate) bytes: u64,
     pub(crate) links: u64,
+    /// The permission bits.
+    pub(crate) mode: u32,
 }
 
 impl Stat {

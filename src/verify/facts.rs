@@ -1,12 +1,12 @@
 //! What the good lines of a chain say beyond their links: marks, prunes, witnesses, gaps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     chain::Digest,
     format::{
         ChainId, FORMAT_VERSION, Kind, Line, SegmentInfo, Witness, Witnesses, read_format, read_gap,
-        read_prune, read_recovery_cause, read_segment, read_witnesses,
+        read_prune, read_recovery, read_segment, read_witnesses,
     },
     segment_name::ChainNumber,
 };
@@ -32,7 +32,10 @@ pub(super) enum Control {
         critical: u64,
         routine: u64,
     },
-    Recovery(String),
+    Recovery {
+        cause: String,
+        segment: Option<u32>,
+    },
     Prune {
         through: u64,
         hash: Digest,
@@ -56,7 +59,7 @@ pub(super) fn control_of(line: &Line<'_>) -> Result<Option<Control>, &'static st
         Kind::Gap => {
             read_gap(detail).map(|(reason, critical, routine)| Control::Gap { reason, critical, routine })
         }
-        Kind::Recovery => read_recovery_cause(detail).map(Control::Recovery),
+        Kind::Recovery => read_recovery(detail).map(|(cause, segment)| Control::Recovery { cause, segment }),
         Kind::Prune => {
             read_prune(detail).map(|prune| Control::Prune { through: prune.through, hash: prune.hash })
         }
@@ -77,6 +80,8 @@ pub(super) struct Facts {
     pub(super) lost: (u64, u64),
     pub(super) notes: Vec<Note>,
     pub(super) more_notes: u64,
+    /// Segments of which a `recovery` record tells.
+    pub(super) recovered: BTreeSet<u32>,
     is_open: bool,
 }
 
@@ -120,7 +125,8 @@ impl Facts {
                 );
                 self.note(Note::of(NoteKind::Gap, chain, message));
             }
-            Control::Recovery(cause) => {
+            Control::Recovery { cause, segment } => {
+                self.recovered.extend(segment);
                 let message = format!("record {seq}: the chain went on after a recovery ({})", plain(&cause));
                 self.note(Note::of(NoteKind::Recovery, chain, message));
             }

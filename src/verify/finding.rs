@@ -167,6 +167,9 @@ impl fmt::Display for Finding {
 pub enum NoteKind {
     /// Bytes that a later segment declares void: a torn write, or records never acknowledged.
     Void,
+    /// Void bytes of which no `recovery` record tells: somebody appended them when the segment was
+    /// finished, or a power cut took the record.
+    Undeclared,
     /// Events that could not be recorded, counted by the chain itself.
     Gap,
     /// The chain went on after a crash, a failure or damage.
@@ -189,6 +192,7 @@ impl NoteKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Void => "void",
+            Self::Undeclared => "undeclared",
             Self::Gap => "gap",
             Self::Recovery => "recovery",
             Self::Unclosed => "unclosed",

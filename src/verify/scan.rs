@@ -345,6 +345,9 @@ impl Scan {
     }
 
     fn stray(&mut self, line: &Line<'_>, place: Place) {
+        // Wherever it stands, it was written when that record was durable. Without it, one line put
+        // in too early would take the marks from all lines that it makes come too late.
+        self.facts.mark = self.facts.mark.max(line.durable.unwrap_or(0));
         let is_copy = self.good.last.is_some_and(|last| last.hash == line.hash);
         let (kind, message) = if is_copy {
             (FindingKind::Duplicate, "the line stands a second time")
@@ -424,8 +427,11 @@ impl Scan {
     pub(super) fn note_files(&mut self) {
         for file in std::mem::take(&mut self.files) {
             let segment = file.segment;
-            if file.void_bytes > 0 {
-                let message = format!("{} bytes of segment {segment} are void", file.void_bytes);
+            let message = format!("{} bytes of segment {segment} are void", file.void_bytes);
+            if file.void_bytes > 0 && file.good.records > 0 && !self.facts.recovered.contains(&segment) {
+                let message = format!("{message}, and no `recovery` record tells how they came there");
+                self.facts.note(Note::of(NoteKind::Undeclared, self.chain, message));
+            } else if file.void_bytes > 0 {
                 self.facts.note(Note::of(NoteKind::Void, self.chain, message));
             } else if file.good.records == 0 {
                 let what = if file.is_empty { "is empty" } else { "has no good line" };

@@ -7,7 +7,7 @@
 
 mod begin;
 
-use std::{collections::BTreeSet, io, sync::Arc};
+use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc};
 
 pub(super) use begin::MAX_FAILED;
 
@@ -182,6 +182,12 @@ impl Ledger {
             begun: live.begun,
             has_records: live.has_records,
         })
+    }
+
+    /// The live segment, where users that the log was not made for can read it.
+    pub(super) fn exposed(&self) -> Option<PathBuf> {
+        let live = self.live.as_ref().filter(|live| live.is_exposed())?;
+        Some(self.storage.path(Dir::Log, &live.name.to_string()))
     }
 
     pub(super) fn is_lock_in_place(&self) -> io::Result<bool> {

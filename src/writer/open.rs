@@ -110,6 +110,10 @@ pub(crate) fn open(
         let message = format!("the log is on {filesystem}, which forgets everything at a restart");
         notices.push((NoticeCode::VolatileFileSystem, message));
     }
+    if let Some(path) = taken.ledger.exposed() {
+        let message = format!("{} can be read by every user; find out why (chmod o=)", path.display());
+        notices.push((NoticeCode::SegmentExposed, message));
+    }
     let mut batch = Chunks::default();
     let open = OpenInfo {
         writer: settings.writer_id,

@@ -29,6 +29,8 @@ struct Break {
     expected: u64,
     /// The last good place before.
     before: Option<Place>,
+    /// The offset at which it begins.
+    start: u64,
 }
 
 /// What a segment holds.
@@ -52,6 +54,8 @@ pub(super) struct Scan {
     damage: Option<u64>,
     /// Whether the file does not begin with a good line.
     bad_start: bool,
+    /// Where the piece begins that is looked at.
+    at: u64,
 }
 
 /// More breaks than this are not told apart; nobody tears a log this often.
@@ -83,11 +87,14 @@ impl Scan {
             breaks: Vec::new(),
             damage: None,
             bad_start: false,
+            at: 0,
         };
         let mut parser = LineParser::default();
         let mut state = State { expected: None, link: None };
-        scan.length =
-            for_each_line(file, limit, |piece, end| scan.line(&mut parser, &mut state, piece, end))?;
+        scan.length = for_each_line(file, limit, |piece, end| {
+            scan.line(&mut parser, &mut state, piece, end);
+            scan.at = end;
+        })?;
         Ok(scan)
     }
 
@@ -103,11 +110,16 @@ impl Scan {
             (Some(expected), Some(hash)) => line.seq == expected && line.previous == hash,
             (Some(_), None) => false,
         };
+        if state.expected.is_some_and(|expected| line.seq < expected) {
+            // It is out of place, and was written when that record was durable all the same. Where
+            // it was durable itself, it must not become void.
+            self.durable = self.durable.max(line.durable.unwrap_or(0));
+            self.broken(&State { expected: Some(line.seq), link: None });
+            self.settle();
+            return;
+        }
         if !follows {
             self.broken(state);
-            if state.expected.is_some_and(|expected| line.seq < expected) {
-                return;
-            }
         }
         let place = Place { seq: line.seq, hash: line.hash, end };
         if self.last.is_none() {
@@ -159,7 +171,7 @@ impl Scan {
         if expected <= self.durable && !planted!(DamageIsTorn) {
             self.damage.get_or_insert(expected);
         } else if self.breaks.len() < MAX_BREAKS {
-            self.breaks.push(Break { expected, before: self.last });
+            self.breaks.push(Break { expected, before: self.last, start: self.at });
         }
     }
 
@@ -196,7 +208,7 @@ impl Scan {
         let (place, torn) = match self.breaks.first() {
             _ if planted!(HolesKept) => (Some(last), false),
             // Everything from the first bad byte above the mark on is torn, good lines included.
-            Some(first) => (first.before, true),
+            Some(first) => (first.before.map(|before| Place { end: first.start, ..before }), true),
             None => (Some(last), false),
         };
         Some(Cut { place, damaged: self.damage, torn })

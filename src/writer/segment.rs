@@ -106,6 +106,9 @@ impl Segment {
             None
         } else if stat.links == 0 {
             Some("was removed")
+        } else if stat.links > 1 {
+            // What is written here would be written there.
+            Some("was given a second name")
         } else if stat.bytes < self.bytes {
             Some("was cut")
         } else if stat.bytes > self.bytes {
@@ -119,7 +122,7 @@ impl Segment {
     /// else.
     pub(super) fn holds_what_was_written(&self, fragment: usize) -> bool {
         let expected = self.bytes + fragment as u64;
-        self.file.stat().is_ok_and(|stat| stat.links > 0 && stat.bytes == expected)
+        self.file.stat().is_ok_and(|stat| stat.links == 1 && stat.bytes == expected)
     }
 
     /// The same for its name.
@@ -132,8 +135,13 @@ impl Segment {
         })
     }
 
+    /// Whether users that the log was not made for can read the file.
+    pub(super) fn is_exposed(&self) -> bool {
+        self.identity.mode & 0o007 != 0
+    }
+
     /// Whether the file is still as it was created, so that it can take another first line.
     pub(super) fn is_empty(&self) -> bool {
-        self.file.stat().is_ok_and(|stat| stat.bytes == 0 && stat.links > 0)
+        self.file.stat().is_ok_and(|stat| stat.bytes == 0 && stat.links == 1)
     }
 }

@@ -23,6 +23,7 @@ fn entry() {
         "hold" => hold(&log),
         "exit" => exit_without_close(&log),
         "mute" => say_something_nobody_reads(&log),
+        "global" => crate::global::play(arguments[0], &log),
         role => panic!("no such role: {role}"),
     }
 }

@@ -15,6 +15,8 @@
 )]
 
 mod children;
+mod global;
+mod hostile;
 mod lifecycle;
 mod processes;
 mod promises;

@@ -2,6 +2,7 @@
 
 mod attach;
 mod bridge;
+mod content;
 mod filter;
 mod lifecycle;
 mod payload;
@@ -62,7 +63,7 @@ impl Log {
     fn with(rules: Rules) -> Self {
         let alone = alone();
         let settings = QueueSettings {
-            bytes: 64 << 20,
+            bytes: 1 << 40,
             wait_bound: Duration::from_secs(5),
             flush_mode: FlushMode::Batched { size: 100, interval: Duration::from_secs(1) },
             on_full: OnFull::Block,

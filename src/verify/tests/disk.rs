@@ -3,13 +3,21 @@
 use super::{
     check,
     log::{Chain, Log, name},
-    python::write,
 };
 use crate::{
     Error, FindingKind, Verdict, read,
     storage::{Access, Dir, Disk, DiskOptions, LockKind, Storage as _},
     verify,
 };
+
+/// Writes a log to a real directory.
+fn write(log: &Log, dir: &std::path::Path) {
+    let disk = Disk::create(dir, DiskOptions::default()).unwrap();
+    for (name, bytes) in log.files.iter().filter(|(name, _)| *name != "control") {
+        let file = disk.open(Dir::Log, name, Access::Create).unwrap();
+        assert_eq!(file.append(bytes).unwrap(), bytes.len());
+    }
+}
 
 #[test]
 fn a_directory_without_a_log_is_an_error() {

@@ -38,7 +38,10 @@ impl Clone for Log {
 
 impl Log {
     pub(crate) fn of(chains: &[&Chain]) -> Self {
-        let files = chains.iter().flat_map(|chain| chain.files()).collect();
+        Self::with_files(chains.iter().flat_map(|chain| chain.files()).collect())
+    }
+
+    pub(crate) fn with_files(files: BTreeMap<String, Vec<u8>>) -> Self {
         Self { files, ..Self::default() }
     }
 
@@ -144,7 +147,7 @@ impl Storage for Log {
 }
 
 fn stat_of(bytes: &[u8]) -> Stat {
-    Stat { device: 1, inode: 1, bytes: bytes.len() as u64, links: 1 }
+    Stat { device: 1, inode: 1, bytes: bytes.len() as u64, links: 1, mode: 0o600 }
 }
 
 impl File for Bytes {

@@ -1,3 +1,6 @@
+//! Every cut, pieces and threads, and bytes that are no log at all. Random edits are in `tampering`,
+//! flipped bits in `flips`.
+
 use super::log::{Chain, Log};
 use crate::Verdict;
 
@@ -5,100 +8,10 @@ fn three_segments() -> Chain {
     Chain::new(0).events(3).roll().events(4).gap(0, 1).roll().events(3).close()
 }
 
-/// Every line of the log, in the form of a change to it.
-fn for_every_line(log: &Log, mut change: impl FnMut(&mut Log, u32, usize)) {
-    for segment in 1..=3 {
-        let mut lines = 0;
-        log.clone().edit(0, segment, |all| lines = all.len());
-        for line in 0..lines {
-            change(&mut log.clone(), segment, line);
-        }
-    }
-}
-
 #[track_caller]
 fn damaged(log: &Log, what: &str) {
     let report = log.verify();
     assert_eq!(report.verdict(), Verdict::Damaged, "{what}\n{report}");
-}
-
-#[test]
-fn no_line_can_be_deleted() {
-    let chain = three_segments();
-    for_every_line(&Log::of(&[&chain]), |log, segment, line| {
-        log.edit(0, segment, |lines| drop(lines.remove(line)));
-        let report = log.verify();
-        let is_last = segment == 3 && line == 4;
-        let expected = if is_last { Verdict::Unclean } else { Verdict::Damaged };
-        assert_eq!(report.verdict(), expected, "{segment}/{line}\n{report}");
-        let report = log.verifier().expect_head(chain.head()).run_on(log).unwrap();
-        assert_eq!(report.verdict(), Verdict::Damaged, "{segment}/{line}\n{report}");
-    });
-}
-
-#[test]
-fn no_line_can_be_doubled_edited_or_moved() {
-    let log = Log::of(&[&three_segments()]);
-    for_every_line(&log, |log, segment, line| {
-        let is_last = segment == 3 && line == 4;
-        let mut doubled = log.clone();
-        doubled.edit(0, segment, |lines| lines.insert(line, lines[line].clone()));
-        let is_last_of_file = matches!((segment, line), (1, 4) | (2, 5));
-        if is_last {
-            assert_eq!(doubled.verify().verdict(), Verdict::Unclean);
-        } else if is_last_of_file {
-            // It stands behind what counts of its file.
-            assert!(doubled.verify().notes().iter().any(|note| note.kind() == crate::NoteKind::Void));
-        } else {
-            damaged(&doubled, &format!("doubled {segment}/{line}"));
-        }
-        let mut swapped = log.clone();
-        let mut is_swapped = false;
-        swapped.edit(0, segment, |lines| {
-            is_swapped = line + 1 < lines.len();
-            if is_swapped {
-                lines.swap(line, line + 1);
-            }
-        });
-        if is_swapped {
-            damaged(&swapped, &format!("swapped {segment}/{line}"));
-        }
-        log.edit(0, segment, |lines| {
-            let at = lines[line].len() / 3;
-            lines[line][at] ^= 1;
-        });
-        if is_last {
-            assert_eq!(log.verify().verdict(), Verdict::Unclean);
-        } else {
-            damaged(log, &format!("edited {segment}/{line}"));
-        }
-    });
-}
-
-/// The end of a chain may look torn; below its last mark nothing may.
-#[test]
-fn every_flipped_bit_is_found() {
-    let chain = Chain::new(0).events(2).roll().event("x").event_marked("y", None).close();
-    let clean = Log::of(&[&chain]);
-    for segment in [1, 2] {
-        let bytes = chain.segments[&segment].clone();
-        let close = bytes[..bytes.len() - 1].iter().rposition(|byte| *byte == b'\n').unwrap() + 1;
-        for at in 0..bytes.len() {
-            for bit in 0..8 {
-                let mut log = clean.clone();
-                log.file(0, segment)[at] ^= 1 << bit;
-                let report = log.verify();
-                let is_close = segment == 2 && at >= close;
-                let is_before_close = segment == 2 && at + 1 == close;
-                match report.verdict() {
-                    Verdict::Damaged => {}
-                    Verdict::Unclean if is_close || is_before_close => {}
-                    _ => panic!("bit {bit} of byte {at} of segment {segment}\n{report}"),
-                }
-                assert!(is_close || is_before_close || report.verdict() == Verdict::Damaged);
-            }
-        }
-    }
 }
 
 #[test]

@@ -102,7 +102,7 @@ impl Machine {
     pub(crate) fn stat_path(&self, dir: Dir, name: &str) -> Option<Stat> {
         let tree = self.trees.get(self.at_path?)?;
         if dir == Dir::Log && name == CONTROL {
-            return Some(Stat { device: DEVICE, inode: CONTROL_INODE, bytes: 4096, links: 2 });
+            return Some(Stat { device: DEVICE, inode: CONTROL_INODE, bytes: 4096, links: 2, mode: 0o700 });
         }
         self.stat_inode(tree.directory(dir).get(name)?)
     }

@@ -374,7 +374,7 @@ impl Machine {
 
     fn stat_inode(&self, inode: u64) -> Option<Stat> {
         let bytes = self.inodes.get(&inode)?.cache().len() as u64;
-        Some(Stat { device: DEVICE, inode, bytes, links: self.links(inode) })
+        Some(Stat { device: DEVICE, inode, bytes, links: self.links(inode), mode: 0o600 })
     }
 
     fn links(&self, inode: u64) -> u64 {

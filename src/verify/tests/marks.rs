@@ -1,0 +1,56 @@
+//! A reader once believed a line that stood too early so much that all lines behind it were out of
+//! place, and their marks with them: with a copy of the last line of a log put in front of it, any
+//! durable record could be changed, the verdict was only `Unclean`, and the next run of the writer
+//! declared the change void. A mark is true wherever its line stands. (Found by random edits.)
+
+use super::{
+    honest::Machine,
+    log::{Chain, Log, name},
+};
+use crate::{Verdict, storage::sim::SimDisk};
+
+/// Six records that are durable by their own marks, and one more that no mark covers; the third is
+/// gone, and the last stands a second time at `place`.
+fn deleted_behind_a_copy(place: usize) -> Log {
+    let chain = Chain::new(0).events(4).event_marked("last", None);
+    let mut log = Log::of(&[&chain]);
+    log.edit(0, 1, |lines| {
+        let last = lines[6].clone();
+        lines.remove(2);
+        lines.insert(place, last);
+    });
+    log
+}
+
+#[test]
+fn a_line_that_stands_too_early_hides_no_mark() {
+    for place in 0..=2 {
+        let report = deleted_behind_a_copy(place).verify();
+        assert_eq!(report.verdict(), Verdict::Damaged, "{place}\n{report}");
+    }
+}
+
+#[test]
+fn recovery_declares_nothing_void_behind_a_line_that_stands_too_early() {
+    for place in 0..=2 {
+        let log = deleted_behind_a_copy(place);
+        let mut machine = Machine::new(1);
+        machine.disk = SimDisk::with_files(1, &log.files);
+        let mut process = machine.open();
+        process.emit(&mut machine, 2);
+        process.close(&mut machine);
+        let report = machine.log().verify();
+        assert_eq!(report.verdict(), Verdict::Damaged, "{place}\n{report}");
+        // With the copy in front nothing says which chain it is, and it is left alone.
+        let next = machine.log().files.remove(&name(0, 2));
+        assert_eq!(next.is_none(), place == 0, "{place}\n{report}");
+        let Some(next) = next else { continue };
+        let next: serde_json::Value =
+            serde_json::from_slice(next.split(|byte| *byte == b'\n').next().unwrap()).unwrap();
+        let counted = next["segment"]["after"][0]["bytes"].as_u64().unwrap();
+        // The sixth record is the first of which no mark says that it was durable.
+        let mut durable = 0;
+        log.clone().edit(0, 1, |lines| durable = lines[..5].concat().len() as u64);
+        assert_eq!(counted, durable, "{place}\n{report}");
+    }
+}

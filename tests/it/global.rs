@@ -1,0 +1,442 @@
+//! Events from where none are expected, with a *global* subscriber: it hears what is emitted while it
+//! works, in destructors and in every thread, where a scoped one is deaf. Each in a process of its own.
+
+use std::{
+    cell::RefCell,
+    fmt, fs,
+    path::Path,
+    process::{Output, Stdio},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tracing::Subscriber;
+use tracing_audit::{
+    AuditLog, Builder, FlushMode, LossReason, OnFull, Severity, Verdict, audit, audit_critical, verify,
+};
+use tracing_subscriber::{Layer, layer::Context, prelude::*};
+
+use crate::support::{
+    assert_all_present, child, events, fresh, independent_verdict, receipts, records, segments, wait_for,
+};
+
+/// How long a child may take before it counts as hanging.
+const BOUND: Duration = Duration::from_secs(20);
+
+/// Emits while it is formatted, and when it is dropped.
+struct Talkative(&'static str);
+
+impl fmt::Debug for Talkative {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        audit!(action = "inner", actor = "debug");
+        audit_critical!(action = "inner", actor = "debug");
+        f.write_str(self.0)
+    }
+}
+
+impl fmt::Display for Talkative {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        audit!(action = "inner", actor = "display");
+        f.write_str(self.0)
+    }
+}
+
+impl Drop for Talkative {
+    fn drop(&mut self) {
+        audit!(action = "dropped", actor = self.0);
+    }
+}
+
+/// A layer of somebody else that emits when a span closes.
+struct Closing;
+
+impl<S: Subscriber> Layer<S> for Closing {
+    fn on_close(&self, _: tracing::span::Id, _: Context<'_, S>) {
+        audit!(action = "closed", actor = "layer");
+    }
+}
+
+fn install(log: &AuditLog) {
+    tracing_subscriber::registry().with(log.layer()).with(Closing).init();
+    log.ensure_attached().unwrap();
+}
+
+fn opened(builder: Builder) -> AuditLog {
+    let log = builder.open().unwrap();
+    install(&log);
+    log
+}
+
+/// What the child of a test does.
+pub(crate) fn play(scenario: &str, path: &Path) {
+    let builder = AuditLog::builder(path);
+    match scenario {
+        "nested" => nested(&opened(builder)),
+        "classifier" => classifier(builder),
+        "notice" => notice(builder, OnFull::DropRoutine),
+        "notice-full" => notice(builder, OnFull::Block),
+        "thread-local" => thread_local_destructor(&opened(builder)),
+        "panic" => panics(&opened(builder)),
+        "abort" => {
+            // What `panic = "abort"` does: the hook runs, and nothing returns from the panic.
+            std::panic::set_hook(Box::new(|_| std::process::abort()));
+            panics(&opened(builder));
+        }
+        "exit" => {
+            let log = opened(builder);
+            emit_both(&log);
+            std::process::exit(0);
+        }
+        "return" => {
+            static LOG: OnceLock<AuditLog> = OnceLock::new();
+            emit_both(LOG.get_or_init(|| opened(builder)));
+        }
+        "fork" => forks(&opened(builder)),
+        "current-thread" => current_thread(builder),
+        "rotate" => rotate_for_ever(&opened(builder)),
+        other => panic!("no such scenario: {other}"),
+    }
+}
+
+fn nested(log: &AuditLog) {
+    {
+        let value = Talkative("a");
+        audit!(action = "outer", actor = "b", shown = ?value, displayed = %value);
+        let _span = tracing::info_span!("s", actor = %value).entered();
+        audit!(action = "in.span");
+    }
+    log.close().unwrap();
+    let reentrant: u64 = log.stats().lost.iter().map(|loss| loss.events).sum();
+    assert_eq!(reentrant, 4, "{:?}", log.stats());
+    assert!(log.stats().lost.iter().all(|loss| loss.reason == LossReason::Reentrant));
+}
+
+fn classifier(builder: Builder) {
+    let log = opened(builder.classify(|_| {
+        audit!(action = "inner", actor = "classifier");
+        Some(Severity::Routine)
+    }));
+    for _ in 0..10 {
+        audit!(action = "outer", actor = "b");
+    }
+    log.close().unwrap();
+    assert_eq!(log.stats().lost_total(), 10, "{:?}", log.stats());
+}
+
+/// The notice closure emits, also while the queue is full and every emitter waits.
+fn notice(builder: Builder, on_full: OnFull) {
+    let log = builder
+        .on_full(on_full)
+        .queue_bytes(1 << 20)
+        .low_space(u64::MAX)
+        .on_notice(|notice| {
+            for _ in 0..1000 {
+                audit_critical!(action = "heard", actor = "closure", code = %notice.code);
+            }
+        })
+        .open()
+        .unwrap();
+    install(&log);
+    let emitted_in_vain = || {
+        let lost = log.stats().lost;
+        lost.iter().filter(|loss| loss.reason == LossReason::Reentrant).map(|loss| loss.events).sum::<u64>()
+    };
+    let flood = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let padding = "x".repeat(2000);
+                while emitted_in_vain() < 1000 {
+                    for _ in 0..500 {
+                        audit!(action = "flood", actor = "b", padding);
+                    }
+                    flood.fetch_add(500, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    log.close().unwrap();
+    println!("\nflood={}", flood.into_inner());
+}
+
+fn thread_local_destructor(log: &AuditLog) {
+    thread_local! {
+        static LAST: RefCell<Option<Talkative>> = const { RefCell::new(None) };
+    }
+    std::thread::spawn(|| {
+        LAST.set(Some(Talkative("thread")));
+        audit!(action = "outer", actor = "b");
+    })
+    .join()
+    .unwrap();
+    log.close().unwrap();
+    assert_eq!(log.stats().lost_total(), 0, "{:?}", log.stats());
+}
+
+struct Panics;
+
+impl fmt::Debug for Panics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("so far")?;
+        panic!("of the application")
+    }
+}
+
+fn panics(log: &AuditLog) {
+    log.confirm(|| audit!(action = "before", actor = "b")).unwrap();
+    audit!(action = "outer", actor = "b", first = 1, bad = ?Panics, last = 2);
+    audit!(action = "after", actor = "b");
+    log.close().unwrap();
+}
+
+fn emit_both(_: &AuditLog) {
+    audit!(action = "routine", actor = "b");
+    audit_critical!(action = "critical", actor = "b");
+    audit!(action = "late", actor = "b");
+}
+
+fn forks(log: &AuditLog) {
+    log.confirm(|| audit!(action = "before", actor = "b")).unwrap();
+    if let fork::Fork::Child = fork::fork().unwrap() {
+        // No assertions here: a panic would run the test harness twice.
+        audit_critical!(action = "child", actor = "b", value = ?Talkative("child"));
+        let refused = log.confirm(|| audit!(action = "child", actor = "b")).is_err();
+        std::process::exit(i32::from(!refused));
+    }
+    for _ in 0..100 {
+        log.confirm(|| audit!(action = "parent", actor = "b")).unwrap();
+    }
+    log.close().unwrap();
+}
+
+fn current_thread(builder: Builder) {
+    let mode = FlushMode::Batched { size: 10, interval: Duration::from_millis(50) };
+    let log = opened(builder.flush_mode(mode).on_full(OnFull::Block).queue_bytes(1 << 20));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        let padding = "x".repeat(4000);
+        for round in 0..5 {
+            for number in 0..500 {
+                audit!(action = "flood", actor = "b", round, number, padding);
+            }
+            let receipt =
+                log.confirm_async(|| audit_critical!(action = "confirmed", actor = "b")).await.unwrap();
+            println!("\n@{receipt}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        log.flush_async().await.unwrap();
+        log.close_async().await.unwrap();
+    });
+    assert_eq!(log.stats().lost_total(), 0, "{:?}", log.stats());
+}
+
+fn rotate_for_ever(log: &AuditLog) {
+    for number in 0_u64.. {
+        let receipt = log.confirm(|| audit!(action = "a", actor = "b", number)).unwrap();
+        println!("\n@{receipt}");
+        log.rotate().unwrap();
+    }
+}
+
+/// Runs a scenario to its end, which must come.
+#[track_caller]
+fn run(scenario: &str, path: &Path) -> Output {
+    let mut process = child("global", path, &[scenario]).stderr(Stdio::piped()).spawn().unwrap();
+    // Read while it runs, so that it never waits for us.
+    let (mut out, mut err) = (process.stdout.take().unwrap(), process.stderr.take().unwrap());
+    let read = |pipe: &mut dyn std::io::Read| {
+        let mut bytes = Vec::new();
+        pipe.read_to_end(&mut bytes).unwrap();
+        bytes
+    };
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        let stdout = scope.spawn(move || read(&mut out));
+        let stderr = scope.spawn(move || read(&mut err));
+        let status = loop {
+            if let Some(status) = process.try_wait().unwrap() {
+                break status;
+            }
+            if begun.elapsed() > BOUND {
+                process.kill().unwrap();
+                panic!("{scenario} hangs");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        Output { status, stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
+    })
+}
+
+#[track_caller]
+fn runs_well(scenario: &str, path: &Path) -> Output {
+    let output = run(scenario, path);
+    assert!(output.status.success(), "{scenario}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+fn actions(path: &Path) -> Vec<String> {
+    events(path).iter().map(|event| event.action().unwrap_or("-").to_owned()).collect()
+}
+
+/// What the gap records of a log tell: critical and routine.
+fn told(path: &Path) -> (i64, i64) {
+    let records = records(path);
+    let gaps = records.iter().filter_map(|record| record.get("gap"));
+    let count = |gap: &tracing_audit::Value, name| gap.get(name).unwrap().as_i64().unwrap();
+    gaps.fold((0, 0), |sum, gap| (sum.0 + count(gap, "critical"), sum.1 + count(gap, "routine")))
+}
+
+#[track_caller]
+fn intact(path: &Path) {
+    let report = verify(path).unwrap();
+    report.ensure_intact().unwrap_or_else(|error| panic!("{error}\n{report}"));
+    assert_eq!(independent_verdict(path), 0);
+}
+
+#[test]
+fn events_inside_formatting_are_counted_and_those_of_drop_and_on_close_recorded() {
+    let (_dir, path) = fresh();
+    runs_well("nested", &path);
+    assert_eq!(actions(&path), ["outer", "in.span", "closed", "dropped"]);
+    let events = events(&path);
+    assert!(
+        events[0].as_str().contains(r#""fields":{"shown":"a","displayed":"a"}"#),
+        "{}",
+        events[0].as_str()
+    );
+    assert_eq!(events[1].actor(), Some("a"));
+    // `audit_critical!` inside is counted as what it is.
+    assert_eq!(told(&path), (1, 3));
+    intact(&path);
+}
+
+#[test]
+fn events_of_a_classifier_are_counted() {
+    let (_dir, path) = fresh();
+    runs_well("classifier", &path);
+    assert_eq!((actions(&path).len(), told(&path)), (10, (0, 10)));
+    intact(&path);
+}
+
+#[test]
+fn a_notice_closure_that_emits_stops_nobody_even_when_the_queue_is_full() {
+    for scenario in ["notice", "notice-full"] {
+        let (_dir, path) = fresh();
+        let output = String::from_utf8(runs_well(scenario, &path).stdout).unwrap();
+        let emitted = output.lines().find_map(|line| line.strip_prefix("flood=")).unwrap();
+        let flood = actions(&path).iter().filter(|action| *action == "flood").count();
+        let is_whole = emitted == flood.to_string();
+        assert!(scenario == "notice" || is_whole, "{flood} of {emitted}: nothing is lost when emitters wait");
+        assert!(actions(&path).iter().all(|action| action != "heard"));
+        intact(&path);
+    }
+}
+
+#[test]
+fn a_destructor_of_a_thread_local_is_heard() {
+    let (_dir, path) = fresh();
+    runs_well("thread-local", &path);
+    assert_eq!(actions(&path), ["outer", "dropped"]);
+    intact(&path);
+}
+
+#[test]
+fn a_panic_in_debug_costs_its_own_value_only() {
+    let (_dir, path) = fresh();
+    runs_well("panic", &path);
+    assert_eq!(actions(&path), ["before", "outer", "after"]);
+    let outer = events(&path).remove(1);
+    assert!(outer.as_str().contains(r#""fields":{"first":1,"bad":"so far","last":2}"#), "{}", outer.as_str());
+    assert!(outer.as_str().contains(r#""truncated":["bad"]"#), "{}", outer.as_str());
+    intact(&path);
+}
+
+/// Where a panic ends the process, it ends in the macro: what was durable is there, the log tells
+/// that its run did not end in order, and the next run goes on.
+#[test]
+fn a_panic_that_aborts_the_process_leaves_a_log_that_goes_on() {
+    let (_dir, path) = fresh();
+    assert!(!run("abort", &path).status.success());
+    assert_eq!(verify(&path).unwrap().verdict(), Verdict::Unclean);
+    assert_eq!(actions(&path), ["before"]);
+    AuditLog::open(&path).unwrap().close().unwrap();
+    intact(&path);
+}
+
+#[test]
+fn exit_and_the_end_of_main_lose_nothing_that_was_critical() {
+    for scenario in ["exit", "return"] {
+        let (_dir, path) = fresh();
+        runs_well(scenario, &path);
+        // The critical event took the one before it along; the one behind it had 10 ms to be written.
+        assert_eq!(actions(&path)[..2], ["routine", "critical"], "{scenario}");
+        assert_eq!(verify(&path).unwrap().verdict(), Verdict::Unclean, "{scenario}");
+        AuditLog::open(&path).unwrap().close().unwrap();
+        intact(&path);
+    }
+}
+
+#[test]
+fn parent_and_forked_child_both_emit_and_only_the_parent_is_in_its_log() {
+    let (_dir, path) = fresh();
+    runs_well("fork", &path);
+    let actions = actions(&path);
+    assert_eq!((actions.len(), actions.iter().filter(|action| *action == "parent").count()), (101, 100));
+    intact(&path);
+}
+
+/// The one thread of the runtime waits for room, and the writer needs nothing of it.
+#[test]
+fn a_runtime_of_one_thread_may_wait_for_room() {
+    let (_dir, path) = fresh();
+    let output = runs_well("current-thread", &path);
+    assert_all_present(&path, &receipts(&output.stdout));
+    assert_eq!((receipts(&output.stdout).len(), actions(&path).len()), (5, 2505));
+    intact(&path);
+}
+
+#[test]
+fn sigterm_while_segments_are_begun_loses_nothing_that_was_confirmed() {
+    let (_dir, path) = fresh();
+    let mut confirmed = Vec::new();
+    for round in 0..12 {
+        let mut process = child("global", &path, &["rotate"]).spawn().unwrap();
+        let before = segments_of(&path);
+        wait_for("segments", || segments_of(&path) > before + 2 + round % 3);
+        std::thread::sleep(Duration::from_micros(300 * round as u64));
+        assert!(crate::support::run("kill", &["-TERM", &process.id().to_string()]));
+        process.wait().unwrap();
+        let mut out = Vec::new();
+        std::io::Read::read_to_end(&mut process.stdout.take().unwrap(), &mut out).unwrap();
+        confirmed.extend(receipts(&out));
+        assert_ne!(verify(&path).unwrap().verdict(), Verdict::Damaged);
+    }
+    AuditLog::open(&path).unwrap().close().unwrap();
+    assert!(confirmed.len() >= 12);
+    assert_all_present(&path, &confirmed);
+    intact(&path);
+}
+
+fn segments_of(path: &Path) -> usize {
+    if fs::exists(path).unwrap() { segments(path).len() } else { 0 }
+}
+
+/// The subscriber, and with it the layer, is dropped on a thread that never saw it.
+#[test]
+fn a_layer_may_be_dropped_on_another_thread() {
+    let (_dir, path) = fresh();
+    let log = AuditLog::open(&path).unwrap();
+    let dispatch = tracing::Dispatch::new(tracing_subscriber::registry().with(log.layer()));
+    tracing::dispatcher::with_default(&dispatch, || {
+        let span = tracing::info_span!("s", actor = "b");
+        span.in_scope(|| tracing::info!(target: "audit", action = "a"));
+    });
+    // The handle first: what the layer holds does not keep the log open.
+    drop(log);
+    std::thread::spawn(move || drop(dispatch)).join().unwrap();
+    assert_eq!(actions(&path), ["a"]);
+    intact(&path);
+}

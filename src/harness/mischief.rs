@@ -92,7 +92,6 @@ impl Run {
             return;
         }
         self.mend();
-        let failures = self.failed_syncs();
         self.lost_a_lock = true;
         self.world.disk.remove_behind_back(&name);
         self.world.advance(Duration::from_millis(150));
@@ -102,10 +101,6 @@ impl Run {
         let made_again = self.world.disk.contents(&name).is_some();
         let moved = node.queue.gauges.head().is_some_and(|now| now.chain() != head.chain());
         assert!(moved || made_again || node.is_failing(), "a lost lock is not noticed");
-        if self.failed_syncs() > failures {
-            // What was written into a lock that has no name any more is known to nobody.
-            self.power_cut();
-        }
     }
 
     /// Keeps what retention may remove.

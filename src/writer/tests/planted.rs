@@ -43,7 +43,7 @@ fn found_by(bug: Bug) -> &'static [&'static str] {
             "writer::tests::trouble::a_poisoned_chain_goes_on_after_its_last_durable_record_under_the_same_boot",
         ],
         Bug::FullDiskUnsynced | Bug::DraftsNotRetained | Bug::ShortWriteNotContinued => {
-            &[CRASHES, "writer::tests::trouble::a_full_disk_only_ends_the_segment"]
+            &[CRASHES, "writer::tests::outage::a_full_disk_only_ends_the_segment"]
         }
         Bug::OpenFileNotWatched | Bug::NameNotWatched => {
             &["writer::tests::trouble::a_live_segment_that_somebody_changes_is_left_for_a_new_one"]
@@ -55,9 +55,7 @@ fn found_by(bug: Bug) -> &'static [&'static str] {
             "writer::tests::trouble::a_segment_that_cannot_be_synced_at_open_decides_nothing_until_the_next_boot",
         ],
         Bug::DamageIsTorn => &["writer::tests::trouble::damage_below_the_mark_stays_within_what_counts"],
-        Bug::EmptyFileNotUsed => {
-            &["writer::tests::trouble::crash_looping_on_a_full_disk_uses_one_empty_file"]
-        }
+        Bug::EmptyFileNotUsed => &["writer::tests::outage::crash_looping_on_a_full_disk_uses_one_empty_file"],
         Bug::RemovedNameNotSynced | Bug::PrunedBeforeRecord => {
             &["writer::tests::retention::the_oldest_segments_go_after_a_durable_prune_record"]
         }

@@ -17,6 +17,10 @@ use crate::{
 /// Processes that have the log open at the same time at most.
 const MOST_PROCESSES: usize = 4;
 
+/// Logs that could not be opened, one after the other, before somebody mends the disk: each can leave a
+/// chain behind, and opening reads what every chain says of every other.
+const MOST_VAIN_OPENS: u32 = 8;
+
 /// Faults that end a write or a sync.
 const ERRNOS: [Errno; 7] =
     [Errno::IO, Errno::NOSPC, Errno::DQUOT, Errno::FBIG, Errno::ROFS, Errno::MFILE, Errno::INTR];
@@ -38,6 +42,7 @@ pub(super) struct Run {
     /// Segments that were no longer written to, as they were before retention removed them.
     pub(super) sealed: super::mischief::Sealed,
     failure: Option<Failure>,
+    vain_opens: u32,
     outcome: Outcome,
 }
 
@@ -94,6 +99,7 @@ impl Run {
             lost_a_lock: false,
             sealed: super::mischief::Sealed::default(),
             failure: None,
+            vain_opens: 0,
             outcome: Outcome::default(),
         }
     }
@@ -158,8 +164,13 @@ impl Run {
             }
             self.failures = self.failed_syncs();
             self.nodes.push(node);
+            self.vain_opens = 0;
         } else {
             process.kill();
+            self.vain_opens += 1;
+            if self.vain_opens >= MOST_VAIN_OPENS {
+                self.mend();
+            }
             // What a dead process knew of a failed sync, and could not write down, is known to
             // nobody: only a restart of the machine brings the truth out.
             if self.failed_syncs() > failures {

@@ -162,12 +162,19 @@ impl<'a> Input<'a> {
         taken
     }
 
-    fn number(&mut self) -> u128 {
-        self.take(16).iter().fold(0, |number, byte| number << 8 | u128::from(*byte))
+    fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        let mut bytes = [0; N];
+        let taken = self.take(N);
+        bytes.iter_mut().zip(taken).for_each(|(to, from)| *to = *from);
+        bytes
     }
 }
 
 /// One event is one line, with the values that it was given, whatever they are.
+///
+/// # Panics
+///
+/// When it finds that this does not hold.
 pub fn event(bytes: &[u8]) {
     let mut input = Input(bytes);
     let fields: Vec<Field> = metadata().fields().iter().collect();
@@ -234,10 +241,10 @@ fn value<'a>(input: &mut Input<'a>) -> (Option<Box<dyn tracing_core::field::Valu
             let length = usize::from(input.byte());
             (Some(Box::new(input.take(length))), None)
         }
-        9 => (Some(Box::new(f64::from_bits(input.number() as u64))), None),
-        10 => (Some(Box::new(input.number())), None),
-        _ if kind >= 128 => (Some(Box::new(input.number() as i64)), None),
-        _ => (Some(Box::new(kind % 2 == 0)), None),
+        9 => (Some(Box::new(f64::from_le_bytes(input.bytes()))), None),
+        10 => (Some(Box::new(u128::from_le_bytes(input.bytes()))), None),
+        _ if kind >= 128 => (Some(Box::new(i64::from_le_bytes(input.bytes()))), None),
+        _ => (Some(Box::new(kind.is_multiple_of(2))), None),
     }
 }
 

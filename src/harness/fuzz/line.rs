@@ -9,6 +9,10 @@ use crate::{
 
 /// What the strict parser accepts, every parser of JSON accepts and reads alike, and nothing else has
 /// the same bytes.
+///
+/// # Panics
+///
+/// When it finds that this does not hold.
 pub fn line(bytes: &[u8]) {
     let mut parser = LineParser::default();
     check(&mut parser, bytes);

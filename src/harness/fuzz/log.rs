@@ -20,6 +20,10 @@ const SECOND: Duration = Duration::from_secs(1);
 const START: i64 = 1_795_248_000;
 
 /// Verifying and reading end, agree with each other, and with themselves however many threads there are.
+///
+/// # Panics
+///
+/// When it finds that this does not hold.
 pub fn segment(image: &[u8]) {
     let disk = SimDisk::with_files(7, &image::files(image));
     let Some(report) = verify(&disk, 1) else { return };
@@ -34,6 +38,10 @@ pub fn segment(image: &[u8]) {
 
 /// A log can be opened whatever lies in its directory, or the reason is an error. What counted as
 /// durable before is there afterwards, damage stays damage, and no damage is made.
+///
+/// # Panics
+///
+/// When it finds that this does not hold.
 pub fn recovery(image: &[u8]) {
     let files = image::files(image);
     let disk = SimDisk::with_files(7, &files);

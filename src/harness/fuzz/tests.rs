@@ -23,10 +23,10 @@ fn replay(target: &str, check: fn(&[u8])) {
         let bytes = fs::read(file).unwrap();
         let mut prng = Prng::for_purpose(number as u64, 13);
         check(&bytes);
-        for change in 0..changes {
-            let changed = mutate(&bytes, &mut prng);
-            let outcome = std::panic::catch_unwind(|| check(&changed));
-            assert!(outcome.is_ok(), "change {change} of {}: {}", file.display(), changed.escape_ascii());
+        for attempt in 0..changes {
+            let mutated = mutate(&bytes, &mut prng);
+            let outcome = std::panic::catch_unwind(|| check(&mutated));
+            assert!(outcome.is_ok(), "change {attempt} of {}: {}", file.display(), mutated.escape_ascii());
         }
     }
 }
@@ -91,7 +91,7 @@ fn time_to_verify(bytes: &[u8]) -> Duration {
         let begun = time_used();
         let report = Verifier::new("/log").threads(1).run_on(&*storage).expect("it is a log");
         assert!(report.findings().len() <= 1000, "findings are capped");
-        time_used() - begun
+        time_used().saturating_sub(begun)
     };
     (0..5).map(|_| once()).min().unwrap_or_default()
 }
@@ -100,7 +100,7 @@ fn time_to_verify(bytes: &[u8]) -> Duration {
 fn verifying_takes_time_in_proportion_to_the_log() {
     let image = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/segment/closed")).unwrap();
     let good = super::image::files(&image).remove("audit-000-00000001.jsonl").unwrap();
-    let escaped: String = (0..2000).map(|n| format!(",\"\\u0061{n}\":1")).collect();
+    let escaped = (0..2000).map(|n| format!(",\"\\u0061{n}\":1")).collect::<Vec<_>>().concat();
     let mut members = Vec::new();
     crate::format::seal(&mut members, 1, escaped.as_bytes(), None, &crate::Digest::ZERO);
     let deep = "[".repeat(50_000) + "\n";

@@ -10,7 +10,7 @@
 //! | `what_is_lost_…` | losses counted outside of the lock |
 //! | `a_flood_…` | the reserved quarter ignored |
 //! | `whoever_waits_…` | nobody told that there is room; who was told still taken for waiting |
-//! | `closing_…` | CLOSING |
+//! | `closing_…` | published before the sync |
 //! | `a_writer_that_pauses_…` | a wake-up claimed and not given; a pause that does not look before it begins; a rotation that wakes nobody |
 //! | `a_wait_that_ends_…` | no second look before a stall is declared |
 //!

@@ -289,6 +289,7 @@ impl<'a> Scanner<'a, '_> {
 
     /// `-? (0 | [1-9][0-9]*) (. [0-9]+)? ([eE] [+-]? [0-9]+)?`
     fn number(&mut self) -> Result<(), Malformed> {
+        let start = self.at;
         self.skip_if(|byte| byte == b'-');
         if !self.skip_if(|byte| byte == b'0') && self.digits() == 0 {
             return Err(NOT_JSON);
@@ -302,7 +303,14 @@ impl<'a> Scanner<'a, '_> {
                 return Err(NOT_JSON);
             }
         }
-        Ok(())
+        // Short enough, and without an exponent, it is surely within what a number can be.
+        let text = self.bytes.get(start..self.at).unwrap_or_default();
+        let is_surely_small = text.len() < 300 && !text.iter().any(|byte| matches!(byte, b'e' | b'E'));
+        if is_surely_small || serde_json::from_slice::<f64>(text).is_ok() {
+            Ok(())
+        } else {
+            Err(Malformed("a number is larger than readers can read"))
+        }
     }
 
     fn skip_if(&mut self, wanted: impl Fn(u8) -> bool) -> bool {
@@ -502,6 +510,19 @@ mod tests {
         check(",\"a\":\"\u{202e}\"", Err(Malformed("a control character stands raw in the line")));
         let deep = format!(",\"a\":{}{}", "[".repeat(40), "]".repeat(40));
         check(&deep, Err(Malformed("lists stand too deep in each other")));
+    }
+
+    /// Fuzzing found that a line with `1e999` was verified as good and could not be read: the parser
+    /// of values refuses a number that no `f64` can hold, and the strict one had not looked.
+    #[test]
+    fn a_number_that_nobody_can_read_is_refused() {
+        let refused = Err(Malformed("a number is larger than readers can read"));
+        check(r#","a":1e999"#, refused);
+        check(r#","a":[-1E+400]"#, refused);
+        check(&format!(",\"a\":1{}", "0".repeat(400)), refused);
+        check(&format!(",\"a\":0.{}1", "0".repeat(400)), Ok(()));
+        check(r#","a":1e-999"#, Ok(()));
+        check(&format!(",\"a\":[{:?},{:?},{:?}]", f64::MAX, f64::MIN, f64::MIN_POSITIVE), Ok(()));
     }
 
     #[test]

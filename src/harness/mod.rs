@@ -11,8 +11,10 @@
     expect(unreachable_pub, reason = "what is public here can be reached with the feature")
 )]
 #![expect(
+    clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::indexing_slicing,
     reason = "this is a test that is also a program: a panic is how it fails"
 )]
 

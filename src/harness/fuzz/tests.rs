@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Changes of each file of the corpus. `AUDIT_FUZZ=<number>` tries more.
-const CHANGES: u64 = 200;
+const CHANGES: u64 = 50;
 
 /// Hands each file of a target's corpus to it, and what random changes make of the file.
 fn replay(target: &str, check: fn(&[u8])) {

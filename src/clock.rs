@@ -169,7 +169,16 @@ impl Timestamp {
             text = self.second_to_bytes();
             LAST.set((self.seconds, text));
         }
-        put(&mut text, 20, 9, u64::from(self.nanos));
+        // Two digits at a time: this is done for every event.
+        let (first, rest) = (self.nanos / 100_000_000, self.nanos % 100_000_000);
+        let (high, low) = (rest / 10_000, rest % 10_000);
+        let pairs = [high / 100, high % 100, low / 100, low % 100];
+        if let Some((digit, places)) = text.get_mut(20..29).and_then(<[u8]>::split_first_mut) {
+            *digit = b'0' + first.to_le_bytes()[0];
+            for (place, pair) in places.as_chunks_mut::<2>().0.iter_mut().zip(pairs) {
+                *place = two_digits(pair);
+            }
+        }
         text
     }
 
@@ -189,26 +198,29 @@ impl Timestamp {
 
     /// Reads what `to_bytes` printed; anything else is `None`.
     pub(crate) fn parse(text: &[u8]) -> Option<Self> {
-        let shape = b"0000-00-00T00:00:00.000000000Z";
-        let shaped = text.len() == TIMESTAMP_LEN
-            && text.iter().zip(shape).all(|(byte, shape)| match shape {
-                b'0' => byte.is_ascii_digit(),
-                mark => byte == mark,
-            });
-        if !shaped {
+        let text: &[u8; TIMESTAMP_LEN] = text.try_into().ok()?;
+        let mut bad = 0;
+        for (byte, shape) in text.iter().zip(b"0000-00-00T00:00:00.000000000Z") {
+            // A digit differs from `0` by less than ten, a mark not at all.
+            let (off, allowed) = (byte.wrapping_sub(*shape), if *shape == b'0' { 9 } else { 0 });
+            bad |= u8::from(off > allowed);
+        }
+        if bad != 0 {
             return None;
         }
         let number = |at: usize, digits: usize| {
-            text.iter()
-                .skip(at)
-                .take(digits)
-                .fold(0_i64, |number, digit| number * 10 + i64::from(digit - b'0'))
+            let digits = text.iter().skip(at).take(digits);
+            digits.fold(0_i64, |number, digit| number * 10 + i64::from(digit - b'0'))
         };
-        let days = days_from_civil(number(0, 4), number(5, 2), number(8, 2));
-        let seconds = days * SECONDS_PER_DAY + number(11, 2) * 3600 + number(14, 2) * 60 + number(17, 2);
-        let parsed = Self::from_unix(seconds, u32::try_from(number(20, 9)).ok()?);
-        // A date that does not exist prints as another one.
-        (parsed.to_bytes() == *text).then_some(parsed)
+        let (year, month, day) = (number(0, 4), number(5, 2), number(8, 2));
+        let (hour, minute, second) = (number(11, 2), number(14, 2), number(17, 2));
+        let exists = (1..=12).contains(&month) && (1..=last_day_of(year, month)).contains(&day);
+        if !exists || hour > 23 || minute > 59 || second > 59 {
+            return None;
+        }
+        let days = days_from_civil(year, month, day);
+        let seconds = days * SECONDS_PER_DAY + hour * 3600 + minute * 60 + second;
+        Some(Self::from_unix(seconds, u32::try_from(number(20, 9)).ok()?))
     }
 }
 
@@ -216,6 +228,12 @@ impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&String::from_utf8_lossy(&self.to_bytes()))
     }
+}
+
+/// The digits of a number below 100: 103/1024 is near enough to a tenth.
+fn two_digits(number: u32) -> [u8; 2] {
+    let tens = number * 103 / 1024;
+    [tens, number - tens * 10].map(|digit| b'0' + digit.to_le_bytes()[0])
 }
 
 /// Writes `number` as `digits` decimal digits from `at` on.
@@ -238,6 +256,15 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
     let month = (month_from_march + 2) % 12 + 1;
     (era * 400 + year_of_era + i64::from(month <= 2), month, day)
+}
+
+fn last_day_of(year: i64, month: i64) -> i64 {
+    match month {
+        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
 }
 
 /// The inverse of [`civil_from_days`].
@@ -272,10 +299,21 @@ mod tests {
     }
 
     #[test]
+    fn every_fraction_prints_as_it_is() {
+        for nanos in (0..100).chain((0..1_000_000_000).step_by(999_983)) {
+            check(1, nanos, &format!("1970-01-01T00:00:01.{nanos:09}Z"));
+        }
+        assert!((0..100).all(|number| two_digits(number) == *format!("{number:02}").as_bytes()));
+    }
+
+    #[test]
     fn every_day_of_eight_centuries_survives_the_round_trip() {
         for day in -150_000..150_000 {
             let (year, month, date) = civil_from_days(day);
             assert_eq!(days_from_civil(year, month, date), day);
+            let (next_year, next_month, next_date) = civil_from_days(day + 1);
+            let is_last = date == last_day_of(year, month);
+            assert_eq!(is_last, next_date == 1 && (next_year, next_month) != (year, month));
         }
     }
 
@@ -283,6 +321,15 @@ mod tests {
     fn what_is_no_timestamp_is_refused() {
         for text in [
             "2026-02-30T00:00:00.000000000Z",
+            "2026-02-29T00:00:00.000000000Z",
+            "2100-02-29T00:00:00.000000000Z",
+            "2026-00-01T00:00:00.000000000Z",
+            "2026-13-01T00:00:00.000000000Z",
+            "2026-01-00T00:00:00.000000000Z",
+            "2026-11-31T00:00:00.000000000Z",
+            "2026-11-21T08:60:00.000000000Z",
+            "2026-11-21T0x:00:00.000000000Z",
+            "2026-11-21t08:00:00.000000000Z",
             "2026-11-21T24:00:00.000000000Z",
             "2026-11-21T08:00:60.000000000Z",
             "2026-11-21T08:00:00.00000000Z",

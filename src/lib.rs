@@ -80,6 +80,7 @@ mod settings;
 mod severity;
 mod stats;
 mod storage;
+mod sync;
 mod verdict;
 mod verify;
 mod wait;
@@ -109,7 +110,7 @@ pub mod __private {
 #[cfg(feature = "simulation")]
 #[doc(hidden)]
 pub mod simulation {
-    pub use crate::harness::{Failure, Outcome, replay, run};
+    pub use crate::harness::{Failure, Outcome, fuzz, replay, run};
 }
 
 /// The programs of the README are compiled with the others.

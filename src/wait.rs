@@ -6,8 +6,12 @@ use std::{
     pin::Pin,
     sync::{Arc, Condvar, Mutex, PoisonError},
     task::{Context, Poll, Wake, Waker},
-    thread::{self, Thread},
     time::{Duration, Instant},
+};
+
+use crate::sync::{
+    thread::{self, Thread},
+    thread_local,
 };
 
 /// Wakes a thread that is parked in [`block_until`].
@@ -78,7 +82,7 @@ impl Timer {
     pub(crate) fn start(mark_thread: fn()) -> std::io::Result<Self> {
         let shared = Arc::new(TimerShared::default());
         let thread_shared = Arc::clone(&shared);
-        thread::Builder::new().name("audit-timer".to_owned()).spawn(move || {
+        std::thread::Builder::new().name("audit-timer".to_owned()).spawn(move || {
             mark_thread();
             thread_shared.run();
         })?;

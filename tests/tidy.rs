@@ -17,9 +17,9 @@ const ONLY: &[(&[&str], &[&str])] = &[
     (&["std::fs", "fs2", "rustix::fs"], &["src/storage/disk.rs"]),
     (&["SystemTime::now"], &["src/clock.rs"]),
     (&["Instant::now"], &["src/clock.rs", "src/wait.rs", "src/queue"]),
-    (&["serde_json"], &["src/format"]),
+    (&["serde_json"], &["src/format", "src/harness/fuzz"]),
     (&["sha2"], &["src/chain.rs"]),
-    (&["tracing_subscriber"], &["src/capture", "src/log.rs", "src/lib.rs"]),
+    (&["tracing_subscriber"], &["src/capture", "src/log.rs", "src/lib.rs", "src/harness/fuzz"]),
     (&["crate::harness"], &["src/harness", "src/lib.rs"]),
 ];
 

@@ -6,7 +6,7 @@ use tracing_core::{Field, field::Visit};
 
 use super::{
     fields,
-    plan::{FieldPlan, Name, Plan, Role},
+    plan::{FieldPlan, Plan, Role},
     rules::NAMED,
 };
 use crate::{Severity, Value, format};
@@ -23,20 +23,16 @@ const MAX_VALUES: usize = 1 << 20;
 /// How large a buffer a thread keeps from one event to the next.
 pub(super) const KEPT_BYTES: usize = 256 * 1024;
 
-/// A value of an event: where it stands, and what happened to it.
+/// A value of an event: where its member stands, `,"name":value`, and what happened to it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Piece {
     start: u32,
+    /// Where the value begins.
+    value: u32,
     end: u32,
     pub(super) cut: bool,
     pub(super) redacted: bool,
     pub(super) repeated: bool,
-}
-
-impl Piece {
-    fn range(&self) -> Range<usize> {
-        self.start as usize..self.end as usize
-    }
 }
 
 /// A position in a buffer that never grows to 4 GiB.
@@ -47,7 +43,7 @@ fn small(position: usize) -> u32 {
 /// A value under `fields`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
-    pub(super) name: Name,
+    pub(super) name: &'static str,
     pub(super) piece: Piece,
 }
 
@@ -92,7 +88,21 @@ impl Values {
 
     /// The JSON of a value.
     pub(super) fn json(&self, piece: &Piece) -> &[u8] {
-        self.bytes.get(piece.range()).unwrap_or_default()
+        self.bytes(piece.value as usize..piece.end as usize)
+    }
+
+    /// How many bytes the value has.
+    pub(super) fn length(piece: &Piece) -> usize {
+        (piece.end - piece.value) as usize
+    }
+
+    /// Where the member stands: the value behind its name.
+    pub(super) fn member(piece: &Piece) -> Range<usize> {
+        piece.start as usize..piece.end as usize
+    }
+
+    pub(super) fn bytes(&self, range: Range<usize>) -> &[u8] {
+        self.bytes.get(range).unwrap_or_default()
     }
 
     /// The target that a record of the `log` crate names.
@@ -126,13 +136,13 @@ impl Values {
         match NAMED.iter().position(|named| *named == name) {
             Some(index) => self.named.get(index)?.as_ref(),
             None if name == "message" => self.message.as_ref(),
-            None => self.fields.iter().find(|entry| entry.name.text == name).map(|entry| &entry.piece),
+            None => self.fields.iter().find(|entry| entry.name == name).map(|entry| &entry.piece),
         }
     }
 
     /// Takes over what the nearest span around the event says, where the event itself and nearer
-    /// spans say nothing. `json` is the value in that span.
-    pub(super) fn inherit(&mut self, role: Role, name: Name, piece: &Piece, json: &[u8]) {
+    /// spans say nothing. `member` is what `piece` is of in that span.
+    pub(super) fn inherit(&mut self, role: Role, name: &'static str, piece: &Piece, member: &[u8]) {
         let is_known = match role {
             Role::Named(index) => self.named.get(index).is_none_or(Option::is_some),
             _ => self.fields.iter().any(|entry| entry.name == name),
@@ -141,12 +151,25 @@ impl Values {
             return;
         }
         let start = small(self.bytes.len());
-        self.bytes.extend_from_slice(json);
-        self.put(role, name, Piece { start, end: small(self.bytes.len()), ..*piece });
+        self.bytes.extend_from_slice(member);
+        let value = start + (piece.value - piece.start);
+        self.put(role, name, Piece { start, value, end: small(self.bytes.len()), ..*piece });
     }
 
     /// Puts a value that was just encoded where it belongs.
-    fn put(&mut self, role: Role, name: Name, mut piece: Piece) {
+    #[inline]
+    fn put(&mut self, role: Role, name: &'static str, piece: Piece) {
+        let is_plain = !(piece.cut | piece.redacted | piece.repeated) && Self::length(&piece) != 2;
+        match role {
+            Role::Named(index) if is_plain && let Some(slot @ None) = self.named.get_mut(index) => {
+                *slot = Some(piece);
+            }
+            _ => self.put_with_care(role, name, piece),
+        }
+    }
+
+    #[inline(never)]
+    fn put_with_care(&mut self, role: Role, name: &'static str, mut piece: Piece) {
         self.is_remarkable |= piece.cut | piece.redacted | piece.repeated;
         let slot = match role {
             Role::Named(index) => self.named.get_mut(index),
@@ -155,14 +178,14 @@ impl Values {
         };
         if let Some(slot) = slot {
             // An empty text says nothing, and must not hide what a span says.
-            let is_empty = piece.end - piece.start == 2 && self.bytes.last() == Some(&b'"');
-            if !is_empty {
-                if slot.is_some() {
-                    piece.repeated = true;
-                    self.is_remarkable = true;
-                }
-                *slot = Some(piece);
+            if piece.end - piece.value == 2 && self.bytes.last() == Some(&b'"') {
+                return;
             }
+            if slot.is_some() {
+                piece.repeated = true;
+                self.is_remarkable = true;
+            }
+            *slot = Some(piece);
             return;
         }
         if let Some(entry) = self.fields.iter_mut().find(|entry| entry.name == name) {
@@ -171,7 +194,7 @@ impl Values {
         } else if self.fields.len() < MAX_FIELDS {
             self.fields.push(Entry { name, piece });
         } else {
-            self.omit(name.text);
+            self.omit(name);
         }
     }
 
@@ -201,42 +224,55 @@ pub(super) struct Visitor<'a> {
 
 impl Visitor<'_> {
     fn value(&mut self, field: &Field, encode: impl FnOnce(&mut Vec<u8>) -> bool) {
-        let Some(plan) = self.plan.field(field.index()) else { return };
+        if let Some(plan) = self.plan.field(field.index()) {
+            self.planned(plan, encode);
+        }
+    }
+
+    #[inline]
+    fn planned(&mut self, plan: &FieldPlan, encode: impl FnOnce(&mut Vec<u8>) -> bool) {
         if self.take == Take::Inherited && !plan.inherited {
             return;
         }
         match plan.role {
             Role::Spent | Role::LogTarget | Role::LogModule => {}
-            Role::Field if self.has_no_room(plan.name) => self.values.omit(plan.name.text),
+            Role::Field if self.has_no_room(plan.name) => self.values.omit(plan.name),
             Role::Severity => self.severity(plan, encode),
             role => {
-                let piece = self.encode(plan, encode);
+                let piece = self.encode(plan, plan.redacted, encode);
                 self.values.put(role, plan.name, piece);
             }
         }
     }
 
-    fn has_no_room(&self, name: Name) -> bool {
+    fn has_no_room(&self, name: &str) -> bool {
         self.values.bytes.len() > MAX_VALUES
             || (self.values.fields.len() >= MAX_FIELDS
                 && !self.values.fields.iter().any(|entry| entry.name == name))
     }
 
-    fn encode(&mut self, plan: &FieldPlan, encode: impl FnOnce(&mut Vec<u8>) -> bool) -> Piece {
+    fn encode(
+        &mut self,
+        plan: &FieldPlan,
+        redacted: bool,
+        encode: impl FnOnce(&mut Vec<u8>) -> bool,
+    ) -> Piece {
         let bytes = &mut self.values.bytes;
-        let start = bytes.len();
-        let cut = if plan.redacted { fields::text(bytes, "[redacted]") } else { encode(bytes) };
-        let (start, end) = (small(start), small(bytes.len()));
-        Piece { start, end, cut: cut || plan.cut, redacted: plan.redacted, repeated: false }
+        let start = small(bytes.len());
+        bytes.extend_from_slice(&plan.start);
+        let value = small(bytes.len());
+        let cut = if redacted { fields::text(bytes, "[redacted]") } else { encode(bytes) };
+        let end = small(bytes.len());
+        Piece { start, value, end, cut: cut || plan.cut, redacted, repeated: false }
     }
 
     /// A field `severity` that names one is used up; any other value is a field like all others.
     fn severity(&mut self, plan: &FieldPlan, encode: impl FnOnce(&mut Vec<u8>) -> bool) {
-        let piece = self.encode(&FieldPlan { redacted: false, ..*plan }, encode);
+        let piece = self.encode(plan, false, encode);
         let named = self.values.text(&piece).and_then(|text| Severity::parse(&text.to_ascii_lowercase()));
         match named {
             Some(severity) => {
-                self.values.bytes.truncate(piece.range().start);
+                self.values.bytes.truncate(piece.start as usize);
                 if self.values.severity.is_some() {
                     self.values.severity_repeated = true;
                     self.values.is_remarkable = true;
@@ -250,10 +286,12 @@ impl Visitor<'_> {
 
 impl Visit for Visitor<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
-        let origin = match self.plan.field(field.index()).map(|plan| plan.role) {
-            Some(Role::LogTarget) => &mut self.values.log_target,
-            Some(Role::LogModule) => &mut self.values.log_module,
-            _ => return self.value(field, |out| fields::text(out, value)),
+        let plan = self.plan;
+        let Some(plan) = plan.field(field.index()) else { return };
+        let origin = match plan.role {
+            Role::LogTarget => &mut self.values.log_target,
+            Role::LogModule => &mut self.values.log_module,
+            _ => return self.planned(plan, |out| fields::text(out, value)),
         };
         let start = self.values.bytes.len();
         let value = fields::start_of(value, fields::MAX_VALUE);

@@ -9,7 +9,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use crate::format::escape_into;
+use crate::format::{escape_into, is_plain};
 
 /// The longest target or module, in bytes as it stands in the line.
 const MAX_ORIGIN: usize = 1024;
@@ -53,7 +53,18 @@ pub(super) fn float(out: &mut Vec<u8>, value: f64) -> bool {
     false
 }
 
+#[inline]
 pub(super) fn text(out: &mut Vec<u8>, value: &str) -> bool {
+    if value.len() <= MAX_VALUE && is_plain(value) {
+        // Most values: nothing to escape, nothing to cut.
+        quoted(out, value.as_bytes());
+        return false;
+    }
+    text_with_escapes(out, value)
+}
+
+#[inline(never)]
+fn text_with_escapes(out: &mut Vec<u8>, value: &str) -> bool {
     out.push(b'"');
     let mut writer = Capped::new(out);
     let cut = writer.write_str(value).is_err();
@@ -106,7 +117,9 @@ fn written(out: &mut Vec<u8>, write: impl FnOnce(&mut Capped<'_>) -> fmt::Result
     !whole
 }
 
+#[inline]
 fn quoted(out: &mut Vec<u8>, plain: &[u8]) {
+    out.reserve(plain.len() + 2);
     out.push(b'"');
     out.extend_from_slice(plain);
     out.push(b'"');

@@ -25,6 +25,7 @@ use super::{
     payload::{self, Facts},
     pending,
     plan::{Plan, Plans},
+    rules::ACTION,
     scope, spans,
     thread::{self, Capturing},
     verdict::{self, Whole},
@@ -58,6 +59,14 @@ struct Scratch {
 thread_local! {
     /// Empty while it is in use: nothing is borrowed while code of the application runs.
     static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
+    /// Spans that events inherit nothing from, as last met: the log, and the address of the metadata.
+    /// Other layers' spans must cost next to nothing.
+    static BARREN: [Cell<(u64, usize)>; 16] = const { [const { Cell::new((0, 0)) }; 16] };
+}
+
+/// The place in `BARREN` of a span's metadata.
+fn with_barren<T>(address: usize, look: impl FnOnce(&Cell<(u64, usize)>) -> T) -> Option<T> {
+    BARREN.with(|slots| slots.get(address / 64 % slots.len()).map(look))
 }
 
 impl Scratch {
@@ -143,7 +152,7 @@ impl AuditLayer {
         let all_spans = spans::inherit(context.event_span(event), *id, values);
         let level = *metadata.level();
         let target = values.log_target();
-        let severity = self.severity(level, target.unwrap_or(metadata.target()), values);
+        let severity = self.severity(&plan, level, target.unwrap_or(metadata.target()), values);
         let mut bridged = Vec::new();
         let origin = match target {
             None => &plan.origin,
@@ -158,13 +167,13 @@ impl AuditLayer {
     }
 
     /// The first that applies: the event's own word, the classifier, the critical actions, the level.
-    fn severity(&self, level: Level, target: &str, values: &Values) -> Severity {
+    fn severity(&self, plan: &Plan, level: Level, target: &str, values: &Values) -> Severity {
         let rules = &self.capture.rules;
         if let Some(severity) = values.severity {
             return severity;
         }
-        let candidate = Candidate::new(level, target, values);
         if let Some(classify) = &rules.classify {
+            let candidate = Candidate::new(level, target, values);
             match catch_unwind(AssertUnwindSafe(|| classify(&candidate))) {
                 Ok(Some(severity)) => return severity,
                 Ok(None) => {}
@@ -175,7 +184,10 @@ impl AuditLayer {
                 }
             }
         }
-        let is_critical = candidate.action().is_some_and(|action| rules.critical.contains(action));
+        let is_critical = values.named.get(ACTION).and_then(Option::as_ref).is_some_and(|piece| {
+            let judge = || values.text(piece).is_some_and(|action| rules.critical.contains(&action));
+            plan.is_critical(values.json(piece), judge)
+        });
         if is_critical || level == Level::ERROR { Severity::Critical } else { Severity::Routine }
     }
 
@@ -189,7 +201,9 @@ impl AuditLayer {
     ) where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
-        if *metadata.level() > self.capture.rules.level {
+        let this = (self.capture.id, ptr::from_ref(metadata).addr());
+        let is_barren = with_barren(this.1, |slot| slot.get() == this).unwrap_or_default();
+        if is_barren || *metadata.level() > self.capture.rules.level {
             return;
         }
         let mut scratch = Scratch::take();
@@ -205,6 +219,8 @@ impl AuditLayer {
                 spans::keep(&span, self.capture.id, &scratch.values);
             }
             drop(capturing);
+        } else {
+            with_barren(this.1, |slot| slot.set(this));
         }
         scratch.put_back();
     }

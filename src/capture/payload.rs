@@ -49,6 +49,25 @@ pub(super) fn write(out: &mut Vec<u8>, facts: &Facts<'_>, values: &Values) {
     }
 }
 
+/// The members `severity` and `level`.
+fn head(severity: Severity, level: Level) -> &'static str {
+    macro_rules! of {
+        ($severity:literal) => {
+            match level {
+                Level::ERROR => concat!(",\"severity\":\"", $severity, "\",\"level\":\"ERROR\""),
+                Level::WARN => concat!(",\"severity\":\"", $severity, "\",\"level\":\"WARN\""),
+                Level::INFO => concat!(",\"severity\":\"", $severity, "\",\"level\":\"INFO\""),
+                Level::DEBUG => concat!(",\"severity\":\"", $severity, "\",\"level\":\"DEBUG\""),
+                Level::TRACE => concat!(",\"severity\":\"", $severity, "\",\"level\":\"TRACE\""),
+            }
+        };
+    }
+    match severity {
+        Severity::Critical => of!("critical"),
+        Severity::Routine => of!("routine"),
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Limits {
     value: usize,
@@ -64,39 +83,20 @@ struct Writer<'a> {
 impl Writer<'_> {
     fn write(&self, out: &mut Vec<u8>) {
         let mut payload = Payload::begin(out, self.facts.at, Kind::Event);
-        payload.raw(
-            "severity",
-            match self.facts.severity {
-                Severity::Critical => b"\"critical\"",
-                Severity::Routine => b"\"routine\"",
-            },
-        );
-        payload.raw(
-            "level",
-            match self.facts.level {
-                Level::ERROR => b"\"ERROR\"",
-                Level::WARN => b"\"WARN\"",
-                Level::INFO => b"\"INFO\"",
-                Level::DEBUG => b"\"DEBUG\"",
-                Level::TRACE => b"\"TRACE\"",
-            },
-        );
-        for (name, piece) in self.members() {
-            self.value(payload.name(name), piece);
-        }
+        payload.members(head(self.facts.severity, self.facts.level).as_bytes());
+        let members = self.values.named.iter().flatten().chain(&self.values.message);
+        self.copy(payload.members(b""), members);
         payload.members(self.facts.origin);
         let fields = self.fields();
         if planted!(FieldsAtTopLevel) {
-            for entry in fields {
-                self.value(payload.name(entry.name.text), &entry.piece);
-            }
-        } else if let Some((first, rest)) = fields.split_first() {
+            self.copy(payload.members(b""), fields.iter().map(|entry| &entry.piece));
+        } else if !fields.is_empty() {
             let out = payload.name("fields");
-            out.push(b'{');
-            self.field(out, first);
-            for entry in rest {
-                out.push(b',');
-                self.field(out, entry);
+            let start = out.len();
+            self.copy(out, fields.iter().map(|entry| &entry.piece));
+            // The comma in front of the first becomes the brace.
+            if let Some(first) = out.get_mut(start) {
+                *first = b'{';
             }
             out.push(b'}');
         }
@@ -115,29 +115,37 @@ impl Writer<'_> {
         self.values.fields.get(..self.limits.fields).unwrap_or(&self.values.fields)
     }
 
-    fn field(&self, out: &mut Vec<u8>, entry: &Entry) {
-        out.push(b'"');
-        entry.name.write(out);
-        out.extend_from_slice(b"\":");
-        self.value(out, &entry.piece);
+    /// Appends members. What stands in this order already is copied in one piece.
+    fn copy<'p>(&self, out: &mut Vec<u8>, pieces: impl Iterator<Item = &'p Piece>) {
+        let mut run = 0..0;
+        for piece in pieces {
+            let member = Values::member(piece);
+            if self.is_too_long(piece) {
+                out.extend_from_slice(self.values.bytes(run));
+                run = 0..0;
+                self.cut(out, piece);
+            } else if member.start == run.end {
+                run.end = member.end;
+            } else {
+                out.extend_from_slice(self.values.bytes(run));
+                run = member;
+            }
+        }
+        out.extend_from_slice(self.values.bytes(run));
     }
 
-    fn value(&self, out: &mut Vec<u8>, piece: &Piece) {
-        let json = self.values.json(piece);
-        if !self.is_too_long(json) {
-            out.extend_from_slice(json);
-            return;
-        }
-        // Only texts are that long.
-        let inside = json.get(1..).unwrap_or_default();
+    /// Appends a member whose value is too long. Only texts are that long.
+    fn cut(&self, out: &mut Vec<u8>, piece: &Piece) {
+        let member = self.values.bytes(Values::member(piece));
+        let (start, inside) = member.split_at(member.len() - Values::length(piece) + 1);
+        out.extend_from_slice(start);
         let length = whole_length(inside, self.limits.value);
-        out.push(b'"');
         out.extend_from_slice(inside.get(..length).unwrap_or_default());
         out.push(b'"');
     }
 
-    fn is_too_long(&self, json: &[u8]) -> bool {
-        json.len() > self.limits.value + 2
+    fn is_too_long(&self, piece: &Piece) -> bool {
+        Values::length(piece) > self.limits.value + 2
     }
 
     fn lists(&self, payload: &mut Payload<'_>) {
@@ -149,11 +157,10 @@ impl Writer<'_> {
         if !self.values.is_remarkable && !is_shortened && !self.facts.spans_omitted {
             return;
         }
-        let is_cut = |piece: &Piece| piece.cut || self.is_too_long(self.values.json(piece));
+        let is_cut = |piece: &Piece| piece.cut || self.is_too_long(piece);
         let cut = self.all().filter(|(_, piece)| is_cut(piece)).map(|(name, _)| name);
         let unwritten = self.values.fields.get(self.limits.fields..).unwrap_or_default();
-        let unwritten =
-            unwritten.iter().map(|entry| entry.name.text).chain(self.values.omitted.iter().copied());
+        let unwritten = unwritten.iter().map(|entry| entry.name).chain(self.values.omitted.iter().copied());
         let spans = self.facts.spans_omitted.then_some("spans");
         list(payload, "truncated", cut.chain(unwritten).chain(spans));
 
@@ -165,7 +172,7 @@ impl Writer<'_> {
     }
 
     fn all(&self) -> impl Iterator<Item = (&'static str, &Piece)> {
-        self.members().chain(self.fields().iter().map(|entry| (entry.name.text, &entry.piece)))
+        self.members().chain(self.fields().iter().map(|entry| (entry.name, &entry.piece)))
     }
 }
 
@@ -189,4 +196,19 @@ fn list<'n>(payload: &mut Payload<'_>, member: &str, names: impl Iterator<Item =
         }
     }
     out.push(b']');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn severity_and_level_stand_in_one_piece() {
+        for severity in [Severity::Critical, Severity::Routine] {
+            for level in [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE] {
+                let expected = format!(",\"severity\":\"{severity}\",\"level\":\"{level}\"");
+                assert_eq!(head(severity, level), expected);
+            }
+        }
+    }
 }

@@ -65,9 +65,15 @@ pub(super) fn expect(event: usize, layer: usize, is_critical: bool) {
 
 /// The event came: it is pending no more, and those of the layer below it were vetoed.
 pub(super) fn came(event: usize, layer: usize) -> Vetoed {
+    // Mostly it is the only one.
+    let is_it = |pending: &Pending| pending.event == event && pending.layer == layer;
+    if LENGTH.get() == 1 && PENDING.with(|[first, ..]| is_it(&first.get())) {
+        LENGTH.set(0);
+        return Vetoed::default();
+    }
     let vetoed =
         remove(|pending| pending.layer == layer && pending.event < event && is_past(pending.event, event));
-    remove(|pending| pending.layer == layer && pending.event == event);
+    remove(is_it);
     vetoed
 }
 

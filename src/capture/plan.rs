@@ -1,6 +1,7 @@
 //! What to do with each field of a callsite, worked out once for each thread that meets it.
 
 use std::{
+    cell::RefCell,
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
     ptr,
@@ -39,41 +40,13 @@ pub(super) enum Role {
     Field,
 }
 
-/// The name of a field as it stands in a record.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Name {
-    pub(super) text: &'static str,
-    /// Whether it is the same when it is escaped.
-    is_plain: bool,
-}
-
-impl PartialEq for Name {
-    fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
-    }
-}
-
-impl Name {
-    pub(super) fn new(text: &'static str) -> Self {
-        let mut escaped = Vec::new();
-        escape_into(&mut escaped, text);
-        Self { text, is_plain: escaped == text.as_bytes() }
-    }
-
-    /// Appends the name as the inside of a JSON string.
-    pub(super) fn write(&self, out: &mut Vec<u8>) {
-        if self.is_plain {
-            out.extend_from_slice(self.text.as_bytes());
-        } else {
-            escape_into(out, self.text);
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
+/// What happens to a field.
+#[derive(Debug)]
 pub(super) struct FieldPlan {
     pub(super) role: Role,
-    pub(super) name: Name,
+    pub(super) name: &'static str,
+    /// How its member begins: `,"name":`.
+    pub(super) start: Box<[u8]>,
     /// Whether the name is cut.
     pub(super) cut: bool,
     pub(super) redacted: bool,
@@ -89,6 +62,8 @@ pub(super) struct Plan {
     pub(super) has_inherited: bool,
     /// The members `target` and `module`, as they stand in a record.
     pub(super) origin: Box<[u8]>,
+    /// The last action of the callsite, as JSON, and whether it is critical. It is mostly the same.
+    judged: RefCell<(Vec<u8>, bool)>,
 }
 
 impl Plan {
@@ -99,11 +74,26 @@ impl Plan {
         let has_inherited = fields.iter().any(|field| field.inherited);
         let mut origin = Vec::new();
         fields::write_origin(&mut origin, metadata.target(), metadata.module_path());
-        Self { fields, has_inherited, origin: origin.into() }
+        Self { fields, has_inherited, origin: origin.into(), judged: RefCell::default() }
     }
 
     pub(super) fn field(&self, index: usize) -> Option<&FieldPlan> {
         self.fields.get(index)
+    }
+
+    /// Whether an action is critical; `judge` says so where it is not the last one.
+    pub(super) fn is_critical(&self, action: &[u8], judge: impl FnOnce() -> bool) -> bool {
+        if action.len() > MAX_NAME {
+            return judge();
+        }
+        let mut judged = self.judged.borrow_mut();
+        let (last, is_critical) = &mut *judged;
+        if last != action {
+            *is_critical = judge();
+            last.clear();
+            last.extend_from_slice(action);
+        }
+        *is_critical
     }
 }
 
@@ -121,9 +111,13 @@ impl FieldPlan {
             _ => NAMED.iter().position(|named| *named == name).map_or(Role::Field, Role::Named),
         };
         let short = start_of(name, MAX_NAME);
+        let mut start = b",\"".to_vec();
+        escape_into(&mut start, short);
+        start.extend_from_slice(b"\":");
         Self {
             role,
-            name: Name::new(short),
+            name: short,
+            start: start.into(),
             cut: short.len() < name.len(),
             redacted: rules.redact.covers(name),
             inherited: matches!(role, Role::Named(_) | Role::Field) && rules.inherits(name),

@@ -4,7 +4,7 @@ use tracing_subscriber::registry::{LookupSpan, SpanRef};
 
 use super::{
     event::{Piece, Values},
-    plan::{Name, Role},
+    plan::Role,
     rules::NAMED,
 };
 
@@ -23,9 +23,9 @@ struct OfLog {
 #[derive(Debug)]
 struct Value {
     role: Role,
-    name: Name,
+    name: &'static str,
     piece: Piece,
-    json: Box<[u8]>,
+    member: Box<[u8]>,
 }
 
 /// How many spans around an event are looked at, from the nearest outwards.
@@ -33,12 +33,15 @@ const MAX_SPANS: usize = 1024;
 
 /// The values to pass on among those that were just collected from a span.
 fn collected(values: &Values) -> Vec<Value> {
-    let value =
-        |role, name, piece: &Piece| Value { role, name, piece: *piece, json: values.json(piece).into() };
+    let value = |role, name, piece: &Piece| Value {
+        role,
+        name,
+        piece: *piece,
+        member: values.bytes(Values::member(piece)).into(),
+    };
     let named = NAMED.iter().zip(&values.named).enumerate();
-    let named = named.filter_map(|(index, (name, piece))| {
-        Some(value(Role::Named(index), Name::new(name), piece.as_ref()?))
-    });
+    let named =
+        named.filter_map(|(index, (name, piece))| Some(value(Role::Named(index), *name, piece.as_ref()?)));
     let fields = values.fields.iter().map(|entry| value(Role::Field, entry.name, &entry.piece));
     named.chain(fields).collect()
 }
@@ -78,7 +81,7 @@ where
         let extensions = span.extensions();
         if let Some(inherited) = extensions.get::<Inherited>() {
             for value in inherited.logs.iter().filter(|of_log| of_log.log == log).flat_map(|of| &of.values) {
-                values.inherit(value.role, value.name, &value.piece, &value.json);
+                values.inherit(value.role, value.name, &value.piece, &value.member);
             }
         }
         drop(extensions);

@@ -23,8 +23,7 @@ impl<'a> Payload<'a> {
     pub(crate) fn begin(bytes: &'a mut Vec<u8>, at: Timestamp, kind: Kind) -> Self {
         bytes.extend_from_slice(b",\"ts\":\"");
         bytes.extend_from_slice(&at.to_bytes());
-        bytes.extend_from_slice(b"\",\"kind\":");
-        bytes.push(b'"');
+        bytes.extend_from_slice(b"\",\"kind\":\"");
         bytes.extend_from_slice(kind.as_str().as_bytes());
         bytes.push(b'"');
         Self { bytes }
@@ -52,10 +51,17 @@ impl<'a> Payload<'a> {
         bytes.push(b'"');
     }
 
-    /// Adds members that are already JSON, each with its comma in front.
-    pub(crate) fn members(&mut self, json: &[u8]) {
+    /// Adds members that are already JSON, each with its comma in front; the caller may append the
+    /// value of the last one.
+    pub(crate) fn members(&mut self, json: &[u8]) -> &mut Vec<u8> {
         self.bytes.extend_from_slice(json);
+        self.bytes
     }
+}
+
+/// Whether a text is the inside of a JSON string as it stands.
+pub(crate) fn is_plain(text: &str) -> bool {
+    plain_ascii_length(text.as_bytes()) == text.len()
 }
 
 /// Appends `text` as the inside of a JSON string. What could break a line, a terminal or an eye is

@@ -12,7 +12,7 @@ pub(crate) use control::{
     After, ChainId, CloseInfo, GapInfo, NoticeInfo, OpenInfo, PruneInfo, RecoveryInfo, SegmentInfo, Witness,
     Witnesses, mark_payload, read_format, read_gap, read_prune, read_recovery, read_segment, read_witnesses,
 };
-pub(crate) use encode::{MAX_PAYLOAD, Payload, escape_into, seal};
+pub(crate) use encode::{MAX_PAYLOAD, Payload, escape_into, is_plain, seal};
 pub(crate) use strict::{Line, LineParser, Malformed};
 pub use value::Value;
 pub(crate) use value::{parse_object, parse_value};

@@ -17,6 +17,7 @@ const fn special(word: u64) -> u64 {
 
 /// How many bytes from the start of `bytes` are none of those that end or escape a JSON string, nor
 /// a raw C0 control or DEL.
+#[inline]
 pub(super) fn plain_length(bytes: &[u8]) -> usize {
     scan(bytes, special)
 }
@@ -26,7 +27,16 @@ pub(super) fn plain_ascii_length(bytes: &[u8]) -> usize {
     scan(bytes, |word| special(word) | (word & HIGHS))
 }
 
+/// The first and the last eight bytes as words; fewer are filled up.
+pub(super) fn ends(bytes: &[u8]) -> (u64, u64) {
+    match (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+        (Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
+        _ => (short_word(bytes), 0),
+    }
+}
+
 /// Eight bytes at a time. `stops` marks a byte by its high bit, the lowest one exactly.
+#[inline]
 fn scan(bytes: &[u8], stops: impl Fn(u64) -> u64) -> usize {
     let (words, rest) = bytes.as_chunks::<8>();
     for (index, word) in words.iter().enumerate() {
@@ -35,13 +45,26 @@ fn scan(bytes: &[u8], stops: impl Fn(u64) -> u64) -> usize {
             return index * 8 + (found.trailing_zeros() / 8) as usize;
         }
     }
-    // What is added to fill a word is plain.
-    let mut last = [b' '; 8];
-    for (place, byte) in last.iter_mut().zip(rest) {
-        *place = *byte;
+    if rest.is_empty() {
+        return bytes.len();
     }
-    let found = stops(u64::from_le_bytes(last));
-    words.len() * 8 + if found == 0 { rest.len() } else { (found.trailing_zeros() / 8) as usize }
+    // The last eight bytes once more, where there are as many: those before the rest did not stop.
+    let (start, last) = match bytes.last_chunk::<8>() {
+        Some(last) => (bytes.len() - 8, u64::from_le_bytes(*last)),
+        None => (0, short_word(rest)),
+    };
+    let found = stops(last);
+    if found == 0 { bytes.len() } else { start + (found.trailing_zeros() / 8) as usize }
+}
+
+/// Fewer than eight bytes as a word, filled up with what is plain.
+fn short_word(bytes: &[u8]) -> u64 {
+    let (parts, rest) = bytes.as_chunks::<2>();
+    let mut word = u64::from_ne_bytes([b' '; 8]) << (bytes.len() * 8 % 64);
+    for (index, pair) in parts.iter().enumerate() {
+        word |= u64::from(u16::from_le_bytes(*pair)) << (index * 16);
+    }
+    word | rest.first().map_or(0, |byte| u64::from(*byte) << (parts.len() * 16))
 }
 
 #[cfg(test)]
@@ -67,6 +90,10 @@ mod tests {
             text[at] = 0xC3;
             assert_eq!((plain_length(&text), plain_ascii_length(&text)), (40, at));
             assert_eq!(plain_ascii_length(&text[..at]), at);
+            for start in 0..at {
+                assert_eq!(plain_ascii_length(&text[start..=at]), at - start);
+                assert_eq!(plain_ascii_length(&text[start..at]), at - start);
+            }
         }
     }
 }

@@ -2,7 +2,11 @@
 
 use std::{borrow::Cow, collections::HashSet};
 
-use super::{Kind, MAX_LINE, encode::must_escape, plain::plain_length};
+use super::{
+    Kind, MAX_LINE,
+    encode::must_escape,
+    plain::{ends, plain_length},
+};
 use crate::{chain::Digest, clock::Timestamp};
 
 /// How deep objects and lists may stand in each other.
@@ -70,16 +74,21 @@ impl LineParser {
         if !members.starts_with(BODY_START) {
             return Err(Malformed("the line does not begin with its sequence number"));
         }
-        let text = std::str::from_utf8(members).map_err(|_| Malformed("the line is not UTF-8"))?;
-        if !text.is_ascii() && text.chars().any(must_escape) {
-            return Err(Malformed("a control character stands raw in the line"));
+        if !members.is_ascii() {
+            let text = std::str::from_utf8(members).map_err(|_| Malformed("the line is not UTF-8"))?;
+            if text.chars().any(must_escape) {
+                return Err(Malformed("a control character stands raw in the line"));
+            }
         }
         let mut scanner = Scanner { bytes: members, at: 1, names: &mut self.names };
-        scanner.names.clear();
-        scanner.top_level().map(|top| Line {
+        let top = match scanner.members_of_an_event() {
+            Some(top) => Ok(top),
+            None => scanner.top_level(),
+        };
+        top.map(|top| Line {
             bytes,
             seq: top.seq,
-            kind: top.kind,
+            kind: Kind::parse(&top.kind_name),
             at: top.at,
             durable: top.durable,
             detail: top.detail,
@@ -104,13 +113,63 @@ fn split_previous(body: &[u8]) -> Option<(&[u8], Digest)> {
 }
 
 /// What the members of the top level say.
+#[derive(Default)]
 struct Top<'a> {
     seq: u64,
-    kind: Kind,
+    kind_name: Cow<'a, [u8]>,
     at: Option<Timestamp>,
     durable: Option<u64>,
     detail: Option<&'a [u8]>,
 }
+
+impl<'a> Top<'a> {
+    fn take(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), Malformed> {
+        match name {
+            b"seq" => {
+                self.seq = number(value)
+                    .filter(|seq| *seq > 0)
+                    .ok_or(Malformed("the sequence number is no whole number above 0"))?;
+            }
+            b"ts" => self.at = unquoted(value).and_then(Timestamp::parse),
+            b"kind" => self.kind_name = text(value).map(plainly).unwrap_or_default(),
+            b"durable" => {
+                self.durable = Some(number(value).ok_or(Malformed("the durable mark is no whole number"))?);
+            }
+            b"_prev_hash" | b"_hash" => return Err(REPEATED),
+            _ if name == &*self.kind_name => self.detail = Some(value),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// How the members of an event begin, in their order.
+const EVENT_MEMBERS: [&str; 24] = [
+    "\"seq\":",
+    "\"ts\":",
+    "\"kind\":",
+    "\"severity\":",
+    "\"level\":",
+    "\"action\":",
+    "\"actor\":",
+    "\"resource\":",
+    "\"outcome\":",
+    "\"reason\":",
+    "\"session_id\":",
+    "\"request_id\":",
+    "\"source\":",
+    "\"trace_id\":",
+    "\"span_id\":",
+    "\"message\":",
+    "\"target\":",
+    "\"module\":",
+    "\"fields\":",
+    "\"incomplete\":",
+    "\"truncated\":",
+    "\"redacted\":",
+    "\"repeated\":",
+    "\"durable\":",
+];
 
 /// A cursor over the members of a line, from behind `{` to before `,"_prev_hash"`.
 struct Scanner<'a, 'n> {
@@ -123,34 +182,40 @@ const NOT_JSON: Malformed = Malformed("the line is not strict JSON");
 const REPEATED: Malformed = Malformed("a member stands twice in an object");
 
 impl<'a> Scanner<'a, '_> {
+    /// The members up to the end of the bytes, where they are those of an event in their order. The
+    /// order shows that none stands twice, so nothing is kept of their names. `None` for every other
+    /// line, also where something is wrong.
+    fn members_of_an_event(&mut self) -> Option<Top<'a>> {
+        self.at = 1;
+        self.names.clear();
+        let mut top = Top::default();
+        let mut later = EVENT_MEMBERS.iter();
+        loop {
+            let rest = self.bytes.get(self.at..)?;
+            // The first letter tells most of them apart.
+            let start = later
+                .find(|start| rest.get(1) == start.as_bytes().get(1) && rest.starts_with(start.as_bytes()))?;
+            self.at += start.len();
+            let value = self.value(1).ok()?;
+            top.take(start.as_bytes().get(1..start.len() - 2)?, value).ok()?;
+            if self.at == self.bytes.len() {
+                return Some(top);
+            }
+            self.expect(b',').ok()?;
+        }
+    }
+
     /// The members up to the end of the bytes; the closing brace stands behind the hashes.
     fn top_level(&mut self) -> Result<Top<'a>, Malformed> {
-        let mut top = Top { seq: 0, kind: Kind::Other, at: None, durable: None, detail: None };
-        let mut kind_name: Cow<'_, [u8]> = Cow::Borrowed(b"");
+        self.at = 1;
+        self.names.clear();
+        let mut top = Top::default();
         let mut members = self.names.open();
         loop {
             let name = self.member_name(&mut members)?;
             let value = self.value(1)?;
             // Escapes do not make another name of it.
-            match &*plainly(name) {
-                b"seq" => {
-                    top.seq = number(value)
-                        .filter(|seq| *seq > 0)
-                        .ok_or(Malformed("the sequence number is no whole number above 0"))?;
-                }
-                b"ts" => top.at = unquoted(value).and_then(Timestamp::parse),
-                b"kind" => {
-                    kind_name = text(value).map(plainly).unwrap_or_default();
-                    top.kind = Kind::parse(&kind_name);
-                }
-                b"durable" => {
-                    top.durable =
-                        Some(number(value).ok_or(Malformed("the durable mark is no whole number"))?);
-                }
-                b"_prev_hash" | b"_hash" => return Err(REPEATED),
-                name if name == &*kind_name => top.detail = Some(value),
-                _ => {}
-            }
+            top.take(&plainly(name), value)?;
             if self.at == self.bytes.len() {
                 self.names.close(members)?;
                 return Ok(top);
@@ -182,24 +247,32 @@ impl<'a> Scanner<'a, '_> {
     }
 
     /// Any value; returns its bytes.
+    #[inline]
     fn value(&mut self, depth: usize) -> Result<&'a [u8], Malformed> {
         let start = self.at;
-        match self.next()? {
-            b'"' => {
-                self.string()?;
-            }
-            b'{' => self.object(depth)?,
-            b'[' => self.list(depth)?,
-            b't' => self.literal(b"rue")?,
-            b'f' => self.literal(b"alse")?,
-            b'n' => self.literal(b"ull")?,
-            b'-' | b'0'..=b'9' => {
-                self.at = start;
-                self.number()?;
-            }
-            _ => return Err(NOT_JSON),
+        if self.bytes.get(start) == Some(&b'"') {
+            self.at += 1;
+            self.string()?;
+        } else {
+            self.value_that_is_no_string(depth)?;
         }
         Ok(self.bytes.get(start..self.at).unwrap_or_default())
+    }
+
+    #[inline(never)]
+    fn value_that_is_no_string(&mut self, depth: usize) -> Result<(), Malformed> {
+        match self.next()? {
+            b'{' => self.object(depth),
+            b'[' => self.list(depth),
+            b't' => self.literal(b"rue"),
+            b'f' => self.literal(b"alse"),
+            b'n' => self.literal(b"ull"),
+            b'-' | b'0'..=b'9' => {
+                self.at -= 1;
+                self.number()
+            }
+            _ => Err(NOT_JSON),
+        }
     }
 
     fn literal(&mut self, rest: &[u8]) -> Result<(), Malformed> {
@@ -245,7 +318,19 @@ impl<'a> Scanner<'a, '_> {
     }
 
     /// A string from behind its first quote to behind its last; says whether it had an escape.
+    #[inline]
     fn string(&mut self) -> Result<bool, Malformed> {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let plain = plain_length(rest);
+        if rest.get(plain) == Some(&b'"') {
+            self.at += plain + 1;
+            return Ok(false);
+        }
+        self.string_with_escapes()
+    }
+
+    #[inline(never)]
+    fn string_with_escapes(&mut self) -> Result<bool, Malformed> {
         let mut escaped = false;
         loop {
             self.at += plain_length(self.bytes.get(self.at..).unwrap_or_default());
@@ -289,6 +374,7 @@ impl<'a> Scanner<'a, '_> {
 
     /// `-? (0 | [1-9][0-9]*) (. [0-9]+)? ([eE] [+-]? [0-9]+)?`
     fn number(&mut self) -> Result<(), Malformed> {
+        let start = self.at;
         self.skip_if(|byte| byte == b'-');
         if !self.skip_if(|byte| byte == b'0') && self.digits() == 0 {
             return Err(NOT_JSON);
@@ -302,7 +388,14 @@ impl<'a> Scanner<'a, '_> {
                 return Err(NOT_JSON);
             }
         }
-        Ok(())
+        // Short enough, and without an exponent, it is surely within what a number can be.
+        let text = self.bytes.get(start..self.at).unwrap_or_default();
+        let is_surely_small = text.len() < 300 && !text.iter().any(|byte| matches!(byte, b'e' | b'E'));
+        if is_surely_small || serde_json::from_slice::<f64>(text).is_ok() {
+            Ok(())
+        } else {
+            Err(Malformed("a number is larger than readers can read"))
+        }
     }
 
     fn skip_if(&mut self, wanted: impl Fn(u8) -> bool) -> bool {
@@ -408,10 +501,10 @@ impl Names {
 impl Members {
     /// Notes a name; true when it is surely new.
     fn note(&mut self, name: &[u8]) -> bool {
-        let mut hash = name.len() as u64;
-        for byte in name {
-            hash = (hash.rotate_left(5) ^ u64::from(*byte)).wrapping_mul(0x517C_C1B7_2722_0A95);
-        }
+        // Its first and its last eight bytes tell almost all names apart; for the others there is the
+        // comparison.
+        let (first, last) = ends(name);
+        let hash = (first ^ last.rotate_left(29) ^ name.len() as u64).wrapping_mul(0x517C_C1B7_2722_0A95);
         let bit = 1 << (hash >> 58);
         let Some(word) = self.filter.get_mut((hash >> 56 & 3) as usize) else { return false };
         let is_new = *word & bit == 0;
@@ -502,6 +595,19 @@ mod tests {
         check(",\"a\":\"\u{202e}\"", Err(Malformed("a control character stands raw in the line")));
         let deep = format!(",\"a\":{}{}", "[".repeat(40), "]".repeat(40));
         check(&deep, Err(Malformed("lists stand too deep in each other")));
+    }
+
+    /// Fuzzing found that a line with `1e999` was verified as good and could not be read: the parser
+    /// of values refuses a number that no `f64` can hold, and the strict one had not looked.
+    #[test]
+    fn a_number_that_nobody_can_read_is_refused() {
+        let refused = Err(Malformed("a number is larger than readers can read"));
+        check(r#","a":1e999"#, refused);
+        check(r#","a":[-1E+400]"#, refused);
+        check(&format!(",\"a\":1{}", "0".repeat(400)), refused);
+        check(&format!(",\"a\":0.{}1", "0".repeat(400)), Ok(()));
+        check(r#","a":1e-999"#, Ok(()));
+        check(&format!(",\"a\":[{:?},{:?},{:?}]", f64::MAX, f64::MIN, f64::MIN_POSITIVE), Ok(()));
     }
 
     #[test]

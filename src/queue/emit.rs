@@ -89,11 +89,14 @@ impl Queue {
                 return (state, Err(LossReason::QueueFull));
             }
             state.blocked += 1;
+            let room_made = state.room_made;
             if self.claim_wake(&mut state) {
                 self.wake_writer();
             }
             state = self.room.wait_timeout(state, end - now).unwrap_or_else(PoisonError::into_inner).0;
-            state.blocked -= 1;
+            if state.room_made == room_made {
+                state.blocked -= 1;
+            }
         }
     }
 

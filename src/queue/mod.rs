@@ -13,12 +13,8 @@ mod serve;
 mod tests;
 
 use std::{
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, OnceLock, PoisonError},
     task::{Poll, Waker},
-    thread::{self, Thread},
     time::{Duration, Instant},
 };
 
@@ -33,6 +29,11 @@ use crate::{
     gauges::Gauges,
     notify::Notifier,
     stats::{LossReason, NoticeCode, Stats},
+    sync::{
+        Condvar, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        thread::{self, Thread},
+    },
     wait::block_until,
 };
 use losses::{CriticalRate, Losses};
@@ -100,7 +101,10 @@ struct State {
     losses: Losses,
     critical_rate: CriticalRate,
     waiters: Vec<(Ticket, Waker)>,
+    /// Threads that wait for room and were not told of any since.
     blocked: u32,
+    /// How often room was made, and everybody who waited told.
+    room_made: u64,
     pause: Pause,
     rotate: Vec<(u64, Waker)>,
     rotations_wanted: u64,

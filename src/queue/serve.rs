@@ -112,7 +112,10 @@ impl Queue {
         let was_stalled = self.stalled.swap(false, Ordering::AcqRel);
         let ready: Vec<Waker> =
             state.waiters.extract_if(.., |(at, _)| *at <= ticket).map(|(_, waker)| waker).collect();
-        let blocked = state.blocked > 0;
+        // From here on they have room, even if it takes them a while to see it: a writer that took
+        // them for waiting would go round and round until they have run.
+        let blocked = std::mem::take(&mut state.blocked) > 0;
+        state.room_made += u64::from(blocked);
         drop(state);
         if blocked {
             self.room.notify_all();

@@ -30,7 +30,8 @@ pub(super) fn summarize(parser: &mut LineParser, bytes: &[u8]) -> Option<Summary
     let mut summary: Option<Summary> = None;
     for (_, line) in split(bytes) {
         let line = parser.parse(line).ok()?;
-        if !line.hash_is_right() {
+        // Where a file begins the scan looks for itself: what follows would be checked twice.
+        if line.kind == Kind::Segment || !line.hash_is_right() {
             return None;
         }
         let so_far = summary.get_or_insert(Summary {
@@ -45,9 +46,6 @@ pub(super) fn summarize(parser: &mut LineParser, bytes: &[u8]) -> Option<Summary
             controls: Vec::new(),
         });
         if so_far.last_seq.checked_add(1) != Some(line.seq) || so_far.last_hash != line.previous {
-            return None;
-        }
-        if line.kind == Kind::Segment && so_far.lines > 0 {
             return None;
         }
         so_far.last_seq = line.seq;

@@ -1,3 +1,112 @@
 //! Measures tracing-audit beside other logs and stores, in one run.
+//!
+//! `cargo run --release -p tracing-audit-bench` measures everything and writes `docs/benchmarks.md`;
+//! with `--help` it says what else it can do.
 
-fn main() {}
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::format_push_string,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "a program that prints tables of figures"
+)]
+
+mod charts;
+mod contestants;
+mod figures;
+mod growth;
+mod judge;
+mod machine;
+mod measure;
+mod plan;
+mod report;
+mod rounds;
+mod special;
+mod tables;
+mod workload;
+
+use std::{error::Error, path::Path, process::ExitCode};
+
+use measure::{Measure, Scale};
+
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+const HELP: &str = "\
+Measures tracing-audit beside other logs and stores.
+
+cargo run --release -p tracing-audit-bench -- [OPTIONS] [NAME…]
+
+  NAME          contestants or measures, to run these alone (and write nothing); all, if none is given
+  --list        says which there are
+  --rounds N    how many rounds, 5 unless given
+  --quick       a tenth of the time: whether everything runs, not figures
+  --write       writes docs/benchmarks.md and its charts, also for a part or a quick run
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match dispatch(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(args: &[String]) -> Result<()> {
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["child", contestant, measure, dir, quick] => {
+            let contestant = contestants::find(contestant).ok_or("no such contestant")?;
+            let measure = Measure::parse(measure).ok_or("no such measure")?;
+            let scale = Scale { is_quick: *quick == "quick" };
+            print!("{}", measure::run(contestant, measure, Path::new(dir), scale)?);
+            // Global loggers of others may still have threads.
+            std::process::exit(0);
+        }
+        ["worker", task, amount, dir] => special::work(task, Path::new(dir), amount.parse()?),
+        ["--help" | "-h"] => {
+            print!("{HELP}");
+            Ok(())
+        }
+        ["--list"] => {
+            for contestant in contestants::ALL {
+                println!("{:<20} {}", contestant.name, contestant.about);
+            }
+            println!();
+            Measure::all().for_each(|measure| println!("{}", measure.name()));
+            Ok(())
+        }
+        words => {
+            let plan = plan::Plan::parse(words)?;
+            let results = rounds::run(&plan)?;
+            print!("{}", report::for_terminal(&results));
+            if plan.writes {
+                report::write(&plan, &results)?;
+            }
+            for failure in &results.failures {
+                eprintln!("failed: {failure}");
+            }
+            Ok(())
+        }
+    }
+}
+
+/// The environment variable by which a child is told its number of threads.
+const THREADS: &str = "BENCH_THREADS";
+
+fn threads_asked() -> Option<usize> {
+    std::env::var(THREADS).ok()?.parse().ok()
+}
+
+/// A measurement whose disk fails measures nothing.
+fn or_exit<T>(result: std::io::Result<T>) -> T {
+    result.unwrap_or_else(|error| {
+        eprintln!("{error}");
+        std::process::exit(1)
+    })
+}

@@ -23,11 +23,19 @@ pub(super) struct Shared {
     machine: Mutex<Machine>,
     /// Told when a call begins to wait, is released, or is ended by a crash.
     pub(super) changed: Condvar,
+    /// In a model of threads: taken before each call, so that others can have their turn there.
+    #[cfg(any(loom, shuttle))]
+    turn: crate::sync::Mutex<()>,
 }
 
 impl Shared {
     pub(super) fn new(machine: Machine) -> Self {
-        Self { machine: Mutex::new(machine), changed: Condvar::new() }
+        Self {
+            machine: Mutex::new(machine),
+            changed: Condvar::new(),
+            #[cfg(any(loom, shuttle))]
+            turn: crate::sync::Mutex::default(),
+        }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Machine> {
@@ -89,6 +97,8 @@ impl SimProcess {
         handle: Option<u64>,
         act: impl FnOnce(&mut Machine, Mode, u64) -> io::Result<T>,
     ) -> io::Result<T> {
+        #[cfg(any(loom, shuttle))]
+        drop(self.shared.turn.lock());
         let mut machine = self.shared.lock();
         let began = machine.moment();
         let op = op(&machine);

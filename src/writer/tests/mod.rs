@@ -3,6 +3,8 @@
 mod closing;
 mod crashes;
 mod everywhere;
+#[cfg(any(loom, shuttle))]
+mod models;
 mod outage;
 mod planted;
 mod retention;

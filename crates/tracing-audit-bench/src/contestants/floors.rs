@@ -1,0 +1,348 @@
+//! What no log with these properties can beat: a layer that only formats, one that also queues, one
+//! that also chains. They do no check, escape nothing that needs no escape, and count nothing.
+
+use std::{
+    any::Any,
+    cell::{Cell, RefCell},
+    fmt::{self, Write as _},
+    fs::File,
+    io::Write as _,
+    path::Path,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::{self, JoinHandle},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use sha2::{Digest as _, Sha256};
+use tracing::{
+    Subscriber,
+    field::{Field, Visit},
+    span::{Attributes, Id},
+};
+use tracing_subscriber::{
+    layer::{Context, Layer},
+    prelude::*,
+    registry::LookupSpan,
+};
+
+use super::Subject;
+use crate::{
+    Result,
+    workload::{self, Event},
+};
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// The last second that was printed, and how.
+    static SECOND: Cell<(u64, [u8; 20])> = const { Cell::new((0, [b'0'; 20])) };
+}
+
+/// Bytes queued at most, and at which the writer is woken.
+const ROOM: usize = 12 << 20;
+const WAKE: usize = 512 << 10;
+
+/// Members of a span, encoded.
+struct Inherited(Vec<u8>);
+
+struct Members<'a>(&'a mut Vec<u8>);
+
+impl Members<'_> {
+    fn name(&mut self, field: &Field) {
+        self.0.extend_from_slice(b",\"");
+        self.0.extend_from_slice(field.name().as_bytes());
+        self.0.extend_from_slice(b"\":");
+    }
+}
+
+impl Visit for Members<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.name(field);
+        self.0.push(b'"');
+        if value.bytes().any(|byte| byte < 0x20 || matches!(byte, b'"' | b'\\')) {
+            self.0.extend(value.escape_default().to_string().into_bytes());
+        } else {
+            self.0.extend_from_slice(value.as_bytes());
+        }
+        self.0.push(b'"');
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.name(field);
+        self.0.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        struct Plain<'a>(&'a mut Vec<u8>);
+        impl fmt::Write for Plain<'_> {
+            fn write_str(&mut self, text: &str) -> fmt::Result {
+                self.0.extend_from_slice(text.as_bytes());
+                Ok(())
+            }
+        }
+        self.name(field);
+        self.0.push(b'"');
+        write!(Plain(self.0), "{value:?}").unwrap_or_default();
+        self.0.push(b'"');
+    }
+}
+
+/// `2026-11-21T08:00:00.000000000Z`, the second kept from one event to the next. What stands for the
+/// date is the count of seconds: as long, and not what is measured.
+fn put_time(out: &mut Vec<u8>) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (second, mut text) = SECOND.get();
+    if second != now.as_secs() {
+        put_digits(&mut text, now.as_secs());
+        SECOND.set((now.as_secs(), text));
+    }
+    let mut nanos = [b'0'; 10];
+    put_digits(&mut nanos, u64::from(now.subsec_nanos()));
+    out.extend_from_slice(&text);
+    out.extend_from_slice(&nanos);
+}
+
+fn put_digits(text: &mut [u8], mut number: u64) {
+    for digit in text.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+}
+
+struct FloorLayer(Option<Arc<Pipe>>);
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for FloorLayer {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let mut members = Vec::new();
+        attributes.record(&mut Members(&mut members));
+        if let Some(span) = context.span(id) {
+            span.extensions_mut().insert(Inherited(members));
+        }
+    }
+
+    fn on_event(&self, event: &tracing::Event<'_>, context: Context<'_, S>) {
+        BUFFER.with_borrow_mut(|line| {
+            line.clear();
+            line.extend_from_slice(b",\"ts\":\"");
+            put_time(line);
+            line.extend_from_slice(b"\",\"kind\":\"event\",\"severity\":\"routine\",\"level\":\"");
+            line.extend_from_slice(event.metadata().level().as_str().as_bytes());
+            line.push(b'"');
+            event.record(&mut Members(line));
+            if let Some(span) = context.event_span(event)
+                && let Some(inherited) = span.extensions().get::<Inherited>()
+            {
+                line.extend_from_slice(&inherited.0);
+            }
+            for (name, value) in [
+                (",\"target\":\"", event.metadata().target()),
+                (",\"module\":\"", event.metadata().module_path().unwrap_or_default()),
+            ] {
+                line.extend_from_slice(name.as_bytes());
+                line.extend_from_slice(value.as_bytes());
+                line.push(b'"');
+            }
+            match &self.0 {
+                Some(pipe) => pipe.put(line),
+                None => {
+                    std::hint::black_box(&*line);
+                }
+            }
+        });
+    }
+}
+
+/// A byte buffer that the writer swaps out.
+#[derive(Default)]
+struct Pipe {
+    state: Mutex<Queued>,
+    room: Condvar,
+    work: Condvar,
+}
+
+#[derive(Default)]
+struct Queued {
+    bytes: Vec<u8>,
+    lengths: Vec<u32>,
+    is_ended: bool,
+}
+
+impl Pipe {
+    fn lock(&self) -> MutexGuard<'_, Queued> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, payload: &[u8]) {
+        let mut state = self.lock();
+        while state.bytes.len() > ROOM {
+            state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        let before = state.bytes.len();
+        state.bytes.extend_from_slice(payload);
+        state.lengths.push(u32::try_from(payload.len()).unwrap_or(u32::MAX));
+        let wake = before < WAKE && state.bytes.len() >= WAKE;
+        drop(state);
+        if wake {
+            self.work.notify_one();
+        }
+    }
+
+    /// Hands everything that is queued to `use_batch`, until the end.
+    fn serve(&self, mut use_batch: impl FnMut(&[u8], &[u32])) {
+        let (mut bytes, mut lengths) = (Vec::new(), Vec::new());
+        loop {
+            let mut state = self.lock();
+            if state.bytes.len() < WAKE && !state.is_ended {
+                let pause = self.work.wait_timeout(state, Duration::from_millis(5));
+                state = pause.unwrap_or_else(PoisonError::into_inner).0;
+            }
+            let is_ended = state.is_ended;
+            std::mem::swap(&mut bytes, &mut state.bytes);
+            std::mem::swap(&mut lengths, &mut state.lengths);
+            drop(state);
+            self.room.notify_all();
+            use_batch(&bytes, &lengths);
+            bytes.clear();
+            lengths.clear();
+            if is_ended {
+                return;
+            }
+        }
+    }
+}
+
+struct Floor {
+    pipe: Option<Arc<Pipe>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl Subject for Floor {
+    fn enter(&self) -> Box<dyn Any> {
+        Box::new(workload::span())
+    }
+
+    fn emit(&self, event: Event<'_>) {
+        workload::emit(event);
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<()> {
+        if let Some(pipe) = &self.pipe {
+            pipe.lock().is_ended = true;
+            pipe.work.notify_all();
+        }
+        if let Some(writer) = self.writer.take() {
+            writer.join().map_err(|_| "the writer panicked")?;
+        }
+        Ok(())
+    }
+}
+
+fn floor(serve: Option<impl FnOnce(Arc<Pipe>) + Send + 'static>) -> Box<dyn Subject> {
+    let (pipe, writer) = match serve {
+        Some(serve) => {
+            let pipe = Arc::new(Pipe::default());
+            let writer = thread::spawn({
+                let pipe = Arc::clone(&pipe);
+                move || serve(pipe)
+            });
+            (Some(pipe), Some(writer))
+        }
+        None => (None, None),
+    };
+    tracing_subscriber::registry().with(FloorLayer(pipe.clone())).init();
+    Box::new(Floor { pipe, writer })
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "all contestants are set up alike")]
+pub(super) fn format(_: &Path) -> Result<Box<dyn Subject>> {
+    Ok(floor(None::<fn(Arc<Pipe>)>))
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "all contestants are set up alike")]
+pub(super) fn queue(_: &Path) -> Result<Box<dyn Subject>> {
+    Ok(floor(Some(|pipe: Arc<Pipe>| {
+        pipe.serve(|bytes, _| {
+            std::hint::black_box(bytes);
+        });
+    })))
+}
+
+pub(super) fn chain(dir: &Path) -> Result<Box<dyn Subject>> {
+    chained(dir, false)
+}
+
+pub(super) fn chain_synced(dir: &Path) -> Result<Box<dyn Subject>> {
+    chained(dir, true)
+}
+
+/// Lines as ours: a number in front, two hashes behind.
+fn chained(dir: &Path, syncs: bool) -> Result<Box<dyn Subject>> {
+    let mut file = File::options().create_new(true).append(true).open(dir.join("log"))?;
+    let mut chain = Chain { seq: 0, previous: [b'0'; 64] };
+    let mut lines = Vec::new();
+    Ok(floor(Some(move |pipe: Arc<Pipe>| {
+        pipe.serve(|mut bytes, lengths| {
+            for piece in lengths.chunks(512) {
+                lines.clear();
+                for length in piece {
+                    let Some((payload, rest)) = bytes.split_at_checked(*length as usize) else { return };
+                    bytes = rest;
+                    chain.seal(&mut lines, payload);
+                }
+                crate::or_exit(file.write_all(&lines));
+            }
+            if syncs && !lengths.is_empty() {
+                crate::or_exit(file.sync_data());
+            }
+        });
+    })))
+}
+
+struct Chain {
+    seq: u64,
+    previous: [u8; 64],
+}
+
+impl Chain {
+    fn seal(&mut self, lines: &mut Vec<u8>, payload: &[u8]) {
+        self.seq += 1;
+        let start = lines.len();
+        lines.extend_from_slice(b"{\"seq\":");
+        lines.extend_from_slice(itoa::Buffer::new().format(self.seq).as_bytes());
+        lines.extend_from_slice(payload);
+        lines.extend_from_slice(b",\"_prev_hash\":\"");
+        lines.extend_from_slice(&self.previous);
+        lines.extend_from_slice(b"\"}");
+        let mut hasher = Sha256::new();
+        hasher.update([0]);
+        hasher.update(lines.get(start..).unwrap_or_default());
+        for (pair, byte) in self.previous.chunks_exact_mut(2).zip(hasher.finalize()) {
+            let digit = |nibble: u8| nibble + if nibble < 10 { b'0' } else { b'a' - 10 };
+            pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
+        }
+        lines.pop();
+        lines.extend_from_slice(b",\"_hash\":\"");
+        lines.extend_from_slice(&self.previous);
+        lines.extend_from_slice(b"\"}\n");
+    }
+}
+
+/// SHA-256 over each line of a log, on one thread.
+pub(super) fn sha256(dir: &Path, _threads: usize) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(dir.join("log"))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "jsonl") {
+            let mut reader = std::io::BufReader::with_capacity(1 << 20, File::open(path)?);
+            let mut line = Vec::new();
+            loop {
+                line.clear();
+                if std::io::BufRead::read_until(&mut reader, b'\n', &mut line)? == 0 {
+                    break;
+                }
+                std::hint::black_box(Sha256::digest(&line));
+                bytes += line.len() as u64;
+            }
+        }
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,107 @@
+//! Loggers that are known to be fast, without a chain: the same content as text.
+
+use std::{fs::File, path::Path, sync::Arc};
+
+use super::Subject;
+use crate::{
+    Result,
+    workload::{Event, as_text},
+};
+
+/// What ends a logger: returns when everything is written.
+type End = Box<dyn FnOnce() -> Result<()> + Send + Sync>;
+
+struct ThroughLog(End);
+
+impl Subject for ThroughLog {
+    fn emit(&self, event: Event<'_>) {
+        as_text!(log::info, event.number);
+    }
+
+    fn finish(self: Box<Self>) -> Result<()> {
+        (self.0)()
+    }
+}
+
+pub(super) fn fast_log(dir: &Path) -> Result<Box<dyn Subject>> {
+    let path = dir.join("log").display().to_string();
+    // A bounded channel blocks when it is full, so nothing is lost.
+    fast_log::init(fast_log::Config::new().file(&path).chan_len(Some(100_000)))?;
+    Ok(Box::new(ThroughLog(Box::new(|| {
+        fast_log::flush()?.wait();
+        Ok(())
+    }))))
+}
+
+pub(super) fn ftlog(dir: &Path) -> Result<Box<dyn Subject>> {
+    let file = File::create(dir.join("log"))?;
+    let guard = ftlog::builder()
+        .max_log_level(ftlog::LevelFilter::Info)
+        .bounded(100_000, true)
+        .root(file)
+        .try_init()
+        .map_err(|error| error.to_string())?;
+    Ok(Box::new(ThroughLog(Box::new(move || {
+        drop(guard);
+        Ok(())
+    }))))
+}
+
+struct Spdlog {
+    logger: Arc<spdlog::Logger>,
+    pool: Arc<spdlog::ThreadPool>,
+}
+
+pub(super) fn spdlog(dir: &Path) -> Result<Box<dyn Subject>> {
+    let sink = spdlog::sink::FileSink::builder().path(dir.join("log")).truncate(true).build_arc()?;
+    let pool = spdlog::ThreadPool::builder().build_arc()?;
+    let sink =
+        spdlog::sink::AsyncPoolSink::builder().sink(sink).thread_pool(Arc::clone(&pool)).build_arc()?;
+    let logger = spdlog::Logger::builder().sink(sink).build_arc()?;
+    Ok(Box::new(Spdlog { logger, pool }))
+}
+
+impl Subject for Spdlog {
+    fn emit(&self, event: Event<'_>) {
+        let logger = &self.logger;
+        macro_rules! to_logger {
+            ($($arg:tt)*) => { spdlog::info!(logger: logger, $($arg)*) };
+        }
+        as_text!(to_logger, event.number);
+    }
+
+    fn finish(self: Box<Self>) -> Result<()> {
+        let Self { logger, pool } = *self;
+        logger.flush();
+        drop(logger);
+        // The last handle joins the threads.
+        drop(pool);
+        Ok(())
+    }
+}
+
+struct Inqjet(inqjet::InqJetGuard);
+
+pub(super) fn inqjet(dir: &Path) -> Result<Box<dyn Subject>> {
+    let file = std::io::BufWriter::new(File::create(dir.join("log"))?);
+    let guard = inqjet::InqJetBuilder::default()
+        .with_writer(file)
+        .with_log_level(inqjet::LevelFilter::Info)
+        .with_buffer_size(16 << 20)
+        .with_timeout(Some(std::time::Duration::from_millis(1)))
+        .build()
+        .map_err(|error| format!("{error:?}"))?;
+    Ok(Box::new(Inqjet(guard)))
+}
+
+impl Subject for Inqjet {
+    #[expect(clippy::too_many_arguments, reason = "what the macro of inqjet makes")]
+    fn emit(&self, event: Event<'_>) {
+        as_text!(inqjet::info, event.number);
+    }
+
+    fn finish(self: Box<Self>) -> Result<()> {
+        drop(self.0);
+        Ok(())
+    }
+}

@@ -1,0 +1,134 @@
+//! Who is measured: one table, and what every contestant must be able to do.
+
+mod chained;
+mod floors;
+mod loggers;
+mod ours;
+mod plain;
+mod sealed;
+mod stores;
+
+use std::{any::Any, path::Path};
+
+use crate::{Result, measure::Measure, workload::Event};
+
+/// A log or store that is set up and takes events from any thread.
+pub(crate) trait Subject: Send + Sync {
+    /// What a thread keeps while it emits: mostly the span.
+    fn enter(&self) -> Box<dyn Any> {
+        Box::new(())
+    }
+
+    fn emit(&self, event: Event<'_>);
+
+    /// Returns when everything emitted is written: to the kernel, or where the contestant syncs, to
+    /// the disk.
+    fn finish(self: Box<Self>) -> Result<()>;
+}
+
+/// One line of the tables.
+pub(crate) struct Contestant {
+    pub(crate) name: &'static str,
+    /// What it is, for somebody who reads the tables.
+    pub(crate) about: &'static str,
+    pub(crate) measures: &'static [Measure],
+    pub(crate) set_up: fn(&Path) -> Result<Box<dyn Subject>>,
+    /// Checks what was written with that many threads (0: all cores); returns how many bytes.
+    pub(crate) verify: Option<fn(&Path, usize) -> Result<u64>>,
+    /// Whether its events are to be critical.
+    pub(crate) is_critical: bool,
+}
+
+impl std::fmt::Debug for Contestant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+const COSTS: &[Measure] = &[Measure::Cost, Measure::Sustained];
+const DURABLE: &[Measure] = &[Measure::Durable];
+
+const fn new(
+    name: &'static str,
+    about: &'static str,
+    measures: &'static [Measure],
+    set_up: fn(&Path) -> Result<Box<dyn Subject>>,
+) -> Contestant {
+    Contestant { name, about, measures, set_up, verify: None, is_critical: false }
+}
+
+/// Everybody. What is compared with each other stands near each other, because the disk's speed
+/// drifts.
+pub(crate) const ALL: &[Contestant] = &[
+    new("floor-format", "floor: format the event in a tracing layer, nothing else", COSTS, floors::format),
+    new("floor-queue", "floor: format, queue, a thread that throws away", COSTS, floors::queue),
+    new("floor-chain", "floor: format, queue, hash chain, written and never synced", COSTS, floors::chain),
+    new(
+        "floor-chain-synced",
+        "floor: the same, synced as our Hybrid does",
+        &[Measure::Sustained],
+        floors::chain_synced,
+    ),
+    Contestant {
+        verify: Some(ours::verify),
+        ..new("ours", "tracing-audit, Hybrid (the default), routine events", ALL_BUT_DURABLE, ours::hybrid)
+    },
+    new("ours-batched", "tracing-audit, Batched", COSTS, ours::batched),
+    new("fmt", "tracing_subscriber::fmt().json() to a file", COSTS, plain::fmt),
+    new("fmt-lossy", "the same through tracing_appender::non_blocking, lossy", COSTS, plain::lossy),
+    new("fmt-lossless", "the same, lossless", COSTS, plain::lossless),
+    new("fast_log", "fast_log, text records", COSTS, loggers::fast_log),
+    new("ftlog", "ftlog, text records", COSTS, loggers::ftlog),
+    new("spdlog-rs", "spdlog-rs, asynchronous sink, text records", COSTS, loggers::spdlog),
+    new("inqjet", "inqjet, text records formatted by its thread", COSTS, loggers::inqjet),
+    Contestant {
+        verify: Some(floors::sha256),
+        ..new("floor-sha256", "floor: SHA-256 over the lines of ours", &[Measure::Verify], ours::hybrid)
+    },
+    new("raw", "floor: write and fdatasync, one line after the other", DURABLE, sealed::raw),
+    new("ideal", "floor: an ideal group commit, without chain", DURABLE, sealed::group_commit),
+    new("ours-immediate", "tracing-audit, Immediate", DURABLE, ours::immediate),
+    Contestant {
+        is_critical: true,
+        ..new("ours-critical", "tracing-audit, Hybrid, critical events", DURABLE, ours::hybrid)
+    },
+    new("okaywal", "okaywal, commit for each event", DURABLE, stores::okaywal),
+    new("sqlite", "SQLite, WAL, synchronous=FULL, an insert for each event", DURABLE, stores::sqlite),
+    new("redb", "redb, a transaction for each event", DURABLE, stores::redb),
+    new("fjall", "fjall, insert and persist for each event", DURABLE, stores::fjall),
+    Contestant {
+        verify: Some(chained::verify_audit_trail),
+        ..new("audit-trail", "audit-trail, FileSink, synced for each event", CHAINED, chained::audit_trail)
+    },
+    Contestant {
+        verify: Some(chained::verify_libro),
+        ..new("libro", "libro, FileStore (which never syncs)", CHAINED, chained::libro)
+    },
+    Contestant {
+        verify: Some(chained::verify_crtx),
+        ..new("crtx-ledger", "crtx-ledger, JsonlLog, which syncs each event", CHAINED, chained::crtx)
+    },
+];
+
+const ALL_BUT_DURABLE: &[Measure] = &[
+    Measure::Cost,
+    Measure::Sustained,
+    Measure::Verify,
+    Measure::Mixed,
+    Measure::Processes,
+    Measure::Memory,
+    Measure::MemoryStalled,
+    Measure::Large,
+    Measure::GrowthEvents,
+    Measure::GrowthThreads,
+    Measure::GrowthSizes,
+    Measure::GrowthSegments,
+];
+const CHAINED: &[Measure] = &[Measure::Durable, Measure::Verify];
+
+/// Whom the table leaves out, and why.
+pub(crate) const LEFT_OUT: &[(&str, &str)] = &[];
+
+pub(crate) fn find(name: &str) -> Option<&'static Contestant> {
+    ALL.iter().find(|contestant| contestant.name == name)
+}

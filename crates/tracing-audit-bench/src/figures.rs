@@ -1,0 +1,130 @@
+//! Named figures of one measurement, and what several rounds of them say.
+
+use std::{collections::BTreeMap, fmt};
+
+/// What one measurement found, in the order in which it found it.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Figures(Vec<(String, f64)>);
+
+impl Figures {
+    pub(crate) fn add(&mut self, name: impl Into<String>, value: f64) {
+        self.0.push((name.into(), value));
+    }
+
+    /// Reads what `Display` printed.
+    pub(crate) fn parse(text: &str) -> Self {
+        let figure = |line: &str| {
+            let (name, value) = line.strip_prefix("figure ")?.rsplit_once(' ')?;
+            Some((name.to_owned(), value.parse().ok()?))
+        };
+        Self(text.lines().filter_map(figure).collect())
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), *value))
+    }
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|(name, value)| writeln!(f, "figure {name} {value}"))
+    }
+}
+
+/// The same figure from several rounds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
+}
+
+impl Spread {
+    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let mut values: Vec<f64> = values.into_iter().filter(|value| value.is_finite()).collect();
+        values.sort_by(f64::total_cmp);
+        let (min, max) = (*values.first()?, *values.last()?);
+        let middle = values.len() / 2;
+        let upper = *values.get(middle)?;
+        let lower = *values.get(if values.len().is_multiple_of(2) { middle - 1 } else { middle })?;
+        Some(Self { median: f64::midpoint(lower, upper), min, max })
+    }
+}
+
+/// A figure of a contestant: `ours/cost/burst.1.p50`.
+pub(crate) type Key = String;
+
+/// Every figure of every round. What a round did not find is not there.
+#[derive(Debug, Default)]
+pub(crate) struct Results {
+    rounds: Vec<BTreeMap<Key, f64>>,
+    pub(crate) failures: Vec<String>,
+}
+
+impl Results {
+    pub(crate) fn begin_round(&mut self) {
+        self.rounds.push(BTreeMap::new());
+    }
+
+    pub(crate) fn note(&mut self, contestant: &str, measure: &str, figures: &Figures) {
+        if let Some(round) = self.rounds.last_mut() {
+            round.extend(
+                figures.iter().map(|(name, value)| (format!("{contestant}/{measure}/{name}"), value)),
+            );
+        }
+    }
+
+    pub(crate) fn rounds(&self) -> usize {
+        self.rounds.len()
+    }
+
+    pub(crate) fn spread(&self, key: &str) -> Option<Spread> {
+        Spread::of(self.rounds.iter().filter_map(|round| round.get(key).copied()))
+    }
+
+    /// One figure divided by another of the same round: the disk is not the same an hour later.
+    pub(crate) fn ratio(&self, above: &str, below: &str) -> Option<Spread> {
+        Spread::of(self.rounds.iter().filter_map(|round| Some(round.get(above)? / round.get(below)?)))
+    }
+
+    /// The figures whose keys begin so, with the rest of their names.
+    pub(crate) fn under(&self, prefix: &str) -> Vec<(String, Spread)> {
+        let mut names: Vec<&str> =
+            self.rounds.iter().flat_map(BTreeMap::keys).filter_map(|key| key.strip_prefix(prefix)).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+            .into_iter()
+            .filter_map(|name| Some((name.to_owned(), self.spread(&format!("{prefix}{name}"))?)))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_lies_between_the_least_and_the_most() {
+        let spread = |values: &[f64]| Spread::of(values.iter().copied());
+        assert_eq!(spread(&[3.0, 1.0, 2.0]), Some(Spread { median: 2.0, min: 1.0, max: 3.0 }));
+        assert_eq!(spread(&[4.0, 1.0]), Some(Spread { median: 2.5, min: 1.0, max: 4.0 }));
+        assert_eq!(spread(&[f64::NAN]), None);
+    }
+
+    #[test]
+    fn ratios_are_taken_within_a_round() {
+        let mut results = Results::default();
+        for disk in [1.0, 10.0] {
+            results.begin_round();
+            for (contestant, speed) in [("ours", 9.0), ("raw", 10.0)] {
+                let mut figures = Figures::default();
+                figures.add("1", speed * disk);
+                results.note(contestant, "durable", &Figures::parse(&figures.to_string()));
+            }
+        }
+        let ratio = results.ratio("ours/durable/1", "raw/durable/1");
+        assert_eq!(ratio, Some(Spread { median: 0.9, min: 0.9, max: 0.9 }));
+        assert_eq!(results.under("raw/durable/").len(), 1);
+    }
+}

@@ -1,0 +1,158 @@
+//! Runs the steps, each in a process of its own, and collects what they say.
+
+use std::{
+    io::{IsTerminal as _, Read, Write as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    Result, THREADS,
+    figures::{Figures, Results},
+    measure::{Measure, Scale},
+    plan::{Plan, Step},
+};
+
+/// Where the data goes: on the real disk, in what `cargo clean` removes.
+pub(crate) fn data_dir() -> Result<PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tmp");
+    std::fs::create_dir_all(&dir)?;
+    Ok(dir.canonicalize()?)
+}
+
+/// Runs all steps of all rounds.
+pub(crate) fn run(plan: &Plan) -> Result<Results> {
+    let data = data_dir()?;
+    let (in_rounds, once) = (plan.steps(true), plan.steps(false));
+    let rounds = if in_rounds.is_empty() { 1 } else { plan.rounds };
+    let mut progress = Progress::new(in_rounds.len() * rounds + once.len());
+    let mut results = Results::default();
+    for round in 1..=rounds {
+        results.begin_round();
+        let is_last = round == rounds;
+        for step in in_rounds.iter().chain(once.iter().filter(|_| is_last)) {
+            progress.show(round, step);
+            match measured(step, &data, plan.scale) {
+                Ok(figures) => results.note(step.contestant.name, step.measure.name(), &figures),
+                Err(error) => {
+                    let (name, measure) = (step.contestant.name, step.measure.name());
+                    results.failures.push(format!("round {round}, {name}, {measure}: {error}"));
+                }
+            }
+        }
+    }
+    progress.end();
+    Ok(results)
+}
+
+/// One process, with a directory that goes when it has ended.
+fn measured(step: &Step, data: &Path, scale: Scale) -> Result<Figures> {
+    let dir = tempfile::Builder::new().prefix("bench-").tempdir_in(data)?;
+    let program = std::env::current_exe()?;
+    let mut command = if step.measure == Measure::MemoryStalled {
+        hanging_syncs(&program)?
+    } else {
+        Command::new(&program)
+    };
+    command.args(["child", step.contestant.name, step.measure.name()]).arg(dir.path());
+    command.arg(if scale.is_quick { "quick" } else { "full" });
+    if let Some(threads) = step.threads {
+        command.env(THREADS, threads.to_string());
+    }
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let output = within(child, step.measure.limit())?;
+    let figures = Figures::parse(&output);
+    if figures.iter().next().is_none() {
+        return Err("it printed no figure".into());
+    }
+    Ok(figures)
+}
+
+/// The program, run so that after the first few its syncs take longer than the measurement.
+fn hanging_syncs(program: &Path) -> Result<Command> {
+    if Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err() {
+        return Err("left out: strace is not installed".into());
+    }
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "--seccomp-bpf", "-o", "/dev/null", "-e", "trace=fsync,fdatasync"]);
+    command.args(["-e", "inject=fsync,fdatasync:delay_enter=60000000:when=20+"]).arg(program);
+    Ok(command)
+}
+
+/// What a process printed. One that takes longer than `limit` is ended.
+fn within(mut child: Child, limit: Duration) -> Result<String> {
+    let output = reader(child.stdout.take());
+    let errors = reader(child.stderr.take());
+    let begun = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if begun.elapsed() > limit {
+            child.kill()?;
+            child.wait()?;
+            return Err(format!("ended after {} s", limit.as_secs()).into());
+        }
+        thread::sleep(Duration::from_millis(5));
+    };
+    let [output, errors] = [output, errors].map(|reader| reader.join().unwrap_or_default());
+    if !status.success() {
+        let last = errors.trim().lines().last().unwrap_or("it said nothing").to_owned();
+        return Err(format!("{status}: {last}").into());
+    }
+    Ok(output)
+}
+
+fn reader(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<String> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // What was read before a pipe broke is used.
+        if let Some(mut pipe) = pipe {
+            pipe.read_to_end(&mut bytes).unwrap_or_default();
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+/// One line on standard error that says how far the run is.
+struct Progress {
+    begun: Instant,
+    done: usize,
+    all: usize,
+}
+
+impl Progress {
+    fn new(all: usize) -> Self {
+        Self { begun: Instant::now(), done: 0, all }
+    }
+
+    fn show(&mut self, round: usize, step: &Step) {
+        let seconds = self.begun.elapsed().as_secs();
+        let left = (seconds * (self.all - self.done) as u64).checked_div(self.done as u64);
+        let left = left.map_or_else(String::new, |left| format!(", about {left} s left"));
+        self.done += 1;
+        let threads = step.threads.map_or_else(String::new, |threads| format!(" {threads} threads"));
+        let text = format!(
+            "[{}/{}] round {round}: {} {}{threads} ({seconds} s{left})",
+            self.done,
+            self.all,
+            step.contestant.name,
+            step.measure.name()
+        );
+        if std::io::stderr().is_terminal() {
+            eprint!("\r\x1b[K{text}");
+            std::io::stderr().flush().unwrap_or_default();
+        } else {
+            eprintln!("{text}");
+        }
+    }
+
+    fn end(&self) {
+        if std::io::stderr().is_terminal() {
+            eprintln!();
+        }
+        eprintln!("measured in {} s", self.begun.elapsed().as_secs());
+    }
+}

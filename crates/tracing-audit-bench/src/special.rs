@@ -1,0 +1,216 @@
+//! Measurements of ours alone: latency under load, several processes, memory, a large log.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tracing_audit::{AuditLog, FlushMode, OnFull, Verifier};
+use tracing_subscriber::prelude::*;
+
+use crate::{
+    Result,
+    figures::Figures,
+    machine,
+    measure::{Scale, at, nanos},
+    workload::{self, Event},
+};
+
+/// Runs `work` inside the span, its events going to `log`.
+pub(crate) fn inside<T>(log: &AuditLog, work: impl FnOnce() -> T) -> T {
+    let subscriber = tracing_subscriber::registry().with(log.layer());
+    tracing::subscriber::with_default(subscriber, || {
+        let _span = workload::span();
+        work()
+    })
+}
+
+/// Routine events at half the rate that the log sustains, and one critical event after the other.
+pub(crate) fn mixed(dir: &Path, scale: Scale) -> Result<Figures> {
+    let log = AuditLog::open(dir.join("log"))?;
+    let saturated = Instant::now();
+    let mut events = 0_u32;
+    inside(&log, || {
+        while saturated.elapsed() < scale.seconds(1.0) {
+            workload::emit(Event::routine(u64::from(events)));
+            events += 1;
+        }
+    });
+    log.flush()?;
+    // The time for a burst of 64 at half the rate.
+    let gap = saturated.elapsed() / events.max(1) * 2 * 64;
+    let is_over = AtomicBool::new(false);
+    let (mut costs, mut syncs) = (Vec::new(), Vec::new());
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            inside(&log, || {
+                let begun = Instant::now();
+                let mut bursts = 0_u32;
+                while !is_over.load(Ordering::Relaxed) {
+                    (0..64).for_each(|number| workload::emit(Event::routine(number)));
+                    bursts += 1;
+                    while begun.elapsed() < gap * bursts && !is_over.load(Ordering::Relaxed) {
+                        thread::yield_now();
+                    }
+                }
+            });
+        });
+        inside(&log, || {
+            let begun = Instant::now();
+            while begun.elapsed() < scale.seconds(2.0) {
+                let call = Instant::now();
+                workload::emit(Event { is_critical: true, ..Event::routine(0) });
+                costs.push(nanos(call.elapsed()));
+                syncs.push(nanos(log.stats().last_sync));
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        is_over.store(true, Ordering::Relaxed);
+    });
+    log.close()?;
+    costs.sort_unstable();
+    syncs.sort_unstable();
+    let mut figures = Figures::default();
+    figures.add("p50", at(&costs, 0.5) as f64);
+    figures.add("p99", at(&costs, 0.99) as f64);
+    figures.add("sync", at(&syncs, 0.5) as f64);
+    figures.add("p99-in-syncs", at(&costs, 0.99) as f64 / at(&syncs, 0.5).max(1) as f64);
+    Ok(figures)
+}
+
+/// A process of ours that works beside this one. It ends when its standard input does.
+fn spawn(task: &str, dir: &Path, amount: u64) -> Result<Child> {
+    Ok(Command::new(std::env::current_exe()?)
+        .args(["worker", task, &amount.to_string()])
+        .arg(dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?)
+}
+
+/// What such a process does.
+pub(crate) fn work(task: &str, dir: &Path, amount: u64) -> Result<()> {
+    match task {
+        // So many milliseconds of durable events.
+        "durable" => {
+            let log = AuditLog::builder(dir).flush_mode(FlushMode::Immediate).open()?;
+            println!("ready");
+            std::io::stdin().read_exact(&mut [0])?;
+            let begun = Instant::now();
+            let mut events = 0_u64;
+            inside(&log, || {
+                while begun.elapsed() < Duration::from_millis(amount) {
+                    workload::emit(Event::routine(events));
+                    events += 1;
+                }
+            });
+            println!("{}", events as f64 / begun.elapsed().as_secs_f64());
+            log.close()?;
+        }
+        // So many events, and then it waits to be killed.
+        "fill" => {
+            let log = AuditLog::open(dir)?;
+            inside(&log, || (0..amount).for_each(|number| workload::emit(Event::routine(number))));
+            log.flush()?;
+            println!("{}", log.stats().lost_total());
+            std::io::stdin().read_to_end(&mut Vec::new())?;
+        }
+        _ => return Err(format!("no such task: {task}").into()),
+    }
+    Ok(())
+}
+
+fn next_line(child: &mut Child) -> Result<String> {
+    let output = child.stdout.as_mut().ok_or("no output")?;
+    let mut line = String::new();
+    // What is buffered beyond the line is lost: a process says one line at a time.
+    BufReader::with_capacity(1, output).read_line(&mut line)?;
+    Ok(line.trim().to_owned())
+}
+
+/// Events per second of four processes together, on one log and on four.
+pub(crate) fn processes(dir: &Path, scale: Scale) -> Result<Figures> {
+    use std::io::Write as _;
+    let time = scale.seconds(1.0).as_millis() as u64;
+    let mut figures = Figures::default();
+    for (name, is_shared) in [("together", true), ("apart", false)] {
+        let mut children = (0..4)
+            .map(|number| {
+                let part = if is_shared { 0 } else { number };
+                spawn("durable", &dir.join(format!("{name}-{part}")), time)
+            })
+            .collect::<Result<Vec<_>>>()?;
+        for child in &mut children {
+            next_line(child)?;
+        }
+        for child in &mut children {
+            child.stdin.as_mut().ok_or("no input")?.write_all(b"x")?;
+        }
+        let mut rate = 0.0;
+        for child in &mut children {
+            rate += next_line(child)?.parse::<f64>()?;
+            child.wait()?;
+        }
+        figures.add(name, rate);
+    }
+    Ok(figures)
+}
+
+/// The most memory that the process ever had. With `is_stalled` every sync hangs (the caller sees to
+/// that), and events find no room.
+pub(crate) fn memory(dir: &Path, scale: Scale, is_stalled: bool) -> Result<Figures> {
+    let on_full = if is_stalled { OnFull::DropRoutine } else { OnFull::Block };
+    let log = AuditLog::builder(dir.join("log")).on_full(on_full).open()?;
+    let events = scale.count(5_000_000);
+    let before = machine::peak_kib()?;
+    inside(&log, || (0..events).for_each(|number| workload::emit(Event::routine(number))));
+    let mut figures = Figures::default();
+    figures.add("before-mib", before as f64 / 1024.0);
+    figures.add("peak-mib", machine::peak_kib()? as f64 / 1024.0);
+    let stats = log.stats();
+    figures.add("lost-share", stats.lost_total() as f64 / events as f64);
+    if is_stalled {
+        // Nothing is gained by waiting for a disk that hangs.
+        print!("{figures}");
+        std::process::exit(0);
+    }
+    log.close()?;
+    Ok(figures)
+}
+
+/// A log as large as one of months: killed, opened again, and verified.
+pub(crate) fn large(dir: &Path, scale: Scale) -> Result<Figures> {
+    let log = dir.join("log");
+    let events = scale.count(22_000_000);
+    let probe = AuditLog::open(dir.join("probe"))?;
+    let free = probe.stats().free_bytes;
+    probe.close()?;
+    let needed = events * 500;
+    if free < needed * 3 / 2 {
+        return Err(format!("{free} bytes are free, a log of {needed} bytes needs half as much again").into());
+    }
+    let mut filler = spawn("fill", &log, events)?;
+    let lost = next_line(&mut filler);
+    filler.kill()?;
+    filler.wait()?;
+    if lost?.parse::<u64>()? > 0 {
+        return Err("events were lost".into());
+    }
+    let bytes = machine::bytes_in(&log)?;
+    let mut figures = Figures::default();
+    figures.add("bytes", bytes as f64);
+    let begun = Instant::now();
+    let opened = AuditLog::open(&log)?;
+    figures.add("open-seconds", begun.elapsed().as_secs_f64());
+    opened.close()?;
+    let begun = Instant::now();
+    let report = Verifier::new(&log).run()?;
+    figures.add("verify", bytes as f64 / begun.elapsed().as_secs_f64());
+    figures.add("records", report.records() as f64);
+    report.ensure_intact()?;
+    Ok(figures)
+}

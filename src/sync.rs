@@ -1,0 +1,34 @@
+//! What threads meet in: std's locks, atomics and parking, or in models of it a checker's.
+//!
+//! `--cfg loom` and `--cfg shuttle` are for `src/writer/tests/models` alone. Neither checker lets time pass:
+//! a wait with a bound ends only when somebody ends it, so that a wake-up that is lost is a deadlock,
+//! which both report.
+
+#[cfg(not(any(loom, shuttle)))]
+pub(crate) use std::{
+    sync::{Condvar, Mutex, MutexGuard, atomic},
+    thread, thread_local,
+};
+
+#[cfg(loom)]
+pub(crate) use loom::{
+    sync::{Condvar, Mutex, MutexGuard, atomic},
+    thread_local,
+};
+
+#[cfg(shuttle)]
+pub(crate) use shuttle::{
+    sync::{Condvar, Mutex, MutexGuard, atomic},
+    thread, thread_local,
+};
+
+/// What loom lacks, beside what it has.
+#[cfg(loom)]
+pub(crate) mod thread {
+    pub(crate) use loom::thread::{Thread, current, park, spawn, yield_now};
+    pub(crate) use std::thread::{scope, sleep};
+
+    pub(crate) fn park_timeout(_: std::time::Duration) {
+        park();
+    }
+}

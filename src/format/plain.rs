@@ -60,8 +60,7 @@ fn scan(bytes: &[u8], stops: impl Fn(u64) -> u64) -> usize {
 /// Fewer than eight bytes as a word, filled up with what is plain.
 fn short_word(bytes: &[u8]) -> u64 {
     let (parts, rest) = bytes.as_chunks::<2>();
-    let fill = ONES * b' ' as u64;
-    let mut word = fill << (bytes.len() * 8 % 64);
+    let mut word = u64::from_ne_bytes([b' '; 8]) << (bytes.len() * 8 % 64);
     for (index, pair) in parts.iter().enumerate() {
         word |= u64::from(u16::from_le_bytes(*pair)) << (index * 16);
     }

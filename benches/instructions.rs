@@ -1,0 +1,102 @@
+//! The fixed workloads whose instructions `ci/instructions` counts under callgrind.
+//!
+//! Instructions of one binary are the same on a busy machine and on a quiet one, so a figure can be
+//! kept in the repository and compared. `ci/instructions` runs this program; by itself it measures
+//! nothing.
+
+use std::{hint::black_box, path::Path};
+
+use tracing_audit::{AuditLog, Verifier, read};
+use tracing_subscriber::{Layer, filter::filter_fn, fmt, prelude::*};
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["emit", dir, events] => {
+            let log = AuditLog::open(dir)?;
+            tracing_subscriber::registry().with(log.layer()).init();
+            let _span =
+                tracing::info_span!("request", session_id = "s-1907", request_id = "r-4711").entered();
+            // The first makes the buffers of the thread.
+            audit_event(0);
+            audit_events(events.parse()?);
+            log.close()?;
+        }
+        ["verify", dir, times] => {
+            for _ in 0..times.parse()? {
+                Verifier::new(dir).threads(1).run()?.ensure_intact()?;
+            }
+        }
+        ["read", dir, times] => {
+            for _ in 0..times.parse()? {
+                read(dir)?.try_for_each(|record| record.map(|record| drop(black_box(record))))?;
+            }
+        }
+        [what @ ("other-events" | "other-spans"), side, dir] => {
+            beside_another_layer(what, side, dir.as_ref())?;
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// The event of docs/benchmarks.md.
+fn audit_event(number: u64) {
+    tracing::info!(
+        target: "audit",
+        action = "order.placed",
+        actor = "mia.tanaka",
+        resource = "order/2026-11-21/000471",
+        outcome = "accepted",
+        number,
+        "an order was placed"
+    );
+}
+
+#[inline(never)]
+fn audit_events(events: u64) {
+    (1..=events).for_each(audit_event);
+}
+
+/// Events and spans that are not ours, in a stack with the audit layer or without it.
+fn beside_another_layer(what: &str, side: &str, dir: &Path) -> Result<()> {
+    let others = fmt::layer().json().with_writer(std::io::sink);
+    let log = AuditLog::open(dir)?;
+    let stack = tracing_subscriber::registry().with(others);
+    match side {
+        "with" => stack.with(log.layer()).init(),
+        // What any layer costs that has a filter of its own and wants nothing.
+        "with-idle" => stack.with(Idle.with_filter(filter_fn(|_| true))).init(),
+        _ => stack.init(),
+    }
+    if what == "other-events" {
+        other_events(2_000);
+    } else {
+        other_spans(2_000);
+    }
+    log.close()?;
+    Ok(())
+}
+
+/// A layer that does nothing.
+struct Idle;
+
+impl<S: tracing::Subscriber> Layer<S> for Idle {}
+
+#[inline(never)]
+fn other_events(events: u64) {
+    let _span = tracing::info_span!("request", path = "/orders").entered();
+    for number in 0..events {
+        tracing::info!(number, path = "/orders/471", "a request came in");
+    }
+}
+
+#[inline(never)]
+fn other_spans(spans: u64) {
+    for number in 0..spans {
+        let _span = tracing::info_span!("query", number, table = "orders").entered();
+    }
+}

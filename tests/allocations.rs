@@ -1,0 +1,56 @@
+//! What an event allocates on the thread that emits it, once its buffers have grown: nothing.
+//!
+//! A binary of its own, because it replaces the allocator by one that counts.
+
+#![expect(clippy::unwrap_used, reason = "the helpers of a test")]
+
+use allocation_counter::measure;
+use tracing_audit::{AuditLog, FlushMode};
+use tracing_subscriber::prelude::*;
+
+fn emit(number: u64) {
+    tracing::info!(
+        target: "audit",
+        action = "order.placed",
+        actor = "mia.tanaka",
+        resource = "order/2026-11-21/000471",
+        outcome = "accepted",
+        number,
+        share = 0.25,
+        paid = true,
+        items = ?[1, 2, 3],
+        note = "“ünïcode” and\na control",
+        "an order was placed by {}",
+        "mia"
+    );
+}
+
+/// Allocations of this thread for 20 bursts of 200 events, which fit the buffers that the queue keeps.
+fn allocations(mode: FlushMode) -> u64 {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let log = AuditLog::builder(dir.path().join("log")).flush_mode(mode).open().unwrap();
+    let subscriber = tracing_subscriber::registry().with(log.layer());
+    let burst = || {
+        let counted = measure(|| (0..200).for_each(emit)).count_total;
+        // The buffers come back before the next burst.
+        log.flush().unwrap();
+        counted
+    };
+    let counted = tracing::subscriber::with_default(subscriber, || {
+        let _span = tracing::info_span!("request", session_id = "s-1907", request_id = "r-4711").entered();
+        (0..20).for_each(|_| assert!(burst() < 1_000));
+        (0..20).map(|_| burst()).sum()
+    });
+    log.close().unwrap();
+    counted
+}
+
+#[test]
+fn an_event_allocates_nothing_on_its_caller() {
+    let batched = FlushMode::Batched { size: 10_000, interval: std::time::Duration::from_secs(1) };
+    for mode in [FlushMode::default(), batched] {
+        assert_eq!(allocations(mode), 0, "{mode:?}");
+    }
+    // The count counts.
+    assert!(measure(|| drop(std::hint::black_box(vec![1_u8]))).count_total > 0);
+}

@@ -36,7 +36,7 @@ fn main() -> Result<()> {
             }
         }
         [what @ ("other-events" | "other-spans"), side, dir] => {
-            beside_another_layer(what, side, dir.as_ref())?
+            beside_another_layer(what, side, dir.as_ref())?;
         }
         _ => {}
     }
@@ -73,9 +73,9 @@ fn beside_another_layer(what: &str, side: &str, dir: &Path) -> Result<()> {
         _ => stack.init(),
     }
     if what == "other-events" {
-        other_events(2_000)
+        other_events(2_000);
     } else {
-        other_spans(2_000)
+        other_spans(2_000);
     }
     log.close()?;
     Ok(())

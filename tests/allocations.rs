@@ -2,6 +2,8 @@
 //!
 //! A binary of its own, because it replaces the allocator by one that counts.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of a test")]
+
 use allocation_counter::measure;
 use tracing_audit::{AuditLog, FlushMode};
 use tracing_subscriber::prelude::*;

@@ -5,7 +5,11 @@ use std::{collections::BTreeMap, fmt};
 use serde_json::Value as Json;
 
 use super::{FORMAT_VERSION, Kind, Payload, escape_into};
-use crate::{chain::Digest, clock::Timestamp, segment_name::ChainNumber};
+use crate::{
+    chain::Digest,
+    clock::Timestamp,
+    segment_name::{ChainNumber, SegmentName},
+};
 
 /// 128 random bits, drawn with a chain's first segment: (`id`, `seq`) names a record for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -117,6 +121,11 @@ pub(crate) struct CloseInfo<'a> {
 }
 
 impl SegmentInfo {
+    /// Whether it is the first line of this file.
+    pub(crate) fn is_of(&self, name: SegmentName) -> bool {
+        (self.chain, self.segment) == (name.chain, name.segment)
+    }
+
     pub(crate) fn payload(&self, at: Timestamp) -> Vec<u8> {
         detail(at, Kind::Segment, |object| {
             object.number("format", FORMAT_VERSION);

@@ -3,11 +3,9 @@
 
 use crate::{
     chain::Digest,
-    format::{Kind, LineParser},
+    format::{Control, Kind, LineParser, control_of},
     read::lines::split,
 };
-
-use super::facts::{Control, control_of};
 
 /// What a faultless piece is to its chain.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 
 use crate::{
     chain::Digest,
-    format::{Kind, Line, LineParser, Malformed},
+    format::{Control, Kind, Line, LineParser, Malformed, control_of},
     read::lines::split,
     segment_name::{ChainNumber, SegmentName},
 };
@@ -11,7 +11,7 @@ use crate::{
 use super::{
     anomaly::{Anomalies, Anomaly, Good, Last},
     chunk::Summary,
-    facts::{Control, Facts, control_of},
+    facts::Facts,
     finding::{FindingKind, Note, NoteKind, Place},
     judge::missing_records,
 };

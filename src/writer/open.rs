@@ -1,6 +1,6 @@
 //! Opening a log to write: takes a chain, recovers it, and recovers what others left.
 
-use std::{sync::Arc, time::Duration};
+use std::{cell::Cell, sync::Arc, time::Duration};
 
 use super::{
     WriterSettings,
@@ -94,7 +94,8 @@ pub(crate) fn open(
     now: &Moment,
 ) -> Result<Opened, Error> {
     let mut found = Vec::new();
-    let mut taken = take_a_chain(storage, settings, former, clock, &mut found)?;
+    let names_lie = Cell::new(false);
+    let mut taken = take_a_chain(storage, settings, former, clock, &names_lie, &mut found)?;
     let mut notices = Vec::new();
     let chain = taken.ledger.chain();
     let seen = former.seen.iter().filter(|(seen, _)| **seen != chain);
@@ -131,7 +132,7 @@ pub(crate) fn open(
     put_notices(&mut batch, &notices, now);
     write_through(&mut taken.ledger, &mut batch, now)
         .map_err(|trouble| trouble.into_error(storage, chain))?;
-    let others = recover_others(storage, &survey, [Some(chain), former.left], &found, now);
+    let others = recover_others(storage, &survey, [Some(chain), former.left], &found, &names_lie, now);
     let of_others: Vec<_> = others.iter().map(notice_of).collect();
     if !of_others.is_empty() {
         put_notices(&mut batch, &of_others, now);
@@ -162,6 +163,7 @@ fn take_a_chain(
     settings: &WriterSettings,
     former: &Former,
     clock: Clock,
+    names_lie: &Cell<bool>,
     found: &mut Vec<ChainRecovery>,
 ) -> Result<Taken, Error> {
     let mut probes = 0;
@@ -174,7 +176,7 @@ fn take_a_chain(
             if former.left == Some(chain) || found.iter().any(|report| report.chain == chain.get()) {
                 continue;
             }
-            match try_chain(storage, chain)? {
+            match try_chain(storage, chain, names_lie)? {
                 Attempt::Taken(taken) => return Ok(*taken),
                 Attempt::HeldBy(pid) => holder = pid.or(holder),
                 Attempt::LeftAlone(report) if settings.exclusive => {
@@ -195,7 +197,7 @@ fn take_a_chain(
             let reason = format!("it has {MAX_CHAINS} already; close some of the processes that write it");
             return Err(Error::NoChain { path: log(), reason });
         };
-        match try_chain(storage, next)? {
+        match try_chain(storage, next, names_lie)? {
             Attempt::Taken(taken) => return Ok(*taken),
             Attempt::LeftAlone(report) => found.push(report),
             // Another opener was faster; the next look finds the number in use.
@@ -228,7 +230,11 @@ enum Attempt {
     LeftAlone(ChainRecovery),
 }
 
-fn try_chain(storage: &Arc<dyn Storage>, chain: ChainNumber) -> Result<Attempt, Error> {
+fn try_chain(
+    storage: &Arc<dyn Storage>,
+    chain: ChainNumber,
+    names_lie: &Cell<bool>,
+) -> Result<Attempt, Error> {
     let lock_path = storage.path(Dir::Control, &chain.lock_name());
     let lock = match ChainLock::try_take(storage, chain).map_err(Error::io("lock", lock_path))? {
         Tried::Taken(lock) => lock,
@@ -237,7 +243,7 @@ fn try_chain(storage: &Arc<dyn Storage>, chain: ChainNumber) -> Result<Attempt, 
     // Whoever held the lock until now may have begun a segment since the directory was listed.
     let fresh = Survey::make(storage)?;
     let witnessed = witnesses_of(storage, &fresh, chain)?;
-    match recover(storage, &lock, &fresh.segments, &witnessed)? {
+    match recover(storage, &lock, &fresh.segments, &witnessed, names_lie)? {
         Recovered::LeftAlone(report) => Ok(Attempt::LeftAlone(report)),
         Recovered::Ready { start, closed, story, report } => {
             let ledger = Ledger::new(Arc::clone(storage), lock, *start);
@@ -313,6 +319,7 @@ fn recover_others(
     survey: &Survey,
     passed_over: [Option<ChainNumber>; 2],
     known: &[ChainRecovery],
+    names_lie: &Cell<bool>,
     now: &Moment,
 ) -> Vec<ChainRecovery> {
     let mut found = Vec::new();
@@ -324,7 +331,7 @@ fn recover_others(
         if matches!(tail, Ok(Some(tail)) if tail.closed) {
             continue;
         }
-        match try_chain(storage, *chain) {
+        match try_chain(storage, *chain, names_lie) {
             Ok(Attempt::Taken(taken)) => found.extend(end_chain(*taken, now)),
             Ok(Attempt::LeftAlone(report)) => found.push(report),
             Ok(Attempt::HeldBy(_)) | Err(_) => {}
@@ -346,7 +353,7 @@ fn end_chain(mut taken: Taken, now: &Moment) -> Option<ChainRecovery> {
 
 /// Opens a free chain that retention wants to shorten; `None` when it is held or cannot go on.
 pub(super) fn take_free_chain(storage: &Arc<dyn Storage>, chain: ChainNumber) -> Option<Ledger> {
-    match try_chain(storage, chain).ok()? {
+    match try_chain(storage, chain, &Cell::new(false)).ok()? {
         Attempt::Taken(taken) if taken.closed => Some(taken.ledger),
         _ => None,
     }

@@ -1,6 +1,6 @@
 //! Finds where a locked chain goes on. Decides nothing from bytes that a sync has not covered.
 
-use std::sync::Arc;
+use std::{cell::Cell, io, sync::Arc};
 
 use super::{
     ledger::{MAX_FAILED, Start, Story},
@@ -32,15 +32,17 @@ pub(super) enum Recovered {
     LeftAlone(ChainRecovery),
 }
 
-/// Recovers the chain whose lock is held. `witnessed` is what other chains say of it.
+/// Recovers the chain whose lock is held. `witnessed` is what other chains say of it; `names_lie` is for
+/// all chains that one opener looks at.
 pub(super) fn recover(
     storage: &Arc<dyn Storage>,
     lock: &ChainLock,
     segments: &[SegmentName],
     witnessed: &[Witness],
+    names_lie: &Cell<bool>,
 ) -> Result<Recovered, Error> {
     let names: Vec<SegmentName> = segments.iter().filter(|name| name.chain == lock.chain).copied().collect();
-    Recovery { storage, lock, names, witnessed, boot: storage.boot_id() }.run()
+    Recovery { storage, lock, names, witnessed, names_lie, boot: storage.boot_id() }.run()
 }
 
 struct Recovery<'a> {
@@ -48,6 +50,9 @@ struct Recovery<'a> {
     lock: &'a ChainLock,
     names: Vec<SegmentName>,
     witnessed: &'a [Witness],
+    /// Whether the directory could not be synced: then no name that was in it is known to be durable,
+    /// of no chain, and the next sync would say that all are.
+    names_lie: &'a Cell<bool>,
     boot: String,
 }
 
@@ -106,7 +111,7 @@ impl Recovery<'_> {
             return Ok(self.leave_alone(true, "the segment of its last durable record is gone"));
         }
         let file = self.open(name, Access::Read)?;
-        let scan = Scan::run(file.as_ref(), point.end).map_err(Error::io("read", path))?;
+        let scan = Scan::run(file.as_ref(), name, point.end).map_err(Error::io("read", path))?;
         let expected = Place { seq: point.seq, hash: point.hash, end: point.end };
         if scan.last != Some(expected) {
             return Ok(self.leave_alone(true, "its last durable record is not where its lock file says"));
@@ -142,13 +147,14 @@ impl Recovery<'_> {
         for name in self.names.iter().rev() {
             let file = self.open(*name, Access::Append)?;
             // Otherwise one would decide on data that a dead process never made durable.
-            let synced = self.storage.sync_dir(Dir::Log).and_then(|()| file.sync_all());
+            let synced = self.sync_names().and_then(|()| file.sync_all());
             if let Err(error) = synced
                 && !planted!(TailNotSynced)
             {
                 return self.unsynced(&error);
             }
-            let mut scan = Scan::run(file.as_ref(), u64::MAX).map_err(Error::io("read", self.path(*name)))?;
+            let mut scan =
+                Scan::run(file.as_ref(), *name, u64::MAX).map_err(Error::io("read", self.path(*name)))?;
             if scan.length == 0
                 && !planted!(EmptyFileNotUsed)
                 && rest.failed.is_empty()
@@ -178,6 +184,15 @@ impl Recovery<'_> {
         }
         rest.failed.reverse();
         self.begin(rest, false)
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        if self.names_lie.get() {
+            return Err(io::Error::other("the directory could not be synced before"));
+        }
+        let synced = self.storage.sync_dir(Dir::Log);
+        self.names_lie.set(synced.is_err());
+        synced
     }
 
     /// A chain without any record so far.
@@ -310,7 +325,7 @@ impl Recovery<'_> {
     }
 
     /// The last segment could not be synced: nothing is decided from it until the machine restarts.
-    fn unsynced(&self, error: &std::io::Error) -> Result<Recovered, Error> {
+    fn unsynced(&self, error: &io::Error) -> Result<Recovered, Error> {
         let path = self.storage.path(Dir::Control, &self.lock.chain.lock_name());
         self.lock.write(&Entry::Unsynced { boot: self.boot.clone() }).map_err(Error::io("write to", path))?;
         Ok(self.leave_alone(false, &format!("its last segment could not be synced: {error}")))

@@ -5,7 +5,8 @@ use std::io;
 use crate::{
     chain::Digest,
     clock::Timestamp,
-    format::{Kind, LineParser, MAX_LINE, SegmentInfo, Witnesses, read_prune, read_segment, read_witnesses},
+    format::{Control, Kind, Line, LineParser, MAX_LINE, SegmentInfo, Witnesses, control_of},
+    segment_name::SegmentName,
     storage::{File, read_full},
 };
 
@@ -36,6 +37,9 @@ struct Break {
 /// What a segment holds.
 #[derive(Debug)]
 pub(super) struct Scan {
+    name: SegmentName,
+    /// Whether a line begins a segment of a later format, which this version must not judge.
+    pub(super) is_later: bool,
     /// What its first line says, if it is a good `segment` line.
     pub(super) info: Option<SegmentInfo>,
     pub(super) begun: Option<Timestamp>,
@@ -74,8 +78,10 @@ pub(super) struct Cut {
 
 impl Scan {
     /// Reads the file up to `limit` bytes.
-    pub(super) fn run(file: &dyn File, limit: u64) -> io::Result<Self> {
+    pub(super) fn run(file: &dyn File, name: SegmentName, limit: u64) -> io::Result<Self> {
         let mut scan = Self {
+            name,
+            is_later: false,
             info: None,
             begun: None,
             last: None,
@@ -105,17 +111,23 @@ impl Scan {
         if !line.hash_is_right() {
             return self.bad(state);
         }
+        // Good is what verification takes for good.
+        let Ok(control) = control_of(&line) else { return self.bad(state) };
+        match &control {
+            Some(Control::Segment(info)) if !info.is_of(self.name) => return self.bad(state),
+            Some(Control::Later(_)) => {
+                self.is_later = true;
+                return;
+            }
+            _ => {}
+        }
         let follows = match (state.expected, state.link) {
             (None, _) => true,
             (Some(expected), Some(hash)) => line.seq == expected && line.previous == hash,
             (Some(_), None) => false,
         };
         if state.expected.is_some_and(|expected| line.seq < expected) {
-            // It is out of place, and was written when that record was durable all the same. Where
-            // it was durable itself, it must not become void.
-            self.durable = self.durable.max(line.durable.unwrap_or(0));
-            self.broken(&State { expected: Some(line.seq), link: None });
-            self.settle();
+            self.out_of_place(&line, state);
             return;
         }
         if !follows {
@@ -128,25 +140,21 @@ impl Scan {
                 self.broken(&State { expected: Some(line.seq.saturating_sub(1).max(1)), link: None });
             }
         }
-        if line.kind == Kind::Segment {
-            let info = line.detail.and_then(read_segment);
-            if let Some(info) = &info {
-                self.pruned = info.pruned.or(self.pruned);
-            }
-            if self.last.is_none() && self.breaks.is_empty() {
-                self.info = info;
-            }
-        }
         self.durable = self.durable.max(line.durable.unwrap_or(0));
-        match line.kind {
-            Kind::Segment | Kind::Open | Kind::Mark | Kind::Close => {
-                self.witnesses.extend(line.detail.and_then(read_witnesses).unwrap_or_default());
-            }
-            Kind::Prune => {
-                if let Some(prune) = line.detail.and_then(read_prune) {
-                    self.durable = self.durable.max(prune.through);
-                    self.pruned = Some((prune.through, prune.hash));
+        match control {
+            Some(Control::Segment(info)) => {
+                self.pruned = info.pruned.or(self.pruned);
+                self.witnesses.extend(info.chains.clone());
+                if self.last.is_none() && self.breaks.is_empty() {
+                    self.info = Some(*info);
                 }
+            }
+            Some(Control::Open(seen) | Control::Mark(seen) | Control::Close(seen)) => {
+                self.witnesses.extend(seen);
+            }
+            Some(Control::Prune { through, hash }) => {
+                self.durable = self.durable.max(through);
+                self.pruned = Some((through, hash));
             }
             _ => {}
         }
@@ -154,6 +162,17 @@ impl Scan {
         self.last = Some(place);
         *state = State { expected: line.seq.checked_add(1), link: Some(line.hash) };
         self.settle();
+    }
+
+    /// A line that comes too late. It was written when its mark was durable all the same.
+    fn out_of_place(&mut self, line: &Line<'_>, state: &State) {
+        self.durable = self.durable.max(line.durable.unwrap_or(0));
+        self.settle();
+        let first = self.damage.or(self.breaks.first().map(|first| first.expected));
+        // Where its place was passed over it belongs to that break: durable, it must not become void.
+        if first.is_none_or(|first| line.seq < first) {
+            self.broken(state);
+        }
     }
 
     fn bad(&mut self, state: &State) {

@@ -1,0 +1,57 @@
+//! What the object says that is named like the kind of a line. Recovery and verification take a line for
+//! good by the same rule: this one.
+
+use super::{
+    FORMAT_VERSION, Kind, Line, SegmentInfo, Witnesses, read_format, read_gap, read_prune, read_recovery,
+    read_segment, read_witnesses,
+};
+use crate::chain::Digest;
+
+/// What one line says that is not an event.
+#[derive(Debug)]
+pub(crate) enum Control {
+    Segment(Box<SegmentInfo>),
+    /// Of a format that this version cannot judge.
+    Later(u64),
+    Open(Witnesses),
+    Mark(Witnesses),
+    Close(Witnesses),
+    Gap {
+        reason: String,
+        critical: u64,
+        routine: u64,
+    },
+    Recovery {
+        cause: String,
+        segment: Option<u32>,
+    },
+    Prune {
+        through: u64,
+        hash: Digest,
+    },
+}
+
+/// Reads what a good line says. `Err` where it is of a known kind and its object cannot be read.
+pub(crate) fn control_of(line: &Line<'_>) -> Result<Option<Control>, &'static str> {
+    const UNREADABLE: &str = "the object named like the kind cannot be read";
+    let detail = line.detail.unwrap_or_default();
+    let control = match line.kind {
+        Kind::Event | Kind::Notice | Kind::Other => return Ok(None),
+        Kind::Segment => match read_format(detail) {
+            None => None,
+            Some(format) if format > FORMAT_VERSION => Some(Control::Later(format)),
+            Some(_) => read_segment(detail).map(|info| Control::Segment(Box::new(info))),
+        },
+        Kind::Open => read_witnesses(detail).map(Control::Open),
+        Kind::Mark => read_witnesses(detail).map(Control::Mark),
+        Kind::Close => read_witnesses(detail).map(Control::Close),
+        Kind::Gap => {
+            read_gap(detail).map(|(reason, critical, routine)| Control::Gap { reason, critical, routine })
+        }
+        Kind::Recovery => read_recovery(detail).map(|(cause, segment)| Control::Recovery { cause, segment }),
+        Kind::Prune => {
+            read_prune(detail).map(|prune| Control::Prune { through: prune.through, hash: prune.hash })
+        }
+    };
+    control.map(Some).ok_or(UNREADABLE)
+}

@@ -56,6 +56,8 @@ pub(super) struct Scan {
     bad_start: bool,
     /// Where the piece begins that is looked at.
     at: u64,
+    /// The last record before anything was bad or missing.
+    whole: u64,
 }
 
 /// More breaks than this are not told apart; nobody tears a log this often.
@@ -88,6 +90,7 @@ impl Scan {
             damage: None,
             bad_start: false,
             at: 0,
+            whole: 0,
         };
         let mut parser = LineParser::default();
         let mut state = State { expected: None, link: None };
@@ -112,14 +115,22 @@ impl Scan {
         };
         if state.expected.is_some_and(|expected| line.seq < expected) {
             // It is out of place, and was written when that record was durable all the same. Where
-            // it was durable itself, it must not become void.
+            // it was durable itself, it must not become void; unless it stands in its place too: a
+            // torn write can hold what stood elsewhere.
             self.durable = self.durable.max(line.durable.unwrap_or(0));
-            self.broken(&State { expected: Some(line.seq), link: None });
+            let is_copy = line.seq <= self.whole;
+            self.broken(&State {
+                expected: if is_copy { state.expected } else { Some(line.seq) },
+                link: None,
+            });
             self.settle();
             return;
         }
         if !follows {
             self.broken(state);
+        }
+        if self.breaks.is_empty() && self.damage.is_none() && !self.bad_start {
+            self.whole = line.seq;
         }
         let place = Place { seq: line.seq, hash: line.hash, end };
         if self.last.is_none() {

@@ -321,6 +321,9 @@ impl Run {
                 _ => {}
             }
             self.mend();
+            if self.promises_nothing.is_none() && self.prng.chance(200) {
+                self.verify();
+            }
             self.make_mischief_at_rest();
         }
         self.mend();

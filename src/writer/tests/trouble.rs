@@ -491,3 +491,23 @@ fn a_chain_whose_numbers_are_used_up_is_left_alone() {
     assert!(node.found[0].left_alone && node.queue.gauges.head().unwrap().chain() == 1);
     node.close(&mut world);
 }
+
+/// A seeded run found a false alarm: the sector that a power cut left behind the last durable record held
+/// an old line of the same file, and recovery took that for the record itself, put out of its place.
+#[test]
+fn an_old_line_in_a_torn_tail_is_no_damage() {
+    for (garbage, copied) in [(&b""[..], 2), (b"torn\n", 2), (b"torn\n", 4)] {
+        let mut world = World::new(1);
+        let mut node = begun(&mut world);
+        node.critical(&mut world);
+        node.run_for(&mut world, SECOND);
+        node.process.kill();
+        drop(node);
+        let bytes = world.disk.contents("audit-000-00000001.jsonl").unwrap();
+        let line = bytes.split_inclusive(|byte| *byte == b'\n').nth(copied).unwrap();
+        world.disk.append_foreign("audit-000-00000001.jsonl", &[garbage, line].concat());
+        let mut again = world.opened(&Settings::default());
+        assert!(again.found.iter().all(|found| !found.damaged), "{:?}", again.found);
+        ended_well(&mut world, &mut again);
+    }
+}

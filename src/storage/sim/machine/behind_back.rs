@@ -77,6 +77,7 @@ impl Machine {
     /// The kernel writes back by itself, and it fails: the next sync of every open file says so.
     pub(crate) fn fail_writeback(&mut self, name: &str, errno: Errno) -> bool {
         let until = self.moment;
+        self.trace.line(format_args!("the kernel fails to write back {name}"));
         let mut chance = Prng::new(self.cut.next());
         let failed = self.inode_at(name).map(|inode| {
             inode.fail_to_sync(until, false, &mut chance);

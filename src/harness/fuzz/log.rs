@@ -113,7 +113,7 @@ fn read(disk: &SimDisk) -> Read {
 /// not closed.
 fn open_write_close(disk: &SimDisk) -> Option<bool> {
     let storage = disk.process().storage();
-    let clock = Clock::start();
+    let clock = Clock::hurried();
     let mut now = Moment { elapsed: SECOND, wall: Timestamp::from_unix(START, 0) };
     let opened = writer::open(&storage, &writer_settings(), &Former::default(), clock, &now).ok()?;
     let notifier = Notifier::start("log".to_owned(), clock, None, || {}).expect("no thread is started");

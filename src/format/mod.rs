@@ -4,6 +4,7 @@
 
 mod control;
 mod encode;
+mod names;
 mod plain;
 mod strict;
 mod value;

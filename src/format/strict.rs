@@ -1,11 +1,12 @@
 //! From bytes to a line that may be trusted to be well formed: the byte layout and strict JSON.
 
-use std::{borrow::Cow, collections::HashSet};
+use std::borrow::Cow;
 
 use super::{
     Kind, MAX_LINE,
     encode::must_escape,
-    plain::{ends, plain_length},
+    names::{Members, Names, decode},
+    plain::plain_length,
 };
 use crate::{chain::Digest, clock::Timestamp};
 
@@ -217,7 +218,7 @@ impl<'a> Scanner<'a, '_> {
             // Escapes do not make another name of it.
             top.take(&plainly(name), value)?;
             if self.at == self.bytes.len() {
-                self.names.close(members)?;
+                self.names.close(members);
                 return Ok(top);
             }
             self.expect(b',')?;
@@ -242,8 +243,7 @@ impl<'a> Scanner<'a, '_> {
         self.expect(b':')?;
         let range = start..self.at.saturating_sub(2);
         let name = self.bytes.get(range.clone()).unwrap_or_default();
-        self.names.add(members, self.bytes, range, escaped)?;
-        Ok(name)
+        if self.names.add(members, self.bytes, range, escaped) { Ok(name) } else { Err(REPEATED) }
     }
 
     /// Any value; returns its bytes.
@@ -293,7 +293,10 @@ impl<'a> Scanner<'a, '_> {
             self.value(depth + 1)?;
             match self.next()? {
                 b',' => {}
-                b'}' => return self.names.close(members),
+                b'}' => {
+                    self.names.close(members);
+                    return Ok(());
+                }
                 _ => return Err(NOT_JSON),
             }
         }
@@ -430,95 +433,6 @@ fn unquoted(value: &[u8]) -> Option<&[u8]> {
 /// What the inside of a string says.
 fn plainly(inside: &[u8]) -> Cow<'_, [u8]> {
     if inside.contains(&b'\\') { Cow::Owned(decode(inside)) } else { Cow::Borrowed(inside) }
-}
-
-/// The names met so far in the objects that are open: a stack, so that nothing is allocated.
-#[derive(Debug, Default)]
-struct Names {
-    ranges: Vec<Name>,
-}
-
-#[derive(Debug, Clone)]
-struct Name {
-    start: usize,
-    end: usize,
-}
-
-/// One open object.
-#[derive(Debug)]
-struct Members {
-    first: usize,
-    /// A set of what may have been seen; a name not in it is new.
-    filter: [u64; 4],
-    /// Names with escapes, decoded, and then every other name too, because `a` and `\u0061` are one.
-    decoded: Option<HashSet<Vec<u8>>>,
-}
-
-/// From this many members on, names are kept in a hash set, so that time stays linear.
-const MANY: usize = 64;
-
-impl Names {
-    fn clear(&mut self) {
-        self.ranges.clear();
-    }
-
-    fn open(&mut self) -> Members {
-        Members { first: self.ranges.len(), filter: [0; 4], decoded: None }
-    }
-
-    fn add(
-        &mut self,
-        members: &mut Members,
-        bytes: &[u8],
-        range: std::ops::Range<usize>,
-        escaped: bool,
-    ) -> Result<(), Malformed> {
-        let name = bytes.get(range.clone()).unwrap_or_default();
-        let known = self.ranges.get(members.first..).unwrap_or_default();
-        let text = |name: &Name| bytes.get(name.start..name.end).unwrap_or_default();
-        if members.decoded.is_none() && (escaped || known.len() >= MANY) {
-            members.decoded = Some(known.iter().map(|name| decode(text(name))).collect());
-        }
-        let is_new = match &mut members.decoded {
-            Some(decoded) => decoded.insert(decode(name)),
-            None => members.note(name) || !known.iter().any(|known| text(known) == name),
-        };
-        self.ranges.push(Name { start: range.start, end: range.end });
-        if is_new { Ok(()) } else { Err(REPEATED) }
-    }
-
-    #[expect(
-        clippy::unnecessary_wraps,
-        clippy::needless_pass_by_value,
-        reason = "ends every object the same way"
-    )]
-    fn close(&mut self, members: Members) -> Result<(), Malformed> {
-        self.ranges.truncate(members.first);
-        Ok(())
-    }
-}
-
-impl Members {
-    /// Notes a name; true when it is surely new.
-    fn note(&mut self, name: &[u8]) -> bool {
-        // Its first and its last eight bytes tell almost all names apart; for the others there is the
-        // comparison.
-        let (first, last) = ends(name);
-        let hash = (first ^ last.rotate_left(29) ^ name.len() as u64).wrapping_mul(0x517C_C1B7_2722_0A95);
-        let bit = 1 << (hash >> 58);
-        let Some(word) = self.filter.get_mut((hash >> 56 & 3) as usize) else { return false };
-        let is_new = *word & bit == 0;
-        *word |= bit;
-        is_new
-    }
-}
-
-fn decode(name: &[u8]) -> Vec<u8> {
-    let mut quoted = Vec::with_capacity(name.len() + 2);
-    quoted.push(b'"');
-    quoted.extend_from_slice(name);
-    quoted.push(b'"');
-    serde_json::from_slice::<String>(&quoted).map_or(quoted, String::into_bytes)
 }
 
 #[cfg(test)]

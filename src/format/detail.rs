@@ -55,3 +55,8 @@ pub(crate) fn control_of(line: &Line<'_>) -> Result<Option<Control>, &'static st
     };
     control.map(Some).ok_or(UNREADABLE)
 }
+
+/// Whether a line is right in itself, wherever it stands.
+pub(crate) fn is_right(line: &Line<'_>) -> bool {
+    line.hash_is_right() && control_of(line).is_ok()
+}

@@ -14,7 +14,7 @@ pub(crate) use control::{
     After, ChainId, CloseInfo, GapInfo, NoticeInfo, OpenInfo, PruneInfo, RecoveryInfo, SegmentInfo, Witness,
     Witnesses, mark_payload, read_format, read_gap, read_prune, read_recovery, read_segment, read_witnesses,
 };
-pub(crate) use detail::{Control, control_of};
+pub(crate) use detail::{Control, control_of, is_right};
 pub(crate) use encode::{MAX_PAYLOAD, Payload, escape_into, is_plain, seal};
 pub(crate) use strict::{Line, LineParser, Malformed};
 pub use value::Value;

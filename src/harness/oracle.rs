@@ -349,7 +349,8 @@ fn check_producer(
             missing.get_or_insert(number);
             continue;
         };
-        let place = found.last().map(|(chain, seq, _)| (*chain, *seq));
+        // Where a log moved while it was not durable, what stood there already stands again behind it.
+        let place = found.first().map(|(chain, seq, _)| (*chain, *seq));
         if let Some(missing) = missing {
             // What retention removed is missing before everything else.
             let pruned = last_present.is_none() && chains.values().any(|chain| chain.pruned > 0);

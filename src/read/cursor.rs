@@ -113,7 +113,7 @@ impl Cursor {
             let line = rest.get(..end).unwrap_or_default();
             self.at += end + 1;
             self.line += 1;
-            let parsed = self.parser.parse(line).ok().filter(crate::format::Line::hash_is_right);
+            let parsed = self.parser.parse(line).ok().filter(crate::format::is_right);
             match parsed.and_then(|line| Record::of(self.chain, &line, self.durable)) {
                 Some(record) => return Some(Ok(self.head(record))),
                 None => {
@@ -202,7 +202,7 @@ fn mark_in_end(file: &dyn File, of: &SegmentFile, length: u64) -> std::io::Resul
     // The first piece may be half a line; that one is no record then.
     for line in bytes.split(|byte| *byte == b'\n').rev() {
         let Ok(line) = parser.parse(line) else { continue };
-        if !line.hash_is_right() {
+        if !crate::format::is_right(&line) {
             continue;
         }
         if is_end && line.kind == Kind::Close {

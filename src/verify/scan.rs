@@ -191,8 +191,9 @@ impl Scan {
             if line.seq < self.next || !claims || !line.hash_is_right() {
                 continue;
             }
+            let Ok(control) = control_of(&line) else { continue };
             self.void_mark = self.void_mark.max(line.durable.unwrap_or(0));
-            if let Ok(Some(Control::Prune { through, .. })) = control_of(&line) {
+            if let Some(Control::Prune { through, .. }) = control {
                 self.void_mark = self.void_mark.max(through);
             }
         }

@@ -169,10 +169,13 @@ impl Scan {
         self.durable = self.durable.max(line.durable.unwrap_or(0));
         self.settle();
         let first = self.damage.or(self.breaks.first().map(|first| first.expected));
-        // Where its place was passed over it belongs to that break: durable, it must not become void.
-        if first.is_none_or(|first| line.seq < first) {
-            self.broken(state);
-        }
+        // Where its place was passed over it is judged by that: what was durable must not become void.
+        // Any other may be what a torn sector held before.
+        let was_passed_over = first.is_some_and(|first| first <= line.seq);
+        self.broken(&State {
+            expected: if was_passed_over { Some(line.seq) } else { state.expected },
+            link: None,
+        });
     }
 
     fn bad(&mut self, state: &State) {

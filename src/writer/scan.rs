@@ -46,6 +46,8 @@ pub(super) struct Scan {
     /// The last good line, whatever stands before or behind it.
     pub(super) last: Option<Place>,
     /// Whether that is a `close`.
+    ends_with_close: bool,
+    /// The same, with nothing behind it.
     pub(super) closed: bool,
     /// The highest sequence number that a line says to be durable.
     pub(super) durable: u64,
@@ -85,6 +87,7 @@ impl Scan {
             info: None,
             begun: None,
             last: None,
+            ends_with_close: false,
             closed: false,
             durable: 0,
             witnesses: Witnesses::new(),
@@ -113,13 +116,9 @@ impl Scan {
         }
         // Good is what verification takes for good.
         let Ok(control) = control_of(&line) else { return self.bad(state) };
-        match &control {
-            Some(Control::Segment(info)) if !info.is_of(self.name) => return self.bad(state),
-            Some(Control::Later(_)) => {
-                self.is_later = true;
-                return;
-            }
-            _ => {}
+        if let Some(Control::Later(_)) = &control {
+            self.is_later = true;
+            return;
         }
         let follows = match (state.expected, state.link) {
             (None, _) => true,
@@ -142,6 +141,10 @@ impl Scan {
         }
         self.durable = self.durable.max(line.durable.unwrap_or(0));
         match control {
+            Some(Control::Segment(info)) if !info.is_of(self.name) => {
+                // Right in itself, as is what follows it; but the file has another's name.
+                self.broken(&State { expected: Some(line.seq), link: None });
+            }
             Some(Control::Segment(info)) => {
                 self.pruned = info.pruned.or(self.pruned);
                 self.witnesses.extend(info.chains.clone());
@@ -159,6 +162,7 @@ impl Scan {
             _ => {}
         }
         self.closed = line.kind == Kind::Close;
+        self.ends_with_close = self.closed;
         self.last = Some(place);
         *state = State { expected: line.seq.checked_add(1), link: Some(line.hash) };
         self.settle();
@@ -216,7 +220,8 @@ impl Scan {
     /// below that, so that it must be left alone.
     pub(super) fn cut(&mut self, witnessed: u64) -> Option<Cut> {
         self.durable = self.durable.max(witnessed);
-        if let (true, Some(last)) = (self.closed && self.breaks.is_empty(), self.last) {
+        if let (true, Some(last)) = (self.ends_with_close, self.last) {
+            // Nothing was written behind it before it was durable.
             self.durable = self.durable.max(last.seq);
         }
         self.settle();

@@ -145,15 +145,40 @@ fn parse(text: &str) -> Option<Entry> {
     match *words.as_slice() {
         ["unsynced", boot] => Some(Entry::Unsynced { boot: boot.to_owned() }),
         ["unsynced"] => Some(Entry::Unsynced { boot: String::new() }),
-        ["poison", boot, segment, seq, hash, end] => Some(Entry::Poison {
-            boot: boot.to_owned(),
-            point: Point {
-                segment: segment.parse().ok()?,
-                seq: seq.parse().ok()?,
-                hash: Digest::from_hex(hash.as_bytes())?,
-                end: end.parse().ok()?,
-            },
+        // Not written to its end: that something failed is known, and not how far the chain had come.
+        ["poison", boot, ref place @ ..] => Some(match parse_point(place) {
+            Some(point) => Entry::Poison { boot: boot.to_owned(), point },
+            None => Entry::Unsynced { boot: boot.to_owned() },
         }),
         _ => None,
+    }
+}
+
+fn parse_point(words: &[&str]) -> Option<Point> {
+    let [segment, seq, hash, end] = words else { return None };
+    Some(Point {
+        segment: segment.parse().ok()?,
+        seq: seq.parse().ok()?,
+        hash: Digest::from_hex(hash.as_bytes())?,
+        end: end.parse().ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A process was killed when a part of the entry was written. What could not be read was taken for
+    /// a clean lock, and the segment that lied was trusted. Found by seed 101,883.
+    #[test]
+    fn an_entry_that_was_not_written_to_its_end_still_says_that_something_failed() {
+        let head = "poison 6f1c 3 ";
+        let text = format!("{head}14 {} 762", Digest::ZERO);
+        for end in head.len()..text.len() {
+            let unsynced = Some(Entry::Unsynced { boot: "6f1c".to_owned() });
+            let cut = text[..end].trim_end();
+            assert!(parse(cut) == unsynced || cut.len() > text.len() - 3, "{cut}");
+        }
+        assert!(matches!(parse(&text), Some(Entry::Poison { .. })));
     }
 }

@@ -38,7 +38,8 @@ impl Writer {
     }
 
     pub(super) fn watch_paths(&mut self, now: &Moment, clock: Clock) {
-        let active = self.ledger.unsynced().records > 0;
+        // A new segment is durable at once, and leaves nothing unsynced behind.
+        let active = self.ledger.unsynced().records > 0 || self.last_active == now.elapsed;
         if active && now.elapsed >= self.paths_checked + PATH_CHECK {
             self.check_paths(now, clock);
         }

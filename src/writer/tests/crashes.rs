@@ -52,6 +52,17 @@ fn a_seed_is_the_same_run_each_time() {
     }
 }
 
+/// Seeds beyond the ten thousand that found something: a poison entry that a kill cut short was taken for
+/// a clean lock (101,883), and a lock that was lost went unnoticed where each write began a segment
+/// (105,792). Among the ten thousand: names trusted after the directory had refused to sync (3,271), and
+/// an old line in a torn sector taken for damage (902).
+#[test]
+fn seeds_that_once_failed() {
+    for seed in [101_883, 105_792] {
+        assert_eq!(harness::run(seed).err(), None, "{seed}");
+    }
+}
+
 #[test]
 fn one_seed() {
     if let Some(seed) = number("AUDIT_SEED") {

@@ -39,6 +39,9 @@ impl Ledger {
         if !self.failed.is_empty() {
             // A disk that cannot make names durable would leave a file behind at each attempt.
             if let Err(error) = self.storage.sync_dir(Dir::Log) {
+                // What was named and not synced never will be, whatever the next sync says.
+                self.failed.extend(self.empty.take().map(|empty| empty.name.segment));
+                self.poison();
                 return Err(self.not_begun("sync the directory of", self.next_segment, error, false));
             }
         }

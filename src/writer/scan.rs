@@ -45,9 +45,8 @@ pub(super) struct Scan {
     pub(super) begun: Option<Timestamp>,
     /// The last good line, whatever stands before or behind it.
     pub(super) last: Option<Place>,
-    /// Whether that is a `close`.
-    ends_with_close: bool,
-    /// The same, with nothing behind it.
+    last_kind: Option<Kind>,
+    /// Whether that is a `close`, with nothing behind it.
     pub(super) closed: bool,
     /// The highest sequence number that a line says to be durable.
     pub(super) durable: u64,
@@ -87,7 +86,7 @@ impl Scan {
             info: None,
             begun: None,
             last: None,
-            ends_with_close: false,
+            last_kind: None,
             closed: false,
             durable: 0,
             witnesses: Witnesses::new(),
@@ -162,7 +161,7 @@ impl Scan {
             _ => {}
         }
         self.closed = line.kind == Kind::Close;
-        self.ends_with_close = self.closed;
+        self.last_kind = Some(line.kind);
         self.last = Some(place);
         *state = State { expected: line.seq.checked_add(1), link: Some(line.hash) };
         self.settle();
@@ -220,7 +219,7 @@ impl Scan {
     /// below that, so that it must be left alone.
     pub(super) fn cut(&mut self, witnessed: u64) -> Option<Cut> {
         self.durable = self.durable.max(witnessed);
-        if let (true, Some(last)) = (self.ends_with_close, self.last) {
+        if let (Some(Kind::Close), Some(last)) = (self.last_kind, self.last) {
             // Nothing was written behind it before it was durable.
             self.durable = self.durable.max(last.seq);
         }

@@ -8,12 +8,13 @@ use std::{
         fs::{MetadataExt as _, PermissionsExt as _, symlink},
     },
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
 };
 
 use tracing_audit::{AuditLog, Error, NoticeCode, Verdict, verify};
 
-use crate::support::{child, events, fresh, lines_of, run, segments, skip, wait_for, with_layer};
+use crate::support::{
+    child, events, fresh, lines_of, open_and_hear, run, segments, skip, wait_for, with_layer,
+};
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().mode() & 0o7777
@@ -126,12 +127,7 @@ fn obstacles_at_our_names_are_refused_or_passed_over() {
 #[test]
 fn a_second_name_of_the_live_segment_is_noticed_before_the_next_acknowledgement() {
     let (dir, path) = fresh();
-    let notices = Arc::new(Mutex::new(Vec::new()));
-    let heard = Arc::clone(&notices);
-    let log = AuditLog::builder(&path)
-        .on_notice(move |notice| heard.lock().unwrap().push(notice.code))
-        .open()
-        .unwrap();
+    let (log, notices) = open_and_hear(&path);
     emit(&log, "before");
     let copy = dir.path().join("copy");
     fs::hard_link(&segments(&path)[0], &copy).unwrap();
@@ -154,12 +150,7 @@ fn a_segment_that_everybody_can_read_is_told() {
     let (_dir, path) = fresh();
     a_log(&path);
     fs::set_permissions(&segments(&path)[0], Permissions::from_mode(0o644)).unwrap();
-    let notices = Arc::new(Mutex::new(Vec::new()));
-    let heard = Arc::clone(&notices);
-    let log = AuditLog::builder(&path)
-        .on_notice(move |notice| heard.lock().unwrap().push(notice.code))
-        .open()
-        .unwrap();
+    let (log, notices) = open_and_hear(&path);
     wait_for("the notice", || notices.lock().unwrap().contains(&NoticeCode::SegmentExposed));
     emit(&log, "second");
     log.close().unwrap();

@@ -4,11 +4,12 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
-use tracing_audit::{AuditLog, Receipt, Record, read};
+use tracing_audit::{AuditLog, NoticeCode, Receipt, Record, read};
 use tracing_subscriber::prelude::*;
 
 /// A directory that goes when the test ends, and the path of a log in it.
@@ -16,6 +17,14 @@ pub(crate) fn fresh() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("log");
     (dir, log)
+}
+
+/// Opens a log, and the codes of the notices that it gives from then on.
+pub(crate) fn open_and_hear(log: &Path) -> (AuditLog, Arc<Mutex<Vec<NoticeCode>>>) {
+    let notices = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&notices);
+    let log = AuditLog::builder(log).on_notice(move |notice| heard.lock().unwrap().push(notice.code)).open();
+    (log.unwrap(), notices)
 }
 
 /// Runs `emit` with a subscriber that has this log's layer and nothing else.

@@ -4,15 +4,14 @@ use std::{
     fs::{self, OpenOptions},
     io::Write as _,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
-    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use tracing_audit::{AuditLog, Error, FlushMode, Health, NoticeCode, OnFull, Verdict, verify};
 
 use crate::support::{
-    Mount, assert_all_present, events, fresh, independent_verdict, lines_of, records, segments, skip,
-    wait_for, with_layer,
+    Mount, assert_all_present, events, fresh, independent_verdict, lines_of, open_and_hear, records,
+    segments, skip, wait_for, with_layer,
 };
 
 /// The sum of what the gap records of a log tell.
@@ -105,12 +104,7 @@ fn a_read_only_file_system_is_survived() {
 /// Does something to the live segment, and expects a notice, a new segment, and no lost event.
 fn meddle(what: impl FnOnce(&std::path::Path), verdict: Verdict) {
     let (_dir, path) = fresh();
-    let notices = Arc::new(Mutex::new(Vec::new()));
-    let heard = Arc::clone(&notices);
-    let log = AuditLog::builder(&path)
-        .on_notice(move |notice| heard.lock().unwrap().push(notice.code))
-        .open()
-        .unwrap();
+    let (log, notices) = open_and_hear(&path);
     with_layer(&log, || {
         log.confirm(|| tracing::info!(target: "audit", action = "before", actor = "b")).unwrap();
         what(&segments(&path)[0]);

@@ -106,14 +106,15 @@ def parse(line):
 
 
 def parts(chain, paths):
-    """Each file of a chain, oldest first: its number, the lines that count, and the void ones."""
+    """Each file of a chain, oldest first: its number, its first record if that counts, the lines that count, the void ones."""
     counted, files = {}, []
     for number in sorted(paths, reverse=True):
         data = open(paths[number], "rb").read()
         first = parse(data.partition(b"\n")[0])
         count = counted.get(number, len(data))
         own = first["segment"] if first and first.get("kind") == "segment" and not is_later(first) else {}
-        if (own.get("chain"), own.get("segment")) == (chain, number) and counted.get(number) != 0:
+        starts = (own.get("chain"), own.get("segment")) == (chain, number) and counted.get(number) != 0
+        if starts:
             for claim in own["after"]:  # what the newest segment says wins
                 if claim["segment"] < number:
                     counted.setdefault(claim["segment"], claim["bytes"])
@@ -122,22 +123,34 @@ def parts(chain, paths):
             lines[0].pop()  # nothing stands behind the last line feed
         else:
             lines[0][-1] += b"\n"  # a line without end is no record: make sure that it is none
-        files.insert(0, (number, *lines))
+        files.insert(0, (number, first["seq"] if starts else None, *lines))
         if count > len(data):
-            files.insert(1, (number, [b"(the file is shorter than what counts of it)"], []))
+            files.insert(1, (number, None, [b"(the file is shorter than what counts of it)"], []))
     return files
 
 
 def read(chain, paths):
-    """Follows one chain. `wrong`: [position, certain, text, (last missing, link behind it), segment]."""
+    """Follows one chain; leaves out what retention had removed and is there again."""
+    while True:
+        files = parts(chain, paths)
+        found = follow(chain, files)
+        through = found["pruned"][0]
+        kept = max([number for number, first, *_ in files if first and first <= through + 1], default=0)
+        if not through or kept <= min(paths):
+            return found
+        paths = {number: path for number, path in paths.items() if number >= kept}
+
+
+def follow(chain, files):
+    """What the lines of a chain say. `wrong`: [position, certain, text, (last missing, link behind it)]."""
     found = {"id": None, "first": None, "last": None, "hashes": {}, "mark": 0, "pruned": (0, ZEROS),
-             "wrong": [], "witnessed": [], "next": 1, "ends": {}, "later": None}
+             "wrong": [], "witnessed": [], "next": 1, "later": None}
     wrong, previous, holes, void_mark = found["wrong"], ZEROS, 0, 0
-    for number, lines, void in parts(chain, paths):
+    for number, _, lines, void in files:
         for index, line in enumerate(lines, 1):
             where, record, expected = f"segment {number} line {index}", parse(line), found["next"]
             if record is None:
-                wrong.append([expected, False, f"{where}: bad line", None, number])
+                wrong.append([expected, False, f"{where}: bad line", None])
                 holes += 1
                 continue
             if is_later(record):
@@ -150,26 +163,26 @@ def read(chain, paths):
                 for entry in wrong:
                     entry[0] = max(seq - holes, 1)  # only now is it known where these stand
             elif seq < expected:
-                wrong.append([expected, False, f"{where}: record {seq} is out of place", None, number])
+                wrong.append([expected, False, f"{where}: record {seq} is out of place", None])
                 found["mark"] = max(found["mark"], record.get("durable", 0))
                 continue
             elif seq > expected + holes:
                 text = f"{where}: records {expected + holes} to {seq - 1} are missing"
-                wrong.append([expected, False, text, (seq - 1, link), number])
+                wrong.append([expected, False, text, (seq - 1, link)])
             elif seq == expected and link != previous:
                 text = f"{where}: record {seq} does not link to the one before it"
-                wrong.append([seq - 1, False, text, None, number])
+                wrong.append([seq - 1, False, text, None])
             if kind == "segment" and index == 1:
                 for entry in wrong:
                     entry[1] = True  # this segment does not declare it void
                 if void_mark >= seq:
                     text = f"{where}: durable records are declared void"
-                    wrong.append([seq, True, text, None, number])
+                    wrong.append([seq, True, text, None])
                 void_mark, found["id"] = 0, found["id"] or own["id"]
             if (kind == "segment") != (index == 1) or kind == "segment" and (
                     (own["chain"], own["segment"], own["id"]) != (chain, number, found["id"])):
                 text = f"{where}: not the first line of this segment"
-                wrong.append([seq, False, text, None, number])
+                wrong.append([seq, False, text, None])
             cut = own if kind == "prune" else own.get("pruned", {}) if kind == "segment" else {}
             if found["pruned"][0] < cut.get("through", 0) < seq:
                 found["pruned"] = (cut["through"], cut["hash"])
@@ -178,7 +191,6 @@ def read(chain, paths):
                 found["witnessed"] += own.get("chains", {}).items()
             found["last"], found["hashes"][seq] = record, record["_hash"]
             found["next"], previous, holes = seq + 1, record["_hash"], 0
-            found["ends"][number] = seq
         for record in filter(None, map(parse, void)):
             if record["seq"] >= found["next"]:
                 void_mark = max(void_mark, record.get("durable", 0))
@@ -195,9 +207,8 @@ def judge(found, claims):
     durable = max([found["mark"], last["seq"] if last.get("kind") == "close" else 0]
                   + [claim[2] for claim in claims])
     damage, torn = [], []
-    leftover = max([number for number, end in found["ends"].items() if end <= through], default=0)
-    for position, certain, text, missing, number in found["wrong"]:
-        if position <= through or number <= leftover:  # removed by retention, except where the rest must link to it
+    for position, certain, text, missing in found["wrong"]:
+        if position <= through:  # removed by retention, except where the rest must link to it
             if missing and (missing[0] > through or missing[0] == through and missing[1] != cut_hash):
                 damage.append(text)
         else:

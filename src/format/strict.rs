@@ -137,7 +137,8 @@ impl<'a> Top<'a> {
                 self.durable = Some(number(value).ok_or(Malformed("the durable mark is no whole number"))?);
             }
             b"_prev_hash" | b"_hash" => return Err(REPEATED),
-            _ if name == &*self.kind_name => self.detail = Some(value),
+            // Before the kind is known, nothing is named like it, not even a member without a name.
+            _ if name == &*self.kind_name && !name.is_empty() => self.detail = Some(value),
             _ => {}
         }
         Ok(())
@@ -552,6 +553,16 @@ mod tests {
             (parsed.kind, parsed.durable, parsed.detail),
             (Kind::Prune, Some(6), Some(&br#"{"a":1}"#[..]))
         );
+    }
+
+    /// Fuzzing found that a member without a name, standing before `kind`, was taken for the object of
+    /// a kind that had not been read yet.
+    #[test]
+    fn a_member_without_a_name_is_no_object_of_the_kind() {
+        for payload in [r#","":1.5,"kind":"prune""#, r#","kind":"","":1.5"#] {
+            let line = line_of(payload);
+            assert_eq!(LineParser::default().parse(&line).unwrap().detail, None, "{payload}");
+        }
     }
 
     #[test]

@@ -39,6 +39,9 @@ pub struct Outcome {
     pub opened: u64,
     /// How often the power was cut.
     pub power_cuts: u64,
+    /// How often the directory could not be synced for one process while a file of another was not
+    /// synced either, so that the file system stopped until the power was cut.
+    pub file_systems_stopped: u64,
     /// How many processes were killed.
     pub kills: u64,
     /// How many calls a fault struck.

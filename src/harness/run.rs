@@ -216,6 +216,12 @@ impl Run {
             self.kill(dead);
         }
         self.forks.retain(SimProcess::is_alive);
+        // A file system whose journal cannot be written stops (ext4, XFS and Btrfs do), and with it every
+        // process, also one that has just made a file and would hear that its name is synced.
+        if self.world.disk.others_are_in_doubt() {
+            self.power_cut();
+            self.outcome.file_systems_stopped += 1;
+        }
     }
 
     fn act(&mut self) {

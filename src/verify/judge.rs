@@ -4,15 +4,13 @@ use crate::{
     Error,
     chain::{Digest, Head},
     format::Kind,
-    segment_name::SegmentName,
-    storage::{Dir, Storage},
+    storage::Storage,
 };
 
 use super::{
     anomaly::{Anomaly, Good, Last},
     finding::{Finding, FindingKind, Note, NoteKind, Place},
     report::{ChainSummary, End, Findings},
-    scan::FileCount,
     track::Track,
     witness::{Claim, Source},
 };
@@ -44,8 +42,6 @@ pub(super) struct Judge<'a> {
     floor: (u64, Digest),
     /// The last record known to have been durable: M in docs/format.md.
     durable: u64,
-    /// The last file that retention removed and that is there again.
-    leftover: u32,
     /// Whether the torn tail of the chain has been found: there is only one.
     is_torn: bool,
 }
@@ -65,10 +61,7 @@ impl<'a> Judge<'a> {
         let claimed = evidence.claims.iter().filter(|claim| is_meant(claim, track)).map(|claim| claim.seq);
         let durable = claimed.fold(own_durable(track).max(floor.0), u64::max);
         let durable = if planted!(VerifierIgnoresMark) { floor.0 } else { durable };
-        let pruned = facts.pruned.map_or(0, |(through, _)| through);
-        let is_left = |file: &&FileCount| file.good.last.is_some_and(|last| last.seq <= pruned);
-        let leftover = track.scan.files.iter().filter(is_left).map(|file| file.segment).max().unwrap_or(0);
-        Self { track, evidence, storage, findings, not_checked, floor, durable, leftover, is_torn: false }
+        Self { track, evidence, storage, findings, not_checked, floor, durable, is_torn: false }
     }
 
     pub(super) fn run(mut self) -> Result<ChainSummary, Error> {
@@ -168,7 +161,7 @@ impl<'a> Judge<'a> {
     /// The anomaly, as far as it lies above what is removed or trusted.
     fn above_floor(&mut self, anomaly: &Anomaly) -> Option<Anomaly> {
         let (through, hash) = self.floor;
-        if anomaly.at > through && anomaly.place.segment > self.leftover {
+        if anomaly.at > through {
             return Some(anomaly.clone());
         }
         let (FindingKind::Deleted, Some((_, last))) = (anomaly.kind, anomaly.records) else {
@@ -294,20 +287,10 @@ impl<'a> Judge<'a> {
     fn summary(mut self, good: Good, end: End, is_unfinished: bool) -> Result<ChainSummary, Error> {
         let (chain, facts) = (self.track.chain, &self.track.scan.facts);
         let mut notes = facts.notes.clone();
-        let (mut records, mut events) = (good.records, good.events);
-        let mut segments = 0;
-        for file in &self.track.scan.files {
-            if file.segment <= self.leftover {
-                records = records.saturating_sub(file.good.records);
-                events = events.saturating_sub(file.good.events);
-                if !self.is_there(file.segment)? {
-                    continue;
-                }
-                let message = format!("segment {} was removed by retention and is there again", file.segment);
-                notes.push(Note::of(NoteKind::Leftover, chain, message));
-            } else {
-                segments += 1;
-            }
+        // Those of a chain that is held are about to go.
+        for segment in self.track.leftovers.iter().filter(|_| !self.evidence.is_held) {
+            let message = format!("segment {segment} was removed by retention and is there again");
+            notes.push(Note::of(NoteKind::Leftover, chain, message));
         }
         if self.evidence.is_held {
             let what = if is_unfinished { "; its last line is being written" } else { "" };
@@ -326,9 +309,9 @@ impl<'a> Judge<'a> {
         let more_notes = facts.more_notes;
         Ok(ChainSummary {
             chain,
-            records,
-            events,
-            segments,
+            records: good.records,
+            events: good.events,
+            segments: self.track.scan.files.len() as u64,
             head,
             provisional,
             end,
@@ -336,15 +319,6 @@ impl<'a> Judge<'a> {
             notes,
             more_notes,
         })
-    }
-
-    /// Whether a file that retention had removed lies there now: it may have gone while the chain was
-    /// read, or a writer is about to remove it.
-    fn is_there(&self, segment: u32) -> Result<bool, Error> {
-        let name = SegmentName { chain: self.track.chain, segment }.to_string();
-        let path = self.storage.path(Dir::Log, &name);
-        let stat = self.storage.stat(Dir::Log, &name).map_err(Error::io("look at", path))?;
-        Ok(stat.is_some() && !self.evidence.is_held)
     }
 
     /// The last durable record that is there.

@@ -39,6 +39,10 @@ pub(super) struct Track {
     pub(super) chain: ChainNumber,
     /// Everything up to this head is trusted.
     trusted: Option<Head>,
+    /// The first segment that is read; files before it are leftovers of retention.
+    first: u32,
+    /// Those of them that there are.
+    pub(super) leftovers: Vec<u32>,
     pub(super) files: Vec<SegmentFile>,
     pub(super) absent: Vec<Absent>,
     pub(super) scan: Scan,
@@ -55,7 +59,8 @@ pub(super) struct Track {
 pub(super) enum Step {
     /// The chain was read to its end.
     AtEnd,
-    /// A new segment voids what was already taken in, or a file shrank: begin anew.
+    /// A new segment voids what was already taken in, a file shrank, or what was read first had been
+    /// removed by retention: begin anew.
     Anew,
     /// A listed file was gone when its turn came. That it may be, a record further on says.
     Missed,
@@ -72,6 +77,8 @@ impl Track {
         Self {
             chain,
             trusted,
+            first: 0,
+            leftovers: Vec::new(),
             files: Vec::new(),
             absent: Vec::new(),
             scan: Scan::new(chain),
@@ -92,7 +99,7 @@ impl Track {
                 Step::Anew if beginnings == MAX_BEGINNINGS => return Ok(()),
                 Step::Anew => {
                     beginnings += 1;
-                    *self = Self::new(self.chain, self.trusted);
+                    *self = Self { first: self.first, ..Self::new(self.chain, self.trusted) };
                 }
                 Step::Missed => {}
             }
@@ -107,14 +114,36 @@ impl Track {
         if self.look_again(context)? == Step::Anew {
             return Ok(Step::Anew);
         }
-        let has_missed = self.read_on(context)?;
-        Ok(if has_missed { Step::Missed } else { Step::AtEnd })
+        if self.read_on(context)? {
+            return Ok(Step::Missed);
+        }
+        Ok(if self.has_read_leftovers(context)? { Step::Anew } else { Step::AtEnd })
+    }
+
+    /// Whether files were read that retention had removed, so that they must not be judged: they are
+    /// there again, or something about them was odd. Then reading begins behind them.
+    fn has_read_leftovers(&mut self, context: &Context<'_>) -> Result<bool, Error> {
+        let Some((through, _)) = self.scan.facts.pruned else { return Ok(false) };
+        let is_kept_first = |file: &&SegmentFile| {
+            file.counted != Some(0) && file.first_seq.is_some_and(|first| first <= through.saturating_add(1))
+        };
+        let Some(first) = self.files.iter().rfind(is_kept_first).map(|file| file.name.segment) else {
+            return Ok(false);
+        };
+        if self.files.first().is_none_or(|oldest| oldest.name.segment >= first) {
+            return Ok(false);
+        }
+        let is_odd = !self.scan.anomalies.kept().is_empty();
+        let there = Survey::take(context.storage)?.chains.remove(&self.chain).unwrap_or_default();
+        self.first = first;
+        Ok(is_odd || there.iter().any(|number| *number < first))
     }
 
     /// Looks which files there are from the current one on.
     fn look_again(&mut self, context: &Context<'_>) -> Result<Step, Error> {
         let mut numbers = Survey::take(context.storage)?.chains.remove(&self.chain).unwrap_or_default();
-        let current = self.files.get(self.file).map_or(0, |file| file.name.segment);
+        self.leftovers = numbers.iter().copied().filter(|number| *number < self.first).collect();
+        let current = self.files.get(self.file).map_or(self.first, |file| file.name.segment);
         numbers.retain(|number| *number >= current);
         let mut layout = Layout::of(context.storage, self.chain, &numbers)?;
         if self.files.is_empty() {

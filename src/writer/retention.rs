@@ -34,6 +34,9 @@ pub(super) struct Outcome {
 #[derive(Debug, Default)]
 struct Old {
     segments: Vec<OldSegment>,
+    /// Files older than these, which were removed and are there again: a power cut can bring back
+    /// what was removed last. Oldest first.
+    leftovers: Vec<SegmentName>,
     newest_bytes: u64,
 }
 
@@ -90,8 +93,8 @@ fn run_all(
         segments.iter().map(|name| name.chain).filter(|chain| *chain != own).collect();
     others.dedup();
     for chain in others {
-        let old = survey(storage, &segments, chain, u64::MAX)?;
-        if old.removable(retention, now).is_none() {
+        let old = survey(storage, &segments, chain, 0)?;
+        if old.leftovers.is_empty() && old.removable(retention, now).is_none() {
             continue;
         }
         if let Some(mut free) = take_free_chain(storage, chain) {
@@ -118,9 +121,7 @@ fn prune(
 ) -> io::Result<()> {
     let pruned = ledger.pruned.map_or(0, |(through, _)| through);
     let mut old = survey(storage, segments, ledger.chain(), pruned)?;
-    // A power cut can bring back files whose removal was not durable yet.
-    let gone = old.segments.iter().take_while(|old| old.through.0 <= pruned).count();
-    let mut doomed: Vec<OldSegment> = old.segments.drain(..gone).collect();
+    let mut doomed = std::mem::take(&mut old.leftovers);
     if let Some((count, reason)) = old.removable(retention, now) {
         let removed: Vec<OldSegment> = old.segments.drain(..count).collect();
         let (Some(first), Some(last)) = (removed.first(), removed.last()) else { return Ok(()) };
@@ -131,8 +132,10 @@ fn prune(
         let info = PruneInfo { through, hash, files, reason: reason.to_owned() };
         let mut batch = Chunks::default();
         batch.push(&info.payload(now.wall), None, None);
+        let files = removed.into_iter().flat_map(|old| old.files);
+        doomed.extend(files);
         if planted!(PrunedBeforeRecord) {
-            remove(storage, &removed, outcome)?;
+            remove(storage, &doomed, outcome)?;
         }
         if let Err(trouble) = write_through(ledger, &mut batch, now) {
             // The record may not be durable, so no file goes.
@@ -140,13 +143,12 @@ fn prune(
             return Ok(());
         }
         ledger.pruned = Some((through, hash));
-        doomed.extend(removed);
     }
     remove(storage, &doomed, outcome)
 }
 
-fn remove(storage: &Arc<dyn Storage>, doomed: &[OldSegment], outcome: &mut Outcome) -> io::Result<()> {
-    for name in doomed.iter().flat_map(|old| &old.files) {
+fn remove(storage: &Arc<dyn Storage>, doomed: &[SegmentName], outcome: &mut Outcome) -> io::Result<()> {
+    for name in doomed {
         let name = name.to_string();
         if storage.stat(Dir::Log, HOLD)?.is_some() {
             // It came while the record was written. What the record says is gone stays as a leftover.
@@ -168,18 +170,21 @@ fn remove(storage: &Arc<dyn Storage>, doomed: &[OldSegment], outcome: &mut Outco
     }
 }
 
-/// Follows a chain back from its newest first line. Where a first line cannot be read, or a file is
-/// missing that retention did not remove, what is older is not understood and so not removed.
+/// Follows a chain back from its newest first line to where retention cut it. Where a first line cannot
+/// be read, or a file is missing that retention did not remove, what is older is not understood and so
+/// not removed. `pruned` is the last record that is known to be removed; first lines may know of more.
 fn survey(
     storage: &Arc<dyn Storage>,
     segments: &[SegmentName],
     chain: ChainNumber,
-    pruned: u64,
+    mut pruned: u64,
 ) -> io::Result<Old> {
     let mut old = Old::default();
     let mut after: Option<FirstLine> = None;
     // Files between, which count nothing: they go with the segment before them.
     let mut idle: Vec<(SegmentName, u64)> = Vec::new();
+    // Files before the first record: they go with the first segment.
+    let mut in_vain: Vec<(SegmentName, u64)> = Vec::new();
     for name in segments.iter().rev().filter(|name| name.chain == chain) {
         let Some(stat) = storage.stat(Dir::Log, &name.to_string())? else { continue };
         let Some(next) = &after else {
@@ -187,15 +192,22 @@ fn survey(
             after = first_line(storage, *name)?;
             continue;
         };
+        pruned = pruned.max(next.info.pruned.map_or(0, |(through, _)| through));
+        let through = (next.seq.saturating_sub(1), next.previous);
+        if pruned > 0 && through.0 <= pruned {
+            old.leftovers.push(*name);
+            continue;
+        }
         let counted = next.info.after.iter().find(|after| after.bytes > 0).map(|after| after.segment);
         if counted.is_some_and(|counted| counted < name.segment) {
             idle.push((*name, stat.bytes));
             continue;
         }
-        let through = (next.seq.saturating_sub(1), next.previous);
-        // Where the one that counts is missing, retention removed it and this one came back.
-        let came_back = counted != Some(name.segment) && through.0 <= pruned;
-        if counted != Some(name.segment) && !came_back {
+        if next.seq == 1 && next.info.after.iter().any(|after| after.segment == name.segment) {
+            in_vain.push((*name, stat.bytes));
+            continue;
+        }
+        if counted != Some(name.segment) {
             break;
         }
         let Some(first) = first_line(storage, *name)? else { break };
@@ -209,7 +221,12 @@ fn survey(
         old.segments.push(OldSegment { sealed, files, through });
         after = Some(first);
     }
+    if let Some(first) = old.segments.last_mut() {
+        first.sealed.bytes += in_vain.iter().map(|(_, bytes)| bytes).sum::<u64>();
+        first.files.splice(0..0, in_vain.into_iter().rev().map(|(name, _)| name));
+    }
     old.segments.reverse();
+    old.leftovers.reverse();
     Ok(old)
 }
 

@@ -15,8 +15,8 @@ pub(super) struct Directory {
     /// What every process sees.
     names: BTreeMap<String, u64>,
     durable: BTreeMap<String, u64>,
-    /// By name, the changes since the last sync.
-    unsynced: BTreeMap<String, History>,
+    /// By name, the changes since the last sync, and which process made the last of them.
+    unsynced: BTreeMap<String, (usize, History)>,
     /// By name, the changes that a failed sync left undecided: a later sync does not cover them.
     doubtful: BTreeMap<String, History>,
 }
@@ -40,14 +40,18 @@ impl Directory {
 
     /// Every inode that has a name now or may have one after a power cut.
     pub(super) fn reachable(&self) -> impl Iterator<Item = u64> {
-        let histories = self.unsynced.values().chain(self.doubtful.values()).flatten();
+        let histories = self.unsynced.values().map(|(_, history)| history).chain(self.doubtful.values());
+        let histories = histories.flatten();
         self.names.values().chain(self.durable.values()).copied().chain(histories.copied().flatten())
     }
 
-    /// Makes a name stand for an inode, or for nothing; durable only when the directory is synced.
-    pub(super) fn set(&mut self, name: &str, inode: Option<u64>) {
+    /// Lets a process make a name stand for an inode, or for nothing; durable only when the directory is
+    /// synced.
+    pub(super) fn set(&mut self, name: &str, inode: Option<u64>, process: usize) {
         assign(&mut self.names, name, inode);
-        self.unsynced.entry(name.to_owned()).or_default().push(inode);
+        let (maker, history) = self.unsynced.entry(name.to_owned()).or_default();
+        *maker = process;
+        history.push(inode);
     }
 
     /// The same, durable at once.
@@ -65,16 +69,21 @@ impl Directory {
         }
     }
 
-    pub(super) fn fail_to_sync(&mut self) {
-        for (name, history) in mem::take(&mut self.unsynced) {
+    /// Says whether a file that another process has made was among what is now in doubt.
+    pub(super) fn fail_to_sync(&mut self, process: usize) -> bool {
+        let mut is_of_another = false;
+        for (name, (maker, history)) in mem::take(&mut self.unsynced) {
+            is_of_another |= maker != process && self.names.contains_key(&name);
             self.doubtful.entry(name).or_default().extend(history);
         }
+        is_of_another
     }
 
     /// What a power cut leaves: for each name any state since it was last durable, in whatever order
     /// the changes were made.
     pub(super) fn cut_power(&mut self, prng: &mut Prng) {
-        let (unsynced, doubtful) = (mem::take(&mut self.unsynced), mem::take(&mut self.doubtful));
+        let unsynced = mem::take(&mut self.unsynced).into_iter().map(|(name, (_, history))| (name, history));
+        let (unsynced, doubtful) = (unsynced.collect::<BTreeMap<_, _>>(), mem::take(&mut self.doubtful));
         let changed: BTreeSet<&String> = unsynced.keys().chain(doubtful.keys()).collect();
         for name in changed {
             let states: History = [self.durable.get(name).copied()]

@@ -313,6 +313,12 @@ impl SimDisk {
         self.0.lock().calls(op).failed
     }
 
+    /// Whether, since the machine started, the sync of the log's directory failed for one process while a
+    /// file of another was not synced: the other cannot know.
+    pub(crate) fn others_are_in_doubt(&self) -> bool {
+        self.0.lock().others_are_in_doubt
+    }
+
     /// A hash over every call so far, its data and its outcome.
     pub(crate) fn trace_hash(&self) -> u64 {
         self.0.lock().trace.hash

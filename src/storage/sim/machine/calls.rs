@@ -44,7 +44,7 @@ impl Machine {
             (None, Access::Create | Access::Lock) if removed => return fail(Errno::NOENT),
             (None, Access::Create | Access::Lock) => {
                 let inode = self.add_inode(Inode::default());
-                self.directory(process, dir)?.set(name, Some(inode));
+                self.directory(process, dir)?.set(name, Some(inode), process);
                 inode
             }
             (None, Access::Read | Access::Append) => return fail(Errno::NOENT),
@@ -78,7 +78,7 @@ impl Machine {
         if directory.get(name).is_none() {
             return fail(Errno::NOENT);
         }
-        directory.set(name, None);
+        directory.set(name, None, process);
         Ok(())
     }
 
@@ -87,7 +87,8 @@ impl Machine {
         match mode {
             Mode::Lying => Ok(()),
             Mode::Failing(errno) => {
-                directory.fail_to_sync();
+                let is_of_another = directory.fail_to_sync(process);
+                self.others_are_in_doubt |= is_of_another && dir == Dir::Log;
                 fail(errno)
             }
             Mode::Honest | Mode::Short(_) | Mode::Part(_) => {

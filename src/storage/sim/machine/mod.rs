@@ -39,6 +39,9 @@ pub(super) struct Machine {
     pub(super) filesystem: String,
     pub(super) has_boot_id: bool,
     pub(super) boots: u64,
+    /// Whether a sync of the log's directory failed, since the machine started, that a file of another
+    /// process waited for.
+    pub(super) others_are_in_doubt: bool,
     /// The kinds of call that wait until they are released, and how many calls wait.
     pub(super) held: BTreeSet<Op>,
     pub(super) waiting: usize,
@@ -161,6 +164,7 @@ impl Machine {
             filesystem: "ext4".to_owned(),
             has_boot_id: true,
             boots: 0,
+            others_are_in_doubt: false,
             held: BTreeSet::new(),
             waiting: 0,
             calls: BTreeMap::new(),
@@ -272,6 +276,7 @@ impl Machine {
         }
         self.forget_unreachable();
         self.boots += 1;
+        self.others_are_in_doubt = false;
         self.trace.note(b"power cut");
         self.trace.line(format_args!("power cut"));
     }

@@ -113,6 +113,21 @@ fn a_removed_file_that_comes_back_is_removed_again() {
     }
 }
 
+/// Files from before the first record stayed for ever: nothing that counts stands behind them.
+#[test]
+fn what_was_begun_in_vain_goes_with_the_first_segment() {
+    let mut world = World::new(1);
+    world.disk.inject(Fault::error(&[Op::SyncAll], Errno::IO).on("audit-000-"));
+    assert!(world.open(&keeping(2)).is_err());
+    world.disk.clear_faults();
+    let mut node = world.opened(&keeping(2));
+    let begun = files(&world);
+    fill(&mut world, &mut node, 4);
+    node.close(&mut world);
+    assert!(begun.len() > 1 && files(&world).len() == 2, "{begun:?} {:?}", files(&world));
+    checked(&world);
+}
+
 #[test]
 fn files_that_count_nothing_do_not_keep_old_segments_for_ever() {
     let mut world = World::new(1);

@@ -34,8 +34,8 @@ pub(super) struct Outcome {
 #[derive(Debug, Default)]
 struct Old {
     segments: Vec<OldSegment>,
-    /// Files older than these, which were removed and are there again: a power cut can bring back
-    /// what was removed last. Oldest first.
+    /// Files before what retention left. A power cut can bring back what was removed last, and files
+    /// that were begun in vain before the first record go only now. Oldest first.
     leftovers: Vec<SegmentName>,
     newest_bytes: u64,
 }
@@ -183,8 +183,6 @@ fn survey(
     let mut after: Option<FirstLine> = None;
     // Files between, which count nothing: they go with the segment before them.
     let mut idle: Vec<(SegmentName, u64)> = Vec::new();
-    // Files before the first record: they go with the first segment.
-    let mut in_vain: Vec<(SegmentName, u64)> = Vec::new();
     for name in segments.iter().rev().filter(|name| name.chain == chain) {
         let Some(stat) = storage.stat(Dir::Log, &name.to_string())? else { continue };
         let Some(next) = &after else {
@@ -203,10 +201,6 @@ fn survey(
             idle.push((*name, stat.bytes));
             continue;
         }
-        if next.seq == 1 && next.info.after.iter().any(|after| after.segment == name.segment) {
-            in_vain.push((*name, stat.bytes));
-            continue;
-        }
         if counted != Some(name.segment) {
             break;
         }
@@ -220,10 +214,6 @@ fn survey(
         let files = idle.drain(..).rev().map(|(name, _)| name).collect();
         old.segments.push(OldSegment { sealed, files, through });
         after = Some(first);
-    }
-    if let Some(first) = old.segments.last_mut() {
-        first.sealed.bytes += in_vain.iter().map(|(_, bytes)| bytes).sum::<u64>();
-        first.files.splice(0..0, in_vain.into_iter().rev().map(|(name, _)| name));
     }
     old.segments.reverse();
     old.leftovers.reverse();

@@ -115,7 +115,7 @@ fn a_removed_file_that_comes_back_is_removed_again() {
 
 /// Files from before the first record stayed for ever: nothing that counts stands behind them.
 #[test]
-fn what_was_begun_in_vain_goes_with_the_first_segment() {
+fn what_was_begun_in_vain_goes_after_the_first_segment() {
     let mut world = World::new(1);
     world.disk.inject(Fault::error(&[Op::SyncAll], Errno::IO).on("audit-000-"));
     assert!(world.open(&keeping(2)).is_err());

@@ -158,8 +158,9 @@ def follow(chain, files):
                 return found
             seq, link, kind = record["seq"], record["_prev_hash"], record.get("kind")
             own = record[kind] if type(kind) is str and type(record.get(kind)) is dict else {}
+            begins = kind == "segment" and index == 1 and (own["chain"], own["segment"]) == (chain, number)
             if found["first"] is None:
-                found["first"] = (seq, link, holes, kind == "segment" and index == 1)
+                found["first"] = (seq, link, holes, begins)
                 for entry in wrong:
                     entry[0] = max(seq - holes, 1)  # only now is it known where these stand
             elif seq < expected:
@@ -172,15 +173,16 @@ def follow(chain, files):
             elif seq == expected and link != previous:
                 text = f"{where}: record {seq} does not link to the one before it"
                 wrong.append([seq - 1, False, text, None])
-            if kind == "segment" and index == 1:
+            if kind == "segment":
+                found["id"] = found["id"] or own["id"]
+            if begins:
                 for entry in wrong:
                     entry[1] = True  # this segment does not declare it void
                 if void_mark >= seq:
                     text = f"{where}: durable records are declared void"
                     wrong.append([seq, True, text, None])
-                void_mark, found["id"] = 0, found["id"] or own["id"]
-            if (kind == "segment") != (index == 1) or kind == "segment" and (
-                    (own["chain"], own["segment"], own["id"]) != (chain, number, found["id"])):
+                void_mark = 0
+            if begins != (kind == "segment" or index == 1) or begins and own["id"] != found["id"]:
                 text = f"{where}: not the first line of this segment"
                 wrong.append([seq, False, text, None])
             cut = own if kind == "prune" else own.get("pruned", {}) if kind == "segment" else {}

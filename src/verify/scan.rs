@@ -3,7 +3,7 @@
 
 use crate::{
     chain::Digest,
-    format::{Control, Kind, Line, LineParser, Malformed, control_of},
+    format::{Control, Kind, Line, LineParser, Malformed, SegmentInfo, control_of},
     read::lines::split,
     segment_name::{ChainNumber, SegmentName},
 };
@@ -24,7 +24,7 @@ pub(super) struct Start {
     /// How many bad lines stand before it.
     pub(super) holes: u64,
     pub(super) place: Place,
-    /// Whether it is the first line of its file, as it must be.
+    /// Whether it begins its file and names it, as it must.
     pub(super) is_segment: bool,
 }
 
@@ -253,10 +253,19 @@ impl Scan {
             Ok(control) => control,
             Err(why) => return self.malformed(place, why.to_owned()),
         };
-        if !self.fits(line, place) {
+        let info = match &control {
+            Some(Control::Segment(info)) => Some(&**info),
+            _ => None,
+        };
+        let name = SegmentName { chain: self.chain, segment: place.segment };
+        let begins = self.line == 1 && info.is_some_and(|info| info.is_of(name));
+        if !self.fits(line, place, begins) {
             return;
         }
-        self.check_segment(line, control.as_ref(), place);
+        if begins {
+            self.segment_begins(line.seq, place);
+        }
+        self.check_segment(line, info, place);
         self.facts.mark = self.facts.mark.max(line.durable.unwrap_or(0));
         if let Some(control) = control {
             self.facts.absorb(self.chain, line.seq, control);
@@ -266,9 +275,9 @@ impl Scan {
     }
 
     /// Decides whether a line is the next of the chain, and notes what does not fit.
-    fn fits(&mut self, line: &Line<'_>, place: Place) -> bool {
+    fn fits(&mut self, line: &Line<'_>, place: Place, is_segment: bool) -> bool {
         if self.start.is_none() {
-            self.begin(line, place);
+            self.begin(line, place, is_segment);
         } else if line.seq == self.next {
             if self.hash.is_some_and(|hash| hash != line.previous) {
                 self.broken_link(line, place);
@@ -285,7 +294,7 @@ impl Scan {
         true
     }
 
-    fn begin(&mut self, line: &Line<'_>, place: Place) {
+    fn begin(&mut self, line: &Line<'_>, place: Place, is_segment: bool) {
         // Only now is it known where the bad lines before it stood.
         let first_hole = line.seq.saturating_sub(self.holes).max(1);
         for number in 0..self.anomalies.len() {
@@ -295,13 +304,8 @@ impl Scan {
                 anomaly.at = if is_missing { line.seq.saturating_sub(1) } else { first_hole };
             }
         }
-        self.start = Some(Start {
-            seq: line.seq,
-            previous: line.previous,
-            holes: self.holes,
-            place,
-            is_segment: self.line == 1,
-        });
+        self.start =
+            Some(Start { seq: line.seq, previous: line.previous, holes: self.holes, place, is_segment });
     }
 
     /// Judged by the record before: a mark for that one says that what stood there was durable, and
@@ -362,15 +366,12 @@ impl Scan {
     }
 
     /// Every file begins with the `segment` line that names it, and no other line names a file.
-    fn check_segment(&mut self, line: &Line<'_>, control: Option<&Control>, place: Place) {
+    fn check_segment(&mut self, line: &Line<'_>, info: Option<&SegmentInfo>, place: Place) {
         let is_first = self.line == 1;
-        let info = match control {
-            Some(Control::Segment(info)) => Some(info),
-            _ => None,
-        };
+        let name = SegmentName { chain: self.chain, segment: place.segment };
         let problem = match info {
             None if is_first => Some("the file does not begin with a `segment` line".to_owned()),
-            Some(info) if info.chain != self.chain || info.segment != place.segment => {
+            Some(info) if !info.is_of(name) => {
                 Some(format!("the line belongs to segment {} of chain {}", info.segment, info.chain))
             }
             Some(info) if self.facts.id.is_some_and(|id| id != info.id) => {
@@ -381,9 +382,6 @@ impl Scan {
         };
         if let Some(info) = info {
             self.facts.id.get_or_insert(info.id);
-            if is_first {
-                self.segment_begins(line.seq, place);
-            }
         }
         if let Some(problem) = problem {
             let mut anomaly = self.anomaly(FindingKind::RenamedSegment, place, problem);

@@ -144,11 +144,13 @@ impl Recovery<'_> {
         }
         let mut witnessed = self.witnessed.iter().map(|witness| witness.seq).max().unwrap_or(0);
         let mut rest = Rest::default();
+        // Otherwise one would decide on names, and on data, that a dead process never made durable.
+        if let Err(error) = self.sync_names() {
+            return self.unsynced(&error);
+        }
         for name in self.names.iter().rev() {
             let file = self.open(*name, Access::Append)?;
-            // Otherwise one would decide on data that a dead process never made durable.
-            let synced = self.sync_names().and_then(|()| file.sync_all());
-            if let Err(error) = synced
+            if let Err(error) = file.sync_all()
                 && !planted!(TailNotSynced)
             {
                 return self.unsynced(&error);
@@ -172,7 +174,7 @@ impl Recovery<'_> {
                 continue;
             }
             let Some(cut) = scan.cut(witnessed) else {
-                return Ok(self.leave_alone(true, "it ends before records that had been durable"));
+                return Ok(self.ends_early());
             };
             let Some(place) = cut.place else {
                 witnessed = witnessed.max(scan.durable);
@@ -181,6 +183,9 @@ impl Recovery<'_> {
             };
             rest.failed.reverse();
             return self.go_on(*name, file, &scan, place, cut.torn, cut.damaged, rest);
+        }
+        if witnessed > 0 {
+            return Ok(self.ends_early());
         }
         rest.failed.reverse();
         self.begin(rest, false)
@@ -316,7 +321,7 @@ impl Recovery<'_> {
         for name in self.names.iter().rev() {
             let file = self.open(*name, Access::Read)?;
             if let Some(first) =
-                read_first_line(file.as_ref()).map_err(Error::io("read", self.path(*name)))?
+                read_first_line(file.as_ref(), *name).map_err(Error::io("read", self.path(*name)))?
             {
                 return Ok(Some(first.info.id));
             }
@@ -329,6 +334,10 @@ impl Recovery<'_> {
         let path = self.storage.path(Dir::Control, &self.lock.chain.lock_name());
         self.lock.write(&Entry::Unsynced { boot: self.boot.clone() }).map_err(Error::io("write to", path))?;
         Ok(self.leave_alone(false, &format!("its last segment could not be synced: {error}")))
+    }
+
+    fn ends_early(&self) -> Recovered {
+        self.leave_alone(true, "it ends before records that had been durable")
     }
 
     fn too_many(&self) -> Recovered {

@@ -221,5 +221,5 @@ fn survey(
 }
 
 fn first_line(storage: &Arc<dyn Storage>, name: SegmentName) -> io::Result<Option<FirstLine>> {
-    read_first_line(storage.open(Dir::Log, &name.to_string(), Access::Read)?.as_ref())
+    read_first_line(storage.open(Dir::Log, &name.to_string(), Access::Read)?.as_ref(), name)
 }

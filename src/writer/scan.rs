@@ -57,6 +57,8 @@ pub(super) struct Scan {
     breaks: Vec<Break>,
     /// Breaks below what turned out to be durable: how many, and the first.
     damage: Option<u64>,
+    /// Where the last of them begins.
+    damage_start: u64,
     /// Whether the file does not begin with a good line.
     bad_start: bool,
     /// Where the piece begins that is looked at.
@@ -94,6 +96,7 @@ impl Scan {
             length: 0,
             breaks: Vec::new(),
             damage: None,
+            damage_start: 0,
             bad_start: false,
             at: 0,
         };
@@ -128,8 +131,13 @@ impl Scan {
             self.out_of_place(&line, state);
             return;
         }
+        // Whatever comes of it, it was written when its mark was durable.
+        self.durable = self.durable.max(line.durable.unwrap_or(0));
         if !follows {
-            self.broken(state);
+            // A link joins two records, and is judged by the first of them.
+            let is_link = state.expected == Some(line.seq);
+            let expected = state.expected.map(|expected| expected - u64::from(is_link));
+            self.broken(&State { expected, link: None });
         }
         let place = Place { seq: line.seq, hash: line.hash, end };
         if self.last.is_none() {
@@ -138,18 +146,21 @@ impl Scan {
                 self.broken(&State { expected: Some(line.seq.saturating_sub(1).max(1)), link: None });
             }
         }
-        self.durable = self.durable.max(line.durable.unwrap_or(0));
+        let is_first = self.at == 0;
+        let belongs = match &control {
+            Some(Control::Segment(info)) => is_first && info.is_of(self.name),
+            _ => !is_first,
+        };
+        if !belongs {
+            // Right in itself, as is what follows it; but a file begins with the line that names it, and
+            // no other line does.
+            self.broken(&State { expected: Some(line.seq), link: None });
+        }
         match control {
-            Some(Control::Segment(info)) if !info.is_of(self.name) => {
-                // Right in itself, as is what follows it; but the file has another's name.
-                self.broken(&State { expected: Some(line.seq), link: None });
-            }
-            Some(Control::Segment(info)) => {
+            Some(Control::Segment(info)) if belongs => {
                 self.pruned = info.pruned.or(self.pruned);
                 self.witnesses.extend(info.chains.clone());
-                if self.last.is_none() && self.breaks.is_empty() {
-                    self.info = Some(*info);
-                }
+                self.info = Some(*info);
             }
             Some(Control::Open(seen) | Control::Mark(seen) | Control::Close(seen)) => {
                 self.witnesses.extend(seen);
@@ -195,8 +206,12 @@ impl Scan {
         let Some(expected) = state.expected else { return };
         if expected <= self.durable && !planted!(DamageIsTorn) {
             self.damage.get_or_insert(expected);
+            self.damage_start = self.at;
         } else if self.breaks.len() < MAX_BREAKS {
-            self.breaks.push(Break { expected, before: self.last, start: self.at });
+            let at = self.breaks.partition_point(|known| known.expected <= expected);
+            let (before, start) =
+                self.breaks.get(at).map_or((self.last, self.at), |known| (known.before, known.start));
+            self.breaks.insert(at, Break { expected, before, start });
         }
     }
 
@@ -204,10 +219,11 @@ impl Scan {
     fn settle(&mut self) {
         let is_damage = |first: &Break| first.expected <= self.durable && !planted!(DamageIsTorn);
         if self.breaks.first().is_some_and(is_damage) {
-            let first = self.breaks.first().map(|first| first.expected);
-            let durable = self.durable;
-            self.breaks.retain(|found| found.expected > durable);
-            self.damage = self.damage.or(first);
+            let count = self.breaks.iter().take_while(|found| is_damage(found)).count();
+            for found in self.breaks.drain(..count) {
+                self.damage.get_or_insert(found.expected);
+                self.damage_start = self.damage_start.max(found.start);
+            }
         }
     }
 
@@ -233,6 +249,8 @@ impl Scan {
         }
         let (place, torn) = match self.breaks.first() {
             _ if planted!(HolesKept) => (Some(last), false),
+            // What shows the damage must not become void.
+            Some(first) if self.damage.is_some() && first.start < self.damage_start => (Some(last), false),
             // Everything from the first bad byte above the mark on is torn, good lines included.
             Some(first) => (first.before.map(|before| Place { end: first.start, ..before }), true),
             None => (Some(last), false),

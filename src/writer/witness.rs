@@ -8,7 +8,8 @@ use crate::{
     chain::Digest,
     clock::Timestamp,
     format::{
-        ChainId, Kind, LineParser, MAX_LINE, SegmentInfo, Witness, Witnesses, read_segment, read_witnesses,
+        ChainId, Control, Kind, Line, LineParser, MAX_LINE, SegmentInfo, Witness, Witnesses, control_of,
+        read_witnesses,
     },
     segment_name::{ChainNumber, SegmentName},
     storage::{Access, Dir, File, Storage, read_full},
@@ -64,7 +65,7 @@ pub(super) fn read_tail(
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             file => file?,
         };
-        if let Some(first) = read_first_line(file.as_ref())? {
+        if let Some(first) = read_first_line(file.as_ref(), *name)? {
             let tail = read_end(file.as_ref(), first.info.id)?;
             return Ok(Some(Tail { closed: tail.closed && is_newest, ..tail }));
         }
@@ -82,8 +83,8 @@ pub(super) struct FirstLine {
     pub(super) previous: Digest,
 }
 
-/// Reads the first line of a segment; `None` where it is no good `segment` line.
-pub(super) fn read_first_line(file: &dyn File) -> io::Result<Option<FirstLine>> {
+/// Reads the first line of a segment; `None` where it is no good `segment` line of this file.
+pub(super) fn read_first_line(file: &dyn File, name: SegmentName) -> io::Result<Option<FirstLine>> {
     let mut bytes = vec![0; FIRST_LINE];
     let mut read = read_full(file, &mut bytes, 0)?;
     if read == FIRST_LINE && memchr::memchr(b'\n', &bytes).is_none() {
@@ -93,10 +94,12 @@ pub(super) fn read_first_line(file: &dyn File) -> io::Result<Option<FirstLine>> 
     let bytes = bytes.get(..read).unwrap_or_default();
     let Some(line) = memchr::memchr(b'\n', bytes).and_then(|end| bytes.get(..end)) else { return Ok(None) };
     let mut parser = LineParser::default();
-    let good = parser.parse(line).ok().filter(|line| line.kind == Kind::Segment && line.hash_is_right());
-    Ok(good.and_then(|line| {
-        let info = read_segment(line.detail?)?;
-        Some(FirstLine { info, at: line.at?, seq: line.seq, previous: line.previous })
+    let good = parser.parse(line).ok().filter(Line::hash_is_right);
+    Ok(good.and_then(|line| match control_of(&line) {
+        Ok(Some(Control::Segment(info))) if info.is_of(name) => {
+            Some(FirstLine { info: *info, at: line.at?, seq: line.seq, previous: line.previous })
+        }
+        _ => None,
     }))
 }
 
@@ -130,7 +133,9 @@ fn judge_window(bytes: &[u8], from_start: bool, id: ChainId) -> Option<Tail> {
     for line in lines {
         closed = false;
         let line = line.strip_suffix(b"\n").and_then(|line| parser.parse(line).ok());
-        let Some(line) = line.filter(crate::format::Line::hash_is_right) else { continue };
+        // Good is what verification takes for good.
+        let is_good = |line: &Line<'_>| line.hash_is_right() && control_of(line).is_ok();
+        let Some(line) = line.filter(is_good) else { continue };
         durable = durable.max(line.durable.unwrap_or(0));
         if heads.is_empty() {
             heads.push((line.seq - 1, line.previous));

@@ -55,7 +55,7 @@ pub fn recovery(image: &[u8]) {
     let report = verify(&disk, 1).expect("a log that was written is one");
     match before {
         Some(Verdict::Damaged) => {
-            assert_eq!(report.verdict(), Verdict::Damaged, "damage is hidden: {report}");
+            assert_eq!(report.verdict(), Verdict::Damaged, "damage is hidden: {report}\nbefore: {told}");
         }
         _ => assert_ne!(report.verdict(), Verdict::Damaged, "damage is made: {report}\nbefore: {told}"),
     }

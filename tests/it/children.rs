@@ -22,6 +22,7 @@ fn entry() {
         "emit" => emit(&log, arguments[0], arguments[1].parse().unwrap()),
         "hold" => hold(&log),
         "exit" => exit_without_close(&log),
+        "secrets" => keep_secrets(&log),
         "mute" => say_something_nobody_reads(&log),
         "global" => crate::global::play(arguments[0], &log),
         role => panic!("no such role: {role}"),
@@ -89,6 +90,50 @@ fn exit_without_close(log: &Path) {
         tracing::info!(target: "audit", action = "auth.success", actor = "child");
         std::process::exit(0);
     });
+}
+
+/// What is withheld, in this test. It stands in the program, and must stand nowhere else.
+pub(crate) const SECRET: &str = "correct-horse-battery-staple";
+
+/// Hands the layer a secret in every way in which a value comes, and prints what the log gives back.
+fn keep_secrets(log: &Path) {
+    /// A value that cannot be shown, and tells why.
+    struct Broken;
+
+    impl std::fmt::Debug for Broken {
+        fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            panic!("{SECRET}")
+        }
+    }
+
+    let log = AuditLog::builder(log)
+        .redact(["iban"])
+        .inherit(["user.password", "api_key"])
+        .on_notice(|notice| println!("{notice:?}"))
+        .open()
+        .unwrap();
+    with_layer(&log, || {
+        let span = tracing::info_span!("login", user.password = SECRET, api_key = tracing::field::Empty);
+        span.record("api_key", SECRET);
+        let receipt = log.confirm(|| {
+            span.in_scope(|| {
+                tracing::info!(
+                    target: "audit",
+                    action = "auth.success",
+                    actor = "plainly-visible",
+                    session_id = "s-1",
+                    session_token = SECRET,
+                    Authorization = %SECRET,
+                    "client-secret" = ?SECRET,
+                    IBAN = SECRET,
+                    cookie = ?Broken,
+                    "signed in"
+                );
+            });
+        });
+        println!("\n@{}\n{log:?} {:?}", receipt.unwrap(), log.stats());
+    });
+    log.close().unwrap();
 }
 
 /// Has a line to print while standard error takes nothing.

@@ -12,8 +12,11 @@ use std::{
 
 use tracing_audit::{AuditLog, Error, NoticeCode, Verdict, verify};
 
-use crate::support::{
-    child, events, fresh, lines_of, open_and_hear, run, segments, skip, wait_for, with_layer,
+use crate::{
+    children::SECRET,
+    support::{
+        child, events, fresh, lines_of, open_and_hear, receipts, run, segments, skip, wait_for, with_layer,
+    },
 };
 
 fn mode(path: &Path) -> u32 {
@@ -288,6 +291,34 @@ fn a_file_of_another_owner_is_not_written_to() {
 
 fn is_root() -> bool {
     fs::metadata("/proc/self").unwrap().uid() == 0
+}
+
+/// Looks for a text in every file below a directory.
+fn files_with(text: &[u8], dir: &Path) -> Vec<PathBuf> {
+    let entries: Vec<PathBuf> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let (dirs, files): (Vec<_>, Vec<_>) = entries.into_iter().partition(|path| path.is_dir());
+    let holds = |file: &PathBuf| fs::read(file).unwrap().windows(text.len()).any(|part| part == text);
+    let found = files.into_iter().filter(holds);
+    found.chain(dirs.iter().flat_map(|dir| files_with(text, dir))).collect()
+}
+
+/// In a process of its own, so that all that it prints can be searched too: notices, panics, receipts.
+#[test]
+fn a_secret_is_found_nowhere() {
+    let (dir, path) = fresh();
+    let output = child("secrets", &path, &[]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let secret = SECRET.as_bytes();
+    assert_eq!(files_with(secret, dir.path()), Vec::<PathBuf>::new());
+    for printed in [&output.stdout, &output.stderr] {
+        let is_there = printed.windows(secret.len()).any(|part| part == secret);
+        assert!(!is_there, "{}", String::from_utf8_lossy(printed));
+    }
+    // What is no secret is there, so the search can find something.
+    assert_eq!(files_with(b"plainly-visible", dir.path()), segments(&path));
+    assert_eq!(receipts(&output.stdout).len(), 1);
+    let line = &lines_of(&path, "event")[0];
+    assert_eq!(line.matches("[redacted]").count(), 7, "{line}");
 }
 
 /// A process without any privilege: what it may write it writes, what it may not is an error.

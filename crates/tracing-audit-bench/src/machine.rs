@@ -19,8 +19,8 @@ pub(crate) fn describe(dir: &Path) -> Vec<(&'static str, String)> {
     vec![
         ("processor", format!("{model}, {} cores, {sha}", cores())),
         ("memory", format!("{} GiB", memory.unwrap_or_default() >> 20)),
-        ("kernel", said_by("uname", &["-sr"])),
-        ("file system", said_by("stat", &["-f", "-c", "%T", &dir.display().to_string()])),
+        ("kernel", said_by("uname", &["-sr"]).split('-').next().unwrap_or_default().to_owned()),
+        ("file system", said_by("findmnt", &["-n", "-o", "FSTYPE", "-T", &dir.display().to_string()])),
         ("compiler", said_by("rustc", &["--version"])),
         ("commit", commit()),
     ]

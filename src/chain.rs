@@ -58,13 +58,20 @@ impl Digest {
         let folded = if planted!(HexWithoutCase) { hex.to_ascii_lowercase() } else { Vec::new() };
         let hex = if planted!(HexWithoutCase) { &folded } else { hex };
         let hex: &[u8; Self::HEX_LEN] = hex.try_into().ok()?;
-        let mut bytes = [0; 32];
-        // Eight digits at a time, judged at the end, at once.
+        // All digits, judged at the end: without a way out, and in bytes only, many are done at once.
+        let mut values = [0_u8; Self::HEX_LEN];
         let mut bad = 0;
-        for (four, eight) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(hex.as_chunks::<8>().0) {
-            let (value, wrong) = hex_values(u64::from_le_bytes(*eight));
-            bad |= wrong;
-            *four = value;
+        for (value, byte) in values.iter_mut().zip(hex) {
+            let (digit, letter) = (byte.wrapping_sub(b'0'), byte.wrapping_sub(b'a'));
+            bad |= digit.saturating_sub(9).min(letter.saturating_sub(5));
+            // Whichever it is not is far above.
+            *value = digit.min(letter.wrapping_add(10));
+        }
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(values.as_chunks::<2>().0) {
+            // The first digit is the high half of its byte.
+            let [low, _] = (u16::from_le_bytes(*pair) << 4 | u16::from_le_bytes(*pair) >> 8).to_le_bytes();
+            *byte = low;
         }
         (bad == 0).then_some(Self(bytes))
     }
@@ -72,26 +79,6 @@ impl Digest {
 
 const fn hex_digit(nibble: u8) -> u8 {
     nibble + if nibble < 10 { b'0' } else { b'a' - 10 }
-}
-
-/// The four bytes that eight lower-case hexadecimal digits stand for, and zero if they are digits.
-const fn hex_values(digits: u64) -> ([u8; 4], u64) {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    let letters = (digits >> 6) & ONES;
-    let low = digits & (ONES * 0x0F);
-    // `0` to `9` are 0x30 and more, `a` to `f` 0x61 and more.
-    let wrong_high = (digits & (ONES * 0xF0)) ^ (ONES * 0x30 + letters * 0x30);
-    // No sum is above 0x1E, so none reaches the byte beside it: 9 is the last digit, `f` the last
-    // letter, and `a` the first.
-    let above = low + ONES * 6 + letters * 3;
-    let below = low + letters * 15;
-    let wrong_low = (above & (ONES * 0x10)) | ((below & (ONES * 0x10)) ^ (letters << 4));
-    // Pairs: the first digit is the high half of its byte.
-    let value = low + letters * 9;
-    let pairs = ((value << 4) | (value >> 8)) & 0x00FF_00FF_00FF_00FF;
-    let pairs = (pairs | (pairs >> 8)) & 0x0000_FFFF_0000_FFFF;
-    let [one, two, three, four, ..] = (pairs | (pairs >> 16)).to_le_bytes();
-    ([one, two, three, four], wrong_high | wrong_low)
 }
 
 impl fmt::Display for Digest {

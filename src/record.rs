@@ -27,7 +27,7 @@ impl Record {
     pub(crate) fn of(chain: ChainNumber, line: &Line<'_>, durable: u64) -> Option<Self> {
         Some(Self {
             head: Head { chain, seq: line.seq, hash: line.hash },
-            at: line.at,
+            at: line.at(),
             is_provisional: line.seq > durable,
             line: String::from_utf8(line.bytes.to_vec()).ok()?,
             members: parse_object(line.bytes)?,

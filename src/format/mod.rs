@@ -5,6 +5,7 @@
 mod control;
 mod detail;
 mod encode;
+mod event;
 mod names;
 mod plain;
 mod strict;

@@ -22,6 +22,35 @@ pub(super) fn plain_length(bytes: &[u8]) -> usize {
     scan(bytes, special)
 }
 
+/// Where the next quote stands in `bytes`, looked for from `at` on.
+#[inline]
+pub(super) fn find_quote(bytes: &[u8], at: usize) -> Option<usize> {
+    let mut rest = bytes.get(at..)?;
+    while let Some((word, more)) = rest.split_first_chunk() {
+        let found = equal(u64::from_le_bytes(*word), b'"');
+        if found != 0 {
+            return Some(bytes.len() - rest.len() + (found.trailing_zeros() / 8) as usize);
+        }
+        rest = more;
+    }
+    let more = rest.iter().position(|byte| *byte == b'"')?;
+    Some(bytes.len() - rest.len() + more)
+}
+
+/// Whether all is ASCII, and nothing a backslash, a C0 control or DEL: no string in it has an escape,
+/// or what needs one.
+pub(super) fn is_plain_ascii(bytes: &[u8]) -> bool {
+    // Without a way out inside a block, so that its bytes are looked at together.
+    let is_plain = |block: &[u8]| {
+        let bad = |byte: u8| !(0x20..0x7F).contains(&byte) || byte == b'\\';
+        !block.iter().fold(false, |found, byte| found | bad(*byte))
+    };
+    let blocks = bytes.as_chunks::<32>().0;
+    // The last bytes once more rather than the rest alone.
+    blocks.iter().all(|block| is_plain(block))
+        && bytes.last_chunk::<32>().map_or_else(|| is_plain(bytes), |last| is_plain(last))
+}
+
 /// The same, stopping at what is not ASCII too.
 pub(super) fn plain_ascii_length(bytes: &[u8]) -> usize {
     scan(bytes, |word| special(word) | (word & HIGHS))

@@ -6,7 +6,7 @@ use super::{
     Kind, MAX_LINE,
     encode::must_escape,
     names::{Members, Names, decode},
-    plain::plain_length,
+    plain::{find_quote, is_plain_ascii, plain_length},
 };
 use crate::{chain::Digest, clock::Timestamp};
 
@@ -24,14 +24,14 @@ const HASH_PART: usize = HASH_START.len() + Digest::HEX_LEN + LINE_END.len();
 const PREVIOUS_PART: usize = PREVIOUS_START.len() + Digest::HEX_LEN + 1;
 
 /// A line whose layout and JSON are right. Whether its hash is, `hash_is_right` says.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Line<'a> {
     /// Without the line feed.
     pub(crate) bytes: &'a [u8],
     pub(crate) seq: u64,
     pub(crate) kind: Kind,
-    /// `None` where there is none or it is not ours to read.
-    pub(crate) at: Option<Timestamp>,
+    /// The value of `ts`, as JSON.
+    time: Option<&'a [u8]>,
     /// The `durable` mark, on the first line of each write.
     pub(crate) durable: Option<u64>,
     /// The object named like the kind, as JSON.
@@ -45,6 +45,11 @@ pub(crate) struct Line<'a> {
 pub(crate) struct Malformed(pub(crate) &'static str);
 
 impl Line<'_> {
+    /// `None` where there is no time or it is not ours to read.
+    pub(crate) fn at(&self) -> Option<Timestamp> {
+        text(self.time?).and_then(Timestamp::parse)
+    }
+
     /// Recomputes the hash over the body: the line without `,"_hash":"…"`.
     pub(crate) fn hash_is_right(&self) -> bool {
         hash_of_body_in(self.bytes) == Some(self.hash)
@@ -66,6 +71,15 @@ pub(crate) struct LineParser {
 impl LineParser {
     /// Parses one line, given without its line feed.
     pub(crate) fn parse<'a>(&mut self, bytes: &'a [u8]) -> Result<Line<'a>, Malformed> {
+        self.parse_either(bytes, true)
+    }
+
+    /// The same also when it may not take what is short for plain text and for events in their order.
+    pub(super) fn parse_either<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        may_be_short: bool,
+    ) -> Result<Line<'a>, Malformed> {
         if bytes.len() >= MAX_LINE {
             return Err(Malformed("the line is longer than 60 KiB"));
         }
@@ -75,27 +89,21 @@ impl LineParser {
         if !members.starts_with(BODY_START) {
             return Err(Malformed("the line does not begin with its sequence number"));
         }
-        if !members.is_ascii() {
+        let is_plain = may_be_short && is_plain_ascii(members);
+        if !is_plain && !members.is_ascii() {
             let text = std::str::from_utf8(members).map_err(|_| Malformed("the line is not UTF-8"))?;
             if text.chars().any(must_escape) {
                 return Err(Malformed("a control character stands raw in the line"));
             }
         }
-        let mut scanner = Scanner { bytes: members, at: 1, names: &mut self.names };
-        let top = match scanner.members_of_an_event() {
-            Some(top) => Ok(top),
-            None => scanner.top_level(),
+        let mut scanner = Scanner { bytes: members, at: 1, is_plain, names: &mut self.names };
+        let short = if may_be_short { scanner.members_of_an_event() } else { None };
+        let top = match short {
+            Some(top) => top,
+            None => scanner.top_level()?,
         };
-        top.map(|top| Line {
-            bytes,
-            seq: top.seq,
-            kind: Kind::parse(&top.kind_name),
-            at: top.at,
-            durable: top.durable,
-            detail: top.detail,
-            previous,
-            hash,
-        })
+        let Top { seq, kind, time, durable, detail } = top;
+        Ok(Line { bytes, seq, kind, time, durable, detail, previous, hash })
     }
 }
 
@@ -114,69 +122,20 @@ fn split_previous(body: &[u8]) -> Option<(&[u8], Digest)> {
 }
 
 /// What the members of the top level say.
-#[derive(Default)]
-struct Top<'a> {
-    seq: u64,
-    kind_name: Cow<'a, [u8]>,
-    at: Option<Timestamp>,
-    durable: Option<u64>,
-    detail: Option<&'a [u8]>,
+pub(super) struct Top<'a> {
+    pub(super) seq: u64,
+    pub(super) kind: Kind,
+    pub(super) time: Option<&'a [u8]>,
+    pub(super) durable: Option<u64>,
+    pub(super) detail: Option<&'a [u8]>,
 }
-
-impl<'a> Top<'a> {
-    fn take(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), Malformed> {
-        match name {
-            b"seq" => {
-                self.seq = number(value)
-                    .filter(|seq| *seq > 0)
-                    .ok_or(Malformed("the sequence number is no whole number above 0"))?;
-            }
-            b"ts" => self.at = unquoted(value).and_then(Timestamp::parse),
-            b"kind" => self.kind_name = text(value).map(plainly).unwrap_or_default(),
-            b"durable" => {
-                self.durable = Some(number(value).ok_or(Malformed("the durable mark is no whole number"))?);
-            }
-            b"_prev_hash" | b"_hash" => return Err(REPEATED),
-            // Before the kind is known, nothing is named like it, not even a member without a name.
-            _ if name == &*self.kind_name && !name.is_empty() => self.detail = Some(value),
-            _ => {}
-        }
-        Ok(())
-    }
-}
-
-/// How the members of an event begin, in their order.
-const EVENT_MEMBERS: [&str; 24] = [
-    "\"seq\":",
-    "\"ts\":",
-    "\"kind\":",
-    "\"severity\":",
-    "\"level\":",
-    "\"action\":",
-    "\"actor\":",
-    "\"resource\":",
-    "\"outcome\":",
-    "\"reason\":",
-    "\"session_id\":",
-    "\"request_id\":",
-    "\"source\":",
-    "\"trace_id\":",
-    "\"span_id\":",
-    "\"message\":",
-    "\"target\":",
-    "\"module\":",
-    "\"fields\":",
-    "\"incomplete\":",
-    "\"truncated\":",
-    "\"redacted\":",
-    "\"repeated\":",
-    "\"durable\":",
-];
 
 /// A cursor over the members of a line, from behind `{` to before `,"_prev_hash"`.
-struct Scanner<'a, 'n> {
-    bytes: &'a [u8],
-    at: usize,
+pub(super) struct Scanner<'a, 'n> {
+    pub(super) bytes: &'a [u8],
+    pub(super) at: usize,
+    /// Whether there is nothing that a string may not hold as it is, so that each ends at the next quote.
+    pub(super) is_plain: bool,
     names: &'n mut Names,
 }
 
@@ -184,42 +143,37 @@ const NOT_JSON: Malformed = Malformed("the line is not strict JSON");
 const REPEATED: Malformed = Malformed("a member stands twice in an object");
 
 impl<'a> Scanner<'a, '_> {
-    /// The members up to the end of the bytes, where they are those of an event in their order. The
-    /// order shows that none stands twice, so nothing is kept of their names. `None` for every other
-    /// line, also where something is wrong.
-    fn members_of_an_event(&mut self) -> Option<Top<'a>> {
-        self.at = 1;
-        self.names.clear();
-        let mut top = Top::default();
-        let mut later = EVENT_MEMBERS.iter();
-        loop {
-            let rest = self.bytes.get(self.at..)?;
-            // The first letter tells most of them apart.
-            let start = later
-                .find(|start| rest.get(1) == start.as_bytes().get(1) && rest.starts_with(start.as_bytes()))?;
-            self.at += start.len();
-            let value = self.value(1).ok()?;
-            top.take(start.as_bytes().get(1..start.len() - 2)?, value).ok()?;
-            if self.at == self.bytes.len() {
-                return Some(top);
-            }
-            self.expect(b',').ok()?;
-        }
-    }
-
     /// The members up to the end of the bytes; the closing brace stands behind the hashes.
     fn top_level(&mut self) -> Result<Top<'a>, Malformed> {
         self.at = 1;
         self.names.clear();
-        let mut top = Top::default();
+        let mut top = Top { seq: 0, kind: Kind::Other, time: None, durable: None, detail: None };
+        let mut kind_name = Cow::default();
         let mut members = self.names.open();
         loop {
             let name = self.member_name(&mut members)?;
             let value = self.value(1)?;
             // Escapes do not make another name of it.
-            top.take(&plainly(name), value)?;
+            match &*plainly(name) {
+                b"seq" => {
+                    top.seq = number(value)
+                        .filter(|seq| *seq > 0)
+                        .ok_or(Malformed("the sequence number is no whole number above 0"))?;
+                }
+                b"ts" => top.time = Some(value),
+                b"kind" => kind_name = text(value).map(plainly).unwrap_or_default(),
+                b"durable" => {
+                    top.durable =
+                        Some(number(value).ok_or(Malformed("the durable mark is no whole number"))?);
+                }
+                b"_prev_hash" | b"_hash" => return Err(REPEATED),
+                // Before the kind is known, nothing is named like it, not even a member without a name.
+                name if name == &*kind_name && !name.is_empty() => top.detail = Some(value),
+                _ => {}
+            }
             if self.at == self.bytes.len() {
                 self.names.close(members);
+                top.kind = Kind::parse(&kind_name);
                 return Ok(top);
             }
             self.expect(b',')?;
@@ -232,7 +186,7 @@ impl<'a> Scanner<'a, '_> {
         Ok(byte)
     }
 
-    fn expect(&mut self, wanted: u8) -> Result<(), Malformed> {
+    pub(super) fn expect(&mut self, wanted: u8) -> Result<(), Malformed> {
         if self.next()? == wanted { Ok(()) } else { Err(NOT_JSON) }
     }
 
@@ -249,7 +203,7 @@ impl<'a> Scanner<'a, '_> {
 
     /// Any value; returns its bytes.
     #[inline]
-    fn value(&mut self, depth: usize) -> Result<&'a [u8], Malformed> {
+    pub(super) fn value(&mut self, depth: usize) -> Result<&'a [u8], Malformed> {
         let start = self.at;
         if self.bytes.get(start) == Some(&b'"') {
             self.at += 1;
@@ -324,13 +278,11 @@ impl<'a> Scanner<'a, '_> {
     /// A string from behind its first quote to behind its last; says whether it had an escape.
     #[inline]
     fn string(&mut self) -> Result<bool, Malformed> {
-        let rest = self.bytes.get(self.at..).unwrap_or_default();
-        let plain = plain_length(rest);
-        if rest.get(plain) == Some(&b'"') {
-            self.at += plain + 1;
-            return Ok(false);
+        if !self.is_plain {
+            return self.string_with_escapes();
         }
-        self.string_with_escapes()
+        self.at = find_quote(self.bytes, self.at).ok_or(NOT_JSON)? + 1;
+        Ok(false)
     }
 
     #[inline(never)]
@@ -386,7 +338,8 @@ impl<'a> Scanner<'a, '_> {
         if self.skip_if(|byte| byte == b'.') && self.digits() == 0 {
             return Err(NOT_JSON);
         }
-        if self.skip_if(|byte| matches!(byte, b'e' | b'E')) {
+        let has_exponent = self.skip_if(|byte| matches!(byte, b'e' | b'E'));
+        if has_exponent {
             self.skip_if(|byte| matches!(byte, b'+' | b'-'));
             if self.digits() == 0 {
                 return Err(NOT_JSON);
@@ -394,8 +347,7 @@ impl<'a> Scanner<'a, '_> {
         }
         // Short enough, and without an exponent, it is surely within what a number can be.
         let text = self.bytes.get(start..self.at).unwrap_or_default();
-        let is_surely_small = text.len() < 300 && !text.iter().any(|byte| matches!(byte, b'e' | b'E'));
-        if is_surely_small || serde_json::from_slice::<f64>(text).is_ok() {
+        if (text.len() < 300 && !has_exponent) || serde_json::from_slice::<f64>(text).is_ok() {
             Ok(())
         } else {
             Err(Malformed("a number is larger than readers can read"))
@@ -424,11 +376,6 @@ fn number(value: &[u8]) -> Option<u64> {
 /// The inside of a string.
 fn text(value: &[u8]) -> Option<&[u8]> {
     value.strip_prefix(b"\"")?.strip_suffix(b"\"")
-}
-
-/// The inside of a string without escapes.
-fn unquoted(value: &[u8]) -> Option<&[u8]> {
-    text(value).filter(|inside| !inside.contains(&b'\\'))
 }
 
 /// What the inside of a string says.
@@ -463,7 +410,7 @@ mod tests {
         let line = line_of(r#","ts":"2026-11-21T08:00:00.000000005Z","kind":"mark","mark":{"chains":{}}"#);
         let parsed = LineParser::default().parse(&line).unwrap();
         assert_eq!((parsed.seq, parsed.kind, parsed.durable), (7, Kind::Mark, Some(6)));
-        assert_eq!(parsed.at, Timestamp::parse(b"2026-11-21T08:00:00.000000005Z"));
+        assert_eq!(parsed.at(), Timestamp::parse(b"2026-11-21T08:00:00.000000005Z"));
         assert_eq!(parsed.detail, Some(&br#"{"chains":{}}"#[..]));
         assert_eq!(parsed.previous, Digest::ZERO);
         assert!(parsed.hash_is_right());

@@ -141,7 +141,7 @@ impl Scan {
         }
         let place = Place { seq: line.seq, hash: line.hash, end };
         if self.last.is_none() {
-            self.begun = line.at;
+            self.begun = line.at();
             if self.bad_start {
                 self.broken(&State { expected: Some(line.seq.saturating_sub(1).max(1)), link: None });
             }

@@ -97,7 +97,7 @@ pub(super) fn read_first_line(file: &dyn File, name: SegmentName) -> io::Result<
     let good = parser.parse(line).ok().filter(Line::hash_is_right);
     Ok(good.and_then(|line| match control_of(&line) {
         Ok(Some(Control::Segment(info))) if info.is_of(name) => {
-            Some(FirstLine { info: *info, at: line.at?, seq: line.seq, previous: line.previous })
+            Some(FirstLine { info: *info, at: line.at()?, seq: line.seq, previous: line.previous })
         }
         _ => None,
     }))

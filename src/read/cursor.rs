@@ -135,10 +135,10 @@ impl Cursor {
 
     /// Reads on; returns what cannot be a record in it.
     fn next_piece(&mut self, storage: &dyn Storage) -> Result<Option<Error>, Error> {
-        self.piece.clear();
         self.at = 0;
         // A chain can have pieces that count nothing, so this is said again and again.
         let mut source = Source::resume(storage, &self.files, std::mem::take(&mut self.place));
+        source.reuse(std::mem::take(&mut self.piece));
         let part = source.next();
         self.place = source.suspend();
         match part? {

@@ -9,11 +9,11 @@ use crate::{
 
 /// How much is read at once: large enough to make calls cheap, small enough to stay in a cache. Less at
 /// first, because most files of a small log are small; more than any line in either case.
-const PIECE_BYTES: usize = 1024 * 1024;
+const PIECE_BYTES: usize = 256 * 1024;
 const FIRST_PIECE_BYTES: usize = 64 * 1024;
 
 /// Part of a file.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Piece {
     /// Whole lines, each with its line feed.
     Lines { offset: u64, bytes: Vec<u8> },
@@ -51,9 +51,10 @@ impl Pieces {
         self.file
     }
 
-    pub(crate) fn next(&mut self) -> io::Result<Option<Piece>> {
-        let mut bytes = std::mem::take(&mut self.carried);
-        let offset = self.at - bytes.len() as u64;
+    /// The next piece, in a buffer that may have been used before: whatever stands in it is written
+    /// over, and need not be zeroed.
+    pub(crate) fn next(&mut self, mut bytes: Vec<u8>) -> io::Result<Option<Piece>> {
+        let offset = self.at - self.carried.len() as u64;
         let is_end = self.fill(&mut bytes)?;
         if let Some(last) = memchr::memrchr(b'\n', &bytes) {
             self.carried.extend_from_slice(bytes.get(last + 1..).unwrap_or_default());
@@ -74,15 +75,21 @@ impl Pieces {
         self.skip_line(offset, bytes).map(Some)
     }
 
-    /// Fills `bytes` up to the size of a piece; says whether the region ended.
+    /// Fills `bytes` up to the size of a piece, beginning with what was carried; says whether the region
+    /// ended.
     fn fill(&mut self, bytes: &mut Vec<u8>) -> io::Result<bool> {
-        let known = bytes.len();
+        let known = self.carried.len();
         let room = self.piece_bytes.saturating_sub(known);
         let wanted = usize::try_from(self.end.saturating_sub(self.at)).map_or(room, |left| left.min(room));
         bytes.resize(known + wanted, 0);
+        if let Some(start) = bytes.get_mut(..known) {
+            start.copy_from_slice(&self.carried);
+        }
+        self.carried.clear();
         let read = read_full(&*self.file, bytes.get_mut(known..).unwrap_or_default(), self.at)?;
         bytes.truncate(known + read);
-        self.piece_bytes = PIECE_BYTES;
+        // At the end there is little more to come, if any.
+        self.piece_bytes = if read < wanted { FIRST_PIECE_BYTES } else { PIECE_BYTES };
         self.at += read as u64;
         Ok(read < wanted || self.at >= self.end)
     }
@@ -90,7 +97,6 @@ impl Pieces {
     /// Passes over a line without end, or with one that is far away.
     fn skip_line(&mut self, offset: u64, mut bytes: Vec<u8>) -> io::Result<Piece> {
         loop {
-            bytes.clear();
             let is_end = self.fill(&mut bytes)?;
             if let Some(end) = memchr::memchr(b'\n', &bytes) {
                 self.carried.extend_from_slice(bytes.get(end + 1..).unwrap_or_default());

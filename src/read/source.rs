@@ -33,6 +33,9 @@ pub(crate) struct Place {
     current: Option<Current>,
     /// Whether a file that was listed was gone when its turn came.
     missed: bool,
+    /// Buffers of pieces that are done with. A fresh one is zeroed, and the system hands it out page by
+    /// page, each with a fault.
+    spare: Vec<Vec<u8>>,
 }
 
 impl Place {
@@ -61,7 +64,7 @@ struct Current {
 impl<'a> Source<'a> {
     /// Begins at `offset` of the file `first`; says `Begin` for it only from its start on.
     pub(crate) fn new(storage: &'a dyn Storage, files: &'a [SegmentFile], first: usize, offset: u64) -> Self {
-        Self::resume(storage, files, Place { next: first, offset, current: None, missed: false })
+        Self::resume(storage, files, Place { next: first, offset, ..Place::default() })
     }
 
     /// Goes on where a source over the same files stood.
@@ -71,6 +74,11 @@ impl<'a> Source<'a> {
 
     pub(crate) fn suspend(self) -> Place {
         self.place
+    }
+
+    /// Takes back the buffer of a piece.
+    pub(crate) fn reuse(&mut self, bytes: Vec<u8>) {
+        self.place.spare.push(bytes);
     }
 
     /// Which file the parts are of that were handed out last.
@@ -94,7 +102,7 @@ impl<'a> Source<'a> {
                 }
             };
             let name = current.name;
-            let piece = current.pieces.next();
+            let piece = current.pieces.next(self.place.spare.pop().unwrap_or_default());
             let path = || self.storage.path(Dir::Log, &name.to_string());
             if let Some(piece) = piece.map_err(Error::io("read", path()))? {
                 return Ok(Some(if current.is_void { Part::Void(piece) } else { Part::Counted(piece) }));

@@ -1,9 +1,14 @@
 use std::{path::Path, sync::Arc};
 
-use super::Records;
+use super::{
+    Records,
+    layout::open_segment,
+    lines::{Piece, Pieces},
+};
 use crate::{
     Error, Record,
     format::After,
+    segment_name::SegmentName,
     verify::tests::log::{Chain, Log, name},
 };
 
@@ -42,6 +47,41 @@ fn a_record_says_what_stands_in_its_line() {
     let open = records[1].get("open").unwrap();
     assert_eq!(open.get("pid").and_then(crate::Value::as_i64), Some(42));
     assert!(records.iter().all(|record| !record.is_provisional()));
+}
+
+#[test]
+fn escapes_change_nothing_about_what_a_record_says() {
+    let fields = r#""redacted":["message","actor"],"fields":{"actor":"inner","n":[{"x":1}]}"#;
+    let plain = format!(r#","kind":"event","action":"a",{fields},"message":"ü""#);
+    let escaped = format!(r#","kind":"\u0065vent","\u0061ction":"\u0061",{fields},"message":"\u00fc""#);
+    let chain = Chain::new(0).put(plain.as_bytes(), None).put(escaped.as_bytes(), None);
+    let records: Vec<Record> = records(&Log::of(&[&chain])).into_iter().map(Result::unwrap).collect();
+    for record in &records[2..] {
+        assert!(record.is_event());
+        assert_eq!((record.action(), record.actor(), record.message()), (Some("a"), None, Some("ü")));
+        assert_eq!(record.field("actor").and_then(crate::Value::as_str), Some("inner"));
+        assert_eq!((record.fields().count(), record.get("seq").is_some()), (2, true));
+        assert_eq!((record.timestamp(), record.time()), ("", None));
+    }
+    assert_eq!((records.len(), records[2] == records[3]), (4, false));
+}
+
+/// Buffers are used again without being cleared: nothing of what stood in one may show through.
+#[test]
+fn a_used_buffer_reads_like_a_new_one() {
+    let mut log = Log::of(&[&Chain::new(0).events(2_000)]);
+    log.file(0, 1).extend_from_slice(&vec![b'x'; 300_000]);
+    log.file(0, 1).extend_from_slice(b"\nshort\nhalf a line");
+    let pieces = |buffer: fn() -> Vec<u8>| {
+        let file = open_segment(&log, SegmentName::parse(&name(0, 1)).unwrap()).unwrap().unwrap();
+        let mut pieces = Pieces::new(file, 0, u64::MAX);
+        std::iter::from_fn(|| pieces.next(buffer()).unwrap()).collect::<Vec<_>>()
+    };
+    let expected = pieces(Vec::new);
+    assert!(matches!(expected.last(), Some(Piece::Unfinished { length: 11, .. })), "{:?}", expected.last());
+    assert!(expected.len() > 4);
+    assert_eq!(pieces(|| vec![b'\n'; 2_000_000]), expected);
+    assert_eq!(pieces(|| vec![b'x'; 1_000]), expected);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 /// How many places are kept. When there are more, every second one is dropped, so that a log of any
 /// length takes the same memory.
 const MAX_ENTRIES: usize = 32 * 1024;
-/// At least how far apart places are, and how much of the log the smallest stretch is.
+/// At most how far apart places are at first: no piece is longer.
 const PIECE_BYTES: u64 = 1024 * 1024;
 
 #[derive(Debug, Clone, Copy)]

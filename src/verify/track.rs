@@ -1,6 +1,8 @@
 //! One chain on its way through the verification: which files it has, how far they were read, and
 //! how to go on when a writer has appended, rotated or pruned in the meantime.
 
+use std::cell::RefCell;
+
 use crate::{
     Error,
     chain::{Digest, Head},
@@ -199,12 +201,15 @@ impl Track {
         let left: u64 = self.files.iter().skip(self.file).map(|file| file.bytes).sum();
         let threads = if left.saturating_sub(self.offset) < WORTH_THREADS { 1 } else { context.threads };
         let Self { files, scan, index, file, offset, unfinished, .. } = self;
-        let mut source = Source::new(context.storage, files, *file, *offset);
+        let source = RefCell::new(Source::new(context.storage, files, *file, *offset));
         let last_file = files.len().saturating_sub(1);
         let mut parser = LineParser::default();
         pool::run(
             threads,
-            || Ok(source.next()?.map(|part| (source.file(), part))),
+            || {
+                let mut source = source.borrow_mut();
+                Ok(source.next()?.map(|part| (source.file(), part)))
+            },
             |parser, (file, part)| {
                 let summary = match &part {
                     Part::Counted(Piece::Lines { bytes, .. }) => summarize(parser, bytes),
@@ -225,13 +230,19 @@ impl Track {
                     *unfinished = Some((offset, length));
                     return Ok(());
                 }
-                let read = take_in(scan, index, &mut parser, part, summary);
+                let read = take_in(scan, index, &mut parser, &part, summary);
+                if let Part::Counted(Piece::Lines { bytes, .. }) | Part::Void(Piece::Lines { bytes, .. }) =
+                    part
+                {
+                    source.borrow_mut().reuse(bytes);
+                }
                 *offset += read;
                 context.progress.add(read);
                 Ok(())
             },
         )?;
-        Ok(source.has_missed())
+        let has_missed = source.borrow().has_missed();
+        Ok(has_missed)
     }
 
     /// The line of a record whose number is known: its hash and what it links to. Reads again a
@@ -265,16 +276,16 @@ fn take_in(
     scan: &mut Scan,
     index: &mut Index,
     parser: &mut LineParser,
-    part: Part,
+    part: &Part,
     summary: Option<Summary>,
 ) -> u64 {
-    match part {
+    match *part {
         Part::Begin(name) => scan.begin_file(name),
         Part::TooShort { offset, counted } => scan.too_short(offset, counted),
-        Part::Counted(Piece::Lines { offset, bytes }) => {
+        Part::Counted(Piece::Lines { offset, ref bytes }) => {
             index.add(scan.next, scan.files.last().map_or(0, |file| file.segment), offset);
             if !summary.is_some_and(|mut summary| scan.join(&mut summary)) {
-                scan.lines(parser, &bytes, offset);
+                scan.lines(parser, bytes, offset);
             }
             return bytes.len() as u64;
         }
@@ -286,8 +297,8 @@ fn take_in(
             scan.bad_bytes(offset, length, true);
             return length;
         }
-        Part::Void(Piece::Lines { bytes, .. }) => {
-            scan.void(parser, &bytes);
+        Part::Void(Piece::Lines { ref bytes, .. }) => {
+            scan.void(parser, bytes);
             scan.count_void(bytes.len() as u64);
             return bytes.len() as u64;
         }

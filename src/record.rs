@@ -1,11 +1,11 @@
 //! A record that has its place in a chain, as it was read back.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{collections::BTreeMap, sync::OnceLock, time::SystemTime};
 
 use crate::{
     Digest, Head, Severity, Value,
     clock::Timestamp,
-    format::{Line, parse_object},
+    format::{Line, parse_object, text_of},
     segment_name::ChainNumber,
 };
 
@@ -13,24 +13,36 @@ use crate::{
 ///
 /// Its line is well formed and matches its own hash. That it is linked to the lines around it, only
 /// [`verify`](crate::verify()) says.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Record {
     head: Head,
     at: Option<Timestamp>,
     is_provisional: bool,
     line: String,
-    members: BTreeMap<String, Value>,
+    /// Whether nothing in the line is escaped, so that texts can be handed out as they stand in it.
+    is_plain: bool,
+    /// All members, parsed when one is first asked for that is no text: most readers look at a few texts
+    /// of each record and go on.
+    members: OnceLock<BTreeMap<String, Value>>,
+}
+
+impl PartialEq for Record {
+    fn eq(&self, other: &Self) -> bool {
+        // The rest follows from the line.
+        (self.head, self.is_provisional, &self.line) == (other.head, other.is_provisional, &other.line)
+    }
 }
 
 impl Record {
-    /// Takes over a line. `None` where it is no object in UTF-8, which a parsed line always is.
+    /// Takes over a line. `None` where it is not UTF-8, which a parsed line always is.
     pub(crate) fn of(chain: ChainNumber, line: &Line<'_>, durable: u64) -> Option<Self> {
         Some(Self {
             head: Head { chain, seq: line.seq, hash: line.hash },
             at: line.at(),
             is_provisional: line.seq > durable,
             line: String::from_utf8(line.bytes.to_vec()).ok()?,
-            members: parse_object(line.bytes)?,
+            is_plain: memchr::memchr(b'\\', line.bytes).is_none(),
+            members: OnceLock::new(),
         })
     }
 
@@ -184,7 +196,7 @@ impl Record {
 
     /// Every other field of the event, with its name.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &Value)> {
-        let fields = match self.members.get("fields") {
+        let fields = match self.members().get("fields") {
             Some(Value::Object(fields)) => Some(fields),
             _ => None,
         };
@@ -194,13 +206,13 @@ impl Record {
     /// One of the other fields of the event.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&Value> {
-        self.members.get("fields")?.get(name)
+        self.members().get("fields")?.get(name)
     }
 
     /// Any member of the record by its name in the log, e.g. `gap` or `truncated`.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Value> {
-        self.members.get(name)
+        self.members().get(name)
     }
 
     /// The record as it stands in the log: one line of JSON, without the line feed.
@@ -210,6 +222,11 @@ impl Record {
     }
 
     fn text(&self, name: &str) -> Option<&str> {
-        self.members.get(name)?.as_str()
+        if self.is_plain { text_of(&self.line, name) } else { self.members().get(name)?.as_str() }
+    }
+
+    fn members(&self) -> &BTreeMap<String, Value> {
+        // A line that was parsed is an object.
+        self.members.get_or_init(|| parse_object(self.line.as_bytes()).unwrap_or_default())
     }
 }

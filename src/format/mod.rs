@@ -19,7 +19,7 @@ pub(crate) use detail::{Control, control_of, is_right};
 pub(crate) use encode::{MAX_PAYLOAD, Payload, escape_into, is_plain, seal};
 pub(crate) use strict::{Line, LineParser, Malformed};
 pub use value::Value;
-pub(crate) use value::{parse_object, parse_value};
+pub(crate) use value::{parse_object, parse_value, text_of};
 
 /// The longest line, with its line feed.
 pub(crate) const MAX_LINE: usize = 60 * 1024;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 
+use super::plain::find_quote;
+
 /// A value of a member of a record.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -76,5 +78,38 @@ pub(crate) fn parse_object(line: &[u8]) -> Option<BTreeMap<String, Value>> {
     match Value::from_json(serde_json::from_slice(line).ok()?) {
         Value::Object(members) => Some(members),
         _ => None,
+    }
+}
+
+/// The text that a member of a line is, by its name, without parsing the others. The line has been
+/// checked to be strict, and has no backslash.
+pub(crate) fn text_of<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    let bytes = line.as_bytes();
+    // Behind the brace, and behind the comma of each member before.
+    let mut at = 1;
+    loop {
+        let end = find_quote(bytes, at + 1)?;
+        let is_named_so = bytes.get(at + 1..end) == Some(name.as_bytes());
+        let value = end + 2;
+        at = end_of_value(bytes, value)?;
+        if is_named_so {
+            return line.get(value..at)?.strip_prefix('"')?.strip_suffix('"');
+        }
+        at += 1;
+    }
+}
+
+/// Where the value ends that begins at `at`.
+fn end_of_value(bytes: &[u8], mut at: usize) -> Option<usize> {
+    let mut depth = 0_u32;
+    loop {
+        match bytes.get(at)? {
+            b'"' => at = find_quote(bytes, at + 1)?,
+            b'{' | b'[' => depth += 1,
+            b',' | b'}' if depth == 0 => return Some(at),
+            b'}' | b']' => depth = depth.checked_sub(1)?,
+            _ => {}
+        }
+        at += 1;
     }
 }

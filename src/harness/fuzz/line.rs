@@ -4,7 +4,7 @@ use serde_json::Value as Json;
 
 use crate::{
     chain::Digest,
-    format::{LineParser, MAX_LINE, parse_object, seal},
+    format::{LineParser, MAX_LINE, parse_object, seal, text_of},
 };
 
 /// What the strict parser accepts, every parser of JSON accepts and reads alike, and nothing else has
@@ -50,5 +50,11 @@ fn check(parser: &mut LineParser, bytes: &[u8]) -> bool {
     }
     let ours = parse_object(bytes).expect("what is strict can be read");
     assert!(ours.keys().eq(members.keys()), "members are lost: {text}");
+    if !text.contains('\\') {
+        for (name, value) in members {
+            assert_eq!(text_of(text, name), value.as_str(), "{name} of {text}");
+        }
+        assert_eq!(text_of(text, "no such member"), None);
+    }
     true
 }

@@ -6,7 +6,8 @@ use std::{
     cell::{Cell, RefCell},
     fmt::{self, Write as _},
     fs::File,
-    io::Write as _,
+    io::{self, BufRead as _, Seek as _, SeekFrom, Write as _},
+    ops::Range,
     path::Path,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
@@ -27,7 +28,7 @@ use tracing_subscriber::{
 
 use super::Subject;
 use crate::{
-    Result,
+    Result, machine,
     workload::{self, Event},
 };
 
@@ -326,23 +327,50 @@ impl Chain {
     }
 }
 
-/// SHA-256 over each line of a log, on one thread.
-pub(super) fn sha256(dir: &Path, _threads: usize) -> Result<u64> {
+/// SHA-256 over each line of a log, on as many threads as ours takes: each has a stretch of every file.
+pub(super) fn sha256(dir: &Path, threads: usize) -> Result<u64> {
+    let threads = if threads == 0 { machine::cores() } else { threads } as u64;
     let mut bytes = 0;
     for entry in std::fs::read_dir(dir.join("log"))? {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "jsonl") {
-            let mut reader = std::io::BufReader::with_capacity(1 << 20, File::open(path)?);
-            let mut line = Vec::new();
-            loop {
-                line.clear();
-                if std::io::BufRead::read_until(&mut reader, b'\n', &mut line)? == 0 {
-                    break;
-                }
-                std::hint::black_box(Sha256::digest(&line));
-                bytes += line.len() as u64;
-            }
+        if path.extension().is_none_or(|extension| extension != "jsonl") {
+            continue;
         }
+        let length = path.metadata()?.len();
+        let stretch = |number: u64| length * number / threads..length * (number + 1) / threads;
+        thread::scope(|scope| -> Result<()> {
+            let path = &path;
+            let hashing: Vec<_> =
+                (0..threads).map(|number| scope.spawn(move || hash_lines(path, stretch(number)))).collect();
+            for thread in hashing {
+                bytes += thread.join().map_err(|_| "a thread panicked")??;
+            }
+            Ok(())
+        })?;
+    }
+    Ok(bytes)
+}
+
+/// Hashes the lines that begin in a stretch of a file; returns how many bytes they are.
+fn hash_lines(path: &Path, stretch: Range<u64>) -> io::Result<u64> {
+    let mut file = File::open(path)?;
+    // A line that began before belongs to the stretch before.
+    let mut at = stretch.start.saturating_sub(1);
+    file.seek(SeekFrom::Start(at))?;
+    let mut reader = io::BufReader::with_capacity(1 << 20, file);
+    if stretch.start > 0 {
+        at += reader.skip_until(b'\n')? as u64;
+    }
+    let (mut line, mut bytes) = (Vec::new(), 0);
+    while at < stretch.end {
+        line.clear();
+        let length = reader.read_until(b'\n', &mut line)? as u64;
+        if length == 0 {
+            break;
+        }
+        std::hint::black_box(Sha256::digest(&line));
+        at += length;
+        bytes += length;
     }
     Ok(bytes)
 }

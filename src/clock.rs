@@ -1,7 +1,8 @@
 //! The only file that asks the time.
 
+#[cfg(any(test, feature = "simulation"))]
+use std::cell::Cell;
 use std::{
-    cell::Cell,
     fmt,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -160,24 +161,26 @@ impl Timestamp {
 
     /// RFC 3339 in UTC with nine digits of a second and `Z`: always the same width.
     pub(crate) fn to_bytes(self) -> [u8; TIMESTAMP_LEN] {
-        thread_local! {
-            /// The last second that this thread printed: most events fall into the same one.
-            static LAST: Cell<(i64, [u8; TIMESTAMP_LEN])> = const { Cell::new((i64::MIN, [0; TIMESTAMP_LEN])) };
+        let mut text = self.second_to_bytes();
+        if let Some(fraction) = text.get_mut(20..).and_then(<[u8]>::first_chunk_mut) {
+            *fraction = self.fraction();
         }
-        let (second, mut text) = LAST.get();
-        if second != self.seconds {
-            text = self.second_to_bytes();
-            LAST.set((self.seconds, text));
-        }
-        // Two digits at a time: this is done for every event.
-        let (first, rest) = (self.nanos / 100_000_000, self.nanos % 100_000_000);
-        let (high, low) = (rest / 10_000, rest % 10_000);
-        let pairs = [high / 100, high % 100, low / 100, low % 100];
-        if let Some((digit, places)) = text.get_mut(20..29).and_then(<[u8]>::split_first_mut) {
-            *digit = b'0' + first.to_le_bytes()[0];
-            for (place, pair) in places.as_chunks_mut::<2>().0.iter_mut().zip(pairs) {
-                *place = two_digits(pair);
-            }
+        text
+    }
+
+    /// The nine digits of a second. All of the last eight at a time: this is done for every event.
+    pub(crate) fn fraction(self) -> [u8; 9] {
+        let (first, rest) = (self.nanos / 100_000_000, u64::from(self.nanos % 100_000_000));
+        // The number is split into halves of four digits, these into pairs, and these into digits, each
+        // in a part of one word, the higher part in the lower byte.
+        let fours = (rest / 10_000) | ((rest % 10_000) << 32);
+        let hundreds = ((fours * 10_486) >> 20) & 0x0000_007F_0000_007F;
+        let pairs = hundreds | ((fours - hundreds * 100) << 16);
+        let tens = ((pairs * 103) >> 10) & 0x000F_000F_000F_000F;
+        let digits = tens | ((pairs - tens * 10) << 8);
+        let mut text = [b'0' + first.to_le_bytes()[0]; 9];
+        if let Some(behind) = text.last_chunk_mut() {
+            *behind = (digits | 0x3030_3030_3030_3030).to_le_bytes();
         }
         text
     }
@@ -228,12 +231,6 @@ impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&String::from_utf8_lossy(&self.to_bytes()))
     }
-}
-
-/// The digits of a number below 100: 103/1024 is near enough to a tenth.
-fn two_digits(number: u32) -> [u8; 2] {
-    let tens = number * 103 / 1024;
-    [tens, number - tens * 10].map(|digit| b'0' + digit.to_le_bytes()[0])
 }
 
 /// Writes `number` as `digits` decimal digits from `at` on.
@@ -303,7 +300,10 @@ mod tests {
         for nanos in (0..100).chain((0..1_000_000_000).step_by(999_983)) {
             check(1, nanos, &format!("1970-01-01T00:00:01.{nanos:09}Z"));
         }
-        assert!((0..100).all(|number| two_digits(number) == *format!("{number:02}").as_bytes()));
+        for nanos in (0..10_000).flat_map(|four| [four, four * 10_000]) {
+            let at = Timestamp::from_unix(0, nanos);
+            assert_eq!(at.fraction(), *format!("{nanos:09}").as_bytes());
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use tracing_core::{Field, field::Visit};
 
 use super::{
     fields,
-    plan::{FieldPlan, Plan, Role},
+    plan::{FieldPlan, Opening, Plan, Role},
     rules::NAMED,
 };
 use crate::{Severity, Value, format};
@@ -24,7 +24,7 @@ const MAX_VALUES: usize = 1 << 20;
 pub(super) const KEPT_BYTES: usize = 256 * 1024;
 
 /// A value of an event: where its member stands, `,"name":value`, and what happened to it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Piece {
     start: u32,
     /// Where the value begins.
@@ -40,6 +40,58 @@ fn small(position: usize) -> u32 {
     position.try_into().unwrap_or(u32::MAX)
 }
 
+impl Piece {
+    /// The same, where what it is of has moved by so many bytes.
+    pub(super) fn moved(self, by: u32) -> Self {
+        Self { start: self.start + by, value: self.value + by, end: self.end + by, ..self }
+    }
+
+    /// The same, where its member stands at `place`.
+    pub(super) fn placed_at(self, place: usize) -> Self {
+        let start = small(place);
+        Self { start, value: start + (self.value - self.start), end: start + (self.end - self.start), ..self }
+    }
+
+    /// Whether no list of names tells anything of it.
+    pub(super) fn is_unremarkable(&self) -> bool {
+        !(self.cut | self.redacted | self.repeated)
+    }
+}
+
+/// The index of the message, which stands behind the members in [`NAMED`].
+pub(super) const MESSAGE: usize = NAMED.len();
+
+/// The named members that there are, and the message.
+#[derive(Debug, Default)]
+pub(super) struct Named {
+    /// A bit for each.
+    known: u32,
+    pieces: [Piece; NAMED.len() + 1],
+}
+
+impl Named {
+    pub(super) fn get(&self, index: usize) -> Option<&Piece> {
+        self.pieces.get(index).filter(|_| self.known & (1 << index) != 0)
+    }
+
+    pub(super) fn set(&mut self, index: usize, piece: Piece) {
+        if let Some(place) = self.pieces.get_mut(index) {
+            *place = piece;
+            self.known |= 1 << index;
+        }
+    }
+
+    /// In the order in which they stand in a record, with their index.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Piece)> {
+        let mut left = self.known;
+        std::iter::from_fn(move || {
+            let index = left.trailing_zeros() as usize;
+            left &= left.wrapping_sub(1);
+            Some((index, self.pieces.get(index)?))
+        })
+    }
+}
+
 /// A value under `fields`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
@@ -51,8 +103,7 @@ pub(super) struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct Values {
     bytes: Vec<u8>,
-    pub(super) named: [Option<Piece>; NAMED.len()],
-    pub(super) message: Option<Piece>,
+    pub(super) named: Named,
     pub(super) fields: Vec<Entry>,
     /// Fields that found no room.
     pub(super) omitted: Vec<&'static str>,
@@ -75,8 +126,7 @@ impl Values {
 
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
-        self.named = [None; NAMED.len()];
-        self.message = None;
+        self.named.known = 0;
         self.fields.clear();
         self.omitted.clear();
         self.severity = None;
@@ -84,6 +134,11 @@ impl Values {
         self.is_remarkable = false;
         self.log_target = None;
         self.log_module = None;
+    }
+
+    /// How many bytes all members have: no value is longer.
+    pub(super) fn total(&self) -> usize {
+        self.bytes.len()
     }
 
     /// The JSON of a value.
@@ -134,8 +189,8 @@ impl Values {
     /// The value of a field by its name, wherever it stands in the record.
     pub(super) fn find(&self, name: &str) -> Option<&Piece> {
         match NAMED.iter().position(|named| *named == name) {
-            Some(index) => self.named.get(index)?.as_ref(),
-            None if name == "message" => self.message.as_ref(),
+            Some(index) => self.named.get(index),
+            None if name == "message" => self.named.get(MESSAGE),
             None => self.fields.iter().find(|entry| entry.name == name).map(|entry| &entry.piece),
         }
     }
@@ -144,48 +199,64 @@ impl Values {
     /// spans say nothing. `member` is what `piece` is of in that span.
     pub(super) fn inherit(&mut self, role: Role, name: &'static str, piece: &Piece, member: &[u8]) {
         let is_known = match role {
-            Role::Named(index) => self.named.get(index).is_none_or(Option::is_some),
+            Role::Named(index) => self.named.get(index).is_some(),
             _ => self.fields.iter().any(|entry| entry.name == name),
         };
         if is_known {
             return;
         }
-        let start = small(self.bytes.len());
+        let start = self.bytes.len();
         self.bytes.extend_from_slice(member);
-        let value = start + (piece.value - piece.start);
-        self.put(role, name, Piece { start, value, end: small(self.bytes.len()), ..*piece });
+        self.put(role, name, piece.placed_at(start));
+    }
+
+    /// The same for all members of a span at once; `known` are those that it has, all of them named
+    /// and unremarkable. Says whether the event has none of them.
+    pub(super) fn inherit_all(&mut self, known: u32, pieces: &[(usize, Piece)], members: &[u8]) -> bool {
+        if self.named.known & known != 0 {
+            return false;
+        }
+        let start = small(self.bytes.len());
+        self.bytes.extend_from_slice(members);
+        for (index, piece) in pieces {
+            self.named.set(*index, piece.moved(start));
+        }
+        true
+    }
+
+    /// Puts a text that stands in the record as it is; says whether it does.
+    fn put_text(&mut self, opening: &Opening, name: &'static str, text: &str) -> bool {
+        let start = self.bytes.len();
+        let behind = start + opening.length;
+        self.bytes.extend_from_slice(&opening.bytes);
+        self.bytes.truncate(behind);
+        if !fields::plain_text(&mut self.bytes, text) {
+            self.bytes.truncate(start);
+            return false;
+        }
+        let end = small(self.bytes.len());
+        let piece = Piece { start: small(start), value: small(behind) - 1, end, ..Piece::default() };
+        if self.named.known & (1 << opening.index) == 0 {
+            self.named.set(opening.index, piece);
+        } else {
+            self.put(Role::Named(opening.index), name, piece);
+        }
+        true
     }
 
     /// Puts a value that was just encoded where it belongs.
-    #[inline]
-    fn put(&mut self, role: Role, name: &'static str, piece: Piece) {
-        let is_plain = !(piece.cut | piece.redacted | piece.repeated) && Self::length(&piece) != 2;
-        match role {
-            Role::Named(index) if is_plain && let Some(slot @ None) = self.named.get_mut(index) => {
-                *slot = Some(piece);
-            }
-            _ => self.put_with_care(role, name, piece),
-        }
-    }
-
     #[inline(never)]
-    fn put_with_care(&mut self, role: Role, name: &'static str, mut piece: Piece) {
-        self.is_remarkable |= piece.cut | piece.redacted | piece.repeated;
-        let slot = match role {
-            Role::Named(index) => self.named.get_mut(index),
-            Role::Message => Some(&mut self.message),
-            _ => None,
-        };
-        if let Some(slot) = slot {
+    fn put(&mut self, role: Role, name: &'static str, mut piece: Piece) {
+        self.is_remarkable |= !piece.is_unremarkable();
+        if let Role::Named(index) = role {
             // An empty text says nothing, and must not hide what a span says.
-            if piece.end - piece.value == 2 && self.bytes.last() == Some(&b'"') {
+            if Self::length(&piece) == 2 && self.bytes.last() == Some(&b'"') {
                 return;
             }
-            if slot.is_some() {
-                piece.repeated = true;
-                self.is_remarkable = true;
-            }
-            *slot = Some(piece);
+            let is_known = self.named.get(index).is_some();
+            piece.repeated |= is_known;
+            self.is_remarkable |= is_known;
+            self.named.set(index, piece);
             return;
         }
         if let Some(entry) = self.fields.iter_mut().find(|entry| entry.name == name) {
@@ -206,19 +277,9 @@ impl Values {
     }
 }
 
-/// Which fields are of interest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Take {
-    /// All of them: it is an event.
-    All,
-    /// Those that events inherit: it is a span. The others are not even formatted.
-    Inherited,
-}
-
 /// Encodes the values that it is shown.
 pub(super) struct Visitor<'a> {
     pub(super) plan: &'a Plan,
-    pub(super) take: Take,
     pub(super) values: &'a mut Values,
 }
 
@@ -231,9 +292,6 @@ impl Visitor<'_> {
 
     #[inline]
     fn planned(&mut self, plan: &FieldPlan, encode: impl FnOnce(&mut Vec<u8>) -> bool) {
-        if self.take == Take::Inherited && !plan.inherited {
-            return;
-        }
         match plan.role {
             Role::Spent | Role::LogTarget | Role::LogModule => {}
             Role::Field if self.has_no_room(plan.name) => self.values.omit(plan.name),
@@ -288,6 +346,11 @@ impl Visit for Visitor<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
         let plan = self.plan;
         let Some(plan) = plan.field(field.index()) else { return };
+        if let Some(opening) = &plan.opening
+            && self.values.put_text(opening, plan.name, value)
+        {
+            return;
+        }
         let origin = match plan.role {
             Role::LogTarget => &mut self.values.log_target,
             Role::LogModule => &mut self.values.log_module,

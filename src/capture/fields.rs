@@ -9,7 +9,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use crate::format::{escape_into, is_plain};
+use crate::format::{escape_into, push_if_plain};
 
 /// The longest target or module, in bytes as it stands in the line.
 const MAX_ORIGIN: usize = 1024;
@@ -53,19 +53,22 @@ pub(super) fn float(out: &mut Vec<u8>, value: f64) -> bool {
     false
 }
 
+/// Appends a text with its quotes that has anything to say, nothing to escape and nothing to cut, as most
+/// have; says whether it is one. The first quote stands there already.
 #[inline]
-pub(super) fn text(out: &mut Vec<u8>, value: &str) -> bool {
-    if value.len() <= MAX_VALUE && is_plain(value) {
-        // Most values: nothing to escape, nothing to cut.
-        quoted(out, value.as_bytes());
-        return false;
+pub(super) fn plain_text(out: &mut Vec<u8>, value: &str) -> bool {
+    let is_plain = (1..=MAX_VALUE).contains(&value.len()) && push_if_plain(out, value);
+    if is_plain {
+        out.push(b'"');
     }
-    text_with_escapes(out, value)
+    is_plain
 }
 
-#[inline(never)]
-fn text_with_escapes(out: &mut Vec<u8>, value: &str) -> bool {
+pub(super) fn text(out: &mut Vec<u8>, value: &str) -> bool {
     out.push(b'"');
+    if plain_text(out, value) {
+        return false;
+    }
     let mut writer = Capped::new(out);
     let cut = writer.write_str(value).is_err();
     out.push(b'"');
@@ -146,6 +149,9 @@ impl fmt::Write for Capped<'_> {
             return Err(fmt::Error);
         }
         let room = self.end.saturating_sub(self.out.len());
+        if text.len() <= room && push_if_plain(self.out, text) {
+            return Ok(());
+        }
         let start = self.out.len();
         let fitting = start_of(text, room);
         escape_into(self.out, fitting);

@@ -20,7 +20,7 @@ use tracing_subscriber::{
 use super::{
     Capture, attach,
     candidate::Candidate,
-    event::{KEPT_BYTES, Take, Values, Visitor},
+    event::{KEPT_BYTES, Values, Visitor},
     fields,
     payload::{self, Facts},
     pending,
@@ -30,7 +30,7 @@ use super::{
     thread::{self, Capturing},
     verdict::{self, Whole},
 };
-use crate::{Severity, clock::Timestamp, queue::Draft, stats::LossReason};
+use crate::{Severity, clock::Timestamp, format::Beginning, queue::Draft, stats::LossReason};
 
 /// The layer that turns audit events into records.
 ///
@@ -53,6 +53,7 @@ impl fmt::Debug for AuditLayer {
 struct Scratch {
     plans: Plans,
     values: Values,
+    beginning: Beginning,
     payload: Vec<u8>,
 }
 
@@ -148,7 +149,7 @@ impl AuditLayer {
         let plan = scratch.plans.of(*id, rules, metadata);
         let values = &mut scratch.values;
         values.clear();
-        event.record(&mut Visitor { plan: &plan, take: Take::All, values });
+        event.record(&mut Visitor { plan: &plan, values });
         let all_spans = spans::inherit(context.event_span(event), *id, values);
         let level = *metadata.level();
         let target = values.log_target();
@@ -162,7 +163,7 @@ impl AuditLayer {
             }
         };
         let facts = Facts { at, severity, level, origin, spans_omitted: !all_spans };
-        payload::write(&mut scratch.payload, &facts, values);
+        payload::write(&mut scratch.payload, &mut scratch.beginning, &facts, values);
         severity
     }
 
@@ -184,7 +185,7 @@ impl AuditLayer {
                 }
             }
         }
-        let is_critical = values.named.get(ACTION).and_then(Option::as_ref).is_some_and(|piece| {
+        let is_critical = values.named.get(ACTION).is_some_and(|piece| {
             let judge = || values.text(piece).is_some_and(|action| rules.critical.contains(&action));
             plan.is_critical(values.json(piece), judge)
         });
@@ -213,7 +214,7 @@ impl AuditLayer {
             // are in use.
             let capturing = Capturing::begin();
             scratch.values.clear();
-            record(&mut Visitor { plan: &plan, take: Take::Inherited, values: &mut scratch.values });
+            record(&mut Visitor { plan: &plan, values: &mut scratch.values });
             // The values are encoded before the extensions are locked: their `Debug` may do anything.
             if let Some(span) = context.span(id) {
                 spans::keep(&span, self.capture.id, &scratch.values);

@@ -57,10 +57,15 @@ impl Capture {
     }
 
     /// Counts events that were announced and never came.
+    #[inline]
     fn count_vetoed(&self, vetoed: Vetoed) {
-        if vetoed == Vetoed::default() {
-            return;
+        if vetoed != Vetoed::default() {
+            self.lose_vetoed(vetoed);
         }
+    }
+
+    #[cold]
+    fn lose_vetoed(&self, vetoed: Vetoed) {
         let (at, scope) = (Timestamp::now(), scope::innermost(self.id));
         for (severity, count) in [(Severity::Critical, vetoed.critical), (Severity::Routine, vetoed.routine)]
         {

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     Severity,
     clock::Timestamp,
-    format::{Kind, MAX_PAYLOAD, Payload, escape_into},
+    format::{Beginning, MAX_PAYLOAD, Payload, escape_into},
 };
 
 /// The longest list of names, in bytes as it stands in the line.
@@ -32,11 +32,12 @@ pub(super) struct Facts<'a> {
 }
 
 /// Writes the payload of an event, never longer than what fits a line.
-pub(super) fn write(out: &mut Vec<u8>, facts: &Facts<'_>, values: &Values) {
+pub(super) fn write(out: &mut Vec<u8>, beginning: &mut Beginning, facts: &Facts<'_>, values: &Values) {
     let mut limits = Limits { value: MAX_VALUE, fields: values.fields.len() };
     loop {
         out.clear();
-        Writer { values, limits, facts }.write(out);
+        let may_cut = values.total() > limits.value;
+        Writer { values, limits, may_cut, facts }.write(out, beginning);
         if out.len() <= MAX_PAYLOAD {
             return;
         }
@@ -77,15 +78,16 @@ struct Limits {
 struct Writer<'a> {
     values: &'a Values,
     limits: Limits,
+    /// Whether any value can be too long.
+    may_cut: bool,
     facts: &'a Facts<'a>,
 }
 
 impl Writer<'_> {
-    fn write(&self, out: &mut Vec<u8>) {
-        let mut payload = Payload::begin(out, self.facts.at, Kind::Event);
-        payload.members(head(self.facts.severity, self.facts.level).as_bytes());
-        let members = self.values.named.iter().flatten().chain(&self.values.message);
-        self.copy(payload.members(b""), members);
+    fn write(&self, out: &mut Vec<u8>, beginning: &mut Beginning) {
+        let members = head(self.facts.severity, self.facts.level);
+        let mut payload = beginning.write(out, self.facts.at, members);
+        self.copy(payload.members(b""), self.values.named.iter().map(|(_, piece)| piece));
         payload.members(self.facts.origin);
         let fields = self.fields();
         if planted!(FieldsAtTopLevel) {
@@ -105,10 +107,7 @@ impl Writer<'_> {
 
     /// The named members and the message, those that there are.
     fn members(&self) -> impl Iterator<Item = (&'static str, &Piece)> {
-        let named = NAMED.into_iter().zip(&self.values.named);
-        named
-            .chain(std::iter::once(("message", &self.values.message)))
-            .filter_map(|(name, piece)| Some((name, piece.as_ref()?)))
+        self.values.named.iter().map(|(index, piece)| (*NAMED.get(index).unwrap_or(&"message"), piece))
     }
 
     fn fields(&self) -> &[Entry] {
@@ -145,11 +144,11 @@ impl Writer<'_> {
     }
 
     fn is_too_long(&self, piece: &Piece) -> bool {
-        Values::length(piece) > self.limits.value + 2
+        self.may_cut && Values::length(piece) > self.limits.value + 2
     }
 
     fn lists(&self, payload: &mut Payload<'_>) {
-        let is_missing = |index: &usize| self.values.named.get(*index).is_some_and(Option::is_none);
+        let is_missing = |index: &usize| self.values.named.get(*index).is_none();
         let missing = [ACTION, ACTOR].into_iter().filter(is_missing);
         list(payload, "incomplete", missing.filter_map(|index| NAMED.get(index).copied()));
 

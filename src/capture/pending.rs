@@ -48,11 +48,16 @@ pub(super) fn settle(depth: usize) -> Vetoed {
 
 /// An event at this address was announced to a layer: earlier ones of that layer at or below it
 /// were vetoed.
+#[inline]
 pub(super) fn announced(event: usize, layer: usize) -> Vetoed {
+    if LENGTH.get() == 0 {
+        return Vetoed::default();
+    }
     remove(|pending| pending.layer == layer && is_past(pending.event, event))
 }
 
 /// Remembers an audit event until it comes.
+#[inline]
 pub(super) fn expect(event: usize, layer: usize, is_critical: bool) {
     let length = LENGTH.get();
     PENDING.with(|pending| {
@@ -64,6 +69,7 @@ pub(super) fn expect(event: usize, layer: usize, is_critical: bool) {
 }
 
 /// The event came: it is pending no more, and those of the layer below it were vetoed.
+#[inline]
 pub(super) fn came(event: usize, layer: usize) -> Vetoed {
     // Mostly it is the only one.
     let is_it = |pending: &Pending| pending.event == event && pending.layer == layer;
@@ -71,6 +77,11 @@ pub(super) fn came(event: usize, layer: usize) -> Vetoed {
         LENGTH.set(0);
         return Vetoed::default();
     }
+    came_among_others(event, layer)
+}
+
+fn came_among_others(event: usize, layer: usize) -> Vetoed {
+    let is_it = |pending: &Pending| pending.event == event && pending.layer == layer;
     let vetoed =
         remove(|pending| pending.layer == layer && pending.event < event && is_past(pending.event, event));
     remove(is_it);
@@ -85,9 +96,6 @@ fn is_past(pending: usize, event: usize) -> bool {
 fn remove(which: impl Fn(&Pending) -> bool) -> Vetoed {
     let mut removed = Vetoed::default();
     let length = LENGTH.get();
-    if length == 0 {
-        return removed;
-    }
     PENDING.with(|pending| {
         let mut kept = 0;
         for slot in pending.iter().take(length) {

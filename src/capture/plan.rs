@@ -11,6 +11,7 @@ use std::{
 use tracing_core::Metadata;
 
 use super::{
+    event::MESSAGE,
     fields::{self, start_of},
     rules::{BRIDGE, NAMED, Rules, TAG},
 };
@@ -26,11 +27,11 @@ const MAX_PLANS: usize = 4096;
 /// Where the value of a field goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
-    /// The member with this index in [`NAMED`].
+    /// The member with this index in [`NAMED`], or the message.
     Named(usize),
-    Message,
     Severity,
-    /// Has done its work when the event was told to be an audit event.
+    /// Not written: it has done its work when the event was told to be an audit event, or no event
+    /// inherits it.
     Spent,
     /// The target of a record of the `log` crate.
     LogTarget,
@@ -50,15 +51,32 @@ pub(super) struct FieldPlan {
     /// Whether the name is cut.
     pub(super) cut: bool,
     pub(super) redacted: bool,
-    /// Whether events take it over from a span.
-    pub(super) inherited: bool,
+    /// For a named member that is written as it is.
+    pub(super) opening: Option<Opening>,
+}
+
+/// How the member of a text begins: `,"name":"`. All named members do with 16 bytes, and as many as that
+/// are copied faster than some.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Opening {
+    pub(super) index: usize,
+    pub(super) bytes: [u8; 16],
+    pub(super) length: usize,
+}
+
+impl Opening {
+    fn new(index: usize, start: &[u8]) -> Option<Self> {
+        let mut bytes = [b'"'; 16];
+        bytes.get_mut(..start.len())?.copy_from_slice(start);
+        (start.len() < bytes.len()).then_some(Self { index, bytes, length: start.len() + 1 })
+    }
 }
 
 /// One callsite.
 #[derive(Debug)]
 pub(super) struct Plan {
     fields: Box<[FieldPlan]>,
-    /// Whether any field is inherited.
+    /// Whether events inherit any field: it is a span.
     pub(super) has_inherited: bool,
     /// The members `target` and `module`, as they stand in a record.
     pub(super) origin: Box<[u8]>,
@@ -68,10 +86,9 @@ pub(super) struct Plan {
 
 impl Plan {
     fn new(rules: &Rules, metadata: &'static Metadata<'static>) -> Self {
-        let bridged = metadata.target() == BRIDGE;
         let fields: Box<[FieldPlan]> =
-            metadata.fields().iter().map(|field| FieldPlan::new(rules, field.name(), bridged)).collect();
-        let has_inherited = fields.iter().any(|field| field.inherited);
+            metadata.fields().iter().map(|field| FieldPlan::new(rules, field.name(), metadata)).collect();
+        let has_inherited = metadata.is_span() && fields.iter().any(|field| field.role != Role::Spent);
         let mut origin = Vec::new();
         fields::write_origin(&mut origin, metadata.target(), metadata.module_path());
         Self { fields, has_inherited, origin: origin.into(), judged: RefCell::default() }
@@ -98,11 +115,12 @@ impl Plan {
 }
 
 impl FieldPlan {
-    fn new(rules: &Rules, name: &'static str, bridged: bool) -> Self {
+    fn new(rules: &Rules, name: &'static str, metadata: &Metadata<'_>) -> Self {
+        let bridged = metadata.target() == BRIDGE;
         // A name that is a keyword arrives as it is written in the source.
         let name = name.strip_prefix("r#").unwrap_or(name);
         let role = match name {
-            "message" => Role::Message,
+            "message" => Role::Named(MESSAGE),
             "severity" => Role::Severity,
             TAG => Role::Spent,
             "log.target" if bridged => Role::LogTarget,
@@ -110,18 +128,23 @@ impl FieldPlan {
             "log.file" | "log.line" if bridged => Role::Spent,
             _ => NAMED.iter().position(|named| *named == name).map_or(Role::Field, Role::Named),
         };
+        let role = match role {
+            // What no event inherits of a span is not even formatted.
+            Role::Named(_) | Role::Field if metadata.is_span() && rules.inherits(name) => role,
+            _ if metadata.is_span() => Role::Spent,
+            _ => role,
+        };
         let short = start_of(name, MAX_NAME);
         let mut start = b",\"".to_vec();
         escape_into(&mut start, short);
         start.extend_from_slice(b"\":");
-        Self {
-            role,
-            name: short,
-            start: start.into(),
-            cut: short.len() < name.len(),
-            redacted: rules.redact.covers(name),
-            inherited: matches!(role, Role::Named(_) | Role::Field) && rules.inherits(name),
-        }
+        let redacted = rules.redact.covers(name);
+        let opening = match role {
+            Role::Named(index) if !redacted => Opening::new(index, &start),
+            _ => None,
+        };
+        let cut = short.len() < name.len();
+        Self { role, name: short, start: start.into(), cut, redacted, opening }
     }
 }
 
@@ -129,6 +152,8 @@ impl FieldPlan {
 #[derive(Debug, Default)]
 pub(super) struct Plans {
     known: HashMap<(u64, usize), Rc<Plan>, BuildHasherDefault<Mixer>>,
+    /// The last one asked for.
+    last: Option<((u64, usize), Rc<Plan>)>,
 }
 
 impl Plans {
@@ -137,14 +162,14 @@ impl Plans {
         // The address of something static names it for ever. That of a callsite would not: callsites
         // may have no size, and then share their address.
         let key = (log, ptr::from_ref(metadata).addr());
-        if let Some(plan) = self.known.get(&key) {
+        if let Some((_, plan)) = self.last.as_ref().filter(|(last, _)| *last == key) {
             return Rc::clone(plan);
         }
         if self.known.len() >= MAX_PLANS {
             self.known.clear();
         }
-        let plan = Rc::new(Plan::new(rules, metadata));
-        self.known.insert(key, Rc::clone(&plan));
+        let plan = Rc::clone(self.known.entry(key).or_insert_with(|| Rc::new(Plan::new(rules, metadata))));
+        self.last = Some((key, Rc::clone(&plan)));
         plan
     }
 }

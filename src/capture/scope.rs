@@ -42,10 +42,12 @@ pub(crate) fn confirm_scope(capture: &Capture) -> ScopeGuard {
 }
 
 /// The innermost open scope of a log on the calling thread.
+#[inline]
 pub(super) fn innermost(log: u64) -> Option<Arc<Scope>> {
-    if OPEN.get() == 0 {
-        return None;
-    }
+    if OPEN.get() == 0 { None } else { find_innermost(log) }
+}
+
+fn find_innermost(log: u64) -> Option<Arc<Scope>> {
     let find = |scopes: &RefCell<Vec<(u64, Arc<Scope>)>>| {
         scopes.borrow().iter().rev().find(|(owner, _)| *owner == log).map(|(_, scope)| Arc::clone(scope))
     };

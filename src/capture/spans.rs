@@ -18,6 +18,44 @@ pub(super) struct Inherited {
 struct OfLog {
     log: u64,
     values: Vec<Value>,
+    whole: Option<Whole>,
+}
+
+/// All members in one piece, where all are named and nothing happened to any: most spans.
+#[derive(Debug)]
+struct Whole {
+    known: u32,
+    pieces: Box<[(usize, Piece)]>,
+    members: Box<[u8]>,
+}
+
+impl OfLog {
+    fn fill(&self, values: &mut Values) {
+        if let Some(whole) = &self.whole
+            && values.inherit_all(whole.known, &whole.pieces, &whole.members)
+        {
+            return;
+        }
+        for value in &self.values {
+            values.inherit(value.role, value.name, &value.piece, &value.member);
+        }
+    }
+}
+
+impl Whole {
+    fn of(values: &[Value]) -> Option<Self> {
+        let (mut known, mut pieces, mut members) = (0, Vec::new(), Vec::new());
+        for value in values {
+            let Role::Named(index) = value.role else { return None };
+            if !value.piece.is_unremarkable() {
+                return None;
+            }
+            known |= 1 << index;
+            pieces.push((index, value.piece.placed_at(members.len())));
+            members.extend_from_slice(&value.member);
+        }
+        Some(Self { known, pieces: pieces.into(), members: members.into() })
+    }
 }
 
 #[derive(Debug)]
@@ -39,9 +77,10 @@ fn collected(values: &Values) -> Vec<Value> {
         piece: *piece,
         member: values.bytes(Values::member(piece)).into(),
     };
-    let named = NAMED.iter().zip(&values.named).enumerate();
-    let named =
-        named.filter_map(|(index, (name, piece))| Some(value(Role::Named(index), *name, piece.as_ref()?)));
+    let named = values
+        .named
+        .iter()
+        .filter_map(|(index, piece)| Some(value(Role::Named(index), *NAMED.get(index)?, piece)));
     let fields = values.fields.iter().map(|entry| value(Role::Field, entry.name, &entry.piece));
     named.chain(fields).collect()
 }
@@ -64,8 +103,9 @@ where
         Some(of_log) => {
             of_log.values.retain(|old| !new.iter().any(|new| new.name == old.name));
             of_log.values.extend(new);
+            of_log.whole = Whole::of(&of_log.values);
         }
-        None => inherited.logs.push(OfLog { log, values: new }),
+        None => inherited.logs.push(OfLog { log, whole: Whole::of(&new), values: new }),
     }
 }
 
@@ -79,10 +119,9 @@ where
     for _ in 0..MAX_SPANS {
         let Some(span) = next else { return true };
         let extensions = span.extensions();
-        if let Some(inherited) = extensions.get::<Inherited>() {
-            for value in inherited.logs.iter().filter(|of_log| of_log.log == log).flat_map(|of| &of.values) {
-                values.inherit(value.role, value.name, &value.piece, &value.member);
-            }
+        let inherited = extensions.get::<Inherited>();
+        if let Some(of_log) = inherited.and_then(|inherited| inherited.logs.iter().find(|of| of.log == log)) {
+            of_log.fill(values);
         }
         drop(extensions);
         next = span.parent();

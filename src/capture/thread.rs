@@ -14,6 +14,7 @@ pub(crate) fn mark_own_thread() {
     OWN.set(true);
 }
 
+#[inline]
 pub(super) fn is_own() -> bool {
     OWN.get() && !planted!(OwnThreadQueued)
 }
@@ -28,6 +29,7 @@ pub(super) struct Capturing {
 
 impl Capturing {
     /// `None` when the thread is capturing already.
+    #[inline]
     pub(super) fn begin() -> Option<Self> {
         // Made only when it is kept: dropping one ends the capture that is going on.
         if CAPTURING.replace(true) { None } else { Some(Self { _thread: PhantomData }) }
@@ -35,6 +37,7 @@ impl Capturing {
 }
 
 impl Drop for Capturing {
+    #[inline]
     fn drop(&mut self) {
         CAPTURING.set(false);
     }

@@ -22,11 +22,13 @@ thread_local! {
 }
 
 /// The filters are being asked about something.
+#[inline]
 pub(super) fn asked(metadata: &Metadata<'_>) {
     LAST.set(ptr::from_ref(metadata).addr());
 }
 
 /// The verdict was used: the event or span was handed to the layers.
+#[inline]
 pub(super) fn used() {
     LAST.set(0);
 }
@@ -43,11 +45,18 @@ impl Whole {
     }
 
     /// Asks the filters again if their last verdict is not about `event`.
+    #[inline]
     pub(super) fn renew(&self, event: &Event<'_>, layer: &AuditLayer) {
-        let metadata = event.metadata();
+        if LAST.get() != ptr::from_ref(event.metadata()).addr() {
+            self.ask_again(event.metadata(), layer);
+        }
+    }
+
+    #[inline(never)]
+    fn ask_again(&self, metadata: &'static Metadata<'static>, layer: &AuditLayer) {
         // Records of the `log` crate have different metadata when they are asked about; their
         // arguments are evaluated before that.
-        if LAST.get() == ptr::from_ref(metadata).addr() || metadata.target() == BRIDGE {
+        if metadata.target() == BRIDGE {
             return;
         }
         let Some(dispatch) = self.dispatch.get().and_then(WeakDispatch::upgrade) else { return };

@@ -1,6 +1,11 @@
 //! From values to bytes. Nothing here allocates once its buffers have grown.
 
-use super::{Kind, MAX_LINE, plain::plain_ascii_length};
+use std::ptr;
+
+use super::{
+    Kind, MAX_LINE,
+    plain::{self, plain_ascii_length},
+};
 use crate::{chain::Digest, clock::Timestamp};
 
 /// What surrounds a payload in its line at most: `{"seq":`, `,"durable":`, `,"_prev_hash":"…"`,
@@ -9,6 +14,42 @@ const MAX_ENVELOPE: usize = 7 + 20 + 11 + 20 + 16 + 64 + 10 + 64 + 2 + 1;
 
 /// The longest payload that surely fits a line.
 pub(crate) const MAX_PAYLOAD: usize = MAX_LINE - MAX_ENVELOPE;
+
+/// How the payloads of events begin, kept from one to the next: most are of the same second and say the
+/// same of themselves.
+#[derive(Debug, Default)]
+pub(crate) struct Beginning {
+    second: Option<i64>,
+    members: &'static str,
+    bytes: Vec<u8>,
+}
+
+impl Beginning {
+    /// Begins the payload of an event at the end of `bytes`: time, kind, and `members`, which are
+    /// JSON already.
+    pub(crate) fn write<'a>(
+        &mut self,
+        bytes: &'a mut Vec<u8>,
+        at: Timestamp,
+        members: &'static str,
+    ) -> Payload<'a> {
+        if self.second != Some(at.unix_seconds()) || !ptr::eq(self.members, members) {
+            self.bytes.clear();
+            Payload::begin(&mut self.bytes, at, Kind::Event).members(members.as_bytes());
+            self.second = Some(at.unix_seconds());
+            self.members = members;
+        }
+        if let Some(fraction) = self.bytes.get_mut(FRACTION..).and_then(<[u8]>::first_chunk_mut) {
+            *fraction = at.fraction();
+        }
+        bytes.extend_from_slice(&self.bytes);
+        Payload { bytes }
+    }
+}
+
+/// The member in front of the time, and where its nine digits of a second stand behind that.
+const TIME: &[u8] = b",\"ts\":\"";
+const FRACTION: usize = TIME.len() + 20;
 
 /// The middle of a line, written member by member: everything from `,"ts":` up to what only the
 /// writer knows. A payload has no place in the chain yet, so it can be sealed again elsewhere after
@@ -21,7 +62,7 @@ pub(crate) struct Payload<'a> {
 impl<'a> Payload<'a> {
     /// Begins a payload at the end of `bytes`: time and kind come first.
     pub(crate) fn begin(bytes: &'a mut Vec<u8>, at: Timestamp, kind: Kind) -> Self {
-        bytes.extend_from_slice(b",\"ts\":\"");
+        bytes.extend_from_slice(TIME);
         bytes.extend_from_slice(&at.to_bytes());
         bytes.extend_from_slice(b"\",\"kind\":\"");
         bytes.extend_from_slice(kind.as_str().as_bytes());
@@ -59,9 +100,9 @@ impl<'a> Payload<'a> {
     }
 }
 
-/// Whether a text is the inside of a JSON string as it stands.
-pub(crate) fn is_plain(text: &str) -> bool {
-    plain_ascii_length(text.as_bytes()) == text.len()
+/// Appends a text that is the inside of a JSON string as it stands; says whether it is.
+pub(crate) fn push_if_plain(bytes: &mut Vec<u8>, text: &str) -> bool {
+    plain::push_if_plain(bytes, text.as_bytes())
 }
 
 /// Appends `text` as the inside of a JSON string. What could break a line, a terminal or an eye is
@@ -192,6 +233,23 @@ mod tests {
             let first = character.encode_utf8(&mut [0; 4]).as_bytes()[0];
             let escaped = must_escape(character) || matches!(character, '"' | '\\');
             assert!(!escaped || is_suspect(first), "{character:?}");
+        }
+    }
+
+    #[test]
+    fn a_payload_that_begins_like_the_last_one_is_as_if_written_anew() {
+        let mut beginning = Beginning::default();
+        for (second, nanos, members) in [
+            (5, 7, ",\"a\":1"),
+            (5, 123_456_789, ",\"a\":1"),
+            (5, 0, ",\"b\":2"),
+            (6, 999_999_999, ",\"b\":2"),
+        ] {
+            let at = Timestamp::from_unix(second, nanos);
+            let (mut quick, mut anew) = (Vec::new(), Vec::new());
+            beginning.write(&mut quick, at, members);
+            Payload::begin(&mut anew, at, Kind::Event).members(members.as_bytes());
+            assert_eq!(String::from_utf8(quick).unwrap(), String::from_utf8(anew).unwrap());
         }
     }
 

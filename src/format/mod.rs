@@ -16,7 +16,7 @@ pub(crate) use control::{
     Witnesses, mark_payload, read_format, read_gap, read_prune, read_recovery, read_segment, read_witnesses,
 };
 pub(crate) use detail::{Control, control_of, is_right};
-pub(crate) use encode::{MAX_PAYLOAD, Payload, escape_into, is_plain, seal};
+pub(crate) use encode::{Beginning, MAX_PAYLOAD, Payload, escape_into, push_if_plain, seal};
 pub(crate) use strict::{Line, LineParser, Malformed};
 pub use value::Value;
 pub(crate) use value::{parse_object, parse_value, text_of};

@@ -56,6 +56,48 @@ pub(super) fn plain_ascii_length(bytes: &[u8]) -> usize {
     scan(bytes, |word| special(word) | (word & HIGHS))
 }
 
+/// Appends a text if every byte is printable ASCII and none ends or escapes a JSON string. Done with every
+/// text of every event: most are short, and are looked at and copied as two words that may overlap.
+pub(super) fn push_if_plain(out: &mut Vec<u8>, text: &[u8]) -> bool {
+    match text.len() {
+        8..16 => push_ends_if_plain::<8>(out, text),
+        16..=32 => push_ends_if_plain::<16>(out, text),
+        _ => {
+            let is_plain = plain_ascii_length(text) == text.len();
+            if is_plain {
+                out.extend_from_slice(text);
+            }
+            is_plain
+        }
+    }
+}
+
+/// The same for a text of at least `N` bytes and at most twice as many.
+#[inline]
+fn push_ends_if_plain<const N: usize>(out: &mut Vec<u8>, text: &[u8]) -> bool {
+    let (Some(first), Some(last)) = (text.first_chunk::<N>(), text.last_chunk::<N>()) else { return false };
+    let words = first.as_chunks::<8>().0.iter().chain(last.as_chunks::<8>().0);
+    let bits = words.fold(HIGHS, |bits, word| bits & plain_bits(u64::from_le_bytes(*word)));
+    if bits != HIGHS {
+        return false;
+    }
+    let end = out.len() + text.len();
+    out.reserve(2 * N);
+    out.extend_from_slice(first);
+    out.truncate(end - N);
+    out.extend_from_slice(last);
+    true
+}
+
+/// The high bit of each byte that is plain ASCII, if all of the word are. Sums stay within their byte as
+/// long as no byte has its high bit, and one that has is refused by itself.
+const fn plain_bits(word: u64) -> u64 {
+    let is_no_control = word.wrapping_add(ONES * 0x60) & !(word | word.wrapping_add(ONES));
+    let is_no_quote = (word ^ (ONES * b'"' as u64)).wrapping_add(ONES * 0x7F);
+    let is_no_backslash = (word ^ (ONES * b'\\' as u64)).wrapping_add(ONES * 0x7F);
+    is_no_control & is_no_quote & is_no_backslash
+}
+
 /// The first and the last eight bytes as words; fewer are filled up.
 pub(super) fn ends(bytes: &[u8]) -> (u64, u64) {
     match (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
@@ -110,6 +152,25 @@ mod tests {
             }
         }
         assert_eq!(plain_length("üñ漢\u{80}~ !#[]".as_bytes()), "üñ漢\u{80}~ !#[]".len());
+    }
+
+    #[test]
+    fn a_text_is_appended_where_nothing_stops() {
+        for length in 0..40 {
+            for at in 0..length {
+                for byte in 0..=u8::MAX {
+                    let mut text = vec![b'~'; length];
+                    text[at] = byte;
+                    let mut out = b"before".to_vec();
+                    let is_plain = plain_ascii_length(&text) == length;
+                    assert_eq!(push_if_plain(&mut out, &text), is_plain, "{text:?}");
+                    let expected =
+                        if is_plain { [b"before".as_slice(), &text].concat() } else { b"before".to_vec() };
+                    assert_eq!(out, expected);
+                }
+            }
+            assert!(push_if_plain(&mut Vec::new(), &vec![b' '; length]));
+        }
     }
 
     #[test]

@@ -15,6 +15,8 @@ pub(super) struct Losses {
     total: [[u64; Severity::COUNT]; LossReason::ALL.len()],
     /// What no gap record has told yet.
     pending: [Option<GapInfo>; LossReason::ALL.len()],
+    /// Whether there is any of that: asked for every event.
+    are_pending: bool,
 }
 
 impl Losses {
@@ -33,6 +35,7 @@ impl Losses {
         }
         let Some(pending) = self.pending.get_mut(index).filter(|_| told) else { return false };
         let first = pending.is_none();
+        self.are_pending = true;
         let gap = pending.get_or_insert(GapInfo {
             reason: reason.as_str(),
             critical: 0,
@@ -50,12 +53,13 @@ impl Losses {
     }
 
     pub(super) fn are_pending(&self) -> bool {
-        self.pending.iter().any(Option::is_some)
+        self.are_pending
     }
 
     /// The payloads of the gap records that are due.
     pub(super) fn take_pending(&mut self) -> Vec<Vec<u8>> {
         let now = Timestamp::now();
+        self.are_pending = false;
         self.pending.iter_mut().filter_map(Option::take).map(|gap| gap.payload(now)).collect()
     }
 

@@ -1,9 +1,9 @@
 //! The side of the queue where events come in, on the threads of the application.
 
 use super::{
-    Arc, Draft, Duration, FlushMode, Instant, LossReason, MAX_STALLED_WAITERS, MutexGuard, NotDurable,
-    NoticeCode, OnFailure, OnFull, Ordering, PoisonError, Poll, Queue, Scope, Severity, Stage, State, Ticket,
-    Timestamp, Waker, block_until, register, thread,
+    Arc, Draft, Duration, EAGER_BATCHES, FlushMode, Instant, LossReason, MAX_STALLED_WAITERS, MutexGuard,
+    NotDurable, NoticeCode, OnFailure, OnFull, Ordering, PoisonError, Poll, Queue, Scope, Severity, Stage,
+    State, Ticket, Timestamp, Waker, block_until, register, thread,
 };
 
 impl Queue {
@@ -265,8 +265,12 @@ impl Queue {
         }
         if !(self.is_stalled() && state.waiters.len() >= MAX_STALLED_WAITERS) {
             register(&mut state.waiters, ticket, waker);
+            if state.waiters.len() >= state.expected {
+                self.gathered.store(true, Ordering::Release);
+            }
         }
         state.wanted = state.wanted.max(ticket);
+        state.eager = EAGER_BATCHES;
         let wake = self.claim_wake(&mut state);
         drop(state);
         if wake {

@@ -60,8 +60,17 @@ pub(crate) struct QueueSettings {
     pub(crate) on_failure: OnFailure,
 }
 
-/// Queued bytes at which a dozing writer is woken: what one write carries.
+/// Queued bytes at which a dozing writer is woken: what one write carries. Whoever waits for an event
+/// waits until all that was queued before it is sealed, written and synced, so there is less of that for
+/// so many batches once somebody waited.
 const WAKE_BYTES: u64 = 512 * 1024;
+const EAGER_WAKE_BYTES: u64 = 64 * 1024;
+const EAGER_BATCHES: u32 = 1000;
+
+/// The longest that the writer looks out for those who were just told; a quarter of a sync at most.
+const PATIENCE: Duration = Duration::from_micros(50);
+/// More than this would not be back in that time.
+const MAX_EXPECTED: usize = 16;
 
 /// Wakers kept while the log is stalled at most. Nobody waits then, and who waited before ends at
 /// the bound: this only keeps tasks that gave up from piling up.
@@ -82,6 +91,8 @@ pub(crate) struct Queue {
     writer: OnceLock<Thread>,
     durable: AtomicU64,
     stalled: AtomicBool,
+    /// Whether as many wait again as did before the last sync was told.
+    gathered: AtomicBool,
     fork: forkguard::Guard,
     lost_in_child: [AtomicU64; Severity::COUNT],
 }
@@ -97,10 +108,14 @@ struct State {
     accepted_critical: u64,
     /// The event up to which somebody wants durability now.
     wanted: Ticket,
+    /// For how many more batches the writer is woken early.
+    eager: u32,
     unconfirmed: u64,
     losses: Losses,
     critical_rate: CriticalRate,
     waiters: Vec<(Ticket, Waker)>,
+    /// How many waited before the last sync was told.
+    expected: usize,
     /// Threads that wait for room and were not told of any since.
     blocked: u32,
     /// How often room was made, and everybody who waited told.
@@ -176,6 +191,7 @@ impl Queue {
             writer: OnceLock::new(),
             durable: AtomicU64::new(0),
             stalled: AtomicBool::new(false),
+            gathered: AtomicBool::new(true),
             fork: forkguard::new(),
             lost_in_child: Default::default(),
         }

@@ -1,8 +1,8 @@
 //! The side of the queue that the writer serves.
 
 use super::{
-    Chunks, Duration, LossReason, NoticeCode, Ordering, Orders, Pause, Queue, Stage, State, Ticket,
-    Timestamp, WAKE_BYTES, Waker, chunk, thread,
+    Chunks, Duration, EAGER_WAKE_BYTES, LossReason, MAX_EXPECTED, NoticeCode, Ordering, Orders, PATIENCE,
+    Pause, Queue, Stage, State, Ticket, Timestamp, WAKE_BYTES, Waker, chunk, thread,
 };
 use crate::wait::wake_quietly;
 
@@ -33,7 +33,7 @@ impl Queue {
 
     pub(super) fn is_urgent(&self, state: &State) -> bool {
         state.wanted > self.durable.load(Ordering::Acquire)
-            || state.queued_bytes >= WAKE_BYTES
+            || state.queued_bytes >= if state.eager > 0 { EAGER_WAKE_BYTES } else { WAKE_BYTES }
             || state.blocked > 0
             || state.rotations_wanted > state.rotations_seen
             || state.stage > Stage::Open
@@ -46,6 +46,7 @@ impl Queue {
         state.chunks.move_to(batch);
         batch.give_spare_to(&mut state.chunks);
         state.queued_bytes = 0;
+        state.eager = state.eager.saturating_sub(1);
         let oldest = state.oldest_queued.take();
         state.oldest_taken = state.oldest_taken.or(oldest);
         state.rotations_seen = state.rotations_wanted;
@@ -66,6 +67,21 @@ impl Queue {
             stage: state.stage,
             oldest: None,
         }
+    }
+
+    /// Whoever was just told that an event is durable often has the next one at once: the writer looks out
+    /// for a moment before it sleeps. To wake it, and its processor, takes longer than this mostly does.
+    /// Says whether it was worth it: whether as many wait again as before, and nobody else took the
+    /// processor meanwhile.
+    pub(crate) fn gather(&self) -> bool {
+        let begun = self.clock.elapsed();
+        let patience = PATIENCE.min(Duration::from_nanos(self.gauges.last_sync_nanos.get() / 4));
+        let mut waited = Duration::ZERO;
+        while !self.gathered.load(Ordering::Acquire) && waited < patience {
+            thread::yield_now();
+            waited = self.clock.elapsed().saturating_sub(begun);
+        }
+        self.gathered.swap(true, Ordering::AcqRel) && waited < PATIENCE * 4
     }
 
     /// Pauses the writer's thread until `until` on the clock, or until something cuts it short.
@@ -109,9 +125,14 @@ impl Queue {
         if holding == 0 {
             state.oldest_taken = None;
         }
+        let waited = state.waiters.len();
         let was_stalled = self.stalled.swap(false, Ordering::AcqRel);
         let ready: Vec<Waker> =
             state.waiters.extract_if(.., |(at, _)| *at <= ticket).map(|(_, waker)| waker).collect();
+        if !ready.is_empty() && waited <= MAX_EXPECTED {
+            state.expected = waited;
+            self.gathered.store(false, Ordering::Release);
+        }
         // From here on they have room, even if it takes them a while to see it: a writer that took
         // them for waiting would go round and round until they have run.
         let blocked = std::mem::take(&mut state.blocked) > 0;

@@ -115,6 +115,43 @@ fn a_thread_that_waits_for_room_wakes_the_writer() {
 }
 
 #[test]
+fn less_is_left_to_gather_once_somebody_waited() {
+    let queue = queue(settings());
+    for (waits, wakes_at) in [(false, WAKE_BYTES), (true, EAGER_WAKE_BYTES)] {
+        if waits {
+            assert!(queue.poll_durable(queue.accepted(), Waker::noop()).is_pending());
+        }
+        queue.take(&mut Chunks::default());
+        queue.publish(queue.accepted(), 0);
+        queue.lock().pause = Pause::Doze;
+        for _ in 0..wakes_at / 100 {
+            submit(&queue, Severity::Routine);
+        }
+        assert_eq!(queue.lock().pause, Pause::Doze);
+        submit(&queue, Severity::Routine);
+        assert_eq!(queue.lock().pause, Pause::None);
+    }
+}
+
+#[test]
+fn the_writer_looks_out_for_who_was_told_and_not_for_long() {
+    let queue = queue(settings());
+    assert!(queue.gather(), "nobody was told");
+    let tell = |ticket| {
+        submit(&queue, Severity::Routine);
+        assert!(queue.poll_durable(ticket, Waker::noop()).is_pending());
+        queue.publish(ticket, 0);
+    };
+    tell(1);
+    assert!(!queue.gather(), "nobody came back");
+    assert!(queue.gather(), "it is looked out for them once");
+    tell(2);
+    submit(&queue, Severity::Routine);
+    assert!(queue.poll_durable(3, Waker::noop()).is_pending());
+    assert!(queue.gather());
+}
+
+#[test]
 fn what_was_published_when_a_wait_ended_is_no_stall() {
     let queue = queue(settings());
     submit(&queue, Severity::Routine);

@@ -36,6 +36,8 @@ pub(crate) use open::{Former, Opened, open};
 
 /// How long after the last draft it sleeps until it is woken.
 const AWAKE: Duration = Duration::from_millis(100);
+/// For how many rounds it looks out for nobody once that was in vain.
+const ROUNDS_OFF: u32 = 1000;
 /// How often free space is asked while records are written.
 const SPACE_CHECK: Duration = Duration::from_secs(1);
 /// The first and the longest pause between attempts to begin a new segment.
@@ -161,9 +163,17 @@ impl Writer {
     /// Runs until the log is closed.
     pub(crate) fn run(mut self, clock: Clock) {
         self.queue.attach_writer();
+        let mut rounds_off = 0_u32;
         loop {
             match self.step(&clock.now(), clock) {
-                Next::Pause(pause, until) => self.queue.pause(pause, until),
+                Next::Pause(pause, until) => {
+                    if rounds_off > 0 {
+                        rounds_off -= 1;
+                    } else if !self.queue.gather() {
+                        rounds_off = ROUNDS_OFF;
+                    }
+                    self.queue.pause(pause, until);
+                }
                 Next::Ended => return,
             }
         }
@@ -219,6 +229,7 @@ impl Writer {
             self.batch = notes;
         }
         self.append(now, clock);
+        let orders = self.append_latecomers(orders, now, clock);
         self.rotate_as_asked(orders.rotations, now, clock);
         self.watch_paths(now, clock);
         if self.failure.is_some() {
@@ -461,6 +472,18 @@ impl Writer {
             self.queue.gauges.records_since_sync.set(self.ledger.unsynced().records);
             self.settle(appended, now, clock);
         }
+    }
+
+    /// What somebody waits for and came while the batch was written is served by the same sync. Only
+    /// once: the sync must begin.
+    fn append_latecomers(&mut self, orders: Orders, now: &Moment, clock: Clock) -> Orders {
+        if self.failure.is_some() || self.queue.look().wanted <= orders.wanted {
+            return orders;
+        }
+        let later = self.queue.take(&mut self.batch);
+        self.note_age(&later, now);
+        self.append(now, clock);
+        later
     }
 
     fn must_roll(&self, incoming: u64, now: &Moment) -> bool {

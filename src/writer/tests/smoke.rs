@@ -361,6 +361,22 @@ fn what_is_queued_during_a_long_sync_ages_from_then_on() {
 }
 
 #[test]
+fn what_came_while_a_batch_was_written_is_served_by_its_sync() {
+    let mut world = World::new(1);
+    let mut node = world.opened(&Settings::default());
+    node.pump(&mut world);
+    node.critical(&mut world);
+    let mut writer = node.writer.take().expect("an open log");
+    let orders = node.queue.take(&mut writer.batch);
+    node.critical(&mut world);
+    writer.work(orders, &world.now, Clock::hurried());
+    assert_eq!((node.queue.not_durable(), node.queue.gauges.syncs.get()), (0, 1));
+    node.writer = Some(writer);
+    node.close(&mut world);
+    checked(&world);
+}
+
+#[test]
 fn buffers_go_round_and_what_is_durable_leaves_the_memory() {
     let mut world = World::new(1);
     let mut node = world.opened(&Settings::batched(50, SECOND));

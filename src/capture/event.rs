@@ -161,6 +161,7 @@ impl Values {
     }
 
     /// The target that a record of the `log` crate names.
+    #[inline]
     pub(super) fn log_target(&self) -> Option<&str> {
         self.plain(self.log_target.as_ref())
     }
@@ -170,6 +171,7 @@ impl Values {
         self.plain(self.log_module.as_ref())
     }
 
+    #[inline]
     fn plain(&self, range: Option<&Range<usize>>) -> Option<&str> {
         std::str::from_utf8(self.bytes.get(range?.clone())?).ok()
     }

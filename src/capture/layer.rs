@@ -269,8 +269,11 @@ where
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         verdict::used();
         quietly(|| {
-            if self.capture.rules.is_audit(event) && !attach::is_probe(event.metadata()) {
-                let address = ptr::from_ref(event).addr();
+            let address = ptr::from_ref(event).addr();
+            // What was announced as an audit event is one.
+            if pending::came_alone(address, self.address()) {
+                self.capture(event, &context);
+            } else if self.capture.rules.is_audit(event) && !attach::is_probe(event.metadata()) {
                 self.capture.count_vetoed(pending::came(address, self.address()));
                 self.capture(event, &context);
             }

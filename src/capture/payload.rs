@@ -93,7 +93,7 @@ impl Writer<'_> {
         if planted!(FieldsAtTopLevel) {
             self.copy(payload.members(b""), fields.iter().map(|entry| &entry.piece));
         } else if !fields.is_empty() {
-            let out = payload.name("fields");
+            let out = payload.members(b",\"fields\":");
             let start = out.len();
             self.copy(out, fields.iter().map(|entry| &entry.piece));
             // The comma in front of the first becomes the brace.

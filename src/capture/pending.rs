@@ -68,19 +68,19 @@ pub(super) fn expect(event: usize, layer: usize, is_critical: bool) {
     });
 }
 
-/// The event came: it is pending no more, and those of the layer below it were vetoed.
+/// Whether the event came as the only one that was pending, as it mostly is; then none is any more.
 #[inline]
-pub(super) fn came(event: usize, layer: usize) -> Vetoed {
-    // Mostly it is the only one.
+pub(super) fn came_alone(event: usize, layer: usize) -> bool {
     let is_it = |pending: &Pending| pending.event == event && pending.layer == layer;
-    if LENGTH.get() == 1 && PENDING.with(|[first, ..]| is_it(&first.get())) {
+    let is_alone = LENGTH.get() == 1 && PENDING.with(|[first, ..]| is_it(&first.get()));
+    if is_alone {
         LENGTH.set(0);
-        return Vetoed::default();
     }
-    came_among_others(event, layer)
+    is_alone
 }
 
-fn came_among_others(event: usize, layer: usize) -> Vetoed {
+/// The event came: it is pending no more, and those of the layer below it were vetoed.
+pub(super) fn came(event: usize, layer: usize) -> Vetoed {
     let is_it = |pending: &Pending| pending.event == event && pending.layer == layer;
     let vetoed =
         remove(|pending| pending.layer == layer && pending.event < event && is_past(pending.event, event));
@@ -125,6 +125,9 @@ mod tests {
         assert_eq!(came(4000, 1), Vetoed::default());
         assert_eq!(came(5000, 2), Vetoed::default());
         assert_eq!(came(5000, 1), Vetoed::default());
+        assert!(!came_alone(5000, 1));
+        expect(5000, 1, false);
+        assert!(!came_alone(5000, 2) && !came_alone(4999, 1) && came_alone(5000, 1));
         assert_eq!(announced(9000, 1), Vetoed::default());
     }
 

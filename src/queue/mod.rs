@@ -230,11 +230,17 @@ impl State {
     }
 
     /// What was lost stands before the next event that was not.
+    #[inline]
     fn put_gaps_before_next(&mut self) {
         if self.losses.are_pending() {
-            for payload in self.losses.take_pending() {
-                self.put(&payload, None, None);
-            }
+            self.put_gaps();
+        }
+    }
+
+    #[cold]
+    fn put_gaps(&mut self) {
+        for payload in self.losses.take_pending() {
+            self.put(&payload, None, None);
         }
     }
 }

@@ -265,9 +265,6 @@ impl Queue {
         }
         if !(self.is_stalled() && state.waiters.len() >= MAX_STALLED_WAITERS) {
             register(&mut state.waiters, ticket, waker);
-            if state.waiters.len() >= state.expected {
-                self.gathered.store(true, Ordering::Release);
-            }
         }
         state.wanted = state.wanted.max(ticket);
         state.eager = EAGER_BATCHES;

@@ -67,11 +67,6 @@ const WAKE_BYTES: u64 = 512 * 1024;
 const EAGER_WAKE_BYTES: u64 = 64 * 1024;
 const EAGER_BATCHES: u32 = 1000;
 
-/// The longest that the writer looks out for those who were just told; a quarter of a sync at most.
-const PATIENCE: Duration = Duration::from_micros(50);
-/// More than this would not be back in that time.
-const MAX_EXPECTED: usize = 16;
-
 /// Wakers kept while the log is stalled at most. Nobody waits then, and who waited before ends at
 /// the bound: this only keeps tasks that gave up from piling up.
 const MAX_STALLED_WAITERS: usize = 4096;
@@ -91,8 +86,6 @@ pub(crate) struct Queue {
     writer: OnceLock<Thread>,
     durable: AtomicU64,
     stalled: AtomicBool,
-    /// Whether as many wait again as did before the last sync was told.
-    gathered: AtomicBool,
     fork: forkguard::Guard,
     lost_in_child: [AtomicU64; Severity::COUNT],
 }
@@ -114,8 +107,6 @@ struct State {
     losses: Losses,
     critical_rate: CriticalRate,
     waiters: Vec<(Ticket, Waker)>,
-    /// How many waited before the last sync was told.
-    expected: usize,
     /// Threads that wait for room and were not told of any since.
     blocked: u32,
     /// How often room was made, and everybody who waited told.
@@ -191,7 +182,6 @@ impl Queue {
             writer: OnceLock::new(),
             durable: AtomicU64::new(0),
             stalled: AtomicBool::new(false),
-            gathered: AtomicBool::new(true),
             fork: forkguard::new(),
             lost_in_child: Default::default(),
         }

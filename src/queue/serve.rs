@@ -1,8 +1,8 @@
 //! The side of the queue that the writer serves.
 
 use super::{
-    Chunks, Duration, EAGER_WAKE_BYTES, LossReason, MAX_EXPECTED, NoticeCode, Ordering, Orders, PATIENCE,
-    Pause, Queue, Stage, State, Ticket, Timestamp, WAKE_BYTES, Waker, chunk, thread,
+    Chunks, Duration, EAGER_WAKE_BYTES, LossReason, NoticeCode, Ordering, Orders, Pause, Queue, Stage, State,
+    Ticket, Timestamp, WAKE_BYTES, Waker, chunk, thread,
 };
 use crate::wait::wake_quietly;
 
@@ -69,21 +69,6 @@ impl Queue {
         }
     }
 
-    /// Whoever was just told that an event is durable often has the next one at once: the writer looks out
-    /// for a moment before it sleeps. To wake it, and its processor, takes longer than this mostly does.
-    /// Says whether it was worth it: whether as many wait again as before, and nobody else took the
-    /// processor meanwhile.
-    pub(crate) fn gather(&self) -> bool {
-        let begun = self.clock.elapsed();
-        let patience = PATIENCE.min(Duration::from_nanos(self.gauges.last_sync_nanos.get() / 4));
-        let mut waited = Duration::ZERO;
-        while !self.gathered.load(Ordering::Acquire) && waited < patience {
-            thread::yield_now();
-            waited = self.clock.elapsed().saturating_sub(begun);
-        }
-        self.gathered.swap(true, Ordering::AcqRel) && waited < PATIENCE * 4
-    }
-
     /// Pauses the writer's thread until `until` on the clock, or until something cuts it short.
     pub(crate) fn pause(&self, pause: Pause, until: Duration) {
         let mut state = self.lock();
@@ -125,14 +110,9 @@ impl Queue {
         if holding == 0 {
             state.oldest_taken = None;
         }
-        let waited = state.waiters.len();
         let was_stalled = self.stalled.swap(false, Ordering::AcqRel);
         let ready: Vec<Waker> =
             state.waiters.extract_if(.., |(at, _)| *at <= ticket).map(|(_, waker)| waker).collect();
-        if !ready.is_empty() && waited <= MAX_EXPECTED {
-            state.expected = waited;
-            self.gathered.store(false, Ordering::Release);
-        }
         // From here on they have room, even if it takes them a while to see it: a writer that took
         // them for waiting would go round and round until they have run.
         let blocked = std::mem::take(&mut state.blocked) > 0;

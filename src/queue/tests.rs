@@ -134,24 +134,6 @@ fn less_is_left_to_gather_once_somebody_waited() {
 }
 
 #[test]
-fn the_writer_looks_out_for_who_was_told_and_not_for_long() {
-    let queue = queue(settings());
-    assert!(queue.gather(), "nobody was told");
-    let tell = |ticket| {
-        submit(&queue, Severity::Routine);
-        assert!(queue.poll_durable(ticket, Waker::noop()).is_pending());
-        queue.publish(ticket, 0);
-    };
-    tell(1);
-    assert!(!queue.gather(), "nobody came back");
-    assert!(queue.gather(), "it is looked out for them once");
-    tell(2);
-    submit(&queue, Severity::Routine);
-    assert!(queue.poll_durable(3, Waker::noop()).is_pending());
-    assert!(queue.gather());
-}
-
-#[test]
 fn what_was_published_when_a_wait_ended_is_no_stall() {
     let queue = queue(settings());
     submit(&queue, Severity::Routine);

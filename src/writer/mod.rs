@@ -36,8 +36,6 @@ pub(crate) use open::{Former, Opened, open};
 
 /// How long after the last draft it sleeps until it is woken.
 const AWAKE: Duration = Duration::from_millis(100);
-/// For how many rounds it looks out for nobody once that was in vain.
-const ROUNDS_OFF: u32 = 1000;
 /// How often free space is asked while records are written.
 const SPACE_CHECK: Duration = Duration::from_secs(1);
 /// The first and the longest pause between attempts to begin a new segment.
@@ -163,17 +161,9 @@ impl Writer {
     /// Runs until the log is closed.
     pub(crate) fn run(mut self, clock: Clock) {
         self.queue.attach_writer();
-        let mut rounds_off = 0_u32;
         loop {
             match self.step(&clock.now(), clock) {
-                Next::Pause(pause, until) => {
-                    if rounds_off > 0 {
-                        rounds_off -= 1;
-                    } else if !self.queue.gather() {
-                        rounds_off = ROUNDS_OFF;
-                    }
-                    self.queue.pause(pause, until);
-                }
+                Next::Pause(pause, until) => self.queue.pause(pause, until),
                 Next::Ended => return,
             }
         }

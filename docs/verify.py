@@ -136,16 +136,22 @@ def read(chain, paths):
         found = follow(chain, files)
         through = found["pruned"][0]
         kept = max([number for number, first, *_ in files if first and first <= through + 1], default=0)
-        if not through or kept <= min(paths):
-            return found
+        older = [number for number in paths if number < kept]
+        if not through or not older or any(found["marks"].get(number, 0) > through for number in older):
+            return found  # what was durable beyond the cut was not removed by it
         paths = {number: path for number, path in paths.items() if number >= kept}
 
 
 def follow(chain, files):
     """What the lines of a chain say. `wrong`: [position, certain, text, (last missing, link behind it)]."""
     found = {"id": None, "first": None, "last": None, "hashes": {}, "mark": 0, "pruned": (0, ZEROS),
-             "wrong": [], "witnessed": [], "next": 1, "later": None}
+             "wrong": [], "witnessed": [], "next": 1, "marks": {}, "later": None}
     wrong, previous, holes, void_mark = found["wrong"], ZEROS, 0, 0
+
+    def mark(durable):
+        found["mark"] = max(found["mark"], durable)
+        found["marks"][number] = max(found["marks"].get(number, 0), durable)
+
     for number, _, lines, void in files:
         for index, line in enumerate(lines, 1):
             where, record, expected = f"segment {number} line {index}", parse(line), found["next"]
@@ -165,7 +171,7 @@ def follow(chain, files):
                     entry[0] = max(seq - holes, 1)  # only now is it known where these stand
             elif seq < expected:
                 wrong.append([expected, False, f"{where}: record {seq} is out of place", None])
-                found["mark"] = max(found["mark"], record.get("durable", 0))
+                mark(record.get("durable", 0))
                 continue
             elif seq > expected + holes:
                 text = f"{where}: records {expected + holes} to {seq - 1} are missing"
@@ -188,7 +194,8 @@ def follow(chain, files):
             cut = own if kind == "prune" else own.get("pruned", {}) if kind == "segment" else {}
             if found["pruned"][0] < cut.get("through", 0) < seq:
                 found["pruned"] = (cut["through"], cut["hash"])
-            found["mark"] = max(found["mark"], record.get("durable", 0), cut.get("through", 0))
+            mark(record.get("durable", 0))
+            found["mark"] = max(found["mark"], cut.get("through", 0))
             if kind in ("segment", "open", "mark", "close"):
                 found["witnessed"] += own.get("chains", {}).items()
             found["last"], found["hashes"][seq] = record, record["_hash"]

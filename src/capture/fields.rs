@@ -53,8 +53,8 @@ pub(super) fn float(out: &mut Vec<u8>, value: f64) -> bool {
     false
 }
 
-/// Appends a text with its quotes that has anything to say, nothing to escape and nothing to cut, as most
-/// have; says whether it is one. The first quote stands there already.
+/// Appends a text behind its first quote, and the last one, if it has anything to say, nothing to escape and
+/// nothing to cut, as most have; says whether it does.
 #[inline]
 pub(super) fn plain_text(out: &mut Vec<u8>, value: &str) -> bool {
     let is_plain = (1..=MAX_VALUE).contains(&value.len()) && push_if_plain(out, value);

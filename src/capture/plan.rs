@@ -130,6 +130,7 @@ impl FieldPlan {
         };
         let role = match role {
             // What no event inherits of a span is not even formatted.
+            Role::Named(MESSAGE) if metadata.is_span() => Role::Spent,
             Role::Named(_) | Role::Field if metadata.is_span() && rules.inherits(name) => role,
             _ if metadata.is_span() => Role::Spent,
             _ => role,
@@ -165,7 +166,7 @@ impl Plans {
         if let Some((_, plan)) = self.last.as_ref().filter(|(last, _)| *last == key) {
             return Rc::clone(plan);
         }
-        if self.known.len() >= MAX_PLANS {
+        if self.known.len() >= MAX_PLANS && !self.known.contains_key(&key) {
             self.known.clear();
         }
         let plan = Rc::clone(self.known.entry(key).or_insert_with(|| Rc::new(Plan::new(rules, metadata))));

@@ -74,7 +74,7 @@ impl LineParser {
         self.parse_either(bytes, true)
     }
 
-    /// The same also when it may not take what is short for plain text and for events in their order.
+    /// With `may_be_short` plain text and events in their order are read a shorter way, to the same end.
     pub(super) fn parse_either<'a>(
         &mut self,
         bytes: &'a [u8],

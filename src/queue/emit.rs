@@ -1,7 +1,7 @@
 //! The side of the queue where events come in, on the threads of the application.
 
 use super::{
-    Arc, Draft, Duration, EAGER_BATCHES, FlushMode, Instant, LossReason, MAX_STALLED_WAITERS, MutexGuard,
+    Arc, Draft, Duration, EAGER_LOOKS, FlushMode, Instant, LossReason, MAX_STALLED_WAITERS, MutexGuard,
     NotDurable, NoticeCode, OnFailure, OnFull, Ordering, PoisonError, Poll, Queue, Scope, Severity, Stage,
     State, Ticket, Timestamp, Waker, block_until, register, thread,
 };
@@ -267,7 +267,7 @@ impl Queue {
             register(&mut state.waiters, ticket, waker);
         }
         state.wanted = state.wanted.max(ticket);
-        state.eager = EAGER_BATCHES;
+        state.eager = EAGER_LOOKS;
         let wake = self.claim_wake(&mut state);
         drop(state);
         if wake {

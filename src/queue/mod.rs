@@ -62,10 +62,10 @@ pub(crate) struct QueueSettings {
 
 /// Queued bytes at which a dozing writer is woken: what one write carries. Whoever waits for an event
 /// waits until all that was queued before it is sealed, written and synced, so there is less of that for
-/// so many batches once somebody waited.
+/// so many looks of the writer once somebody waited.
 const WAKE_BYTES: u64 = 512 * 1024;
 const EAGER_WAKE_BYTES: u64 = 64 * 1024;
-const EAGER_BATCHES: u32 = 1000;
+const EAGER_LOOKS: u32 = 1000;
 
 /// Wakers kept while the log is stalled at most. Nobody waits then, and who waited before ends at
 /// the bound: this only keeps tasks that gave up from piling up.
@@ -101,7 +101,7 @@ struct State {
     accepted_critical: u64,
     /// The event up to which somebody wants durability now.
     wanted: Ticket,
-    /// For how many more batches the writer is woken early.
+    /// For how many more looks of the writer it is woken early.
     eager: u32,
     unconfirmed: u64,
     losses: Losses,

@@ -84,8 +84,8 @@ impl Facts {
 
     fn prune(&mut self, seq: u64, through: u64, hash: Digest) {
         self.mark = self.mark.max(through);
-        // A record cannot remove itself: what claims so excuses nothing.
-        if through < seq && self.pruned.is_none_or(|(known, _)| known < through) {
+        // A record cannot remove itself: what claims so excuses nothing. Nor does what removes nothing.
+        if through > 0 && through < seq && self.pruned.is_none_or(|(known, _)| known < through) {
             self.pruned = Some((through, hash));
         }
     }

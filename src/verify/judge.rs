@@ -287,7 +287,7 @@ impl<'a> Judge<'a> {
     fn summary(mut self, good: Good, end: End, is_unfinished: bool) -> Result<ChainSummary, Error> {
         let (chain, facts) = (self.track.chain, &self.track.scan.facts);
         let mut notes = facts.notes.clone();
-        // Those of a chain that is held are about to go.
+        // A writer that holds the chain may be about to remove them.
         for segment in self.track.leftovers.iter().filter(|_| !self.evidence.is_held) {
             let message = format!("segment {segment} was removed by retention and is there again");
             notes.push(Note::of(NoteKind::Leftover, chain, message));

@@ -70,7 +70,7 @@ pub(super) fn run<Job: Send, Done: Send>(
                 Some((number, job)) => (number, work(&mut parser, job)),
                 None => match results.recv() {
                     Ok(done) => done,
-                    // Every other thread has panicked, which the scope passes on.
+                    // The others have ended: no work panics, but if it did, the scope would pass it on.
                     Err(_) => return Ok(()),
                 },
             };

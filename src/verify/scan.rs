@@ -43,6 +43,8 @@ struct Jump {
 pub(super) struct FileCount {
     pub(super) segment: u32,
     pub(super) good: Good,
+    /// The highest `durable` mark in it.
+    pub(super) mark: u64,
     pub(super) void_bytes: u64,
     /// Whether anything stands in it at all.
     pub(super) is_empty: bool,
@@ -97,7 +99,7 @@ impl Scan {
     pub(super) fn begin_file(&mut self, name: SegmentName) {
         self.line = 0;
         let good = Good::default();
-        self.files.push(FileCount { segment: name.segment, good, void_bytes: 0, is_empty: true });
+        self.files.push(FileCount { segment: name.segment, good, mark: 0, void_bytes: 0, is_empty: true });
     }
 
     /// The segment that is being read.
@@ -130,7 +132,7 @@ impl Scan {
         for (seq, control) in summary.controls.drain(..) {
             self.facts.absorb(self.chain, seq, control);
         }
-        self.facts.mark = self.facts.mark.max(summary.mark);
+        self.mark(summary.mark);
         self.line += summary.lines;
         self.jump = None;
         self.accept(
@@ -266,7 +268,7 @@ impl Scan {
             self.segment_begins(line.seq, place);
         }
         self.check_segment(line, info, place);
-        self.facts.mark = self.facts.mark.max(line.durable.unwrap_or(0));
+        self.mark(line.durable.unwrap_or(0));
         if let Some(control) = control {
             self.facts.absorb(self.chain, line.seq, control);
         }
@@ -352,7 +354,7 @@ impl Scan {
     fn stray(&mut self, line: &Line<'_>, place: Place) {
         // Wherever it stands, it was written when that record was durable. Without it, one line put
         // in too early would take the marks from all lines that it makes come too late.
-        self.facts.mark = self.facts.mark.max(line.durable.unwrap_or(0));
+        self.mark(line.durable.unwrap_or(0));
         let is_copy = self.good.last.is_some_and(|last| last.hash == line.hash);
         let (kind, message) = if is_copy {
             (FindingKind::Duplicate, "the line stands a second time")
@@ -404,6 +406,14 @@ impl Scan {
             anomaly.records = Some((seq, void_mark));
             anomaly.is_certain = true;
             self.anomalies.push(anomaly);
+        }
+    }
+
+    /// Takes in that a line says that this record was durable.
+    fn mark(&mut self, durable: u64) {
+        self.facts.mark = self.facts.mark.max(durable);
+        if let Some(file) = self.files.last_mut() {
+            file.mark = file.mark.max(durable);
         }
     }
 

@@ -21,7 +21,7 @@ use super::{
     index::Index,
     pool,
     progress::Progress,
-    scan::Scan,
+    scan::{FileCount, Scan},
 };
 
 /// Below this many bytes, threads cost more than they bring.
@@ -119,12 +119,12 @@ impl Track {
         if self.read_on(context)? {
             return Ok(Step::Missed);
         }
-        Ok(if self.has_read_leftovers(context)? { Step::Anew } else { Step::AtEnd })
+        Ok(if self.leave_out_leftovers(context)? { Step::Anew } else { Step::AtEnd })
     }
 
-    /// Whether files were read that retention had removed, so that they must not be judged: they are
-    /// there again, or something about them was odd. Then reading begins behind them.
-    fn has_read_leftovers(&mut self, context: &Context<'_>) -> Result<bool, Error> {
+    /// Leaves out the files that were read although retention had removed them: they are there again, or
+    /// something about them was odd. Says whether there were any, so that reading begins anew.
+    fn leave_out_leftovers(&mut self, context: &Context<'_>) -> Result<bool, Error> {
         let Some((through, _)) = self.scan.facts.pruned else { return Ok(false) };
         let is_kept_first = |file: &&SegmentFile| {
             file.counted != Some(0) && file.first_seq.is_some_and(|first| first <= through.saturating_add(1))
@@ -132,13 +132,18 @@ impl Track {
         let Some(first) = self.files.iter().rfind(is_kept_first).map(|file| file.name.segment) else {
             return Ok(false);
         };
-        if self.files.first().is_none_or(|oldest| oldest.name.segment >= first) {
+        let is_older = |file: &&FileCount| file.segment < first;
+        let mut older = self.scan.files.iter().filter(is_older).peekable();
+        // What was durable beyond the cut was not removed by it, whoever says so.
+        if older.peek().is_none() || older.any(|file| file.mark > through) {
             return Ok(false);
         }
-        let is_odd = !self.scan.anomalies.kept().is_empty();
         let there = Survey::take(context.storage)?.chains.remove(&self.chain).unwrap_or_default();
+        if self.scan.anomalies.kept().is_empty() && !there.iter().any(|number| *number < first) {
+            return Ok(false);
+        }
         self.first = first;
-        Ok(is_odd || there.iter().any(|number| *number < first))
+        Ok(true)
     }
 
     /// Looks which files there are from the current one on.

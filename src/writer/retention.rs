@@ -190,9 +190,15 @@ fn survey(
             after = first_line(storage, *name)?;
             continue;
         };
-        pruned = pruned.max(next.info.pruned.map_or(0, |(through, _)| through));
+        let said = next.info.pruned.filter(|(through, _)| *through < next.seq);
+        pruned = pruned.max(said.map_or(0, |(through, _)| through));
         let through = (next.seq.saturating_sub(1), next.previous);
         if pruned > 0 && through.0 <= pruned {
+            if first_line(storage, *name)?.is_some_and(|first| first.seq > pruned) {
+                // Removed it was not: numbers go backwards here, and that is for verification to judge.
+                old.leftovers.clear();
+                break;
+            }
             old.leftovers.push(*name);
             continue;
         }

@@ -30,8 +30,10 @@ struct Break {
     expected: u64,
     /// The last good place before.
     before: Option<Place>,
-    /// The offset at which it begins.
+    /// The offset at which what does not count begins, if it does not.
     start: u64,
+    /// The offset of what shows it.
+    seen: u64,
 }
 
 /// What a segment holds.
@@ -158,7 +160,7 @@ impl Scan {
         }
         match control {
             Some(Control::Segment(info)) if belongs => {
-                self.pruned = info.pruned.or(self.pruned);
+                self.prune(line.seq, info.pruned);
                 self.witnesses.extend(info.chains.clone());
                 self.info = Some(*info);
             }
@@ -167,7 +169,7 @@ impl Scan {
             }
             Some(Control::Prune { through, hash }) => {
                 self.durable = self.durable.max(through);
-                self.pruned = Some((through, hash));
+                self.prune(line.seq, Some((through, hash)));
             }
             _ => {}
         }
@@ -176,6 +178,12 @@ impl Scan {
         self.last = Some(place);
         *state = State { expected: line.seq.checked_add(1), link: Some(line.hash) };
         self.settle();
+    }
+
+    /// Of several the highest holds, and no record removes itself.
+    fn prune(&mut self, seq: u64, cut: Option<(u64, Digest)>) {
+        let cut = cut.filter(|(through, _)| (1..seq).contains(through));
+        self.pruned = self.pruned.into_iter().chain(cut).max_by_key(|(through, _)| *through);
     }
 
     /// A line that comes too late. It was written when its mark was durable all the same.
@@ -211,7 +219,7 @@ impl Scan {
             let at = self.breaks.partition_point(|known| known.expected <= expected);
             let (before, start) =
                 self.breaks.get(at).map_or((self.last, self.at), |known| (known.before, known.start));
-            self.breaks.insert(at, Break { expected, before, start });
+            self.breaks.insert(at, Break { expected, before, start, seen: self.at });
         }
     }
 
@@ -222,7 +230,7 @@ impl Scan {
             let count = self.breaks.iter().take_while(|found| is_damage(found)).count();
             for found in self.breaks.drain(..count) {
                 self.damage.get_or_insert(found.expected);
-                self.damage_start = self.damage_start.max(found.start);
+                self.damage_start = self.damage_start.max(found.seen);
             }
         }
     }

@@ -372,6 +372,55 @@ fn a_prune_that_names_another_hash_does_not_fit() {
     check(&log.verify(), Damaged, &[BrokenLink]);
 }
 
+/// A log that was pruned, in which a durable record was altered, another file made unreadable, and a
+/// segment added that claims a cut of its own, lower than the real one.
+fn with_a_forged_cut() -> Log {
+    let chain = Chain::new(0).events(3);
+    let through = chain.seq;
+    let chain = chain.roll().prune(through, (1, 1)).events(4).roll().event("x");
+    let mut log = Log::of(&[&chain]);
+    log.files.remove(&name(0, 1));
+    log.edit(0, 2, |lines| lines[3][30] ^= 1);
+    *log.file(0, 3) = b"nothing\n".to_vec();
+    let mut forged = Chain::bare(0);
+    forged.id = crate::format::ChainId(7);
+    (forged.segment, forged.seq) = (3, 3);
+    let cut = (3, crate::chain::Digest::of_bytes(b"other"));
+    let forged = forged.segment_pruned(Vec::new(), Some(cut)).open().event("y").close();
+    log.files.insert(name(0, 4), forged.segments[&4].clone());
+    log
+}
+
+/// Once everything before such a segment was taken for leftovers of retention, and not judged.
+#[test]
+fn a_cut_that_is_said_later_hides_nothing_that_was_durable() {
+    let report = with_a_forged_cut().verify();
+    assert_eq!(report.verdict(), Damaged, "{report}");
+    assert!(!has_note(&report, NoteKind::Leftover), "{report}");
+}
+
+/// And once the writer removed it, without a record of that.
+#[test]
+fn a_cut_that_is_said_later_removes_nothing() {
+    use crate::{
+        Retention,
+        harness::world::{SECOND, Settings, World},
+        storage::sim::SimDisk,
+    };
+    let log = with_a_forged_cut();
+    let mut world = World::on(SimDisk::with_files(1, &log.files));
+    let settings = Settings::default().retention(Retention::keep_all().max_segments(100));
+    let mut node = world.opened(&settings);
+    node.run_for(&mut world, SECOND);
+    node.queue.ask_rotation();
+    node.run_for(&mut world, SECOND);
+    node.close(&mut world);
+    let now = world.disk.snapshot();
+    for (name, bytes) in &log.files {
+        assert!(now.get(name).is_some_and(|now| now.starts_with(bytes)), "{name} was removed or changed");
+    }
+}
+
 /// A chain begins anew, with another id, where the first line of its first file was never durable.
 /// Seed 203,494: retention had removed that file and all that told of it, a power cut brought it back
 /// alone, and verification took the chain for one that another file belonged to.

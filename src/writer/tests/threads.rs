@@ -2,8 +2,8 @@
 
 use std::{
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Barrier,
+        atomic::{AtomicU64, Ordering},
     },
     task::{Poll, Wake, Waker},
     thread::{self, JoinHandle},
@@ -106,54 +106,41 @@ fn patient(mode: FlushMode) -> Settings {
     settings
 }
 
-/// Gives the disk a sync that takes this long, until dropped.
-struct SlowSyncs(Arc<AtomicBool>, Option<JoinHandle<()>>);
-
-impl SlowSyncs {
-    fn start(disk: &SimDisk, takes: Duration) -> Self {
-        let ends = Arc::new(AtomicBool::new(false));
-        let (disk, flag) = (disk.clone(), Arc::clone(&ends));
-        let thread = thread::spawn(move || {
-            while !flag.load(Ordering::Relaxed) {
-                disk.hold(Op::SyncData);
-                if disk.wait_until_held(1, MS) {
-                    thread::sleep(takes);
-                }
-                disk.release();
-                thread::yield_now();
-            }
-            disk.release();
-        });
-        Self(ends, Some(thread))
-    }
-}
-
-impl Drop for SlowSyncs {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-        self.1.take().expect("once").join().expect("join");
-    }
-}
-
+/// In each round one sync is held until all threads wait: what it does not cover, few others must.
 #[test]
 fn sixty_four_threads_share_syncs_and_none_is_forgotten() {
+    const THREADS: u64 = 64;
+    const ROUNDS: u64 = 40;
     let mut log = Running::start(&patient(FlushMode::default()));
-    let slow = SlowSyncs::start(&log.disk, MS);
+    let syncs = || log.queue.gauges.syncs.get();
+    let (begin, end) = (Barrier::new(65), Barrier::new(65));
+    let before = syncs();
     thread::scope(|scope| {
-        for _ in 0..64 {
+        for _ in 0..THREADS {
             scope.spawn(|| {
-                for round in 0..40 {
-                    let number = log.emit(Severity::Critical, None);
+                for _ in 0..ROUNDS {
+                    begin.wait();
+                    log.emit(Severity::Critical, None);
                     // It returned, so it is durable.
-                    assert!(log.queue.not_durable() < 64, "{number} {round}");
+                    assert!(log.queue.not_durable() < THREADS);
+                    end.wait();
                 }
             });
         }
+        for _ in 0..ROUNDS {
+            let all = log.queue.accepted() + THREADS;
+            log.disk.hold(Op::SyncData);
+            begin.wait();
+            while log.queue.accepted() < all {
+                thread::sleep(MS / 10);
+            }
+            log.disk.release();
+            end.wait();
+        }
     });
     assert_eq!(log.stats().unconfirmed, 0);
-    let syncs = log.queue.gauges.syncs.get();
-    assert!(syncs < 64 * 40 / 4, "{syncs} syncs for {} events", 64 * 40);
-    drop(slow);
+    let syncs = syncs() - before;
+    assert!(syncs <= 3 * ROUNDS, "{syncs} syncs for {ROUNDS} rounds");
     log.close();
     log.check();
 }

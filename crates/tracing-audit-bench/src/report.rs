@@ -224,9 +224,9 @@ pub(crate) fn write(plan: &Plan, results: &Results) -> Result<()> {
         let Some(rows) = growth_table(growth, results) else { continue };
         charts::lines(&dir, growth, &growth.lines(results))?;
         let shown = picture(growth.measure, growth.title);
-        text.push_str(&format!("### {}\n\n{shown}{}\n\n{rows}\n", growth.title, growth.note));
+        text.push_str(&format!("### {} ({})\n\n{shown}{}\n\n{rows}\n", growth.title, growth.y, growth.note));
     }
-    text.push_str(&format!("## Other figures\n\nTimes are in nanoseconds.\n\n{}\n", others(results)));
+    text.push_str(&format!("## Other figures\n\nTimes are in nanoseconds and speeds in bytes per second, where nothing else is said.\n\n{}\n", others(results)));
     text.push_str("## Contestants\n\n| name | what it is |\n|---|---|\n");
     for contestant in contestants::ALL {
         text.push_str(&format!("| {} | {} |\n", contestant.name, contestant.about));

@@ -189,6 +189,8 @@ impl Run {
 
     fn kill(&mut self, index: usize) {
         let node = self.nodes.remove(index);
+        // Beside that of its own chain it holds the locks of chains that lie and could not be marked.
+        let takes_doubts_with_it = node.process.locks() > 1;
         node.process.kill();
         self.outcome.kills += 1;
         // An entry of an earlier boot may still stand there, and says nothing of this one.
@@ -198,7 +200,7 @@ impl Run {
             lock.is_some_and(|lock| lock.starts_with(entry.as_bytes()))
         });
         drop(node);
-        if self.failed_syncs() > self.failures && !marked {
+        if takes_doubts_with_it || (self.failed_syncs() > self.failures && !marked) {
             self.power_cut();
         }
     }
@@ -295,7 +297,11 @@ impl Run {
             assert_eq!(node.queue.stage(), Stage::Closed, "close takes for ever");
         }
         if node.queue.stage() == Stage::Closed && !node.is_failing() {
-            self.nodes.remove(index);
+            let process = self.nodes.remove(index).process.clone();
+            if process.locks() > 0 {
+                process.kill();
+                self.power_cut();
+            }
         } else {
             self.kill(index);
         }

@@ -1,6 +1,6 @@
 //! The lock of a chain, and what its file says of the chain's last segment.
 
-use std::{io, sync::Arc};
+use std::{cell::Cell, io, sync::Arc};
 
 use crate::{
     chain::Digest,
@@ -32,11 +32,14 @@ pub(super) struct Point {
     pub(super) end: u64,
 }
 
-/// A held lock. Dropping it lets go of the chain.
+/// A held lock. Dropping it lets go of the chain, unless its file could not be made to say that a segment
+/// lies: then nobody may take the chain while this process lives, and the file stays open and locked.
 #[derive(Debug)]
 pub(super) struct ChainLock {
     pub(super) chain: ChainNumber,
-    file: Box<dyn File>,
+    file: Arc<dyn File>,
+    /// Whether an entry that somebody else must read could not be written.
+    unsaid: Cell<bool>,
     stat: Stat,
     storage: Arc<dyn Storage>,
 }
@@ -52,7 +55,7 @@ impl ChainLock {
     /// Tries once to take the lock of a chain.
     pub(super) fn try_take(storage: &Arc<dyn Storage>, chain: ChainNumber) -> io::Result<Tried> {
         let name = chain.lock_name();
-        let file = storage.open(Dir::Control, &name, Access::Lock)?;
+        let file: Arc<dyn File> = storage.open(Dir::Control, &name, Access::Lock)?.into();
         if !file.try_lock(LockKind::Exclusive)? {
             return Ok(Tried::HeldBy(read_holder(file.as_ref())));
         }
@@ -62,7 +65,7 @@ impl ChainLock {
         if !storage.stat(Dir::Control, &name)?.is_some_and(|named| named.is_same_file(&stat)) {
             return Ok(Tried::HeldBy(None));
         }
-        let lock = Self { chain, file, stat, storage: Arc::clone(storage) };
+        let lock = Self { chain, file, unsaid: Cell::new(false), stat, storage: Arc::clone(storage) };
         if stat.bytes < 2 * BLOCK as u64 {
             // The block is filled now, so that an entry can be written when the disk is full.
             lock.write(&Entry::Clean)?;
@@ -83,6 +86,9 @@ impl ChainLock {
 
     /// Lets go of the chain now, whoever else may still look at the lock.
     pub(super) fn release(&self) {
+        if self.unsaid.get() {
+            return;
+        }
         // Closing the file lets go too; this is for a copy that a forked child may hold open.
         drop(self.file.unlock());
         if planted!(LockFileRemoved) {
@@ -104,7 +110,9 @@ impl ChainLock {
             }
             Entry::Unsynced { boot } => format!("unsynced {boot}"),
         };
-        self.write_block(0, &text)?;
+        let written = self.write_block(0, &text);
+        self.unsaid.set(written.is_err() && *entry != Entry::Clean);
+        written?;
         self.file.sync_data()
     }
 
@@ -127,6 +135,9 @@ impl ChainLock {
 impl Drop for ChainLock {
     fn drop(&mut self) {
         self.release();
+        if self.unsaid.get() {
+            std::mem::forget(Arc::clone(&self.file));
+        }
     }
 }
 

@@ -72,6 +72,11 @@ impl SimProcess {
         self.shared.changed.notify_all();
     }
 
+    /// How many locks it holds.
+    pub(crate) fn locks(&self) -> usize {
+        self.shared.lock().locks_of(self.id)
+    }
+
     /// Kills the process at its nth call from now on that changes something.
     pub(crate) fn kill_at(&self, nth: u64, applied: Applied) {
         self.shared.lock().faults.crash_at(Crash::Kill(self.id), nth, applied);

@@ -511,3 +511,29 @@ fn an_old_line_in_a_torn_tail_is_no_damage() {
         ended_well(&mut world, &mut again);
     }
 }
+
+/// Seeds 348,529 and 1,030,058: who found that a segment lies, and could not write that into its lock file,
+/// let go of the chain. The next opener's sync succeeded, and it believed what it read.
+#[test]
+fn a_chain_that_lies_is_not_let_go_of_where_that_cannot_be_said() {
+    for can_be_said in [false, true] {
+        let mut world = World::new(1);
+        let mut node = begun(&mut world);
+        let (process, chain) =
+            (node.process.clone(), |node: &Node| node.queue.gauges.head().unwrap().chain());
+        assert_eq!(chain(&node), 0);
+        world.disk.inject(Fault::error(&[Op::SyncData], Errno::IO).on("audit-000-"));
+        world.disk.inject(Fault::error(&[Op::Create], Errno::MFILE).nth(1).and_later());
+        if !can_be_said {
+            world.disk.inject(Fault::error(&[Op::WriteAt], Errno::MFILE).on(LOCK).nth(1).and_later());
+        }
+        node.critical(&mut world);
+        node.run_for(&mut world, SECOND);
+        assert!(node.is_failing());
+        drop(node);
+        assert_eq!(process.locks(), usize::from(!can_be_said));
+        world.disk.clear_faults();
+        let other = world.opened(&Settings::default());
+        assert_eq!(chain(&other), u16::from(!can_be_said));
+    }
+}

@@ -237,6 +237,12 @@ impl Machine {
         self.processes.get(process).is_some_and(|process| process.alive)
     }
 
+    /// How many locks a process holds.
+    pub(super) fn locks_of(&self, process: usize) -> usize {
+        let is_held = |handle: &&Handle| handle.lock.is_some() && handle.owners.contains(&process);
+        self.handles.values().filter(is_held).count()
+    }
+
     pub(super) fn open_files(&self) -> usize {
         self.handles.len()
     }

@@ -87,13 +87,13 @@ fn time_to_verify(bytes: &[u8]) -> Duration {
     let files = BTreeMap::from([("audit-000-00000001.jsonl".to_owned(), bytes.to_vec())]);
     let disk = SimDisk::with_files(7, &files);
     let storage = disk.process().storage();
-    let once = || {
-        let begun = time_used();
+    // Five together: the kernel counts in ticks of some milliseconds.
+    let begun = time_used();
+    for _ in 0..5 {
         let report = Verifier::new("/log").threads(1).run_on(&*storage).expect("it is a log");
         assert!(report.findings().len() <= 1000, "findings are capped");
-        time_used().saturating_sub(begun)
-    };
-    (0..5).map(|_| once()).min().unwrap_or_default()
+    }
+    time_used().saturating_sub(begun)
 }
 
 #[test]
@@ -113,10 +113,10 @@ fn verifying_takes_time_in_proportion_to_the_log() {
         ("half lines", b"{\"seq\":1,\n"),
     ];
     for (kind, piece) in kinds {
-        let (half, whole) = (piece.repeat((1 << 20) / piece.len()), piece.repeat((2 << 20) / piece.len()));
+        let (half, whole) = (piece.repeat((2 << 20) / piece.len()), piece.repeat((4 << 20) / piece.len()));
         let (half, whole) = (time_to_verify(&half), time_to_verify(&whole));
         // 2.2 is what should be; the rest is for caches that others use, too. Quadratic is 4.
-        let allowed = half.mul_f64(3.0) + Duration::from_millis(5);
-        assert!(whole <= allowed, "{kind}: {half:?} for 1 MiB and {whole:?} for 2 MiB");
+        let allowed = half.mul_f64(3.0) + Duration::from_millis(10);
+        assert!(whole <= allowed, "{kind}: {half:?} for 2 MiB and {whole:?} for 4 MiB");
     }
 }

@@ -51,7 +51,7 @@ pub(super) fn is_plain_ascii(bytes: &[u8]) -> bool {
         && bytes.last_chunk::<32>().map_or_else(|| is_plain(bytes), |last| is_plain(last))
 }
 
-/// The same, stopping at what is not ASCII too.
+/// As [`plain_length`], stopping at what is not ASCII too.
 pub(super) fn plain_ascii_length(bytes: &[u8]) -> usize {
     scan(bytes, |word| special(word) | (word & HIGHS))
 }

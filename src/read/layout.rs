@@ -159,5 +159,5 @@ fn first_segment(parser: &mut LineParser, line: &[u8], name: SegmentName) -> Opt
         return None;
     }
     let info = read_segment(detail)?;
-    (info.chain == name.chain && info.segment == name.segment).then_some((line.seq, info))
+    info.is_of(name).then_some((line.seq, info))
 }

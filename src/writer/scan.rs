@@ -161,7 +161,7 @@ impl Scan {
         match control {
             Some(Control::Segment(info)) if belongs => {
                 self.prune(line.seq, info.pruned);
-                self.witnesses.extend(info.chains.clone());
+                self.witnesses.extend(&info.chains);
                 self.info = Some(*info);
             }
             Some(Control::Open(seen) | Control::Mark(seen) | Control::Close(seen)) => {

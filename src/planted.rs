@@ -65,6 +65,8 @@ bugs! {
     // Names.
     /// The directory is not synced after a file is made.
     NewNameNotSynced,
+    /// Nor before a chain is let go of whose last file came to nothing.
+    IdleNamesNotSynced,
     /// Nor after one is removed.
     RemovedNameNotSynced,
     /// A segment is removed before the `prune` record is durable.

@@ -68,14 +68,6 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> Failure {
     Failure::Other(format!("panicked: {}", text.unwrap_or_default()))
 }
 
-impl Drop for Run {
-    fn drop(&mut self) {
-        self.nodes.clear();
-        self.forks.clear();
-        self.world.disk.clear();
-    }
-}
-
 impl Run {
     fn new(seed: u64) -> Self {
         let mut prng = Prng::for_purpose(seed, 99);

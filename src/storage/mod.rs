@@ -5,7 +5,7 @@ mod disk;
 #[cfg(any(test, feature = "simulation"))]
 pub(crate) mod sim;
 
-use std::{fmt, io, path::PathBuf};
+use std::{fmt, io, path::PathBuf, sync::Arc};
 
 pub(crate) use disk::{Disk, DiskOptions, Refusal, is_out_of_room};
 
@@ -109,6 +109,8 @@ pub(crate) trait File: Send + Sync + fmt::Debug {
     fn try_lock(&self, kind: LockKind) -> io::Result<bool>;
     /// Lets go of the lock.
     fn unlock(&self) -> io::Result<()>;
+    /// Keeps the file open, and its lock held, as long as the process lives.
+    fn keep(self: Arc<Self>);
 }
 
 /// Fills `bytes` from `offset` on as far as the file goes; returns how many were read.

@@ -136,7 +136,7 @@ impl Drop for ChainLock {
     fn drop(&mut self) {
         self.release();
         if self.unsaid.get() {
-            std::mem::forget(Arc::clone(&self.file));
+            Arc::clone(&self.file).keep();
         }
     }
 }

@@ -293,11 +293,6 @@ impl SimDisk {
         self.0.lock().snapshot()
     }
 
-    /// Forgets every file: a lock that is kept to the end keeps the machine, too.
-    pub(crate) fn clear(&self) {
-        self.0.lock().clear();
-    }
-
     /// How many calls were made, of all kinds.
     pub(crate) fn operations(&self) -> u64 {
         Op::ALL.into_iter().map(|op| self.count(op)).sum()

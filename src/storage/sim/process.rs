@@ -3,7 +3,10 @@
 use std::{
     io,
     path::PathBuf,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use rustix::io::Errno;
@@ -161,7 +164,12 @@ impl Storage for SimProcess {
             },
         );
         // Made even where the call failed, so that what was opened all the same is closed.
-        let file = opened.map(|handle| SimFile { process: self.clone(), handle, name: full_name(dir, name) });
+        let file = opened.map(|handle| SimFile {
+            process: self.clone(),
+            handle,
+            name: full_name(dir, name),
+            is_kept: AtomicBool::new(false),
+        });
         result.and(file.ok_or_else(|| Errno::IO.into())).map(|file| Box::new(file) as Box<dyn File>)
     }
 
@@ -221,6 +229,7 @@ struct SimFile {
     process: SimProcess,
     handle: u64,
     name: String,
+    is_kept: AtomicBool,
 }
 
 impl SimFile {
@@ -261,10 +270,16 @@ impl File for SimFile {
     fn unlock(&self) -> io::Result<()> {
         self.call(Op::Unlock, |machine, _, _| machine.unlock(self.handle))
     }
+
+    fn keep(self: Arc<Self>) {
+        self.is_kept.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Drop for SimFile {
     fn drop(&mut self) {
-        self.process.shared.lock().close(self.handle, self.process.id);
+        if !self.is_kept.load(Ordering::Relaxed) {
+            self.process.shared.lock().close(self.handle, self.process.id);
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     path::PathBuf,
-    sync::Mutex,
+    sync::{Arc, Mutex},
 };
 
 use crate::{
@@ -184,6 +184,10 @@ impl File for Bytes {
     }
 
     fn sync_all(&self) -> io::Result<()> {
+        unreachable!()
+    }
+
+    fn keep(self: Arc<Self>) {
         unreachable!()
     }
 }

@@ -51,6 +51,9 @@ fn found_by(bug: Bug) -> &'static [&'static str] {
         Bug::DraftsLeftInChain | Bug::LostDirectoryNotFollowed => {
             &["writer::tests::trouble::a_directory_that_was_removed_or_moved_is_made_again_without_a_restart"]
         }
+        Bug::IdleNamesNotSynced => {
+            &["writer::tests::trouble::a_chain_is_not_let_go_of_while_a_name_of_its_own_is_in_doubt"]
+        }
         Bug::TailNotSynced => &[
             "writer::tests::trouble::a_segment_that_cannot_be_synced_at_open_decides_nothing_until_the_next_boot",
         ],

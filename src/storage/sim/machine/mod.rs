@@ -237,12 +237,6 @@ impl Machine {
         self.processes.get(process).is_some_and(|process| process.alive)
     }
 
-    pub(super) fn clear(&mut self) {
-        self.inodes.clear();
-        self.handles.clear();
-        self.trace.lines = None;
-    }
-
     /// How many locks a process holds.
     pub(super) fn locks_of(&self, process: usize) -> usize {
         let is_held = |handle: &&Handle| handle.lock.is_some() && handle.owners.contains(&process);

@@ -72,7 +72,7 @@ pub(crate) fn check(dir: &Path, reopen: bool) -> Outcome {
     for finding in report.findings().iter().take(5) {
         writeln!(out, "finding {finding}")?;
     }
-    let pruned = found.first.values().any(|seq| *seq > 1);
+    let pruned = !found.through.is_empty();
     let (missing, excused) = found.missing(&claims, pruned);
     writeln!(out, "records {}", found.records - found.leftovers())?;
     writeln!(out, "counted {}", report.records())?;
@@ -206,7 +206,9 @@ impl Found {
                 continue;
             }
             let was_pruned = match receipt {
-                Some(receipt) => self.first.get(&receipt.chain()).is_some_and(|first| receipt.seq() < *first),
+                Some(receipt) => {
+                    self.through.get(&receipt.chain()).is_some_and(|through| receipt.seq() <= *through)
+                }
                 None => pruned && self.is_before(*event),
             };
             if was_pruned {

@@ -120,7 +120,17 @@ struct State {
     /// The oldest event in `chunks`, and the oldest that the writer has and is not durable.
     oldest_queued: Option<Timestamp>,
     oldest_taken: Option<Timestamp>,
+    last_take: Take,
     stage: Stage,
+}
+
+/// What the writer was given last.
+#[derive(Debug, Clone, Copy, Default)]
+struct Take {
+    /// The last event before it, and its last event.
+    after: Ticket,
+    through: Ticket,
+    oldest: Option<Timestamp>,
 }
 
 /// What the writer does while nothing is urgent.

@@ -2,7 +2,7 @@
 
 use super::{
     Chunks, Duration, EAGER_WAKE_BYTES, LossReason, NoticeCode, Ordering, Orders, Pause, Queue, Stage, State,
-    Ticket, Timestamp, WAKE_BYTES, Waker, chunk, thread,
+    Take, Ticket, Timestamp, WAKE_BYTES, Waker, chunk, thread,
 };
 use crate::wait::wake_quietly;
 
@@ -49,6 +49,7 @@ impl Queue {
         state.eager = state.eager.saturating_sub(1);
         let oldest = state.oldest_queued.take();
         state.oldest_taken = state.oldest_taken.or(oldest);
+        state.last_take = Take { after: state.last_take.through, through: state.accepted, oldest };
         state.rotations_seen = state.rotations_wanted;
         Orders { oldest, ..self.orders(&state) }
     }
@@ -109,6 +110,8 @@ impl Queue {
         }
         if holding == 0 {
             state.oldest_taken = None;
+        } else if ticket >= state.last_take.after {
+            state.oldest_taken = state.last_take.oldest;
         }
         let was_stalled = self.stalled.swap(false, Ordering::AcqRel);
         let ready: Vec<Waker> =

@@ -181,3 +181,38 @@ fn what_the_writer_holds_is_what_is_not_free() {
     queue.fill(&mut stats);
     assert_eq!((stats.queued_bytes, stats.oldest_not_durable), (0, Duration::ZERO));
 }
+
+/// The age was that of the first event since the writer had last held nothing, so a segment that was rolled
+/// in the middle of a batch made every record up to the next sync look a whole interval too old.
+#[test]
+fn what_is_durable_ages_no_more() {
+    let queue = queue(settings());
+    let mut batch = Chunks::default();
+    let age = || {
+        let mut stats = Stats::default();
+        queue.fill(&mut stats);
+        stats.oldest_not_durable
+    };
+    let pause = Duration::from_millis(20);
+    submit(&queue, Severity::Routine);
+    queue.take(&mut batch);
+    std::thread::sleep(pause);
+    submit(&queue, Severity::Routine);
+    submit(&queue, Severity::Routine);
+    queue.take(&mut batch);
+    let asked = std::time::Instant::now();
+    let before = age();
+    queue.publish(2, 100);
+    let after = age();
+    // Of the second batch one is left, which came a pause later than the first.
+    assert!(
+        Duration::ZERO < after && after + pause < before + asked.elapsed() + pause / 10,
+        "{before:?} {after:?}"
+    );
+    submit(&queue, Severity::Routine);
+    queue.publish(3, 0);
+    assert!(age() > Duration::ZERO, "one is queued");
+    queue.take(&mut batch);
+    queue.publish(4, 0);
+    assert_eq!(age(), Duration::ZERO);
+}

@@ -212,10 +212,7 @@ impl Scan {
 
     fn broken(&mut self, state: &State) {
         let Some(expected) = state.expected else { return };
-        if expected <= self.durable && !planted!(DamageIsTorn) {
-            self.damage.get_or_insert(expected);
-            self.damage_start = self.at;
-        } else if self.breaks.len() < MAX_BREAKS {
+        if self.breaks.len() < MAX_BREAKS {
             let at = self.breaks.partition_point(|known| known.expected <= expected);
             let (before, start) =
                 self.breaks.get(at).map_or((self.last, self.at), |known| (known.before, known.start));
@@ -258,7 +255,7 @@ impl Scan {
         let (place, torn) = match self.breaks.first() {
             _ if planted!(HolesKept) => (Some(last), false),
             // What shows the damage must not become void.
-            Some(first) if self.damage.is_some() && first.start < self.damage_start => (Some(last), false),
+            Some(first) if self.damage.is_some() && first.start <= self.damage_start => (Some(last), false),
             // Everything from the first bad byte above the mark on is torn, good lines included.
             Some(first) => (first.before.map(|before| Place { end: first.start, ..before }), true),
             None => (Some(last), false),
@@ -332,5 +329,67 @@ pub(super) fn for_each_line(
             offset += start as u64;
             kept = rest;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::storage::{Access, Dir, Storage as _, sim::SimDisk};
+
+    /// Every line of `bytes`, with where it ends; `None` for what is none.
+    fn pieces(bytes: &[u8], limit: u64) -> (Vec<(Option<Vec<u8>>, u64)>, u64) {
+        let disk = SimDisk::with_files(1, &BTreeMap::from([("lines".to_owned(), bytes.to_vec())]));
+        let file = disk.process().open(Dir::Log, "lines", Access::Read).unwrap();
+        let mut found = Vec::new();
+        let length = for_each_line(file.as_ref(), limit, |piece, end| {
+            found.push(match piece {
+                Piece::Line(line) => (Some(line.to_vec()), end),
+                Piece::Torn => (None, end),
+            });
+        });
+        (found, length.unwrap())
+    }
+
+    #[test]
+    fn lines_of_any_length_are_found_wherever_blocks_end() {
+        let short = || b"short".to_vec();
+        for length in [0, 1, FIRST_BLOCK - 1, FIRST_BLOCK, MAX_LINE - 1, MAX_LINE, BLOCK, 2 * BLOCK + 7] {
+            for before in [0, 1, FIRST_BLOCK - 7, FIRST_BLOCK, 3 * FIRST_BLOCK + 1] {
+                let lines = [short(), vec![b'b'; before], vec![b'x'; length], short(), Vec::new(), short()];
+                let bytes = [lines.join(&b'\n'), b"\n".to_vec()].concat();
+                let (found, end) = pieces(&bytes, u64::MAX);
+                assert_eq!(end, bytes.len() as u64);
+                assert_eq!(found.len(), lines.len());
+                let mut at = 0;
+                for (line, (piece, end)) in lines.iter().zip(&found) {
+                    let begin = at;
+                    at += line.len() as u64 + 1;
+                    if line.len() < MAX_LINE {
+                        assert_eq!((piece.as_ref(), *end), (Some(line), at), "{length} behind {before}");
+                    } else {
+                        assert!(piece.is_none() && begin < *end && *end <= at, "{length} behind {before}: {end}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_has_no_line_feed_is_no_line() {
+        for length in [1, FIRST_BLOCK, MAX_LINE, BLOCK + 1] {
+            let bytes = [b"line\n".to_vec(), vec![b'x'; length]].concat();
+            let (found, end) = pieces(&bytes, u64::MAX);
+            assert_eq!(end, bytes.len() as u64);
+            let (last, lines) = found.split_last().unwrap();
+            assert_eq!(last.0, None);
+            assert_eq!(lines.first(), Some(&(Some(b"line".to_vec()), 5)));
+            assert!(lines.iter().skip(1).all(|(line, _)| line.is_none()));
+        }
+        let (found, end) = pieces(b"one\ntwo\nthree\n", 6);
+        assert_eq!((found, end), (vec![(Some(b"one".to_vec()), 4), (None, 6)], 6));
+        assert_eq!(pieces(b"", u64::MAX), (Vec::new(), 0));
     }
 }

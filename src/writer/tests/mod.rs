@@ -7,6 +7,7 @@ mod everywhere;
 mod models;
 mod outage;
 mod planted;
+mod recovery;
 mod retention;
 mod smoke;
 mod threads;

@@ -1,0 +1,186 @@
+//! What recovery finds, and says of it, byte by byte.
+
+use super::{
+    trouble::{FIRST, begun, ended_well},
+    world::{MS, Node, Settings, World},
+};
+use crate::{
+    ChainRecovery,
+    clock::Timestamp,
+    format::{ChainId, LineParser, SegmentInfo, Witnesses, seal},
+    segment_name::ChainNumber,
+    storage::sim::{Errno, Fault, Op},
+};
+
+const SECOND_FILE: &str = "audit-000-00000002.jsonl";
+const THIRD_FILE: &str = "audit-000-00000003.jsonl";
+
+/// A log of nine durable records whose process was killed, and their lines.
+fn killed(world: &mut World) -> Vec<Vec<u8>> {
+    let mut node = begun(world);
+    for _ in 0..5 {
+        node.critical(world);
+        node.pump(world);
+    }
+    node.process.kill();
+    lines_of(world)
+}
+
+fn lines_of(world: &World) -> Vec<Vec<u8>> {
+    let file = world.disk.contents(FIRST).unwrap();
+    file.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect()
+}
+
+/// Opens, and returns what was found of the only chain.
+fn reopened(world: &mut World) -> (Node, ChainRecovery) {
+    let node = world.opened(&Settings::default());
+    let [found] = node.found.as_slice() else { panic!("{:?}", node.found) };
+    let found = found.clone();
+    (node, found)
+}
+
+#[track_caller]
+fn says(world: &World, wanted: &str) {
+    let log: Vec<u8> = world.disk.snapshot().into_values().flatten().collect();
+    let log = String::from_utf8_lossy(&log);
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("\"kind\":\"recovery\"")).collect();
+    let [told] = told.as_slice() else { panic!("{told:?}") };
+    assert!(told.contains(wanted), "{wanted}: {told}");
+}
+
+#[test]
+fn void_bytes_are_counted_over_all_files() {
+    let mut world = World::new(1);
+    let length = killed(&mut world).concat().len();
+    assert!(world.disk.append_foreign(FIRST, b"{\"seq\":"));
+    world.disk.replace(SECOND_FILE, b"no line");
+    world.disk.replace(THIRD_FILE, b"none");
+    let (mut node, found) = reopened(&mut world);
+    assert_eq!((found.torn_bytes, found.damaged), (7 + 7 + 4, false));
+    assert_eq!(found.head.map(|head| (head.chain(), head.seq())), Some((0, 9)));
+    says(&world, &format!("\"cause\":\"torn\",\"segment\":1,\"bytes\":{length},\"void\":18,"));
+    let chain = ended_well(&mut world, &mut node);
+    assert_eq!(chain.segments, [1, 4]);
+    let first = &chain.lines.iter().find(|line| line.segment == 4).unwrap().text;
+    let after = format!(
+        "\"after\":[{{\"segment\":1,\"bytes\":{length}}},{{\"segment\":2,\"bytes\":0}},{{\"segment\":3,\"bytes\":0}}]"
+    );
+    assert!(first.contains(&after), "{first}");
+}
+
+#[test]
+fn a_torn_end_behind_damage_is_void_and_the_damage_is_not() {
+    let mut world = World::new(1);
+    let lines = killed(&mut world);
+    let length = lines.concat().len();
+    assert!(world.disk.flip_bit(FIRST, lines[..3].concat().len() + 20, 0));
+    assert!(world.disk.append_foreign(FIRST, b"{\"seq\""));
+    let (_node, found) = reopened(&mut world);
+    assert_eq!((found.torn_bytes, found.damaged), (6, true));
+    says(&world, &format!("\"cause\":\"damage\",\"segment\":1,\"bytes\":{length},\"void\":6,"));
+}
+
+/// A durable record stands behind what was torn: it shows that it was moved, so nothing is void.
+#[test]
+fn what_shows_damage_behind_a_torn_line_is_not_void() {
+    let mut world = World::new(1);
+    let mut lines = killed(&mut world);
+    let moved = lines.remove(2);
+    lines[1][20] ^= 1;
+    lines.push(b"torn\n".to_vec());
+    lines.push(moved);
+    let file = lines.concat();
+    world.disk.replace(FIRST, &file);
+    let (_node, found) = reopened(&mut world);
+    assert_eq!((found.torn_bytes, found.damaged), (0, true));
+    says(&world, &format!("\"cause\":\"damage\",\"segment\":1,\"bytes\":{},\"void\":0,", file.len()));
+}
+
+#[test]
+fn what_shows_damage_before_a_torn_end_is_not_void() {
+    let mut world = World::new(1);
+    let mut lines = killed(&mut world);
+    let moved = lines.remove(2);
+    lines[1][20] ^= 1;
+    lines.push(moved);
+    let length = lines.concat().len();
+    lines.push(b"torn".to_vec());
+    world.disk.replace(FIRST, &lines.concat());
+    let (_node, found) = reopened(&mut world);
+    assert_eq!((found.torn_bytes, found.damaged), (4, true));
+    says(&world, &format!("\"cause\":\"damage\",\"segment\":1,\"bytes\":{length},\"void\":4,"));
+}
+
+/// A line that shows two things at once: that a durable record is missing, and that it is of another file.
+/// The second made it void, and with it the first: the next run used the missing number again.
+#[test]
+fn a_line_that_shows_damage_is_not_void_for_another_reason() {
+    let mut world = World::new(1);
+    let mut lines = killed(&mut world);
+    lines.truncate(5);
+    let last = LineParser::default().parse(lines[4].strip_suffix(b"\n").unwrap()).unwrap();
+    let chain = ChainNumber::FIRST;
+    let info = SegmentInfo {
+        id: ChainId(7),
+        chain,
+        segment: 2,
+        after: Vec::new(),
+        chains: Witnesses::new(),
+        pruned: None,
+    };
+    let mut foreign = Vec::new();
+    seal(&mut foreign, last.seq + 2, &info.payload(Timestamp::now()), Some(last.seq + 1), &last.hash);
+    lines.push(foreign);
+    let file = lines.concat();
+    world.disk.replace(FIRST, &file);
+    let (_node, found) = reopened(&mut world);
+    assert_eq!((found.torn_bytes, found.damaged), (0, true));
+    says(&world, &format!("\"cause\":\"damage\",\"segment\":1,\"bytes\":{},\"void\":0,", file.len()));
+}
+
+/// Everything before the first good line is bad, and that line says that some of it had been durable.
+#[test]
+fn a_chain_whose_durable_beginning_is_bad_is_left_alone() {
+    let mut world = World::new(1);
+    let mut node = world.opened(&Settings::batched(100, 500 * MS));
+    for _ in 0..2 {
+        node.routine(&mut world);
+        node.run_for(&mut world, 20 * MS);
+    }
+    node.process.kill();
+    let lines = lines_of(&world);
+    assert!(String::from_utf8_lossy(&lines[3]).contains("\"durable\":2"), "two writes behind one sync");
+    let mut file = b"x".repeat(lines[..3].concat().len() - 1);
+    file.push(b'\n');
+    file.extend(&lines[3]);
+    world.disk.replace(FIRST, &file);
+    let node = world.opened(&Settings::default());
+    assert!(
+        node.found.iter().any(|found| found.chain == 0 && found.damaged && found.left_alone),
+        "{:?}",
+        node.found
+    );
+    assert_eq!(world.disk.contents(FIRST).unwrap(), file);
+    assert_eq!(node.queue.gauges.head().unwrap().chain(), 1);
+}
+
+#[test]
+fn a_chain_without_a_record_has_no_head() {
+    let mut world = World::new(1);
+    world.disk.replace(FIRST, b"none");
+    let (mut node, found) = reopened(&mut world);
+    assert_eq!((found.torn_bytes, found.damaged, found.head), (4, false, None));
+    says(&world, "\"cause\":\"torn\",\"segment\":1,\"bytes\":0,\"void\":4,");
+    assert_eq!(ended_well(&mut world, &mut node).segments, [2]);
+}
+
+#[test]
+fn what_cannot_be_read_is_named() {
+    for (op, action) in [(Op::Open, "open"), (Op::Read, "read")] {
+        let mut world = World::new(1);
+        killed(&mut world);
+        world.disk.inject(Fault::error(&[op], Errno::IO).on("audit-000-").and_later());
+        let error = world.open(&Settings::default()).unwrap_err().to_string();
+        assert!(error.contains(action) && error.contains(FIRST), "{error}");
+    }
+}

@@ -108,6 +108,11 @@ impl CriticalRate {
         self.seconds.get_mut(usize::try_from(second.rem_euclid(60)).unwrap_or_default())
     }
 
+    fn at(&self, second: i64) -> u32 {
+        let slot = usize::try_from(second.rem_euclid(60)).unwrap_or_default();
+        self.seconds.get(slot).copied().unwrap_or_default()
+    }
+
     fn forget_before(&mut self, at: Timestamp) {
         let second = at.unix_seconds();
         for passed in (self.newest + 1..=second).rev().take(60) {
@@ -121,10 +126,9 @@ impl CriticalRate {
     /// Events per second over the last minute, or since the log was opened.
     #[expect(clippy::cast_precision_loss, reason = "a rate needs no more than 52 bits")]
     pub(super) fn per_second(&self, now: Timestamp, open_for: Duration) -> f64 {
-        let in_window = now.unix_seconds() - self.newest < 60;
-        let events: u64 = self.seconds.iter().map(|count| u64::from(*count)).sum();
-        let seconds = open_for.as_secs_f64().clamp(1.0, 60.0);
-        if in_window { events as f64 / seconds } else { 0.0 }
+        let last_minute = (now.unix_seconds() - 59..=self.newest).rev().take(60);
+        let events: u64 = last_minute.map(|second| u64::from(self.at(second))).sum();
+        events as f64 / open_for.as_secs_f64().clamp(1.0, 60.0)
     }
 }
 
@@ -157,7 +161,12 @@ mod tests {
         }
         let now = Timestamp::from_unix(1_119, 0);
         assert!((rate.per_second(now, Duration::from_secs(600)) - 1.0).abs() < 1e-9);
-        let later = Timestamp::from_unix(1_200, 0);
+        // A second later one second less is part of the last minute.
+        let next = Timestamp::from_unix(1_120, 0);
+        assert!((rate.per_second(next, Duration::from_secs(600)) - 59.0 / 60.0).abs() < 1e-9);
+        let last = Timestamp::from_unix(1_119 + 59, 0);
+        assert!((rate.per_second(last, Duration::from_secs(600)) - 1.0 / 60.0).abs() < 1e-9);
+        let later = Timestamp::from_unix(1_119 + 60, 0);
         assert!(rate.per_second(later, Duration::from_secs(600)).abs() < 1e-9);
     }
 }

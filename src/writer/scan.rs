@@ -370,7 +370,10 @@ mod tests {
                     if line.len() < MAX_LINE {
                         assert_eq!((piece.as_ref(), *end), (Some(line), at), "{length} behind {before}");
                     } else {
-                        assert!(piece.is_none() && begin < *end && *end <= at, "{length} behind {before}: {end}");
+                        assert!(
+                            piece.is_none() && begin < *end && *end <= at,
+                            "{length} behind {before}: {end}"
+                        );
                     }
                 }
             }

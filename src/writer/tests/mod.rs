@@ -3,6 +3,7 @@
 mod closing;
 mod crashes;
 mod everywhere;
+mod exact;
 #[cfg(any(loom, shuttle))]
 mod models;
 mod outage;

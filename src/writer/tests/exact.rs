@@ -1,0 +1,176 @@
+//! Numbers and places, to the byte.
+
+use std::time::Duration;
+
+use super::{
+    oracle::read_log,
+    trouble::{FIRST, begun, ended_well, entry},
+    world::{MS, Node, SECOND, Settings, World},
+};
+use crate::{
+    Rotation, Severity,
+    format::Kind,
+    segment_name::{ChainNumber, SegmentName},
+    storage::sim::{Errno, Fault, Op},
+};
+
+const SECOND_FILE: &str = "audit-000-00000002.jsonl";
+
+fn bytes_of_all_segments(world: &World) -> u64 {
+    let files = world.disk.snapshot();
+    files.iter().filter(|(name, _)| name.starts_with("audit")).map(|(_, bytes)| bytes.len() as u64).sum()
+}
+
+/// The first line of a segment.
+fn first_line(world: &World, name: &str) -> String {
+    let file = String::from_utf8(world.disk.contents(name).unwrap()).unwrap();
+    file.lines().next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn every_byte_that_is_written_is_counted() {
+    let mut world = World::new(1);
+    let mut node = world.opened(&Settings::default().rotation(Rotation::never().max_bytes(1 << 16)));
+    for _ in 0..40 {
+        node.emit(&mut world, Severity::Critical, 4000);
+        node.pump(&mut world);
+    }
+    node.queue.ask_rotation();
+    node.pump(&mut world);
+    let so_far = bytes_of_all_segments(&world);
+    assert_eq!(node.queue.gauges.written_bytes.get(), so_far);
+    node.close(&mut world);
+    assert!(bytes_of_all_segments(&world) > so_far);
+    assert_eq!(node.queue.gauges.written_bytes.get(), bytes_of_all_segments(&world));
+}
+
+#[test]
+fn what_is_kept_in_memory_is_bounded_in_every_mode() {
+    let mut world = World::new(1);
+    let mut settings = Settings::batched(u32::MAX, Duration::from_secs(3600));
+    settings.queue.bytes = 64 << 20;
+    let mut node = world.opened(&settings);
+    let syncs = world.disk.count(Op::SyncData);
+    let mut bytes = 0;
+    while world.disk.count(Op::SyncData) == syncs {
+        assert!(bytes < 5 << 20, "nothing is synced");
+        bytes += 30_000;
+        node.emit(&mut world, Severity::Routine, 30_000);
+        node.run_for(&mut world, 20 * MS);
+    }
+    assert!(bytes > 4_000_000, "{bytes}");
+}
+
+#[test]
+fn closing_syncs_nothing_twice() {
+    let mut world = World::new(1);
+    let mut node = begun(&mut world);
+    let before = [Op::SyncData, Op::SyncAll, Op::SyncDir].map(|op| world.disk.count(op));
+    node.close(&mut world);
+    let after = [Op::SyncData, Op::SyncAll, Op::SyncDir].map(|op| world.disk.count(op));
+    assert_eq!(after, [before[0] + 1, before[1], before[2]]);
+}
+
+#[test]
+fn a_segment_that_failed_is_told_of_to_the_byte() {
+    for has_durable in [true, false] {
+        let mut world = World::new(1);
+        let mut node = begun(&mut world);
+        if !has_durable {
+            // The next segment fails at its first write, which is a part of what it should be.
+            world.disk.inject(Fault::error(&[Op::SyncAll], Errno::IO).on(SECOND_FILE));
+        }
+        let durable = world.disk.contents(FIRST).unwrap().len();
+        world.disk.inject(Fault::error(&[Op::SyncData], Errno::IO).on(FIRST));
+        node.critical(&mut world);
+        node.run_for(&mut world, SECOND);
+        let void = world.disk.contents(FIRST).unwrap().len() - durable;
+        assert!(void > 0 && node.queue.not_durable() == 0);
+        let chain = ended_well(&mut world, &mut node);
+        let [told] = *chain.of_kind(Kind::Recovery) else { panic!("{}", chain.kinds()) };
+        let wanted = format!("\"cause\":\"sync_failed\",\"segment\":1,\"bytes\":{durable},\"void\":{void},");
+        assert!(told.text.contains(&wanted), "{wanted}: {}", told.text);
+        assert_eq!(told.segment, if has_durable { 2 } else { 3 });
+    }
+}
+
+#[test]
+fn the_first_segment_comes_after_none() {
+    let mut world = World::new(1);
+    let mut node = begun(&mut world);
+    ended_well(&mut world, &mut node);
+    assert!(first_line(&world, FIRST).contains("\"after\":[],"), "{}", first_line(&world, FIRST));
+}
+
+#[test]
+fn a_full_disk_is_no_reason_not_to_trust_a_segment() {
+    for (errno, is_poison) in [(Errno::NOSPC, false), (Errno::IO, true)] {
+        let mut world = World::new(1);
+        let mut node = begun(&mut world);
+        // A part of the first write of the second segment is taken, and the disk is full or failing.
+        world.disk.inject(Fault::short_write(100).on(SECOND_FILE));
+        world.disk.inject(Fault::error(&[Op::Append], errno).on(SECOND_FILE).nth(2));
+        world.disk.inject(Fault::error(&[Op::Append], Errno::NOSPC).on(FIRST));
+        world.disk.inject(Fault::error(&[Op::Create], Errno::MFILE).on("audit-000-00000003").and_later());
+        node.critical(&mut world);
+        node.run_for(&mut world, SECOND);
+        assert!(node.is_failing());
+        assert_eq!(entry(&world).starts_with("poison "), is_poison, "{errno}: {}", entry(&world));
+        world.disk.clear_faults();
+        node.run_for(&mut world, 3 * SECOND);
+        assert_eq!(ended_well(&mut world, &mut node).segments, [1, 3]);
+    }
+}
+
+/// Somebody put a file where the next segment would be.
+#[test]
+fn a_name_that_is_taken_is_passed_over() {
+    let mut world = World::new(1);
+    let mut node = begun(&mut world);
+    world.disk.replace(SECOND_FILE, b"somebody's\n");
+    node.queue.ask_rotation();
+    node.pump(&mut world);
+    node.critical(&mut world);
+    node.run_for(&mut world, SECOND);
+    let chain = ended_well(&mut world, &mut node);
+    assert_eq!(chain.segments, [1, 3]);
+    let first = first_line(&world, "audit-000-00000003.jsonl");
+    assert!(first.contains("},{\"segment\":2,\"bytes\":0}],"), "{first}");
+    assert_eq!(world.disk.contents(SECOND_FILE).unwrap(), b"somebody's\n");
+}
+
+#[test]
+fn the_last_number_of_a_segment_is_used_and_none_behind_it() {
+    let mut world = World::new(1);
+    let name = |segment| SegmentName { chain: ChainNumber::FIRST, segment }.to_string();
+    world.disk.replace(&name(SegmentName::MAX_SEGMENT - 1), b"none\n");
+    let mut node = begun(&mut world);
+    assert!(world.disk.contents(&name(SegmentName::MAX_SEGMENT)).is_some());
+    node.queue.ask_rotation();
+    node.run_for(&mut world, SECOND);
+    node.critical(&mut world);
+    node.run_for(&mut world, SECOND);
+    assert!(!node.is_failing() && node.queue.not_durable() == 0, "the old segment goes on");
+    node.close(&mut world);
+    let files = world.disk.snapshot();
+    assert_eq!(read_log(&files).unwrap()[&0].segments, [SegmentName::MAX_SEGMENT]);
+    assert_eq!(files.keys().filter(|name| name.starts_with("audit")).count(), 2);
+}
+
+fn healed_with(free: usize) -> bool {
+    let mut world = World::new(1);
+    let mut node: Node = begun(&mut world);
+    world.disk.set_free_bytes(10);
+    node.critical(&mut world);
+    node.run_for(&mut world, SECOND);
+    assert!(node.is_failing());
+    world.disk.set_free_bytes(free);
+    node.run_for(&mut world, 5 * SECOND);
+    !node.is_failing()
+}
+
+#[test]
+fn after_a_full_disk_room_for_the_first_write_and_some_more_is_waited_for() {
+    assert!(!healed_with(64 << 10));
+    assert!(healed_with((64 << 10) + 8192));
+}

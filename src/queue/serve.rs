@@ -60,9 +60,8 @@ impl Queue {
     }
 
     pub(super) fn orders(&self, state: &State) -> Orders {
-        let durable = self.durable.load(Ordering::Acquire);
         Orders {
-            wanted: if state.wanted > durable { state.wanted } else { 0 },
+            wanted: state.wanted,
             room_wanted: state.blocked > 0,
             rotations: state.rotations_wanted,
             stage: state.stage,

@@ -178,7 +178,10 @@ fn parse_point(words: &[&str]) -> Option<Point> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::storage::sim::{Fault, Op, SimDisk};
 
     /// A process was killed when a part of the entry was written. What could not be read was taken for
     /// a clean lock, and the segment that lied was trusted; where the last number was cut, the chain was left
@@ -193,5 +196,47 @@ mod tests {
             assert_eq!(parse(cut), unsynced, "{cut}");
         }
         assert!(matches!(parse(&text), Some(Entry::Poison { .. })));
+    }
+
+    fn taken(disk: &SimDisk) -> ChainLock {
+        match ChainLock::try_take(&disk.process().storage(), ChainNumber::FIRST).unwrap() {
+            Tried::Taken(lock) => lock,
+            Tried::HeldBy(holder) => panic!("held by {holder:?}"),
+        }
+    }
+
+    #[test]
+    fn a_lock_file_is_filled_and_made_durable_once() {
+        let name = format!("control/{}", ChainNumber::FIRST.lock_name());
+        for begun in [0, 1, 600, 2 * BLOCK - 1, 2 * BLOCK] {
+            let disk = SimDisk::with_files(1, &BTreeMap::from([(name.clone(), vec![b' '; begun])]));
+            let is_new = begun < 2 * BLOCK;
+            let lock = taken(&disk);
+            let bytes = disk.contents(&name).unwrap();
+            assert_eq!(bytes.len(), 2 * BLOCK, "{begun}");
+            assert_eq!(bytes.starts_with(b"clean "), is_new, "{begun}");
+            assert_eq!(bytes.iter().filter(|byte| **byte == b'\n').count(), 1 + usize::from(is_new));
+            assert_eq!((disk.count(Op::SyncAll), disk.count(Op::SyncDir)), (is_new.into(), is_new.into()));
+            assert_eq!(lock.read().unwrap(), Entry::Clean);
+        }
+    }
+
+    #[test]
+    fn an_entry_is_written_where_it_belongs_however_little_a_write_takes() {
+        let disk = SimDisk::new(1);
+        let lock = taken(&disk);
+        disk.inject(Fault::short_write(100).and_later());
+        let boot = "6f1c".to_owned();
+        let point = Point { segment: 3, seq: 14, hash: Digest::ZERO, end: 762 };
+        for entry in [
+            Entry::Poison { boot: boot.clone(), point },
+            Entry::Clean,
+            Entry::Unsynced { boot },
+            Entry::Unsynced { boot: String::new() },
+        ] {
+            lock.write(&entry).unwrap();
+            assert_eq!(lock.read().unwrap(), entry);
+            assert!(matches!(read_holder(lock.file.as_ref()), Some(pid) if pid > 0));
+        }
     }
 }

@@ -203,3 +203,182 @@ fn last_witnesses_in(file: &dyn File) -> io::Result<Option<Witnesses>> {
     }
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{
+        format::{After, CloseInfo, Payload, mark_payload, seal},
+        storage::sim::{Errno, Fault, Op, SimDisk},
+    };
+
+    const CHAIN: ChainNumber = ChainNumber::FIRST;
+    const ID: ChainId = ChainId(7);
+
+    fn name(segment: u32) -> SegmentName {
+        SegmentName { chain: CHAIN, segment }
+    }
+
+    /// A segment under construction.
+    #[derive(Clone)]
+    struct Written {
+        bytes: Vec<u8>,
+        seq: u64,
+        hash: Digest,
+    }
+
+    impl Written {
+        fn new(after: Vec<After>) -> Self {
+            let info = SegmentInfo {
+                id: ID,
+                chain: CHAIN,
+                segment: 1,
+                after,
+                chains: Witnesses::new(),
+                pruned: None,
+            };
+            Self { bytes: Vec::new(), seq: 0, hash: Digest::ZERO }.line(&info.payload(Timestamp::now()), None)
+        }
+
+        fn line(mut self, payload: &[u8], durable: Option<u64>) -> Self {
+            self.seq += 1;
+            self.hash = seal(&mut self.bytes, self.seq, payload, durable, &self.hash);
+            self
+        }
+
+        fn event(self, padding: usize, durable: Option<u64>) -> Self {
+            let mut payload = Vec::new();
+            Payload::begin(&mut payload, Timestamp::now(), Kind::Event).text("action", &"x".repeat(padding));
+            self.line(&payload, durable)
+        }
+
+        /// Events that say nothing of what is durable.
+        fn bytes(mut self, mut count: usize) -> Self {
+            while count > 0 {
+                let padding = count.min(20_000);
+                count -= padding;
+                self = self.event(padding, None);
+            }
+            self
+        }
+
+        fn mark(self, seen: u64) -> Self {
+            let payload = mark_payload(Timestamp::now(), &seen_of(seen));
+            self.line(&payload, None)
+        }
+
+        fn close(self) -> Self {
+            let chains = Witnesses::new();
+            self.line(&CloseInfo { events: 1, chains: &chains }.payload(Timestamp::now()), None)
+        }
+    }
+
+    fn seen_of(seq: u64) -> Witnesses {
+        let other = ChainNumber::new(1).unwrap();
+        Witnesses::from([(other, Witness { id: ID, seq, hash: Digest::ZERO })])
+    }
+
+    fn disk_with(files: &[(u32, &[u8])]) -> (SimDisk, Arc<dyn Storage>) {
+        let files: BTreeMap<_, _> =
+            files.iter().map(|(segment, bytes)| (name(*segment).to_string(), bytes.to_vec())).collect();
+        let disk = SimDisk::with_files(1, &files);
+        let storage: Arc<dyn Storage> = disk.process().storage();
+        (disk, storage)
+    }
+
+    fn tail_of(files: &[(u32, &[u8])]) -> Option<Tail> {
+        let (_disk, storage) = disk_with(files);
+        let names: Vec<_> = files.iter().map(|(segment, _)| name(*segment)).collect();
+        read_tail(&storage, &names, CHAIN).unwrap()
+    }
+
+    #[test]
+    fn the_durable_head_is_found_at_any_distance_from_the_end() {
+        for distance in [0, 1, 30_000, 64 << 10, 70_000, 255_000, 300_000, 1_100_000] {
+            let head = Written::new(Vec::new()).event(10, None);
+            let file = head.clone().event(10, Some(2)).bytes(distance);
+            let tail = tail_of(&[(1, &file.bytes)]).unwrap();
+            assert_eq!(tail.durable, Some(Witness { id: ID, seq: 2, hash: head.hash }), "{distance}");
+            assert!(!tail.closed);
+        }
+    }
+
+    #[test]
+    fn a_bad_line_says_nothing() {
+        let first = Written::new(Vec::new()).event(10, None).event(10, Some(2));
+        let second = first.clone().event(10, Some(3));
+        let file = second.clone().close();
+        for (before, durable, closed) in [(first, 2, true), (second, 3, false)] {
+            let mut bytes = file.bytes.clone();
+            bytes[before.bytes.len() + 20] ^= 1;
+            let tail = tail_of(&[(1, &bytes)]).unwrap();
+            assert_eq!((tail.durable.map(|durable| durable.seq), tail.closed), (Some(durable), closed));
+        }
+    }
+
+    #[test]
+    fn only_a_close_at_the_very_end_ends_a_chain() {
+        let file = Written::new(Vec::new()).event(10, Some(1)).close();
+        assert!(tail_of(&[(1, &file.bytes)]).unwrap().closed);
+        assert!(!tail_of(&[(1, &file.bytes), (2, b"")]).unwrap().closed, "a segment was begun behind it");
+        let more = [file.bytes.clone(), b"{".to_vec()].concat();
+        assert!(!tail_of(&[(1, &more)]).unwrap().closed);
+        assert!(tail_of(&[(1, b"none\n")]).is_none());
+        let unmarked = Written::new(Vec::new());
+        assert_eq!(tail_of(&[(1, &unmarked.bytes)]).unwrap().durable, None);
+    }
+
+    #[test]
+    fn a_file_that_went_is_passed_over_and_one_that_cannot_be_read_is_not() {
+        let file = Written::new(Vec::new()).mark(5).event(10, Some(2));
+        let (disk, storage) = disk_with(&[(1, &file.bytes)]);
+        let names = [name(1), name(2)];
+        assert!(read_tail(&storage, &names, CHAIN).unwrap().unwrap().durable.is_some());
+        assert_eq!(read_last_witnesses(&storage, &names, CHAIN).unwrap(), seen_of(5));
+        disk.inject(Fault::error(&[Op::Open], Errno::IO).and_later());
+        read_tail(&storage, &names, CHAIN).unwrap_err();
+        read_last_witnesses(&storage, &names, CHAIN).unwrap_err();
+    }
+
+    #[test]
+    fn a_first_line_may_be_long_and_is_of_its_file() {
+        for count in [1, 80, 110, 500] {
+            let after = (1..=count).map(|segment| After { segment, bytes: u64::from(segment) }).collect();
+            let file = Written::new(after).event(10, None);
+            let (_disk, storage) = disk_with(&[(1, &file.bytes)]);
+            let open = || storage.open(Dir::Log, &name(1).to_string(), Access::Read).unwrap();
+            let first = read_first_line(open().as_ref(), name(1)).unwrap().unwrap();
+            assert_eq!(
+                (first.seq, first.previous, first.info.after.len()),
+                (1, Digest::ZERO, count as usize)
+            );
+            assert!(read_first_line(open().as_ref(), name(2)).unwrap().is_none(), "of another file");
+        }
+    }
+
+    #[test]
+    fn the_last_witnesses_are_found_wherever_windows_end() {
+        let borders = [0, 60 << 10, 64 << 10, 128 << 10, (128 + 512) << 10];
+        for border in borders {
+            for more in (0..4000_usize).step_by(331) {
+                let distance = (border + more).saturating_sub(2000);
+                let file = Written::new(Vec::new()).mark(4).mark(5).bytes(distance);
+                let (_disk, storage) = disk_with(&[(1, &file.bytes)]);
+                let found = read_last_witnesses(&storage, &[name(1)], CHAIN).unwrap();
+                assert_eq!(found, seen_of(5), "{distance}");
+            }
+        }
+    }
+
+    /// What a line says whose hash is wrong, and what an event says, is not said by the writer.
+    #[test]
+    fn witnesses_are_of_good_lines_that_are_no_events() {
+        let mut file = Written::new(Vec::new()).mark(4).mark(5);
+        let at = file.bytes.len() - 10;
+        file.bytes[at] ^= 1;
+        let (_disk, storage) = disk_with(&[(1, &file.bytes)]);
+        assert_eq!(read_last_witnesses(&storage, &[name(1)], CHAIN).unwrap(), seen_of(4));
+    }
+}

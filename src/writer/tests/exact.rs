@@ -174,3 +174,30 @@ fn after_a_full_disk_room_for_the_first_write_and_some_more_is_waited_for() {
     assert!(!healed_with(64 << 10));
     assert!(healed_with((64 << 10) + 8192));
 }
+
+/// Of a write that a full disk cut, the whole lines are durable at once, unless somebody else wrote there.
+#[test]
+fn what_a_full_disk_took_is_counted_only_where_nobody_else_wrote() {
+    for foreign in [false, true] {
+        let mut world = World::new(1);
+        let mut node = begun(&mut world);
+        let before = world.disk.contents(FIRST).unwrap().len();
+        node.critical(&mut world);
+        node.pump(&mut world);
+        let line = world.disk.contents(FIRST).unwrap().len() - before;
+        node.routine(&mut world);
+        node.critical(&mut world);
+        if foreign {
+            assert!(world.disk.append_foreign(FIRST, b"foreign\n"));
+        }
+        world.disk.inject(Fault::short_write(line + 50).on(FIRST));
+        world.disk.inject(Fault::error(&[Op::Append], Errno::NOSPC).on(FIRST).nth(2));
+        world.disk.inject(Fault::error(&[Op::Create], Errno::MFILE).on("audit-").and_later());
+        node.pump(&mut world);
+        assert!(node.is_failing());
+        assert_eq!(node.queue.not_durable(), if foreign { 2 } else { 1 });
+        world.disk.clear_faults();
+        node.run_for(&mut world, 3 * SECOND);
+        ended_well(&mut world, &mut node);
+    }
+}

@@ -187,6 +187,15 @@ fn a_live_segment_that_somebody_changes_is_left_for_a_new_one() {
     // Moved away by somebody who tidies up: the open file does not show it.
     let rename = |world: &World| world.disk.hard_link(FIRST, "old") && world.disk.remove_behind_back(FIRST);
     tampered(|world| assert!(rename(world)), Verdict::Damaged);
+    // And something else put where it was.
+    let rotated = |world: &World| {
+        world.disk.hard_link(FIRST, "old") && world.disk.remove_behind_back(FIRST) && {
+            world.disk.replace(FIRST, b"something else\n");
+            true
+        }
+    };
+    tampered(|world| assert!(rotated(world)), Verdict::Damaged);
+    tampered(|world| assert!(world.disk.hard_link(FIRST, "a second name")), Verdict::Intact);
     tampered(|world| assert!(world.disk.truncate(FIRST, 100)), Verdict::Damaged);
     tampered(|world| assert!(world.disk.append_foreign(FIRST, b"foreign\n")), Verdict::Intact);
 }

@@ -1,6 +1,10 @@
 //! The queue without a writer: what cuts a pause short, and what a wait that ends leaves behind.
 
 use super::*;
+use crate::{
+    chain::{Digest, Head},
+    segment_name::ChainNumber,
+};
 
 const FAR: Duration = Duration::from_secs(40);
 const SOON: Duration = Duration::from_secs(20);
@@ -215,4 +219,71 @@ fn what_is_durable_ages_no_more() {
     queue.take(&mut batch);
     queue.publish(4, 0);
     assert_eq!(age(), Duration::ZERO);
+}
+
+#[test]
+fn whatever_is_urgent_cuts_a_doze_short() {
+    let urgent = |happens: &dyn Fn(&Queue)| {
+        let queue = queue(settings());
+        submit(&queue, Severity::Routine);
+        assert!(!queue.is_urgent(&queue.lock()), "a routine event is not");
+        happens(&queue);
+        queue.is_urgent(&queue.lock())
+    };
+    assert!(urgent(&|queue| queue.lock().wanted = 1));
+    assert!(!urgent(&|queue| {
+        queue.lock().wanted = 1;
+        queue.publish(1, 0);
+    }));
+    assert!(urgent(&|queue| queue.lock().queued_bytes = WAKE_BYTES));
+    assert!(!urgent(&|queue| queue.lock().queued_bytes = WAKE_BYTES - 1));
+    assert!(urgent(&|queue| queue.lock().blocked = 1));
+    assert!(urgent(&|queue| drop(queue.ask_rotation())));
+    assert!(urgent(&|queue| queue.end(Stage::Closing)));
+}
+
+#[test]
+fn a_critical_event_is_synced_at_once_even_where_nobody_waits_for_it() {
+    let hybrid = FlushMode::Hybrid { batch_size: 100, batch_interval: FAR, critical_immediate: false };
+    for (flush_mode, routine, critical) in
+        [(hybrid, 0, 2), (FlushMode::Batched { size: 100, interval: FAR }, 0, 0)]
+    {
+        let queue = queue(QueueSettings { flush_mode, ..settings() });
+        submit(&queue, Severity::Routine);
+        assert_eq!(queue.look().wanted, routine);
+        submit(&queue, Severity::Critical);
+        assert_eq!(queue.look().wanted, critical);
+    }
+}
+
+#[test]
+fn a_log_is_overloaded_from_three_quarters_on() {
+    let queue = queue(QueueSettings { bytes: 400, on_full: OnFull::DropRoutine, ..settings() });
+    for is_overloaded in [false, false, true] {
+        submit(&queue, Severity::Routine);
+        assert_eq!(queue.is_overloaded(), is_overloaded);
+    }
+    // What is over three quarters is kept for critical events.
+    submit(&queue, Severity::Routine);
+    submit(&queue, Severity::Critical);
+    let mut stats = Stats::default();
+    queue.fill(&mut stats);
+    assert_eq!((stats.accepted_routine, stats.accepted_critical, stats.lost_total()), (3, 1, 1));
+    submit(&queue, Severity::Critical);
+    submit(&queue, Severity::Critical);
+    queue.fill(&mut stats);
+    assert_eq!((stats.accepted_routine, stats.accepted_critical, stats.lost_total()), (3, 1, 3));
+    assert_eq!(queue.lock().blocked, 0, "nobody waits for room any more");
+}
+
+#[test]
+fn a_receipt_is_of_the_last_event_that_is_durable() {
+    let scope = Scope::new(None);
+    let head = |seq| Head { chain: ChainNumber::FIRST, seq, hash: Digest::ZERO };
+    for (ticket, expected) in [(2, 2), (1, 2), (3, 3), (3, 3)] {
+        scope.confirm(ticket, head(ticket));
+        assert_eq!(scope.counts().durable, Some((expected, head(expected))));
+    }
+    scope.confirm(3, head(9));
+    assert_eq!(scope.counts().durable, Some((3, head(3))));
 }

@@ -201,3 +201,63 @@ fn what_a_full_disk_took_is_counted_only_where_nobody_else_wrote() {
         ended_well(&mut world, &mut node);
     }
 }
+
+#[test]
+fn a_fresh_log_is_not_waited_for_and_a_held_chain_is_asked_for_twenty_times_more() {
+    let mut world = World::new(1);
+    let _holder = begun(&mut world);
+    assert_eq!(world.disk.count(Op::Lock), 1);
+    let other = world.opened(&Settings::default());
+    assert_eq!(other.queue.gauges.head().map(|head| head.chain()), Some(1));
+    // Once, twenty times more, then the new chain, and the first once again to recover it.
+    assert_eq!(world.disk.count(Op::Lock), 1 + 21 + 1 + 1);
+}
+
+#[test]
+fn what_was_found_of_other_chains_is_recorded_and_told_once() {
+    let mut world = World::new(1);
+    let nodes = [(); 3].map(|()| begun(&mut world));
+    for node in &nodes {
+        node.process.kill();
+    }
+    let third = "audit-002-00000001.jsonl";
+    world.disk.replace(third, b"x".repeat(world.disk.contents(third).unwrap().len()).as_slice());
+    let mut node = world.opened(&Settings::default());
+    let found: Vec<u16> = node.found.iter().map(|found| found.chain).collect();
+    assert_eq!(found, [0, 1, 2]);
+    node.close(&mut world);
+    let log = String::from_utf8(world.disk.contents(FIRST).unwrap()).unwrap();
+    for chain in ["chain 000", "chain 001", "chain 002"] {
+        let told = log.lines().filter(|line| line.contains("\"kind\":\"notice\"") && line.contains(chain));
+        assert_eq!(told.count(), 1, "{chain}: {log}");
+    }
+}
+
+/// A chain that goes back does not take back what was seen of it.
+#[test]
+fn the_highest_head_that_was_seen_of_a_chain_stays() {
+    let mut world = World::new(1);
+    let [mut own, mut other] = [(); 2].map(|()| begun(&mut world));
+    let name = "audit-001-00000001.jsonl";
+    let older = world.disk.contents(name).unwrap();
+    other.critical(&mut world);
+    other.run_for(&mut world, SECOND);
+    let seen = |world: &World, segment: u32| {
+        let first = first_line(world, &SegmentName { chain: ChainNumber::FIRST, segment }.to_string());
+        first
+            .split("\"001\":{")
+            .nth(1)
+            .and_then(|rest| rest.split("\"seq\":").nth(1))
+            .map(|rest| rest[..1].to_owned())
+    };
+    let mut rotate = |world: &mut World| {
+        own.queue.ask_rotation();
+        own.pump(world);
+    };
+    rotate(&mut world);
+    let before = seen(&world, 2);
+    assert!(before.is_some());
+    world.disk.replace(name, &older);
+    rotate(&mut world);
+    assert_eq!(seen(&world, 3), before);
+}

@@ -238,3 +238,31 @@ fn a_prune_record_that_fails_does_not_leave_the_writer_without_a_segment() {
     assert!(!node.is_failing() && node.queue.not_durable() == 0);
     node.close(&mut world);
 }
+
+/// Its last run did not end in order: it is recovered by an opener, not by retention.
+#[test]
+fn a_free_chain_that_was_not_closed_is_not_shortened() {
+    let mut world = World::new(1);
+    let settings = Settings::default().retention(Retention::keep_all().max_segments(1));
+    let mut node = world.opened(&settings);
+    let mut other = world.opened(&Settings::default());
+    for _ in 0..4 {
+        other.critical(&mut world);
+        other.queue.ask_rotation();
+        other.run_for(&mut world, SECOND);
+    }
+    other.process.kill();
+    let of_other = |world: &World| {
+        let files = world.disk.snapshot();
+        files.into_iter().filter(|(name, _)| name.starts_with("audit-001-")).collect::<Vec<_>>()
+    };
+    let before = of_other(&world);
+    assert_eq!(before.len(), 5);
+    for _ in 0..3 {
+        node.critical(&mut world);
+        node.queue.ask_rotation();
+        node.run_for(&mut world, SECOND);
+    }
+    assert_eq!(of_other(&world), before);
+    assert!(world.disk.snapshot().keys().filter(|name| name.starts_with("audit-000-")).count() < 3);
+}

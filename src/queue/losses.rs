@@ -158,14 +158,16 @@ mod tests {
         let mut rate = CriticalRate::default();
         for second in 0..120 {
             rate.count(Timestamp::from_unix(1_000 + second, 0));
+            rate.count(Timestamp::from_unix(1_000 + second, 999));
         }
         let now = Timestamp::from_unix(1_119, 0);
-        assert!((rate.per_second(now, Duration::from_secs(600)) - 1.0).abs() < 1e-9);
+        assert!((rate.per_second(now, Duration::from_secs(600)) - 2.0).abs() < 1e-9);
+        assert!((rate.per_second(now, Duration::from_secs(30)) - 4.0).abs() < 1e-9, "open for half a minute");
         // A second later one second less is part of the last minute.
         let next = Timestamp::from_unix(1_120, 0);
-        assert!((rate.per_second(next, Duration::from_secs(600)) - 59.0 / 60.0).abs() < 1e-9);
+        assert!((rate.per_second(next, Duration::from_secs(600)) - 118.0 / 60.0).abs() < 1e-9);
         let last = Timestamp::from_unix(1_119 + 59, 0);
-        assert!((rate.per_second(last, Duration::from_secs(600)) - 1.0 / 60.0).abs() < 1e-9);
+        assert!((rate.per_second(last, Duration::from_secs(600)) - 2.0 / 60.0).abs() < 1e-9);
         let later = Timestamp::from_unix(1_119 + 60, 0);
         assert!(rate.per_second(later, Duration::from_secs(600)).abs() < 1e-9);
     }

@@ -105,20 +105,26 @@ fn the_first_segment_comes_after_none() {
 #[test]
 fn a_full_disk_is_no_reason_not_to_trust_a_segment() {
     for (errno, is_poison) in [(Errno::NOSPC, false), (Errno::IO, true)] {
-        let mut world = World::new(1);
-        let mut node = begun(&mut world);
-        // A part of the first write of the second segment is taken, and the disk is full or failing.
-        world.disk.inject(Fault::short_write(100).on(SECOND_FILE));
-        world.disk.inject(Fault::error(&[Op::Append], errno).on(SECOND_FILE).nth(2));
-        world.disk.inject(Fault::error(&[Op::Append], Errno::NOSPC).on(FIRST));
-        world.disk.inject(Fault::error(&[Op::Create], Errno::MFILE).on("audit-000-00000003").and_later());
-        node.critical(&mut world);
-        node.run_for(&mut world, SECOND);
-        assert!(node.is_failing());
-        assert_eq!(entry(&world).starts_with("poison "), is_poison, "{errno}: {}", entry(&world));
-        world.disk.clear_faults();
-        node.run_for(&mut world, 3 * SECOND);
-        assert_eq!(ended_well(&mut world, &mut node).segments, [1, 3]);
+        for took_a_part in [true, false] {
+            let mut world = World::new(1);
+            let mut node = begun(&mut world);
+            // Of the first write of the second segment a part is taken, or nothing.
+            if took_a_part {
+                world.disk.inject(Fault::short_write(100).on(SECOND_FILE));
+            }
+            let nth = if took_a_part { 2 } else { 1 };
+            world.disk.inject(Fault::error(&[Op::Append], errno).on(SECOND_FILE).nth(nth));
+            world.disk.inject(Fault::error(&[Op::Append], Errno::NOSPC).on(FIRST));
+            world.disk.inject(Fault::error(&[Op::Create], Errno::MFILE).on("audit-000-00000003").and_later());
+            node.critical(&mut world);
+            node.pump(&mut world);
+            assert!(node.is_failing());
+            assert_eq!(entry(&world).starts_with("poison "), is_poison, "{errno}: {}", entry(&world));
+            world.disk.clear_faults();
+            node.run_for(&mut world, 3 * SECOND);
+            let is_used_again = !took_a_part && !is_poison;
+            assert_eq!(ended_well(&mut world, &mut node).segments, [1, if is_used_again { 2 } else { 3 }]);
+        }
     }
 }
 

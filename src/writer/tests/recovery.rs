@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     ChainRecovery,
+    chain::Digest,
     clock::Timestamp,
     format::{ChainId, LineParser, SegmentInfo, Witnesses, seal},
     segment_name::ChainNumber,
@@ -136,6 +137,51 @@ fn a_line_that_shows_damage_is_not_void_for_another_reason() {
     let (_node, found) = reopened(&mut world);
     assert_eq!((found.torn_bytes, found.damaged), (0, true));
     says(&world, &format!("\"cause\":\"damage\",\"segment\":1,\"bytes\":{},\"void\":0,", file.len()));
+}
+
+/// A line that would begin this very file, or another, in the middle of it: right in itself, and void.
+#[test]
+fn a_segment_line_in_the_middle_counts_nothing() {
+    for segment in [1, 2] {
+        let mut world = World::new(1);
+        let lines = killed(&mut world);
+        let length = lines.concat().len();
+        let last = LineParser::default().parse(lines[8].strip_suffix(b"\n").unwrap()).unwrap();
+        let info = SegmentInfo {
+            id: ChainId(7),
+            chain: ChainNumber::FIRST,
+            segment,
+            after: Vec::new(),
+            chains: Witnesses::new(),
+            pruned: Some((2, Digest::ZERO)),
+        };
+        let mut foreign = Vec::new();
+        seal(&mut foreign, last.seq + 1, &info.payload(Timestamp::now()), None, &last.hash);
+        assert!(world.disk.append_foreign(FIRST, &foreign));
+        let (mut node, found) = reopened(&mut world);
+        assert_eq!((found.torn_bytes, found.damaged), (foreign.len() as u64, false));
+        says(&world, &format!("\"cause\":\"torn\",\"segment\":1,\"bytes\":{length},"));
+        let chain = ended_well(&mut world, &mut node);
+        let first = &chain.lines.iter().find(|line| line.segment == 2).unwrap().text;
+        assert!(!first.contains(&ChainId(7).to_string()) && !first.contains("pruned"), "{first}");
+    }
+}
+
+/// What was seen of other chains is in the first line of the last segment, and nowhere behind it.
+#[test]
+fn a_chain_that_only_a_first_line_names_is_missed() {
+    let mut world = World::new(1);
+    let [mut own, other] = [(); 2].map(|()| begun(&mut world));
+    own.queue.ask_rotation();
+    own.pump(&mut world);
+    own.process.kill();
+    other.process.kill();
+    assert!(world.disk.remove_behind_back("audit-001-00000001.jsonl"));
+    assert!(world.disk.remove_behind_back("control/chain-001.lock"));
+    let mut node = world.opened(&Settings::default());
+    node.close(&mut world);
+    let log = String::from_utf8(world.disk.contents(SECOND_FILE).unwrap()).unwrap();
+    assert!(log.contains("chain 001 was seen before and is gone"), "{log}");
 }
 
 /// Everything before the first good line is bad, and that line says that some of it had been durable.

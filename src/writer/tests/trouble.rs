@@ -132,6 +132,11 @@ fn a_poisoned_chain_goes_on_after_its_last_durable_record_under_the_same_boot() 
         assert_eq!(entry(&world).starts_with("clean"), !reboot, "a new segment clears the entry");
         let chain = ended_well_but_lost(&mut world, &mut next);
         assert_eq!(chain.numbers(), [1, 2, 4], "3 was never acknowledged");
+        let began_anew = chain.lines.iter().find(|line| line.segment > 1);
+        assert!(
+            began_anew.is_none_or(|line| line.text.matches("{\"segment\":1,").count() == 1),
+            "{began_anew:?}"
+        );
     }
 }
 

@@ -287,3 +287,88 @@ fn a_receipt_is_of_the_last_event_that_is_durable() {
     scope.confirm(3, head(9));
     assert_eq!(scope.counts().durable, Some((3, head(3))));
 }
+
+/// What an operator hears while `happens`.
+fn told(settings: QueueSettings, happens: impl FnOnce(&Queue)) -> Vec<NoticeCode> {
+    let (sender, heard) = std::sync::mpsc::channel();
+    let on_notice = Box::new(move |notice: &crate::Notice| drop(sender.send(notice.code)));
+    let clock = Clock::start();
+    let notifier = Notifier::start("log".to_owned(), clock, Some(on_notice), || {}).expect("no thread");
+    let queue = Queue::new(settings, clock, Arc::new(Gauges::default()), notifier);
+    happens(&queue);
+    // The thread that calls the closure ends with the notifier, and the closure with it.
+    drop(queue);
+    heard.iter().collect()
+}
+
+#[test]
+fn a_loss_is_told_once_and_a_critical_one_each_time() {
+    let lose = |queue: &Queue, reason, severity| queue.lose(reason, severity, Timestamp::now(), None);
+    let heard = told(settings(), |queue| {
+        lose(queue, LossReason::QueueFull, Severity::Routine);
+        lose(queue, LossReason::QueueFull, Severity::Routine);
+        assert!(queue.lock().losses.are_pending(), "a `gap` record will tell of it");
+    });
+    assert_eq!(heard, [NoticeCode::EventsLost]);
+    let heard = told(settings(), |queue| {
+        lose(queue, LossReason::QueueFull, Severity::Critical);
+        lose(queue, LossReason::QueueFull, Severity::Critical);
+    });
+    assert_eq!(
+        heard,
+        [NoticeCode::EventsLost, NoticeCode::CriticalNotRecorded, NoticeCode::CriticalNotRecorded]
+    );
+    // Often the closure that hears notices emitted it.
+    assert_eq!(told(settings(), |queue| lose(queue, LossReason::Reentrant, Severity::Critical)), []);
+    let heard = told(settings(), |queue| {
+        queue.end(Stage::Closing);
+        lose(queue, LossReason::Closed, Severity::Routine);
+        assert!(!queue.lock().losses.are_pending(), "no record comes after the end");
+    });
+    assert_eq!(heard, [], "that one is printed");
+}
+
+#[test]
+fn a_wait_in_vain_is_told_of_where_the_event_is_critical() {
+    let immediate =
+        QueueSettings { flush_mode: FlushMode::Immediate, wait_bound: Duration::ZERO, ..settings() };
+    for severity in [Severity::Routine, Severity::Critical] {
+        let critical: &[NoticeCode] =
+            if severity == Severity::Critical { &[NoticeCode::CriticalNotRecorded] } else { &[] };
+        let heard = told(immediate, |queue| {
+            submit(queue, severity);
+            assert_eq!((queue.lock().unconfirmed, queue.is_stalled()), (1, true));
+        });
+        assert_eq!(heard, [&[NoticeCode::Stalled], critical].concat());
+        let heard = told(immediate, |queue| {
+            queue.gauges.failing.set(true);
+            submit(queue, severity);
+            submit(queue, severity);
+            assert_eq!((queue.lock().unconfirmed, queue.is_stalled()), (2, false), "nobody waits");
+        });
+        assert_eq!(heard, critical.repeat(2));
+    }
+    // Where nobody would have waited, a disk that refuses is told of all the same.
+    let heard = told(settings(), |queue| {
+        queue.gauges.failing.set(true);
+        submit(queue, Severity::Routine);
+        submit(queue, Severity::Critical);
+    });
+    assert_eq!(heard, [NoticeCode::CriticalNotRecorded]);
+}
+
+#[test]
+fn a_stall_is_told_once_and_a_closed_log_is_none() {
+    let heard = told(settings(), |queue| {
+        submit(queue, Severity::Routine);
+        assert!(queue.wait_until_durable(1).is_err());
+        assert!(queue.wait_until_durable(1).is_err());
+    });
+    assert_eq!(heard, [NoticeCode::Stalled]);
+    let heard = told(settings(), |queue| {
+        submit(queue, Severity::Routine);
+        queue.closed();
+        assert!(queue.wait_until_durable(1).is_ok(), "nothing more can come of waiting");
+    });
+    assert_eq!(heard, []);
+}

@@ -164,7 +164,7 @@ pub(crate) enum Stage {
 /// What the writer has to do, as of one look at the queue.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Orders {
-    /// Make everything up to this event durable now.
+    /// Make everything up to this event durable now, where it is not yet.
     pub(crate) wanted: Ticket,
     /// Somebody waits for room, which only a sync makes.
     pub(crate) room_wanted: bool,

@@ -51,22 +51,12 @@ impl Queue {
         state.oldest_taken = state.oldest_taken.or(oldest);
         state.last_take = Take { after: state.last_take.through, through: state.accepted, oldest };
         state.rotations_seen = state.rotations_wanted;
-        Orders { oldest, ..self.orders(&state) }
+        Orders { oldest, ..state.orders() }
     }
 
     /// What there is to do, leaving the drafts where they are.
     pub(crate) fn look(&self) -> Orders {
-        self.orders(&self.lock())
-    }
-
-    pub(super) fn orders(&self, state: &State) -> Orders {
-        Orders {
-            wanted: state.wanted,
-            room_wanted: state.blocked > 0,
-            rotations: state.rotations_wanted,
-            stage: state.stage,
-            oldest: None,
-        }
+        self.lock().orders()
     }
 
     /// Pauses the writer's thread until `until` on the clock, or until something cuts it short.
@@ -161,5 +151,17 @@ impl Queue {
         drop(state);
         self.room.notify_all();
         waiters.into_iter().chain(rotate).for_each(|(_, waker)| wake_quietly(waker));
+    }
+}
+
+impl State {
+    fn orders(&self) -> Orders {
+        Orders {
+            wanted: self.wanted,
+            room_wanted: self.blocked > 0,
+            rotations: self.rotations_wanted,
+            stage: self.stage,
+            oldest: None,
+        }
     }
 }

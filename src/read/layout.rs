@@ -161,3 +161,117 @@ fn first_segment(parser: &mut LineParser, line: &[u8], name: SegmentName) -> Opt
     let info = read_segment(detail)?;
     info.is_of(name).then_some((line.seq, info))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        storage::{Disk, DiskOptions},
+        verify::tests::log::{Chain, Log, name},
+    };
+
+    const CHAIN: ChainNumber = ChainNumber::FIRST;
+
+    fn layout(log: &Log, numbers: &[u32]) -> Layout {
+        Layout::of(log, CHAIN, numbers).unwrap()
+    }
+
+    /// Of each file what counts of it and its first record.
+    fn of(layout: &Layout) -> Vec<(u32, Option<u64>, Option<u64>)> {
+        layout.files.iter().map(|file| (file.name.segment, file.counted, file.first_seq)).collect()
+    }
+
+    fn after(segment: u32, bytes: u64) -> After {
+        After { segment, bytes }
+    }
+
+    #[test]
+    fn a_survey_knows_its_own_files() {
+        let mut log = Log::of(&[&Chain::new(3).roll().roll(), &Chain::new(0)]);
+        for file in ["hold", "control", "z", "audit-003-2.jsonl", "controls"] {
+            log.files.insert(file.to_owned(), Vec::new());
+        }
+        let survey = Survey::take(&log).unwrap();
+        let chains: Vec<_> = survey.chains.into_iter().map(|(chain, files)| (chain.get(), files)).collect();
+        assert_eq!(chains, [(0, vec![1]), (3, vec![1, 2, 3])]);
+        assert_eq!(survey.foreign, ["audit-003-2.jsonl", "controls", "z"]);
+        assert_eq!(log_path(&log), Path::new("/log"));
+    }
+
+    #[test]
+    fn the_newest_claim_about_a_file_counts() {
+        let chain = Chain::new(0).events(3).segment(vec![after(1, 100), after(7, 5)]);
+        let chain = chain.segment(vec![after(1, 200), after(2, 300)]);
+        let log = Log::of(&[&chain]);
+        let known = layout(&log, &[1, 2, 3]);
+        assert_eq!(of(&known), [(1, Some(200), Some(1)), (2, Some(300), Some(6)), (3, None, Some(7))]);
+        assert_eq!(known.absent, []);
+        assert_eq!(known.files[0].bytes, chain.segments[&1].len() as u64);
+        // What is not there is absent, and what no longer counts says nothing.
+        let chain = Chain::new(0).events(3).segment(vec![after(1, 100)]);
+        let chain = chain.segment(vec![after(2, 0)]);
+        let known = layout(&Log::of(&[&chain]), &[1, 2, 3]);
+        assert_eq!(of(&known), [(1, None, Some(1)), (2, Some(0), Some(6)), (3, None, Some(7))]);
+        let known = layout(&log, &[3]);
+        let absent = |segment, bytes| Absent { segment, bytes, before_seq: 7 };
+        assert_eq!(known.absent, [absent(1, 200), absent(2, 300)]);
+    }
+
+    #[test]
+    fn a_file_says_nothing_of_itself_and_of_later_ones() {
+        let chain = Chain::new(0).segment(vec![after(1, 100), after(2, 5), after(3, 6)]).roll();
+        let known = layout(&Log::of(&[&chain]), &[1, 2]);
+        assert_eq!(of(&known), [(1, Some(100), Some(1)), (2, None, Some(3))]);
+        assert_eq!(known.absent, []);
+    }
+
+    #[test]
+    fn only_a_good_segment_line_of_this_file_says_anything() {
+        let chain = Chain::new(0).events(1).segment(vec![after(1, 100)]);
+        let good = Log::of(&[&chain]);
+        assert_eq!(of(&layout(&good, &[2])), [(2, None, Some(4))]);
+        assert_eq!(layout(&good, &[2]).absent.len(), 1);
+        let mut bad = vec![good.clone(), good.clone(), good.clone(), good.clone()];
+        // An edit, no line feed, another kind, and another file.
+        bad[0].edit(0, 2, |lines| lines[0][20] ^= 1);
+        assert_eq!(bad[1].file(0, 2).pop(), Some(b'\n'));
+        let open = Chain::bare(0).open().segments[&0].clone();
+        *bad[2].file(0, 2) = open;
+        *bad[3].file(0, 2) = chain.segments[&1].clone();
+        for log in &bad {
+            let known = layout(log, &[1, 2]);
+            assert_eq!(of(&known), [(1, None, Some(1)), (2, None, None)]);
+        }
+        // The object of a `segment` line in one of another kind.
+        let mut payload = String::from_utf8(good.files[&name(0, 2)].clone()).unwrap();
+        payload = payload.split_once(",\"durable\"").unwrap().0.split_once(",\"ts\"").unwrap().1.to_owned();
+        let later = format!(",\"ts\"{}", payload.replace("\"format\":1", "\"format\":2"));
+        let chain = Chain { segment: 2, ..Chain::new(0).events(1) }.put(later.as_bytes(), None);
+        assert_eq!(of(&layout(&Log::of(&[&chain]), &[2])), [(2, None, None)]);
+    }
+
+    #[test]
+    fn a_first_line_may_be_long() {
+        let claims = (2..400).map(|segment| after(segment, 10_000)).collect();
+        let chain = Chain { segment: 400, ..Chain::new(0) }.segment(claims);
+        assert!((4096..MAX_LINE).contains(&chain.segments[&401].len()));
+        let known = layout(&Log::of(&[&chain]), &[401]);
+        assert_eq!((known.files[0].first_seq, known.absent.len()), (Some(3), 398));
+    }
+
+    #[test]
+    fn a_file_that_is_gone_is_left_out_and_one_that_cannot_be_opened_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Disk::create(dir.path(), DiskOptions::default()).unwrap();
+        let segment = |segment| SegmentName { chain: CHAIN, segment };
+        assert!(open_segment(&disk, segment(1)).unwrap().is_none());
+        assert_eq!(Layout::of(&disk, CHAIN, &[1]).unwrap().files.len(), 0);
+        // A link to itself.
+        std::os::unix::fs::symlink(name(0, 2), dir.path().join(name(0, 2))).unwrap();
+        let error = open_segment(&disk, segment(2)).unwrap_err();
+        assert!(
+            error.to_string().starts_with("cannot open ") && error.to_string().ends_with(&name(0, 2)),
+            "{error}"
+        );
+    }
+}

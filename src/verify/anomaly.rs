@@ -111,3 +111,81 @@ impl Anomalies {
         is_damage.then_some(&self.beyond)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn anomaly(kind: FindingKind, at: u64, is_certain: bool) -> Anomaly {
+        Anomaly {
+            kind,
+            at,
+            records: None,
+            place: Place { segment: 1, line: 1, offset: 0 },
+            message: String::new(),
+            before: Good::default(),
+            is_certain,
+            is_unfinished: false,
+            link: None,
+            hash: None,
+        }
+    }
+
+    /// As many as are kept, at record 1.
+    fn full() -> Anomalies {
+        let mut anomalies = Anomalies::default();
+        (0..MAX_KEPT).for_each(|_| anomalies.push(anomaly(FindingKind::Edited, 1, false)));
+        anomalies
+    }
+
+    fn counts(edited: u64, malformed: u64) -> [u64; FindingKind::COUNT] {
+        let mut counts = [0; FindingKind::COUNT];
+        (counts[FindingKind::Edited as usize], counts[FindingKind::Malformed as usize]) = (edited, malformed);
+        counts
+    }
+
+    #[test]
+    fn what_is_not_kept_is_counted_by_kind() {
+        let mut anomalies = full();
+        assert_eq!((anomalies.len(), anomalies.damage_beyond(u64::MAX)), (MAX_KEPT, None));
+        for (kind, at) in
+            [(FindingKind::Malformed, 90), (FindingKind::Edited, 50), (FindingKind::Malformed, 70)]
+        {
+            anomalies.push(anomaly(kind, at, false));
+        }
+        assert_eq!((anomalies.len(), anomalies.kept().len()), (MAX_KEPT, MAX_KEPT));
+        assert!(anomalies.get_mut(MAX_KEPT - 1).is_some() && anomalies.get_mut(MAX_KEPT).is_none());
+        assert_eq!(anomalies.damage_beyond(49), None);
+        assert_eq!(anomalies.damage_beyond(50), Some(&counts(1, 2)));
+        assert_eq!(anomalies.damage_beyond(51), Some(&counts(1, 2)));
+    }
+
+    #[test]
+    fn what_is_certain_is_damage_however_high() {
+        let mut anomalies = full();
+        anomalies.push(anomaly(FindingKind::Edited, 50, false));
+        anomalies.push(anomaly(FindingKind::Malformed, 50, true));
+        anomalies.push(anomaly(FindingKind::Edited, 50, false));
+        assert_eq!(anomalies.damage_beyond(0), Some(&counts(2, 1)));
+        let mut anomalies = full();
+        anomalies.make_certain();
+        assert!(anomalies.kept().iter().all(|anomaly| anomaly.is_certain));
+        // There was nothing beyond those that are kept.
+        anomalies.push(anomaly(FindingKind::Edited, 50, false));
+        assert_eq!(anomalies.damage_beyond(49), None);
+        anomalies.make_certain();
+        assert_eq!(anomalies.damage_beyond(49), Some(&counts(1, 0)));
+        anomalies.make_certain();
+        assert_eq!(anomalies.damage_beyond(49), Some(&counts(1, 0)));
+    }
+
+    #[test]
+    fn what_comes_after_a_segment_line_is_not_certain() {
+        let mut anomalies = Anomalies::default();
+        anomalies.push(anomaly(FindingKind::Edited, 5, false));
+        anomalies.make_certain();
+        anomalies.push(anomaly(FindingKind::Edited, 6, false));
+        let certain: Vec<bool> = anomalies.kept().iter().map(|anomaly| anomaly.is_certain).collect();
+        assert_eq!(certain, [true, false]);
+    }
+}

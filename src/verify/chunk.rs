@@ -58,3 +58,51 @@ pub(super) fn summarize(parser: &mut LineParser, bytes: &[u8]) -> Option<Summary
     }
     summary
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verify::tests::log::Chain;
+
+    fn summary(bytes: &[u8]) -> Option<Summary> {
+        summarize(&mut LineParser::default(), bytes)
+    }
+
+    fn lines(chain: &Chain) -> Vec<&[u8]> {
+        chain.segments[&1].split_inclusive(|byte| *byte == b'\n').collect()
+    }
+
+    #[test]
+    fn a_piece_without_fault_is_summed_up() {
+        let chain = Chain::new(0).event("a").gap(1, 2).event_marked("b", None).event("c").mark();
+        let summary = summary(&lines(&chain)[2..].concat()).unwrap();
+        assert_eq!((summary.first_seq, summary.previous), (3, chain.hashes[&2]));
+        assert_eq!((summary.last_seq, summary.last_hash), (7, chain.hash));
+        assert_eq!((summary.last_kind, summary.lines, summary.events, summary.mark), (Kind::Mark, 5, 3, 6));
+        let controls: Vec<u64> = summary.controls.iter().map(|(seq, _)| *seq).collect();
+        assert_eq!(controls, [4, 7]);
+    }
+
+    #[test]
+    fn anything_else_takes_a_closer_look() {
+        let chain = Chain::new(0).events(5);
+        let lines = lines(&chain);
+        assert!(summary(&lines[2..].concat()).is_some());
+        assert!(summary(b"").is_none());
+        // A file begins.
+        assert!(summary(lines[0]).is_none());
+        // A line is missing, stands twice, or is none.
+        for piece in [[lines[2], lines[4]], [lines[2], lines[2]], [lines[3], lines[2]], [lines[2], b"x\n"]] {
+            assert!(summary(&piece.concat()).is_none());
+        }
+        let mut edited = lines[2].to_vec();
+        edited[20] ^= 1;
+        assert!(summary(&edited).is_none());
+        // The number is right and the link is not, and the other way round.
+        let forged = Chain { hash: Digest::ZERO, ..Chain::new(0).events(1) }.events(1);
+        let too_high = Chain { seq: 4, ..Chain::new(0).events(1) }.events(1);
+        for chain in [&forged, &too_high] {
+            assert!(summary(&self::lines(chain)[2..].concat()).is_none());
+        }
+    }
+}

@@ -48,3 +48,47 @@ impl Index {
         Some((entry.segment, entry.offset, PIECE_BYTES.checked_shl(self.sparse + 2)?))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1024 * 1024;
+
+    /// Places 10 records apart; the offset is the number of the place.
+    fn filled(places: u64) -> Index {
+        let mut index = Index::default();
+        (0..places).for_each(|place| index.add(1 + 10 * place, 7, place));
+        index
+    }
+
+    #[test]
+    fn a_record_is_found_behind_the_last_place_before_it() {
+        assert_eq!(Index::default().before(1), None);
+        let index = filled(3);
+        for (seq, place) in [(1, 0), (10, 0), (11, 1), (20, 1), (21, 2), (1_000, 2)] {
+            assert_eq!(index.before(seq), Some((7, place, 4 * MIB)), "{seq}");
+        }
+    }
+
+    #[test]
+    fn a_full_index_keeps_every_second_place() {
+        let full = filled(32 * 1024);
+        assert_eq!(full.entries.len(), 32 * 1024);
+        assert_eq!(full.before(11), Some((7, 1, 4 * MIB)));
+        let half = filled(32 * 1024 + 4);
+        assert_eq!(half.entries.len(), 16 * 1024 + 2);
+        for (place, kept) in
+            [(0, 0), (1, 0), (2, 2), (32_767, 32_766), (32_768, 32_768), (32_769, 32_768), (32_771, 32_770)]
+        {
+            assert_eq!(half.before(1 + 10 * place), Some((7, kept, 8 * MIB)), "{place}");
+        }
+        let quarter = filled(64 * 1024 + 8);
+        assert_eq!(quarter.entries.len(), 16 * 1024 + 2);
+        for (place, kept) in
+            [(3, 0), (4, 4), (65_535, 65_532), (65_536, 65_536), (65_539, 65_536), (65_541, 65_540)]
+        {
+            assert_eq!(quarter.before(1 + 10 * place), Some((7, kept, 16 * MIB)), "{place}");
+        }
+    }
+}

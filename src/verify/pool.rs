@@ -78,3 +78,40 @@ pub(super) fn run<Job: Send, Done: Send>(
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn results_come_in_the_order_of_their_jobs_and_few_are_under_way() {
+        for (threads, room) in [(1, 1), (2, 4), (3, 6)] {
+            let (produced, mut joined) = (Cell::new(0_u64), Vec::new());
+            // How many jobs there were when the first result came.
+            let mut at_first = 0;
+            let mut most = 0;
+            let produce = || {
+                let job = produced.get();
+                produced.set(job + 1);
+                Ok((job < 100).then_some(job))
+            };
+            let join = |done| {
+                most = most.max(produced.get().min(100) - joined.len() as u64);
+                at_first = if joined.is_empty() { produced.get() } else { at_first };
+                joined.push(done);
+                Ok(())
+            };
+            run(threads, produce, |_, job| job * 2, join).unwrap();
+            let expected: Vec<u64> = (0..100).map(|job| job * 2).collect();
+            assert_eq!((joined, at_first, most), (expected, room, room));
+            assert_eq!(produced.get(), 101, "asked once more, and never again");
+        }
+    }
+
+    #[test]
+    fn nothing_to_do_is_done() {
+        run(2, || Ok(None::<u64>), |_, job| job, |_| unreachable!()).unwrap();
+    }
+}

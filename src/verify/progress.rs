@@ -41,3 +41,24 @@ impl Progress {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[test]
+    fn only_bytes_are_progress_and_the_total_grows_with_them() {
+        let calls = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&calls);
+        let progress =
+            Progress::new(Some(Box::new(move |done, total| seen.lock().unwrap().push((done, total)))));
+        progress.expect(6);
+        progress.expect(4);
+        for bytes in [0, 4, 0, 6, 3] {
+            progress.add(bytes);
+        }
+        assert_eq!(*calls.lock().unwrap(), [(4, 10), (10, 10), (13, 13)]);
+    }
+}

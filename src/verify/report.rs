@@ -250,3 +250,15 @@ impl fmt::Display for Grouped {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Grouped;
+
+    #[test]
+    fn thousands_are_set_apart() {
+        let printed =
+            [0, 7, 999, 1_000, 12_345, 123_456, 1_234_567].map(|number| Grouped(number).to_string());
+        assert_eq!(printed, ["0", "7", "999", "1,000", "12,345", "123,456", "1,234,567"]);
+    }
+}

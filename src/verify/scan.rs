@@ -96,10 +96,19 @@ impl Scan {
         }
     }
 
+    /// A file of which nothing was taken in is begun again whenever it is looked at again.
     pub(super) fn begin_file(&mut self, name: SegmentName) {
         self.line = 0;
-        let good = Good::default();
-        self.files.push(FileCount { segment: name.segment, good, mark: 0, void_bytes: 0, is_empty: true });
+        if self.files.last().is_none_or(|last| last.segment != name.segment) {
+            let good = Good::default();
+            self.files.push(FileCount {
+                segment: name.segment,
+                good,
+                mark: 0,
+                void_bytes: 0,
+                is_empty: true,
+            });
+        }
     }
 
     /// The segment that is being read.

@@ -215,7 +215,7 @@ mod tests {
             let bytes = disk.contents(&name).unwrap();
             assert_eq!(bytes.len(), 2 * BLOCK, "{begun}");
             assert_eq!(bytes.starts_with(b"clean "), is_new, "{begun}");
-            assert_eq!(bytes.iter().filter(|byte| **byte == b'\n').count(), 1 + usize::from(is_new));
+            assert_eq!(bytes.split(|byte| *byte == b'\n').count(), 2 + usize::from(is_new));
             assert_eq!((disk.count(Op::SyncAll), disk.count(Op::SyncDir)), (is_new.into(), is_new.into()));
             assert_eq!(lock.read().unwrap(), Entry::Clean);
         }

@@ -339,8 +339,11 @@ mod tests {
     use super::*;
     use crate::storage::{Access, Dir, Storage as _, sim::SimDisk};
 
-    /// Every line of `bytes`, with where it ends; `None` for what is none.
-    fn pieces(bytes: &[u8], limit: u64) -> (Vec<(Option<Vec<u8>>, u64)>, u64) {
+    /// A line, or `None` for what is none, and where it ends.
+    type Ended = (Option<Vec<u8>>, u64);
+
+    /// Every piece of `bytes`, and how many bytes were read.
+    fn pieces(bytes: &[u8], limit: u64) -> (Vec<Ended>, u64) {
         let disk = SimDisk::with_files(1, &BTreeMap::from([("lines".to_owned(), bytes.to_vec())]));
         let file = disk.process().open(Dir::Log, "lines", Access::Read).unwrap();
         let mut found = Vec::new();

@@ -319,6 +319,17 @@ mod tests {
     }
 
     #[test]
+    fn a_durable_record_that_is_bad_is_no_head() {
+        let first = Written::new(Vec::new());
+        let start = first.bytes.len();
+        let mut file = first.event(10, None).event(10, Some(2));
+        file.bytes[start + 20] ^= 1;
+        // The next line links to it, but what it was nobody can say.
+        let tail = tail_of(&[(1, &file.bytes)]).unwrap();
+        assert_eq!((tail.durable, tail.closed), (None, false));
+    }
+
+    #[test]
     fn only_a_close_at_the_very_end_ends_a_chain() {
         let file = Written::new(Vec::new()).event(10, Some(1)).close();
         assert!(tail_of(&[(1, &file.bytes)]).unwrap().closed);

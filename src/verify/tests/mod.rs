@@ -4,14 +4,17 @@ mod clauses;
 mod disk;
 mod document;
 mod edits;
+mod exact;
 mod false_alarms;
 mod flips;
 mod honest;
 mod live;
 pub(crate) mod log;
+mod looks;
 mod marks;
 mod model;
 mod mutations;
+mod printed;
 mod python;
 mod tampering;
 

@@ -238,7 +238,7 @@ fn whatever_is_urgent_cuts_a_doze_short() {
     assert!(urgent(&|queue| queue.lock().queued_bytes = WAKE_BYTES));
     assert!(!urgent(&|queue| queue.lock().queued_bytes = WAKE_BYTES - 1));
     assert!(urgent(&|queue| queue.lock().blocked = 1));
-    assert!(urgent(&|queue| drop(queue.ask_rotation())));
+    assert!(urgent(&|queue| assert_eq!(queue.ask_rotation(), 1)));
     assert!(urgent(&|queue| queue.end(Stage::Closing)));
 }
 
@@ -291,7 +291,7 @@ fn a_receipt_is_of_the_last_event_that_is_durable() {
 /// What an operator hears while `happens`.
 fn told(settings: QueueSettings, happens: impl FnOnce(&Queue)) -> Vec<NoticeCode> {
     let (sender, heard) = std::sync::mpsc::channel();
-    let on_notice = Box::new(move |notice: &crate::Notice| drop(sender.send(notice.code)));
+    let on_notice = Box::new(move |notice: &crate::Notice| sender.send(notice.code).expect("send"));
     let clock = Clock::start();
     let notifier = Notifier::start("log".to_owned(), clock, Some(on_notice), || {}).expect("no thread");
     let queue = Queue::new(settings, clock, Arc::new(Gauges::default()), notifier);

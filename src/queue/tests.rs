@@ -369,6 +369,13 @@ fn a_stall_is_told_once_and_a_closed_log_is_none() {
         submit(queue, Severity::Routine);
         queue.closed();
         assert!(queue.wait_until_durable(1).is_ok(), "nothing more can come of waiting");
+        queue.wait_for_own(1, Severity::Routine, FAR);
     });
     assert_eq!(heard, []);
+    let heard = told(settings(), |queue| {
+        submit(queue, Severity::Critical);
+        queue.closed();
+        queue.wait_for_own(1, Severity::Critical, FAR);
+    });
+    assert_eq!(heard, [NoticeCode::CriticalNotRecorded], "it is not durable and never will be");
 }

@@ -122,10 +122,7 @@ impl Scan {
 
     /// Takes in a faultless piece, if it goes on where the chain stands.
     pub(super) fn join(&mut self, summary: &mut Summary) -> bool {
-        let fits = self.start.is_some()
-            && self.holes == 0
-            && summary.first_seq == self.next
-            && self.hash == Some(summary.previous);
+        let fits = summary.first_seq == self.next && self.hash == Some(summary.previous);
         let begins_file = self.line == 0;
         // The first line of each file says which file it is; and a chain begins with a closer look.
         if !fits || begins_file || self.later_format.is_some() {

@@ -8,7 +8,7 @@ use crate::{
     ChainRecovery,
     chain::Digest,
     clock::Timestamp,
-    format::{ChainId, LineParser, SegmentInfo, Witnesses, seal},
+    format::{ChainId, CloseInfo, LineParser, SegmentInfo, Witnesses, seal},
     segment_name::ChainNumber,
     storage::sim::{Errno, Fault, Op},
 };
@@ -226,5 +226,34 @@ fn what_cannot_be_read_is_named() {
         world.disk.inject(Fault::error(&[op], Errno::IO).on("audit-000-").and_later());
         let error = world.open(&Settings::default()).unwrap_err().to_string();
         assert!(error.contains(action) && error.contains(FIRST), "{error}");
+    }
+}
+
+/// JSON readers elsewhere know no larger whole number exactly than 2^53; a chain ends well before.
+#[test]
+fn a_chain_whose_numbers_are_used_up_is_left_alone() {
+    const LAST_SEQ: u64 = (1 << 53) - (1 << 40);
+    for (seq, chain) in [(10_000, 0), (LAST_SEQ - 1, 0), (LAST_SEQ, 1)] {
+        let mut world = World::new(1);
+        let (chains, at) = (Witnesses::new(), Timestamp::now());
+        let info = SegmentInfo {
+            id: ChainId(7),
+            chain: ChainNumber::FIRST,
+            segment: 1,
+            after: Vec::new(),
+            chains: chains.clone(),
+            pruned: None,
+        };
+        let mut file = Vec::new();
+        let hash = seal(&mut file, seq - 1, &info.payload(at), None, &Digest::ZERO);
+        seal(&mut file, seq, &CloseInfo { events: 0, chains: &chains }.payload(at), None, &hash);
+        world.disk.replace(FIRST, &file);
+        let node = world.opened(&Settings::default());
+        assert_eq!(node.queue.gauges.head().unwrap().chain(), chain, "{seq}");
+        let said = node
+            .found
+            .iter()
+            .any(|found| found.left_alone && found.message.contains("every sequence number"));
+        assert_eq!(said, chain == 1, "{:?}", node.found);
     }
 }

@@ -4,6 +4,7 @@
 use std::{
     cell::RefCell,
     fmt, fs,
+    os::unix::process::ExitStatusExt as _,
     path::Path,
     process::{Output, Stdio},
     sync::{
@@ -15,13 +16,17 @@ use std::{
 
 use tracing::Subscriber;
 use tracing_audit::{
-    AuditLog, Builder, FlushMode, LossReason, OnFull, Severity, Verdict, audit, audit_critical, verify,
+    AuditLog, Builder, FlushMode, LossReason, OnFailure, OnFull, Severity, Verdict, audit, audit_critical,
+    verify,
 };
 use tracing_subscriber::{Layer, layer::Context, prelude::*};
 
 use crate::support::{
     assert_all_present, child, events, fresh, independent_verdict, receipts, records, segments, wait_for,
 };
+
+/// What `abort` ends a process with.
+const SIGABRT: i32 = 6;
 
 /// How long a child may take before it counts as hanging.
 const BOUND: Duration = Duration::from_secs(20);
@@ -96,6 +101,22 @@ pub(crate) fn play(scenario: &str, path: &Path) {
         }
         "fork" => forks(&opened(builder)),
         "current-thread" => current_thread(builder),
+        "abort-closed" => {
+            let log = opened(builder.on_failure(OnFailure::Abort));
+            emit_both(&log);
+            log.close().unwrap();
+            audit!(action = "too late", actor = "b");
+            audit_critical!(action = "too late", actor = "b");
+        }
+        "abort-failing" => {
+            let bound = Duration::from_millis(500);
+            let log = opened(builder.on_failure(OnFailure::Abort).wait_bound(bound));
+            emit_both(&log);
+            // No directory can be made where a file is, so the log cannot go on.
+            fs::remove_dir_all(path).unwrap();
+            fs::write(path, "").unwrap();
+            audit_critical!(action = "never", actor = "b");
+        }
         "rotate" => rotate_for_ever(&opened(builder)),
         other => panic!("no such scenario: {other}"),
     }
@@ -364,6 +385,22 @@ fn a_panic_that_aborts_the_process_leaves_a_log_that_goes_on() {
     assert_eq!(actions(&path), ["before"]);
     AuditLog::open(&path).unwrap().close().unwrap();
     intact(&path);
+}
+
+/// The application wants to end rather than to go on without its trail.
+#[test]
+fn a_critical_event_that_cannot_be_recorded_ends_the_process_where_it_shall() {
+    for scenario in ["abort-closed", "abort-failing"] {
+        let (_dir, path) = fresh();
+        let output = run(scenario, &path);
+        assert_eq!(output.status.signal(), Some(SIGABRT), "{scenario}: {output:?}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("tracing-audit: "), "{said}");
+        if scenario == "abort-closed" {
+            assert_eq!(actions(&path), ["routine", "critical", "late"]);
+            intact(&path);
+        }
+    }
 }
 
 #[test]

@@ -177,6 +177,27 @@ fn a_removed_lock_moves_the_writer_to_the_next_chain() {
     report.ensure_intact().unwrap_or_else(|error| panic!("{error}\n{report}"));
 }
 
+/// Found at open, before there is a layer: the closure hears of it all the same.
+#[test]
+fn a_chain_that_vanished_is_told_of_when_the_log_is_opened() {
+    let (_dir, path) = fresh();
+    let logs = [(); 2].map(|()| AuditLog::open(&path).unwrap());
+    for log in logs.iter().rev() {
+        with_layer(log, || {
+            log.confirm(|| tracing::info!(target: "audit", action = "a", actor = "b")).unwrap()
+        });
+    }
+    for log in logs {
+        log.close().unwrap();
+    }
+    fs::remove_file(path.join("audit-001-00000001.jsonl")).unwrap();
+    fs::remove_file(path.join("control/chain-001.lock")).unwrap();
+    let (log, notices) = open_and_hear(&path);
+    wait_for("the notice", || notices.lock().unwrap().contains(&NoticeCode::ChainMissing));
+    log.close().unwrap();
+    assert_eq!(verify(&path).unwrap().verdict(), Verdict::Damaged);
+}
+
 #[test]
 fn a_removed_directory_is_made_again() {
     let (_dir, path) = fresh();

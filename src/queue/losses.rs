@@ -99,24 +99,20 @@ impl Default for CriticalRate {
 impl CriticalRate {
     pub(super) fn count(&mut self, at: Timestamp) {
         self.forget_before(at);
-        if let Some(count) = self.slot(at.unix_seconds()) {
+        if let Some(count) = self.seconds.get_mut(Self::slot(at.unix_seconds())) {
             *count = count.saturating_add(1);
         }
     }
 
-    fn slot(&mut self, second: i64) -> Option<&mut u32> {
-        self.seconds.get_mut(usize::try_from(second.rem_euclid(60)).unwrap_or_default())
-    }
-
-    fn at(&self, second: i64) -> u32 {
-        let slot = usize::try_from(second.rem_euclid(60)).unwrap_or_default();
-        self.seconds.get(slot).copied().unwrap_or_default()
+    /// Where the events of a second are counted.
+    fn slot(second: i64) -> usize {
+        usize::try_from(second.rem_euclid(60)).unwrap_or_default()
     }
 
     fn forget_before(&mut self, at: Timestamp) {
         let second = at.unix_seconds();
         for passed in (self.newest + 1..=second).rev().take(60) {
-            if let Some(count) = self.slot(passed) {
+            if let Some(count) = self.seconds.get_mut(Self::slot(passed)) {
                 *count = 0;
             }
         }
@@ -127,7 +123,10 @@ impl CriticalRate {
     #[expect(clippy::cast_precision_loss, reason = "a rate needs no more than 52 bits")]
     pub(super) fn per_second(&self, now: Timestamp, open_for: Duration) -> f64 {
         let last_minute = (now.unix_seconds() - 59..=self.newest).rev().take(60);
-        let events: u64 = last_minute.map(|second| u64::from(self.at(second))).sum();
+        let events: u64 = last_minute
+            .filter_map(|second| self.seconds.get(Self::slot(second)).copied())
+            .map(u64::from)
+            .sum();
         events as f64 / open_for.as_secs_f64().clamp(1.0, 60.0)
     }
 }

@@ -476,7 +476,11 @@ impl Ledger {
 
     /// Before another chain is taken: whoever takes this one must know what is wrong with it.
     pub(super) fn leave(&mut self) -> io::Result<()> {
-        if self.poison == Poison::None && self.sync_names().is_ok() { Ok(()) } else { self.write_poison() }
+        if self.poison == Poison::None && self.hand_over_names().is_ok() {
+            Ok(())
+        } else {
+            self.write_poison()
+        }
     }
 
     /// Whether files of ours lie behind the last segment, and their names may not be durable.
@@ -486,23 +490,23 @@ impl Ledger {
 
     /// While this chain is held, nobody decides anything from files that came to nothing. Afterwards the
     /// next opener does, and a sync of the directory that had failed meanwhile would be hidden from it.
-    fn sync_names(&self) -> io::Result<()> {
+    /// Once: they are the next opener's from then on.
+    fn hand_over_names(&mut self) -> io::Result<()> {
         if self.has_idle_files() && !planted!(IdleNamesNotSynced) {
-            self.storage.sync_dir(Dir::Log)
-        } else {
-            Ok(())
+            self.storage.sync_dir(Dir::Log)?;
         }
+        self.failed.clear();
+        self.empty = None;
+        Ok(())
     }
 
     /// Lets go of the chain, before anybody is told that the log is closed. Nothing is written to it
     /// any more, except that its last segment lies, where that could not be said before.
     pub(super) fn let_go(&mut self) {
-        if self.poison == Poison::Wanted || self.poison == Poison::None && self.sync_names().is_err() {
+        if self.poison == Poison::Wanted || self.poison == Poison::None && self.hand_over_names().is_err() {
             self.poison();
         }
         self.poison = Poison::None;
-        self.failed.clear();
-        self.empty = None;
         self.lock.release();
     }
 }

@@ -40,6 +40,33 @@ fn reopened(world: &mut World) -> (Node, ChainRecovery) {
     (node, found)
 }
 
+/// Opens, and sees that the report and the record say the same of the first segment: how many bytes of
+/// it count, and how many are void.
+#[track_caller]
+fn recovered(world: &mut World, cause: &str, bytes: usize, void: usize) -> Node {
+    let (node, found) = reopened(world);
+    assert_eq!((found.torn_bytes, found.damaged), (void as u64, cause == "damage"));
+    says(world, &format!("\"cause\":\"{cause}\",\"segment\":1,\"bytes\":{bytes},\"void\":{void},"));
+    node
+}
+
+/// A `segment` line that another chain might have, behind a record.
+fn foreign_line(behind: &[u8], skipped: u64, segment: u32, pruned: Option<(u64, Digest)>) -> Vec<u8> {
+    let last = LineParser::default().parse(behind.strip_suffix(b"\n").unwrap()).unwrap();
+    let info = SegmentInfo {
+        id: ChainId(7),
+        chain: ChainNumber::FIRST,
+        segment,
+        after: Vec::new(),
+        chains: Witnesses::new(),
+        pruned,
+    };
+    let durable = (skipped > 0).then_some(last.seq + skipped);
+    let mut line = Vec::new();
+    seal(&mut line, last.seq + skipped + 1, &info.payload(Timestamp::now()), durable, &last.hash);
+    line
+}
+
 #[track_caller]
 fn says(world: &World, wanted: &str) {
     let log: Vec<u8> = world.disk.snapshot().into_values().flatten().collect();
@@ -76,9 +103,7 @@ fn a_torn_end_behind_damage_is_void_and_the_damage_is_not() {
     let length = lines.concat().len();
     assert!(world.disk.flip_bit(FIRST, lines[..3].concat().len() + 20, 0));
     assert!(world.disk.append_foreign(FIRST, b"{\"seq\""));
-    let (_node, found) = reopened(&mut world);
-    assert_eq!((found.torn_bytes, found.damaged), (6, true));
-    says(&world, &format!("\"cause\":\"damage\",\"segment\":1,\"bytes\":{length},\"void\":6,"));
+    recovered(&mut world, "damage", length, 6);
 }
 
 /// A durable record stands behind what was torn: it shows that it was moved, so nothing is void.
@@ -92,9 +117,7 @@ fn what_shows_damage_behind_a_torn_line_is_not_void() {
     lines.push(moved);
     let file = lines.concat();
     world.disk.replace(FIRST, &file);
-    let (_node, found) = reopened(&mut world);
-    assert_eq!((found.torn_bytes, found.damaged), (0, true));
-    says(&world, &format!("\"cause\":\"damage\",\"segment\":1,\"bytes\":{},\"void\":0,", file.len()));
+    recovered(&mut world, "damage", file.len(), 0);
 }
 
 #[test]
@@ -107,9 +130,7 @@ fn what_shows_damage_before_a_torn_end_is_not_void() {
     let length = lines.concat().len();
     lines.push(b"torn".to_vec());
     world.disk.replace(FIRST, &lines.concat());
-    let (_node, found) = reopened(&mut world);
-    assert_eq!((found.torn_bytes, found.damaged), (4, true));
-    says(&world, &format!("\"cause\":\"damage\",\"segment\":1,\"bytes\":{length},\"void\":4,"));
+    recovered(&mut world, "damage", length, 4);
 }
 
 /// A line that shows two things at once: that a durable record is missing, and that it is of another file.
@@ -119,24 +140,10 @@ fn a_line_that_shows_damage_is_not_void_for_another_reason() {
     let mut world = World::new(1);
     let mut lines = killed(&mut world);
     lines.truncate(5);
-    let last = LineParser::default().parse(lines[4].strip_suffix(b"\n").unwrap()).unwrap();
-    let chain = ChainNumber::FIRST;
-    let info = SegmentInfo {
-        id: ChainId(7),
-        chain,
-        segment: 2,
-        after: Vec::new(),
-        chains: Witnesses::new(),
-        pruned: None,
-    };
-    let mut foreign = Vec::new();
-    seal(&mut foreign, last.seq + 2, &info.payload(Timestamp::now()), Some(last.seq + 1), &last.hash);
-    lines.push(foreign);
+    lines.push(foreign_line(&lines[4], 1, 2, None));
     let file = lines.concat();
     world.disk.replace(FIRST, &file);
-    let (_node, found) = reopened(&mut world);
-    assert_eq!((found.torn_bytes, found.damaged), (0, true));
-    says(&world, &format!("\"cause\":\"damage\",\"segment\":1,\"bytes\":{},\"void\":0,", file.len()));
+    recovered(&mut world, "damage", file.len(), 0);
 }
 
 /// A line that would begin this very file, or another, in the middle of it: right in itself, and void.
@@ -146,21 +153,9 @@ fn a_segment_line_in_the_middle_counts_nothing() {
         let mut world = World::new(1);
         let lines = killed(&mut world);
         let length = lines.concat().len();
-        let last = LineParser::default().parse(lines[8].strip_suffix(b"\n").unwrap()).unwrap();
-        let info = SegmentInfo {
-            id: ChainId(7),
-            chain: ChainNumber::FIRST,
-            segment,
-            after: Vec::new(),
-            chains: Witnesses::new(),
-            pruned: Some((2, Digest::ZERO)),
-        };
-        let mut foreign = Vec::new();
-        seal(&mut foreign, last.seq + 1, &info.payload(Timestamp::now()), None, &last.hash);
+        let foreign = foreign_line(&lines[8], 0, segment, Some((2, Digest::ZERO)));
         assert!(world.disk.append_foreign(FIRST, &foreign));
-        let (mut node, found) = reopened(&mut world);
-        assert_eq!((found.torn_bytes, found.damaged), (foreign.len() as u64, false));
-        says(&world, &format!("\"cause\":\"torn\",\"segment\":1,\"bytes\":{length},"));
+        let mut node = recovered(&mut world, "torn", length, foreign.len());
         let chain = ended_well(&mut world, &mut node);
         let first = &chain.lines.iter().find(|line| line.segment == 2).unwrap().text;
         assert!(!first.contains(&ChainId(7).to_string()) && !first.contains("pruned"), "{first}");

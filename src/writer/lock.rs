@@ -106,7 +106,8 @@ impl ChainLock {
         let text = match entry {
             Entry::Clean => "clean".to_owned(),
             Entry::Poison { boot, point: Point { segment, seq, hash, end } } => {
-                format!("poison {boot} {segment} {seq} {hash} {end} .")
+                let place = format!("{segment} {seq} {hash} {end}");
+                format!("poison {boot} {place} {}", Digest::of_body(place.as_bytes()))
             }
             Entry::Unsynced { boot } => format!("unsynced {boot}"),
         };
@@ -152,12 +153,13 @@ fn read_holder(file: &dyn File) -> Option<u32> {
 }
 
 fn parse(text: &str) -> Option<Entry> {
-    let words: Vec<&str> = text.split(' ').collect();
-    match *words.as_slice() {
-        ["unsynced", boot] => Some(Entry::Unsynced { boot: boot.to_owned() }),
-        ["unsynced"] => Some(Entry::Unsynced { boot: String::new() }),
-        // Not written to its end: that something failed is known, and not how far the chain had come.
-        ["poison", boot, ref place @ ..] => Some(match parse_point(place) {
+    let (kind, rest) = text.split_once(' ').unwrap_or((text, ""));
+    // Where an entry was not written to its end, one before it may stand behind.
+    let (boot, place) = rest.split_once(' ').unwrap_or((rest, ""));
+    match kind {
+        "unsynced" => Some(Entry::Unsynced { boot: boot.to_owned() }),
+        // That something failed is known then, and not how far the chain had come.
+        "poison" => Some(match parse_point(place) {
             Some(point) => Entry::Poison { boot: boot.to_owned(), point },
             None => Entry::Unsynced { boot: boot.to_owned() },
         }),
@@ -165,9 +167,13 @@ fn parse(text: &str) -> Option<Entry> {
     }
 }
 
-fn parse_point(words: &[&str]) -> Option<Point> {
-    // The last word says that no number was cut short.
-    let [segment, seq, hash, end, "."] = words else { return None };
+fn parse_point(text: &str) -> Option<Point> {
+    let (place, check) = text.rsplit_once(' ')?;
+    if Digest::from_hex(check.as_bytes())? != Digest::of_body(place.as_bytes()) {
+        return None;
+    }
+    let mut words = place.split(' ');
+    let [segment, seq, hash, end] = [(); 4].map(|()| words.next().unwrap_or_default());
     Some(Point {
         segment: segment.parse().ok()?,
         seq: seq.parse().ok()?,
@@ -183,19 +189,50 @@ mod tests {
     use super::*;
     use crate::storage::sim::{Fault, Op, SimDisk};
 
+    fn poison(boot: &str, segment: u32, seq: u64) -> Entry {
+        let hash = Digest::of_body(&seq.to_le_bytes());
+        Entry::Poison { boot: boot.to_owned(), point: Point { segment, seq, hash, end: seq * 50 } }
+    }
+
+    fn text_of(entry: &Entry) -> String {
+        let disk = SimDisk::new(1);
+        let lock = taken(&disk);
+        lock.write(entry).unwrap();
+        assert_eq!(lock.read().unwrap(), *entry);
+        read_block(lock.file.as_ref(), 0).unwrap()
+    }
+
     /// A process was killed when a part of the entry was written. What could not be read was taken for
     /// a clean lock, and the segment that lied was trusted; where the last number was cut, the chain was left
-    /// alone as damaged. Found by seeds 101,883 and 201,474.
+    /// alone as damaged. Found by seeds 101,883 and 201,474. Where the rest of an entry of an earlier boot
+    /// stood behind the new boot id, that was believed of this boot. Found by seed 5,167,075.
     #[test]
     fn an_entry_that_was_not_written_to_its_end_still_says_that_something_failed() {
-        let head = "poison 6f1c 3 ";
-        let text = format!("{head}14 {} 762 .", Digest::ZERO);
-        for end in head.len()..text.len() {
-            let unsynced = Some(Entry::Unsynced { boot: "6f1c".to_owned() });
-            let cut = text[..end].trim_end();
-            assert_eq!(parse(cut), unsynced, "{cut}");
+        let boot = "004ed7e3-0000";
+        let unsynced = Entry::Unsynced { boot: boot.to_owned() };
+        for entry in [poison(boot, 3, 59), unsynced.clone()] {
+            let text = text_of(&entry);
+            let said = text.find(boot).unwrap() + boot.len();
+            for before in
+                [Entry::Clean, poison("113d60a1-0000", 3, 59), poison(boot, 2, 51), poison(boot, 3, 58)]
+            {
+                let before = format!("{:<BLOCK$}", text_of(&before));
+                for end in said..text.len() {
+                    let torn = format!("{}{}", &text[..end], &before[end..]);
+                    if end == said && !torn[end..].starts_with(' ') {
+                        // What follows belongs to the boot id then: as if nothing had been written.
+                        continue;
+                    }
+                    let expected = match torn.trim_end() {
+                        all if all == text => &entry,
+                        // The part that was written stood there already.
+                        none if none == before.trim_end() => continue,
+                        _ => &unsynced,
+                    };
+                    assert_eq!(parse(torn.trim_end()).as_ref(), Some(expected), "{torn}");
+                }
+            }
         }
-        assert!(matches!(parse(&text), Some(Entry::Poison { .. })));
     }
 
     fn taken(disk: &SimDisk) -> ChainLock {

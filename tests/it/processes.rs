@@ -1,28 +1,16 @@
 //! Several processes, one log.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _},
-    process::{Child, Stdio},
+    io::{BufRead as _, BufReader},
+    process::Stdio,
     time::Duration,
 };
 
 use tracing_audit::{AuditLog, Error, FindingKind, Receipt, Verdict, verify};
 
 use crate::support::{
-    assert_all_present, child, events, fresh, independent_verdict, lines_of, receipts, segments, with_layer,
+    Confirming, assert_all_present, child, events, fresh, independent_verdict, lines_of, segments, with_layer,
 };
-
-/// Starts a confirming child whose receipts are collected on a thread.
-fn confirming(log: &std::path::Path) -> (Child, std::thread::JoinHandle<Vec<u8>>) {
-    let mut process = child("confirm", log, &["2"]).spawn().unwrap();
-    let mut stdout = process.stdout.take().unwrap();
-    let ledger = std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        stdout.read_to_end(&mut bytes).unwrap();
-        bytes
-    });
-    (process, ledger)
-}
 
 #[test]
 fn four_processes_with_random_kills_lose_nothing_confirmed() {
@@ -32,25 +20,18 @@ fn four_processes_with_random_kills_lose_nothing_confirmed() {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         (random >> 33) % below
     };
-    let mut running: Vec<_> = (0..4).map(|_| confirming(&log)).collect();
+    let running: Vec<_> = (0..4).map(|_| Confirming::start(&log, 2)).collect();
+    let mut running: Vec<_> = running.into_iter().map(Confirming::begun).collect();
     let mut all: Vec<Receipt> = Vec::new();
     for _ in 0..24 {
         std::thread::sleep(Duration::from_millis(20 + next(60)));
         let victim = usize::try_from(next(4)).unwrap();
-        let (mut process, ledger) = std::mem::replace(&mut running[victim], confirming(&log));
-        process.kill().unwrap();
-        process.wait().unwrap();
-        all.extend(receipts(&ledger.join().unwrap()));
+        all.extend(std::mem::replace(&mut running[victim], Confirming::start(&log, 2)).kill());
     }
     // While they still write: no false alarm.
     let report = verify(&log).unwrap();
     assert_ne!(report.verdict(), Verdict::Damaged, "{report}");
-    for (mut process, ledger) in running {
-        process.kill().unwrap();
-        process.wait().unwrap();
-        all.extend(receipts(&ledger.join().unwrap()));
-    }
-    assert!(all.len() > 200, "{}", all.len());
+    all.extend(running.into_iter().flat_map(Confirming::kill));
     assert_all_present(&log, &all);
     let chains: std::collections::BTreeSet<u16> = all.iter().map(Receipt::chain).collect();
     assert!(chains.len() >= 4, "{chains:?}");
@@ -89,9 +70,8 @@ fn a_second_exclusive_opener_is_told_who_holds_the_log() {
 #[test]
 fn a_stopped_process_costs_the_others_nothing() {
     let (_dir, log) = fresh();
-    let (mut process, ledger) = confirming(&log);
-    crate::support::wait_for("the child", || log.exists() && !events_or_none(&log).is_empty());
-    assert!(crate::support::run("kill", &["-STOP", &process.id().to_string()]));
+    let stopped = Confirming::start(&log, 2).begun();
+    assert!(crate::support::run("kill", &["-STOP", &stopped.process.id().to_string()]));
     let own = AuditLog::open(&log).unwrap();
     let receipt = with_layer(&own, || {
         own.confirm(|| tracing::info!(target: "audit", action = "a", actor = "b")).unwrap()
@@ -100,13 +80,7 @@ fn a_stopped_process_costs_the_others_nothing() {
     let report = verify(&log).unwrap();
     assert_ne!(report.verdict(), Verdict::Damaged, "{report}");
     own.close().unwrap();
-    process.kill().unwrap();
-    process.wait().unwrap();
-    assert_all_present(&log, &receipts(&ledger.join().unwrap()));
-}
-
-fn events_or_none(log: &std::path::Path) -> Vec<tracing_audit::Record> {
-    tracing_audit::read(log).map(|records| records.filter_map(Result::ok).collect()).unwrap_or_default()
+    assert_all_present(&log, &stopped.kill());
 }
 
 #[test]

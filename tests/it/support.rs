@@ -2,9 +2,11 @@
 
 use std::{
     fs,
+    io::{BufRead as _, BufReader, Read as _},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
-    sync::{Arc, Mutex},
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex, mpsc},
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -109,6 +111,42 @@ pub(crate) fn receipts(stdout: &[u8]) -> Vec<Receipt> {
         .filter_map(|line| line.strip_prefix('@'))
         .map(|receipt| receipt.parse().unwrap())
         .collect()
+}
+
+/// A child that confirms, whose receipts are collected on a thread.
+pub(crate) struct Confirming {
+    pub(crate) process: Child,
+    began: mpsc::Receiver<()>,
+    ledger: JoinHandle<Vec<u8>>,
+}
+
+impl Confirming {
+    pub(crate) fn start(log: &Path, threads: usize) -> Self {
+        let mut process = child("confirm", log, &[&threads.to_string()]).spawn().unwrap();
+        let mut stdout = BufReader::new(process.stdout.take().unwrap());
+        let (begins, began) = mpsc::channel();
+        let ledger = std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            while receipts(&bytes).is_empty() && stdout.read_until(b'\n', &mut bytes).unwrap() > 0 {}
+            begins.send(()).ok();
+            stdout.read_to_end(&mut bytes).unwrap();
+            bytes
+        });
+        Self { process, began, ledger }
+    }
+
+    /// Waits until it has a receipt, and with it a chain.
+    pub(crate) fn begun(self) -> Self {
+        self.began.recv().unwrap();
+        self
+    }
+
+    /// What was confirmed until the process was killed.
+    pub(crate) fn kill(mut self) -> Vec<Receipt> {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        receipts(&self.ledger.join().unwrap())
+    }
 }
 
 /// Says that a test cannot run here, and why, also in a file that `.ci/run` counts the lines of.

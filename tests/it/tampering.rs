@@ -208,8 +208,9 @@ fn a_log_that_is_being_written_raises_no_alarm() {
     let log = AuditLog::builder(&path)
         .rotation(tracing_audit::Rotation::never().max_bytes(64 << 10))
         .retention(tracing_audit::Retention::keep_all().max_segments(4))
-        // What is still queued at the end is written in small segments, within the bound.
+        // What is still queued at the end is written in small segments, also by a slow disk.
         .queue_bytes(1 << 20)
+        .wait_bound(std::time::Duration::from_secs(60))
         .open()
         .unwrap();
     let stop = std::sync::atomic::AtomicBool::new(false);

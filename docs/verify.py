@@ -153,10 +153,12 @@ def follow(chain, files):
         found["marks"][number] = max(found["marks"].get(number, 0), durable)
 
     for number, _, lines, void in files:
+        bad_start = None
         for index, line in enumerate(lines, 1):
             where, record, expected = f"segment {number} line {index}", parse(line), found["next"]
-            if record is None:
+            if record is None or index > 1 and is_later(record):
                 wrong.append([expected, False, f"{where}: bad line", None])
+                bad_start = wrong[-1] if index == 1 else bad_start
                 holes += 1
                 continue
             if is_later(record):
@@ -165,18 +167,21 @@ def follow(chain, files):
             seq, link, kind = record["seq"], record["_prev_hash"], record.get("kind")
             own = record[kind] if type(kind) is str and type(record.get(kind)) is dict else {}
             begins = kind == "segment" and index == 1 and (own["chain"], own["segment"]) == (chain, number)
+            if bad_start and seq == expected:  # the place before the first good line, though the chain had come that far
+                bad_start[0] = min(bad_start[0], max(seq - 1, 1))
+            bad_start = None
             if found["first"] is None:
                 found["first"] = (seq, link, holes, begins)
                 for entry in wrong:
                     entry[0] = max(seq - holes, 1)  # only now is it known where these stand
             elif seq < expected:
-                wrong.append([expected, False, f"{where}: record {seq} is out of place", None])
+                wrong.append([expected, begins, f"{where}: record {seq} is out of place", None])
                 mark(record.get("durable", 0))
                 continue
             elif seq > expected + holes:
                 text = f"{where}: records {expected + holes} to {seq - 1} are missing"
                 wrong.append([expected, False, text, (seq - 1, link)])
-            elif seq == expected and link != previous:
+            elif seq == expected and link != previous and (begins or index > 1):
                 text = f"{where}: record {seq} does not link to the one before it"
                 wrong.append([seq - 1, False, text, None])
             if kind == "segment":
@@ -201,7 +206,7 @@ def follow(chain, files):
             found["last"], found["hashes"][seq] = record, record["_hash"]
             found["next"], previous, holes = seq + 1, record["_hash"], 0
         for record in filter(None, map(parse, void)):
-            if record["seq"] >= found["next"]:
+            if record["seq"] >= found["next"] and not is_later(record):
                 void_mark = max(void_mark, record.get("durable", 0))
                 if record.get("kind") == "prune":
                     void_mark = max(void_mark, record["prune"]["through"])

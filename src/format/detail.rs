@@ -56,7 +56,12 @@ pub(crate) fn control_of(line: &Line<'_>) -> Result<Option<Control>, &'static st
     control.map(Some).ok_or(UNREADABLE)
 }
 
-/// Whether a line is right in itself, wherever it stands.
-pub(crate) fn is_right(line: &Line<'_>) -> bool {
-    line.hash_is_right() && control_of(line).is_ok()
+/// Whether a line is right in itself. A segment of a later format begins a file, and no version has put its
+/// first line anywhere else.
+pub(crate) fn is_right(line: &Line<'_>, begins_file: bool) -> bool {
+    line.hash_is_right()
+        && match control_of(line) {
+            Ok(Some(Control::Later(_))) => begins_file,
+            control => control.is_ok(),
+        }
 }

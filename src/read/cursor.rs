@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use crate::{
     Error,
     clock::Timestamp,
-    format::{Kind, LineParser},
+    format::{Kind, LineParser, is_right},
     record::Record,
     segment_name::ChainNumber,
     storage::{Dir, File, Storage, read_full},
@@ -113,7 +113,8 @@ impl Cursor {
             let line = rest.get(..end).unwrap_or_default();
             self.at += end + 1;
             self.line += 1;
-            let parsed = self.parser.parse(line).ok().filter(crate::format::is_right);
+            let begins_file = self.line == 1;
+            let parsed = self.parser.parse(line).ok().filter(|line| is_right(line, begins_file));
             match parsed.and_then(|line| Record::of(self.chain, &line, self.durable)) {
                 Some(record) => return Some(Ok(self.head(record))),
                 None => {
@@ -202,7 +203,7 @@ fn mark_in_end(file: &dyn File, of: &SegmentFile, length: u64) -> std::io::Resul
     // The first piece may be half a line; that one is no record then.
     for line in bytes.split(|byte| *byte == b'\n').rev() {
         let Ok(line) = parser.parse(line) else { continue };
-        if !crate::format::is_right(&line) {
+        if !is_right(&line, false) {
             continue;
         }
         if is_end && line.kind == Kind::Close {

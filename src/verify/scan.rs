@@ -68,6 +68,8 @@ pub(super) struct Scan {
     pub(super) files: Vec<FileCount>,
     /// How many lines were read of the current file.
     pub(super) line: u64,
+    /// The anomaly of its first line, as long as no good one came behind it.
+    bad_start: Option<usize>,
     /// The highest mark in bytes that a later segment declares void.
     void_mark: u64,
     /// Where a segment of a later format begins; nothing from there on is judged.
@@ -90,6 +92,7 @@ impl Scan {
             anomalies: Anomalies::default(),
             files: Vec::new(),
             line: 0,
+            bad_start: None,
             void_mark: 0,
             later_format: None,
             judged: usize::MAX,
@@ -99,6 +102,7 @@ impl Scan {
     /// A file of which nothing was taken in is begun again whenever it is looked at again.
     pub(super) fn begin_file(&mut self, name: SegmentName) {
         self.line = 0;
+        self.bad_start = None;
         if self.files.last().is_none_or(|last| last.segment != name.segment) {
             let good = Good::default();
             self.files.push(FileCount {
@@ -135,6 +139,7 @@ impl Scan {
         {
             return false;
         }
+        self.end_bad_start(summary.first_seq);
         for (seq, control) in summary.controls.drain(..) {
             self.facts.absorb(self.chain, seq, control);
         }
@@ -199,11 +204,12 @@ impl Scan {
             if line.seq < self.next || !claims || !line.hash_is_right() {
                 continue;
             }
-            let Ok(control) = control_of(&line) else { continue };
-            self.void_mark = self.void_mark.max(line.durable.unwrap_or(0));
-            if let Some(Control::Prune { through, .. }) = control {
-                self.void_mark = self.void_mark.max(through);
-            }
+            let through = match control_of(&line) {
+                Err(_) | Ok(Some(Control::Later(_))) => continue,
+                Ok(Some(Control::Prune { through, .. })) => through,
+                Ok(_) => 0,
+            };
+            self.void_mark = self.void_mark.max(line.durable.unwrap_or(0)).max(through);
         }
     }
 
@@ -231,11 +237,28 @@ impl Scan {
 
     fn malformed(&mut self, place: Place, why: String) {
         self.holes += 1;
+        self.note_bad_start();
         let anomaly = self.anomaly(FindingKind::Malformed, place, why);
         self.anomalies.push(anomaly);
     }
 
+    fn note_bad_start(&mut self) {
+        if self.line == 1 {
+            self.bad_start = Some(self.anomalies.len());
+        }
+    }
+
+    /// What stands before the first good line of a file has the place before it, also where the chain had
+    /// come that far already: without the line that names the file nothing tells that it is one too many.
+    fn end_bad_start(&mut self, seq: u64) {
+        let bad = self.bad_start.take().filter(|_| seq == self.next);
+        if let Some(anomaly) = bad.and_then(|number| self.anomalies.get_mut(number)) {
+            anomaly.at = anomaly.at.min(seq.saturating_sub(1).max(1));
+        }
+    }
+
     fn edited(&mut self, line: &Line<'_>, place: Place) {
+        self.note_bad_start();
         let mut anomaly =
             self.anomaly(FindingKind::Edited, place, "the line does not match its own hash".to_owned());
         if self.start.is_some() && line.seq == self.next {
@@ -253,6 +276,9 @@ impl Scan {
     /// A line that is right in itself: does it belong here?
     fn good_line(&mut self, line: &Line<'_>, place: Place) {
         let control = match control_of(line) {
+            Ok(Some(Control::Later(_))) if self.line > 1 => {
+                return self.malformed(place, "a `segment` line of a later format inside a file".to_owned());
+            }
             Ok(Some(Control::Later(format))) => {
                 self.later_format = Some((place, format));
                 self.judged = self.anomalies.len();
@@ -267,6 +293,7 @@ impl Scan {
         };
         let name = SegmentName { chain: self.chain, segment: place.segment };
         let begins = self.line == 1 && info.is_some_and(|info| info.is_of(name));
+        self.end_bad_start(line.seq);
         if !self.fits(line, place, begins) {
             return;
         }
@@ -287,7 +314,10 @@ impl Scan {
         if self.start.is_none() {
             self.begin(line, place, is_segment);
         } else if line.seq == self.next {
-            if self.hash.is_some_and(|hash| hash != line.previous) {
+            // What does not begin its file as it must is judged by that: it may be what a torn sector held
+            // before, and says nothing of the record before it.
+            let belongs = is_segment || self.line > 1;
+            if belongs && self.hash.is_some_and(|hash| hash != line.previous) {
                 self.broken_link(line, place);
             }
             self.jump = None;
@@ -296,7 +326,7 @@ impl Scan {
         } else if line.seq > self.next {
             self.skip_to(line, place);
         } else {
-            self.stray(line, place);
+            self.stray(line, place, is_segment);
             return false;
         }
         true
@@ -357,7 +387,7 @@ impl Scan {
         self.jump = Some(Jump { next: self.next, hash: self.hash, anomaly: number });
     }
 
-    fn stray(&mut self, line: &Line<'_>, place: Place) {
+    fn stray(&mut self, line: &Line<'_>, place: Place, is_segment: bool) {
         // Wherever it stands, it was written when that record was durable. Without it, one line put
         // in too early would take the marks from all lines that it makes come too late.
         self.mark(line.durable.unwrap_or(0));
@@ -370,6 +400,8 @@ impl Scan {
         let mut anomaly = self.anomaly(kind, place, message.to_owned());
         anomaly.records = Some((line.seq, line.seq));
         anomaly.hash = Some(line.hash);
+        // A segment is begun where the chain before it ends, and says what is void of that.
+        anomaly.is_certain = is_segment;
         self.anomalies.push(anomaly);
     }
 

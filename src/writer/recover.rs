@@ -112,6 +112,9 @@ impl Recovery<'_> {
         }
         let file = self.open(name, Access::Read)?;
         let scan = Scan::run(file.as_ref(), name, point.end).map_err(Error::io("read", path))?;
+        if scan.is_later {
+            return Ok(self.later_format());
+        }
         let expected = Place { seq: point.seq, hash: point.hash, end: point.end };
         if scan.last != Some(expected) {
             return Ok(self.leave_alone(true, "its last durable record is not where its lock file says"));
@@ -157,6 +160,9 @@ impl Recovery<'_> {
             }
             let mut scan =
                 Scan::run(file.as_ref(), *name, u64::MAX).map_err(Error::io("read", self.path(*name)))?;
+            if scan.is_later {
+                return Ok(self.later_format());
+            }
             if scan.length == 0
                 && !planted!(EmptyFileNotUsed)
                 && rest.failed.is_empty()
@@ -342,6 +348,13 @@ impl Recovery<'_> {
 
     fn too_many(&self) -> Recovered {
         self.leave_alone(false, "too many files behind its last record count nothing")
+    }
+
+    fn later_format(&self) -> Recovered {
+        self.leave_alone(
+            false,
+            "a later version of the format stands there, which this version must not go on with",
+        )
     }
 
     fn no_identity(&self) -> Recovered {

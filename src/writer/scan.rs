@@ -40,7 +40,7 @@ struct Break {
 #[derive(Debug)]
 pub(super) struct Scan {
     name: SegmentName,
-    /// Whether a line begins a segment of a later format, which this version must not judge.
+    /// Whether its first line is of a later format, which this version must not judge.
     pub(super) is_later: bool,
     /// What its first line says, if it is a good `segment` line.
     pub(super) info: Option<SegmentInfo>,
@@ -120,9 +120,11 @@ impl Scan {
         }
         // Good is what verification takes for good.
         let Ok(control) = control_of(&line) else { return self.bad(state) };
+        let is_first = self.at == 0;
         if let Some(Control::Later(_)) = &control {
-            self.is_later = true;
-            return;
+            // Elsewhere than at the beginning of a file no version has put it.
+            self.is_later |= is_first;
+            return self.bad(state);
         }
         let follows = match (state.expected, state.link) {
             (None, _) => true,
@@ -148,7 +150,6 @@ impl Scan {
                 self.broken(&State { expected: Some(line.seq.saturating_sub(1).max(1)), link: None });
             }
         }
-        let is_first = self.at == 0;
         let belongs = match &control {
             Some(Control::Segment(info)) => is_first && info.is_of(self.name),
             _ => !is_first,

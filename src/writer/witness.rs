@@ -9,7 +9,7 @@ use crate::{
     clock::Timestamp,
     format::{
         ChainId, Control, Kind, Line, LineParser, MAX_LINE, SegmentInfo, Witness, Witnesses, control_of,
-        read_witnesses,
+        is_right, read_witnesses,
     },
     segment_name::{ChainNumber, SegmentName},
     storage::{Access, Dir, File, Storage, read_full},
@@ -134,8 +134,7 @@ fn judge_window(bytes: &[u8], from_start: bool, id: ChainId) -> Option<Tail> {
         closed = false;
         let line = line.strip_suffix(b"\n").and_then(|line| parser.parse(line).ok());
         // Good is what verification takes for good.
-        let is_good = |line: &Line<'_>| line.hash_is_right() && control_of(line).is_ok();
-        let Some(line) = line.filter(is_good) else { continue };
+        let Some(line) = line.filter(|line| is_right(line, false)) else { continue };
         durable = durable.max(line.durable.unwrap_or(0));
         if heads.is_empty() {
             heads.push((line.seq - 1, line.previous));

@@ -300,9 +300,9 @@ fn odd_lines() -> Vec<(String, Option<Verdict>)> {
         (segment(&format!("\"format\":\"1\",{whole}")), damaged),
         (segment(&format!("\"format\":1.0,{whole}")), damaged),
         (segment(&format!("\"format\":1,{whole}")), damaged),
-        (segment(&format!("\"format\":2,{whole}")), Some(Verdict::Unclean)),
-        (segment("\"format\":2"), Some(Verdict::Unclean)),
-        (segment("\"format\":99999999999999999999999999999999999999999"), Some(Verdict::Unclean)),
+        (segment(&format!("\"format\":2,{whole}")), damaged),
+        (segment("\"format\":2"), damaged),
+        (segment("\"format\":99999999999999999999999999999999999999999"), damaged),
         (segment(&whole), damaged),
         (",\"kind\":\"segment\",\"segment\":1".into(), damaged),
     ]

@@ -8,9 +8,10 @@ use crate::{
     ChainRecovery,
     chain::Digest,
     clock::Timestamp,
-    format::{ChainId, CloseInfo, LineParser, SegmentInfo, Witnesses, seal},
+    format::{After, ChainId, CloseInfo, LineParser, SegmentInfo, Witnesses, seal},
     segment_name::ChainNumber,
     storage::sim::{Errno, Fault, Op},
+    writer::lock::{ChainLock, Entry, Point, Tried},
 };
 
 const SECOND_FILE: &str = "audit-000-00000002.jsonl";
@@ -250,5 +251,48 @@ fn a_chain_whose_numbers_are_used_up_is_left_alone() {
             .iter()
             .any(|found| found.left_alone && found.message.contains("every sequence number"));
         assert_eq!(said, chain == 1, "{:?}", node.found);
+    }
+}
+
+/// A log that a later version had written was opened by this one after an installation was taken back. It went on in
+/// its own format behind the segment that it must not judge.
+#[test]
+fn a_chain_that_a_later_version_wrote_is_left_alone() {
+    for is_poisoned in [false, true] {
+        let mut world = World::new(1);
+        let info = SegmentInfo {
+            id: ChainId(7),
+            chain: ChainNumber::FIRST,
+            segment: 1,
+            after: Vec::new(),
+            chains: Witnesses::new(),
+            pruned: None,
+        };
+        let mut first = Vec::new();
+        let hash = seal(&mut first, 1, &info.payload(Timestamp::now()), Some(0), &Digest::ZERO);
+        world.disk.replace(FIRST, &first);
+        let after = vec![After { segment: 1, bytes: first.len() as u64 }];
+        let info = SegmentInfo { segment: 2, after, ..info };
+        let begin = String::from_utf8(info.payload(Timestamp::now())).unwrap();
+        let mut file = Vec::new();
+        let later = begin.replace("\"format\":1", "\"format\":2");
+        let hash = seal(&mut file, 2, later.as_bytes(), Some(1), &hash);
+        let hash = seal(&mut file, 3, b",\"kind\":\"something\"", Some(2), &hash);
+        world.disk.replace(SECOND_FILE, &file);
+        if is_poisoned {
+            let chain = ChainLock::try_take(&world.disk.process().storage(), ChainNumber::FIRST).unwrap();
+            let Tried::Taken(lock) = chain else { panic!("{chain:?}") };
+            let point = Point { segment: 2, seq: 3, hash, end: file.len() as u64 };
+            let boot = world.disk.process().storage().boot_id();
+            lock.write(&Entry::Poison { boot, point }).unwrap();
+        }
+        let node = world.opened(&Settings::default());
+        let found: Vec<_> =
+            node.found.iter().map(|found| (found.chain, found.damaged, found.left_alone)).collect();
+        assert_eq!(found, [(0, false, true)], "{:?}", node.found);
+        assert!(node.found[0].message.contains("a later version of the format"), "{:?}", node.found);
+        assert_eq!(world.disk.contents(SECOND_FILE).unwrap(), file);
+        assert!(!world.disk.snapshot().contains_key(THIRD_FILE));
+        assert_eq!(node.queue.gauges.head().unwrap().chain(), 1);
     }
 }

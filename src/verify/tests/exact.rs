@@ -453,7 +453,9 @@ fn a_bad_first_line_stands_before_the_first_good_one() {
     let chain = Chain { segment: 2, ..Chain::new(0).events(2) };
     let chain = chain.event_marked("x", Some(4)).event_marked("y", None);
     let mut log = Log::of(&[&chain]);
-    log.edit(0, 2, |lines| lines.insert(0, [&[b'x'; FIRST_PIECE - 1][..], b"\n"].concat()));
+    let mut piece = vec![b'x'; FIRST_PIECE];
+    piece[FIRST_PIECE - 1] = b'\n';
+    log.edit(0, 2, |lines| lines.insert(0, piece));
     check(&log.verify(), Damaged, &[Malformed, NotClosed]);
 }
 

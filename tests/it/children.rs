@@ -23,6 +23,7 @@ fn entry() {
         "hold" => hold(&log),
         "exit" => exit_without_close(&log),
         "secrets" => keep_secrets(&log),
+        "again" => open_and_close_again_and_again(&log),
         "mute" => say_something_nobody_reads(&log),
         "global" => crate::global::play(arguments[0], &log),
         role => panic!("no such role: {role}"),
@@ -90,6 +91,46 @@ fn exit_without_close(log: &Path) {
         tracing::info!(target: "audit", action = "auth.success", actor = "child");
         std::process::exit(0);
     });
+}
+
+/// Begins and ends logs in every way, and counts what the process holds: as much after many as after a few.
+fn open_and_close_again_and_again(path: &Path) {
+    let count = |of: &str| std::fs::read_dir(format!("/proc/self/{of}")).unwrap().count();
+    let held = || {
+        let mut before = (count("task"), count("fd"));
+        // A thread that was joined is seen a moment longer.
+        for _ in 0..50 {
+            std::thread::sleep(Duration::from_millis(2));
+            before = before.min((count("task"), count("fd")));
+        }
+        before
+    };
+    let round = |number: u64| {
+        let log = AuditLog::builder(path)
+            .rotation(Rotation::never().max_bytes(64 << 10))
+            .on_notice(|_| {})
+            .exclusive()
+            .open()
+            .unwrap();
+        with_layer(&log, || {
+            for _ in 0..200 {
+                tracing::info!(target: "audit", action = "a", actor = "b", number);
+            }
+            log.confirm(|| tracing::info!(target: "audit", action = "a", actor = "b")).unwrap();
+        });
+        // Nobody else gets it, and a path that is none leaves nothing either.
+        AuditLog::builder(path).exclusive().open().unwrap_err();
+        AuditLog::open("/proc/version/log").unwrap_err();
+        assert_eq!(tracing_audit::verify(path).unwrap().verdict(), tracing_audit::Verdict::Intact);
+        assert!(tracing_audit::read(path).unwrap().next().is_some());
+        if number.is_multiple_of(2) {
+            log.close().unwrap();
+        }
+    };
+    (0..4).for_each(round);
+    let few = held();
+    (0..30).for_each(round);
+    assert_eq!(held(), few, "threads and descriptors");
 }
 
 /// What is withheld, in this test. It stands in the program, and must stand nowhere else.

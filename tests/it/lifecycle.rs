@@ -7,7 +7,7 @@ use tracing_audit::{
     audit_critical, verify,
 };
 
-use crate::support::{events, fresh, independent_verdict, lines_of, records, segments, with_layer};
+use crate::support::{child, events, fresh, independent_verdict, lines_of, records, segments, with_layer};
 
 #[test]
 fn the_chain_goes_on_over_restarts_and_rotations() {
@@ -126,6 +126,13 @@ fn the_last_handle_dropped_closes() {
     drop(clone);
     assert_eq!(lines_of(&path, "close").len(), 1);
     verify(&path).unwrap().ensure_intact().unwrap();
+}
+
+#[test]
+fn logs_that_were_closed_leave_no_thread_and_no_descriptor() {
+    let (_dir, path) = fresh();
+    let output = child("again", &path, &[]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Emits an audit event while it is formatted.

@@ -217,7 +217,7 @@ def judge(found, claims):
     """Returns 0, 1 or 2, and why. A claim is (who, id or None, seq, hash)."""
     through, cut_hash = found["pruned"]
     last, reach = found["last"] or {}, found["next"] - 1
-    claims = [claim for claim in claims if claim[2] > through]
+    claims = [claim for claim in claims if claim[2] >= through]
     durable = max([found["mark"], last["seq"] if last.get("kind") == "close" else 0]
                   + [claim[2] for claim in claims])
     damage, torn = [], []
@@ -240,7 +240,8 @@ def judge(found, claims):
     elif reach < durable:
         damage.append(f"the chain ends with record {reach}, and record {durable} was durable")
     for who, chain_id, seq, digest in claims:
-        if found["hashes"].get(seq, digest) != digest or chain_id not in (None, found["id"]):
+        known = cut_hash if seq == through else found["hashes"].get(seq, digest)
+        if known != digest or chain_id not in (None, found["id"]):
             damage.append(f"{who} knows another record {seq}")
     if last.get("kind") != "close" and not found["later"]:
         torn.append("it does not end with `close`: ended in disorder, or still being written")

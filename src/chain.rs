@@ -209,6 +209,9 @@ impl FromStr for Receipt {
 mod tests {
     use super::*;
 
+    /// Not every value where a test runs a thousand times slower.
+    const STEP: usize = if cfg!(miri) { 37 } else { 1 };
+
     #[test]
     fn a_head_prints_and_parses() {
         let head = Head { chain: ChainNumber::FIRST, seq: 42, hash: Digest::of_body(b"{}") };
@@ -221,7 +224,7 @@ mod tests {
     #[test]
     fn every_byte_is_read_back_at_every_place() {
         for place in 0..32 {
-            for value in 0..=255 {
+            for value in (0..=255).step_by(STEP) {
                 let mut bytes = [0x5A; 32];
                 bytes[place] = value;
                 assert_eq!(Digest::from_hex(&Digest(bytes).hex()), Some(Digest(bytes)));
@@ -236,7 +239,8 @@ mod tests {
         assert_eq!(Digest::from_hex(&hex), Some(Digest::of_bytes(b"abc")));
         assert_eq!(Digest::from_hex(&hex.to_ascii_uppercase()), None);
         for position in 0..hex.len() {
-            for wrong in (0..=255).filter(|byte| !matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+            let others = (0..=255).filter(|byte| !matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+            for wrong in others.step_by(STEP) {
                 let mut bad = hex;
                 bad[position] = wrong;
                 assert_eq!(Digest::from_hex(&bad), None, "{wrong} at {position}");

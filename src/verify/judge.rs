@@ -240,20 +240,26 @@ impl<'a> Judge<'a> {
                 claim.seq
             );
             self.find(FindingKind::Ahead, None, Some(claim.seq), message);
-        } else if claim.seq <= self.floor.0 {
-            if claim.source == Source::Kept && self.floor.1 != claim.hash {
+        } else if claim.seq < self.floor.0 {
+            if claim.source == Source::Kept {
                 self.not_checked.push(format!(
                     "chain {chain}: the head for record {} (the record was removed by retention, or is trusted)",
                     claim.seq
                 ));
             }
-        } else if let Some((hash, _)) = self.track.look_up(self.storage, claim.seq)?
-            && hash != claim.hash
-        {
+        } else if self.hash_of(claim.seq)?.is_some_and(|hash| hash != claim.hash) {
             let message = format!("{who} names another hash of this record: the chain was rewritten");
             self.find(FindingKind::HeadMismatch, None, Some(claim.seq), message);
         }
         Ok(())
+    }
+
+    /// Of the last removed record its hash is left.
+    fn hash_of(&self, seq: u64) -> Result<Option<Digest>, Error> {
+        if seq == self.floor.0 {
+            return Ok(Some(self.floor.1));
+        }
+        Ok(self.track.look_up(self.storage, seq)?.map(|(hash, _)| hash))
     }
 
     /// What is left of the last removed or trusted record must have the hash that stands for it.

@@ -1,6 +1,7 @@
 //! What recovery finds, and says of it, byte by byte.
 
 use super::{
+    super::ledger::MAX_FAILED,
     trouble::{FIRST, begun, ended_well},
     world::{MS, Node, Settings, World},
 };
@@ -66,6 +67,15 @@ fn foreign_line(behind: &[u8], skipped: u64, segment: u32, pruned: Option<(u64, 
     let mut line = Vec::new();
     seal(&mut line, last.seq + skipped + 1, &info.payload(Timestamp::now()), durable, &last.hash);
     line
+}
+
+/// Writes into the lock file where the chain goes on under this boot.
+fn poison(world: &World, point: Point) {
+    let storage = world.disk.process().storage();
+    let Tried::Taken(lock) = ChainLock::try_take(&storage, ChainNumber::FIRST).unwrap() else {
+        panic!("somebody holds it")
+    };
+    lock.write(&Entry::Poison { boot: storage.boot_id(), point }).unwrap();
 }
 
 #[track_caller]
@@ -280,11 +290,7 @@ fn a_chain_that_a_later_version_wrote_is_left_alone() {
         let hash = seal(&mut file, 3, b",\"kind\":\"something\"", Some(2), &hash);
         world.disk.replace(SECOND_FILE, &file);
         if is_poisoned {
-            let chain = ChainLock::try_take(&world.disk.process().storage(), ChainNumber::FIRST).unwrap();
-            let Tried::Taken(lock) = chain else { panic!("{chain:?}") };
-            let point = Point { segment: 2, seq: 3, hash, end: file.len() as u64 };
-            let boot = world.disk.process().storage().boot_id();
-            lock.write(&Entry::Poison { boot, point }).unwrap();
+            poison(&world, Point { segment: 2, seq: 3, hash, end: file.len() as u64 });
         }
         let node = world.opened(&Settings::default());
         let found: Vec<_> =
@@ -294,5 +300,56 @@ fn a_chain_that_a_later_version_wrote_is_left_alone() {
         assert_eq!(world.disk.contents(SECOND_FILE).unwrap(), file);
         assert!(!world.disk.snapshot().contains_key(THIRD_FILE));
         assert_eq!(node.queue.gauges.head().unwrap().chain(), 1);
+    }
+}
+
+/// The entry of a lock file is held against the chain: where they disagree, nothing is decided.
+#[test]
+fn a_chain_that_is_not_as_its_lock_file_says_is_left_alone() {
+    let mut world = World::new(1);
+    let lines = killed(&mut world);
+    let parsed = LineParser::default().parse(lines[7].strip_suffix(b"\n").unwrap()).map(|line| line.hash);
+    let point = Point { segment: 1, seq: 8, hash: parsed.unwrap(), end: lines[..8].concat().len() as u64 };
+    let file = lines.concat();
+    let gone = "the segment of its last durable record is gone";
+    let elsewhere = "its last durable record is not where its lock file says";
+    for (point, why) in [
+        (Point { segment: 7, ..point }, gone),
+        (Point { seq: 7, ..point }, elsewhere),
+        (Point { hash: Digest::ZERO, ..point }, elsewhere),
+        (Point { end: point.end + 1, ..point }, elsewhere),
+        (Point { end: file.len() as u64, ..point }, elsewhere),
+    ] {
+        poison(&world, point);
+        let mut node = world.opened(&Settings::default());
+        let found = &node.found[0];
+        assert!(found.left_alone && found.damaged && found.message.ends_with(why), "{point:?}: {found:?}");
+        assert_eq!(world.disk.contents(FIRST).unwrap(), file);
+        node.close(&mut world);
+    }
+    poison(&world, point);
+    let (_node, found) = reopened(&mut world);
+    assert!(!found.left_alone && !found.damaged, "{found:?}");
+    assert_eq!(found.head.unwrap().seq(), 8);
+}
+
+/// A new segment names every file between it and the last record, and has room for so many.
+#[test]
+fn a_chain_with_too_many_files_behind_its_last_record_is_left_alone() {
+    for has_records in [true, false] {
+        for too_many in [false, true] {
+            let mut world = World::new(1);
+            if has_records {
+                killed(&mut world);
+            }
+            // The file of the last record is named too.
+            for number in 0..MAX_FAILED - 2 + usize::from(too_many) {
+                world.disk.replace(&format!("audit-000-{:08}.jsonl", number + 2), b"void");
+            }
+            let (node, found) = reopened(&mut world);
+            assert_eq!(found.left_alone, too_many, "{found:?}");
+            assert_eq!(found.message.contains("too many files"), too_many, "{found:?}");
+            assert_eq!(node.queue.gauges.head().unwrap().chain(), u16::from(too_many));
+        }
     }
 }

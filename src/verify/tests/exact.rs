@@ -5,24 +5,24 @@ use super::{
     log::{Chain, Log, name},
 };
 use crate::{
-    FindingKind::{BrokenLink, Deleted, Duplicate, Inserted, Malformed, NotClosed, TornTail},
+    FindingKind::{Deleted, Duplicate, Inserted, Malformed, NotClosed, TornTail},
     Head, Report,
     Verdict::{Damaged, Intact, Unclean},
     chain::Digest,
     clock::Timestamp,
-    format::{After, ChainId, PruneInfo, SegmentInfo},
+    format::{After, PruneInfo, SegmentInfo},
 };
 
-const NOT_CLOSED: &str = "the chain ends without `close`, and nobody holds it";
+pub(super) const NOT_CLOSED: &str = "the chain ends without `close`, and nobody holds it";
 /// How many bytes the first piece of a file has at most, and the others.
-const FIRST_PIECE: usize = 64 * 1024;
+pub(super) const FIRST_PIECE: usize = 64 * 1024;
 const PIECE: usize = 256 * 1024;
 
 fn closed() -> Chain {
     Chain::new(0).events(6).close()
 }
 
-fn other() -> Digest {
+pub(super) fn other() -> Digest {
     Digest::of_bytes(b"other")
 }
 
@@ -32,14 +32,14 @@ fn after(segment: u32, bytes: usize) -> After {
 
 /// The findings as they print.
 #[track_caller]
-fn finds<T: AsRef<str>>(report: &Report, expected: &[T]) {
+pub(super) fn finds<T: AsRef<str>>(report: &Report, expected: &[T]) {
     let found: Vec<String> = report.findings().iter().map(ToString::to_string).collect();
     let expected: Vec<&str> = expected.iter().map(AsRef::as_ref).collect();
     assert_eq!(found, expected, "{report}");
 }
 
 /// The place of a line of chain 0 as it prints.
-fn at(log: &Log, segment: u32, line: usize) -> String {
+pub(super) fn at(log: &Log, segment: u32, line: usize) -> String {
     let lines = log.files[&name(0, segment)].split_inclusive(|byte| *byte == b'\n');
     let offset: usize = lines.take(line - 1).map(<[u8]>::len).sum();
     format!("chain 000, segment {segment}, line {line} (byte {offset})")
@@ -390,89 +390,6 @@ fn only_the_first_line_of_a_file_names_it() {
     let report = log.verify();
     finds(&report, &[torn, format!("not_closed: chain 000, record 4: {NOT_CLOSED}")]);
     assert_eq!((report.verdict(), report.records()), (Unclean, 4));
-}
-
-#[test]
-fn a_file_must_begin_with_its_own_segment_line() {
-    let chain = Chain { segment: 2, ..Chain::new(0).events(3) }.events(2).close();
-    let log = Log::of(&[&chain]);
-    let line = at(&log, 2, 1);
-    let problem = "the file does not begin with a `segment` line";
-    finds(&log.verify(), &[format!("renamed_segment: {line}, record 6: {problem}")]);
-    let chain = Chain { id: ChainId(1), ..Chain::new(0).events(3) }.roll().close();
-    let problem = "the segment belongs to a chain with another id";
-    finds(&Log::of(&[&chain]).verify(), &[format!("renamed_segment: {line}, record 6: {problem}")]);
-    let mut log = Log::of(&[&Chain::new(0).events(3).roll().close()]);
-    let file = log.files.remove(&name(0, 2)).unwrap();
-    log.files.insert(name(0, 3), file);
-    let (line, problem) = (at(&log, 3, 1), "the line belongs to segment 2 of chain 000");
-    finds(&log.verify(), &[format!("renamed_segment: {line}, record 6: {problem}")]);
-}
-
-/// A bad end that was never durable is not certain before a good `segment` line has come.
-#[test]
-fn a_file_without_its_segment_line_makes_nothing_certain() {
-    let mut chain = Chain::new(0).events(2);
-    chain.segments.get_mut(&1).unwrap().extend_from_slice(b"x\n");
-    let chain = Chain { segment: 2, ..chain }.event_marked("x", None);
-    let report = Log::of(&[&chain]).verify();
-    check(&report, Unclean, &[TornTail, NotClosed]);
-    assert_eq!(report.records(), 4);
-}
-
-/// The first line of a file that does not name it may be what a torn sector held before: its link says nothing
-/// of the record before it. Recovery took it for torn, verification for damage, until the file was void.
-#[test]
-fn a_first_line_that_does_not_name_its_file_is_judged_by_its_own_place() {
-    let chain = Chain::new(0).events(2);
-    let stale = Chain { segment: 2, hash: other(), ..chain.clone() }.event_marked("x", None);
-    let torn = "from here on the end of the chain was never durable and is torn";
-    for (later, verdict) in [(stale.clone().event("y"), Damaged), (stale.event_marked("y", Some(4)), Unclean)]
-    {
-        let log = Log::of(&[&later]);
-        let report = log.verify();
-        assert_eq!(report.verdict(), verdict, "{report}");
-        assert_eq!(report.count(BrokenLink), 0, "{report}");
-        if verdict == Unclean {
-            let torn = format!("torn_tail: {}, record 5: {torn} (2 good lines in it)", at(&log, 2, 1));
-            finds(&report, &[torn, format!("not_closed: chain 000, record 4: {NOT_CLOSED}")]);
-        }
-    }
-}
-
-/// What stands before the first good line of a file has the place before it, whether or not the chain had come
-/// that far: recovery, which looks at one file, judges it so.
-#[test]
-fn a_bad_first_line_stands_before_the_first_good_one() {
-    let put_before = |mark: u64| {
-        let chain = Chain { segment: 2, ..Chain::new(0).events(2) };
-        let chain = chain.event_marked("x", Some(mark));
-        let mut log = Log::of(&[&chain]);
-        log.edit(0, 2, |lines| lines.insert(0, b"x\n".to_vec()));
-        log.verify()
-    };
-    check(&put_before(3), Unclean, &[TornTail, NotClosed]);
-    check(&put_before(4), Damaged, &[Malformed, NotClosed]);
-    // Also where the good lines behind it are taken in at once.
-    let chain = Chain { segment: 2, ..Chain::new(0).events(2) };
-    let chain = chain.event_marked("x", Some(4)).event_marked("y", None);
-    let mut log = Log::of(&[&chain]);
-    let mut piece = vec![b'x'; FIRST_PIECE];
-    piece[FIRST_PIECE - 1] = b'\n';
-    log.edit(0, 2, |lines| lines.insert(0, piece));
-    check(&log.verify(), Damaged, &[Malformed, NotClosed]);
-}
-
-/// A segment is begun where the chain before it ends, and names what of that is void. One with a lower number was
-/// changed, however high it stands: recovery would go on behind it.
-#[test]
-fn a_segment_line_with_too_low_a_number_is_certain_damage() {
-    let chain = Chain::new(0).events(2);
-    let chain = chain.event_marked("x", None);
-    let chain = Chain { seq: 4, hash: chain.hashes[&4], ..chain }.segment(Vec::new());
-    let log = Log::of(&[&chain]);
-    let inserted = format!("inserted: {}, record 5: a line stands where it does not belong", at(&log, 2, 1));
-    finds(&log.verify(), &[inserted, format!("not_closed: chain 000, record 5: {NOT_CLOSED}")]);
 }
 
 #[test]

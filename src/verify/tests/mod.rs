@@ -6,6 +6,7 @@ mod document;
 mod edits;
 mod exact;
 mod false_alarms;
+mod first_lines;
 mod flips;
 mod honest;
 mod live;

@@ -176,6 +176,7 @@ def follow(chain, files):
                     entry[0] = max(seq - holes, 1)  # only now is it known where these stand
             elif seq < expected:
                 wrong.append([expected, begins, f"{where}: record {seq} is out of place", None])
+                bad_start = wrong[-1] if index == 1 and not begins else None
                 mark(record.get("durable", 0))
                 continue
             elif seq > expected + holes:
@@ -217,7 +218,7 @@ def judge(found, claims):
     """Returns 0, 1 or 2, and why. A claim is (who, id or None, seq, hash)."""
     through, cut_hash = found["pruned"]
     last, reach = found["last"] or {}, found["next"] - 1
-    claims = [claim for claim in claims if claim[2] >= through]
+    claims = [claim for claim in claims if claim[2] >= through or claim[1] not in (None, found["id"])]
     durable = max([found["mark"], last["seq"] if last.get("kind") == "close" else 0]
                   + [claim[2] for claim in claims])
     damage, torn = [], []

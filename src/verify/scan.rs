@@ -251,9 +251,9 @@ impl Scan {
     /// What stands before the first good line of a file has the place before it, also where the chain had
     /// come that far already: without the line that names the file nothing tells that it is one too many.
     fn end_bad_start(&mut self, seq: u64) {
-        let bad = self.bad_start.take().filter(|_| seq == self.next);
-        if let Some(anomaly) = bad.and_then(|number| self.anomalies.get_mut(number)) {
-            anomaly.at = anomaly.at.min(seq.saturating_sub(1).max(1));
+        let bad = self.bad_start.take().and_then(|number| self.anomalies.get_mut(number));
+        if let Some(anomaly) = bad.filter(|anomaly| anomaly.at == seq) {
+            anomaly.at = seq.saturating_sub(1).max(1);
         }
     }
 
@@ -391,6 +391,9 @@ impl Scan {
         // Wherever it stands, it was written when that record was durable. Without it, one line put
         // in too early would take the marks from all lines that it makes come too late.
         self.mark(line.durable.unwrap_or(0));
+        if !is_segment {
+            self.note_bad_start();
+        }
         let is_copy = self.good.last.is_some_and(|last| last.hash == line.hash);
         let (kind, message) = if is_copy {
             (FindingKind::Duplicate, "the line stands a second time")

@@ -8,7 +8,7 @@ use crate::{
     storage::{Access, Dir, File, LockKind, Stat, Storage, read_full},
 };
 
-/// The size of each of the two parts of a lock file: one sector, so that a part is never half written.
+/// The size of each of the two parts of a lock file: one sector, so that a power cut takes all of a part or none.
 const BLOCK: usize = 512;
 
 /// What the first block says.
@@ -106,8 +106,8 @@ impl ChainLock {
         let text = match entry {
             Entry::Clean => "clean".to_owned(),
             Entry::Poison { boot, point: Point { segment, seq, hash, end } } => {
-                let place = format!("{segment} {seq} {hash} {end}");
-                format!("poison {boot} {place} {}", Digest::of_body(place.as_bytes()))
+                let said = format!("{boot} {segment} {seq} {hash} {end}");
+                format!("poison {said} {}", Digest::of_body(said.as_bytes()))
             }
             Entry::Unsynced { boot } => format!("unsynced {boot}"),
         };
@@ -155,11 +155,11 @@ fn read_holder(file: &dyn File) -> Option<u32> {
 fn parse(text: &str) -> Option<Entry> {
     let (kind, rest) = text.split_once(' ').unwrap_or((text, ""));
     // Where an entry was not written to its end, one before it may stand behind.
-    let (boot, place) = rest.split_once(' ').unwrap_or((rest, ""));
+    let boot = rest.split(' ').next().unwrap_or_default();
     match kind {
         "unsynced" => Some(Entry::Unsynced { boot: boot.to_owned() }),
         // That something failed is known then, and not how far the chain had come.
-        "poison" => Some(match parse_point(place) {
+        "poison" => Some(match parse_point(rest) {
             Some(point) => Entry::Poison { boot: boot.to_owned(), point },
             None => Entry::Unsynced { boot: boot.to_owned() },
         }),
@@ -167,12 +167,13 @@ fn parse(text: &str) -> Option<Entry> {
     }
 }
 
+/// Reads what stands behind the first word, if all of it was written by one process at one time.
 fn parse_point(text: &str) -> Option<Point> {
-    let (place, check) = text.rsplit_once(' ')?;
-    if Digest::from_hex(check.as_bytes())? != Digest::of_body(place.as_bytes()) {
+    let (said, check) = text.rsplit_once(' ')?;
+    if Digest::from_hex(check.as_bytes())? != Digest::of_body(said.as_bytes()) {
         return None;
     }
-    let mut words = place.split(' ');
+    let mut words = said.split(' ').skip(1);
     let [segment, seq, hash, end] = [(); 4].map(|()| words.next().unwrap_or_default());
     Some(Point {
         segment: segment.parse().ok()?,
@@ -213,11 +214,10 @@ mod tests {
         for entry in [poison(boot, 3, 59), unsynced.clone()] {
             let text = text_of(&entry);
             let said = text.find(boot).unwrap() + boot.len();
-            for before in
-                [Entry::Clean, poison("113d60a1-0000", 3, 59), poison(boot, 2, 51), poison(boot, 3, 58)]
-            {
-                let before = format!("{:<BLOCK$}", text_of(&before));
-                for end in said..text.len() {
+            let earlier = [(3, 59), (2, 51)].map(|(segment, seq)| poison("113d60a1-0000", segment, seq));
+            for before in [Entry::Clean, poison(boot, 2, 51), poison(boot, 3, 58)].iter().chain(&earlier) {
+                let before = format!("{:<BLOCK$}", text_of(before));
+                for end in said..=text.len() {
                     let torn = format!("{}{}", &text[..end], &before[end..]);
                     if end == said && !torn[end..].starts_with(' ') {
                         // What follows belongs to the boot id then: as if nothing had been written.

@@ -130,7 +130,8 @@ fn open_and_close_again_and_again(path: &Path) {
     (0..4).for_each(round);
     let few = held();
     (0..30).for_each(round);
-    assert_eq!(held(), few, "threads and descriptors");
+    let many = held();
+    assert!(many.0 <= few.0 && many.1 <= few.1, "threads and descriptors: {few:?}, then {many:?}");
 }
 
 /// What is withheld, in this test. It stands in the program, and must stand nowhere else.

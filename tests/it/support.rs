@@ -127,7 +127,11 @@ impl Confirming {
         let (begins, began) = mpsc::channel();
         let ledger = std::thread::spawn(move || {
             let mut bytes = Vec::new();
-            while receipts(&bytes).is_empty() && stdout.read_until(b'\n', &mut bytes).unwrap() > 0 {}
+            while receipts(&bytes).is_empty() {
+                if stdout.read_until(b'\n', &mut bytes).unwrap() == 0 {
+                    return bytes;
+                }
+            }
             begins.send(()).ok();
             stdout.read_to_end(&mut bytes).unwrap();
             bytes

@@ -72,6 +72,19 @@ fn a_bad_first_line_stands_before_the_first_good_one() {
     };
     check(&put_before(3), Unclean, &[TornTail, NotClosed]);
     check(&put_before(4), Damaged, &[Malformed, NotClosed]);
+    // Also one that was altered, or is a copy of another.
+    for (copied, altered) in [(5, true), (2, false)] {
+        let chain = Chain { segment: 2, ..Chain::new(0).events(2) };
+        let mut log = Log::of(&[&chain.event_marked("x", Some(4)).event_marked("y", None)]);
+        let mut copy = Vec::new();
+        log.edit(0, if copied < 5 { 1 } else { 2 }, |lines| copy.clone_from(&lines[(copied - 1) % 4]));
+        if altered {
+            let action = copy.windows(3).position(|bytes| bytes == b"\"x\"").unwrap();
+            copy[action + 1] = b'z';
+        }
+        log.edit(0, 2, |lines| lines.insert(0, copy));
+        assert_eq!(log.verify().verdict(), Damaged, "{}", log.verify());
+    }
     // Also where the good lines behind it are taken in at once.
     let chain = Chain { segment: 2, ..Chain::new(0).events(2) };
     let chain = chain.event_marked("x", Some(4)).event_marked("y", None);

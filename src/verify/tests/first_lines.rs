@@ -6,7 +6,8 @@ use super::{
     log::{Chain, Log, name},
 };
 use crate::{
-    FindingKind::{BrokenLink, Malformed, NotClosed, TornTail},
+    FindingKind::{BrokenLink, Malformed, NotClosed, TornTail, UnsupportedFormat},
+    Records,
     Verdict::{Damaged, Unclean},
     format::ChainId,
 };
@@ -72,6 +73,11 @@ fn a_bad_first_line_stands_before_the_first_good_one() {
     };
     check(&put_before(3), Unclean, &[TornTail, NotClosed]);
     check(&put_before(4), Damaged, &[Malformed, NotClosed]);
+    // One in another file stands where it stands.
+    let chain = Chain { segment: 3, ..Chain::new(0).events(2) }.event_marked("x", Some(4));
+    let mut log = Log::of(&[&chain]);
+    log.files.insert(name(0, 2), b"x\n".to_vec());
+    assert_eq!(log.verify().verdict(), Unclean, "{}", log.verify());
     // Also one that was altered, or is a copy of another.
     for (copied, altered) in [(5, true), (2, false)] {
         let chain = Chain { segment: 2, ..Chain::new(0).events(2) };
@@ -105,4 +111,21 @@ fn a_segment_line_with_too_low_a_number_is_certain_damage() {
     let log = Log::of(&[&chain]);
     let inserted = format!("inserted: {}, record 5: a line stands where it does not belong", at(&log, 2, 1));
     finds(&log.verify(), &[inserted, format!("not_closed: chain 000, record 5: {NOT_CLOSED}")]);
+}
+
+/// A `segment` line of a later format begins a file, or is bad; so does reading see it.
+#[test]
+fn a_line_of_a_later_format_inside_a_file_is_bad() {
+    let later = |chain: Chain| {
+        chain.put(b",\"kind\":\"segment\",\"segment\":{\"format\":2}", None).event_marked("x", Some(4))
+    };
+    let inside = Log::of(&[&later(Chain::new(0).events(2)).events(1)]);
+    check(&inside.verify(), Damaged, &[Malformed, NotClosed]);
+    let in_front = Log::of(&[&later(Chain { segment: 2, ..Chain::new(0).events(2) }).events(1)]);
+    check(&in_front.verify(), Unclean, &[UnsupportedFormat]);
+    for (log, bad) in [(inside, 1), (in_front, 0)] {
+        let read: Vec<_> =
+            Records::of(std::sync::Arc::new(log), std::path::Path::new("/log")).unwrap().collect();
+        assert_eq!((read.len(), read.iter().filter(|record| record.is_err()).count()), (7, bad));
+    }
 }

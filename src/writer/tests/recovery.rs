@@ -353,3 +353,15 @@ fn a_chain_with_too_many_files_behind_its_last_record_is_left_alone() {
         }
     }
 }
+
+#[test]
+fn a_line_of_a_later_format_inside_a_file_is_no_reason_to_leave_a_chain_alone() {
+    let mut world = World::new(1);
+    let mut file = killed(&mut world).concat();
+    let last = file.strip_suffix(b"\n").unwrap().rsplit(|byte| *byte == b'\n').next().unwrap();
+    let (seq, hash) = LineParser::default().parse(last).map(|line| (line.seq, line.hash)).unwrap();
+    let bytes = file.len();
+    seal(&mut file, seq + 1, b",\"kind\":\"segment\",\"segment\":{\"format\":2}", None, &hash);
+    world.disk.replace(FIRST, &file);
+    recovered(&mut world, "torn", bytes, file.len() - bytes);
+}

@@ -31,14 +31,17 @@ pub(crate) enum Control {
     },
 }
 
-/// Reads what a good line says. `Err` where it is of a known kind and its object cannot be read.
-pub(crate) fn control_of(line: &Line<'_>) -> Result<Option<Control>, &'static str> {
+/// Reads what a good line says. `Err` where it is of a known kind and its object cannot be read, or stands
+/// where no version puts it: a segment of a later format begins a file.
+pub(crate) fn control_of(line: &Line<'_>, begins_file: bool) -> Result<Option<Control>, &'static str> {
     const UNREADABLE: &str = "the object named like the kind cannot be read";
+    const LATER_INSIDE: &str = "a `segment` line of a later format inside a file";
     let detail = line.detail.unwrap_or_default();
     let control = match line.kind {
         Kind::Event | Kind::Notice | Kind::Other => return Ok(None),
         Kind::Segment => match read_format(detail) {
             None => None,
+            Some(format) if format > FORMAT_VERSION && !begins_file => return Err(LATER_INSIDE),
             Some(format) if format > FORMAT_VERSION => Some(Control::Later(format)),
             Some(_) => read_segment(detail).map(|info| Control::Segment(Box::new(info))),
         },
@@ -56,12 +59,7 @@ pub(crate) fn control_of(line: &Line<'_>) -> Result<Option<Control>, &'static st
     control.map(Some).ok_or(UNREADABLE)
 }
 
-/// Whether a line is right in itself. A segment of a later format begins a file, and no version has put its
-/// first line anywhere else.
+/// Whether a line is right in itself.
 pub(crate) fn is_right(line: &Line<'_>, begins_file: bool) -> bool {
-    line.hash_is_right()
-        && match control_of(line) {
-            Ok(Some(Control::Later(_))) => begins_file,
-            control => control.is_ok(),
-        }
+    line.hash_is_right() && control_of(line, begins_file).is_ok()
 }

@@ -52,7 +52,7 @@ pub(super) fn summarize(parser: &mut LineParser, bytes: &[u8]) -> Option<Summary
         so_far.lines += 1;
         so_far.events += u64::from(line.kind == Kind::Event);
         so_far.mark = so_far.mark.max(line.durable.unwrap_or(0));
-        if let Some(control) = control_of(&line).ok()? {
+        if let Some(control) = control_of(&line, false).ok()? {
             so_far.controls.push((line.seq, control));
         }
     }

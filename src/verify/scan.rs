@@ -132,11 +132,7 @@ impl Scan {
         if !fits || begins_file || self.later_format.is_some() {
             return false;
         }
-        if summary
-            .controls
-            .iter()
-            .any(|(_, control)| matches!(control, Control::Segment(_) | Control::Later(_)))
-        {
+        if summary.controls.iter().any(|(_, control)| matches!(control, Control::Segment(_))) {
             return false;
         }
         self.end_bad_start(summary.first_seq);
@@ -204,8 +200,8 @@ impl Scan {
             if line.seq < self.next || !claims || !line.hash_is_right() {
                 continue;
             }
-            let through = match control_of(&line) {
-                Err(_) | Ok(Some(Control::Later(_))) => continue,
+            let through = match control_of(&line, false) {
+                Err(_) => continue,
                 Ok(Some(Control::Prune { through, .. })) => through,
                 Ok(_) => 0,
             };
@@ -275,10 +271,7 @@ impl Scan {
 
     /// A line that is right in itself: does it belong here?
     fn good_line(&mut self, line: &Line<'_>, place: Place) {
-        let control = match control_of(line) {
-            Ok(Some(Control::Later(_))) if self.line > 1 => {
-                return self.malformed(place, "a `segment` line of a later format inside a file".to_owned());
-            }
+        let control = match control_of(line, self.line == 1) {
             Ok(Some(Control::Later(format))) => {
                 self.later_format = Some((place, format));
                 self.judged = self.anomalies.len();

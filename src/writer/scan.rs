@@ -119,12 +119,11 @@ impl Scan {
             return self.bad(state);
         }
         // Good is what verification takes for good.
-        let Ok(control) = control_of(&line) else { return self.bad(state) };
         let is_first = self.at == 0;
+        let Ok(control) = control_of(&line, is_first) else { return self.bad(state) };
         if let Some(Control::Later(_)) = &control {
-            // Elsewhere than at the beginning of a file no version has put it.
-            self.is_later |= is_first;
-            return self.bad(state);
+            self.is_later = true;
+            return;
         }
         let follows = match (state.expected, state.link) {
             (None, _) => true,

@@ -95,7 +95,7 @@ pub(super) fn read_first_line(file: &dyn File, name: SegmentName) -> io::Result<
     let Some(line) = memchr::memchr(b'\n', bytes).and_then(|end| bytes.get(..end)) else { return Ok(None) };
     let mut parser = LineParser::default();
     let good = parser.parse(line).ok().filter(Line::hash_is_right);
-    Ok(good.and_then(|line| match control_of(&line) {
+    Ok(good.and_then(|line| match control_of(&line, true) {
         Ok(Some(Control::Segment(info))) if info.is_of(name) => {
             Some(FirstLine { info: *info, at: line.at()?, seq: line.seq, previous: line.previous })
         }

@@ -5,6 +5,7 @@
 
 mod ask;
 mod chunk;
+mod crowd;
 mod emit;
 mod losses;
 mod scope;
@@ -36,6 +37,7 @@ use crate::{
     },
     wait::block_until,
 };
+use crowd::Crowd;
 use losses::{CriticalRate, Losses};
 
 /// The how-manieth accepted event of this log, counted from 1.
@@ -107,6 +109,7 @@ struct State {
     losses: Losses,
     critical_rate: CriticalRate,
     waiters: Vec<(Ticket, Waker)>,
+    crowd: Crowd,
     /// Threads that wait for room and were not told of any since.
     blocked: u32,
     /// How often room was made, and everybody who waited told.

@@ -6,6 +6,9 @@ use super::{
 };
 use crate::wait::wake_quietly;
 
+/// How long the writer waits for a crowd at most, however slow the disk is.
+pub(super) const LONGEST_GATHERING: Duration = Duration::from_millis(1);
+
 impl Queue {
     /// Names the calling thread as the one to wake.
     pub(crate) fn attach_writer(&self) {
@@ -59,8 +62,31 @@ impl Queue {
         self.lock().orders()
     }
 
+    /// Waits for those who were just told that their events are durable, and will want the next sync.
+    /// For less than half a sync, since whoever waits already is kept waiting.
+    fn gather(&self) {
+        let begun = self.clock.elapsed();
+        let half_a_sync = Duration::from_nanos(self.gauges.last_sync_nanos.get() / 2);
+        let end = begun + half_a_sync.min(LONGEST_GATHERING);
+        loop {
+            let mut state = self.lock();
+            let is_away = state.crowd.is_away(state.waiters.len());
+            let is_over = state.stage > Stage::Open || state.blocked > 0 || self.clock.elapsed() >= end;
+            if !is_away || is_over {
+                state.crowd.met(!is_away);
+                return;
+            }
+            drop(state);
+            // A thread that was woken may need this core.
+            thread::yield_now();
+        }
+    }
+
     /// Pauses the writer's thread until `until` on the clock, or until something cuts it short.
     pub(crate) fn pause(&self, pause: Pause, until: Duration) {
+        if matches!(pause, Pause::Doze | Pause::Sleep) {
+            self.gather();
+        }
         let mut state = self.lock();
         let nothing_to_do = match pause {
             Pause::None => false,
@@ -103,6 +129,8 @@ impl Queue {
             state.oldest_taken = state.last_take.oldest;
         }
         let was_stalled = self.stalled.swap(false, Ordering::AcqRel);
+        let waiting = state.waiters.len();
+        state.crowd.told(waiting);
         let ready: Vec<Waker> =
             state.waiters.extract_if(.., |(at, _)| *at <= ticket).map(|(_, waker)| waker).collect();
         // From here on they have room, even if it takes them a while to see it: a writer that took

@@ -379,3 +379,33 @@ fn a_stall_is_told_once_and_a_closed_log_is_none() {
     });
     assert_eq!(heard, [NoticeCode::CriticalNotRecorded], "it is not durable and never will be");
 }
+
+/// How long the writer waits for threads before it syncs, where so many wait for these events.
+#[cfg(not(any(loom, shuttle)))]
+fn gathering(queue: &Queue, tickets: std::ops::RangeInclusive<Ticket>) -> Duration {
+    for ticket in tickets {
+        submit(queue, Severity::Routine);
+        assert!(queue.poll_durable(ticket, Waker::noop()).is_pending());
+    }
+    let begun = Instant::now();
+    queue.pause(Pause::Doze, Duration::ZERO);
+    begun.elapsed()
+}
+
+#[cfg(not(any(loom, shuttle)))]
+#[test]
+fn the_next_sync_waits_for_those_whom_the_last_one_served() {
+    let queue = queue(settings());
+    queue.gauges.last_sync_nanos.set(u64::MAX);
+    gathering(&queue, 1..=2);
+    queue.publish(2, 0);
+    // Both are back, so the next time they are waited for again.
+    gathering(&queue, 3..=4);
+    queue.publish(4, 0);
+    assert!(gathering(&queue, 5..=5) >= serve::LONGEST_GATHERING);
+    // One was not: for a while nobody is waited for, not even those who are back late.
+    queue.publish(5, 0);
+    gathering(&queue, 6..=7);
+    queue.publish(7, 0);
+    assert!(!queue.lock().crowd.is_away(0));
+}

@@ -3,8 +3,9 @@
 use super::{
     Kind,
     plain::find_quote,
-    strict::{Scanner, Top},
+    strict::{BODY_START, Scanner, Top},
 };
+use crate::clock::TIMESTAMP_LEN;
 
 /// How a member of an event begins.
 struct Start {
@@ -97,17 +98,38 @@ impl<'a> Scanner<'a, '_> {
         }
     }
 
-    /// A number from 0 on, written the one way. What follows a longer number is no comma.
     fn whole_number(&mut self) -> Option<u64> {
-        let rest = self.bytes.get(self.at..)?;
-        let (mut number, mut length) = (0_u64, 0);
-        for digit in rest.iter().map(|byte| byte.wrapping_sub(b'0')).take_while(|digit| *digit < 10) {
-            number = number.checked_mul(10)?.checked_add(u64::from(digit))?;
-            length += 1;
-        }
+        let (number, length) = whole_number(self.bytes.get(self.at..)?)?;
         self.at += length;
-        (length == 1 || (length > 1 && rest.first() != Some(&b'0'))).then_some(number)
+        Some(number)
     }
+}
+
+/// A number from 0 on, written the one way, at the start of `bytes`, and how many of them it takes. What
+/// follows a longer number is no comma.
+fn whole_number(bytes: &[u8]) -> Option<(u64, usize)> {
+    let (mut number, mut length) = (0_u64, 0);
+    for digit in bytes.iter().map(|byte| byte.wrapping_sub(b'0')).take_while(|digit| *digit < 10) {
+        number = number.checked_mul(10)?.checked_add(u64::from(digit))?;
+        length += 1;
+    }
+    (length == 1 || (length > 1 && bytes.first() != Some(&b'0'))).then_some((number, length))
+}
+
+/// What the line is told by an event whose time and kind stand where every event has them, and `durable`
+/// behind all others; the rest is not looked at. `None` for every other line.
+pub(super) fn event_at_a_glance(members: &[u8]) -> Option<Top<'_>> {
+    let rest = members.strip_prefix(BODY_START)?;
+    let (seq, length) = whole_number(rest)?;
+    let time = rest.get(length..)?.strip_prefix(b",\"ts\":")?;
+    let (time, rest) = time.split_at_checked(TIMESTAMP_LEN + 2)?;
+    let rest = rest.strip_prefix(b",\"kind\":\"event\"")?;
+    let is_event = seq > 0 && rest.first() == Some(&b',') && time.starts_with(b"\"") && time.ends_with(b"\"");
+    let digits = rest.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let (before, last) = rest.split_at_checked(rest.len() - digits)?;
+    let has_mark = before.ends_with(b",\"durable\":");
+    let durable = if has_mark { Some(whole_number(last)?.0) } else { None };
+    is_event.then_some(Top { seq, kind: Kind::Event, time: Some(time), durable, detail: None })
 }
 
 /// The first sixteen bytes; fewer are filled up.
@@ -123,12 +145,14 @@ mod tests {
     use super::super::{LineParser, seal};
     use crate::chain::Digest;
 
-    /// Checks that the line is the same line, or wrong for the same reason, whichever way it is read.
-    /// Says whether it is one.
+    /// Checks that the line is the same line, or wrong for the same reason, whichever way it is read; and
+    /// that a glance sees the same line where it is one. Says whether it is one.
     #[track_caller]
     fn check(line: &[u8]) -> bool {
         let short = LineParser::default().parse(line);
         assert_eq!(short, LineParser::default().parse_either(line, false), "{}", line.escape_ascii());
+        let glance = LineParser::new(true).parse(line);
+        assert!(short.is_err() || glance == short, "{}", line.escape_ascii());
         short.is_ok()
     }
 
@@ -173,5 +197,43 @@ mod tests {
             }
         }
         assert!(good > 5_000, "only {good} edited lines are lines");
+    }
+
+    /// What a glance sees of an event with these members, the mark behind them.
+    #[track_caller]
+    fn glance(payload: &str, durable: Option<u64>) -> Option<(u64, Option<u64>)> {
+        let mut line = Vec::new();
+        seal(&mut line, 7, payload.as_bytes(), durable, &Digest::ZERO);
+        line.pop();
+        let line = LineParser::new(true).parse(&line).ok()?;
+        assert!(line.hash_is_right() && line.at().is_some());
+        Some((line.seq, line.durable))
+    }
+
+    #[test]
+    fn a_glance_sees_number_and_mark_and_nothing_else_of_an_event() {
+        let start = r#","ts":"2026-11-21T08:00:00.000000005Z","kind":"event","level":"INFO""#;
+        assert_eq!(glance(start, None), Some((7, None)));
+        assert_eq!(glance(start, Some(6)), Some((7, Some(6))));
+        // No JSON, which only a closer look finds.
+        assert_eq!(glance(&format!("{start},\"message\":\"\\x"), Some(6)), Some((7, Some(6))));
+        assert_eq!(glance(&format!("{start},nothing"), None), Some((7, None)));
+        // A mark is a number, and not part of a longer name or of a text.
+        assert_eq!(glance(&format!("{start},\"durable\":007"), None), None);
+        assert_eq!(glance(&format!("{start},\"fields\":{{\"not_durable\":5}}"), None), Some((7, None)));
+        assert_eq!(glance(&format!("{start},\"message\":\"durable:5\""), None), Some((7, None)));
+    }
+
+    #[test]
+    fn what_is_no_event_is_looked_at_closely() {
+        let broken = ",\"x\":nothing";
+        for start in [
+            r#","ts":"2026-11-21T08:00:00.000000005Z","kind":"mark""#,
+            r#","ts":"2026-11-21T08:00:00.000000005Z","kind":"events""#,
+            r#","ts":"2026-11-21T08:00:00.00000005Z","kind":"event""#,
+            r#","kind":"event","ts":"2026-11-21T08:00:00.000000005Z""#,
+        ] {
+            assert_eq!(glance(&format!("{start}{broken}"), None), None, "{start}");
+        }
     }
 }

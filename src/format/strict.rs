@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::{
     Kind, MAX_LINE,
     encode::must_escape,
+    event::event_at_a_glance,
     names::{Members, Names, decode},
     plain::{find_quote, is_plain_ascii, plain_length},
 };
@@ -13,7 +14,7 @@ use crate::{chain::Digest, clock::Timestamp};
 /// How deep objects and lists may stand in each other.
 const MAX_DEPTH: usize = 32;
 
-const BODY_START: &[u8] = b"{\"seq\":";
+pub(super) const BODY_START: &[u8] = b"{\"seq\":";
 const PREVIOUS_START: &[u8] = b",\"_prev_hash\":\"";
 const HASH_START: &[u8] = b",\"_hash\":\"";
 const LINE_END: &[u8] = b"\"}";
@@ -66,9 +67,16 @@ fn hash_of_body_in(line: &[u8]) -> Option<Digest> {
 #[derive(Debug, Default)]
 pub(crate) struct LineParser {
     names: Names,
+    hashes_only: bool,
 }
 
 impl LineParser {
+    /// With `hashes_only` it looks at the layout of events, and not at whether the rest of them is strict
+    /// JSON.
+    pub(crate) fn new(hashes_only: bool) -> Self {
+        Self { names: Names::default(), hashes_only }
+    }
+
     /// Parses one line, given without its line feed.
     pub(crate) fn parse<'a>(&mut self, bytes: &'a [u8]) -> Result<Line<'a>, Malformed> {
         self.parse_either(bytes, true)
@@ -89,6 +97,11 @@ impl LineParser {
         if !members.starts_with(BODY_START) {
             return Err(Malformed("the line does not begin with its sequence number"));
         }
+        if self.hashes_only
+            && let Some(top) = event_at_a_glance(members)
+        {
+            return Ok(top.of_line(bytes, previous, hash));
+        }
         let is_plain = may_be_short && is_plain_ascii(members);
         if !is_plain && !members.is_ascii() {
             let text = std::str::from_utf8(members).map_err(|_| Malformed("the line is not UTF-8"))?;
@@ -102,8 +115,7 @@ impl LineParser {
             Some(top) => top,
             None => scanner.top_level()?,
         };
-        let Top { seq, kind, time, durable, detail } = top;
-        Ok(Line { bytes, seq, kind, time, durable, detail, previous, hash })
+        Ok(top.of_line(bytes, previous, hash))
     }
 }
 
@@ -128,6 +140,13 @@ pub(super) struct Top<'a> {
     pub(super) time: Option<&'a [u8]>,
     pub(super) durable: Option<u64>,
     pub(super) detail: Option<&'a [u8]>,
+}
+
+impl<'a> Top<'a> {
+    fn of_line(self, bytes: &'a [u8], previous: Digest, hash: Digest) -> Line<'a> {
+        let Self { seq, kind, time, durable, detail } = self;
+        Line { bytes, seq, kind, time, durable, detail, previous, hash }
+    }
 }
 
 /// A cursor over the members of a line, from behind `{` to before `,"_prev_hash"`.

@@ -6,32 +6,33 @@ use std::{
     thread,
 };
 
-use crate::{Error, format::LineParser};
+use crate::Error;
 
-/// Draws jobs from `produce`, does `work` on them in `threads` threads, the caller's among them, and
-/// gives the results to `join` in the order of the jobs. At most two jobs for each thread are under
+/// Draws jobs from `produce`, does `work` on them in `threads` threads, the caller's among them, each with
+/// a tool of its own, and gives the results to `join` in the order of the jobs. At most two jobs for each thread are under
 /// way, which bounds the memory.
-pub(super) fn run<Job: Send, Done: Send>(
+pub(super) fn run<Tool, Job: Send, Done: Send>(
     threads: usize,
+    tool: impl Fn() -> Tool + Sync,
     mut produce: impl FnMut() -> Result<Option<Job>, Error>,
-    work: impl Fn(&mut LineParser, Job) -> Done + Sync,
+    work: impl Fn(&mut Tool, Job) -> Done + Sync,
     mut join: impl FnMut(Done) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let (jobs, inbox) = mpsc::channel::<(u64, Job)>();
     let (outbox, results) = mpsc::channel::<(u64, Done)>();
     // Guards the end of the channel from which the threads draw; held while one waits for a job.
     let inbox = &Mutex::new(inbox);
-    let work = &work;
+    let (tool, work) = (&tool, &work);
     thread::scope(|scope| {
         let mut started = 1_u64;
         for _ in 1..threads {
             let outbox = outbox.clone();
             let worker = move || {
-                let mut parser = LineParser::default();
+                let mut tool = tool();
                 loop {
                     let next = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     let Ok((number, job)) = next else { return };
-                    if outbox.send((number, work(&mut parser, job))).is_err() {
+                    if outbox.send((number, work(&mut tool, job))).is_err() {
                         return;
                     }
                 }
@@ -44,7 +45,7 @@ pub(super) fn run<Job: Send, Done: Send>(
         let room = if started == 1 { 1 } else { 2 * started };
         // Dropped before the scope waits for its threads, which is how they learn that it is over.
         let jobs = jobs;
-        let mut parser = LineParser::default();
+        let mut tool = tool();
         let (mut sent, mut joined, mut is_end) = (0_u64, 0_u64, false);
         let mut early = BTreeMap::new();
         loop {
@@ -67,7 +68,7 @@ pub(super) fn run<Job: Send, Done: Send>(
             // waits for one.
             let next = inbox.try_lock().ok().and_then(|inbox| inbox.try_recv().ok());
             let (number, done) = match next {
-                Some((number, job)) => (number, work(&mut parser, job)),
+                Some((number, job)) => (number, work(&mut tool, job)),
                 None => match results.recv() {
                     Ok(done) => done,
                     // The others have ended: no work panics, but if it did, the scope would pass it on.
@@ -103,7 +104,7 @@ mod tests {
                 joined.push(done);
                 Ok(())
             };
-            run(threads, produce, |_, job| job * 2, join).unwrap();
+            run(threads, || (), produce, |(), job| job * 2, join).unwrap();
             let expected: Vec<u64> = (0..100).map(|job| job * 2).collect();
             assert_eq!((joined, at_first, most), (expected, room, room));
             assert_eq!(produced.get(), 101, "asked once more, and never again");
@@ -112,6 +113,6 @@ mod tests {
 
     #[test]
     fn nothing_to_do_is_done() {
-        run(2, || Ok(None::<u64>), |_, job| job, |_| unreachable!()).unwrap();
+        run(2, || (), || Ok(None::<u64>), |(), job| job, |_| unreachable!()).unwrap();
     }
 }

@@ -33,6 +33,7 @@ pub(super) struct Context<'a> {
     pub(super) storage: &'a dyn Storage,
     pub(super) threads: usize,
     pub(super) progress: &'a Progress,
+    pub(super) hashes_only: bool,
 }
 
 /// A chain, as far as it has been read.
@@ -208,9 +209,12 @@ impl Track {
         let Self { files, scan, index, file, offset, unfinished, .. } = self;
         let source = RefCell::new(Source::new(context.storage, files, *file, *offset));
         let last_file = files.len().saturating_sub(1);
-        let mut parser = LineParser::default();
+        let hashes_only = context.hashes_only;
+        let new_parser = move || LineParser::new(hashes_only);
+        let mut parser = new_parser();
         pool::run(
             threads,
+            new_parser,
             || {
                 let mut source = source.borrow_mut();
                 Ok(source.next()?.map(|part| (source.file(), part)))

@@ -31,7 +31,7 @@ impl fmt::Display for Figures {
     }
 }
 
-/// The same figure from several rounds.
+/// The same figure from several turns.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
@@ -54,43 +54,39 @@ impl Spread {
 /// A figure of a contestant: `ours/cost/burst.1.p50`.
 pub(crate) type Key = String;
 
-/// Every figure of every round. What a round did not find is not there.
+/// Every figure of every turn of every round. What a turn did not find is not there.
 #[derive(Debug, Default)]
 pub(crate) struct Results {
-    rounds: Vec<BTreeMap<Key, f64>>,
+    turns: Vec<BTreeMap<Key, f64>>,
     pub(crate) failures: Vec<String>,
 }
 
 impl Results {
-    pub(crate) fn begin_round(&mut self) {
-        self.rounds.push(BTreeMap::new());
+    pub(crate) fn begin_turn(&mut self) {
+        self.turns.push(BTreeMap::new());
     }
 
     pub(crate) fn note(&mut self, contestant: &str, measure: &str, figures: &Figures) {
-        if let Some(round) = self.rounds.last_mut() {
-            round.extend(
+        if let Some(turn) = self.turns.last_mut() {
+            turn.extend(
                 figures.iter().map(|(name, value)| (format!("{contestant}/{measure}/{name}"), value)),
             );
         }
     }
 
-    pub(crate) fn rounds(&self) -> usize {
-        self.rounds.len()
-    }
-
     pub(crate) fn spread(&self, key: &str) -> Option<Spread> {
-        Spread::of(self.rounds.iter().filter_map(|round| round.get(key).copied()))
+        Spread::of(self.turns.iter().filter_map(|turn| turn.get(key).copied()))
     }
 
-    /// One figure divided by another of the same round: the disk is not the same an hour later.
+    /// One figure divided by another of the same turn: the disk is not the same an hour later.
     pub(crate) fn ratio(&self, above: &str, below: &str) -> Option<Spread> {
-        Spread::of(self.rounds.iter().filter_map(|round| Some(round.get(above)? / round.get(below)?)))
+        Spread::of(self.turns.iter().filter_map(|turn| Some(turn.get(above)? / turn.get(below)?)))
     }
 
     /// The figures whose keys begin so, with the rest of their names.
     pub(crate) fn under(&self, prefix: &str) -> Vec<(String, Spread)> {
         let mut names: Vec<&str> =
-            self.rounds.iter().flat_map(BTreeMap::keys).filter_map(|key| key.strip_prefix(prefix)).collect();
+            self.turns.iter().flat_map(BTreeMap::keys).filter_map(|key| key.strip_prefix(prefix)).collect();
         names.sort_unstable();
         names.dedup();
         names
@@ -113,10 +109,10 @@ mod tests {
     }
 
     #[test]
-    fn ratios_are_taken_within_a_round() {
+    fn ratios_are_taken_within_a_turn() {
         let mut results = Results::default();
         for disk in [1.0, 10.0] {
-            results.begin_round();
+            results.begin_turn();
             for (contestant, speed) in [("ours", 9.0), ("raw", 10.0)] {
                 let mut figures = Figures::default();
                 figures.add("1", speed * disk);

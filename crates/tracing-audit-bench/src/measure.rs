@@ -16,6 +16,9 @@ use crate::{
     workload::Event,
 };
 
+/// How many turns a round has.
+pub(crate) const TURNS: usize = 3;
+
 /// What can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Measure {
@@ -79,6 +82,12 @@ impl Measure {
     /// Whether it is measured in every round, or once because it takes long.
     pub(crate) fn is_in_rounds(self) -> bool {
         self <= Self::Processes
+    }
+
+    /// How often it is measured in a round. Half a minute later a disk may be another: what compares
+    /// syncs is measured in several short turns, so that its contestants meet the same disk.
+    pub(crate) fn turns(self) -> usize {
+        if self == Self::Durable { TURNS } else { 1 }
     }
 
     /// After which it is taken to hang, in seconds.
@@ -249,7 +258,7 @@ fn durable(contestant: &Contestant, dir: &Path, scale: Scale) -> Result<Figures>
     let mut figures = Figures::default();
     for threads in [1, 8, 64] {
         let begun = Instant::now();
-        let events = emit_for(&*subject, threads, scale.seconds(0.7), 1, contestant.is_critical);
+        let events = emit_for(&*subject, threads, scale.seconds(0.25), 1, contestant.is_critical);
         figures.add(threads.to_string(), events as f64 / begun.elapsed().as_secs_f64());
     }
     subject.finish()?;

@@ -187,9 +187,9 @@ const HEAD: &str = "\
 
 Written by the command below; edited by nobody. Every contestant runs in a process of its own, all on one
 workload: an event with target, action, actor, resource, outcome and a number, inside a span with session and
-request, about 300 bytes of JSON without hashes. Contestants take turns within a round, because the speed of a
-disk drifts: ratios are taken within a round, and only they mean anything on another machine. A figure is the
-median of the rounds, with the least and the most.
+request, about 300 bytes of JSON without hashes. Contestants take turns, because the speed of a disk drifts:
+one turn in each round, and three short ones where syncs are compared. Ratios are taken within a turn, and only
+they mean anything on another machine. A figure is the median of the turns, with the least and the most.
 
 ";
 
@@ -203,7 +203,7 @@ pub(crate) fn write(plan: &Plan, results: &Results) -> Result<()> {
     for (name, value) in machine::describe(&rounds::data_dir()?) {
         text.push_str(&format!("| {name} | {value} |\n"));
     }
-    text.push_str(&format!("| rounds | {} |\n\n", results.rounds()));
+    text.push_str(&format!("| rounds | {} |\n\n", plan.rounds));
     if plan.scale.is_quick {
         text.push_str("**A quick run: it shows that everything runs. Its figures mean nothing.**\n\n");
     }
@@ -246,8 +246,8 @@ pub(crate) fn write(plan: &Plan, results: &Results) -> Result<()> {
 }
 
 const ELSEWHERE: &str = "\
-Measured elsewhere: that an event allocates nothing on its caller (`cargo test --test allocations`), and the instructions of emitting, sealing and verifying, and what the layer costs events and spans
-that are not its own (`ci/instructions`). Verification of layout, hash and link alone has no command of its own
-and is not measured.
+Measured elsewhere: that an event allocates nothing on its caller (`cargo test --test allocations`), and the
+instructions of emitting, sealing and verifying, and what the layer costs events and spans that are not its own
+(`ci/instructions`).
 
 ";

@@ -11,7 +11,7 @@ use std::{
 use crate::{
     Result, THREADS,
     figures::{Figures, Results},
-    measure::{Measure, Scale},
+    measure::{Measure, Scale, TURNS},
     plan::{Plan, Step},
 };
 
@@ -27,12 +27,14 @@ pub(crate) fn run(plan: &Plan) -> Result<Results> {
     let data = data_dir()?;
     let (in_rounds, once) = (plan.steps(true), plan.steps(false));
     let rounds = if in_rounds.is_empty() { 1 } else { plan.rounds };
-    let mut progress = Progress::new(in_rounds.len() * rounds + once.len());
+    let in_a_round: usize = in_rounds.iter().map(|step| step.measure.turns()).sum();
+    let mut progress = Progress::new(in_a_round * rounds + once.len());
     let mut results = Results::default();
-    for round in 1..=rounds {
-        results.begin_round();
-        let is_last = round == rounds;
-        for step in in_rounds.iter().chain(once.iter().filter(|_| is_last)) {
+    for (round, turn) in (1..=rounds).flat_map(|round| (1..=TURNS).map(move |turn| (round, turn))) {
+        results.begin_turn();
+        let is_last = round == rounds && turn == TURNS;
+        let due = in_rounds.iter().filter(|step| turn <= step.measure.turns());
+        for step in due.chain(once.iter().filter(|_| is_last)) {
             progress.show(round, step);
             match measured(step, &data, plan.scale) {
                 Ok(figures) => results.note(step.contestant.name, step.measure.name(), &figures),

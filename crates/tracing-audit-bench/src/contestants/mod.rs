@@ -82,6 +82,10 @@ pub(crate) const ALL: &[Contestant] = &[
     new("spdlog-rs", "spdlog-rs, asynchronous sink, text records", COSTS, loggers::spdlog),
     new("inqjet", "inqjet, text records formatted by its thread", COSTS, loggers::inqjet),
     Contestant {
+        verify: Some(ours::verify_hashes),
+        ..new("ours-hashes", "tracing-audit, Verifier::hashes_only", &[Measure::Verify], ours::hybrid)
+    },
+    Contestant {
         verify: Some(floors::sha256),
         ..new("floor-sha256", "floor: SHA-256 over the lines of ours", &[Measure::Verify], ours::hybrid)
     },

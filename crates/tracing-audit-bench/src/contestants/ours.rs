@@ -36,13 +36,19 @@ pub(super) fn batched(dir: &Path) -> Result<Box<dyn Subject>> {
 }
 
 pub(super) fn verify(dir: &Path, threads: usize) -> Result<u64> {
-    let log = dir.join("log");
-    let mut verifier = Verifier::new(&log);
+    verify_with(Verifier::new(dir.join("log")), dir, threads)
+}
+
+pub(super) fn verify_hashes(dir: &Path, threads: usize) -> Result<u64> {
+    verify_with(Verifier::new(dir.join("log")).hashes_only(), dir, threads)
+}
+
+fn verify_with(mut verifier: Verifier, dir: &Path, threads: usize) -> Result<u64> {
     if threads > 0 {
         verifier = verifier.threads(threads);
     }
     verifier.run()?.ensure_intact()?;
-    crate::machine::bytes_in(&log)
+    crate::machine::bytes_in(&dir.join("log"))
 }
 
 impl Subject for Ours {

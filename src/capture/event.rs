@@ -326,7 +326,8 @@ impl Visitor<'_> {
         Piece { start, value, end, cut: cut || plan.cut, redacted, repeated: false }
     }
 
-    /// A field `severity` that names one is used up; any other value is a field like all others.
+    /// A field `severity` that names one is used up; any other value is a field like all others, also
+    /// where it must be withheld.
     fn severity(&mut self, plan: &FieldPlan, encode: impl FnOnce(&mut Vec<u8>) -> bool) {
         let piece = self.encode(plan, false, encode);
         let named = self.values.text(&piece).and_then(|text| Severity::parse(&text.to_ascii_lowercase()));
@@ -338,6 +339,11 @@ impl Visitor<'_> {
                     self.values.is_remarkable = true;
                 }
                 self.values.severity = Some(severity);
+            }
+            None if plan.redacted => {
+                self.values.bytes.truncate(piece.start as usize);
+                let piece = self.encode(plan, true, |_| false);
+                self.values.put(Role::Field, plan.name, piece);
             }
             None => self.values.put(Role::Field, plan.name, piece),
         }

@@ -158,6 +158,21 @@ fn a_secret_is_not_even_formatted() {
 }
 
 #[test]
+fn a_severity_that_names_none_is_withheld_like_any_other_field() {
+    let mut rules = Rules::default();
+    rules.redact.insert("severity");
+    let log = Log::with(rules);
+    let _guard = log.install();
+    info!(target: "audit", action = "a", actor = "b", severity = "between us");
+    info!(target: "audit", action = "a", actor = "b", severity = "critical");
+    let records = log.records();
+    assert_eq!(records[0]["fields"], json!({"severity": "[redacted]"}));
+    assert_eq!((&records[0]["severity"], &records[0]["redacted"]), (&json!("routine"), &json!(["severity"])));
+    // One that names one is the record's own.
+    assert_eq!((&records[1]["severity"], records[1].get("redacted")), (&json!("critical"), None));
+}
+
+#[test]
 fn the_last_of_repeated_values_stands() {
     let log = Log::new();
     let _guard = log.install();

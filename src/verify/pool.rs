@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{Mutex, PoisonError, mpsc},
     thread,
 };
@@ -19,7 +20,7 @@ pub(super) fn run<Tool, Job: Send, Done: Send>(
     mut join: impl FnMut(Done) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let (jobs, inbox) = mpsc::channel::<(u64, Job)>();
-    let (outbox, results) = mpsc::channel::<(u64, Done)>();
+    let (outbox, results) = mpsc::channel::<(u64, thread::Result<Done>)>();
     // Guards the end of the channel from which the threads draw; held while one waits for a job.
     let inbox = &Mutex::new(inbox);
     let (tool, work) = (&tool, &work);
@@ -32,7 +33,9 @@ pub(super) fn run<Tool, Job: Send, Done: Send>(
                 loop {
                     let next = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     let Ok((number, job)) = next else { return };
-                    if outbox.send((number, work(&mut tool, job))).is_err() {
+                    // Without a result of this job the others would wait for ever.
+                    let done = catch_unwind(AssertUnwindSafe(|| work(&mut tool, job)));
+                    if done.is_err() | outbox.send((number, done)).is_err() {
                         return;
                     }
                 }
@@ -51,7 +54,7 @@ pub(super) fn run<Tool, Job: Send, Done: Send>(
         loop {
             early.extend(results.try_iter());
             while let Some(done) = early.remove(&joined) {
-                join(done)?;
+                join(done.unwrap_or_else(|panic| resume_unwind(panic)))?;
                 joined += 1;
             }
             while !is_end && sent - joined < room {
@@ -68,10 +71,10 @@ pub(super) fn run<Tool, Job: Send, Done: Send>(
             // waits for one.
             let next = inbox.try_lock().ok().and_then(|inbox| inbox.try_recv().ok());
             let (number, done) = match next {
-                Some((number, job)) => (number, work(&mut tool, job)),
+                Some((number, job)) => (number, Ok(work(&mut tool, job))),
                 None => match results.recv() {
                     Ok(done) => done,
-                    // The others have ended: no work panics, but if it did, the scope would pass it on.
+                    // Nobody ends without a result before the jobs do.
                     Err(_) => return Ok(()),
                 },
             };
@@ -114,5 +117,15 @@ mod tests {
     #[test]
     fn nothing_to_do_is_done() {
         run(2, || (), || Ok(None::<u64>), |(), job| job, |_| unreachable!()).unwrap();
+    }
+
+    #[test]
+    fn a_panic_is_passed_on_and_nobody_waits_for_ever() {
+        for threads in [1, 2, 4] {
+            let mut job = 0..50_u32;
+            let work = |(): &mut (), job| assert_ne!(job, 20);
+            let all = AssertUnwindSafe(|| run(threads, || (), || Ok(job.next()), work, |()| Ok(())));
+            assert!(catch_unwind(all).is_err(), "{threads} threads");
+        }
     }
 }

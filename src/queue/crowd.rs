@@ -1,20 +1,22 @@
 //! Whom the writer waits for before it syncs again. Pure: touches nothing.
 
-/// More than so many take longer to come back than a sync takes.
-const MOST: usize = if cfg!(any(loom, shuttle)) { 0 } else { 16 };
+/// More than so many take so long to come back that nothing is gained.
+const MOST: usize = if cfg!(any(loom, shuttle)) { 0 } else { 4 };
 
-/// After so many failures in a row, the next attempt comes `2^MAX_FAILURES` syncs later.
+/// After so many failures in a row, and more, `2^MAX_FAILURES` crowds are passed over before the next attempt.
 const MAX_FAILURES: u32 = 6;
 
 /// Those who waited when something became durable.
 ///
 /// Threads that emit one durable event after the other come back at once. A sync that begins with the
 /// first of them makes the others wait for two syncs; one that begins when all are back serves them all.
+/// Where they do not come back at once, whoever did is kept waiting for nothing: so the next attempts become
+/// rare.
 #[derive(Debug, Default)]
 pub(super) struct Crowd {
     awaited: usize,
     failures: u32,
-    /// For how many syncs nobody is waited for, because they did not come back before.
+    /// How many crowds are passed over, because the last did not come back.
     rests: u32,
 }
 

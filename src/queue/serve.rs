@@ -6,8 +6,10 @@ use super::{
 };
 use crate::wait::wake_quietly;
 
-/// How long the writer waits for a crowd at most, however slow the disk is.
+/// How long the writer waits for a crowd at most, however slow the disk is: it does nothing else meanwhile.
 pub(super) const LONGEST_GATHERING: Duration = Duration::from_millis(1);
+/// A microsecond or so, in which emitters have the lock for themselves.
+const SPINS_BETWEEN_LOOKS: u32 = 20;
 
 impl Queue {
     /// Names the calling thread as the one to wake.
@@ -62,12 +64,11 @@ impl Queue {
         self.lock().orders()
     }
 
-    /// Waits for those who were just told that their events are durable, and will want the next sync.
-    /// For less than half a sync, since whoever waits already is kept waiting.
-    fn gather(&self) {
-        let begun = self.clock.elapsed();
-        let half_a_sync = Duration::from_nanos(self.gauges.last_sync_nanos.get() / 2);
-        let end = begun + half_a_sync.min(LONGEST_GATHERING);
+    /// Waits for those who were just told that their events are durable, and will want the next sync. Whoever
+    /// wants it already is kept waiting: so not for long, and without giving up the processor, which a busy
+    /// machine gives back much later.
+    fn await_crowd(&self) {
+        let end = self.clock.elapsed() + self.longest_gathering();
         loop {
             let mut state = self.lock();
             let is_away = state.crowd.is_away(state.waiters.len());
@@ -77,15 +78,22 @@ impl Queue {
                 return;
             }
             drop(state);
-            // A thread that was woken may need this core.
-            thread::yield_now();
+            for _ in 0..SPINS_BETWEEN_LOOKS {
+                std::hint::spin_loop();
+            }
         }
+    }
+
+    /// Half a sync: what is gained is the other half, or more. And no part of the wait bound that matters.
+    pub(super) fn longest_gathering(&self) -> Duration {
+        let half_a_sync = Duration::from_nanos(self.gauges.last_sync_nanos.get() / 2);
+        half_a_sync.min(LONGEST_GATHERING).min(self.settings.wait_bound / 10)
     }
 
     /// Pauses the writer's thread until `until` on the clock, or until something cuts it short.
     pub(crate) fn pause(&self, pause: Pause, until: Duration) {
         if matches!(pause, Pause::Doze | Pause::Sleep) {
-            self.gather();
+            self.await_crowd();
         }
         let mut state = self.lock();
         let nothing_to_do = match pause {
@@ -129,7 +137,8 @@ impl Queue {
             state.oldest_taken = state.last_take.oldest;
         }
         let was_stalled = self.stalled.swap(false, Ordering::AcqRel);
-        let waiting = state.waiters.len();
+        // After a stall, those who gave up are still registered.
+        let waiting = if was_stalled { 0 } else { state.waiters.len() };
         state.crowd.told(waiting);
         let ready: Vec<Waker> =
             state.waiters.extract_if(.., |(at, _)| *at <= ticket).map(|(_, waker)| waker).collect();

@@ -1,5 +1,7 @@
 //! The short way through a line: the members of an event in their order, which nearly every line has.
 
+use memchr::{memchr, memmem};
+
 use super::{
     Kind,
     plain::find_quote,
@@ -116,20 +118,47 @@ fn whole_number(bytes: &[u8]) -> Option<(u64, usize)> {
     (length == 1 || (length > 1 && bytes.first() != Some(&b'0'))).then_some((number, length))
 }
 
-/// What the line is told by an event whose time and kind stand where every event has them, and `durable`
-/// behind all others; the rest is not looked at. `None` for every other line.
-pub(super) fn event_at_a_glance(members: &[u8]) -> Option<Top<'_>> {
-    let rest = members.strip_prefix(BODY_START)?;
-    let (seq, length) = whole_number(rest)?;
-    let time = rest.get(length..)?.strip_prefix(b",\"ts\":")?;
-    let (time, rest) = time.split_at_checked(TIMESTAMP_LEN + 2)?;
-    let rest = rest.strip_prefix(b",\"kind\":\"event\"")?;
-    let is_event = seq > 0 && rest.first() == Some(&b',') && time.starts_with(b"\"") && time.ends_with(b"\"");
-    let digits = rest.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
-    let (before, last) = rest.split_at_checked(rest.len() - digits)?;
-    let has_mark = before.ends_with(b",\"durable\":");
-    let durable = if has_mark { Some(whole_number(last)?.0) } else { None };
-    is_event.then_some(Top { seq, kind: Kind::Event, time: Some(time), durable, detail: None })
+/// Sees what the line is told by an event without looking at the rest of it.
+#[derive(Debug)]
+pub(super) struct Glance {
+    /// Finds the name of the `durable` mark.
+    mark: memmem::Finder<'static>,
+}
+
+impl Default for Glance {
+    fn default() -> Self {
+        Self { mark: memmem::Finder::new(b"\"durable\":") }
+    }
+}
+
+impl Glance {
+    /// An event whose time and kind stand where every event has them, and `durable` behind all others or
+    /// nowhere. `None` for every other line, and where an escape might hide a name.
+    pub(super) fn event<'a>(&self, members: &'a [u8]) -> Option<Top<'a>> {
+        let rest = members.strip_prefix(BODY_START)?;
+        let (seq, length) = whole_number(rest)?;
+        let time = rest.get(length..)?.strip_prefix(b",\"ts\":")?;
+        let (time, rest) = time.split_at_checked(TIMESTAMP_LEN + 2)?;
+        let rest = rest.strip_prefix(b",\"kind\":\"event\"")?;
+        if seq == 0
+            || rest.first() != Some(&b',')
+            || memchr(b'\\', rest).is_some()
+            || !time.starts_with(b"\"")
+            || !time.ends_with(b"\"")
+        {
+            return None;
+        }
+        let durable = match self.mark.find(rest) {
+            None => None,
+            Some(at) => {
+                let (number, length) = whole_number(rest.get(at + self.mark.needle().len()..)?)?;
+                let is_last = at + self.mark.needle().len() + length == rest.len();
+                let is_member = rest.get(..at)?.ends_with(b",");
+                (is_last && is_member).then_some(Some(number))?
+            }
+        };
+        Some(Top { seq, kind: Kind::Event, time: Some(time), durable, detail: None })
+    }
 }
 
 /// The first sixteen bytes; fewer are filled up.
@@ -215,13 +244,21 @@ mod tests {
         let start = r#","ts":"2026-11-21T08:00:00.000000005Z","kind":"event","level":"INFO""#;
         assert_eq!(glance(start, None), Some((7, None)));
         assert_eq!(glance(start, Some(6)), Some((7, Some(6))));
-        // No JSON, which only a closer look finds.
-        assert_eq!(glance(&format!("{start},\"message\":\"\\x"), Some(6)), Some((7, Some(6))));
+        // No JSON, which only a closer look finds; it is taken where an escape might hide a name.
+        assert_eq!(glance(&format!("{start},\"message\":\"x"), Some(6)), Some((7, Some(6))));
+        assert_eq!(glance(&format!("{start},\"dur\\u0061ble\":5"), None), Some((7, Some(5))));
+        assert_eq!(glance(&format!("{start},\"message\":\"\\x"), None), None);
         assert_eq!(glance(&format!("{start},nothing"), None), Some((7, None)));
         // A mark is a number, and not part of a longer name or of a text.
-        assert_eq!(glance(&format!("{start},\"durable\":007"), None), None);
+        for bad in ["007", "5.0", "-5", "\"5\""] {
+            assert_eq!(glance(&format!("{start},\"durable\":{bad}"), None), None, "{bad}");
+        }
         assert_eq!(glance(&format!("{start},\"fields\":{{\"not_durable\":5}}"), None), Some((7, None)));
         assert_eq!(glance(&format!("{start},\"message\":\"durable:5\""), None), Some((7, None)));
+        // Where it stands elsewhere, the line is looked at closely.
+        assert_eq!(glance(&format!("{start},\"durable\":5,\"later\":1"), None), Some((7, Some(5))));
+        assert_eq!(glance(&format!("{start},\"fields\":{{\"durable\":5}}"), Some(6)), Some((7, Some(6))));
+        assert_eq!(glance(&format!("{start},\"fields\":{{\"durable\":5"), None), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::{
     Kind, MAX_LINE,
     encode::must_escape,
-    event::event_at_a_glance,
+    event::Glance,
     names::{Members, Names, decode},
     plain::{find_quote, is_plain_ascii, plain_length},
 };
@@ -24,7 +24,7 @@ const HASH_PART: usize = HASH_START.len() + Digest::HEX_LEN + LINE_END.len();
 /// `,"_prev_hash":"<64>"`
 const PREVIOUS_PART: usize = PREVIOUS_START.len() + Digest::HEX_LEN + 1;
 
-/// A line whose layout and JSON are right. Whether its hash is, `hash_is_right` says.
+/// A line whose layout and JSON are right, as far as the parser was asked to look. Whether its hash is, `hash_is_right` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Line<'a> {
     /// Without the line feed.
@@ -67,14 +67,14 @@ fn hash_of_body_in(line: &[u8]) -> Option<Digest> {
 #[derive(Debug, Default)]
 pub(crate) struct LineParser {
     names: Names,
-    hashes_only: bool,
+    glance: Option<Glance>,
 }
 
 impl LineParser {
     /// With `hashes_only` it looks at the layout of events, and not at whether the rest of them is strict
     /// JSON.
     pub(crate) fn new(hashes_only: bool) -> Self {
-        Self { names: Names::default(), hashes_only }
+        Self { names: Names::default(), glance: hashes_only.then(Glance::default) }
     }
 
     /// Parses one line, given without its line feed.
@@ -97,8 +97,8 @@ impl LineParser {
         if !members.starts_with(BODY_START) {
             return Err(Malformed("the line does not begin with its sequence number"));
         }
-        if self.hashes_only
-            && let Some(top) = event_at_a_glance(members)
+        if let Some(glance) = &self.glance
+            && let Some(top) = glance.event(members)
         {
             return Ok(top.of_line(bytes, previous, hash));
         }

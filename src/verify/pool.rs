@@ -10,8 +10,8 @@ use std::{
 use crate::Error;
 
 /// Draws jobs from `produce`, does `work` on them in `threads` threads, the caller's among them, each with
-/// a tool of its own, and gives the results to `join` in the order of the jobs. At most two jobs for each thread are under
-/// way, which bounds the memory.
+/// a tool of its own, and gives the results to `join` in the order of the jobs. At most two jobs for each
+/// thread are under way, which bounds the memory.
 pub(super) fn run<Tool, Job: Send, Done: Send>(
     threads: usize,
     tool: impl Fn() -> Tool + Sync,
@@ -33,9 +33,10 @@ pub(super) fn run<Tool, Job: Send, Done: Send>(
                 loop {
                     let next = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     let Ok((number, job)) = next else { return };
-                    // Without a result of this job the others would wait for ever.
+                    // Without a result of this job the caller would wait for ever.
                     let done = catch_unwind(AssertUnwindSafe(|| work(&mut tool, job)));
-                    if done.is_err() | outbox.send((number, done)).is_err() {
+                    let has_panicked = done.is_err();
+                    if outbox.send((number, done)).is_err() || has_panicked {
                         return;
                     }
                 }
@@ -85,7 +86,7 @@ pub(super) fn run<Tool, Job: Send, Done: Send>(
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
+    use std::{cell::Cell, time::Duration};
 
     use super::*;
 
@@ -119,13 +120,28 @@ mod tests {
         run(2, || (), || Ok(None::<u64>), |(), job| job, |_| unreachable!()).unwrap();
     }
 
+    /// The caller once waited for ever for the result of a job whose thread had panicked.
     #[test]
-    fn a_panic_is_passed_on_and_nobody_waits_for_ever() {
-        for threads in [1, 2, 4] {
-            let mut job = 0..50_u32;
-            let work = |(): &mut (), job| assert_ne!(job, 20);
-            let all = AssertUnwindSafe(|| run(threads, || (), || Ok(job.next()), work, |()| Ok(())));
-            assert!(catch_unwind(all).is_err(), "{threads} threads");
+    fn a_panic_of_a_thread_ends_the_caller() {
+        for threads in [2, 4] {
+            let (over, ended) = mpsc::channel();
+            thread::spawn(move || {
+                let (caller, mut job) = (thread::current().id(), 0..50_u32);
+                let (panics, panicked) = mpsc::channel();
+                let panicked = Mutex::new(panicked);
+                let work = |(): &mut (), _| {
+                    if thread::current().id() == caller {
+                        // Until another thread has had one: then all go on.
+                        panicked.lock().unwrap().recv_timeout(Duration::from_secs(20)).unwrap_or_default();
+                    } else {
+                        panics.send(()).unwrap();
+                        panic!("a thread panics");
+                    }
+                };
+                let all = AssertUnwindSafe(|| run(threads, || (), || Ok(job.next()), work, |()| Ok(())));
+                over.send(catch_unwind(all).is_err()).unwrap();
+            });
+            assert_eq!(ended.recv_timeout(Duration::from_secs(60)), Ok(true), "{threads} threads");
         }
     }
 }

@@ -33,7 +33,6 @@ pub(super) struct Context<'a> {
     pub(super) storage: &'a dyn Storage,
     pub(super) threads: usize,
     pub(super) progress: &'a Progress,
-    pub(super) hashes_only: bool,
 }
 
 /// A chain, as far as it has been read.
@@ -42,6 +41,8 @@ pub(super) struct Track {
     pub(super) chain: ChainNumber,
     /// Everything up to this head is trusted.
     trusted: Option<Head>,
+    /// Of events only layout, hash and link are checked, wherever they are read.
+    hashes_only: bool,
     /// The first segment that is read; files before it are leftovers of retention.
     first: u32,
     /// Those of them that there are.
@@ -76,10 +77,11 @@ const MAX_LOOKS: usize = 1000;
 const MAX_BEGINNINGS: usize = 8;
 
 impl Track {
-    pub(super) fn new(chain: ChainNumber, trusted: Option<Head>) -> Self {
+    pub(super) fn new(chain: ChainNumber, trusted: Option<Head>, hashes_only: bool) -> Self {
         Self {
             chain,
             trusted,
+            hashes_only,
             first: 0,
             leftovers: Vec::new(),
             files: Vec::new(),
@@ -102,7 +104,8 @@ impl Track {
                 Step::Anew if beginnings == MAX_BEGINNINGS => return Ok(()),
                 Step::Anew => {
                     beginnings += 1;
-                    *self = Self { first: self.first, ..Self::new(self.chain, self.trusted) };
+                    *self =
+                        Self { first: self.first, ..Self::new(self.chain, self.trusted, self.hashes_only) };
                 }
                 Step::Missed => {}
             }
@@ -209,7 +212,7 @@ impl Track {
         let Self { files, scan, index, file, offset, unfinished, .. } = self;
         let source = RefCell::new(Source::new(context.storage, files, *file, *offset));
         let last_file = files.len().saturating_sub(1);
-        let hashes_only = context.hashes_only;
+        let hashes_only = self.hashes_only;
         let new_parser = move || LineParser::new(hashes_only);
         let mut parser = new_parser();
         pool::run(
@@ -262,7 +265,7 @@ impl Track {
             return Ok(None);
         };
         let mut source = Source::new(storage, &self.files, first, offset);
-        let mut parser = LineParser::default();
+        let mut parser = LineParser::new(self.hashes_only);
         while let Some(part) = source.next()? {
             let Part::Counted(Piece::Lines { bytes, .. }) = part else { continue };
             for (_, line) in split(&bytes) {

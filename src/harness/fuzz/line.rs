@@ -7,6 +7,8 @@ use crate::{
     format::{LineParser, MAX_LINE, parse_object, seal, text_of},
 };
 
+const EVENT: &[u8] = b",\"ts\":\"2026-11-21T08:00:00.000000005Z\",\"kind\":\"event\"";
+
 /// What the strict parser accepts, every parser of JSON accepts and reads alike, and nothing else has
 /// the same bytes.
 ///
@@ -19,15 +21,18 @@ pub fn line(bytes: &[u8]) {
     if bytes.first().is_some_and(|first| *first != b',') {
         return;
     }
-    // The same bytes as the members of a line that is sealed as ours are: this gets behind the hash.
-    let mut sealed = Vec::new();
-    let payload = bytes.get(..bytes.len().min(MAX_LINE)).unwrap_or_default();
-    let hash = seal(&mut sealed, 7, payload, Some(6), &Digest::ZERO);
-    assert_eq!(sealed.pop(), Some(b'\n'));
-    if check(&mut parser, &sealed) {
-        let line = parser.parse(&sealed).expect("parsed before");
-        assert_eq!((line.seq, line.durable, line.hash), (7, Some(6), hash));
-        assert!(line.hash_is_right());
+    // The same bytes as the members of a line that is sealed as ours are: this gets behind the hash. And as
+    // members of an event, which may be seen at a glance.
+    for start in [&[][..], EVENT] {
+        let mut sealed = Vec::new();
+        let payload = [start, bytes.get(..bytes.len().min(MAX_LINE)).unwrap_or_default()].concat();
+        let hash = seal(&mut sealed, 7, &payload, Some(6), &Digest::ZERO);
+        assert_eq!(sealed.pop(), Some(b'\n'));
+        if check(&mut parser, &sealed) {
+            let line = parser.parse(&sealed).expect("parsed before");
+            assert_eq!((line.seq, line.durable, line.hash), (7, Some(6), hash));
+            assert!(line.hash_is_right());
+        }
     }
 }
 
@@ -48,6 +53,9 @@ fn check(parser: &mut LineParser, bytes: &[u8]) -> bool {
     {
         assert_eq!(serde_json::from_slice::<Json>(detail).ok().as_ref(), members.get(kind));
     }
+    let glance = LineParser::new(true).parse(bytes).expect("what is strict has the layout");
+    assert_eq!((glance.seq, glance.kind, glance.durable), (line.seq, line.kind, line.durable), "{text}");
+    assert_eq!((glance.previous, glance.hash, glance.at()), (line.previous, line.hash, line.at()));
     let ours = parse_object(bytes).expect("what is strict can be read");
     assert!(ours.keys().eq(members.keys()), "members are lost: {text}");
     if !text.contains('\\') {

@@ -10,7 +10,7 @@ use crate::{
     format::{Kind, Payload},
 };
 
-const SAYS_SO: &str = "whether event records are strict JSON (hashes only)";
+const SAYS_SO: &str = "whether event records are well formed beyond their layout (hashes only)";
 
 fn hashes_only(log: &Log) -> Report {
     log.verifier().hashes_only().run_on(log).unwrap()
@@ -59,4 +59,23 @@ fn marks_are_read_behind_events_that_are_not_looked_at() {
     for report in [log.verify(), hashes_only(&log)] {
         assert_eq!(report.verdict(), Verdict::Damaged, "{report}");
     }
+}
+
+/// A head that was kept, or that another chain witnesses, is looked up where the scan took a record in at a
+/// glance: it once was not found there, and a log rewritten with such a record was intact.
+#[test]
+fn heads_are_held_against_records_that_are_not_looked_at() {
+    let kept = Chain::new(0).event("a").event("b");
+    let rewritten = || Chain::new(0).event("a").put(&broken(Kind::Event), Some(3)).event("c").close();
+    let log = Log::of(&[&rewritten()]);
+    let report = log.verifier().expect_head(kept.head()).hashes_only().run_on(&log).unwrap();
+    check(&report, Verdict::Damaged, &[FindingKind::HeadMismatch]);
+    let report = log.verifier().from(kept.head()).hashes_only().run_on(&log).unwrap();
+    check(&report, Verdict::Damaged, &[FindingKind::HeadMismatch]);
+    let log = Log::of(&[&rewritten(), &Chain::new(1).sees(&kept).mark().close()]);
+    check(&hashes_only(&log), Verdict::Damaged, &[FindingKind::HeadMismatch]);
+    // The head of a chain that ends so is named.
+    let chain = Chain::new(0).event("a").put(&broken(Kind::Event), Some(3)).mark();
+    let report = hashes_only(&Log::of(&[&chain]).hold(0));
+    assert_eq!(report.heads(), [chain.head_at(4)]);
 }

@@ -1,4 +1,4 @@
-//! Named figures of one measurement, and what several rounds of them say.
+//! Named figures of one measurement, and what several turns of them say.
 
 use std::{collections::BTreeMap, fmt};
 

@@ -147,6 +147,24 @@ pub(crate) fn judge(results: &Results) -> Vec<Judged> {
 mod tests {
     use super::*;
     use crate::figures::Figures;
+    use crate::{measure::TURNS, plan::Plan};
+
+    /// A goal whose two figures were never measured in the same turn once vanished without a word.
+    #[test]
+    fn both_figures_of_each_goal_are_measured_in_the_last_turn() {
+        let plan = Plan::parse(&[]).unwrap();
+        let last: Vec<String> = [plan.steps(true), plan.steps(false)]
+            .concat()
+            .iter()
+            .filter(|step| step.measure.is_due(TURNS))
+            .map(|step| format!("{}/{}/", step.contestant.name, step.measure.name()))
+            .collect();
+        for goal in goals() {
+            for key in [Some(&goal.above), goal.below.as_ref()].into_iter().flatten() {
+                assert!(last.iter().any(|step| key.starts_with(step)), "nothing measures {key}");
+            }
+        }
+    }
 
     #[test]
     fn a_goal_is_judged_by_the_median_of_its_ratios() {

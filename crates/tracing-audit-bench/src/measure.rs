@@ -90,6 +90,12 @@ impl Measure {
         if self == Self::Durable { TURNS } else { 1 }
     }
 
+    /// Whether it is measured in this turn of a round, counted from 1. In the last one everything is, so
+    /// that all figures can be compared.
+    pub(crate) fn is_due(self, turn: usize) -> bool {
+        TURNS - turn < self.turns()
+    }
+
     /// After which it is taken to hang, in seconds.
     pub(crate) fn limit(self) -> Duration {
         Duration::from_secs(if self.is_in_rounds() { 90 } else { 300 })

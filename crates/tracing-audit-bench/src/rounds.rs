@@ -33,14 +33,14 @@ pub(crate) fn run(plan: &Plan) -> Result<Results> {
     for (round, turn) in (1..=rounds).flat_map(|round| (1..=TURNS).map(move |turn| (round, turn))) {
         results.begin_turn();
         let is_last = round == rounds && turn == TURNS;
-        let due = in_rounds.iter().filter(|step| turn <= step.measure.turns());
+        let due = in_rounds.iter().filter(|step| step.measure.is_due(turn));
         for step in due.chain(once.iter().filter(|_| is_last)) {
             progress.show(round, step);
             match measured(step, &data, plan.scale) {
                 Ok(figures) => results.note(step.contestant.name, step.measure.name(), &figures),
                 Err(error) => {
                     let (name, measure) = (step.contestant.name, step.measure.name());
-                    results.failures.push(format!("round {round}, {name}, {measure}: {error}"));
+                    results.failures.push(format!("round {round}.{turn}, {name}, {measure}: {error}"));
                 }
             }
         }

@@ -96,7 +96,8 @@ pub(crate) const TABLES: &[Table] = &[
         measure: Measure::Verify,
         title: "Verification",
         note: "Bytes of log per second; each crate with its own verification, ours with every check of the \
-               format, ours-hashes with layout, hash and link only. SHA-256 over the lines runs on as many threads as ours; the other crates have one.",
+               format, ours-hashes with layout, hash and link only. SHA-256 over the lines runs on as many \
+               threads as ours; the other crates have one.",
         unit: Unit::GigabytesPerSecond,
         columns: &[("one core", "one"), ("all cores", "all")],
         charted: &["one"],

@@ -327,7 +327,7 @@ impl Visitor<'_> {
     }
 
     /// A field `severity` that names one is used up; any other value is a field like all others, also
-    /// where it must be withheld.
+    /// where it must be withheld: only then it is formatted all the same, to see whether it names one.
     fn severity(&mut self, plan: &FieldPlan, encode: impl FnOnce(&mut Vec<u8>) -> bool) {
         let piece = self.encode(plan, false, encode);
         let named = self.values.text(&piece).and_then(|text| Severity::parse(&text.to_ascii_lowercase()));

@@ -157,6 +157,7 @@ fn a_secret_is_not_even_formatted() {
     assert_eq!(record.get("truncated"), None);
 }
 
+/// It once stood in the record, whatever `redact` said.
 #[test]
 fn a_severity_that_names_none_is_withheld_like_any_other_field() {
     let mut rules = Rules::default();

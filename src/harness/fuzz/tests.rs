@@ -114,9 +114,14 @@ fn verifying_takes_time_in_proportion_to_the_log() {
     ];
     for (kind, piece) in kinds {
         let (half, whole) = (piece.repeat((2 << 20) / piece.len()), piece.repeat((4 << 20) / piece.len()));
-        let (half, whole) = (time_to_verify(&half), time_to_verify(&whole));
-        // 2.2 is what should be; the rest is for caches that others use, too. Quadratic is 4.
-        let allowed = half.mul_f64(3.0) + Duration::from_millis(10);
-        assert!(whole <= allowed, "{kind}: {half:?} for 2 MiB and {whole:?} for 4 MiB");
+        // 2.2 is what should be; the rest is for caches that others use, too. Quadratic is 4. A processor
+        // that was slower for the second half of a try is not as slow in each.
+        let mut seen = Vec::new();
+        let holds = (0..3).any(|_| {
+            let (half, whole) = (time_to_verify(&half), time_to_verify(&whole));
+            seen.push((half, whole));
+            whole <= half.mul_f64(3.0) + Duration::from_millis(10)
+        });
+        assert!(holds, "{kind}: for 2 MiB and for 4 MiB: {seen:?}");
     }
 }

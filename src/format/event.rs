@@ -1,6 +1,6 @@
 //! The short way through a line: the members of an event in their order, which nearly every line has.
 
-use memchr::{memchr, memmem};
+use memchr::{memchr, memchr2, memmem};
 
 use super::{
     Kind,
@@ -139,13 +139,11 @@ impl Glance {
         let (seq, length) = whole_number(rest)?;
         let time = rest.get(length..)?.strip_prefix(b",\"ts\":")?;
         let (time, rest) = time.split_at_checked(TIMESTAMP_LEN + 2)?;
+        let inside = time.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
         let rest = rest.strip_prefix(b",\"kind\":\"event\"")?;
-        if seq == 0
-            || rest.first() != Some(&b',')
-            || memchr(b'\\', rest).is_some()
-            || !time.starts_with(b"\"")
-            || !time.ends_with(b"\"")
-        {
+        // A shorter time could have members behind it, and an escape hide the name of one.
+        let is_one_text = memchr2(b'"', b'\\', inside).is_none();
+        if seq == 0 || !is_one_text || rest.first() != Some(&b',') || memchr(b'\\', rest).is_some() {
             return None;
         }
         let durable = match self.mark.find(rest) {
@@ -259,6 +257,23 @@ mod tests {
         assert_eq!(glance(&format!("{start},\"durable\":5,\"later\":1"), None), Some((7, Some(5))));
         assert_eq!(glance(&format!("{start},\"fields\":{{\"durable\":5}}"), Some(6)), Some((7, Some(6))));
         assert_eq!(glance(&format!("{start},\"fields\":{{\"durable\":5"), None), None);
+    }
+
+    /// The place of a time was once taken for one, whatever stood there.
+    #[test]
+    fn members_in_the_place_of_the_time_are_not_overlooked() {
+        for (payload, seen) in [
+            (r#","ts":"","durable":5,"x":"aaaaaaaaaaa","kind":"event","level":"INFO""#, Some(5)),
+            (r#","ts":"","x":{"a":"bbbbbbbbbbbbbbbbbb","kind":"event","c":1},"kind":"mark""#, None),
+        ] {
+            let mut line = Vec::new();
+            seal(&mut line, 7, payload.as_bytes(), None, &Digest::ZERO);
+            line.pop();
+            assert_eq!(&line[14..16], b"\"\"", "the time is empty");
+            assert_eq!(&line[46..61], br#","kind":"event""#, "and 32 bytes on an event seems to begin");
+            assert!(check(&line));
+            assert_eq!(LineParser::new(true).parse(&line).unwrap().durable, seen);
+        }
     }
 
     #[test]

@@ -24,7 +24,8 @@ const HASH_PART: usize = HASH_START.len() + Digest::HEX_LEN + LINE_END.len();
 /// `,"_prev_hash":"<64>"`
 const PREVIOUS_PART: usize = PREVIOUS_START.len() + Digest::HEX_LEN + 1;
 
-/// A line whose layout and JSON are right, as far as the parser was asked to look. Whether its hash is, `hash_is_right` says.
+/// A line whose layout and JSON are right, as far as the parser was asked to look. Whether its hash is,
+/// `hash_is_right` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Line<'a> {
     /// Without the line feed.

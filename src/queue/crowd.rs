@@ -3,7 +3,7 @@
 /// More than so many take so long to come back that nothing is gained.
 const MOST: usize = if cfg!(any(loom, shuttle)) { 0 } else { 4 };
 
-/// After so many failures in a row, and more, `2^MAX_FAILURES` crowds are passed over before the next attempt.
+/// After so many failures in a row, and more, `2^MAX_FAILURES` crowds are passed over before the next try.
 const MAX_FAILURES: u32 = 6;
 
 /// Those who waited when something became durable.

@@ -429,6 +429,22 @@ fn the_next_sync_waits_for_those_whom_the_last_one_served() {
 
 #[cfg(not(any(loom, shuttle)))]
 #[test]
+fn who_did_not_come_back_is_not_waited_for_the_next_time() {
+    let queue = queue(QueueSettings { wait_bound: SOON, ..settings() });
+    queue.gauges.last_sync_nanos.set(u64::MAX);
+    wait_for(&queue, 1..=2);
+    queue.publish(2, 0);
+    wait_for(&queue, 3..=3);
+    assert!(queue.lock().crowd.is_away(1));
+    queue.pause(Pause::Doze, Duration::ZERO);
+    assert!(!queue.lock().crowd.is_away(0));
+    wait_for(&queue, 4..=4);
+    queue.publish(4, 0);
+    assert!(!queue.lock().crowd.is_away(0));
+}
+
+#[cfg(not(any(loom, shuttle)))]
+#[test]
 fn those_who_gave_up_in_a_stall_are_no_crowd() {
     let queue = queue(settings());
     wait_for(&queue, 1..=2);

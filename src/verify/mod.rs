@@ -135,9 +135,12 @@ impl Verifier {
     /// JSON in UTF-8, without raw control characters and without a member that stands twice. Faster, for a
     /// log that is verified often. All other records are checked as always.
     ///
+    /// An event with an escape in it is checked whole, too, and takes as long as ever.
+    ///
     /// No log that this library wrote has such a record, and one that was altered without new hashes is
-    /// found. Who computes new hashes can put such an event in; a head kept elsewhere finds that, here too.
-    /// The report says that it was not checked. Default: everything is checked.
+    /// found. Who computes new hashes can put such an event in; a head of that record or a later one, kept
+    /// elsewhere, finds that, here too. The report says that it was not checked. Default: everything is
+    /// checked.
     pub fn hashes_only(mut self) -> Self {
         self.hashes_only = true;
         self

@@ -86,7 +86,11 @@ pub(super) fn run<Tool, Job: Send, Done: Send>(
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::Cell, time::Duration};
+    use std::{
+        cell::Cell,
+        sync::atomic::{AtomicBool, Ordering},
+        time::Duration,
+    };
 
     use super::*;
 
@@ -120,20 +124,24 @@ mod tests {
         run(2, || (), || Ok(None::<u64>), |(), job| job, |_| unreachable!()).unwrap();
     }
 
-    /// The caller once waited for ever for the result of a job whose thread had panicked.
+    /// The caller once waited for ever for the result of a job whose thread had panicked, as long as another
+    /// thread went on.
     #[test]
     fn a_panic_of_a_thread_ends_the_caller() {
-        for threads in [2, 4] {
+        for threads in [3, 4] {
             let (over, ended) = mpsc::channel();
             thread::spawn(move || {
                 let (caller, mut job) = (thread::current().id(), 0..50_u32);
+                let (has_waited, has_panicked) = (AtomicBool::new(false), AtomicBool::new(false));
                 let (panics, panicked) = mpsc::channel();
                 let panicked = Mutex::new(panicked);
                 let work = |(): &mut (), _| {
                     if thread::current().id() == caller {
-                        // Until another thread has had one: then all go on.
-                        panicked.lock().unwrap().recv_timeout(Duration::from_secs(20)).unwrap_or_default();
-                    } else {
+                        // Once, so that another thread surely has a job.
+                        if !has_waited.swap(true, Ordering::Relaxed) {
+                            panicked.lock().unwrap().recv_timeout(Duration::from_secs(20)).unwrap();
+                        }
+                    } else if !has_panicked.swap(true, Ordering::Relaxed) {
                         panics.send(()).unwrap();
                         panic!("a thread panics");
                     }

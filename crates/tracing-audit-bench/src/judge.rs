@@ -151,7 +151,7 @@ mod tests {
 
     /// A goal whose two figures were never measured in the same turn once vanished without a word.
     #[test]
-    fn both_figures_of_each_goal_are_measured_in_the_last_turn() {
+    fn what_each_goal_compares_is_measured_in_the_last_turn() {
         let plan = Plan::parse(&[]).unwrap();
         let last: Vec<String> = [plan.steps(true), plan.steps(false)]
             .concat()

@@ -70,6 +70,8 @@ fn heads_are_held_against_records_that_are_not_looked_at() {
     let log = Log::of(&[&rewritten()]);
     let report = log.verifier().expect_head(kept.head()).hashes_only().run_on(&log).unwrap();
     check(&report, Verdict::Damaged, &[FindingKind::HeadMismatch]);
+    // Where the chain ends with it, no record behind it tells by its link.
+    let log = Log::of(&[&Chain::new(0).event("a").put(&broken(Kind::Event), Some(3))]).hold(0);
     let report = log.verifier().from(kept.head()).hashes_only().run_on(&log).unwrap();
     check(&report, Verdict::Damaged, &[FindingKind::HeadMismatch]);
     let log = Log::of(&[&rewritten(), &Chain::new(1).sees(&kept).mark().close()]);

@@ -146,8 +146,7 @@ pub(crate) fn judge(results: &Results) -> Vec<Judged> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::figures::Figures;
-    use crate::{measure::TURNS, plan::Plan};
+    use crate::{figures::Figures, measure::TURNS, plan::Plan};
 
     /// A goal whose two figures were never measured in the same turn once vanished without a word.
     #[test]

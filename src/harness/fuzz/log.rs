@@ -102,7 +102,7 @@ fn holds_others_records(name: &str, files: &BTreeMap<String, Vec<u8>>) -> bool {
             if is_here && index == 0 {
                 let info = line.filter(|line| line.kind == Kind::Segment);
                 let info = info.and_then(|line| read_segment(line.detail?));
-                headless = info.is_none_or(|info| info.chain != own.chain || info.segment != own.segment);
+                headless = !info.is_some_and(|info| info.is_of(own));
             }
             if let Some(line) = line {
                 if is_here { &mut here } else { &mut elsewhere }.insert(line.seq);

@@ -5,7 +5,7 @@ use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     ptr,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
 use tracing_core::{
@@ -26,7 +26,8 @@ use super::{
     pending,
     plan::{Plan, Plans},
     rules::ACTION,
-    scope, spans,
+    scope,
+    spans::{self, Recent},
     thread::{self, Capturing},
     verdict::{self, Whole},
 };
@@ -53,6 +54,7 @@ impl fmt::Debug for AuditLayer {
 struct Scratch {
     plans: Plans,
     values: Values,
+    recent: Recent,
     beginning: Beginning,
     payload: Vec<u8>,
 }
@@ -77,6 +79,7 @@ impl Scratch {
 
     fn put_back(mut self: Box<Self>) {
         self.values.shrink();
+        self.recent.shrink();
         if self.payload.capacity() > KEPT_BYTES {
             self.payload = Vec::new();
         }
@@ -144,13 +147,15 @@ impl AuditLayer {
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
-        let Capture { id, rules, .. } = &*self.capture;
+        let Capture { id, rules, recorded, .. } = &*self.capture;
         let metadata = event.metadata();
         let plan = scratch.plans.of(*id, rules, metadata);
         let values = &mut scratch.values;
         values.clear();
         event.record(&mut Visitor { plan: &plan, values });
-        let all_spans = spans::inherit(context.event_span(event), *id, values);
+        let place =
+            spans::Place { log: *id, layer: self.address(), recorded: recorded.load(Ordering::Acquire) };
+        let all_spans = spans::inherit(event, context, place, &mut scratch.recent, values);
         let level = *metadata.level();
         let target = values.log_target();
         let severity = self.severity(&plan, level, target.unwrap_or(metadata.target()), values);
@@ -192,20 +197,21 @@ impl AuditLayer {
         if is_critical || level == Level::ERROR { Severity::Critical } else { Severity::Routine }
     }
 
-    /// Encodes what events inherit of a span, and keeps it with the span.
+    /// Encodes what events inherit of a span, and keeps it with the span. Says whether there is any.
     fn keep_inherited<S>(
         &self,
         metadata: &'static Metadata<'static>,
         id: &Id,
         context: &Context<'_, S>,
         record: impl FnOnce(&mut Visitor<'_>),
-    ) where
+    ) -> bool
+    where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
         let this = (self.capture.id, ptr::from_ref(metadata).addr());
         let is_barren = with_barren(this.1, |slot| slot.get() == this).unwrap_or_default();
         if is_barren || *metadata.level() > self.capture.rules.level {
-            return;
+            return false;
         }
         let mut scratch = Scratch::take();
         let plan: std::rc::Rc<Plan> = scratch.plans.of(self.capture.id, &self.capture.rules, metadata);
@@ -224,6 +230,7 @@ impl AuditLayer {
             with_barren(this.1, |slot| slot.set(this));
         }
         scratch.put_back();
+        plan.has_inherited
     }
 }
 
@@ -245,7 +252,10 @@ where
     fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
         quietly(|| {
             if let Some(metadata) = context.metadata(id) {
-                self.keep_inherited(metadata, id, &context, |visitor| values.record(visitor));
+                let record = |visitor: &mut Visitor<'_>| values.record(visitor);
+                if self.keep_inherited(metadata, id, &context, record) {
+                    self.capture.recorded.fetch_add(1, Ordering::Release);
+                }
             }
         });
     }

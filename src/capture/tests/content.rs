@@ -345,7 +345,7 @@ fn without_time(payload: &[u8]) -> &[u8] {
 }
 
 /// Always the same random values; a failure is made smaller before it is told.
-fn runner(cases: u32) -> TestRunner {
+pub(super) fn runner(cases: u32) -> TestRunner {
     let config = Config { cases, failure_persistence: None, ..Config::default() };
     TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha))
 }

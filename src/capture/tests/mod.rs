@@ -6,6 +6,7 @@ mod content;
 mod filter;
 mod lifecycle;
 mod payload;
+mod spans;
 
 use std::{
     cell::RefCell,

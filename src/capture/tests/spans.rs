@@ -1,0 +1,262 @@
+//! What events inherit of spans, also where the thread has been in the span before.
+
+use proptest::{collection::vec, option, prelude::*};
+use serde_json::json;
+use tracing::{
+    Dispatch, Span,
+    dispatcher::{set_default, with_default},
+    field::Empty,
+    info, info_span,
+    span::EnteredSpan,
+};
+use tracing_subscriber::{
+    filter::filter_fn,
+    layer::{Layer as _, SubscriberExt as _},
+    registry::Registry,
+};
+
+use super::{Json, Log, Recorder, Rules, content::runner, install};
+
+/// The first event of a span looks around, the second gathers, the third uses what was gathered.
+const ENOUGH: usize = 3;
+
+const NAMES: [&str; 3] = ["actor", "session_id", "request_id"];
+
+/// What each of the last events inherited: actor, session, request.
+#[track_caller]
+fn inherited(log: &Log) -> Vec<Json> {
+    log.records().iter().map(|record| NAMES.iter().map(|name| record[*name].clone()).collect()).collect()
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// A span of one of four kinds.
+    Enter(u8, u8),
+    Leave,
+    /// Gives the span at a depth a value for one of the names.
+    Record(usize, usize, u8),
+    /// Events of the thread; with an actor of their own, or without.
+    Emit(Option<u8>),
+    /// An event that names its parent by depth, or has none.
+    EmitIn(Option<usize>),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let value = 0..3_u8;
+    let step = prop_oneof![
+        (0..4_u8, value.clone()).prop_map(|(kind, value)| Step::Enter(kind, value)),
+        Just(Step::Leave),
+        (0..4_usize, 0..NAMES.len(), value.clone())
+            .prop_map(|(depth, name, value)| Step::Record(depth, name, value)),
+        option::of(value).prop_map(Step::Emit),
+        option::of(0..4_usize).prop_map(Step::EmitIn),
+    ];
+    vec(step, 1..40)
+}
+
+/// What a span says, by name.
+type Said = [Option<String>; NAMES.len()];
+
+/// Open spans, each inside the one before.
+#[derive(Default)]
+struct Spans(Vec<(EnteredSpan, Said)>);
+
+impl Spans {
+    /// Takes a step, and says what its events must inherit.
+    fn take(&mut self, step: &Step) -> Vec<Json> {
+        match *step {
+            Step::Enter(kind, value) => self.enter(kind, value.to_string()),
+            Step::Leave => drop(self.0.pop()),
+            Step::Record(depth, name, value) => self.record(depth, name, value.to_string()),
+            Step::Emit(actor) => {
+                let actor = actor.map(|actor| actor.to_string());
+                (0..ENOUGH).for_each(|_| info!(target: "audit", action = "a", actor));
+                return vec![inherits(actor, &self.0); ENOUGH];
+            }
+            Step::EmitIn(depth) => {
+                // A span that nobody wants is not there: tracing takes it for no parent at all.
+                let parent = depth.and_then(|depth| self.0.get(depth)?.0.id());
+                let around = depth.filter(|_| parent.is_some()).map_or(0, |depth| depth + 1);
+                info!(target: "audit", parent: parent, action = "a");
+                return vec![inherits(None, &self.0[..around])];
+            }
+        }
+        Vec::new()
+    }
+
+    fn enter(&mut self, kind: u8, value: String) {
+        let span = match kind {
+            0 => info_span!("session", session_id = value, request_id = Empty),
+            1 => info_span!("all", actor = value, session_id = value, request_id = value),
+            2 => info_span!("empty", actor = Empty, session_id = Empty, request_id = Empty),
+            _ => info_span!("barren", number = 1),
+        };
+        let said = match kind {
+            0 => [None, Some(value), None],
+            1 => NAMES.map(|_| Some(value.clone())),
+            _ => Said::default(),
+        };
+        self.0.push((span.entered(), said));
+    }
+
+    fn record(&mut self, depth: usize, name: usize, value: String) {
+        let Some((span, said)) = self.0.get_mut(depth) else { return };
+        if span.has_field(NAMES[name]) {
+            span.record(NAMES[name], &value);
+            said[name] = Some(value);
+        }
+    }
+}
+
+impl Drop for Spans {
+    fn drop(&mut self) {
+        // Spans are left in the opposite order.
+        while self.0.pop().is_some() {}
+    }
+}
+
+/// What an event inherits that names an actor, or does not.
+fn inherits(actor: Option<String>, around: &[(EnteredSpan, Said)]) -> Json {
+    let mut known: Said = [actor, None, None];
+    for (_, said) in around.iter().rev() {
+        for (known, said) in known.iter_mut().zip(said) {
+            *known = known.take().or_else(|| said.clone());
+        }
+    }
+    json!(known)
+}
+
+#[test]
+fn whatever_happened_before_the_nearest_span_that_knows_answers() {
+    let log = Log::new();
+    let alone = Dispatch::new(Registry::default().with(log.layer()));
+    // Where another layer wants them, there are spans from which nothing is inherited.
+    let beside_another = Dispatch::new(Registry::default().with(Recorder::default()).with(log.layer()));
+    for dispatch in [alone, beside_another] {
+        let _guard = set_default(&dispatch);
+        let result = runner(1000).run(&steps(), |steps| {
+            let mut spans = Spans::default();
+            for step in steps {
+                let expected = spans.take(&step);
+                prop_assert_eq!(inherited(&log), expected);
+            }
+            Ok(())
+        });
+        result.unwrap();
+    }
+}
+
+/// The number of a closed span is given to another one, sooner or later.
+#[test]
+fn a_span_inherits_nothing_of_one_that_had_its_number() {
+    let log = Log::new();
+    let _guard = log.install();
+    let (old, new) = (info_span!("connection", actor = "old"), info_span!("connection", actor = "new"));
+    for session in [Some("1"), None] {
+        let open = |around: &Span| info_span!(parent: around, "request", session_id = session);
+        let emit_in = |span: &Span| {
+            span.in_scope(|| (0..ENOUGH).for_each(|_| info!(target: "audit", action = "a")));
+        };
+        let span = open(&old);
+        emit_in(&span);
+        let number = span.id();
+        drop(span);
+        let again =
+            (0..1 << 20).map(|_| open(&new)).find(|span| span.id() == number).expect("numbers come again");
+        emit_in(&again);
+        let mut expected = vec![json!(["old", session, null]); ENOUGH];
+        expected.extend(vec![json!(["new", session, null]); ENOUGH]);
+        assert_eq!(inherited(&log), expected);
+    }
+}
+
+/// Each subscriber counts its spans from one.
+#[test]
+fn spans_of_two_subscribers_are_told_apart() {
+    let log = Log::new();
+    let one = Dispatch::new(Registry::default().with(log.layer()));
+    let other = Dispatch::new(Registry::default().with(log.layer()));
+    let span_in = |dispatch: &Dispatch, session: &str| {
+        with_default(dispatch, || info_span!("request", session_id = session))
+    };
+    let spans = [(&one, span_in(&one, "one")), (&other, span_in(&other, "other"))];
+    assert_eq!(spans[0].1.id(), spans[1].1.id());
+    for _ in 0..ENOUGH {
+        for (dispatch, span) in &spans {
+            with_default(dispatch, || {
+                span.in_scope(|| (0..ENOUGH).for_each(|_| info!(target: "audit", action = "a")));
+            });
+        }
+    }
+    let expected: Vec<Json> = (0..ENOUGH)
+        .flat_map(|_| ["one", "other"])
+        .flat_map(|session| vec![json!([null, session, null]); ENOUGH])
+        .collect();
+    assert_eq!(inherited(&log), expected);
+}
+
+/// Rules differ from log to log, and so does what may be passed on.
+#[test]
+fn each_log_passes_on_what_its_own_rules_say() {
+    let plain = Log::new();
+    let mut rules = Rules::default();
+    assert!(rules.redact.insert("session_id"));
+    let hushed = Log::with(rules);
+    let _guard = install(Registry::default().with(plain.layer()).with(hushed.layer()));
+    let _span = info_span!("request", session_id = "secret").entered();
+    (0..ENOUGH).for_each(|_| info!(target: "audit", action = "a"));
+    assert_eq!(inherited(&plain), vec![json!([null, "secret", null]); ENOUGH]);
+    assert_eq!(inherited(&hushed), vec![json!([null, "[redacted]", null]); ENOUGH]);
+}
+
+#[test]
+fn what_another_thread_records_in_the_span_is_inherited() {
+    let log = Log::new();
+    let _guard = log.install();
+    let outer = info_span!("connection", actor = Empty).entered();
+    let inner = info_span!("request", session_id = "1").entered();
+    let emit = || (0..ENOUGH).for_each(|_| info!(target: "audit", action = "a"));
+    emit();
+    let span: Span = (*outer).clone();
+    std::thread::spawn(move || {
+        span.record("actor", "mia");
+    })
+    .join()
+    .unwrap();
+    emit();
+    drop((inner, outer));
+    let mut expected = vec![json!([null, "1", null]); ENOUGH];
+    expected.extend(vec![json!(["mia", "1", null]); ENOUGH]);
+    assert_eq!(inherited(&log), expected);
+}
+
+/// As a task that is spawned inside a request and runs in a span of its own.
+#[test]
+fn the_spans_around_count_whether_or_not_the_thread_is_in_them() {
+    let log = Log::new();
+    let dispatch = Dispatch::new(Registry::default().with(Recorder::default()).with(log.layer()));
+    let (request, work) = with_default(&dispatch, || {
+        let request = info_span!("request", actor = "mia");
+        let work = request.in_scope(|| info_span!("work", number = 1));
+        (request, work)
+    });
+    let elsewhere = std::thread::spawn(move || {
+        with_default(&dispatch, || {
+            work.in_scope(|| (0..ENOUGH).for_each(|_| info!(target: "audit", action = "a")));
+        });
+    });
+    elsewhere.join().unwrap();
+    drop(request);
+    assert_eq!(inherited(&log), vec![json!(["mia", null, null]); ENOUGH]);
+}
+
+#[test]
+fn a_span_that_a_filter_hides_from_the_layer_does_not_hide_those_around_it() {
+    let log = Log::new();
+    let layer = log.layer().with_filter(filter_fn(|metadata| metadata.name() != "hidden"));
+    let _guard = install(Registry::default().with(Recorder::default()).with(layer));
+    let _request = info_span!("request", session_id = "1").entered();
+    let _hidden = info_span!("hidden", actor = "mia").entered();
+    (0..ENOUGH).for_each(|_| info!(target: "audit", action = "a"));
+    assert_eq!(inherited(&log), vec![json!([null, "1", null]); ENOUGH]);
+}

@@ -8,7 +8,8 @@ use std::{
 use crate::{
     Result, charts, contestants,
     figures::{Results, Spread},
-    judge, machine,
+    judge::{self, Judged},
+    machine,
     plan::Plan,
     rounds,
     tables::{TABLES, Table, Unit, grouped},
@@ -83,14 +84,15 @@ fn cell(unit: Unit, spread: Option<Spread>) -> String {
     )
 }
 
-fn goals_table(results: &Results) -> String {
-    let judged = judge::judge(results);
+fn goals_table(judged: &[Judged]) -> String {
     let mut text = String::from("| what | must be | is: median (min–max) | |\n|---|---|---|---|\n");
-    for goal in &judged {
-        let Spread { median, min, max } = goal.is;
+    for goal in judged {
+        let is = goal.is.map_or_else(
+            || "not measured".to_owned(),
+            |Spread { median, min, max }| format!("{median:.2} ({min:.2}–{max:.2})"),
+        );
         let verdict = if goal.passes { "pass" } else { "**fail**" };
-        let what = &goal.what;
-        text.push_str(&format!("| {what} | {} | {median:.2} ({min:.2}–{max:.2}) | {verdict} |\n", goal.must));
+        text.push_str(&format!("| {} | {} | {is} | {verdict} |\n", goal.what, goal.must));
     }
     let passed = judged.iter().filter(|goal| goal.passes).count();
     text.push_str(&format!("\n{passed} of {} reached.\n", judged.len()));
@@ -166,7 +168,10 @@ pub(crate) fn for_terminal(results: &Results) -> String {
             text.push_str(&format!("\n{}\n\n{rows}", growth.title));
         }
     }
-    text.push_str(&format!("\nOthers\n\n{}\nFigures to reach\n\n{}", others(results), goals_table(results)));
+    // Of a part of the measurements, the goals that it says something about.
+    let mut judged = judge::judge(results);
+    judged.retain(|goal| goal.is.is_some());
+    text.push_str(&format!("\nOthers\n\n{}\nFigures to reach\n\n{}", others(results), goals_table(&judged)));
     text
 }
 
@@ -207,8 +212,12 @@ pub(crate) fn write(plan: &Plan, results: &Results) -> Result<()> {
     if plan.scale.is_quick {
         text.push_str("**A quick run: it shows that everything runs. Its figures mean nothing.**\n\n");
     }
-    text.push_str(&format!("## Against the figures to reach\n\n{}\n", goals_table(results)));
+    let judged = judge::judge(results);
+    text.push_str(&format!("## Against the figures to reach\n\n{}\n", goals_table(&judged)));
     text.push_str(ELSEWHERE);
+    text.push_str("## What keeps the others from being reached\n\n");
+    judge::reasons(&judged).for_each(|reason| text.push_str(&format!("- {reason}\n")));
+    text.push('\n');
     for one in TABLES {
         let Some(rows) = table(one, results) else { continue };
         text.push_str(&format!("## {}\n\n", one.title));

@@ -78,6 +78,7 @@ pub(crate) fn mixed(dir: &Path, scale: Scale) -> Result<Figures> {
     figures.add("p50", at(&costs, 0.5) as f64);
     figures.add("p99", at(&costs, 0.99) as f64);
     figures.add("sync", at(&syncs, 0.5) as f64);
+    figures.add("sync-p99", at(&syncs, 0.99) as f64);
     figures.add("p99-in-syncs", at(&costs, 0.99) as f64 / at(&syncs, 0.5).max(1) as f64);
     Ok(figures)
 }

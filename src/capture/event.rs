@@ -212,8 +212,8 @@ impl Values {
         self.put(role, name, piece.placed_at(start));
     }
 
-    /// The same for all members of a span at once; `known` are those that it has, all of them named
-    /// and unremarkable. Says whether the event has none of them.
+    /// The same for all members of a span, or of several, at once; `known` are those that there are, all of
+    /// them named and unremarkable. Says whether the event has none of them.
     pub(super) fn inherit_all(&mut self, known: u32, pieces: &[(usize, Piece)], members: &[u8]) -> bool {
         if self.named.known & known != 0 {
             return false;

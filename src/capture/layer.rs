@@ -5,7 +5,10 @@ use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     ptr,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use tracing_core::{
@@ -40,6 +43,8 @@ use crate::{Severity, clock::Timestamp, format::Beginning, queue::Draft, stats::
 /// changes what other layers see. Dropping it does not close the log.
 pub struct AuditLayer {
     capture: Arc<Capture>,
+    /// Names this layer in one subscriber, in this process, for ever.
+    number: u64,
     whole: Whole,
 }
 
@@ -79,7 +84,6 @@ impl Scratch {
 
     fn put_back(mut self: Box<Self>) {
         self.values.shrink();
-        self.recent.shrink();
         if self.payload.capacity() > KEPT_BYTES {
             self.payload = Vec::new();
         }
@@ -90,7 +94,7 @@ impl Scratch {
 
 impl AuditLayer {
     pub(super) fn new(capture: Arc<Capture>) -> Self {
-        Self { capture, whole: Whole::default() }
+        Self { capture, number: next_number(), whole: Whole::default() }
     }
 
     /// Whether this is a layer of the log.
@@ -147,15 +151,13 @@ impl AuditLayer {
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
-        let Capture { id, rules, recorded, .. } = &*self.capture;
+        let Capture { id, rules, .. } = &*self.capture;
         let metadata = event.metadata();
         let plan = scratch.plans.of(*id, rules, metadata);
         let values = &mut scratch.values;
         values.clear();
         event.record(&mut Visitor { plan: &plan, values });
-        let place =
-            spans::Place { log: *id, layer: self.address(), recorded: recorded.load(Ordering::Acquire) };
-        let all_spans = spans::inherit(event, context, place, &mut scratch.recent, values);
+        let all_spans = spans::inherit(event, context, (self.number, *id), &mut scratch.recent, values);
         let level = *metadata.level();
         let target = values.log_target();
         let severity = self.severity(&plan, level, target.unwrap_or(metadata.target()), values);
@@ -197,21 +199,20 @@ impl AuditLayer {
         if is_critical || level == Level::ERROR { Severity::Critical } else { Severity::Routine }
     }
 
-    /// Encodes what events inherit of a span, and keeps it with the span. Says whether there is any.
+    /// Encodes what events inherit of a span, and keeps it with the span.
     fn keep_inherited<S>(
         &self,
         metadata: &'static Metadata<'static>,
         id: &Id,
         context: &Context<'_, S>,
         record: impl FnOnce(&mut Visitor<'_>),
-    ) -> bool
-    where
+    ) where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
         let this = (self.capture.id, ptr::from_ref(metadata).addr());
         let is_barren = with_barren(this.1, |slot| slot.get() == this).unwrap_or_default();
         if is_barren || *metadata.level() > self.capture.rules.level {
-            return false;
+            return;
         }
         let mut scratch = Scratch::take();
         let plan: std::rc::Rc<Plan> = scratch.plans.of(self.capture.id, &self.capture.rules, metadata);
@@ -230,14 +231,23 @@ impl AuditLayer {
             with_barren(this.1, |slot| slot.set(this));
         }
         scratch.put_back();
-        plan.has_inherited
     }
+}
+
+fn next_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 impl<S> Layer<S> for AuditLayer
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
+    fn on_layer(&mut self, _: &mut S) {
+        // Taken out of another subscriber, which has the same numbers for other spans.
+        self.number = next_number();
+    }
+
     fn on_register_dispatch(&self, dispatch: &Dispatch) {
         self.whole.set(dispatch);
     }
@@ -252,10 +262,7 @@ where
     fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
         quietly(|| {
             if let Some(metadata) = context.metadata(id) {
-                let record = |visitor: &mut Visitor<'_>| values.record(visitor);
-                if self.keep_inherited(metadata, id, &context, record) {
-                    self.capture.recorded.fetch_add(1, Ordering::Release);
-                }
+                self.keep_inherited(metadata, id, &context, |visitor| values.record(visitor));
             }
         });
     }

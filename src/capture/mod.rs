@@ -45,8 +45,6 @@ pub(crate) struct Capture {
     id: u64,
     queue: Arc<Queue>,
     rules: Rules,
-    /// How often a span was given values after it had begun.
-    recorded: AtomicU64,
     /// Whether it was told that events are vetoed.
     veto_told: Flag,
 }
@@ -55,7 +53,7 @@ impl Capture {
     pub(crate) fn new(queue: Arc<Queue>, rules: Rules) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Self { id, queue, rules, recorded: AtomicU64::new(0), veto_told: Flag::default() })
+        Arc::new(Self { id, queue, rules, veto_told: Flag::default() })
     }
 
     /// Counts events that were announced and never came.

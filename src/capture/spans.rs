@@ -9,7 +9,7 @@ use tracing_subscriber::{
 };
 
 use super::{
-    event::{KEPT_BYTES, Piece, Values},
+    event::{Piece, Values},
     plan::Role,
     rules::NAMED,
 };
@@ -25,8 +25,8 @@ struct OfLog {
     log: u64,
     values: Vec<Value>,
     whole: Option<Whole>,
-    /// Gone when the span has closed, before its number names another one.
-    alive: Arc<()>,
+    /// Another one when the values have changed, and none when the span has closed.
+    version: Arc<()>,
 }
 
 /// All members in one piece, where all are named and nothing happened to any: most spans.
@@ -93,15 +93,13 @@ fn collected(values: &Values) -> Vec<Value> {
     named.chain(fields).collect()
 }
 
-/// Keeps what was collected with its span; a later value of a name stands for the earlier one.
+/// Keeps what was collected with its span, also where it is nothing yet; a later value of a name stands for
+/// the earlier one.
 pub(super) fn keep<S>(span: &SpanRef<'_, S>, log: u64, values: &Values)
 where
     S: for<'a> LookupSpan<'a>,
 {
     let new = collected(values);
-    if new.is_empty() {
-        return;
-    }
     let mut extensions = span.extensions_mut();
     if extensions.get_mut::<Inherited>().is_none() {
         extensions.insert(Inherited::default());
@@ -111,85 +109,82 @@ where
         of_log.values.retain(|old| !new.iter().any(|new| new.name == old.name));
         of_log.values.extend(new);
         of_log.whole = Whole::of(&of_log.values);
+        of_log.version = Arc::default();
     } else {
         let whole = Whole::of(&new);
-        inherited.logs.push(OfLog { log, values: new, whole, alive: Arc::new(()) });
+        inherited.logs.push(OfLog { log, values: new, whole, version: Arc::default() });
     }
 }
 
-/// Where an event is looked at, and how much had been recorded in spans by then.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) log: u64,
-    /// The address of the layer: the numbers of spans are their subscriber's.
-    pub(super) layer: usize,
-    /// How often spans of the log were given values after they had begun.
-    pub(super) recorded: u64,
-}
+/// With which event of a thread in the same span what it inherits is gathered: short visits gain nothing.
+const WORTH_GATHERING: u32 = 3;
 
-/// What a thread's events inherit in the span that it was in last, in one piece: most are in the same span as
+/// What a thread's events inherit in the span that it was in last, in one piece: many are in the same span as
 /// the one before.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
-    span: Option<(Place, Id)>,
+    /// The number of the layer, because those of spans are their subscriber's, and the span.
+    span: Option<(u64, Id)>,
+    /// How many events have come there.
+    events: u32,
+    /// Of all spans that were gathered, the innermost first. As long as these are the current versions, that
+    /// span is open and no number of it names another one, and so are all around it.
+    versions: Vec<Weak<()>>,
     is_gathered: bool,
-    /// What was gathered counts as long as the span is open; afterwards its number may name another.
-    alive: Weak<()>,
     known: u32,
     pieces: Vec<(usize, Piece)>,
     members: Vec<u8>,
 }
 
 impl Recent {
-    /// Gives back what unusually large values needed.
-    pub(super) fn shrink(&mut self) {
-        if self.members.capacity() > KEPT_BYTES {
-            *self = Self::default();
+    fn come_to(&mut self, layer: u64, span: &Id) {
+        let is_there = self.span.as_ref().is_some_and(|(known, id)| *known == layer && id == span);
+        let is_current = self.versions.iter().all(|version| version.strong_count() > 0);
+        if !is_there || !is_current {
+            self.span = Some((layer, span.clone()));
+            self.events = 0;
+            self.is_gathered = false;
+            self.versions.clear();
         }
+        self.events = self.events.saturating_add(1);
     }
 
-    fn is_of(&self, place: Place, span: &Id) -> bool {
-        self.span.as_ref().is_some_and(|(known, id)| *known == place && id == span)
-    }
-
-    fn begin(&mut self, place: Place, span: &Id) {
-        self.span = Some((place, span.clone()));
-        self.is_gathered = false;
-        self.alive = Weak::new();
-    }
-
-    /// Gathers what the span and those around it pass on. What cannot be passed on in one piece is looked up
-    /// for each event; so is all of a span that has nothing itself, because nothing would tell that it closed.
+    /// Gathers what the span and those around it pass on. What cannot be told to be current is looked up for
+    /// each event, and what cannot be passed on in one piece.
     fn gather<'a, S>(&mut self, span: Option<SpanRef<'a, S>>, log: u64)
     where
         S: LookupSpan<'a>,
     {
-        self.is_gathered = true;
         self.known = 0;
         self.pieces.clear();
         self.members.clear();
-        let mut alive = None;
+        self.is_gathered = self.add_all(span, log) && !self.versions.is_empty();
+    }
+
+    fn add_all<'a, S>(&mut self, span: Option<SpanRef<'a, S>>, log: u64) -> bool
+    where
+        S: LookupSpan<'a>,
+    {
         let mut next = span;
         for _ in 0..MAX_SPANS {
-            let Some(span) = next else {
-                self.alive = alive.unwrap_or_default();
-                return;
-            };
+            let Some(span) = next else { return true };
             let extensions = span.extensions();
             match of_log(&extensions, log) {
-                Some(OfLog { whole: Some(whole), alive: of_span, .. }) => {
-                    alive.get_or_insert_with(|| Arc::downgrade(of_span));
+                Some(OfLog { whole: Some(whole), version, .. }) => {
+                    self.versions.push(Arc::downgrade(version));
                     self.add(whole);
                 }
-                None if alive.is_some() => {}
-                _ => return,
+                // It has no field to pass on; but if it is the innermost, nothing tells that it closed.
+                None if !self.versions.is_empty() => {}
+                _ => return false,
             }
             drop(extensions);
             next = span.parent();
         }
+        false
     }
 
-    /// Adds what a span says and nearer ones do not.
+    /// Adds what a span says and nearer ones do not: each named member once, so it stays small.
     fn add(&mut self, whole: &Whole) {
         for (index, piece) in &whole.pieces {
             if self.known & (1 << index) == 0 {
@@ -202,7 +197,7 @@ impl Recent {
 
     /// Whether the event inherits all that was gathered, and nothing else.
     fn fill(&self, values: &mut Values) -> bool {
-        self.alive.strong_count() > 0 && values.inherit_all(self.known, &self.pieces, &self.members)
+        self.is_gathered && values.inherit_all(self.known, &self.pieces, &self.members)
     }
 }
 
@@ -211,7 +206,7 @@ impl Recent {
 pub(super) fn inherit<S>(
     event: &Event<'_>,
     context: &Context<'_, S>,
-    place: Place,
+    (layer, log): (u64, u64),
     recent: &mut Recent,
     values: &mut Values,
 ) -> bool
@@ -219,22 +214,19 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     if !event.is_contextual() {
-        return inherit_from(context.event_span(event), place.log, values);
+        return inherit_from(context.event_span(event), log, values);
     }
     let current = context.current_span();
     let Some(id) = current.id() else { return true };
-    if recent.is_of(place, id) {
-        if !recent.is_gathered {
-            recent.gather(context.span(id), place.log);
-        }
-        if recent.fill(values) {
-            return true;
-        }
-    } else {
-        recent.begin(place, id);
+    recent.come_to(layer, id);
+    if recent.events == WORTH_GATHERING {
+        recent.gather(context.span(id), log);
+    }
+    if recent.fill(values) {
+        return true;
     }
     // A filter may hide the innermost span from the layer, and not the one around it.
-    inherit_from(context.span(id).or_else(|| context.event_span(event)), place.log, values)
+    inherit_from(context.span(id).or_else(|| context.event_span(event)), log, values)
 }
 
 fn inherit_from<'a, S>(innermost: Option<SpanRef<'a, S>>, log: u64, values: &mut Values) -> bool

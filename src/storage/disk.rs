@@ -300,9 +300,9 @@ fn stat_of(metadata: &fs::Metadata) -> Stat {
     }
 }
 
-/// Asked before each acknowledgement. Whoever asks for the times of a file as well makes the next write note a
-/// finer one, which a journal must take in too (multigrain timestamps, Linux 6.13). `None` where there is no
-/// `statx`, or it does not know all of this.
+/// The live segment is asked this before each acknowledgement. Whoever asks for the times of a file as well makes
+/// the next write note a finer one, which a journal must take in too (multigrain timestamps, Linux 6.13). `None`
+/// where there is no `statx`, or it does not know all of this.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn stat_without_times(file: &fs::File) -> Option<Stat> {
     use rustix::fs::StatxFlags;

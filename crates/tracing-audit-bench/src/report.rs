@@ -99,6 +99,22 @@ fn goals_table(judged: &[Judged]) -> String {
     text
 }
 
+fn missed(judged: &[Judged]) -> String {
+    let (known, unknown) = judge::reasons(judged);
+    if known.is_empty() && unknown.is_empty() {
+        return String::new();
+    }
+    let mut text = String::from("## What keeps the missed ones from being reached\n\n");
+    for reason in known {
+        text.push_str(&format!("- {reason}\n"));
+    }
+    for goal in unknown {
+        text.push_str(&format!("- No reason is known for: {goal}.\n"));
+    }
+    text.push('\n');
+    text
+}
+
 fn table(table: &Table, results: &Results) -> Option<String> {
     let rows = table.rows(results);
     if rows.is_empty() {
@@ -215,9 +231,7 @@ pub(crate) fn write(plan: &Plan, results: &Results) -> Result<()> {
     let judged = judge::judge(results);
     text.push_str(&format!("## Against the figures to reach\n\n{}\n", goals_table(&judged)));
     text.push_str(ELSEWHERE);
-    text.push_str("## What keeps the others from being reached\n\n");
-    judge::reasons(&judged).for_each(|reason| text.push_str(&format!("- {reason}\n")));
-    text.push('\n');
+    text.push_str(&missed(&judged));
     for one in TABLES {
         let Some(rows) = table(one, results) else { continue };
         text.push_str(&format!("## {}\n\n", one.title));

@@ -11,14 +11,15 @@ use tracing::{
 };
 use tracing_subscriber::{
     filter::filter_fn,
-    layer::{Layer as _, SubscriberExt as _},
+    layer::{Layer, SubscriberExt as _},
     registry::Registry,
+    reload,
 };
 
 use super::{Json, Log, Recorder, Rules, content::runner, install};
 
-/// The first event of a span looks around, the second gathers, the third uses what was gathered.
-const ENOUGH: usize = 3;
+/// The first events in a span look around, one gathers, the last uses what was gathered.
+const ENOUGH: usize = 5;
 
 const NAMES: [&str; 3] = ["actor", "session_id", "request_id"];
 
@@ -149,11 +150,16 @@ fn whatever_happened_before_the_nearest_span_that_knows_answers() {
 /// The number of a closed span is given to another one, sooner or later.
 #[test]
 fn a_span_inherits_nothing_of_one_that_had_its_number() {
+    type Open = fn(&Span) -> Span;
     let log = Log::new();
-    let _guard = log.install();
+    let _guard = install(Registry::default().with(Recorder::default()).with(log.layer()));
     let (old, new) = (info_span!("connection", actor = "old"), info_span!("connection", actor = "new"));
-    for session in [Some("1"), None] {
-        let open = |around: &Span| info_span!(parent: around, "request", session_id = session);
+    let opens: [(_, Open); 3] = [
+        (Some("1"), |around| info_span!(parent: around, "request", session_id = "1")),
+        (None, |around| info_span!(parent: around, "request", session_id = Empty)),
+        (None, |around| info_span!(parent: around, "request", number = 1)),
+    ];
+    for (session, open) in opens {
         let emit_in = |span: &Span| {
             span.in_scope(|| (0..ENOUGH).for_each(|_| info!(target: "audit", action = "a")));
         };
@@ -195,6 +201,43 @@ fn spans_of_two_subscribers_are_told_apart() {
     assert_eq!(inherited(&log), expected);
 }
 
+/// A subscriber that lost its layer may still have spans with the numbers of another's.
+#[test]
+fn a_layer_that_is_taken_out_and_used_again_knows_its_spans_from_others() {
+    type Boxed = Option<Box<dyn Layer<Registry> + Send + Sync>>;
+    let log = Log::new();
+    let installed = |layer: Boxed| {
+        let (layer, handle) = reload::Layer::<Boxed, Registry>::new(layer);
+        (Dispatch::new(Registry::default().with(layer)), handle)
+    };
+    let emit_in = |dispatch: &Dispatch, span: &Span| {
+        with_default(dispatch, || {
+            span.in_scope(|| (0..ENOUGH).for_each(|_| info!(target: "audit", action = "a")));
+        });
+    };
+    let open =
+        |dispatch: &Dispatch, session| with_default(dispatch, || info_span!("request", session_id = session));
+    for is_same in [false, true] {
+        let (one, handle) = installed(Some(log.layer().boxed()));
+        let span = open(&one, "one");
+        emit_in(&one, &span);
+        let mut taken = None;
+        handle.modify(|layer| taken = layer.take()).unwrap();
+        if !is_same {
+            // Most likely at the place of the one that was freed.
+            drop(taken.take());
+            taken = Some(log.layer().boxed());
+        }
+        let (other, _handle) = installed(taken);
+        let another = open(&other, "other");
+        assert_eq!(span.id(), another.id());
+        emit_in(&other, &another);
+        let mut expected = vec![json!([null, "one", null]); ENOUGH];
+        expected.extend(vec![json!([null, "other", null]); ENOUGH]);
+        assert_eq!(inherited(&log), expected);
+    }
+}
+
 /// Rules differ from log to log, and so does what may be passed on.
 #[test]
 fn each_log_passes_on_what_its_own_rules_say() {
@@ -228,6 +271,20 @@ fn what_another_thread_records_in_the_span_is_inherited() {
     let mut expected = vec![json!([null, "1", null]); ENOUGH];
     expected.extend(vec![json!(["mia", "1", null]); ENOUGH]);
     assert_eq!(inherited(&log), expected);
+}
+
+/// What does not stand among the named members is not gathered, and inherited all the same.
+#[test]
+fn what_the_application_added_is_inherited_each_time() {
+    let log = Log::with(Rules { inherit: vec!["tenant".to_owned()], ..Rules::default() });
+    let _guard = log.install();
+    let _connection = info_span!("connection", tenant = "t1").entered();
+    let _request = info_span!("request", actor = "mia", session_id = "1").entered();
+    (0..ENOUGH).for_each(|_| info!(target: "audit", action = "a"));
+    for record in log.records() {
+        let expected = json!(["mia", "1", {"tenant": "t1"}]);
+        assert_eq!(json!([record["actor"], record["session_id"], record["fields"]]), expected);
+    }
 }
 
 /// As a task that is spawned inside a request and runs in a span of its own.

@@ -244,7 +244,7 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     fn on_layer(&mut self, _: &mut S) {
-        // Taken out of another subscriber, which has the same numbers for other spans.
+        // It may have been taken out of another subscriber, where other spans have the same numbers.
         self.number = next_number();
     }
 

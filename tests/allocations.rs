@@ -30,8 +30,20 @@ fn allocations(mode: FlushMode) -> u64 {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let log = AuditLog::builder(dir.path().join("log")).flush_mode(mode).open().unwrap();
     let subscriber = tracing_subscriber::registry().with(log.layer());
+    let other = std::cell::OnceCell::new();
+    // Most events in one span, some in turns of four and of one in another.
+    let in_turns = |number: u64| {
+        let turn = if number < 40 { 4 } else { 1 };
+        if number < 80 && (number / turn).is_multiple_of(2) {
+            let other =
+                other.get_or_init(|| tracing::info_span!("request", session_id = "s-1908", actor = "eve"));
+            other.in_scope(|| emit(number));
+        } else {
+            emit(number);
+        }
+    };
     let burst = || {
-        let counted = measure(|| (0..200).for_each(emit)).count_total;
+        let counted = measure(|| (0..200).for_each(in_turns)).count_total;
         // The buffers come back before the next burst.
         log.flush().unwrap();
         counted

@@ -1,6 +1,9 @@
 //! Which callsites the layer wants, and why it says yes to everything later.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering},
+};
 
 use tracing_core::{LevelFilter, Metadata, Subscriber, subscriber::Interest};
 use tracing_subscriber::layer::{Context, Filter};
@@ -30,18 +33,14 @@ impl AuditFilter {
 
     fn is_of_interest(&self, metadata: &Metadata<'_>) -> bool {
         let rules = &self.capture.rules;
-        if metadata.is_span() {
-            *metadata.level() <= rules.level
-                && metadata.fields().iter().any(|field| rules.inherits(field.name()))
-        } else {
-            rules.tag_of(metadata) != Tag::None
-        }
+        if metadata.is_span() { rules.wants_span(metadata) } else { rules.tag_of(metadata) != Tag::None }
     }
 }
 
 impl<S: Subscriber> Filter<S> for AuditFilter {
     fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
         attach::met_callsite(metadata, self.capture.id);
+        self.capture.registered.fetch_add(1, Ordering::Release);
         // Never `always`: other layers' filters must be asked anew for each event, because what they
         // said last may have been about another one.
         if self.is_of_interest(metadata) { Interest::sometimes() } else { Interest::never() }

@@ -30,7 +30,7 @@ use super::{
     plan::{Plan, Plans},
     rules::ACTION,
     scope,
-    spans::{self, Recent},
+    spans::{self, Place, Recent},
     thread::{self, Capturing},
     verdict::{self, Whole},
 };
@@ -43,7 +43,7 @@ use crate::{Severity, clock::Timestamp, format::Beginning, queue::Draft, stats::
 /// changes what other layers see. Dropping it does not close the log.
 pub struct AuditLayer {
     capture: Arc<Capture>,
-    /// Names this layer in one subscriber, in this process, for ever.
+    /// Names this layer, in this process for ever; another one when it is built into a subscriber.
     number: u64,
     whole: Whole,
 }
@@ -151,13 +151,14 @@ impl AuditLayer {
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
-        let Capture { id, rules, .. } = &*self.capture;
+        let Capture { id, rules, registered, .. } = &*self.capture;
         let metadata = event.metadata();
         let plan = scratch.plans.of(*id, rules, metadata);
         let values = &mut scratch.values;
         values.clear();
         event.record(&mut Visitor { plan: &plan, values });
-        let all_spans = spans::inherit(event, context, (self.number, *id), &mut scratch.recent, values);
+        let place = Place { layer: self.number, registered: registered.load(Ordering::Acquire) };
+        let all_spans = spans::inherit(event, context, place, (*id, rules), &mut scratch.recent, values);
         let level = *metadata.level();
         let target = values.log_target();
         let severity = self.severity(&plan, level, target.unwrap_or(metadata.target()), values);

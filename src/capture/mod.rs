@@ -45,6 +45,8 @@ pub(crate) struct Capture {
     id: u64,
     queue: Arc<Queue>,
     rules: Rules,
+    /// How often a callsite was registered with one of the layers.
+    registered: AtomicU64,
     /// Whether it was told that events are vetoed.
     veto_told: Flag,
 }
@@ -53,7 +55,7 @@ impl Capture {
     pub(crate) fn new(queue: Arc<Queue>, rules: Rules) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Self { id, queue, rules, veto_told: Flag::default() })
+        Arc::new(Self { id, queue, rules, registered: AtomicU64::new(0), veto_told: Flag::default() })
     }
 
     /// Counts events that were announced and never came.

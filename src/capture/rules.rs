@@ -123,6 +123,11 @@ impl Rules {
         glance.severity.unwrap_or(otherwise)
     }
 
+    /// Whether events can take anything over from the spans of a callsite.
+    pub(super) fn wants_span(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() <= self.level && metadata.fields().iter().any(|field| self.inherits(field.name()))
+    }
+
     /// Whether events take over a span field of this name.
     pub(super) fn inherits(&self, name: &str) -> bool {
         NAMED.contains(&name) || self.inherit.iter().any(|inherited| inherited == name)

@@ -11,7 +11,7 @@ use tracing_subscriber::{
 use super::{
     event::{Piece, Values},
     plan::Role,
-    rules::NAMED,
+    rules::{NAMED, Rules},
 };
 
 /// The values of one span that events inherit, for each log. A span extension.
@@ -25,7 +25,7 @@ struct OfLog {
     log: u64,
     values: Vec<Value>,
     whole: Option<Whole>,
-    /// Another one when the values have changed, and none when the span has closed.
+    /// Another one whenever values are recorded, and none when the span has closed.
     version: Arc<()>,
 }
 
@@ -106,6 +106,9 @@ where
     }
     let Some(inherited) = extensions.get_mut::<Inherited>() else { return };
     if let Some(of_log) = inherited.logs.iter_mut().find(|of_log| of_log.log == log) {
+        if new.is_empty() {
+            return;
+        }
         of_log.values.retain(|old| !new.iter().any(|new| new.name == old.name));
         of_log.values.extend(new);
         of_log.whole = Whole::of(&of_log.values);
@@ -116,19 +119,28 @@ where
     }
 }
 
-/// With which event of a thread in the same span what it inherits is gathered: short visits gain nothing.
+/// This event of a thread in the same span gathers what it inherits, and later ones use it: fewer gain nothing.
 const WORTH_GATHERING: u32 = 3;
 
+/// Whose events a span is looked up for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The number of the layer: those of spans are their subscriber's.
+    pub(super) layer: u64,
+    /// How often callsites were registered by then: each time when layers are reloaded, and may be in another
+    /// subscriber.
+    pub(super) registered: u64,
+}
+
 /// What a thread's events inherit in the span that it was in last, in one piece: many are in the same span as
-/// the one before.
+/// the one before. Where two layers take turns at each event, nothing is gathered.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
-    /// The number of the layer, because those of spans are their subscriber's, and the span.
-    span: Option<(u64, Id)>,
+    span: Option<(Place, Id)>,
     /// How many events have come there.
     events: u32,
-    /// Of all spans that were gathered, the innermost first. As long as these are the current versions, that
-    /// span is open and no number of it names another one, and so are all around it.
+    /// One for each span that can pass anything on, the innermost first. While all of them live, nothing was
+    /// recorded in these spans, and the innermost is open: its number is its own, and those around it are open.
     versions: Vec<Weak<()>>,
     is_gathered: bool,
     known: u32,
@@ -137,11 +149,10 @@ pub(super) struct Recent {
 }
 
 impl Recent {
-    fn come_to(&mut self, layer: u64, span: &Id) {
-        let is_there = self.span.as_ref().is_some_and(|(known, id)| *known == layer && id == span);
-        let is_current = self.versions.iter().all(|version| version.strong_count() > 0);
-        if !is_there || !is_current {
-            self.span = Some((layer, span.clone()));
+    fn come_to(&mut self, place: Place, span: &Id) {
+        let is_there = self.span.as_ref().is_some_and(|(known, id)| *known == place && id == span);
+        if !(is_there && self.versions.iter().all(|version| version.strong_count() > 0)) {
+            self.span = Some((place, span.clone()));
             self.events = 0;
             self.is_gathered = false;
             self.versions.clear();
@@ -149,19 +160,22 @@ impl Recent {
         self.events = self.events.saturating_add(1);
     }
 
-    /// Gathers what the span and those around it pass on. What cannot be told to be current is looked up for
-    /// each event, and what cannot be passed on in one piece.
-    fn gather<'a, S>(&mut self, span: Option<SpanRef<'a, S>>, log: u64)
+    /// Gathers what the span and those around it pass on. Where that cannot be passed on in one piece, or it
+    /// could not be told that it is out of date, spans are looked up for each event.
+    fn gather<'a, S>(&mut self, span: Option<SpanRef<'a, S>>, log: u64, rules: &Rules)
     where
         S: LookupSpan<'a>,
     {
         self.known = 0;
         self.pieces.clear();
         self.members.clear();
-        self.is_gathered = self.add_all(span, log) && !self.versions.is_empty();
+        self.is_gathered = self.add_all(span, log, rules) && !self.versions.is_empty();
+        if !self.is_gathered {
+            self.versions.clear();
+        }
     }
 
-    fn add_all<'a, S>(&mut self, span: Option<SpanRef<'a, S>>, log: u64) -> bool
+    fn add_all<'a, S>(&mut self, span: Option<SpanRef<'a, S>>, log: u64, rules: &Rules) -> bool
     where
         S: LookupSpan<'a>,
     {
@@ -174,8 +188,8 @@ impl Recent {
                     self.versions.push(Arc::downgrade(version));
                     self.add(whole);
                 }
-                // It has no field to pass on; but if it is the innermost, nothing tells that it closed.
-                None if !self.versions.is_empty() => {}
+                // It never will pass anything on; but if it is the innermost, nothing tells that it closed.
+                None if !self.versions.is_empty() && !rules.wants_span(span.metadata()) => {}
                 _ => return false,
             }
             drop(extensions);
@@ -206,7 +220,8 @@ impl Recent {
 pub(super) fn inherit<S>(
     event: &Event<'_>,
     context: &Context<'_, S>,
-    (layer, log): (u64, u64),
+    place: Place,
+    (log, rules): (u64, &Rules),
     recent: &mut Recent,
     values: &mut Values,
 ) -> bool
@@ -218,9 +233,9 @@ where
     }
     let current = context.current_span();
     let Some(id) = current.id() else { return true };
-    recent.come_to(layer, id);
+    recent.come_to(place, id);
     if recent.events == WORTH_GATHERING {
-        recent.gather(context.span(id), log);
+        recent.gather(context.span(id), log, rules);
     }
     if recent.fill(values) {
         return true;

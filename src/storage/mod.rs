@@ -91,7 +91,7 @@ pub(crate) trait Storage: Send + Sync + fmt::Debug {
     }
 }
 
-/// One open file. Every method is one system call; `EINTR` is retried.
+/// One open file. Every method is one system call, or another where the first is not there; `EINTR` is retried.
 pub(crate) trait File: Send + Sync + fmt::Debug {
     /// One write at the end; may write less than it was given.
     fn append(&self, bytes: &[u8]) -> io::Result<usize>;

@@ -11,7 +11,7 @@ use tracing::{
 };
 use tracing_subscriber::{
     filter::filter_fn,
-    layer::{Layer, SubscriberExt as _},
+    layer::{Layer, Layered, SubscriberExt as _},
     registry::Registry,
     reload,
 };
@@ -217,25 +217,49 @@ fn a_layer_that_is_taken_out_and_used_again_knows_its_spans_from_others() {
     };
     let open =
         |dispatch: &Dispatch, session| with_default(dispatch, || info_span!("request", session_id = session));
-    for is_same in [false, true] {
-        let (one, handle) = installed(Some(log.layer().boxed()));
-        let span = open(&one, "one");
-        emit_in(&one, &span);
-        let mut taken = None;
-        handle.modify(|layer| taken = layer.take()).unwrap();
-        if !is_same {
-            // Most likely at the place of the one that was freed.
-            drop(taken.take());
-            taken = Some(log.layer().boxed());
-        }
-        let (other, _handle) = installed(taken);
-        let another = open(&other, "other");
-        assert_eq!(span.id(), another.id());
-        emit_in(&other, &another);
-        let mut expected = vec![json!([null, "one", null]); ENOUGH];
-        expected.extend(vec![json!([null, "other", null]); ENOUGH]);
-        assert_eq!(inherited(&log), expected);
-    }
+    let (one, handle) = installed(Some(log.layer().boxed()));
+    let (other, other_handle) = installed(Some(log.layer().boxed()));
+    let (span, another) = (open(&one, "one"), open(&other, "other"));
+    assert_eq!(span.id(), another.id());
+    let swap = || {
+        let (mut layer, mut other_layer) = (None, None);
+        handle.modify(|place| layer = place.take()).unwrap();
+        other_handle.modify(|place| other_layer = place.take()).unwrap();
+        handle.modify(|place| *place = other_layer).unwrap();
+        other_handle.modify(|place| *place = layer).unwrap();
+    };
+    emit_in(&one, &span);
+    swap();
+    emit_in(&other, &another);
+    emit_in(&one, &span);
+    // And out of one that goes on without it.
+    let mut taken = None;
+    handle.modify(|layer| taken = layer.take()).unwrap();
+    let (third, _handle) = installed(taken);
+    let last = open(&third, "third");
+    assert_eq!(span.id(), last.id());
+    emit_in(&third, &last);
+    let expected = ["one", "other", "one", "third"].map(|session| vec![json!([null, session, null]); ENOUGH]);
+    assert_eq!(inherited(&log), expected.concat());
+}
+
+/// A span that was made while the layer was out can be given a value when it is back.
+#[test]
+fn a_span_that_the_layer_did_not_see_is_asked_each_time() {
+    type Boxed = Option<Box<dyn Layer<Layered<Recorder, Registry>> + Send + Sync>>;
+    let log = Log::new();
+    let (layer, handle) = reload::Layer::<Boxed, _>::new(Some(log.layer().boxed()));
+    let _guard = install(Registry::default().with(Recorder::default()).with(layer));
+    let mut taken = None;
+    handle.modify(|layer| taken = layer.take()).unwrap();
+    let outer = info_span!("connection", actor = Empty).entered();
+    handle.modify(|layer| *layer = taken).unwrap();
+    let _inner = info_span!("request", session_id = "1").entered();
+    (0..ENOUGH).for_each(|_| info!(target: "audit", action = "a"));
+    outer.record("actor", "mia");
+    (0..ENOUGH).for_each(|_| info!(target: "audit", action = "a"));
+    let expected = [json!([null, "1", null]), json!(["mia", "1", null])].map(|told| vec![told; ENOUGH]);
+    assert_eq!(inherited(&log), expected.concat());
 }
 
 /// Rules differ from log to log, and so does what may be passed on.
@@ -281,10 +305,9 @@ fn what_the_application_added_is_inherited_each_time() {
     let _connection = info_span!("connection", tenant = "t1").entered();
     let _request = info_span!("request", actor = "mia", session_id = "1").entered();
     (0..ENOUGH).for_each(|_| info!(target: "audit", action = "a"));
-    for record in log.records() {
-        let expected = json!(["mia", "1", {"tenant": "t1"}]);
-        assert_eq!(json!([record["actor"], record["session_id"], record["fields"]]), expected);
-    }
+    let told = log.records();
+    let told = told.iter().map(|record| json!([record["actor"], record["session_id"], record["fields"]]));
+    assert_eq!(told.collect::<Vec<_>>(), vec![json!(["mia", "1", {"tenant": "t1"}]); ENOUGH]);
 }
 
 /// As a task that is spawned inside a request and runs in a span of its own.

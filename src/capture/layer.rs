@@ -5,10 +5,7 @@ use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     ptr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
 };
 
 use tracing_core::{
@@ -43,8 +40,6 @@ use crate::{Severity, clock::Timestamp, format::Beginning, queue::Draft, stats::
 /// changes what other layers see. Dropping it does not close the log.
 pub struct AuditLayer {
     capture: Arc<Capture>,
-    /// Names this layer, in this process for ever; another one when it is built into a subscriber.
-    number: u64,
     whole: Whole,
 }
 
@@ -94,7 +89,7 @@ impl Scratch {
 
 impl AuditLayer {
     pub(super) fn new(capture: Arc<Capture>) -> Self {
-        Self { capture, number: next_number(), whole: Whole::default() }
+        Self { capture, whole: Whole::default() }
     }
 
     /// Whether this is a layer of the log.
@@ -157,7 +152,7 @@ impl AuditLayer {
         let values = &mut scratch.values;
         values.clear();
         event.record(&mut Visitor { plan: &plan, values });
-        let place = Place { layer: self.number, registered: registered.load(Ordering::Acquire) };
+        let place = Place { layer: self.address(), registered: registered.load(Ordering::Acquire) };
         let all_spans = spans::inherit(event, context, place, (*id, rules), &mut scratch.recent, values);
         let level = *metadata.level();
         let target = values.log_target();
@@ -235,20 +230,10 @@ impl AuditLayer {
     }
 }
 
-fn next_number() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
 impl<S> Layer<S> for AuditLayer
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
-    fn on_layer(&mut self, _: &mut S) {
-        // It may have been taken out of another subscriber, where other spans have the same numbers.
-        self.number = next_number();
-    }
-
     fn on_register_dispatch(&self, dispatch: &Dispatch) {
         self.whole.set(dispatch);
     }

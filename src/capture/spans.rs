@@ -122,13 +122,13 @@ where
 /// This event of a thread in the same span gathers what it inherits, and later ones use it: fewer gain nothing.
 const WORTH_GATHERING: u32 = 3;
 
-/// Whose events a span is looked up for.
+/// In which subscriber a span is looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
-    /// The number of the layer: those of spans are their subscriber's.
-    pub(super) layer: u64,
-    /// How often callsites were registered by then: each time when layers are reloaded, and may be in another
-    /// subscriber.
+    /// The address of the layer: the numbers of spans are their subscriber's.
+    pub(super) layer: usize,
+    /// How often callsites had been registered with the log. All are, whenever a subscriber is made or a layer
+    /// reloaded: afterwards another layer may be at that address, or this one in another subscriber.
     pub(super) registered: u64,
 }
 

@@ -5,7 +5,7 @@ use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     ptr,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
 };
 
 use tracing_core::{
@@ -27,7 +27,7 @@ use super::{
     plan::{Plan, Plans},
     rules::ACTION,
     scope,
-    spans::{self, Place, Recent},
+    spans::{self, Recent},
     thread::{self, Capturing},
     verdict::{self, Whole},
 };
@@ -146,14 +146,14 @@ impl AuditLayer {
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
-        let Capture { id, rules, registered, .. } = &*self.capture;
+        let Capture { id, rules, .. } = &*self.capture;
         let metadata = event.metadata();
         let plan = scratch.plans.of(*id, rules, metadata);
         let values = &mut scratch.values;
         values.clear();
         event.record(&mut Visitor { plan: &plan, values });
-        let place = Place { layer: self.address(), registered: registered.load(Ordering::Acquire) };
-        let all_spans = spans::inherit(event, context, place, (*id, rules), &mut scratch.recent, values);
+        let all_spans =
+            spans::inherit(event, context, &self.capture, self.address(), &mut scratch.recent, values);
         let level = *metadata.level();
         let target = values.log_target();
         let severity = self.severity(&plan, level, target.unwrap_or(metadata.target()), values);

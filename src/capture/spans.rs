@@ -1,14 +1,15 @@
 //! What spans pass on to the events inside them, kept encoded in the registry.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Weak, atomic::Ordering};
 
 use tracing_core::{Event, Subscriber, span::Id};
 use tracing_subscriber::{
     layer::Context,
-    registry::{Extensions, LookupSpan, SpanRef},
+    registry::{LookupSpan, SpanRef},
 };
 
 use super::{
+    Capture,
     event::{Piece, Values},
     plan::Role,
     rules::{NAMED, Rules},
@@ -30,18 +31,16 @@ struct OfLog {
 }
 
 /// All members in one piece, where all are named and nothing happened to any: most spans.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Whole {
     known: u32,
-    pieces: Box<[(usize, Piece)]>,
-    members: Box<[u8]>,
+    pieces: Vec<(usize, Piece)>,
+    members: Vec<u8>,
 }
 
 impl OfLog {
     fn fill(&self, values: &mut Values) {
-        if let Some(whole) = &self.whole
-            && values.inherit_all(whole.known, &whole.pieces, &whole.members)
-        {
+        if self.whole.as_ref().is_some_and(|whole| whole.fill(values)) {
             return;
         }
         for value in &self.values {
@@ -52,17 +51,35 @@ impl OfLog {
 
 impl Whole {
     fn of(values: &[Value]) -> Option<Self> {
-        let (mut known, mut pieces, mut members) = (0, Vec::new(), Vec::new());
+        let mut whole = Self::default();
         for value in values {
             let Role::Named(index) = value.role else { return None };
             if !value.piece.is_unremarkable() {
                 return None;
             }
-            known |= 1 << index;
-            pieces.push((index, value.piece.placed_at(members.len())));
-            members.extend_from_slice(&value.member);
+            whole.add(index, &value.piece, &value.member);
         }
-        Some(Self { known, pieces: pieces.into(), members: members.into() })
+        Some(whole)
+    }
+
+    /// Adds a member, if it is the first of its name.
+    fn add(&mut self, index: usize, piece: &Piece, member: &[u8]) {
+        if self.known & (1 << index) == 0 {
+            self.known |= 1 << index;
+            self.pieces.push((index, piece.placed_at(self.members.len())));
+            self.members.extend_from_slice(member);
+        }
+    }
+
+    fn clear(&mut self) {
+        self.known = 0;
+        self.pieces.clear();
+        self.members.clear();
+    }
+
+    /// Whether the event inherits all of it, because it says nothing of that itself.
+    fn fill(&self, values: &mut Values) -> bool {
+        values.inherit_all(self.known, &self.pieces, &self.members)
     }
 }
 
@@ -124,12 +141,12 @@ const WORTH_GATHERING: u32 = 3;
 
 /// In which subscriber a span is looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+struct Place {
     /// The address of the layer: the numbers of spans are their subscriber's.
-    pub(super) layer: usize,
+    layer: usize,
     /// How often callsites had been registered with the log. All are, whenever a subscriber is made or a layer
     /// reloaded: afterwards another layer may be at that address, or this one in another subscriber.
-    pub(super) registered: u64,
+    registered: u64,
 }
 
 /// What a thread's events inherit in the span that it was in last, in one piece: many are in the same span as
@@ -143,9 +160,7 @@ pub(super) struct Recent {
     /// recorded in these spans, and the innermost is open: its number is its own, and those around it are open.
     versions: Vec<Weak<()>>,
     is_gathered: bool,
-    known: u32,
-    pieces: Vec<(usize, Piece)>,
-    members: Vec<u8>,
+    whole: Whole,
 }
 
 impl Recent {
@@ -166,52 +181,25 @@ impl Recent {
     where
         S: LookupSpan<'a>,
     {
-        self.known = 0;
-        self.pieces.clear();
-        self.members.clear();
-        self.is_gathered = self.add_all(span, log, rules) && !self.versions.is_empty();
+        self.whole.clear();
+        let is_all = walk(span, log, |span, of_log| match of_log {
+            Some(OfLog { whole: Some(whole), version, .. }) => {
+                self.versions.push(Arc::downgrade(version));
+                // Each named member once, so it stays small.
+                for (index, piece) in &whole.pieces {
+                    let member = whole.members.get(Values::member(piece)).unwrap_or_default();
+                    self.whole.add(*index, piece, member);
+                }
+                true
+            }
+            Some(_) => false,
+            // It never will pass anything on; but if it is the innermost, nothing tells that it closed.
+            None => !self.versions.is_empty() && !rules.wants_span(span.metadata()),
+        });
+        self.is_gathered = is_all && !self.versions.is_empty();
         if !self.is_gathered {
             self.versions.clear();
         }
-    }
-
-    fn add_all<'a, S>(&mut self, span: Option<SpanRef<'a, S>>, log: u64, rules: &Rules) -> bool
-    where
-        S: LookupSpan<'a>,
-    {
-        let mut next = span;
-        for _ in 0..MAX_SPANS {
-            let Some(span) = next else { return true };
-            let extensions = span.extensions();
-            match of_log(&extensions, log) {
-                Some(OfLog { whole: Some(whole), version, .. }) => {
-                    self.versions.push(Arc::downgrade(version));
-                    self.add(whole);
-                }
-                // It never will pass anything on; but if it is the innermost, nothing tells that it closed.
-                None if !self.versions.is_empty() && !rules.wants_span(span.metadata()) => {}
-                _ => return false,
-            }
-            drop(extensions);
-            next = span.parent();
-        }
-        false
-    }
-
-    /// Adds what a span says and nearer ones do not: each named member once, so it stays small.
-    fn add(&mut self, whole: &Whole) {
-        for (index, piece) in &whole.pieces {
-            if self.known & (1 << index) == 0 {
-                self.known |= 1 << index;
-                self.pieces.push((*index, piece.placed_at(self.members.len())));
-                self.members.extend_from_slice(whole.members.get(Values::member(piece)).unwrap_or_default());
-            }
-        }
-    }
-
-    /// Whether the event inherits all that was gathered, and nothing else.
-    fn fill(&self, values: &mut Values) -> bool {
-        self.is_gathered && values.inherit_all(self.known, &self.pieces, &self.members)
     }
 }
 
@@ -220,31 +208,44 @@ impl Recent {
 pub(super) fn inherit<S>(
     event: &Event<'_>,
     context: &Context<'_, S>,
-    place: Place,
-    (log, rules): (u64, &Rules),
+    capture: &Capture,
+    layer: usize,
     recent: &mut Recent,
     values: &mut Values,
 ) -> bool
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
+    let Capture { id: log, rules, registered, .. } = capture;
+    let from = |span, values: &mut Values| {
+        walk(span, *log, |_, of_log| {
+            of_log.inspect(|of_log| of_log.fill(values));
+            true
+        })
+    };
     if !event.is_contextual() {
-        return inherit_from(context.event_span(event), log, values);
+        return from(context.event_span(event), values);
     }
     let current = context.current_span();
     let Some(id) = current.id() else { return true };
-    recent.come_to(place, id);
+    recent.come_to(Place { layer, registered: registered.load(Ordering::Acquire) }, id);
     if recent.events == WORTH_GATHERING {
-        recent.gather(context.span(id), log, rules);
+        recent.gather(context.span(id), *log, rules);
     }
-    if recent.fill(values) {
+    if recent.is_gathered && recent.whole.fill(values) {
         return true;
     }
     // A filter may hide the innermost span from the layer, and not the one around it.
-    inherit_from(context.span(id).or_else(|| context.event_span(event)), log, values)
+    from(context.span(id).or_else(|| context.event_span(event)), values)
 }
 
-fn inherit_from<'a, S>(innermost: Option<SpanRef<'a, S>>, log: u64, values: &mut Values) -> bool
+/// Meets the spans from the innermost outwards, with what each passes on in the log, as long as `meet` says so.
+/// Says whether it met all.
+fn walk<'a, S>(
+    innermost: Option<SpanRef<'a, S>>,
+    log: u64,
+    mut meet: impl FnMut(&SpanRef<'a, S>, Option<&OfLog>) -> bool,
+) -> bool
 where
     S: LookupSpan<'a>,
 {
@@ -252,15 +253,13 @@ where
     for _ in 0..MAX_SPANS {
         let Some(span) = next else { return true };
         let extensions = span.extensions();
-        if let Some(of_log) = of_log(&extensions, log) {
-            of_log.fill(values);
+        let inherited = extensions.get::<Inherited>();
+        let of_log = inherited.and_then(|inherited| inherited.logs.iter().find(|of_log| of_log.log == log));
+        if !meet(&span, of_log) {
+            return false;
         }
         drop(extensions);
         next = span.parent();
     }
     next.is_none()
-}
-
-fn of_log<'e>(extensions: &'e Extensions<'_>, log: u64) -> Option<&'e OfLog> {
-    extensions.get::<Inherited>()?.logs.iter().find(|of_log| of_log.log == log)
 }

@@ -29,6 +29,11 @@ fn inherited(log: &Log) -> Vec<Json> {
     log.records().iter().map(|record| NAMES.iter().map(|name| record[*name].clone()).collect()).collect()
 }
 
+/// From one callsite, because with each new one everything is looked up anew.
+fn emit() {
+    (0..ENOUGH).for_each(|_| info!(target: "audit", action = "a"));
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     /// A span of one of four kinds.
@@ -161,7 +166,7 @@ fn a_span_inherits_nothing_of_one_that_had_its_number() {
     ];
     for (session, open) in opens {
         let emit_in = |span: &Span| {
-            span.in_scope(|| (0..ENOUGH).for_each(|_| info!(target: "audit", action = "a")));
+            span.in_scope(emit);
         };
         let span = open(&old);
         emit_in(&span);
@@ -190,7 +195,7 @@ fn spans_of_two_subscribers_are_told_apart() {
     for _ in 0..ENOUGH {
         for (dispatch, span) in &spans {
             with_default(dispatch, || {
-                span.in_scope(|| (0..ENOUGH).for_each(|_| info!(target: "audit", action = "a")));
+                span.in_scope(emit);
             });
         }
     }
@@ -212,7 +217,7 @@ fn a_layer_that_is_taken_out_and_used_again_knows_its_spans_from_others() {
     };
     let emit_in = |dispatch: &Dispatch, span: &Span| {
         with_default(dispatch, || {
-            span.in_scope(|| (0..ENOUGH).for_each(|_| info!(target: "audit", action = "a")));
+            span.in_scope(emit);
         });
     };
     let open =
@@ -255,8 +260,6 @@ fn a_span_that_the_layer_did_not_see_is_asked_each_time() {
     let outer = info_span!("connection", actor = Empty).entered();
     handle.modify(|layer| *layer = taken).unwrap();
     let _inner = info_span!("request", session_id = "1").entered();
-    // One callsite, because a new one has everything looked up anew.
-    let emit = || (0..ENOUGH).for_each(|_| info!(target: "audit", action = "a"));
     emit();
     outer.record("actor", "mia");
     emit();
@@ -273,7 +276,7 @@ fn each_log_passes_on_what_its_own_rules_say() {
     let hushed = Log::with(rules);
     let _guard = install(Registry::default().with(plain.layer()).with(hushed.layer()));
     let _span = info_span!("request", session_id = "secret").entered();
-    (0..ENOUGH).for_each(|_| info!(target: "audit", action = "a"));
+    emit();
     assert_eq!(inherited(&plain), vec![json!([null, "secret", null]); ENOUGH]);
     assert_eq!(inherited(&hushed), vec![json!([null, "[redacted]", null]); ENOUGH]);
 }
@@ -284,7 +287,6 @@ fn what_another_thread_records_in_the_span_is_inherited() {
     let _guard = log.install();
     let outer = info_span!("connection", actor = Empty).entered();
     let inner = info_span!("request", session_id = "1").entered();
-    let emit = || (0..ENOUGH).for_each(|_| info!(target: "audit", action = "a"));
     emit();
     let span: Span = (*outer).clone();
     std::thread::spawn(move || {
@@ -306,7 +308,7 @@ fn what_the_application_added_is_inherited_each_time() {
     let _guard = log.install();
     let _connection = info_span!("connection", tenant = "t1").entered();
     let _request = info_span!("request", actor = "mia", session_id = "1").entered();
-    (0..ENOUGH).for_each(|_| info!(target: "audit", action = "a"));
+    emit();
     let told = log.records();
     let told = told.iter().map(|record| json!([record["actor"], record["session_id"], record["fields"]]));
     assert_eq!(told.collect::<Vec<_>>(), vec![json!(["mia", "1", {"tenant": "t1"}]); ENOUGH]);
@@ -324,7 +326,7 @@ fn the_spans_around_count_whether_or_not_the_thread_is_in_them() {
     });
     let elsewhere = std::thread::spawn(move || {
         with_default(&dispatch, || {
-            work.in_scope(|| (0..ENOUGH).for_each(|_| info!(target: "audit", action = "a")));
+            work.in_scope(emit);
         });
     });
     elsewhere.join().unwrap();
@@ -339,6 +341,6 @@ fn a_span_that_a_filter_hides_from_the_layer_does_not_hide_those_around_it() {
     let _guard = install(Registry::default().with(Recorder::default()).with(layer));
     let _request = info_span!("request", session_id = "1").entered();
     let _hidden = info_span!("hidden", actor = "mia").entered();
-    (0..ENOUGH).for_each(|_| info!(target: "audit", action = "a"));
+    emit();
     assert_eq!(inherited(&log), vec![json!([null, "1", null]); ENOUGH]);
 }

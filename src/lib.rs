@@ -61,6 +61,7 @@ compile_error!(
 #[macro_use]
 mod planted;
 
+mod bell;
 mod builder;
 mod capture;
 mod chain;

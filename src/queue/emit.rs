@@ -3,7 +3,7 @@
 use super::{
     Arc, Draft, Duration, EAGER_LOOKS, FlushMode, Instant, LossReason, MAX_STALLED_WAITERS, MutexGuard,
     NotDurable, NoticeCode, OnFailure, OnFull, Ordering, PoisonError, Poll, Queue, Scope, Severity, Stage,
-    State, Ticket, Timestamp, Waker, block_until, register, thread,
+    State, Ticket, Timestamp, Waker, register, thread,
 };
 
 impl Queue {
@@ -233,8 +233,42 @@ impl Queue {
 
     pub(super) fn wait_within(&self, bound: Duration, ticket: Ticket) -> Result<(), NotDurable> {
         let bound = if self.stalled.load(Ordering::Acquire) { Duration::ZERO } else { bound };
-        let durable = block_until(bound, |waker| self.poll_durable(ticket, waker));
-        self.judge_wait(ticket, durable.is_some())
+        let in_time = self.sleep_until_durable(ticket, bound);
+        self.judge_wait(ticket, in_time)
+    }
+
+    /// False once the bound has passed; true when everything up to `ticket` is durable, or never will be
+    /// because the log is closed.
+    fn sleep_until_durable(&self, ticket: Ticket, bound: Duration) -> bool {
+        let deadline = Instant::now().checked_add(bound);
+        loop {
+            if self.is_durable(ticket) {
+                return true;
+            }
+            let mut state = self.lock();
+            // The writer publishes under the lock, so nothing can slip in between.
+            if self.is_durable(ticket) || state.stage == Stage::Closed {
+                return true;
+            }
+            let Some(bell) = self.bells.get(state.sleepers.join(ticket)) else { return false };
+            let heard = bell.rings();
+            self.want(state, ticket);
+            match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+                Some(Duration::ZERO) => return false,
+                rest => bell.sleep(heard, rest.unwrap_or(Duration::MAX)),
+            }
+        }
+    }
+
+    /// Asks for everything up to `ticket` to be made durable now.
+    fn want(&self, mut state: MutexGuard<'_, State>, ticket: Ticket) {
+        state.wanted = state.wanted.max(ticket);
+        state.eager = EAGER_LOOKS;
+        let wake = self.claim_wake(&mut state);
+        drop(state);
+        if wake {
+            self.wake_writer();
+        }
     }
 
     /// What a wait that ended says.
@@ -266,13 +300,7 @@ impl Queue {
         if !(self.is_stalled() && state.waiters.len() >= MAX_STALLED_WAITERS) {
             register(&mut state.waiters, ticket, waker);
         }
-        state.wanted = state.wanted.max(ticket);
-        state.eager = EAGER_LOOKS;
-        let wake = self.claim_wake(&mut state);
-        drop(state);
-        if wake {
-            self.wake_writer();
-        }
+        self.want(state, ticket);
         Poll::Pending
     }
 

@@ -5,11 +5,11 @@
 
 mod ask;
 mod chunk;
-mod crowd;
 mod emit;
 mod losses;
 mod scope;
 mod serve;
+mod sleepers;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +26,7 @@ pub(crate) use scope::Scope;
 
 use crate::{
     FlushMode, OnFailure, OnFull, Severity,
+    bell::Bell,
     clock::{Clock, Timestamp},
     gauges::Gauges,
     notify::Notifier,
@@ -35,10 +36,9 @@ use crate::{
         atomic::{AtomicBool, AtomicU64, Ordering},
         thread::{self, Thread},
     },
-    wait::block_until,
 };
-use crowd::Crowd;
 use losses::{CriticalRate, Losses};
+use sleepers::{GROUPS, Sleepers};
 
 /// The how-manieth accepted event of this log, counted from 1.
 pub(crate) type Ticket = u64;
@@ -85,6 +85,8 @@ pub(crate) struct Queue {
     state: Mutex<State>,
     /// Signalled when records became durable and so made room.
     room: Condvar,
+    /// What wakes each group of `sleepers`.
+    bells: [Bell; GROUPS],
     writer: OnceLock<Thread>,
     durable: AtomicU64,
     stalled: AtomicBool,
@@ -108,8 +110,10 @@ struct State {
     unconfirmed: u64,
     losses: Losses,
     critical_rate: CriticalRate,
+    /// Tasks that wait for an event to be durable, and whoever waits for the end.
     waiters: Vec<(Ticket, Waker)>,
-    crowd: Crowd,
+    /// Threads that wait for an event to be durable.
+    sleepers: Sleepers,
     /// Threads that wait for room and were not told of any since.
     blocked: u32,
     /// How often room was made, and everybody who waited told.
@@ -192,6 +196,7 @@ impl Queue {
             notifier,
             state: Mutex::default(),
             room: Condvar::new(),
+            bells: Default::default(),
             writer: OnceLock::new(),
             durable: AtomicU64::new(0),
             stalled: AtomicBool::new(false),

@@ -1,15 +1,10 @@
 //! The side of the queue that the writer serves.
 
 use super::{
-    Chunks, Duration, EAGER_WAKE_BYTES, LossReason, NoticeCode, Ordering, Orders, Pause, Queue, Stage, State,
+    Chunks, Duration, EAGER_WAKE_BYTES, GROUPS, LossReason, NoticeCode, Ordering, Orders, Pause, Queue, Stage, State,
     Take, Ticket, Timestamp, WAKE_BYTES, Waker, chunk, thread,
 };
 use crate::wait::wake_quietly;
-
-/// How long the writer waits for a crowd at most, however slow the disk is: it does nothing else meanwhile.
-pub(super) const LONGEST_GATHERING: Duration = Duration::from_millis(1);
-/// A microsecond or so, in which emitters have the lock for themselves.
-const SPINS_BETWEEN_LOOKS: u32 = 20;
 
 impl Queue {
     /// Names the calling thread as the one to wake.
@@ -46,17 +41,15 @@ impl Queue {
 
     /// Takes everything that is queued, and says what else there is to do.
     pub(crate) fn take(&self, batch: &mut Chunks) -> Orders {
+        self.lock().hand_over(batch)
+    }
+
+    /// Takes what somebody waits for and came since `orders` were given, and nothing else. Whoever waits for
+    /// what comes later is not served by the next sync.
+    pub(crate) fn take_latecomers(&self, orders: &Orders, batch: &mut Chunks) -> Option<Orders> {
         let mut state = self.lock();
-        state.put_gaps_before_next();
-        state.chunks.move_to(batch);
-        batch.give_spare_to(&mut state.chunks);
-        state.queued_bytes = 0;
-        state.eager = state.eager.saturating_sub(1);
-        let oldest = state.oldest_queued.take();
-        state.oldest_taken = state.oldest_taken.or(oldest);
-        state.last_take = Take { after: state.last_take.through, through: state.accepted, oldest };
-        state.rotations_seen = state.rotations_wanted;
-        Orders { oldest, ..state.orders() }
+        state.sleepers.begin_group();
+        (state.wanted > orders.wanted).then(|| state.hand_over(batch))
     }
 
     /// What there is to do, leaving the drafts where they are.
@@ -64,37 +57,8 @@ impl Queue {
         self.lock().orders()
     }
 
-    /// Waits for those who were just told that their events are durable, and will want the next sync. Whoever
-    /// wants it already is kept waiting: so not for long, and without giving up the processor, which a busy
-    /// machine gives back much later.
-    fn await_crowd(&self) {
-        let end = self.clock.elapsed() + self.longest_gathering();
-        loop {
-            let mut state = self.lock();
-            let is_away = state.crowd.is_away(state.waiters.len());
-            let is_over = state.stage > Stage::Open || state.blocked > 0 || self.clock.elapsed() >= end;
-            if !is_away || is_over {
-                state.crowd.met(!is_away);
-                return;
-            }
-            drop(state);
-            for _ in 0..SPINS_BETWEEN_LOOKS {
-                std::hint::spin_loop();
-            }
-        }
-    }
-
-    /// Half a sync: what is gained is the other half, or more. And no part of the wait bound that matters.
-    pub(super) fn longest_gathering(&self) -> Duration {
-        let half_a_sync = Duration::from_nanos(self.gauges.last_sync_nanos.get() / 2);
-        half_a_sync.min(LONGEST_GATHERING).min(self.settings.wait_bound / 10)
-    }
-
     /// Pauses the writer's thread until `until` on the clock, or until something cuts it short.
     pub(crate) fn pause(&self, pause: Pause, until: Duration) {
-        if matches!(pause, Pause::Doze | Pause::Sleep) {
-            self.await_crowd();
-        }
         let mut state = self.lock();
         let nothing_to_do = match pause {
             Pause::None => false,
@@ -137,9 +101,7 @@ impl Queue {
             state.oldest_taken = state.last_take.oldest;
         }
         let was_stalled = self.stalled.swap(false, Ordering::AcqRel);
-        // After a stall, those who gave up are still registered.
-        let waiting = if was_stalled { 0 } else { state.waiters.len() };
-        state.crowd.told(waiting);
+        let woken = state.sleepers.leave_through(ticket);
         let ready: Vec<Waker> =
             state.waiters.extract_if(.., |(at, _)| *at <= ticket).map(|(_, waker)| waker).collect();
         // From here on they have room, even if it takes them a while to see it: a writer that took
@@ -153,7 +115,16 @@ impl Queue {
         if was_stalled {
             self.notifier.tell(NoticeCode::Healed, "the disk answers again");
         }
+        self.ring(woken);
         ready.into_iter().for_each(wake_quietly);
+    }
+
+    fn ring(&self, groups: [bool; GROUPS]) {
+        for (bell, is_served) in self.bells.iter().zip(groups) {
+            if is_served {
+                bell.ring();
+            }
+        }
     }
 
     /// Bytes that will never be written make room, and are counted as lost.
@@ -185,13 +156,29 @@ impl Queue {
         state.stage = Stage::Closed;
         let waiters = std::mem::take(&mut state.waiters);
         let rotate = std::mem::take(&mut state.rotate);
+        let woken = state.sleepers.leave_through(Ticket::MAX);
         drop(state);
+        self.ring(woken);
         self.room.notify_all();
         waiters.into_iter().chain(rotate).for_each(|(_, waker)| wake_quietly(waker));
     }
 }
 
 impl State {
+    /// Everything that is queued.
+    fn hand_over(&mut self, batch: &mut Chunks) -> Orders {
+        self.put_gaps_before_next();
+        self.chunks.move_to(batch);
+        batch.give_spare_to(&mut self.chunks);
+        self.queued_bytes = 0;
+        self.eager = self.eager.saturating_sub(1);
+        let oldest = self.oldest_queued.take();
+        self.oldest_taken = self.oldest_taken.or(oldest);
+        self.last_take = Take { after: self.last_take.through, through: self.accepted, oldest };
+        self.rotations_seen = self.rotations_wanted;
+        Orders { oldest, ..self.orders() }
+    }
+
     fn orders(&self) -> Orders {
         Orders {
             wanted: self.wanted,

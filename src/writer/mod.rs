@@ -467,10 +467,10 @@ impl Writer {
     /// What somebody waits for and came while the batch was written is served by the same sync. Only
     /// once: the sync must begin.
     fn append_latecomers(&mut self, orders: Orders, now: &Moment, clock: Clock) -> Orders {
-        if self.failure.is_some() || self.queue.look().wanted <= orders.wanted {
+        if self.failure.is_some() {
             return orders;
         }
-        let later = self.queue.take(&mut self.batch);
+        let Some(later) = self.queue.take_latecomers(&orders, &mut self.batch) else { return orders };
         self.note_age(&later, now);
         self.append(now, clock);
         later

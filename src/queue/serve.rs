@@ -1,8 +1,8 @@
 //! The side of the queue that the writer serves.
 
 use super::{
-    Chunks, Duration, EAGER_WAKE_BYTES, GROUPS, LossReason, NoticeCode, Ordering, Orders, Pause, Queue, Stage, State,
-    Take, Ticket, Timestamp, WAKE_BYTES, Waker, chunk, thread,
+    Chunks, Duration, EAGER_WAKE_BYTES, GROUPS, LossReason, NoticeCode, Ordering, Orders, Pause, Queue,
+    Stage, State, Take, Ticket, Timestamp, WAKE_BYTES, Waker, chunk, thread,
 };
 use crate::wait::wake_quietly;
 

@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tempfile::TempDir;
+
 use crate::{
     Result, THREADS,
     figures::{Figures, Results},
@@ -30,13 +32,14 @@ pub(crate) fn run(plan: &Plan) -> Result<Results> {
     let in_a_round: usize = in_rounds.iter().map(|step| step.measure.turns()).sum();
     let mut progress = Progress::new(in_a_round * rounds + once.len());
     let mut results = Results::default();
+    let mut kept = Kept::default();
     for (round, turn) in (1..=rounds).flat_map(|round| (1..=TURNS).map(move |turn| (round, turn))) {
         results.begin_turn();
         let is_last = round == rounds && turn == TURNS;
         let due = in_rounds.iter().filter(|step| step.measure.is_due(turn));
         for step in due.chain(once.iter().filter(|_| is_last)) {
             progress.show(round, step);
-            match measured(step, &data, plan.scale) {
+            match kept.place(&data).and_then(|dir| measured(step, dir, plan.scale)) {
                 Ok(figures) => results.note(step.contestant.name, step.measure.name(), &figures),
                 Err(error) => {
                     let (name, measure) = (step.contestant.name, step.measure.name());
@@ -49,16 +52,34 @@ pub(crate) fn run(plan: &Plan) -> Result<Results> {
     Ok(results)
 }
 
-/// One process, with a directory that goes when it has ended.
-fn measured(step: &Step, data: &Path, scale: Scale) -> Result<Figures> {
-    let dir = tempfile::Builder::new().prefix("bench-").tempdir_in(data)?;
+/// The directories of what was measured. Where a file system is mounted with `discard`, a disk that is told of
+/// gigabytes removed is slower for a minute, and who is measured next pays for it: so they go at the end.
+#[derive(Default)]
+struct Kept(Vec<TempDir>);
+
+/// No measurement writes more.
+const ROOM: u64 = 20 << 30;
+
+impl Kept {
+    /// A new directory. Where room is short, what is kept goes first.
+    fn place(&mut self, data: &Path) -> Result<&Path> {
+        if fs2::available_space(data)? < ROOM {
+            self.0.clear();
+        }
+        self.0.push(tempfile::Builder::new().prefix("bench-").tempdir_in(data)?);
+        Ok(self.0.last().ok_or("no directory")?.path())
+    }
+}
+
+/// One process, with a directory of its own.
+fn measured(step: &Step, dir: &Path, scale: Scale) -> Result<Figures> {
     let program = std::env::current_exe()?;
     let mut command = if step.measure == Measure::MemoryStalled {
         hanging_syncs(&program)?
     } else {
         Command::new(&program)
     };
-    command.args(["child", step.contestant.name, step.measure.name()]).arg(dir.path());
+    command.args(["child", step.contestant.name, step.measure.name()]).arg(dir);
     command.arg(if scale.is_quick { "quick" } else { "full" });
     if let Some(threads) = step.threads {
         command.env(THREADS, threads.to_string());

@@ -14,6 +14,7 @@ use tracing_subscriber::prelude::*;
 
 use crate::{
     Result,
+    contestants::HASHES,
     figures::Figures,
     machine,
     measure::{Scale, at, nanos},
@@ -29,7 +30,8 @@ pub(crate) fn inside<T>(log: &AuditLog, work: impl FnOnce() -> T) -> T {
     })
 }
 
-/// Routine events at half the rate that the log sustains, and one critical event after the other.
+/// One critical event after the other, while routine ones arrive: at half the rate that the log sustains, and
+/// as fast as it takes them.
 pub(crate) fn mixed(dir: &Path, scale: Scale) -> Result<Figures> {
     let log = AuditLog::open(dir.join("log"))?;
     let saturated = Instant::now();
@@ -40,18 +42,55 @@ pub(crate) fn mixed(dir: &Path, scale: Scale) -> Result<Figures> {
             events += 1;
         }
     });
+    let each = saturated.elapsed() / events.max(1);
     log.flush()?;
-    // The time for a burst of 64 at half the rate.
-    let gap = saturated.elapsed() / events.max(1) * 2 * 64;
+    // In the queue an event is without hashes, and nearly all of the rest.
+    let payload = log.stats().written_bytes / u64::from(events.max(1)) - HASHES.len() as u64;
+    let mut figures = Figures::default();
+    let half = critical_among_routine(&log, each * 2 * BURST, scale.seconds(2.0));
+    let [p99, sync] = [at(&half.costs, 0.99), at(&half.syncs, 0.5).max(1)];
+    figures.add("p50", at(&half.costs, 0.5) as f64);
+    figures.add("p99", p99 as f64);
+    figures.add("sync", sync as f64);
+    figures.add("sync-p99", at(&half.syncs, 0.99) as f64);
+    figures.add("p99-in-syncs", p99 as f64 / sync as f64);
+    figures.add("p99-in-p99-syncs", p99 as f64 / at(&half.syncs, 0.99).max(1) as f64);
+
+    let full = critical_among_routine(&log, Duration::ZERO, scale.seconds(4.0));
+    let [p99, sync] = [at(&full.costs, 0.99), at(&full.syncs, 0.5)];
+    // What routine events may take of the queue holds so many, and each takes its time.
+    let drain = nanos(each) * (QUEUE_BYTES / 4 * 3 / payload.max(1));
+    figures.add("drain", drain as f64);
+    figures.add("saturated-p99", p99 as f64);
+    figures.add("saturated-sync", sync as f64);
+    figures.add("saturated-p99-in-bounds", p99 as f64 / (3 * sync + drain) as f64);
+    log.close()?;
+    Ok(figures)
+}
+
+/// Routine events between two looks at the clock.
+const BURST: u32 = 64;
+/// What `Builder::queue_bytes` is unless set.
+const QUEUE_BYTES: u64 = 16 << 20;
+
+/// What each critical event took, and the sync that served it, sorted.
+struct Among {
+    costs: Vec<u64>,
+    syncs: Vec<u64>,
+}
+
+/// Critical events, a millisecond between one and the next, while another thread emits a burst of routine ones
+/// in every `gap`.
+fn critical_among_routine(log: &AuditLog, gap: Duration, time: Duration) -> Among {
     let is_over = AtomicBool::new(false);
     let (mut costs, mut syncs) = (Vec::new(), Vec::new());
     thread::scope(|scope| {
         scope.spawn(|| {
-            inside(&log, || {
+            inside(log, || {
                 let begun = Instant::now();
                 let mut bursts = 0_u32;
                 while !is_over.load(Ordering::Relaxed) {
-                    (0..64).for_each(|number| workload::emit(Event::routine(number)));
+                    (0..BURST).for_each(|number| workload::emit(Event::routine(u64::from(number))));
                     bursts += 1;
                     while begun.elapsed() < gap * bursts && !is_over.load(Ordering::Relaxed) {
                         thread::yield_now();
@@ -59,9 +98,9 @@ pub(crate) fn mixed(dir: &Path, scale: Scale) -> Result<Figures> {
                 }
             });
         });
-        inside(&log, || {
+        inside(log, || {
             let begun = Instant::now();
-            while begun.elapsed() < scale.seconds(2.0) {
+            while begun.elapsed() < time {
                 let call = Instant::now();
                 workload::emit(Event { is_critical: true, ..Event::routine(0) });
                 costs.push(nanos(call.elapsed()));
@@ -71,16 +110,9 @@ pub(crate) fn mixed(dir: &Path, scale: Scale) -> Result<Figures> {
         });
         is_over.store(true, Ordering::Relaxed);
     });
-    log.close()?;
     costs.sort_unstable();
     syncs.sort_unstable();
-    let mut figures = Figures::default();
-    figures.add("p50", at(&costs, 0.5) as f64);
-    figures.add("p99", at(&costs, 0.99) as f64);
-    figures.add("sync", at(&syncs, 0.5) as f64);
-    figures.add("sync-p99", at(&syncs, 0.99) as f64);
-    figures.add("p99-in-syncs", at(&costs, 0.99) as f64 / at(&syncs, 0.5).max(1) as f64);
-    Ok(figures)
+    Among { costs, syncs }
 }
 
 /// A process of ours that works beside this one. It ends when its standard input does.

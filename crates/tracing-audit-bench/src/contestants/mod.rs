@@ -10,6 +10,8 @@ mod stores;
 
 use std::{any::Any, path::Path};
 
+pub(crate) use sealed::HASHES;
+
 use crate::{Result, measure::Measure, workload::Event};
 
 /// A log or store that is set up and takes events from any thread.

@@ -22,7 +22,7 @@ fn create(dir: &Path) -> Result<File> {
 }
 
 /// As many bytes as a line of ours has more than one without hashes.
-pub(super) const HASHES: [u8; 166] = [b'x'; 166];
+pub(crate) const HASHES: [u8; 166] = [b'x'; 166];
 
 struct Raw(Mutex<(File, Vec<u8>)>);
 

@@ -84,7 +84,8 @@ mod portable {
     }
 }
 
-#[cfg(all(test, not(any(loom, shuttle))))]
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
 mod tests {
     use std::{
         sync::atomic::{AtomicBool, AtomicU32, Ordering},

@@ -261,7 +261,7 @@ impl Queue {
     }
 
     /// Asks for everything up to `ticket` to be made durable now.
-    fn want(&self, mut state: MutexGuard<'_, State>, ticket: Ticket) {
+    pub(super) fn want(&self, mut state: MutexGuard<'_, State>, ticket: Ticket) {
         state.wanted = state.wanted.max(ticket);
         state.eager = EAGER_LOOKS;
         let wake = self.claim_wake(&mut state);

@@ -379,3 +379,50 @@ fn a_stall_is_told_once_and_a_closed_log_is_none() {
     });
     assert_eq!(heard, [NoticeCode::CriticalNotRecorded], "it is not durable and never will be");
 }
+
+/// Somebody emits an event and goes to sleep over it.
+fn fall_asleep(queue: &Queue, ticket: Ticket) {
+    submit(queue, Severity::Routine);
+    queue.lock().sleepers.join(ticket);
+    queue.want(queue.lock(), ticket);
+}
+
+#[test]
+fn threads_that_came_during_a_sync_sleep_through_it() {
+    let queue = queue(settings());
+    let mut batch = Chunks::default();
+    fall_asleep(&queue, 1);
+    let orders = queue.take(&mut batch);
+    // Comes while that is written, and is served by the same sync.
+    fall_asleep(&queue, 2);
+    let orders = queue.take_latecomers(&orders, &mut batch).expect("somebody waits for it");
+    assert!(queue.take_latecomers(&orders, &mut batch).is_none(), "nobody waits for more");
+    assert_eq!(batch.drafts(), 2);
+    fall_asleep(&queue, 3);
+    queue.publish(2, 0);
+    let groups_asleep = queue.lock().sleepers.leave_through(3).iter().filter(|is_asleep| **is_asleep).count();
+    assert_eq!(groups_asleep, 1, "whoever waits for the third event is still asleep");
+}
+
+#[test]
+fn a_thread_that_sleeps_is_woken_when_its_event_is_durable_and_when_the_log_ends() {
+    for ends in [false, true] {
+        let queue = queue(QueueSettings { wait_bound: FAR, ..settings() });
+        submit(&queue, Severity::Routine);
+        thread::scope(|scope| {
+            let begun = Instant::now();
+            let sleeper = scope.spawn(|| queue.wait_until_durable(1));
+            while queue.lock().wanted == 0 {
+                thread::yield_now();
+            }
+            if ends {
+                queue.closed()
+            } else {
+                queue.publish(1, 0)
+            }
+            assert!(sleeper.join().expect("join").is_ok());
+            assert!(begun.elapsed() < SOON, "slept through it");
+        });
+        assert_eq!(queue.is_durable(1), !ends);
+    }
+}

@@ -115,6 +115,10 @@ bugs! {
     ReservedShareIgnored,
     /// The writer pauses without looking whether something is urgent.
     PauseWithoutLook,
+    /// Threads that sleep over an event are not woken when it is durable.
+    SleepersNotWoken,
+    /// A thread that falls asleep late is put among those who came since.
+    LateSleepersApart,
     // Locks.
     /// The lock file is removed at the end.
     LockFileRemoved,

@@ -7,19 +7,16 @@
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use std::{
     sync::{Condvar, Mutex, MutexGuard, atomic},
-    thread, thread_local,
+    thread,
 };
 
 #[cfg(loom)]
-pub(crate) use loom::{
-    sync::{Condvar, Mutex, MutexGuard, atomic},
-    thread_local,
-};
+pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard, atomic};
 
 #[cfg(shuttle)]
 pub(crate) use shuttle::{
     sync::{Condvar, Mutex, MutexGuard, atomic},
-    thread, thread_local,
+    thread,
 };
 
 /// What loom lacks, beside what it has.

@@ -9,10 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::sync::{
-    thread::{self, Thread},
-    thread_local,
-};
+use crate::sync::thread::{self, Thread};
 
 /// Wakes a thread that is parked in [`block_until`].
 struct ThreadWaker(Thread);
@@ -27,11 +24,6 @@ impl Wake for ThreadWaker {
     }
 }
 
-thread_local! {
-    /// Made once a thread, so that waiting allocates nothing.
-    static THREAD_WAKER: Waker = Waker::from(Arc::new(ThreadWaker(thread::current())));
-}
-
 /// Calls a waker. It is code of the application's runtime: a panic in it must not end our thread.
 pub(crate) fn wake_quietly(waker: Waker) {
     drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake())));
@@ -39,10 +31,7 @@ pub(crate) fn wake_quietly(waker: Waker) {
 
 /// Parks the calling thread until `poll` is ready or the bound has passed; `None` if it passed.
 pub(crate) fn block_until<T>(bound: Duration, mut poll: impl FnMut(&Waker) -> Poll<T>) -> Option<T> {
-    // In a thread-local destructor the cached waker may be gone.
-    let waker = THREAD_WAKER
-        .try_with(Waker::clone)
-        .unwrap_or_else(|_| Waker::from(Arc::new(ThreadWaker(thread::current()))));
+    let waker = Waker::from(Arc::new(ThreadWaker(thread::current())));
     let deadline = Instant::now().checked_add(bound);
     loop {
         if let Poll::Ready(value) = poll(&waker) {

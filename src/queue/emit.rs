@@ -250,7 +250,7 @@ impl Queue {
             if self.is_durable(ticket) || state.stage == Stage::Closed {
                 return true;
             }
-            let Some(bell) = self.bells.get(state.sleepers.join(ticket)) else { return false };
+            let bell = state.sleepers.join(ticket).of(&self.bells);
             let heard = bell.rings();
             self.want(state, ticket);
             match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
@@ -261,7 +261,7 @@ impl Queue {
     }
 
     /// Asks for everything up to `ticket` to be made durable now.
-    pub(super) fn want(&self, mut state: MutexGuard<'_, State>, ticket: Ticket) {
+    fn want(&self, mut state: MutexGuard<'_, State>, ticket: Ticket) {
         state.wanted = state.wanted.max(ticket);
         state.eager = EAGER_LOOKS;
         let wake = self.claim_wake(&mut state);

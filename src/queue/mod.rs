@@ -38,7 +38,7 @@ use crate::{
     },
 };
 use losses::{CriticalRate, Losses};
-use sleepers::{GROUPS, Sleepers};
+use sleepers::{Group, Sleepers};
 
 /// The how-manieth accepted event of this log, counted from 1.
 pub(crate) type Ticket = u64;
@@ -86,7 +86,7 @@ pub(crate) struct Queue {
     /// Signalled when records became durable and so made room.
     room: Condvar,
     /// What wakes each group of `sleepers`.
-    bells: [Bell; GROUPS],
+    bells: [Bell; Group::COUNT],
     writer: OnceLock<Thread>,
     durable: AtomicU64,
     stalled: AtomicBool,

@@ -1,8 +1,8 @@
 //! The side of the queue that the writer serves.
 
 use super::{
-    Chunks, Duration, EAGER_WAKE_BYTES, GROUPS, LossReason, NoticeCode, Ordering, Orders, Pause, Queue,
-    Stage, State, Take, Ticket, Timestamp, WAKE_BYTES, Waker, chunk, thread,
+    Chunks, Duration, EAGER_WAKE_BYTES, Group, LossReason, NoticeCode, Ordering, Orders, Pause, Queue, Stage,
+    State, Take, Ticket, Timestamp, WAKE_BYTES, Waker, chunk, thread,
 };
 use crate::wait::wake_quietly;
 
@@ -44,12 +44,13 @@ impl Queue {
         self.lock().hand_over(batch)
     }
 
-    /// Takes what somebody waits for and came since `orders` were given, and nothing else. Whoever waits for
-    /// what comes later is not served by the next sync.
+    /// Takes what came since `orders` were given, where somebody wants it, for the last time before a sync.
     pub(crate) fn take_latecomers(&self, orders: &Orders, batch: &mut Chunks) -> Option<Orders> {
         let mut state = self.lock();
-        state.sleepers.begin_group();
-        (state.wanted > orders.wanted).then(|| state.hand_over(batch))
+        let later = (state.wanted > orders.wanted).then(|| state.hand_over(batch));
+        let through = state.last_take.through;
+        state.sleepers.taken_through(through);
+        later
     }
 
     /// What there is to do, leaving the drafts where they are.
@@ -119,9 +120,9 @@ impl Queue {
         ready.into_iter().for_each(wake_quietly);
     }
 
-    fn ring(&self, groups: [bool; GROUPS]) {
+    fn ring(&self, groups: [bool; Group::COUNT]) {
         for (bell, is_served) in self.bells.iter().zip(groups) {
-            if is_served {
+            if is_served && !planted!(SleepersNotWoken) {
                 bell.ring();
             }
         }

@@ -380,28 +380,46 @@ fn a_stall_is_told_once_and_a_closed_log_is_none() {
     assert_eq!(heard, [NoticeCode::CriticalNotRecorded], "it is not durable and never will be");
 }
 
-/// Somebody emits an event and goes to sleep over it.
-fn fall_asleep(queue: &Queue, ticket: Ticket) {
-    submit(queue, Severity::Routine);
-    queue.lock().sleepers.join(ticket);
-    queue.want(queue.lock(), ticket);
+/// A thread that waits for an event, when it is asleep or about to be.
+fn asleep_over<'scope>(
+    ticket: Ticket,
+    queue: &'scope Queue,
+    scope: &'scope thread::Scope<'scope, '_>,
+) -> thread::ScopedJoinHandle<'scope, ()> {
+    queue.lock().wanted = 0;
+    let sleeper = scope.spawn(move || assert!(queue.wait_until_durable(ticket).is_ok()));
+    while queue.lock().wanted == 0 {
+        thread::yield_now();
+    }
+    sleeper
 }
 
 #[test]
 fn threads_that_came_during_a_sync_sleep_through_it() {
-    let queue = queue(settings());
+    let queue = queue(QueueSettings { wait_bound: SOON, ..settings() });
+    let rings = || queue.bells.iter().map(Bell::rings).sum::<u32>();
     let mut batch = Chunks::default();
-    fall_asleep(&queue, 1);
-    let orders = queue.take(&mut batch);
-    // Comes while that is written, and is served by the same sync.
-    fall_asleep(&queue, 2);
-    let orders = queue.take_latecomers(&orders, &mut batch).expect("somebody waits for it");
-    assert!(queue.take_latecomers(&orders, &mut batch).is_none(), "nobody waits for more");
-    assert_eq!(batch.drafts(), 2);
-    fall_asleep(&queue, 3);
-    queue.publish(2, 0);
-    let groups_asleep = queue.lock().sleepers.leave_through(3).iter().filter(|is_asleep| **is_asleep).count();
-    assert_eq!(groups_asleep, 1, "whoever waits for the third event is still asleep");
+    thread::scope(|scope| {
+        (0..2).for_each(|_| submit(&queue, Severity::Routine));
+        let first = asleep_over(1, &queue, scope);
+        let orders = queue.take(&mut batch);
+        // Comes while that is written, and is served by the same sync.
+        submit(&queue, Severity::Routine);
+        let latecomer = asleep_over(3, &queue, scope);
+        assert!(queue.take_latecomers(&orders, &mut batch).is_some());
+        submit(&queue, Severity::Routine);
+        let next = asleep_over(4, &queue, scope);
+        // The writer took its event before it fell asleep.
+        let late = asleep_over(2, &queue, scope);
+        queue.publish(3, 0);
+        for served in [first, latecomer, late] {
+            served.join().expect("join");
+        }
+        assert!(rings() == 1 && !next.is_finished());
+        queue.publish(4, 0);
+        next.join().expect("join");
+        assert_eq!(rings(), 2);
+    });
 }
 
 #[test]
@@ -411,16 +429,13 @@ fn a_thread_that_sleeps_is_woken_when_its_event_is_durable_and_when_the_log_ends
         submit(&queue, Severity::Routine);
         thread::scope(|scope| {
             let begun = Instant::now();
-            let sleeper = scope.spawn(|| queue.wait_until_durable(1));
-            while queue.lock().wanted == 0 {
-                thread::yield_now();
-            }
+            let sleeper = asleep_over(1, &queue, scope);
             if ends {
-                queue.closed()
+                queue.closed();
             } else {
-                queue.publish(1, 0)
+                queue.publish(1, 0);
             }
-            assert!(sleeper.join().expect("join").is_ok());
+            sleeper.join().expect("join");
             assert!(begun.elapsed() < SOON, "slept through it");
         });
         assert_eq!(queue.is_durable(1), !ends);

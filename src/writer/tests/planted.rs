@@ -75,6 +75,13 @@ fn found_by(bug: Bug) -> &'static [&'static str] {
         }
         Bug::GapNotAtomic => &["writer::tests::threads::a_tiny_queue_blocks_or_drops_and_never_hangs"],
         Bug::PauseWithoutLook => &["queue::tests::nothing_urgent_is_slept_through"],
+        Bug::SleepersNotWoken => {
+            &["queue::tests::a_thread_that_sleeps_is_woken_when_its_event_is_durable_and_when_the_log_ends"]
+        }
+        Bug::LateSleepersApart => &[
+            "queue::sleepers::tests::who_is_late_is_served_by_the_sync_that_runs",
+            "queue::tests::threads_that_came_during_a_sync_sleep_through_it",
+        ],
         Bug::InterruptedCallFails => &["storage::disk::tests::an_interrupted_call_is_made_again"],
         Bug::VerifierIgnoresMark => &["verify::tests::clauses::what_happens_to_a_line_has_a_name"],
         Bug::HexWithoutCase => &["chain::tests::only_lower_case_hex_is_a_digest"],

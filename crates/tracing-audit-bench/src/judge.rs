@@ -69,8 +69,8 @@ const REASONS: [(&[&str], &str); 5] = [
          slowest of them are far longer (\"sync-p99\" below; \"p99-in-p99-syncs\" holds slow events against slow \
          syncs). To leave what came after the event for a third sync would be faster, and a power cut could then \
          lose what arrives during three. A second thread that seals while the first syncs was tried on two \
-         processors: half of the events became faster and the slowest slower. At saturation some fifty events are \
-         measured in a round, and one sync that stalls decides.",
+         processors: half of the events became faster and the slowest slower. At saturation an event takes \
+         as long as the queue, so few are measured (\"saturated-events\"), and two that meet a sync that stalls decide.",
     ),
 ];
 

@@ -35,7 +35,7 @@ use measure::{Measure, Scale};
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 const HELP: &str = "\
-Measures tracing-audit beside other logs and stores.
+Measures tracing-audit beside other logs and stores. A whole run needs 40 GB of free space.
 
 cargo run --release -p tracing-audit-bench -- [OPTIONS] [NAME…]
 

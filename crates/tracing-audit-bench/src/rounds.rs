@@ -32,7 +32,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Results> {
     let in_a_round: usize = in_rounds.iter().map(|step| step.measure.turns()).sum();
     let mut progress = Progress::new(in_a_round * rounds + once.len());
     let mut results = Results::default();
-    let mut kept = Kept::default();
+    let mut kept = Kept::new(&data)?;
     for (round, turn) in (1..=rounds).flat_map(|round| (1..=TURNS).map(move |turn| (round, turn))) {
         results.begin_turn();
         let is_last = round == rounds && turn == TURNS;
@@ -47,28 +47,57 @@ pub(crate) fn run(plan: &Plan) -> Result<Results> {
                 }
             }
         }
+        if turn == TURNS && round < rounds {
+            kept.remove(&data)?;
+        }
     }
     progress.end();
     Ok(results)
 }
 
-/// The directories of what was measured. Where a file system is mounted with `discard`, a disk that is told of
-/// gigabytes removed is slower for a minute, and who is measured next pays for it: so they go at the end.
-#[derive(Default)]
+/// The directories of what was measured in a round. Where a file system is mounted with `discard`, a disk that
+/// is told of gigabytes removed is slower for a while, and who is measured next pays for it.
 struct Kept(Vec<TempDir>);
 
-/// No measurement writes more.
-const ROOM: u64 = 20 << 30;
+const PREFIX: &str = "bench-";
+/// How long the disk is left alone once more than so many bytes are gone.
+const REST: Duration = Duration::from_secs(20);
+const MUCH: u64 = 1 << 30;
 
 impl Kept {
-    /// A new directory. Where room is short, what is kept goes first.
-    fn place(&mut self, data: &Path) -> Result<&Path> {
-        if fs2::available_space(data)? < ROOM {
-            self.0.clear();
+    /// Removes what a run that was ended left behind.
+    fn new(data: &Path) -> Result<Self> {
+        for entry in std::fs::read_dir(data)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+                std::fs::remove_dir_all(entry.path())?;
+            }
         }
-        self.0.push(tempfile::Builder::new().prefix("bench-").tempdir_in(data)?);
+        Ok(Self(Vec::new()))
+    }
+
+    /// A new directory, once what others left to be written is on the disk: it would be while this one syncs.
+    fn place(&mut self, data: &Path) -> Result<&Path> {
+        self.0.push(tempfile::Builder::new().prefix(PREFIX).tempdir_in(data)?);
+        write_back(data)?;
         Ok(self.0.last().ok_or("no directory")?.path())
     }
+
+    /// Removes what is kept, and lets the disk forget it.
+    fn remove(&mut self, data: &Path) -> Result<()> {
+        let bytes_before = fs2::available_space(data)?;
+        self.0.clear();
+        write_back(data)?;
+        if fs2::available_space(data)?.saturating_sub(bytes_before) > MUCH {
+            thread::sleep(REST);
+        }
+        Ok(())
+    }
+}
+
+fn write_back(data: &Path) -> Result<()> {
+    let status = Command::new("sync").arg("--file-system").arg(data).status()?;
+    status.success().then_some(()).ok_or_else(|| "cannot sync the file system".into())
 }
 
 /// One process, with a directory of its own.

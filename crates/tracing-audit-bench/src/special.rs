@@ -42,8 +42,8 @@ pub(crate) fn mixed(dir: &Path, scale: Scale) -> Result<Figures> {
             events += 1;
         }
     });
-    let each = saturated.elapsed() / events.max(1);
     log.flush()?;
+    let each = saturated.elapsed() / events.max(1);
     // In the queue an event is without hashes, and nearly all of the rest.
     let payload = log.stats().written_bytes / u64::from(events.max(1)) - HASHES.len() as u64;
     let mut figures = Figures::default();
@@ -61,6 +61,7 @@ pub(crate) fn mixed(dir: &Path, scale: Scale) -> Result<Figures> {
     // What routine events may take of the queue holds so many, and each takes its time.
     let drain = nanos(each) * (QUEUE_BYTES / 4 * 3 / payload.max(1));
     figures.add("drain", drain as f64);
+    figures.add("saturated-events", full.costs.len() as f64);
     figures.add("saturated-p99", p99 as f64);
     figures.add("saturated-sync", sync as f64);
     figures.add("saturated-p99-in-bounds", p99 as f64 / (3 * sync + drain) as f64);

@@ -6,10 +6,12 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
-    thread::{self, JoinHandle, Thread},
+    thread::{self, JoinHandle},
 };
+
+use rustix::thread::futex::{self, Flags};
 
 use super::Subject;
 use crate::{
@@ -45,17 +47,19 @@ impl Subject for Raw {
     }
 }
 
-/// A writer thread that takes everything, writes it, syncs, and wakes whoever waited.
+/// A writer thread that takes everything, writes it, syncs, and wakes whoever waited by one call.
 struct Group {
     state: Mutex<State>,
     durable: AtomicU64,
+    /// Counted up when those are served who came in an even turn, and in an odd one.
+    served: [AtomicU32; 2],
 }
 
 #[derive(Default)]
 struct State {
     lines: Vec<u8>,
     last: u64,
-    waiting: Vec<(u64, Thread)>,
+    is_odd_turn: bool,
     is_ended: bool,
 }
 
@@ -69,9 +73,13 @@ impl Group {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn served(&self, is_odd_turn: bool) -> &AtomicU32 {
+        let [even, odd] = &self.served;
+        if is_odd_turn { odd } else { even }
+    }
+
     fn write(&self, mut file: File) {
         let mut lines = Vec::new();
-        let mut awake = Vec::new();
         loop {
             let mut state = self.lock();
             if state.lines.is_empty() {
@@ -84,19 +92,22 @@ impl Group {
             }
             lines.clear();
             std::mem::swap(&mut lines, &mut state.lines);
-            let last = state.last;
+            let (last, turn) = (state.last, state.is_odd_turn);
+            state.is_odd_turn = !turn;
             drop(state);
             crate::or_exit(file.write_all(&lines).and_then(|()| file.sync_data()));
             self.durable.store(last, Ordering::Release);
-            awake.extend(self.lock().waiting.extract_if(.., |(at, _)| *at <= last));
-            awake.drain(..).for_each(|(_, thread)| thread.unpark());
+            let served = self.served(turn);
+            served.fetch_add(1, Ordering::Release);
+            crate::or_exit(futex::wake(served, Flags::PRIVATE, i32::MAX.unsigned_abs()).map_err(Into::into));
         }
     }
 }
 
 pub(super) fn group_commit(dir: &Path) -> Result<Box<dyn Subject>> {
     let file = create(dir)?;
-    let group = Arc::new(Group { state: Mutex::default(), durable: AtomicU64::new(0) });
+    let group =
+        Arc::new(Group { state: Mutex::default(), durable: AtomicU64::new(0), served: Default::default() });
     let writer = thread::spawn({
         let group = Arc::clone(&group);
         move || group.write(file)
@@ -106,20 +117,22 @@ pub(super) fn group_commit(dir: &Path) -> Result<Box<dyn Subject>> {
 
 impl Subject for GroupCommit {
     fn emit(&self, event: Event<'_>) {
-        let mine = workload::with_line(event.number, |bytes| {
+        let (mine, turn, mut heard) = workload::with_line(event.number, |bytes| {
             let mut state = self.group.lock();
             state.lines.extend_from_slice(&HASHES);
             state.lines.extend_from_slice(bytes);
             state.last += 1;
-            let mine = state.last;
-            state.waiting.push((mine, thread::current()));
-            mine
+            let turn = state.is_odd_turn;
+            (state.last, turn, self.group.served(turn).load(Ordering::Relaxed))
         });
         if let Some(writer) = &self.writer {
             writer.thread().unpark();
         }
+        let served = self.group.served(turn);
         while self.group.durable.load(Ordering::Acquire) < mine {
-            thread::park();
+            // It may end for no reason, or not begin because it was counted up: one looks in any case.
+            let _cause = futex::wait(served, Flags::PRIVATE, heard, None);
+            heard = served.load(Ordering::Acquire);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Runs the steps, each in a process of its own, and collects what they say.
 
 use std::{
+    fs::File,
     io::{IsTerminal as _, Read, Write as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -8,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::fs::{Advice, fadvise};
 use tempfile::TempDir;
 
 use crate::{
@@ -76,10 +78,14 @@ impl Kept {
         Ok(Self(Vec::new()))
     }
 
-    /// A new directory, once what others left to be written is on the disk: it would be while this one syncs.
+    /// A new directory, once nothing of others is left to be written, which would be while this one syncs, and
+    /// nothing of them fills the memory, which would be freed page by page while this one writes.
     fn place(&mut self, data: &Path) -> Result<&Path> {
-        self.0.push(tempfile::Builder::new().prefix(PREFIX).tempdir_in(data)?);
         write_back(data)?;
+        if let Some(last) = self.0.last() {
+            forget_pages(last.path())?;
+        }
+        self.0.push(tempfile::Builder::new().prefix(PREFIX).tempdir_in(data)?);
         Ok(self.0.last().ok_or("no directory")?.path())
     }
 
@@ -98,6 +104,19 @@ impl Kept {
 fn write_back(data: &Path) -> Result<()> {
     let status = Command::new("sync").arg("--file-system").arg(data).status()?;
     status.success().then_some(()).ok_or_else(|| "cannot sync the file system".into())
+}
+
+/// Lets go of what the memory holds of the files of a directory.
+fn forget_pages(dir: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            forget_pages(&path)?;
+        } else {
+            fadvise(File::open(&path)?, 0, None, Advice::DontNeed)?;
+        }
+    }
+    Ok(())
 }
 
 /// One process, with a directory of its own.

@@ -26,7 +26,7 @@ pub(crate) struct Judged {
 }
 
 /// What keeps goals from being reached, by how the goals begin.
-const REASONS: [(&[&str], &str); 5] = [
+const REASONS: [(&[&str], &str); 6] = [
     (
         &[
             "routine event on the caller, burst, 1 threads, p50 / floor",
@@ -34,6 +34,14 @@ const REASONS: [(&[&str], &str); 5] = [
         ],
         "On the caller: what the floor of formatting does not do is to see whether another layer vetoed the event, \
          to classify it, to bound every value, to put the members in their order, and to queue it.",
+    ),
+    (
+        &[
+            "routine event on the caller, paced, 8 threads, p99.9",
+            "routine event on the caller, burst, 8 threads, p99.9",
+        ],
+        "The slowest calls of many threads: who holds the lock of the queue is interrupted on its processor, by the \
+         writer or by the system at the end of a sync, and all others wait for it meanwhile.",
     ),
     (
         &["durable, ours-immediate, 1 thread / raw", "durable, ours-critical, 1 thread / raw"],

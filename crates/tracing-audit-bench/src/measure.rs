@@ -193,7 +193,10 @@ fn cost(contestant: &Contestant, dir: &Path, scale: Scale) -> Result<Figures> {
         {
             // What was queued before is written: each burst meets an empty queue.
             thread::sleep(Duration::from_millis(60));
-            let each = scale.count(events).max(800) / threads as u64;
+            // A burst must fit the queue. What disturbs one event in a thousand disturbs several threads at once,
+            // and comes some ten times a second: a short phase of many threads would meet it or not.
+            let sharing = if gap.is_zero() { threads as u64 } else { 1 };
+            let each = scale.count(events).max(800) / sharing;
             let (_, costs) = on_threads(&*subject, threads, |_| {
                 let mut costs = Vec::with_capacity(each as usize);
                 for number in 0..each {

@@ -2,7 +2,8 @@
 //!
 //! `--cfg loom` and `--cfg shuttle` are for `src/writer/tests/models` alone. Neither checker lets time pass:
 //! a wait with a bound ends only when somebody ends it, so that a wake-up that is lost is a deadlock,
-//! which both report.
+//! which both report. They see the bell of `src/bell.rs` that other systems have; its tests hold that of Linux
+//! to the same.
 
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use std::{

@@ -381,6 +381,7 @@ fn a_stall_is_told_once_and_a_closed_log_is_none() {
 }
 
 /// A thread that waits for an event, when it is asleep or about to be.
+#[cfg(not(any(loom, shuttle)))]
 fn asleep_over<'scope>(
     ticket: Ticket,
     queue: &'scope Queue,
@@ -394,6 +395,7 @@ fn asleep_over<'scope>(
     sleeper
 }
 
+#[cfg(not(any(loom, shuttle)))]
 #[test]
 fn threads_that_came_during_a_sync_sleep_through_it() {
     let queue = queue(QueueSettings { wait_bound: SOON, ..settings() });
@@ -422,6 +424,7 @@ fn threads_that_came_during_a_sync_sleep_through_it() {
     });
 }
 
+#[cfg(not(any(loom, shuttle)))]
 #[test]
 fn a_thread_that_sleeps_is_woken_when_its_event_is_durable_and_when_the_log_ends() {
     for ends in [false, true] {

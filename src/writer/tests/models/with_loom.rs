@@ -5,12 +5,12 @@
 //! | model | planted |
 //! |---|---|
 //! | `what_is_acknowledged_…` | published before the sync |
-//! | `a_receipt_…` | the same; published outside of the lock; a wake-up claimed and not given |
+//! | `a_receipt_…` | the same; published outside of the lock; a wake-up claimed and not given; a bell listened to after the lock was let go |
 //! | `nothing_is_acknowledged_…` | published after a sync that failed |
 //! | `what_is_lost_…` | losses counted outside of the lock |
 //! | `a_flood_…` | the reserved quarter ignored |
 //! | `whoever_waits_…` | nobody told that there is room; who was told still taken for waiting |
-//! | `closing_…` | published before the sync |
+//! | `closing_…` | published before the sync; a bell listened to after the lock was let go |
 //! | `a_writer_that_pauses_…` | a wake-up claimed and not given; a pause that does not look before it begins; a rotation that wakes nobody |
 //! | `a_wait_that_ends_…` | no second look before a stall is declared |
 //!

@@ -78,8 +78,8 @@ impl Kept {
         Ok(Self(Vec::new()))
     }
 
-    /// A new directory, once nothing of others is left to be written, which would be while this one syncs, and
-    /// nothing of them fills the memory, which would be freed page by page while this one writes.
+    /// A new directory, once nothing of others is left to be written, which would be while this one syncs, and the
+    /// memory of their files can be used again: a page that a virtual machine did not have before costs far more.
     fn place(&mut self, data: &Path) -> Result<&Path> {
         write_back(data)?;
         if let Some(last) = self.0.last() {

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     future::Future,
+    ops::ControlFlow,
     pin::Pin,
     sync::{Arc, Condvar, Mutex, PoisonError},
     task::{Context, Poll, Wake, Waker},
@@ -32,15 +33,28 @@ pub(crate) fn wake_quietly(waker: Waker) {
 /// Parks the calling thread until `poll` is ready or the bound has passed; `None` if it passed.
 pub(crate) fn block_until<T>(bound: Duration, mut poll: impl FnMut(&Waker) -> Poll<T>) -> Option<T> {
     let waker = Waker::from(Arc::new(ThreadWaker(thread::current())));
+    let look = || match poll(&waker) {
+        Poll::Ready(value) => ControlFlow::Break(value),
+        Poll::Pending => ControlFlow::Continue(()),
+    };
+    look_until(bound, look, |(), rest| thread::park_timeout(rest))
+}
+
+/// Looks, and sleeps over what it saw, until there is a result or the bound has passed; `None` if it passed.
+pub(crate) fn look_until<T, S>(
+    bound: Duration,
+    mut look: impl FnMut() -> ControlFlow<T, S>,
+    sleep: impl Fn(S, Duration),
+) -> Option<T> {
     let deadline = Instant::now().checked_add(bound);
     loop {
-        if let Poll::Ready(value) = poll(&waker) {
-            return Some(value);
-        }
+        let seen = match look() {
+            ControlFlow::Break(value) => return Some(value),
+            ControlFlow::Continue(seen) => seen,
+        };
         match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
             Some(Duration::ZERO) => return None,
-            Some(rest) => thread::park_timeout(rest),
-            None => thread::park(),
+            rest => sleep(seen, rest.unwrap_or(Duration::MAX)),
         }
     }
 }

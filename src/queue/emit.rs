@@ -1,10 +1,13 @@
 //! The side of the queue where events come in, on the threads of the application.
 
+use std::ops::ControlFlow;
+
 use super::{
     Arc, Draft, Duration, EAGER_LOOKS, FlushMode, Instant, LossReason, MAX_STALLED_WAITERS, MutexGuard,
     NotDurable, NoticeCode, OnFailure, OnFull, Ordering, PoisonError, Poll, Queue, Scope, Severity, Stage,
     State, Ticket, Timestamp, Waker, register, thread,
 };
+use crate::wait::look_until;
 
 impl Queue {
     /// Takes an event in, and waits for it to be durable where the flush mode says so and no
@@ -240,24 +243,21 @@ impl Queue {
     /// False once the bound has passed; true when everything up to `ticket` is durable, or never will be
     /// because the log is closed.
     fn sleep_until_durable(&self, ticket: Ticket, bound: Duration) -> bool {
-        let deadline = Instant::now().checked_add(bound);
-        loop {
+        let look = || {
             if self.is_durable(ticket) {
-                return true;
+                return ControlFlow::Break(());
             }
             let mut state = self.lock();
             // The writer publishes under the lock, so nothing can slip in between.
             if self.is_durable(ticket) || state.stage == Stage::Closed {
-                return true;
+                return ControlFlow::Break(());
             }
             let bell = state.sleepers.join(ticket).of(&self.bells);
             let heard = bell.rings();
             self.want(state, ticket);
-            match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
-                Some(Duration::ZERO) => return false,
-                rest => bell.sleep(heard, rest.unwrap_or(Duration::MAX)),
-            }
-        }
+            ControlFlow::Continue((bell, heard))
+        };
+        look_until(bound, look, |(bell, heard), rest| bell.sleep(heard, rest)).is_some()
     }
 
     /// Asks for everything up to `ticket` to be made durable now.

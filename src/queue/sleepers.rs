@@ -78,6 +78,7 @@ impl Sleepers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::sim::Prng;
 
     #[test]
     fn who_came_during_a_sync_sleeps_through_it() {
@@ -111,13 +112,12 @@ mod tests {
     fn whoever_is_served_is_woken() {
         let mut sleepers = Sleepers::default();
         let mut waiting: Vec<(Ticket, Group)> = Vec::new();
-        let (mut last, mut dice) = (0, 1_u64);
+        let (mut last, mut prng) = (0, Prng::new(1));
         for _ in 0..10_000 {
-            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            match (dice >> 33) % 4 {
+            match prng.below(4) {
                 0 => sleepers.taken_through(last),
                 1 => {
-                    let durable = (dice >> 40) % (last + 1);
+                    let durable = prng.next() % (last + 1);
                     let woken = sleepers.leave_through(durable);
                     waiting.retain(|(_, group)| !group.of(&woken));
                     assert!(waiting.iter().all(|(ticket, _)| *ticket > durable));
@@ -125,7 +125,7 @@ mod tests {
                 _ => {
                     last += 1;
                     // Of an older event somebody may wait later than of a newer one.
-                    let ticket = last - (dice >> 50) % last.min(3);
+                    let ticket = last - prng.next() % last.min(3);
                     waiting.push((ticket, sleepers.join(ticket)));
                 }
             }

@@ -65,9 +65,9 @@ const REASONS: [(&[&str], &str); 6] = [
         "Many threads: one sync serves them and one call wakes them, and then each is switched to, emits and is \
          parked again. Where the disk is fast, that takes longer than the sync, and a loop of one thread that never \
          leaves its processor is the faster for it. A thread that does nothing but wake was tried: no faster on \
-         two processors. In okaywal one of those who wait syncs for all, \
-         so nothing is handed over, and it writes into files that have their blocks and their length before; a file \
-         that others follow while it grows cannot do that.",
+         two processors. In okaywal one of those who wait syncs for all, so nothing is handed over, and it writes into \
+         files that have their blocks and their length before; a file that others follow while it grows cannot do \
+         that.",
     ),
     (
         &["p99 of a critical event"],

@@ -36,11 +36,7 @@ impl Queue {
         let mut state = self.lock();
         state.rotations_wanted += 1;
         let number = state.rotations_wanted;
-        let wake = self.claim_wake(&mut state);
-        drop(state);
-        if wake {
-            self.wake_writer();
-        }
+        self.unlock(state);
         number
     }
 

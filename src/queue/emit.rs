@@ -17,14 +17,12 @@ impl Queue {
             return self.lose(LossReason::Forked, draft.severity, draft.at, scope);
         }
         let mut deadline = None;
-        let (state, admitted) = self.make_room(self.lock(), draft, &mut deadline);
+        let (mut state, admitted) = self.make_room(self.lock(), draft, &mut deadline);
         if let Err(reason) = admitted {
             return self.lose_locked(state, reason, draft.severity, draft.at, scope);
         }
-        let (ticket, wake) = self.push(state, draft, scope);
-        if wake {
-            self.wake_writer();
-        }
+        let ticket = self.push(&mut state, draft, scope);
+        self.unlock(state);
         let waits = scope.is_none() && self.waits(draft.severity);
         // While nothing can be written, `OnFailure` decides about every critical event, also where
         // nobody would have waited.
@@ -36,12 +34,7 @@ impl Queue {
         }
     }
 
-    pub(super) fn push(
-        &self,
-        mut state: MutexGuard<'_, State>,
-        draft: &Draft<'_>,
-        scope: Option<&Arc<Scope>>,
-    ) -> (Ticket, bool) {
+    fn push(&self, state: &mut State, draft: &Draft<'_>, scope: Option<&Arc<Scope>>) -> Ticket {
         if !planted!(GapAfterNextEvent) {
             state.put_gaps_before_next();
         }
@@ -58,7 +51,7 @@ impl Queue {
             state.wanted = ticket;
         }
         state.put(draft.payload, Some(draft.severity), scope.cloned());
-        (ticket, self.claim_wake(&mut state))
+        ticket
     }
 
     /// Waits until the draft fits, or says why it never will.
@@ -146,10 +139,10 @@ impl Queue {
         if let Some(scope) = scope {
             scope.lose(reason);
         }
-        let wake = !closed && self.claim_wake(&mut state);
-        drop(state);
-        if wake {
-            self.wake_writer();
+        if closed {
+            drop(state);
+        } else {
+            self.unlock(state);
         }
         if reason == LossReason::Reentrant {
             // Often the closure that hears notices emitted it: telling it would go round for ever.
@@ -264,11 +257,7 @@ impl Queue {
     fn want(&self, mut state: MutexGuard<'_, State>, ticket: Ticket) {
         state.wanted = state.wanted.max(ticket);
         state.eager = EAGER_LOOKS;
-        let wake = self.claim_wake(&mut state);
-        drop(state);
-        if wake {
-            self.wake_writer();
-        }
+        self.unlock(state);
     }
 
     /// What a wait that ended says.

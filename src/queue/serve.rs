@@ -1,8 +1,8 @@
 //! The side of the queue that the writer serves.
 
 use super::{
-    Chunks, Duration, EAGER_WAKE_BYTES, Group, LossReason, NoticeCode, Ordering, Orders, Pause, Queue, Stage,
-    State, Take, Ticket, Timestamp, WAKE_BYTES, Waker, chunk, thread,
+    Chunks, Duration, EAGER_WAKE_BYTES, Group, LossReason, MutexGuard, NoticeCode, Ordering, Orders, Pause,
+    Queue, Stage, State, Take, Ticket, Timestamp, WAKE_BYTES, Waker, chunk, thread,
 };
 use crate::wait::wake_quietly;
 
@@ -15,6 +15,15 @@ impl Queue {
     pub(super) fn wake_writer(&self) {
         if let Some(writer) = self.writer.get() {
             writer.unpark();
+        }
+    }
+
+    /// Ends a change of the state, and the pause of the writer where it must not last.
+    pub(super) fn unlock(&self, mut state: MutexGuard<'_, State>) {
+        let wake = self.claim_wake(&mut state);
+        drop(state);
+        if wake {
+            self.wake_writer();
         }
     }
 
@@ -75,17 +84,16 @@ impl Queue {
         drop(state);
         loop {
             let rest = until.saturating_sub(self.clock.elapsed());
-            if rest.is_zero() {
-                break;
+            if !rest.is_zero() {
+                thread::park_timeout(rest);
             }
-            thread::park_timeout(rest);
-            let state = self.lock();
+            let mut state = self.lock();
             // An unpark can be left over from an earlier wake.
-            if state.pause != pause || state.stage != begun_at {
-                break;
+            if rest.is_zero() || state.pause != pause || state.stage != begun_at {
+                state.pause = Pause::None;
+                return;
             }
         }
-        self.lock().pause = Pause::None;
     }
 
     /// Everything up to `ticket` is durable; of what it took, the writer still holds `holding` bytes.

@@ -171,12 +171,12 @@ impl Writer {
 
     /// Does everything that is due now.
     pub(crate) fn step(&mut self, now: &Moment, clock: Clock) -> Next {
-        let stage = self.queue.look().stage;
         if self.failure.is_none() && self.ledger.live().is_none() {
             // Whatever ended the segment, a writer without one is failing and must try for another.
             self.failure = Some(Failure { next_try: now.elapsed, pause: FIRST_RETRY, relocate: false });
         }
         if let Some(failure) = self.failure {
+            let stage = self.queue.look().stage;
             let last_attempt = stage >= Stage::Abandoned;
             if !last_attempt && now.elapsed < failure.next_try {
                 return Next::Pause(Pause::Backoff, failure.next_try);
@@ -187,6 +187,7 @@ impl Writer {
             }
         }
         let orders = self.queue.take(&mut self.batch);
+        let stage = orders.stage;
         self.note_age(&orders, now);
         let took = !self.batch.is_empty();
         if took {

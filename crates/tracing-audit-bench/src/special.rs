@@ -14,7 +14,7 @@ use tracing_subscriber::prelude::*;
 
 use crate::{
     Result,
-    contestants::HASHES,
+    contestants::{self, HASHES},
     figures::Figures,
     machine,
     measure::{Scale, at, nanos},
@@ -47,6 +47,12 @@ pub(crate) fn mixed(dir: &Path, scale: Scale) -> Result<Figures> {
     // In the queue an event is without hashes, and nearly all of the rest.
     let payload = log.stats().written_bytes / u64::from(events.max(1)) - HASHES.len() as u64;
     let mut figures = Figures::default();
+    let bare = bare_syncs(&dir.join("bare"), scale.seconds(2.0))?;
+    let [bare_p50, bare_p99] = [at(&bare, 0.5).max(1), at(&bare, 0.99)];
+    figures.add("bare-p50", bare_p50 as f64);
+    figures.add("bare-p99", bare_p99 as f64);
+    figures.add("bare-p99-in-syncs", bare_p99 as f64 / bare_p50 as f64);
+
     let half = critical_among_routine(&log, each * 2 * BURST, scale.seconds(2.0));
     let [p99, sync] = [at(&half.costs, 0.99), at(&half.syncs, 0.5).max(1)];
     figures.add("p50", at(&half.costs, 0.5) as f64);
@@ -67,6 +73,23 @@ pub(crate) fn mixed(dir: &Path, scale: Scale) -> Result<Figures> {
     figures.add("saturated-p99-in-bounds", p99 as f64 / (3 * sync + drain) as f64);
     log.close()?;
     Ok(figures)
+}
+
+/// What a write and fdatasync takes where nobody else uses the disk, a millisecond between one and the next; sorted.
+fn bare_syncs(dir: &Path, time: Duration) -> Result<Vec<u64>> {
+    std::fs::create_dir(dir)?;
+    let raw = (contestants::find("raw").ok_or("no raw loop")?.set_up)(dir)?;
+    let begun = Instant::now();
+    let mut costs = Vec::new();
+    while begun.elapsed() < time {
+        let call = Instant::now();
+        raw.emit(Event::routine(0));
+        costs.push(nanos(call.elapsed()));
+        thread::sleep(Duration::from_millis(1));
+    }
+    raw.finish()?;
+    costs.sort_unstable();
+    Ok(costs)
 }
 
 /// Routine events between two looks at the clock.

@@ -187,6 +187,7 @@ impl Writer {
             }
         }
         let orders = self.queue.take(&mut self.batch);
+        // Of the same look as the batch: from `Closing` on, the batch has all that was accepted.
         let stage = orders.stage;
         self.note_age(&orders, now);
         let took = !self.batch.is_empty();

@@ -33,6 +33,14 @@ pub(crate) fn inside<T>(log: &AuditLog, work: impl FnOnce() -> T) -> T {
 /// One critical event after the other, while routine ones arrive: at half the rate that the log sustains, and
 /// as fast as it takes them.
 pub(crate) fn mixed(dir: &Path, scale: Scale) -> Result<Figures> {
+    let mut figures = Figures::default();
+    // First, while the disk has nothing else to do.
+    let bare = bare_syncs(&dir.join("bare"), scale.seconds(2.0))?;
+    let [p50, p99] = [at(&bare, 0.5).max(1), at(&bare, 0.99)];
+    figures.add("bare-p50", p50 as f64);
+    figures.add("bare-p99", p99 as f64);
+    figures.add(BARE_TAIL, p99 as f64 / p50 as f64);
+
     let log = AuditLog::open(dir.join("log"))?;
     let saturated = Instant::now();
     let mut events = 0_u32;
@@ -46,13 +54,6 @@ pub(crate) fn mixed(dir: &Path, scale: Scale) -> Result<Figures> {
     let each = saturated.elapsed() / events.max(1);
     // In the queue an event is without hashes, and nearly all of the rest.
     let payload = log.stats().written_bytes / u64::from(events.max(1)) - HASHES.len() as u64;
-    let mut figures = Figures::default();
-    let bare = bare_syncs(&dir.join("bare"), scale.seconds(2.0))?;
-    let [bare_p50, bare_p99] = [at(&bare, 0.5).max(1), at(&bare, 0.99)];
-    figures.add("bare-p50", bare_p50 as f64);
-    figures.add("bare-p99", bare_p99 as f64);
-    figures.add("bare-p99-in-syncs", bare_p99 as f64 / bare_p50 as f64);
-
     let half = critical_among_routine(&log, each * 2 * BURST, scale.seconds(2.0));
     let [p99, sync] = [at(&half.costs, 0.99), at(&half.syncs, 0.5).max(1)];
     figures.add("p50", at(&half.costs, 0.5) as f64);
@@ -75,7 +76,10 @@ pub(crate) fn mixed(dir: &Path, scale: Scale) -> Result<Figures> {
     Ok(figures)
 }
 
-/// What a write and fdatasync takes where nobody else uses the disk, a millisecond between one and the next; sorted.
+/// The slowest of a hundred bare syncs, in the median of them.
+pub(crate) const BARE_TAIL: &str = "bare-p99-in-syncs";
+
+/// What a write and fdatasync takes a millisecond after the last; sorted.
 fn bare_syncs(dir: &Path, time: Duration) -> Result<Vec<u64>> {
     std::fs::create_dir(dir)?;
     let raw = (contestants::find("raw").ok_or("no raw loop")?.set_up)(dir)?;

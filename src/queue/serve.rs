@@ -62,11 +62,6 @@ impl Queue {
         later
     }
 
-    /// What there is to do, leaving the drafts where they are.
-    pub(crate) fn look(&self) -> Orders {
-        self.lock().orders()
-    }
-
     /// Pauses the writer's thread until `until` on the clock, or until something cuts it short.
     pub(crate) fn pause(&self, pause: Pause, until: Duration) {
         let mut state = self.lock();
@@ -185,16 +180,12 @@ impl State {
         self.oldest_taken = self.oldest_taken.or(oldest);
         self.last_take = Take { after: self.last_take.through, through: self.accepted, oldest };
         self.rotations_seen = self.rotations_wanted;
-        Orders { oldest, ..self.orders() }
-    }
-
-    fn orders(&self) -> Orders {
         Orders {
             wanted: self.wanted,
             room_wanted: self.blocked > 0,
             rotations: self.rotations_wanted,
             stage: self.stage,
-            oldest: None,
+            oldest,
         }
     }
 }

@@ -250,9 +250,9 @@ fn a_critical_event_is_synced_at_once_even_where_nobody_waits_for_it() {
     {
         let queue = queue(QueueSettings { flush_mode, ..settings() });
         submit(&queue, Severity::Routine);
-        assert_eq!(queue.look().wanted, routine);
+        assert_eq!(queue.lock().wanted, routine);
         submit(&queue, Severity::Critical);
-        assert_eq!(queue.look().wanted, critical);
+        assert_eq!(queue.lock().wanted, critical);
     }
 }
 

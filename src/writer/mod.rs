@@ -176,7 +176,7 @@ impl Writer {
             self.failure = Some(Failure { next_try: now.elapsed, pause: FIRST_RETRY, relocate: false });
         }
         if let Some(failure) = self.failure {
-            let stage = self.queue.look().stage;
+            let stage = self.queue.stage();
             let last_attempt = stage >= Stage::Abandoned;
             if !last_attempt && now.elapsed < failure.next_try {
                 return Next::Pause(Pause::Backoff, failure.next_try);

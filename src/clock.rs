@@ -1,6 +1,6 @@
 //! The only file that asks the time.
 
-#[cfg(any(test, feature = "simulation"))]
+#[cfg(any(test, audit_simulation))]
 use std::cell::Cell;
 use std::{
     fmt,
@@ -36,7 +36,7 @@ pub(crate) struct Moment {
 pub(crate) struct Clock {
     start: Instant,
     /// Whether `sleep` takes no time, for runs of thousands of openers.
-    #[cfg(any(test, feature = "simulation"))]
+    #[cfg(any(test, audit_simulation))]
     hurries: bool,
 }
 
@@ -44,24 +44,24 @@ impl Clock {
     pub(crate) fn start() -> Self {
         Self {
             start: Instant::now(),
-            #[cfg(any(test, feature = "simulation"))]
+            #[cfg(any(test, audit_simulation))]
             hurries: false,
         }
     }
 
     /// A clock that nobody waits for.
-    #[cfg(any(test, feature = "simulation"))]
+    #[cfg(any(test, audit_simulation))]
     pub(crate) fn hurried() -> Self {
         Self { hurries: true, ..Self::start() }
     }
 
     /// Lets the calling thread rest.
     #[cfg_attr(
-        not(any(test, feature = "simulation")),
+        not(any(test, audit_simulation)),
         expect(clippy::unused_self, reason = "the clock of a simulation hurries")
     )]
     pub(crate) fn sleep(self, pause: Duration) {
-        #[cfg(any(test, feature = "simulation"))]
+        #[cfg(any(test, audit_simulation))]
         if self.hurries {
             return;
         }
@@ -78,18 +78,18 @@ impl Clock {
     }
 }
 
-#[cfg(any(test, feature = "simulation"))]
+#[cfg(any(test, audit_simulation))]
 thread_local! {
     static WALL: Cell<Option<Timestamp>> = const { Cell::new(None) };
 }
 
 /// While this lives, the wall clock of its thread is what it says: a simulation that asked the real one
 /// would not be the same run twice.
-#[cfg(any(test, feature = "simulation"))]
+#[cfg(any(test, audit_simulation))]
 #[derive(Debug)]
 pub(crate) struct Simulated(());
 
-#[cfg(any(test, feature = "simulation"))]
+#[cfg(any(test, audit_simulation))]
 impl Simulated {
     pub(crate) fn begin(at: Timestamp) -> Self {
         WALL.set(Some(at));
@@ -106,7 +106,7 @@ impl Simulated {
     }
 }
 
-#[cfg(any(test, feature = "simulation"))]
+#[cfg(any(test, audit_simulation))]
 impl Drop for Simulated {
     fn drop(&mut self) {
         WALL.set(None);
@@ -115,7 +115,7 @@ impl Drop for Simulated {
 
 impl Timestamp {
     pub(crate) fn now() -> Self {
-        #[cfg(any(test, feature = "simulation"))]
+        #[cfg(any(test, audit_simulation))]
         if let Some(simulated) = Simulated::now() {
             return simulated;
         }

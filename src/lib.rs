@@ -69,7 +69,8 @@ mod clock;
 mod error;
 mod format;
 mod gauges;
-#[cfg(any(test, feature = "simulation"))]
+#[cfg(any(test, audit_simulation))]
+#[path = "../testing/harness/mod.rs"]
 mod harness;
 mod log;
 mod notify;
@@ -108,7 +109,7 @@ pub mod __private {
 }
 
 /// Seeded runs on a simulated disk, for the project's own fault harness.
-#[cfg(feature = "simulation")]
+#[cfg(audit_simulation)]
 #[doc(hidden)]
 pub mod simulation {
     pub use crate::harness::{Failure, Outcome, fuzz, replay, run};

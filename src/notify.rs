@@ -69,7 +69,7 @@ impl Notifier {
     }
 
     /// One that nobody hears, and that prints nothing either.
-    #[cfg(any(test, feature = "simulation"))]
+    #[cfg(any(test, audit_simulation))]
     pub(crate) fn silent(clock: Clock) -> Arc<Self> {
         // A line is due a minute after the last, and the last was printed at the end of time.
         let last_line = Mutex::new(Some(Duration::MAX));

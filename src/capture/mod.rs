@@ -15,6 +15,7 @@ mod rules;
 mod scope;
 mod spans;
 #[cfg(test)]
+#[path = "../../testing/capture/mod.rs"]
 mod tests;
 mod thread;
 mod verdict;

@@ -11,6 +11,7 @@ mod scope;
 mod serve;
 mod sleepers;
 #[cfg(test)]
+#[path = "../../testing/queue.rs"]
 mod tests;
 
 use std::{

@@ -5,6 +5,7 @@ pub(crate) mod layout;
 pub(crate) mod lines;
 pub(crate) mod source;
 #[cfg(test)]
+#[path = "../../testing/read.rs"]
 mod tests;
 
 use std::{collections::BinaryHeap, fmt, io, path::Path, sync::Arc};

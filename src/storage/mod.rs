@@ -2,7 +2,8 @@
 //! simulation another. Errors here are plain `io::Error`; who calls adds the path.
 
 mod disk;
-#[cfg(any(test, feature = "simulation"))]
+#[cfg(any(test, audit_simulation))]
+#[path = "../../testing/simulation/mod.rs"]
 pub(crate) mod sim;
 
 use std::{fmt, io, path::PathBuf, sync::Arc};

@@ -16,6 +16,7 @@ mod progress;
 mod report;
 mod scan;
 #[cfg(test)]
+#[path = "../../testing/verify/mod.rs"]
 pub(crate) mod tests;
 mod track;
 mod witness;

@@ -15,6 +15,7 @@ mod roll;
 mod scan;
 mod segment;
 #[cfg(test)]
+#[path = "../../testing/writer/mod.rs"]
 mod tests;
 mod watch;
 mod witness;

@@ -2,10 +2,15 @@
 
 use std::{num::NonZero, thread};
 
+/// How this program is run: the library has the simulation only where it is built for it.
+pub(crate) const COMMAND: &str = "RUSTFLAGS='--cfg audit_simulation' CARGO_TARGET_DIR=target/simulation \
+    cargo run --release -p tracing-audit-faults";
+
 pub(crate) const HELP: &str = "\
 Runs the seeded fault simulation of tracing-audit.
 
-    cargo run --release -p tracing-audit-faults -- [options]
+    RUSTFLAGS='--cfg audit_simulation' CARGO_TARGET_DIR=target/simulation \\
+        cargo run --release -p tracing-audit-faults -- [options]
 
     --seeds N     how many seeds to run; default 10000
     --first N     the first of them; default 0

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{Digest, Verdict, format::LineParser};
 
-const DOCUMENT: &str = include_str!("../../../docs/format.md");
+const DOCUMENT: &str = include_str!("../../docs/format.md");
 
 /// The lines of the fenced block behind a mark in the document.
 fn block(mark: &str) -> Vec<&'static str> {

@@ -7,8 +7,8 @@
 
 #![cfg_attr(not(test), allow(dead_code, reason = "a test takes from it what a run of seeds does not need"))]
 #![cfg_attr(
-    not(feature = "simulation"),
-    expect(unreachable_pub, reason = "what is public here can be reached with the feature")
+    not(audit_simulation),
+    expect(unreachable_pub, reason = "what is public here can be reached with `--cfg audit_simulation`")
 )]
 #![expect(
     clippy::unwrap_used,

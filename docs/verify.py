@@ -197,6 +197,7 @@ def follow(chain, files):
             if begins != (kind == "segment" or index == 1) or begins and own["id"] != found["id"]:
                 text = f"{where}: not the first line of this segment"
                 wrong.append([seq, False, text, None])
+                own = {} if kind == "segment" else own  # it says nothing of this chain
             cut = own if kind == "prune" else own.get("pruned", {}) if kind == "segment" else {}
             if found["pruned"][0] < cut.get("through", 0) < seq:
                 found["pruned"] = (cut["through"], cut["hash"])

@@ -65,6 +65,7 @@ mod bell;
 mod builder;
 mod capture;
 mod chain;
+mod chain_reader;
 mod clock;
 mod error;
 mod format;

@@ -1,12 +1,9 @@
 use std::{path::Path, sync::Arc};
 
-use super::{
-    Records,
-    layout::open_segment,
-    lines::{Piece, Pieces},
-};
+use super::Records;
 use crate::{
     Error, Record,
+    chain_reader::{Piece, Pieces, open_segment},
     format::After,
     segment_name::SegmentName,
     verify::tests::log::{Chain, Log, name},

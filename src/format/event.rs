@@ -1,13 +1,10 @@
 //! The short way through a line: the members of an event in their order, which nearly every line has.
 
-use memchr::{memchr, memchr2, memmem};
-
 use super::{
     Kind,
     plain::find_quote,
-    strict::{BODY_START, Scanner, Top},
+    strict::{Scanner, Top},
 };
-use crate::clock::TIMESTAMP_LEN;
 
 /// How a member of an event begins.
 struct Start {
@@ -118,47 +115,6 @@ fn whole_number(bytes: &[u8]) -> Option<(u64, usize)> {
     (length == 1 || (length > 1 && bytes.first() != Some(&b'0'))).then_some((number, length))
 }
 
-/// Sees what the line is told by an event without looking at the rest of it.
-#[derive(Debug)]
-pub(super) struct Glance {
-    /// Finds the name of the `durable` mark.
-    mark: memmem::Finder<'static>,
-}
-
-impl Default for Glance {
-    fn default() -> Self {
-        Self { mark: memmem::Finder::new(b"\"durable\":") }
-    }
-}
-
-impl Glance {
-    /// An event whose time and kind stand where every event has them, and `durable` behind all others or
-    /// nowhere. `None` for every other line, and where an escape might hide a name.
-    pub(super) fn event<'a>(&self, members: &'a [u8]) -> Option<Top<'a>> {
-        let rest = members.strip_prefix(BODY_START)?;
-        let (seq, length) = whole_number(rest)?;
-        let time = rest.get(length..)?.strip_prefix(b",\"ts\":")?;
-        let (time, rest) = time.split_at_checked(TIMESTAMP_LEN + 2)?;
-        let inside = time.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
-        let rest = rest.strip_prefix(b",\"kind\":\"event\"")?;
-        // A shorter time could have members behind it, and an escape hide the name of one.
-        let is_one_text = memchr2(b'"', b'\\', inside).is_none();
-        if seq == 0 || !is_one_text || rest.first() != Some(&b',') || memchr(b'\\', rest).is_some() {
-            return None;
-        }
-        let durable = match self.mark.find(rest) {
-            None => None,
-            Some(at) => {
-                let (number, length) = whole_number(rest.get(at + self.mark.needle().len()..)?)?;
-                let is_last = at + self.mark.needle().len() + length == rest.len();
-                let is_member = rest.get(..at)?.ends_with(b",");
-                (is_last && is_member).then_some(Some(number))?
-            }
-        };
-        Some(Top { seq, kind: Kind::Event, time: Some(time), durable, detail: None })
-    }
-}
-
 /// The first sixteen bytes; fewer are filled up.
 fn word(bytes: &[u8]) -> u128 {
     match bytes.first_chunk() {
@@ -172,14 +128,12 @@ mod tests {
     use super::super::{LineParser, seal};
     use crate::chain::Digest;
 
-    /// Checks that the line is the same line, or wrong for the same reason, whichever way it is read; and
-    /// that a glance sees the same line where it is one. Says whether it is one.
+    /// Checks that the line is the same line, or wrong for the same reason, whichever way it is read. Returns
+    /// whether it is one.
     #[track_caller]
     fn check(line: &[u8]) -> bool {
         let short = LineParser::default().parse(line);
         assert_eq!(short, LineParser::default().parse_either(line, false), "{}", line.escape_ascii());
-        let glance = LineParser::new(true).parse(line);
-        assert!(short.is_err() || glance == short, "{}", line.escape_ascii());
         short.is_ok()
     }
 
@@ -226,39 +180,6 @@ mod tests {
         assert!(good > 5_000, "only {good} edited lines are lines");
     }
 
-    /// What a glance sees of an event with these members, the mark behind them.
-    #[track_caller]
-    fn glance(payload: &str, durable: Option<u64>) -> Option<(u64, Option<u64>)> {
-        let mut line = Vec::new();
-        seal(&mut line, 7, payload.as_bytes(), durable, &Digest::ZERO);
-        line.pop();
-        let line = LineParser::new(true).parse(&line).ok()?;
-        assert!(line.hash_is_right() && line.at().is_some());
-        Some((line.seq, line.durable))
-    }
-
-    #[test]
-    fn a_glance_sees_number_and_mark_and_nothing_else_of_an_event() {
-        let start = r#","ts":"2026-11-21T08:00:00.000000005Z","kind":"event","level":"INFO""#;
-        assert_eq!(glance(start, None), Some((7, None)));
-        assert_eq!(glance(start, Some(6)), Some((7, Some(6))));
-        // No JSON, which only a closer look finds; it is taken where an escape might hide a name.
-        assert_eq!(glance(&format!("{start},\"message\":\"x"), Some(6)), Some((7, Some(6))));
-        assert_eq!(glance(&format!("{start},\"dur\\u0061ble\":5"), None), Some((7, Some(5))));
-        assert_eq!(glance(&format!("{start},\"message\":\"\\x"), None), None);
-        assert_eq!(glance(&format!("{start},nothing"), None), Some((7, None)));
-        // A mark is a number, and not part of a longer name or of a text.
-        for bad in ["007", "5.0", "-5", "\"5\""] {
-            assert_eq!(glance(&format!("{start},\"durable\":{bad}"), None), None, "{bad}");
-        }
-        assert_eq!(glance(&format!("{start},\"fields\":{{\"not_durable\":5}}"), None), Some((7, None)));
-        assert_eq!(glance(&format!("{start},\"message\":\"durable:5\""), None), Some((7, None)));
-        // Where it stands elsewhere, the line is looked at closely.
-        assert_eq!(glance(&format!("{start},\"durable\":5,\"later\":1"), None), Some((7, Some(5))));
-        assert_eq!(glance(&format!("{start},\"fields\":{{\"durable\":5}}"), Some(6)), Some((7, Some(6))));
-        assert_eq!(glance(&format!("{start},\"fields\":{{\"durable\":5"), None), None);
-    }
-
     /// The place of a time was once taken for one, whatever stood there.
     #[test]
     fn members_in_the_place_of_the_time_are_not_overlooked() {
@@ -272,20 +193,7 @@ mod tests {
             assert_eq!(&line[14..16], b"\"\"", "the time is empty");
             assert_eq!(&line[46..61], br#","kind":"event""#, "and 32 bytes on an event seems to begin");
             assert!(check(&line));
-            assert_eq!(LineParser::new(true).parse(&line).unwrap().durable, seen);
-        }
-    }
-
-    #[test]
-    fn what_is_no_event_is_looked_at_closely() {
-        let broken = ",\"x\":nothing";
-        for start in [
-            r#","ts":"2026-11-21T08:00:00.000000005Z","kind":"mark""#,
-            r#","ts":"2026-11-21T08:00:00.000000005Z","kind":"events""#,
-            r#","ts":"2026-11-21T08:00:00.00000005Z","kind":"event""#,
-            r#","kind":"event","ts":"2026-11-21T08:00:00.000000005Z""#,
-        ] {
-            assert_eq!(glance(&format!("{start}{broken}"), None), None, "{start}");
+            assert_eq!(LineParser::default().parse(&line).unwrap().durable, seen);
         }
     }
 }

@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use super::{
     Kind, MAX_LINE,
     encode::must_escape,
-    event::Glance,
     names::{Members, Names, decode},
     plain::{find_quote, is_plain_ascii, plain_length},
 };
@@ -14,7 +13,7 @@ use crate::{chain::Digest, clock::Timestamp};
 /// How deep objects and lists may stand in each other.
 const MAX_DEPTH: usize = 32;
 
-pub(super) const BODY_START: &[u8] = b"{\"seq\":";
+const BODY_START: &[u8] = b"{\"seq\":";
 const PREVIOUS_START: &[u8] = b",\"_prev_hash\":\"";
 const HASH_START: &[u8] = b",\"_hash\":\"";
 const LINE_END: &[u8] = b"\"}";
@@ -68,16 +67,9 @@ fn hash_of_body_in(line: &[u8]) -> Option<Digest> {
 #[derive(Debug, Default)]
 pub(crate) struct LineParser {
     names: Names,
-    glance: Option<Glance>,
 }
 
 impl LineParser {
-    /// With `hashes_only` it looks at the layout of events, and not at whether the rest of them is strict
-    /// JSON.
-    pub(crate) fn new(hashes_only: bool) -> Self {
-        Self { names: Names::default(), glance: hashes_only.then(Glance::default) }
-    }
-
     /// Parses one line, given without its line feed.
     pub(crate) fn parse<'a>(&mut self, bytes: &'a [u8]) -> Result<Line<'a>, Malformed> {
         self.parse_either(bytes, true)
@@ -97,11 +89,6 @@ impl LineParser {
             split_previous(body).ok_or(Malformed("the hash of the record before is not where it belongs"))?;
         if !members.starts_with(BODY_START) {
             return Err(Malformed("the line does not begin with its sequence number"));
-        }
-        if let Some(glance) = &self.glance
-            && let Some(top) = glance.event(members)
-        {
-            return Ok(top.of_line(bytes, previous, hash));
         }
         let is_plain = may_be_short && is_plain_ascii(members);
         if !is_plain && !members.is_ascii() {

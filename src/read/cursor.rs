@@ -3,24 +3,14 @@
 use std::cmp::Ordering;
 
 use crate::{
-    Error,
+    chain_reader::{Follow, Layout, Part, Piece, SegmentFile, Source, SourcePlace, last_mark, open_segment},
     clock::Timestamp,
-    format::{Kind, LineParser, is_right},
+    error::Error,
+    format::LineParser,
     record::Record,
     segment_name::ChainNumber,
-    storage::{Dir, File, Storage, read_full},
+    storage::{Dir, Storage},
 };
-
-use super::{
-    layout::{Layout, SegmentFile, open_segment},
-    lines::Piece,
-    source::{Part, Place, Source},
-};
-
-/// How much of the end of a chain is looked at first for its last mark.
-const FIRST_LOOK: u64 = 64 * 1024;
-/// How much at most. A writer never has as much that is not durable.
-const LAST_LOOK: u64 = 64 * 1024 * 1024;
 
 /// The next record of a chain, ordered so that a heap has the earliest on top.
 #[derive(Debug)]
@@ -53,19 +43,17 @@ impl Eq for Head {}
 /// Where a chain is being read.
 #[derive(Debug)]
 pub(super) struct Cursor {
-    chain: ChainNumber,
     index: usize,
     files: Vec<SegmentFile>,
     /// The last record known to be durable.
     durable: u64,
-    place: Place,
+    follow: Follow,
+    place: SourcePlace,
     parser: LineParser,
-    /// The piece that is being handed out, where in it the next line begins, and its number.
+    /// The piece that is being handed out, where it stands in its file, and where in it the next line begins.
     piece: Vec<u8>,
+    offset: u64,
     at: usize,
-    line: u64,
-    /// The number that the next record should have.
-    expected: u64,
     /// The time of the last record: one without a time follows at once.
     last: Timestamp,
     is_at_end: bool,
@@ -79,18 +67,17 @@ impl Cursor {
         index: usize,
     ) -> Result<Self, Error> {
         let files = Layout::of(storage, chain, numbers)?.files;
-        let durable = last_mark(storage, &files)?;
+        let durable = durable_by_itself(storage, &files)?;
         Ok(Self {
-            chain,
             index,
             files,
             durable,
-            place: Place::default(),
+            follow: Follow::new(chain),
+            place: SourcePlace::default(),
             parser: LineParser::default(),
             piece: Vec::new(),
+            offset: 0,
             at: 0,
-            line: 0,
-            expected: 0,
             last: Timestamp::from_unix(i64::MIN, 0),
             is_at_end: false,
         })
@@ -99,8 +86,11 @@ impl Cursor {
     /// The next record. After an error it goes on behind what was wrong, unless that was a file.
     pub(super) fn next(&mut self, storage: &dyn Storage) -> Option<Result<Head, Error>> {
         while !self.is_at_end {
-            let rest = self.piece.get(self.at..).unwrap_or_default();
+            // Taken out while a line of it is looked at.
+            let piece = std::mem::take(&mut self.piece);
+            let (_, rest) = piece.split_at(self.at);
             let Some(end) = memchr::memchr(b'\n', rest) else {
+                self.piece = piece;
                 match self.next_piece(storage) {
                     Ok(None) => continue,
                     Ok(Some(bad)) => return Some(Err(bad)),
@@ -110,25 +100,34 @@ impl Cursor {
                     }
                 }
             };
-            let line = rest.get(..end).unwrap_or_default();
+            let (line, _) = rest.split_at(end);
+            let offset = self.offset + self.at as u64;
             self.at += end + 1;
-            self.line += 1;
-            let begins_file = self.line == 1;
-            let parsed = self.parser.parse(line).ok().filter(|line| is_right(line, begins_file));
-            match parsed.and_then(|line| Record::of(self.chain, &line, self.durable)) {
-                Some(record) => return Some(Ok(self.head(record))),
-                None => {
-                    if let Some(bad) = self.bad_line(storage) {
-                        return Some(Err(bad));
-                    }
-                }
+            let record = self.record(line, offset);
+            self.piece = piece;
+            if self.ends_here() {
+                return None;
             }
+            return Some(match record {
+                Some(record) => Ok(self.head(record)),
+                None => Err(self.bad_line(storage)),
+            });
         }
         None
     }
 
+    /// The record in a line, if it is one and belongs there.
+    fn record(&mut self, line: &[u8], offset: u64) -> Option<Record> {
+        let parsed = self.parser.parse(line);
+        let is_next = self.follow.one_line(parsed, offset);
+        self.follow.said.clear();
+        // What a later version wrote is handed out as far as it can be read.
+        let is_later = self.follow.later_format.is_some();
+        let line = parsed.ok().filter(|line| is_next || is_later && line.hash_is_right())?;
+        Record::of(self.follow.chain, &line, self.durable)
+    }
+
     fn head(&mut self, record: Record) -> Head {
-        self.expected = record.seq().saturating_add(1);
         // Inside a chain the order is `seq`, whatever the clock did.
         self.last = record.at().unwrap_or(self.last).max(self.last);
         Head { at: self.last, cursor: self.index, record }
@@ -144,75 +143,46 @@ impl Cursor {
         self.place = source.suspend();
         match part? {
             None => self.is_at_end = true,
-            Some(Part::Begin(_)) => self.line = 0,
-            Some(Part::Counted(Piece::Lines { bytes, .. })) => self.piece = bytes,
-            Some(Part::Counted(Piece::Overlong { .. } | Piece::Unfinished { .. })) => {
-                self.line += 1;
-                return Ok(self.bad_line(storage));
+            Some(Part::Begin(name)) => self.follow.begin_file(name),
+            Some(Part::Counted(Piece::Lines { offset, bytes })) => {
+                (self.offset, self.piece) = (offset, bytes);
+            }
+            Some(Part::Counted(
+                ref bad @ (Piece::Overlong { offset, length } | Piece::Unfinished { offset, length }),
+            )) => {
+                self.follow.bad_bytes(offset, length, matches!(bad, Piece::Unfinished { .. }));
+                return Ok((!self.ends_here()).then(|| self.bad_line(storage)));
             }
             Some(Part::TooShort { .. } | Part::Void(_)) => {}
         }
         Ok(None)
     }
 
-    /// A line that is no record. At the end of the chain, above what was durable, it is a torn tail,
-    /// and the chain ends before it. Files behind it that never got their first line change nothing.
-    fn bad_line(&mut self, storage: &dyn Storage) -> Option<Error> {
-        let number = self.place.file();
-        let is_last = self.files.iter().skip(number + 1).all(|file| file.first_seq.is_none());
-        if is_last && self.expected > self.durable {
-            self.is_at_end = true;
-            return None;
-        }
-        let name = self.files.get(number).map_or_else(String::new, |file| file.name.to_string());
-        Some(Error::BadLine { path: storage.path(Dir::Log, &name), line: self.line })
+    /// Whether what was just read is where the chain ends: what does not fit there was never durable, and no
+    /// later segment was begun behind it. Files that never got their first line change nothing.
+    fn ends_here(&mut self) -> bool {
+        let is_torn = self.follow.anomalies.take_lowest_new().is_some_and(|at| at > self.durable);
+        let is_last = || self.files.iter().skip(self.place.file() + 1).all(|file| file.first_seq.is_none());
+        self.is_at_end |= is_torn && is_last();
+        self.is_at_end
+    }
+
+    fn bad_line(&self, storage: &dyn Storage) -> Error {
+        let name = self.files.get(self.place.file()).map_or_else(String::new, |file| file.name.to_string());
+        Error::BadLine { path: storage.path(Dir::Log, &name), line: self.follow.line }
     }
 }
 
-/// The highest record that the chain says was durable: its last mark, or a `close` at its end. Marks
-/// only grow, so the last one is looked for from the end on; each write begins with one.
-fn last_mark(storage: &dyn Storage, files: &[SegmentFile]) -> Result<u64, Error> {
+/// The highest record that the chain says was durable, looked for from its end on.
+fn durable_by_itself(storage: &dyn Storage, files: &[SegmentFile]) -> Result<u64, Error> {
     for file in files.iter().rev().filter(|file| file.counted != Some(0)) {
         let Some(open) = open_segment(storage, file.name)? else { continue };
-        let mut length = FIRST_LOOK;
-        loop {
-            let path = || storage.path(Dir::Log, &file.name.to_string());
-            let (mark, is_whole) =
-                mark_in_end(&*open, file, length).map_err(|error| Error::io("read", path())(error))?;
-            if let Some(mark) = mark {
-                return Ok(mark);
-            }
-            if is_whole || length >= LAST_LOOK {
-                break;
-            }
-            length = length.saturating_mul(4);
+        let mark =
+            open.stat().and_then(|stat| last_mark(&*open, file.counted.unwrap_or(u64::MAX).min(stat.bytes)));
+        let path = || storage.path(Dir::Log, &file.name.to_string());
+        if let Some(mark) = mark.map_err(|error| Error::io("read", path())(error))? {
+            return Ok(mark);
         }
     }
     Ok(0)
-}
-
-/// The last mark in the last `length` bytes that count of a file, and whether these are all.
-fn mark_in_end(file: &dyn File, of: &SegmentFile, length: u64) -> std::io::Result<(Option<u64>, bool)> {
-    let end = of.counted.unwrap_or(u64::MAX).min(file.stat()?.bytes);
-    let start = end.saturating_sub(length);
-    let mut bytes = vec![0; usize::try_from(end - start).unwrap_or(usize::MAX)];
-    let read = read_full(file, &mut bytes, start)?;
-    bytes.truncate(read);
-    let mut parser = LineParser::default();
-    let mut is_end = true;
-    // The first piece may be half a line; that one is no record then.
-    for line in bytes.split(|byte| *byte == b'\n').rev() {
-        let Ok(line) = parser.parse(line) else { continue };
-        if !is_right(&line, false) {
-            continue;
-        }
-        if is_end && line.kind == Kind::Close {
-            return Ok((Some(line.seq), start == 0));
-        }
-        is_end = false;
-        if let Some(mark) = line.durable {
-            return Ok((Some(mark), start == 0));
-        }
-    }
-    Ok((None, start == 0))
 }

@@ -1,9 +1,6 @@
 //! Reads a log: raw lines, and records on top.
 
 mod cursor;
-pub(crate) mod layout;
-pub(crate) mod lines;
-pub(crate) mod source;
 #[cfg(test)]
 #[path = "../../testing/read.rs"]
 mod tests;
@@ -11,13 +8,13 @@ mod tests;
 use std::{collections::BinaryHeap, fmt, io, path::Path, sync::Arc};
 
 use crate::{
-    Error,
+    chain_reader::Directory,
+    error::Error,
     record::Record,
     storage::{Disk, Storage},
 };
 
 use cursor::{Cursor, Head};
-use layout::Survey;
 
 /// Reads the records of the log in a directory: those of each chain in their order, the chains
 /// merged by time.
@@ -75,8 +72,8 @@ impl fmt::Debug for Records {
 impl Records {
     /// The records of a log wherever it is stored.
     pub(crate) fn of(storage: Arc<dyn Storage>, dir: &Path) -> Result<Self, Error> {
-        let survey = Survey::take(&*storage)?;
-        if survey.chains.is_empty() {
+        let directory = Directory::list(&*storage)?;
+        if directory.chains.is_empty() {
             return Err(Error::NoLog { path: dir.to_owned() });
         }
         let mut records = Self {
@@ -86,7 +83,7 @@ impl Records {
             advance: None,
             errors: Vec::new(),
         };
-        for (index, (chain, numbers)) in survey.chains.iter().enumerate() {
+        for (index, (chain, numbers)) in directory.chains.iter().enumerate() {
             records.cursors.push(Cursor::new(&*records.storage, *chain, numbers, index)?);
         }
         for index in 0..records.cursors.len() {

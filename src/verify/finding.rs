@@ -2,7 +2,11 @@
 
 use std::fmt;
 
-use crate::{Verdict, segment_name::ChainNumber};
+use crate::{
+    chain_reader::{Anomaly, Fault, Place},
+    segment_name::ChainNumber,
+    verdict::Verdict,
+};
 
 /// What is wrong at a place of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -93,15 +97,32 @@ pub struct Finding {
     pub(super) message: String,
 }
 
-/// A line of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) segment: u32,
-    pub(super) line: u64,
-    pub(super) offset: u64,
+impl From<Fault> for FindingKind {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Edited => Self::Edited,
+            Fault::Malformed => Self::Malformed,
+            Fault::Missing => Self::Deleted,
+            Fault::Inserted => Self::Inserted,
+            Fault::Duplicate => Self::Duplicate,
+            Fault::BrokenLink => Self::BrokenLink,
+            Fault::Misplaced => Self::RenamedSegment,
+            Fault::Voided => Self::Voided,
+        }
+    }
 }
 
 impl Finding {
+    pub(super) fn of(anomaly: &Anomaly, chain: ChainNumber) -> Self {
+        Self {
+            kind: anomaly.fault.into(),
+            chain,
+            place: Some(anomaly.place),
+            sequence: anomaly.records.map(|(first, _)| first),
+            message: anomaly.message.clone(),
+        }
+    }
+
     /// What is wrong.
     #[must_use]
     pub fn kind(&self) -> FindingKind {

@@ -1,15 +1,15 @@
 //! How far a chain was durable, and what that makes of each anomaly.
 
 use crate::{
-    Error,
     chain::{Digest, Head},
+    chain_reader::{Anomaly, Durable, Fault, Good, Last, Place, durable_by_itself, missing_records},
+    error::Error,
     format::Kind,
     storage::Storage,
 };
 
 use super::{
-    anomaly::{Anomaly, Good, Last},
-    finding::{Finding, FindingKind, Note, NoteKind, Place},
+    finding::{Finding, FindingKind, Note, NoteKind},
     report::{ChainSummary, End, Findings},
     track::Track,
     witness::{Claim, Source},
@@ -37,11 +37,7 @@ pub(super) struct Judge<'a> {
     pub(super) storage: &'a dyn Storage,
     pub(super) findings: &'a mut Findings,
     pub(super) not_checked: &'a mut Vec<String>,
-    /// The last record that retention removed or that is trusted, and its hash. The chain is judged
-    /// from the one after it on.
-    floor: (u64, Digest),
-    /// The last record known to have been durable: M in docs/format.md.
-    durable: u64,
+    durable: Durable,
     /// Whether the torn tail of the chain has been found: there is only one.
     is_torn: bool,
 }
@@ -54,14 +50,10 @@ impl<'a> Judge<'a> {
         findings: &'a mut Findings,
         not_checked: &'a mut Vec<String>,
     ) -> Self {
-        let facts = &track.scan.facts;
         let trusted = evidence.trusted.map(|head| (head.seq, head.hash));
-        let floor = [facts.pruned, trusted].into_iter().flatten().max_by_key(|(seq, _)| *seq);
-        let floor = floor.unwrap_or((0, Digest::ZERO));
         let claimed = evidence.claims.iter().filter(|claim| is_meant(claim, track)).map(|claim| claim.seq);
-        let durable = claimed.fold(own_durable(track).max(floor.0), u64::max);
-        let durable = if planted!(VerifierIgnoresMark) { floor.0 } else { durable };
-        Self { track, evidence, storage, findings, not_checked, floor, durable, is_torn: false }
+        let durable = Durable::of(&track.follow, trusted, claimed);
+        Self { track, evidence, storage, findings, not_checked, durable, is_torn: false }
     }
 
     pub(super) fn run(mut self) -> Result<ChainSummary, Error> {
@@ -73,7 +65,7 @@ impl<'a> Judge<'a> {
         self.floor_hash()?;
         let last = good.last;
         let is_closed = last.is_some_and(|last| last.kind == Kind::Close);
-        let end = match (&self.track.scan.later_format, self.evidence.is_held, is_closed) {
+        let end = match (&self.track.follow.later_format, self.evidence.is_held, is_closed) {
             (Some((place, format)), ..) => {
                 self.later_format(*place, *format);
                 End::Unknown
@@ -96,7 +88,7 @@ impl<'a> Judge<'a> {
     /// Files that a segment counts and that retention did not remove.
     fn absent_segments(&mut self) {
         for absent in &self.track.absent {
-            if absent.bytes == 0 || absent.before_seq <= self.floor.0.saturating_add(1) {
+            if absent.bytes == 0 || absent.before_seq <= self.durable.floor.0.saturating_add(1) {
                 continue;
             }
             let place = Place { segment: absent.segment, line: 0, offset: 0 };
@@ -107,18 +99,18 @@ impl<'a> Judge<'a> {
 
     /// A chain begins at record 1, or behind what retention removed.
     fn start(&mut self) {
-        let Some(start) = self.track.scan.start else { return };
-        let first = self.floor.0.saturating_add(1);
+        let Some(start) = self.track.follow.start else { return };
+        let first = self.durable.floor.0.saturating_add(1);
         let missing = start.seq.saturating_sub(first).saturating_sub(start.holes);
-        let is_damage = start.is_segment || first <= self.durable;
+        let is_damage = start.is_segment || first <= self.durable.through;
         if missing > 0 && is_damage {
             let message = format!("{}, the first of the chain", missing_records(missing));
             self.find(FindingKind::Deleted, Some(start.place), Some(first), message);
-        } else if start.seq == first && start.holes == 0 && start.previous != self.floor.1 {
+        } else if start.seq == first && start.holes == 0 && start.previous != self.durable.floor.1 {
             let message = if first == 1 {
                 "the first record does not link to 64 zeros".to_owned()
             } else {
-                format!("the line does not link to record {}, the last before it", self.floor.0)
+                format!("the line does not link to record {}, the last before it", self.durable.floor.0)
             };
             self.find(FindingKind::BrokenLink, Some(start.place), Some(start.seq), message);
         }
@@ -130,26 +122,27 @@ impl<'a> Judge<'a> {
         let mut tail: Option<&Anomaly> = None;
         let mut is_only_unfinished = true;
         let mut copies = 0;
-        for anomaly in track.scan.anomalies.kept().iter().take(track.scan.judged) {
-            let Some(mut anomaly_here) = self.above_floor(anomaly) else { continue };
-            if !(anomaly.is_certain || anomaly.at <= self.durable) {
+        for anomaly in track.follow.anomalies.kept().iter().take(track.follow.judged) {
+            let Some(here) = self.durable.above_floor(anomaly) else { continue };
+            if !self.durable.makes_damage(anomaly) {
                 is_only_unfinished &= anomaly.is_unfinished;
                 tail = tail.or(Some(anomaly));
                 continue;
             }
-            if anomaly.kind == FindingKind::Inserted && copies < MAX_COPIES {
+            let mut finding = Finding::of(&here, track.chain);
+            if anomaly.fault == Fault::Inserted && copies < MAX_COPIES {
                 copies += 1;
-                self.name_copy(&mut anomaly_here)?;
+                self.name_copy(anomaly, &mut finding)?;
             }
-            self.findings.push(anomaly_here.finding(track.chain));
+            self.findings.push(finding);
         }
-        if let Some(beyond) = track.scan.anomalies.damage_beyond(self.durable) {
+        if let Some(beyond) = track.follow.anomalies.damage_beyond(self.durable.through) {
             self.findings.count_more(beyond);
         }
-        let Some(tail) = tail else { return Ok(track.scan.good) };
+        let Some(tail) = tail else { return Ok(track.follow.good) };
         if !(is_only_unfinished && self.evidence.is_held) {
             self.is_torn = true;
-            let lines = track.scan.good.records.saturating_sub(tail.before.records);
+            let lines = track.follow.good.records.saturating_sub(tail.before.records);
             let message = format!(
                 "from here on the end of the chain was never durable and is torn ({lines} good lines in it)"
             );
@@ -158,35 +151,12 @@ impl<'a> Judge<'a> {
         Ok(tail.before)
     }
 
-    /// The anomaly, as far as it lies above what is removed or trusted.
-    fn above_floor(&mut self, anomaly: &Anomaly) -> Option<Anomaly> {
-        let (through, hash) = self.floor;
-        if anomaly.at > through {
-            return Some(anomaly.clone());
-        }
-        let (FindingKind::Deleted, Some((_, last))) = (anomaly.kind, anomaly.records) else {
-            return None;
-        };
-        let mut rest = anomaly.clone();
-        if last > through {
-            rest.records = Some((through + 1, last));
-            rest.message = missing_records(last - through);
-            return Some(rest);
-        }
-        // Missing up to what was removed: the line behind must be the first that was kept.
-        (last == through && anomaly.link != Some(hash)).then(|| {
-            rest.kind = FindingKind::BrokenLink;
-            rest.message = format!("the line does not link to record {through}, the last that was removed");
-            rest
-        })
-    }
-
     /// A line out of place may be a copy of another.
-    fn name_copy(&self, anomaly: &mut Anomaly) -> Result<(), Error> {
+    fn name_copy(&self, anomaly: &Anomaly, finding: &mut Finding) -> Result<(), Error> {
         let (Some((seq, _)), Some(hash)) = (anomaly.records, anomaly.hash) else { return Ok(()) };
         if self.track.look_up(self.storage, seq)?.is_some_and(|(known, _)| known == hash) {
-            anomaly.kind = FindingKind::Duplicate;
-            "the line stands a second time".clone_into(&mut anomaly.message);
+            finding.kind = FindingKind::Duplicate;
+            "the line stands a second time".clone_into(&mut finding.message);
         }
         Ok(())
     }
@@ -194,11 +164,11 @@ impl<'a> Judge<'a> {
     /// Judges the bytes behind the last line feed. Says whether there are any.
     fn unfinished(&mut self) -> bool {
         let Some((offset, length)) = self.track.unfinished else { return false };
-        let scan = &self.track.scan;
+        let scan = &self.track.follow;
         let file = scan.files.last();
         let place =
             Place { segment: file.map_or(0, |file| file.segment), line: scan.line.saturating_add(1), offset };
-        if scan.next <= self.durable {
+        if scan.next <= self.durable.through {
             let message = format!("the line has no end ({length} bytes)");
             self.find(FindingKind::Malformed, Some(place), Some(scan.next), message);
         } else if !self.evidence.is_held && !self.is_torn {
@@ -210,7 +180,7 @@ impl<'a> Judge<'a> {
 
     /// Holds the chain against what it says itself and what others say of it.
     fn claims(&mut self) -> Result<(), Error> {
-        let scan = &self.track.scan;
+        let scan = &self.track.follow;
         // Bad lines at the end are findings themselves; they may be what is looked for.
         let reach = (scan.next - 1).saturating_add(scan.holes);
         if scan.later_format.is_none() && reach < scan.facts.mark {
@@ -240,7 +210,7 @@ impl<'a> Judge<'a> {
                 claim.seq
             );
             self.find(FindingKind::Ahead, None, Some(claim.seq), message);
-        } else if claim.seq < self.floor.0 {
+        } else if claim.seq < self.durable.floor.0 {
             if claim.source == Source::Kept {
                 self.not_checked.push(format!(
                     "chain {chain}: the head for record {} (the record was removed by retention, or is trusted)",
@@ -256,16 +226,16 @@ impl<'a> Judge<'a> {
 
     /// Of the last removed record its hash is left.
     fn hash_of(&self, seq: u64) -> Result<Option<Digest>, Error> {
-        if seq == self.floor.0 {
-            return Ok(Some(self.floor.1));
+        if seq == self.durable.floor.0 {
+            return Ok(Some(self.durable.floor.1));
         }
         Ok(self.track.look_up(self.storage, seq)?.map(|(hash, _)| hash))
     }
 
     /// What is left of the last removed or trusted record must have the hash that stands for it.
     fn floor_hash(&mut self) -> Result<(), Error> {
-        let (through, hash) = self.floor;
-        let is_left = self.track.scan.start.is_some_and(|start| start.seq <= through);
+        let (through, hash) = self.durable.floor;
+        let is_left = self.track.follow.start.is_some_and(|start| start.seq <= through);
         if !is_left {
             return Ok(());
         }
@@ -291,8 +261,8 @@ impl<'a> Judge<'a> {
     }
 
     fn summary(mut self, good: Good, end: End, is_unfinished: bool) -> Result<ChainSummary, Error> {
-        let (chain, facts) = (self.track.chain, &self.track.scan.facts);
-        let mut notes = facts.notes.clone();
+        let chain = self.track.chain;
+        let mut notes = self.track.notes.kept.clone();
         // A writer that holds the chain may be about to remove them.
         for segment in self.track.leftovers.iter().filter(|_| !self.evidence.is_held) {
             let message = format!("segment {segment} was removed by retention and is there again");
@@ -302,7 +272,7 @@ impl<'a> Judge<'a> {
             let what = if is_unfinished { "; its last line is being written" } else { "" };
             notes.push(Note::of(NoteKind::Live, chain, format!("a writer holds the chain{what}")));
         }
-        if let Some((through, _)) = facts.pruned {
+        if let Some((through, _)) = self.track.follow.facts.pruned {
             self.not_checked.push(format!("chain {chain}: records 1 to {through}, removed by retention"));
         }
         if let Some(head) = self.evidence.trusted {
@@ -312,16 +282,16 @@ impl<'a> Judge<'a> {
         let head = self.head(good.last)?;
         let provisional =
             good.last.map_or(0, |last| last.seq.saturating_sub(head.map_or(0, |head| head.seq)));
-        let more_notes = facts.more_notes;
+        let more_notes = self.track.notes.more;
         Ok(ChainSummary {
             chain,
             records: good.records,
             events: good.events,
-            segments: self.track.scan.files.len() as u64,
+            segments: self.track.follow.files.len() as u64,
             head,
             provisional,
             end,
-            lost: facts.lost,
+            lost: self.track.notes.lost,
             notes,
             more_notes,
         })
@@ -331,7 +301,7 @@ impl<'a> Judge<'a> {
     fn head(&mut self, last: Option<Last>) -> Result<Option<Head>, Error> {
         let Some(last) = last else { return Ok(None) };
         let chain = self.track.chain;
-        let durable = own_durable(self.track);
+        let durable = durable_by_itself(&self.track.follow);
         if last.seq <= durable {
             return Ok(Some(Head { chain, seq: last.seq, hash: last.hash }));
         }
@@ -343,21 +313,7 @@ impl<'a> Judge<'a> {
     }
 }
 
-/// How far the chain itself says that it was durable: its marks, and a last good `close`.
-fn own_durable(track: &Track) -> u64 {
-    let closed = track.scan.good.last.filter(|last| last.kind == Kind::Close).map_or(0, |last| last.seq);
-    track.scan.facts.mark.max(closed)
-}
-
-/// For messages.
-pub(super) fn missing_records(count: u64) -> String {
-    match count {
-        1 => "1 record is missing before this line".to_owned(),
-        count => format!("{count} records are missing before this line"),
-    }
-}
-
 /// Whether a claim is about this chain, and not about another that had its number.
 fn is_meant(claim: &Claim, track: &Track) -> bool {
-    claim.id.zip(track.scan.facts.id).is_none_or(|(claimed, own)| claimed == own)
+    claim.id.zip(track.follow.facts.id).is_none_or(|(claimed, own)| claimed == own)
 }

@@ -1,20 +1,17 @@
 //! Recomputes every link of a log.
 //!
-//! Pieces of files are checked in parallel (`chunk`, `pool`), joined in their order, and looked at
-//! line by line where something does not fit (`scan`); a chain is read on to its very end (`track`)
-//! before it is judged by how far it was durable (`judge`).
+//! Pieces of files are checked in parallel (`pool`), joined in their order, and followed line by line where
+//! something does not fit; a chain is read on to its very end (`track`) before it is judged by how far it was
+//! durable (`judge`). What a line is, and what may follow it, `chain_reader` says.
 
-mod anomaly;
-mod chunk;
-mod facts;
 mod finding;
 mod index;
 mod judge;
 mod lock;
+mod notes;
 mod pool;
 mod progress;
 mod report;
-mod scan;
 #[cfg(test)]
 #[path = "../../testing/verify/mod.rs"]
 pub(crate) mod tests;
@@ -31,7 +28,7 @@ use std::{
 use crate::{
     Error,
     chain::Head,
-    read::layout::Survey,
+    chain_reader::Directory,
     segment_name::{ChainNumber, SegmentName},
     storage::{Dir, Disk, Storage},
 };
@@ -79,7 +76,6 @@ pub struct Verifier {
     kept: Vec<Head>,
     trusted: Vec<Head>,
     threads: usize,
-    hashes_only: bool,
     progress: Option<Callback>,
 }
 
@@ -90,7 +86,6 @@ impl fmt::Debug for Verifier {
             .field("kept", &self.kept)
             .field("trusted", &self.trusted)
             .field("threads", &self.threads)
-            .field("hashes_only", &self.hashes_only)
             .finish_non_exhaustive()
     }
 }
@@ -103,7 +98,6 @@ impl Verifier {
             kept: Vec::new(),
             trusted: Vec::new(),
             threads: std::thread::available_parallelism().map_or(1, NonZero::get),
-            hashes_only: false,
             progress: None,
         }
     }
@@ -132,21 +126,6 @@ impl Verifier {
         self
     }
 
-    /// Checks layout, hash and link of event records, and not whether each is well formed otherwise: strict
-    /// JSON in UTF-8, without raw control characters and without a member that stands twice. Faster, for a
-    /// log that is verified often. All other records are checked as always.
-    ///
-    /// An event with an escape in it is checked whole, too, and takes as long as ever.
-    ///
-    /// No log that this library wrote has such a record, and one that was altered without new hashes is
-    /// found. Who computes new hashes can put such an event in; a head of that record or a later one, kept
-    /// elsewhere, finds that, here too. The report says that it was not checked. Default: everything is
-    /// checked.
-    pub fn hashes_only(mut self) -> Self {
-        self.hashes_only = true;
-        self
-    }
-
     /// Calls back from time to time, on the calling thread, with the bytes checked so far and the
     /// bytes there are. The second grows when the log does. Default: no calls.
     pub fn progress(mut self, callback: impl Fn(u64, u64) + Send + 'static) -> Self {
@@ -172,17 +151,17 @@ impl Verifier {
 
     /// Verifies a log wherever it is stored.
     pub(crate) fn run_on(self, storage: &dyn Storage) -> Result<Report, Error> {
-        let survey = Survey::take(storage)?;
-        if survey.chains.is_empty() {
+        let directory = Directory::list(storage)?;
+        if directory.chains.is_empty() {
             return Err(Error::NoLog { path: self.dir });
         }
         let progress = Progress::new(self.progress);
-        progress.expect(total_bytes(storage, &survey)?);
+        progress.expect(total_bytes(storage, &directory)?);
         let context = Context { storage, threads: self.threads, progress: &progress };
         let trusted = |chain| self.trusted.iter().find(|head| head.chain == chain).copied();
         let mut tracks = BTreeMap::new();
-        for chain in survey.chains.into_keys() {
-            let mut track = Track::new(chain, trusted(chain), self.hashes_only);
+        for chain in directory.chains.into_keys() {
+            let mut track = Track::new(chain, trusted(chain));
             track.advance(&context)?;
             tracks.insert(chain, track);
         }
@@ -190,16 +169,16 @@ impl Verifier {
         // far witnesses was durable before, so the second look at each chain must find it.
         let kept: Vec<Head> = self.kept.iter().chain(&self.trusted).copied().collect();
         let claims = witness::gather(&kept, &tracks);
-        for chain in Survey::take(storage)?.chains.into_keys() {
-            tracks.entry(chain).or_insert_with(|| Track::new(chain, trusted(chain), self.hashes_only));
+        for chain in Directory::list(storage)?.chains.into_keys() {
+            tracks.entry(chain).or_insert_with(|| Track::new(chain, trusted(chain)));
         }
         let mut report = Report {
             path: self.dir,
             chains: Vec::new(),
             heads: Vec::new(),
             findings: Findings::default(),
-            notes: foreign(&survey.foreign),
-            more_notes: survey.foreign.len().saturating_sub(MAX_FOREIGN) as u64,
+            notes: foreign(&directory.foreign),
+            more_notes: directory.foreign.len().saturating_sub(MAX_FOREIGN) as u64,
             not_checked: Vec::new(),
         };
         for (chain, track) in &mut tracks {
@@ -208,11 +187,6 @@ impl Verifier {
         }
         report.missing_chains(&claims, &tracks);
         report.limits(&self.kept);
-        if self.hashes_only {
-            report
-                .not_checked
-                .push("whether event records are well formed beyond their layout (hashes only)".to_owned());
-        }
         Ok(report)
     }
 }
@@ -247,7 +221,7 @@ impl Report {
                 false
             }
         };
-        track.scan.note_files();
+        track.notes.note_files(track.chain, &track.follow.files);
         let evidence = Evidence { claims, trusted, is_held };
         let judge = Judge::new(track, &evidence, context.storage, &mut self.findings, &mut self.not_checked);
         let mut chain = judge.run()?;
@@ -298,9 +272,9 @@ impl Report {
     }
 }
 
-fn total_bytes(storage: &dyn Storage, survey: &Survey) -> Result<u64, Error> {
+fn total_bytes(storage: &dyn Storage, directory: &Directory) -> Result<u64, Error> {
     let mut total = 0_u64;
-    for (chain, numbers) in &survey.chains {
+    for (chain, numbers) in &directory.chains {
         for segment in numbers {
             let name = SegmentName { chain: *chain, segment: *segment }.to_string();
             let path = storage.path(Dir::Log, &name);

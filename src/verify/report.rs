@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf};
 
-use crate::{Error, Verdict, chain::Head, segment_name::ChainNumber};
+use crate::{chain::Head, chain_reader::Fault, error::Error, segment_name::ChainNumber, verdict::Verdict};
 
 use super::finding::{Finding, FindingKind, Note};
 
@@ -31,9 +31,11 @@ impl Findings {
     }
 
     /// Counts damage of which nothing more was kept.
-    pub(super) fn count_more(&mut self, counts: &[u64; FindingKind::COUNT]) {
-        for (count, more) in self.counts.iter_mut().zip(counts) {
-            *count += more;
+    pub(super) fn count_more(&mut self, counts: impl Iterator<Item = (Fault, u64)>) {
+        for (fault, more) in counts {
+            if let Some(count) = self.counts.get_mut(FindingKind::from(fault) as usize) {
+                *count += more;
+            }
         }
         self.verdict = Some(Verdict::Damaged);
     }

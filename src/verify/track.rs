@@ -4,25 +4,18 @@
 use std::cell::RefCell;
 
 use crate::{
-    Error,
     chain::{Digest, Head},
-    format::LineParser,
-    read::{
-        layout::{Absent, Layout, SegmentFile, Survey, log_path},
-        lines::{Piece, split},
-        source::{Part, Source},
+    chain_reader::{
+        Absent, Directory, FileCount, Follow, Layout, Part, Piece, SegmentFile, Source, Summary, log_path,
+        split, summarize,
     },
+    error::Error,
+    format::LineParser,
     segment_name::ChainNumber,
     storage::Storage,
 };
 
-use super::{
-    chunk::{Summary, summarize},
-    index::Index,
-    pool,
-    progress::Progress,
-    scan::{FileCount, Scan},
-};
+use super::{index::Index, notes::Notes, pool, progress::Progress};
 
 /// Below this many bytes, threads cost more than they bring.
 const WORTH_THREADS: u64 = 4 * 1024 * 1024;
@@ -41,15 +34,14 @@ pub(super) struct Track {
     pub(super) chain: ChainNumber,
     /// Everything up to this head is trusted.
     trusted: Option<Head>,
-    /// Of events only layout, hash and link are checked, wherever they are read.
-    hashes_only: bool,
     /// The first segment that is read; files before it are leftovers of retention.
     first: u32,
     /// Those of them that there are.
     pub(super) leftovers: Vec<u32>,
     pub(super) files: Vec<SegmentFile>,
     pub(super) absent: Vec<Absent>,
-    pub(super) scan: Scan,
+    pub(super) follow: Follow,
+    pub(super) notes: Notes,
     index: Index,
     /// The file in which reading goes on, and where.
     file: usize,
@@ -77,16 +69,16 @@ const MAX_LOOKS: usize = 1000;
 const MAX_BEGINNINGS: usize = 8;
 
 impl Track {
-    pub(super) fn new(chain: ChainNumber, trusted: Option<Head>, hashes_only: bool) -> Self {
+    pub(super) fn new(chain: ChainNumber, trusted: Option<Head>) -> Self {
         Self {
             chain,
             trusted,
-            hashes_only,
             first: 0,
             leftovers: Vec::new(),
             files: Vec::new(),
             absent: Vec::new(),
-            scan: Scan::new(chain),
+            follow: Follow::new(chain),
+            notes: Notes::default(),
             index: Index::default(),
             file: 0,
             offset: 0,
@@ -104,8 +96,7 @@ impl Track {
                 Step::Anew if beginnings == MAX_BEGINNINGS => return Ok(()),
                 Step::Anew => {
                     beginnings += 1;
-                    *self =
-                        Self { first: self.first, ..Self::new(self.chain, self.trusted, self.hashes_only) };
+                    *self = Self { first: self.first, ..Self::new(self.chain, self.trusted) };
                 }
                 Step::Missed => {}
             }
@@ -129,7 +120,7 @@ impl Track {
     /// Leaves out the files that were read although retention had removed them: they are there again, or
     /// something about them was odd. Says whether there were any, so that reading begins anew.
     fn leave_out_leftovers(&mut self, context: &Context<'_>) -> Result<bool, Error> {
-        let Some((through, _)) = self.scan.facts.pruned else { return Ok(false) };
+        let Some((through, _)) = self.follow.facts.pruned else { return Ok(false) };
         let is_kept_first = |file: &&SegmentFile| {
             file.counted != Some(0) && file.first_seq.is_some_and(|first| first <= through.saturating_add(1))
         };
@@ -137,13 +128,13 @@ impl Track {
             return Ok(false);
         };
         let is_older = |file: &&FileCount| file.segment < first;
-        let mut older = self.scan.files.iter().filter(is_older).peekable();
+        let mut older = self.follow.files.iter().filter(is_older).peekable();
         // What was durable beyond the cut was not removed by it, whoever says so.
         if older.peek().is_none() || older.any(|file| file.mark > through) {
             return Ok(false);
         }
-        let there = Survey::take(context.storage)?.chains.remove(&self.chain).unwrap_or_default();
-        if self.scan.anomalies.kept().is_empty() && !there.iter().any(|number| *number < first) {
+        let there = Directory::list(context.storage)?.chains.remove(&self.chain).unwrap_or_default();
+        if self.follow.anomalies.kept().is_empty() && !there.iter().any(|number| *number < first) {
             return Ok(false);
         }
         self.first = first;
@@ -152,7 +143,7 @@ impl Track {
 
     /// Looks which files there are from the current one on.
     fn look_again(&mut self, context: &Context<'_>) -> Result<Step, Error> {
-        let mut numbers = Survey::take(context.storage)?.chains.remove(&self.chain).unwrap_or_default();
+        let mut numbers = Directory::list(context.storage)?.chains.remove(&self.chain).unwrap_or_default();
         self.leftovers = numbers.iter().copied().filter(|number| *number < self.first).collect();
         let current = self.files.get(self.file).map_or(self.first, |file| file.name.segment);
         numbers.retain(|number| *number >= current);
@@ -209,15 +200,13 @@ impl Track {
         self.unfinished = None;
         let left: u64 = self.files.iter().skip(self.file).map(|file| file.bytes).sum();
         let threads = if left.saturating_sub(self.offset) < WORTH_THREADS { 1 } else { context.threads };
-        let Self { files, scan, index, file, offset, unfinished, .. } = self;
+        let Self { files, follow, notes, index, file, offset, unfinished, .. } = self;
         let source = RefCell::new(Source::new(context.storage, files, *file, *offset));
         let last_file = files.len().saturating_sub(1);
-        let hashes_only = self.hashes_only;
-        let new_parser = move || LineParser::new(hashes_only);
-        let mut parser = new_parser();
+        let mut parser = LineParser::default();
         pool::run(
             threads,
-            new_parser,
+            LineParser::default,
             || {
                 let mut source = source.borrow_mut();
                 Ok(source.next()?.map(|part| (source.file(), part)))
@@ -230,7 +219,7 @@ impl Track {
                 (file, part, summary)
             },
             |(number, part, summary)| {
-                if scan.later_format.is_some() {
+                if follow.later_format.is_some() {
                     return Ok(());
                 }
                 if number != *file || matches!(part, Part::Begin(_)) {
@@ -242,7 +231,8 @@ impl Track {
                     *unfinished = Some((offset, length));
                     return Ok(());
                 }
-                let read = take_in(scan, index, &mut parser, &part, summary);
+                let read = take_in(follow, index, &mut parser, &part, summary);
+                notes.absorb(follow);
                 if let Part::Counted(Piece::Lines { bytes, .. }) | Part::Void(Piece::Lines { bytes, .. }) =
                     part
                 {
@@ -265,7 +255,7 @@ impl Track {
             return Ok(None);
         };
         let mut source = Source::new(storage, &self.files, first, offset);
-        let mut parser = LineParser::new(self.hashes_only);
+        let mut parser = LineParser::default();
         while let Some(part) = source.next()? {
             let Part::Counted(Piece::Lines { bytes, .. }) = part else { continue };
             for (_, line) in split(&bytes) {
@@ -283,41 +273,20 @@ impl Track {
     }
 }
 
-/// Gives one part to the scan; returns how many bytes it had.
+/// Takes in one part, at once where it is a stretch without fault that goes on where the chain stands; returns how
+/// many bytes it had.
 fn take_in(
-    scan: &mut Scan,
+    follow: &mut Follow,
     index: &mut Index,
     parser: &mut LineParser,
     part: &Part,
     summary: Option<Summary>,
 ) -> u64 {
-    match *part {
-        Part::Begin(name) => scan.begin_file(name),
-        Part::TooShort { offset, counted } => scan.too_short(offset, counted),
-        Part::Counted(Piece::Lines { offset, ref bytes }) => {
-            index.add(scan.next, scan.files.last().map_or(0, |file| file.segment), offset);
-            if !summary.is_some_and(|mut summary| scan.join(&mut summary)) {
-                scan.lines(parser, bytes, offset);
-            }
+    if let Part::Counted(Piece::Lines { offset, bytes }) = part {
+        index.add(follow.next, follow.segment(), *offset);
+        if summary.is_some_and(|mut summary| follow.join(&mut summary)) {
             return bytes.len() as u64;
-        }
-        Part::Counted(Piece::Overlong { offset, length }) => {
-            scan.bad_bytes(offset, length, false);
-            return length;
-        }
-        Part::Counted(Piece::Unfinished { offset, length }) => {
-            scan.bad_bytes(offset, length, true);
-            return length;
-        }
-        Part::Void(Piece::Lines { ref bytes, .. }) => {
-            scan.void(parser, bytes);
-            scan.count_void(bytes.len() as u64);
-            return bytes.len() as u64;
-        }
-        Part::Void(Piece::Overlong { length, .. } | Piece::Unfinished { length, .. }) => {
-            scan.count_void(length);
-            return length;
         }
     }
-    0
+    follow.take_in(parser, part)
 }

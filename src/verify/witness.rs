@@ -51,7 +51,7 @@ pub(super) fn gather(kept: &[Head], tracks: &BTreeMap<ChainNumber, Track>) -> Cl
         claims.entry(head.chain).or_default().push(claim);
     }
     for (by, track) in tracks {
-        for ((about, _), witness) in &track.scan.facts.witnessed {
+        for ((about, _), witness) in &track.follow.facts.witnessed {
             let claim = Claim {
                 source: Source::Chain(*by),
                 seq: witness.seq,

@@ -56,7 +56,7 @@ pub(super) struct Ledger {
     appended_bytes: u64,
     pub(super) witnesses: Witnesses,
     /// Chains whose absence has been told.
-    pub(super) missing: BTreeSet<ChainNumber>,
+    missing: BTreeSet<ChainNumber>,
     pub(super) pruned: Option<(u64, Digest)>,
     lines: Vec<u8>,
     is_closed: bool,
@@ -164,6 +164,27 @@ impl Ledger {
         let Point { seq, hash, .. } = self.durable;
         heads.insert(self.chain(), Witness { id: self.id, seq, hash });
         heads
+    }
+
+    /// Takes the durable heads of other chains into what this one witnesses. Returns the chains that were witnessed
+    /// before, are not among those that are there, and were not named here before.
+    pub(super) fn witness<'c>(
+        &mut self,
+        heads: impl IntoIterator<Item = (ChainNumber, Witness)>,
+        there: impl IntoIterator<Item = &'c ChainNumber>,
+    ) -> Vec<ChainNumber> {
+        let there: BTreeSet<ChainNumber> = there.into_iter().copied().collect();
+        let before: BTreeSet<ChainNumber> = self.witnesses.keys().copied().collect();
+        let own = self.chain();
+        for (chain, head) in heads.into_iter().filter(|(chain, _)| *chain != own) {
+            let known = self.witnesses.get(&chain);
+            // A chain that goes back, or is another one now, is for verification to judge: what was seen of the
+            // first one stays.
+            if known.is_none_or(|known| known.id == head.id && known.seq <= head.seq) {
+                self.witnesses.insert(chain, head);
+            }
+        }
+        before.difference(&there).copied().filter(|chain| self.missing.insert(*chain)).collect()
     }
 
     pub(super) fn unsynced(&self) -> &Unsynced {

@@ -12,13 +12,11 @@ mod open;
 mod recover;
 mod retention;
 mod roll;
-mod scan;
 mod segment;
 #[cfg(test)]
 #[path = "../../testing/writer/mod.rs"]
 mod tests;
 mod watch;
-mod witness;
 
 use std::{sync::Arc, time::Duration};
 

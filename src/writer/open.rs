@@ -1,20 +1,27 @@
 //! Opening a log to write: takes a chain, recovers it, and recovers what others left.
 
-use std::{cell::Cell, sync::Arc, time::Duration};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    io,
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     WriterSettings,
     ledger::{Ledger, Story, Trouble},
     lock::{ChainLock, Tried},
     recover::{Recovered, recover},
-    witness,
 };
 use crate::{
-    ChainRecovery, Error, NoticeCode,
+    chain_reader::{ChainEnd, Directory, chains_with_a_lock},
     clock::{Clock, Moment},
+    error::Error,
     format::{CloseInfo, NoticeInfo, OpenInfo, Witness, Witnesses},
     queue::Chunks,
     segment_name::{ChainNumber, SegmentName},
+    stats::{ChainRecovery, NoticeCode},
     storage::{Dir, Storage},
 };
 
@@ -56,27 +63,6 @@ pub(crate) struct Former {
     pub(super) seen: Witnesses,
 }
 
-/// What the directory holds, as of one look.
-struct Survey {
-    segments: Vec<SegmentName>,
-    chains: Vec<ChainNumber>,
-}
-
-impl Survey {
-    fn make(storage: &Arc<dyn Storage>) -> Result<Self, Error> {
-        let read = || {
-            let segments = witness::segments(storage.as_ref())?;
-            let chains = witness::chains(storage.as_ref(), &segments)?;
-            Ok(Self { segments, chains })
-        };
-        read().map_err(Error::io("read the directory", storage.path(Dir::Log, "")))
-    }
-
-    fn has_segments(&self, chain: ChainNumber) -> bool {
-        self.segments.iter().any(|name| name.chain == chain)
-    }
-}
-
 /// A chain that was taken, and what was found in it.
 struct Taken {
     ledger: Ledger,
@@ -93,55 +79,259 @@ pub(crate) fn open(
     clock: Clock,
     now: &Moment,
 ) -> Result<Opened, Error> {
-    let mut found = Vec::new();
-    let names_lie = Cell::new(false);
-    let mut taken = take_a_chain(storage, settings, former, clock, &names_lie, &mut found)?;
-    let mut notices = Vec::new();
-    let chain = taken.ledger.chain();
-    let seen = former.seen.iter().filter(|(seen, _)| **seen != chain);
-    taken.ledger.witnesses.extend(seen.map(|(chain, witness)| (*chain, *witness)));
-    let survey = Survey::make(storage)?;
-    for missing in refresh_witnesses(storage, &survey.segments, &mut taken.ledger) {
-        taken.ledger.missing.insert(missing);
-        let message = format!("chain {missing} was seen before and is gone; verify the log");
-        notices.push((NoticeCode::ChainMissing, message));
+    let mut opener = Opener::new(storage, now);
+    let taken = opener.take_a_chain(settings, former, clock)?;
+    opener.begin_run(taken, settings, former)
+}
+
+/// One pass over a log by somebody who opens it: what it has read of the chains, and found.
+struct Opener<'a> {
+    storage: &'a Arc<dyn Storage>,
+    now: &'a Moment,
+    /// The end of each chain that was looked at, read at most once.
+    ends: BTreeMap<ChainNumber, ChainEnd>,
+    /// Whether the directory could not be synced: then no name that was in it is known to be durable, of no
+    /// chain, and the next sync would say that all are.
+    names_lie: Cell<bool>,
+    found: Vec<ChainRecovery>,
+}
+
+impl<'a> Opener<'a> {
+    fn new(storage: &'a Arc<dyn Storage>, now: &'a Moment) -> Self {
+        Self { storage, now, ends: BTreeMap::new(), names_lie: Cell::new(false), found: Vec::new() }
     }
-    let filesystem = storage.filesystem();
-    if matches!(filesystem.as_str(), "tmpfs" | "ramfs") {
+
+    fn list(&self) -> Result<Directory, Error> {
+        Directory::read(self.storage.as_ref()).map_err(self.cannot("read the directory"))
+    }
+
+    /// Every chain that has a segment or a lock, lowest first.
+    fn chains(&self, directory: &Directory) -> Result<BTreeSet<ChainNumber>, Error> {
+        let locks = chains_with_a_lock(self.storage.as_ref()).map_err(self.cannot("read the directory"))?;
+        Ok(directory.chains.keys().copied().chain(locks).collect())
+    }
+
+    fn cannot(&self, action: &'static str) -> impl FnOnce(io::Error) -> Error + use<> {
+        Error::io(action, self.storage.path(Dir::Log, ""))
+    }
+
+    /// The end of a chain, as of the first time that it is asked for.
+    fn end(&mut self, directory: &Directory, chain: ChainNumber) -> io::Result<&ChainEnd> {
+        Ok(match self.ends.entry(chain) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unread) => {
+                let end = ChainEnd::read(self.storage, &directory.segments(chain))?;
+                unread.insert(end.unwrap_or_default())
+            }
+        })
+    }
+
+    fn knows(&self, chain: ChainNumber) -> bool {
+        self.found.iter().any(|report| report.chain == chain.get())
+    }
+
+    /// Takes the lowest-numbered chain that is free and can be continued, or makes the next number.
+    fn take_a_chain(
+        &mut self,
+        settings: &WriterSettings,
+        former: &Former,
+        clock: Clock,
+    ) -> Result<Taken, Error> {
+        let mut probes = 0;
+        loop {
+            let directory = self.list()?;
+            let chains = self.chains(&directory)?;
+            let mut holder = None;
+            let known =
+                if settings.exclusive { BTreeSet::from([ChainNumber::FIRST]) } else { chains.clone() };
+            for chain in known {
+                if former.left == Some(chain) || self.knows(chain) {
+                    continue;
+                }
+                match self.try_chain(chain)? {
+                    Attempt::Taken(taken) => return Ok(*taken),
+                    Attempt::HeldBy(pid) => holder = pid.or(holder),
+                    Attempt::LeftAlone(report) if settings.exclusive => {
+                        let path = self.storage.path(Dir::Log, "");
+                        return Err(Error::NoChain { path, reason: report.message });
+                    }
+                    Attempt::LeftAlone(report) => self.found.push(report),
+                }
+            }
+            if probes < PROBES && (settings.exclusive || !chains.is_empty()) {
+                probes += 1;
+                clock.sleep(PROBE_PAUSE);
+                continue;
+            }
+            let path = self.storage.path(Dir::Log, "");
+            if settings.exclusive {
+                return Err(Error::Locked { path, pid: holder });
+            }
+            let Some(next) = self.next_number(&directory, &chains, former)? else {
+                let reason =
+                    format!("it has {MAX_CHAINS} already; close some of the processes that write it");
+                return Err(Error::NoChain { path, reason });
+            };
+            match self.try_chain(next)? {
+                Attempt::Taken(taken) => return Ok(*taken),
+                Attempt::LeftAlone(report) => self.found.push(report),
+                // Another opener was faster; the next look finds the number in use.
+                Attempt::HeldBy(_) => {}
+            }
+        }
+    }
+
+    /// The lowest number that no chain has, and that no chain says another had.
+    fn next_number(
+        &mut self,
+        directory: &Directory,
+        chains: &BTreeSet<ChainNumber>,
+        former: &Former,
+    ) -> Result<Option<ChainNumber>, Error> {
+        let mut used: BTreeSet<ChainNumber> =
+            chains.iter().copied().chain(former.left).chain(former.seen.keys().copied()).collect();
+        for chain in chains {
+            let cannot = self.cannot("read the chains of");
+            used.extend(self.end(directory, *chain).map_err(cannot)?.witnesses.keys());
+        }
+        Ok(ChainNumber::all().take(usize::from(MAX_CHAINS)).find(|number| !used.contains(number)))
+    }
+
+    fn try_chain(&mut self, chain: ChainNumber) -> Result<Attempt, Error> {
+        let lock_path = self.storage.path(Dir::Control, &chain.lock_name());
+        let lock = match ChainLock::try_take(self.storage, chain).map_err(Error::io("lock", lock_path))? {
+            Tried::Taken(lock) => lock,
+            Tried::HeldBy(pid) => return Ok(Attempt::HeldBy(pid)),
+        };
+        // Whoever held the lock until now may have begun a segment since the directory was listed.
+        let directory = self.list()?;
+        let witnessed = self.witnesses_of(&directory, chain)?;
+        let names = directory.segments(chain);
+        Ok(match recover(self.storage, &lock, names, &witnessed, &self.names_lie, self.now.wall)? {
+            Recovered::LeftAlone(report) => Attempt::LeftAlone(report),
+            Recovered::Ready { start, closed, story, report } => {
+                let ledger = Ledger::new(Arc::clone(self.storage), lock, *start);
+                Attempt::Taken(Box::new(Taken { ledger, closed, story, report }))
+            }
+        })
+    }
+
+    /// What the other chains say of one.
+    fn witnesses_of(&mut self, directory: &Directory, chain: ChainNumber) -> Result<Vec<Witness>, Error> {
+        let mut all = Vec::new();
+        for other in directory.chains.keys().filter(|other| **other != chain) {
+            let cannot = self.cannot("read the chains of");
+            all.extend(self.end(directory, *other).map_err(cannot)?.witnesses.get(&chain));
+        }
+        Ok(all)
+    }
+
+    /// Writes `open` and what was found into the chain that was taken, and recovers what others left.
+    fn begin_run(
+        mut self,
+        mut taken: Taken,
+        settings: &WriterSettings,
+        former: &Former,
+    ) -> Result<Opened, Error> {
+        let chain = taken.ledger.chain();
+        let seen = former.seen.iter().filter(|(seen, _)| **seen != chain);
+        taken.ledger.witnesses.extend(seen.map(|(chain, witness)| (*chain, *witness)));
+        let directory = self.list()?;
+        let mut notices = self.witness_others(&directory, &mut taken.ledger);
+        let filesystem = self.storage.filesystem();
+        notices.extend(notices_of_the_place(&filesystem, &taken.ledger));
+        let open = OpenInfo {
+            writer: settings.writer_id,
+            service: &settings.service,
+            host: &settings.host,
+            pid: self.storage.process_id(),
+            flush_mode: &settings.flush_mode.to_string(),
+            filesystem: &filesystem,
+            chains: &taken.ledger.witnesses,
+        };
+        let mut batch = Chunks::default();
+        batch.push(&open.payload(self.now.wall), None, None);
+        tell_story(&mut batch, taken.story.as_ref(), self.now);
+        self.found.extend(taken.report.take());
+        notices.extend(self.found.iter().map(notice_of));
+        put_notices(&mut batch, &notices, self.now);
+        self.write(&mut taken.ledger, &mut batch)?;
+        let others = self.recover_others(&directory, [Some(chain), former.left]);
+        let of_others: Vec<_> = others.iter().map(notice_of).collect();
+        if !of_others.is_empty() {
+            put_notices(&mut batch, &of_others, self.now);
+            self.write(&mut taken.ledger, &mut batch)?;
+        }
+        notices.extend(of_others);
+        self.found.extend(others);
+        Ok(Opened { ledger: taken.ledger, found: self.found, notices })
+    }
+
+    fn write(&self, ledger: &mut Ledger, batch: &mut Chunks) -> Result<(), Error> {
+        let chain = ledger.chain();
+        write_through(ledger, batch, self.now).map_err(|trouble| trouble.into_error(self.storage, chain))
+    }
+
+    /// Takes the durable heads of all other chains into what this one witnesses. Returns a notice for each that
+    /// was seen before and is gone.
+    fn witness_others(&mut self, directory: &Directory, ledger: &mut Ledger) -> Vec<(NoticeCode, String)> {
+        let heads = directory.chains.keys().filter_map(|chain| {
+            // What cannot be read keeps its last known head.
+            let end = self.end(directory, *chain).ok()?;
+            Some((*chain, end.durable?))
+        });
+        let heads: Vec<_> = heads.collect();
+        ledger.witness(heads, directory.chains.keys()).into_iter().map(missing_chain).collect()
+    }
+
+    /// Recovers each free chain that ended without `close`, and lets go of it. What fails here is left for the
+    /// next opener.
+    fn recover_others(
+        &mut self,
+        directory: &Directory,
+        passed_over: [Option<ChainNumber>; 2],
+    ) -> Vec<ChainRecovery> {
+        let mut found = Vec::new();
+        for chain in directory.chains.keys() {
+            if passed_over.contains(&Some(*chain)) || self.knows(*chain) {
+                continue;
+            }
+            if matches!(self.end(directory, *chain), Ok(end) if end.closed) {
+                continue;
+            }
+            match self.try_chain(*chain) {
+                Ok(Attempt::Taken(taken)) => found.extend(end_chain(*taken, self.now)),
+                Ok(Attempt::LeftAlone(report)) => found.push(report),
+                Ok(Attempt::HeldBy(_)) | Err(_) => {}
+            }
+        }
+        found
+    }
+}
+
+enum Attempt {
+    Taken(Box<Taken>),
+    HeldBy(Option<u32>),
+    LeftAlone(ChainRecovery),
+}
+
+/// What an operator must hear of where the log lies.
+fn notices_of_the_place(filesystem: &str, ledger: &Ledger) -> Vec<(NoticeCode, String)> {
+    let mut notices = Vec::new();
+    if matches!(filesystem, "tmpfs" | "ramfs") {
         let message = format!("the log is on {filesystem}, which forgets everything at a restart");
         notices.push((NoticeCode::VolatileFileSystem, message));
     }
-    if let Some(path) = taken.ledger.exposed() {
+    if let Some(path) = ledger.exposed() {
         let message = format!("{} can be read by every user; find out why (chmod o=)", path.display());
         notices.push((NoticeCode::SegmentExposed, message));
     }
-    let mut batch = Chunks::default();
-    let open = OpenInfo {
-        writer: settings.writer_id,
-        service: &settings.service,
-        host: &settings.host,
-        pid: storage.process_id(),
-        flush_mode: &settings.flush_mode.to_string(),
-        filesystem: &filesystem,
-        chains: &taken.ledger.witnesses,
-    };
-    batch.push(&open.payload(now.wall), None, None);
-    tell_story(&mut batch, taken.story.as_ref(), now);
-    found.extend(taken.report.take());
-    notices.extend(found.iter().map(notice_of));
-    put_notices(&mut batch, &notices, now);
-    write_through(&mut taken.ledger, &mut batch, now)
-        .map_err(|trouble| trouble.into_error(storage, chain))?;
-    let others = recover_others(storage, &survey, [Some(chain), former.left], &found, &names_lie, now);
-    let of_others: Vec<_> = others.iter().map(notice_of).collect();
-    if !of_others.is_empty() {
-        put_notices(&mut batch, &of_others, now);
-        write_through(&mut taken.ledger, &mut batch, now)
-            .map_err(|trouble| trouble.into_error(storage, chain))?;
-    }
-    notices.extend(of_others);
-    found.extend(others);
-    Ok(Opened { ledger: taken.ledger, found, notices })
+    notices
+}
+
+/// What an operator must hear of a chain that is gone.
+pub(super) fn missing_chain(chain: ChainNumber) -> (NoticeCode, String) {
+    (NoticeCode::ChainMissing, format!("chain {chain} was seen before and is gone; verify the log"))
 }
 
 /// What an operator must hear of a recovery.
@@ -157,140 +347,17 @@ fn put_notices(batch: &mut Chunks, notices: &[(NoticeCode, String)], now: &Momen
     }
 }
 
-/// Takes the lowest-numbered chain that is free and can be continued, or makes the next number.
-fn take_a_chain(
-    storage: &Arc<dyn Storage>,
-    settings: &WriterSettings,
-    former: &Former,
-    clock: Clock,
-    names_lie: &Cell<bool>,
-    found: &mut Vec<ChainRecovery>,
-) -> Result<Taken, Error> {
-    let mut probes = 0;
-    let log = || storage.path(Dir::Log, "");
-    loop {
-        let survey = Survey::make(storage)?;
-        let mut holder = None;
-        let known = if settings.exclusive { vec![ChainNumber::FIRST] } else { survey.chains.clone() };
-        for chain in known {
-            if former.left == Some(chain) || found.iter().any(|report| report.chain == chain.get()) {
-                continue;
-            }
-            match try_chain(storage, chain, names_lie)? {
-                Attempt::Taken(taken) => return Ok(*taken),
-                Attempt::HeldBy(pid) => holder = pid.or(holder),
-                Attempt::LeftAlone(report) if settings.exclusive => {
-                    return Err(Error::NoChain { path: log(), reason: report.message });
-                }
-                Attempt::LeftAlone(report) => found.push(report),
-            }
-        }
-        if probes < PROBES && (settings.exclusive || !survey.chains.is_empty()) {
-            probes += 1;
-            clock.sleep(PROBE_PAUSE);
-            continue;
-        }
-        if settings.exclusive {
-            return Err(Error::Locked { path: log(), pid: holder });
-        }
-        let Some(next) = next_number(storage, &survey, former)? else {
-            let reason = format!("it has {MAX_CHAINS} already; close some of the processes that write it");
-            return Err(Error::NoChain { path: log(), reason });
-        };
-        match try_chain(storage, next, names_lie)? {
-            Attempt::Taken(taken) => return Ok(*taken),
-            Attempt::LeftAlone(report) => found.push(report),
-            // Another opener was faster; the next look finds the number in use.
-            Attempt::HeldBy(_) => {}
-        }
-    }
-}
-
-/// The lowest number that no chain has, and that no chain says another had.
-fn next_number(
-    storage: &Arc<dyn Storage>,
-    survey: &Survey,
-    former: &Former,
-) -> Result<Option<ChainNumber>, Error> {
-    let mut witnessed: Vec<ChainNumber> =
-        former.left.into_iter().chain(former.seen.keys().copied()).collect();
-    for chain in &survey.chains {
-        let seen = witness::read_last_witnesses(storage, &survey.segments, *chain)
-            .map_err(Error::io("read the chains of", storage.path(Dir::Log, "")))?;
-        witnessed.extend(seen.into_keys());
-    }
-    Ok(ChainNumber::all()
-        .take(usize::from(MAX_CHAINS))
-        .find(|number| !survey.chains.contains(number) && !witnessed.contains(number)))
-}
-
-enum Attempt {
-    Taken(Box<Taken>),
-    HeldBy(Option<u32>),
-    LeftAlone(ChainRecovery),
-}
-
-fn try_chain(
-    storage: &Arc<dyn Storage>,
-    chain: ChainNumber,
-    names_lie: &Cell<bool>,
-) -> Result<Attempt, Error> {
-    let lock_path = storage.path(Dir::Control, &chain.lock_name());
-    let lock = match ChainLock::try_take(storage, chain).map_err(Error::io("lock", lock_path))? {
-        Tried::Taken(lock) => lock,
-        Tried::HeldBy(pid) => return Ok(Attempt::HeldBy(pid)),
-    };
-    // Whoever held the lock until now may have begun a segment since the directory was listed.
-    let fresh = Survey::make(storage)?;
-    let witnessed = witnesses_of(storage, &fresh, chain)?;
-    match recover(storage, &lock, &fresh.segments, &witnessed, names_lie)? {
-        Recovered::LeftAlone(report) => Ok(Attempt::LeftAlone(report)),
-        Recovered::Ready { start, closed, story, report } => {
-            let ledger = Ledger::new(Arc::clone(storage), lock, *start);
-            Ok(Attempt::Taken(Box::new(Taken { ledger, closed, story, report })))
-        }
-    }
-}
-
-/// What the other chains say of one.
-fn witnesses_of(
-    storage: &Arc<dyn Storage>,
-    survey: &Survey,
-    chain: ChainNumber,
-) -> Result<Vec<Witness>, Error> {
-    let mut all = Vec::new();
-    for other in survey.chains.iter().filter(|other| **other != chain) {
-        let seen = witness::read_last_witnesses(storage, &survey.segments, *other)
-            .map_err(Error::io("read the chains of", storage.path(Dir::Log, "")))?;
-        all.extend(seen.get(&chain).copied());
-    }
-    Ok(all)
-}
-
-/// Reads the durable heads of all other chains into what this one witnesses. Returns those that
-/// were seen before and are gone. What cannot be read keeps its last known head.
-pub(super) fn refresh_witnesses(
-    storage: &Arc<dyn Storage>,
-    segments: &[SegmentName],
-    ledger: &mut Ledger,
-) -> Vec<ChainNumber> {
+/// Reads the durable heads of all other chains into what this one witnesses. Returns those that were seen before,
+/// are gone, and were not told of yet.
+pub(super) fn refresh_witnesses(storage: &Arc<dyn Storage>, ledger: &mut Ledger) -> Vec<ChainNumber> {
+    let Ok(directory) = Directory::read(storage.as_ref()) else { return Vec::new() };
     let own = ledger.chain();
-    let mut chains: Vec<ChainNumber> =
-        segments.iter().map(|name| name.chain).filter(|chain| *chain != own).collect();
-    chains.dedup();
-    let before: Witnesses = ledger.witnesses.clone();
-    for chain in &chains {
-        let tail = witness::read_tail(storage, segments, *chain);
-        if let Ok(Some(head)) = tail.map(|tail| tail.and_then(|tail| tail.durable)) {
-            let known = ledger.witnesses.get(chain);
-            // A chain that goes back, or is another one now, is for verification to judge: what
-            // was seen of the first one stays.
-            if known.is_none_or(|known| known.id == head.id && known.seq <= head.seq) {
-                ledger.witnesses.insert(*chain, head);
-            }
-        }
-    }
-    before.into_keys().filter(|chain| !chains.contains(chain)).collect()
+    let heads = directory.chains.keys().filter(|chain| **chain != own).filter_map(|chain| {
+        let end = ChainEnd::read(storage, &directory.segments(*chain)).ok()??;
+        Some((*chain, end.durable?))
+    });
+    let heads: Vec<_> = heads.collect();
+    ledger.witness(heads, directory.chains.keys())
 }
 
 fn tell_story(batch: &mut Chunks, story: Option<&Story>, now: &Moment) {
@@ -312,34 +379,6 @@ pub(super) fn close_chain(ledger: &mut Ledger, events: u64, now: &Moment) -> Res
     ledger.close(&payload, now)
 }
 
-/// Recovers each free chain that ended without `close`, and lets go of it. What fails here is left
-/// for the next opener.
-fn recover_others(
-    storage: &Arc<dyn Storage>,
-    survey: &Survey,
-    passed_over: [Option<ChainNumber>; 2],
-    known: &[ChainRecovery],
-    names_lie: &Cell<bool>,
-    now: &Moment,
-) -> Vec<ChainRecovery> {
-    let mut found = Vec::new();
-    for chain in survey.chains.iter().filter(|chain| survey.has_segments(**chain)) {
-        if passed_over.contains(&Some(*chain)) || known.iter().any(|report| report.chain == chain.get()) {
-            continue;
-        }
-        let tail = witness::read_tail(storage, &survey.segments, *chain);
-        if matches!(tail, Ok(Some(tail)) if tail.closed) {
-            continue;
-        }
-        match try_chain(storage, *chain, names_lie) {
-            Ok(Attempt::Taken(taken)) => found.extend(end_chain(*taken, now)),
-            Ok(Attempt::LeftAlone(report)) => found.push(report),
-            Ok(Attempt::HeldBy(_)) | Err(_) => {}
-        }
-    }
-    found
-}
-
 fn end_chain(mut taken: Taken, now: &Moment) -> Option<ChainRecovery> {
     if taken.closed {
         return None;
@@ -352,8 +391,12 @@ fn end_chain(mut taken: Taken, now: &Moment) -> Option<ChainRecovery> {
 }
 
 /// Opens a free chain that retention wants to shorten; `None` when it is held or cannot go on.
-pub(super) fn take_free_chain(storage: &Arc<dyn Storage>, chain: ChainNumber) -> Option<Ledger> {
-    match try_chain(storage, chain, &Cell::new(false)).ok()? {
+pub(super) fn take_free_chain(
+    storage: &Arc<dyn Storage>,
+    chain: ChainNumber,
+    now: &Moment,
+) -> Option<Ledger> {
+    match Opener::new(storage, now).try_chain(chain).ok()? {
         Attempt::Taken(taken) if taken.closed => Some(taken.ledger),
         _ => None,
     }

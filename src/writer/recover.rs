@@ -5,15 +5,16 @@ use std::{cell::Cell, io, sync::Arc};
 use super::{
     ledger::{MAX_FAILED, Start, Story},
     lock::{ChainLock, Entry, Point},
-    scan::{Place, Scan},
     segment::Segment,
-    witness::read_first_line,
 };
 use crate::{
-    ChainRecovery, Error, Head,
-    chain::Digest,
-    format::{ChainId, Witness, Witnesses},
+    chain::{Digest, Head},
+    chain_reader::{Durable, FirstLine, Follow, GoOn, Last, SegmentFile, SegmentStart, go_on},
+    clock::Timestamp,
+    error::Error,
+    format::{ChainId, Kind, Witness, Witnesses},
     segment_name::SegmentName,
+    stats::ChainRecovery,
     storage::{Access, Dir, File, Storage},
 };
 
@@ -32,17 +33,17 @@ pub(super) enum Recovered {
     LeftAlone(ChainRecovery),
 }
 
-/// Recovers the chain whose lock is held. `witnessed` is what other chains say of it; `names_lie` is for
+/// Recovers the chain whose lock is held and whose files these are. `witnessed` is what other chains say of it; `names_lie` is for
 /// all chains that one opener looks at.
 pub(super) fn recover(
     storage: &Arc<dyn Storage>,
     lock: &ChainLock,
-    segments: &[SegmentName],
+    names: Vec<SegmentName>,
     witnessed: &[Witness],
     names_lie: &Cell<bool>,
+    now: Timestamp,
 ) -> Result<Recovered, Error> {
-    let names: Vec<SegmentName> = segments.iter().filter(|name| name.chain == lock.chain).copied().collect();
-    Recovery { storage, lock, names, witnessed, names_lie, boot: storage.boot_id() }.run()
+    Recovery { storage, lock, names, witnessed, names_lie, boot: storage.boot_id(), now }.run()
 }
 
 struct Recovery<'a> {
@@ -54,6 +55,7 @@ struct Recovery<'a> {
     /// of no chain, and the next sync would say that all are.
     names_lie: &'a Cell<bool>,
     boot: String,
+    now: Timestamp,
 }
 
 /// No chain goes on behind this: JSON readers elsewhere know no larger whole number exactly.
@@ -70,15 +72,22 @@ struct Rest {
 }
 
 impl Rest {
-    fn add(&mut self, name: SegmentName, bytes: u64) {
-        self.failed.push(name.segment);
-        self.void += bytes;
-    }
-
     /// Whether they cannot all be named in one line.
     fn are_too_many(&self) -> bool {
         self.failed.len() + 1 >= MAX_FAILED
     }
+}
+
+/// The last files of a chain, oldest first: from its newest good first line on.
+#[derive(Debug, Default)]
+struct Tail {
+    files: Vec<SegmentFile>,
+    /// The first line of the first of them, where that is good.
+    first: Option<SegmentStart>,
+    /// Whether that is of a later format.
+    is_later: bool,
+    /// The same files, open.
+    open: Vec<Box<dyn File>>,
 }
 
 /// The last durable record of a chain that has none.
@@ -106,23 +115,31 @@ impl Recovery<'_> {
             return self.begin(rest, true);
         }
         let name = SegmentName { chain: self.lock.chain, segment: point.segment };
-        let path = self.path(name);
         if !self.names.contains(&name) {
             return Ok(self.leave_alone(true, "the segment of its last durable record is gone"));
         }
-        let file = self.open(name, Access::Read)?;
-        let scan = Scan::run(file.as_ref(), name, point.end).map_err(Error::io("read", path))?;
-        if scan.is_later {
+        let mut tail = Tail::default();
+        for name in self.names.iter().rev().filter(|name| name.segment <= point.segment) {
+            let file = self.open(*name, Access::Read)?;
+            if self.add(&mut tail, *name, file)? {
+                break;
+            }
+        }
+        if tail.is_later {
             return Ok(self.later_format());
         }
-        let expected = Place { seq: point.seq, hash: point.hash, end: point.end };
-        if scan.last != Some(expected) {
+        if let Some(file) = tail.files.last_mut() {
+            file.counted = Some(point.end);
+        }
+        let follow = self.follow(&tail)?;
+        let ends = |last: &Last| (last.seq, last.hash) == (point.seq, point.hash);
+        if !(follow.ends_well && follow.good.last.as_ref().is_some_and(ends)) {
             return Ok(self.leave_alone(true, "its last durable record is not where its lock file says"));
         }
         if rest.are_too_many() {
             return Ok(self.too_many());
         }
-        let Some(id) = self.id(&scan)? else { return Ok(self.no_identity()) };
+        let Some(first) = tail.first else { return Ok(self.no_identity()) };
         let story = Story {
             cause: "poisoned",
             segment: point.segment,
@@ -131,7 +148,7 @@ impl Recovery<'_> {
             message: "a write or sync had failed and the process ended before it could begin a new segment"
                 .into(),
         };
-        let start = self.start(id, point, None, rest, true, &scan);
+        let start = self.start(first.info.id, point, None, rest, true, &follow);
         let report = self.report(&start, 0, false, &story.message);
         Ok(Recovered::Ready {
             start: Box::new(start),
@@ -141,60 +158,86 @@ impl Recovery<'_> {
         })
     }
 
+    /// Follows the chain from its newest good first line on: what stands before that counts as it says.
     fn after_scan(&self) -> Result<Recovered, Error> {
         if self.names.is_empty() {
             return self.begin(Rest::default(), false);
         }
-        let mut witnessed = self.witnessed.iter().map(|witness| witness.seq).max().unwrap_or(0);
-        let mut rest = Rest::default();
         // Otherwise one would decide on names, and on data, that a dead process never made durable.
         if let Err(error) = self.sync_names() {
             return self.unsynced(&error);
         }
+        let mut tail = Tail::default();
         for name in self.names.iter().rev() {
             let file = self.open(*name, Access::Append)?;
-            if let Err(error) = file.sync_all()
-                && !planted!(TailNotSynced)
-            {
+            if let Err(error) = file.sync_all() {
                 return self.unsynced(&error);
             }
-            let mut scan =
-                Scan::run(file.as_ref(), *name, u64::MAX).map_err(Error::io("read", self.path(*name)))?;
-            if scan.is_later {
-                return Ok(self.later_format());
+            if self.add(&mut tail, *name, file)? {
+                break;
             }
-            if scan.length == 0
-                && !planted!(EmptyFileNotUsed)
-                && rest.failed.is_empty()
-                && rest.empty.is_none()
-            {
-                // Its maker had no room to write to it, and ended: the next first line can go there.
-                let now = crate::clock::Timestamp::now();
-                rest.empty = Some(
-                    Segment::resume(file, *name, 0, now).map_err(Error::io("inspect", self.path(*name)))?,
-                );
-                continue;
+        }
+        if tail.is_later {
+            return Ok(self.later_format());
+        }
+        let follow = self.follow(&tail)?;
+        let Some(first) = tail.first.take() else {
+            if follow.start.is_some() {
+                return Ok(self.no_identity());
             }
-            if !scan.has_good_line() {
-                rest.add(*name, scan.length);
-                continue;
-            }
-            let Some(cut) = scan.cut(witnessed) else {
+            if !self.witnessed.is_empty() {
                 return Ok(self.ends_early());
-            };
-            let Some(place) = cut.place else {
-                witnessed = witnessed.max(scan.durable);
-                rest.add(*name, scan.length);
-                continue;
-            };
-            rest.failed.reverse();
-            return self.go_on(*name, file, &scan, place, cut.torn, cut.damaged, rest);
+            }
+            return self.begin(self.rest(&mut tail, (0, 0))?, false);
+        };
+        let durable = Durable::of(&follow, None, self.witnessed.iter().map(|witness| witness.seq));
+        match go_on(&follow, &durable, &tail.files) {
+            Some(cut) => self.go_on(&cut, &first, &follow, tail),
+            None => Ok(self.ends_early()),
         }
-        if witnessed > 0 {
-            return Ok(self.ends_early());
+    }
+
+    /// Puts a file before those that are known to be the end of the chain. Says whether it begins with a good
+    /// first line, or one that must not be judged, so that nothing before it is needed.
+    fn add(&self, tail: &mut Tail, name: SegmentName, file: Box<dyn File>) -> Result<bool, Error> {
+        let path = || self.path(name);
+        let bytes = file.stat().map_err(Error::io("inspect", path()))?.bytes;
+        let first = FirstLine::read(file.as_ref(), name).map_err(Error::io("read", path()))?;
+        tail.is_later = matches!(first, FirstLine::Later);
+        let is_later = tail.is_later;
+        tail.first = first.segment();
+        let first_seq = tail.first.as_ref().map(|first| first.seq);
+        tail.files.insert(0, SegmentFile::unclaimed(name, bytes, first_seq));
+        tail.open.insert(0, file);
+        Ok(is_later || first_seq.is_some())
+    }
+
+    fn follow(&self, tail: &Tail) -> Result<Follow, Error> {
+        Follow::through(self.storage.as_ref(), self.lock.chain, &tail.files)
+    }
+
+    /// The files behind the place where what counts ends.
+    fn rest(&self, tail: &mut Tail, (segment, end): (u32, u64)) -> Result<Rest, Error> {
+        let mut rest = Rest::default();
+        for file in &tail.files {
+            let number = file.name.segment;
+            if number == segment {
+                rest.void += file.bytes.saturating_sub(end);
+            } else if number > segment {
+                rest.failed.push(number);
+                rest.void += file.bytes;
+            }
         }
-        rest.failed.reverse();
-        self.begin(rest, false)
+        let newest = tail.files.last().filter(|file| file.bytes == 0 && file.name.segment > segment);
+        if let Some(file) = newest
+            && let Some(open) = tail.open.pop()
+        {
+            // Its maker had no room to write to it, and ended: the next first line can go there.
+            let empty = Segment::resume(open, file.name, 0, self.now);
+            rest.empty = Some(empty.map_err(Error::io("inspect", self.path(file.name)))?);
+            rest.failed.pop();
+        }
+        Ok(rest)
     }
 
     fn sync_names(&self) -> io::Result<()> {
@@ -243,53 +286,50 @@ impl Recovery<'_> {
         })
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one finding, taken apart once")]
     fn go_on(
         &self,
-        name: SegmentName,
-        file: Box<dyn File>,
-        scan: &Scan,
-        place: Place,
-        torn: bool,
-        damaged: Option<u64>,
-        rest: Rest,
+        cut: &GoOn,
+        first: &SegmentStart,
+        follow: &Follow,
+        mut tail: Tail,
     ) -> Result<Recovered, Error> {
+        let rest = self.rest(&mut tail, (cut.segment, cut.end))?;
         if rest.are_too_many() {
             return Ok(self.too_many());
         }
-        let Some(id) = self.id(scan)? else { return Ok(self.no_identity()) };
+        let id = first.info.id;
         if self.witnessed.iter().any(|witness| witness.id != id) {
             return Ok(self.leave_alone(true, "another chain stands where its number was seen before"));
         }
-        if place.seq >= LAST_SEQ {
+        if cut.last.seq >= LAST_SEQ {
             return Ok(self.leave_alone(false, "every sequence number is used"));
         }
-        // Damaged bytes stay within what counts: our own software never declares an edit void.
-        let end = if damaged.is_some() && !torn { scan.length } else { place.end };
-        let durable = Point { segment: name.segment, seq: place.seq, hash: place.hash, end };
-        let whole = !torn && damaged.is_none() && rest.failed.is_empty();
-        let begun = scan.begun.unwrap_or_else(crate::clock::Timestamp::now);
-        let live = if whole {
-            let resumed = Segment::resume(file, name, place.end, begun);
-            Some(resumed.map_err(Error::io("inspect", self.path(name)))?)
-        } else {
-            None
+        let durable = Point { segment: cut.segment, seq: cut.last.seq, hash: cut.last.hash, end: cut.end };
+        let name = SegmentName { chain: self.lock.chain, segment: cut.segment };
+        // A segment without a bad byte goes on, unless something stands behind it; else a new one begins.
+        let is_whole = !cut.is_torn && cut.damaged.is_none() && rest.failed.is_empty();
+        let live = match tail.open.pop().filter(|_| is_whole) {
+            Some(file) => {
+                let resumed = Segment::resume(file, name, cut.end, first.at.unwrap_or(self.now));
+                Some(resumed.map_err(Error::io("inspect", self.path(name)))?)
+            }
+            None => None,
         };
-        let closed = scan.closed && whole;
-        let void = scan.length - end + rest.void;
-        let (cause, message) = match (damaged, torn) {
+        let closed = is_whole && cut.last.kind == Kind::Close;
+        let void = rest.void;
+        let (cause, message) = match (cut.damaged, void > 0) {
             (Some(seq), _) => {
                 ("damage", format!("record {seq} had been durable and is bad or missing; verify the log"))
             }
             (None, true) => ("torn", format!("{void} bytes of a write that was not finished do not count")),
             (None, false) => ("unclosed", "the run before ended without close".to_owned()),
         };
-        let start = self.start(id, durable, live, rest, false, scan);
+        let start = self.start(id, durable, live, rest, false, follow);
         if closed {
             return Ok(Recovered::Ready { start: Box::new(start), closed, story: None, report: None });
         }
-        let report = self.report(&start, void, damaged.is_some(), &message);
-        let story = Story { cause, segment: name.segment, bytes: end, void, message };
+        let report = self.report(&start, void, cut.damaged.is_some(), &message);
+        let story = Story { cause, segment: cut.segment, bytes: cut.end, void, message };
         Ok(Recovered::Ready { start: Box::new(start), closed, story: Some(story), report: Some(report) })
     }
 
@@ -300,7 +340,7 @@ impl Recovery<'_> {
         live: Option<Segment>,
         rest: Rest,
         is_poisoned: bool,
-        scan: &Scan,
+        follow: &Follow,
     ) -> Start {
         Start {
             id,
@@ -310,29 +350,13 @@ impl Recovery<'_> {
             failed: rest.failed,
             empty: rest.empty,
             is_poisoned,
-            witnesses: scan.witnesses.clone(),
-            pruned: scan.pruned,
+            witnesses: follow.facts.seen.clone(),
+            pruned: follow.facts.pruned,
         }
     }
 
     fn next_segment(&self) -> u32 {
         self.names.last().map_or(1, |name| name.segment + 1)
-    }
-
-    /// The identity of the chain: in the first line of the segment, or of one before it.
-    fn id(&self, scan: &Scan) -> Result<Option<ChainId>, Error> {
-        if let Some(info) = &scan.info {
-            return Ok(Some(info.id));
-        }
-        for name in self.names.iter().rev() {
-            let file = self.open(*name, Access::Read)?;
-            if let Some(first) =
-                read_first_line(file.as_ref(), *name).map_err(Error::io("read", self.path(*name)))?
-            {
-                return Ok(Some(first.info.id));
-            }
-        }
-        Ok(None)
     }
 
     /// The last segment could not be synced: nothing is decided from it until the machine restarts.

@@ -6,15 +6,15 @@ use super::{
     keep::{Sealed, removable},
     ledger::{Ledger, Trouble},
     open::{close_chain, take_free_chain, write_through},
-    witness::{self, FirstLine, read_first_line},
 };
 use crate::{
-    Retention,
     chain::Digest,
-    clock::Moment,
+    chain_reader::{Directory, FirstLine, SegmentStart},
+    clock::{Moment, Timestamp},
     format::PruneInfo,
     queue::Chunks,
     segment_name::{ChainNumber, SegmentName},
+    settings::Retention,
     storage::{Access, Dir, Storage},
 };
 
@@ -86,24 +86,21 @@ fn run_all(
     if storage.stat(Dir::Log, HOLD)?.is_some() {
         return Ok(());
     }
-    let segments = witness::segments(storage.as_ref())?;
+    let directory = Directory::read(storage.as_ref())?;
     let own = ledger.chain();
-    prune(storage, retention, ledger, &segments, now, outcome)?;
+    prune(storage, retention, ledger, &directory, now, outcome)?;
     if outcome.trouble.is_some() {
         // Our own segment comes first.
         return Ok(());
     }
-    let mut others: Vec<ChainNumber> =
-        segments.iter().map(|name| name.chain).filter(|chain| *chain != own).collect();
-    others.dedup();
-    for chain in others {
-        let old = survey(storage, &segments, chain, 0)?;
+    for chain in directory.chains.keys().copied().filter(|chain| *chain != own) {
+        let old = survey(storage, &directory, chain, 0)?;
         if old.leftovers.is_empty() && old.removable(retention, now).is_none() {
             continue;
         }
-        if let Some(mut free) = take_free_chain(storage, chain) {
+        if let Some(mut free) = take_free_chain(storage, chain, now) {
             let head = free.head();
-            let pruned = prune(storage, retention, &mut free, &segments, now, outcome);
+            let pruned = prune(storage, retention, &mut free, &directory, now, outcome);
             // The trouble of a chain that is not ours ends with it: the next opener recovers it.
             let is_written = outcome.trouble.take().is_none() && free.head() != head;
             if is_written && close_chain(&mut free, 0, now).is_err() {
@@ -119,12 +116,12 @@ fn prune(
     storage: &Arc<dyn Storage>,
     retention: &Retention,
     ledger: &mut Ledger,
-    segments: &[SegmentName],
+    directory: &Directory,
     now: &Moment,
     outcome: &mut Outcome,
 ) -> io::Result<()> {
     let pruned = ledger.pruned.map_or(0, |(through, _)| through);
-    let mut old = survey(storage, segments, ledger.chain(), pruned)?;
+    let mut old = survey(storage, directory, ledger.chain(), pruned)?;
     let mut doomed = std::mem::take(&mut old.leftovers);
     if let Some((count, reason)) = old.removable(retention, now) {
         let removed: Vec<OldSegment> = old.segments.drain(..count).collect();
@@ -179,17 +176,17 @@ fn remove(storage: &Arc<dyn Storage>, doomed: &[SegmentName], outcome: &mut Outc
 /// not removed. `pruned` is the last record that is known to be removed; first lines may know of more.
 fn survey(
     storage: &Arc<dyn Storage>,
-    segments: &[SegmentName],
+    directory: &Directory,
     chain: ChainNumber,
     mut pruned: u64,
 ) -> io::Result<Old> {
     let mut old = Old::default();
-    let mut after: Option<FirstLine> = None;
+    let mut after: Option<(SegmentStart, Timestamp)> = None;
     // Files between, which count nothing: they go with the segment before them.
     let mut idle: Vec<(SegmentName, u64)> = Vec::new();
-    for name in segments.iter().rev().filter(|name| name.chain == chain) {
+    for name in directory.segments(chain).iter().rev() {
         let Some(stat) = storage.stat(Dir::Log, &name.to_string())? else { continue };
-        let Some(next) = &after else {
+        let Some((next, begun)) = &after else {
             old.newest_bytes += stat.bytes;
             after = first_line(storage, *name)?;
             continue;
@@ -198,7 +195,7 @@ fn survey(
         pruned = pruned.max(said.map_or(0, |(through, _)| through));
         let through = (next.seq.saturating_sub(1), next.previous);
         if pruned > 0 && through.0 <= pruned {
-            if first_line(storage, *name)?.is_some_and(|first| first.seq > pruned) {
+            if first_line(storage, *name)?.is_some_and(|(first, _)| first.seq > pruned) {
                 // Removed it was not: numbers go backwards here, and that is for verification to judge.
                 old.leftovers.clear();
                 break;
@@ -216,11 +213,8 @@ fn survey(
         }
         let Some(first) = first_line(storage, *name)? else { break };
         idle.push((*name, stat.bytes));
-        let sealed = Sealed {
-            segment: name.segment,
-            bytes: idle.iter().map(|(_, bytes)| bytes).sum(),
-            ended: next.at,
-        };
+        let sealed =
+            Sealed { segment: name.segment, bytes: idle.iter().map(|(_, bytes)| bytes).sum(), ended: *begun };
         let files = idle.drain(..).rev().map(|(name, _)| name).collect();
         old.segments.push(OldSegment { sealed, files, through });
         after = Some(first);
@@ -230,6 +224,12 @@ fn survey(
     Ok(old)
 }
 
-fn first_line(storage: &Arc<dyn Storage>, name: SegmentName) -> io::Result<Option<FirstLine>> {
-    read_first_line(storage.open(Dir::Log, &name.to_string(), Access::Read)?.as_ref(), name)
+/// The first line of a segment and its time, where both can be read.
+fn first_line(
+    storage: &Arc<dyn Storage>,
+    name: SegmentName,
+) -> io::Result<Option<(SegmentStart, Timestamp)>> {
+    let file = storage.open(Dir::Log, &name.to_string(), Access::Read)?;
+    let first = FirstLine::read(file.as_ref(), name)?.segment();
+    Ok(first.and_then(|first| first.at.map(|at| (first, at))))
 }

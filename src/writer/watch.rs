@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{FIRST_RETRY, Failure, SPACE_CHECK, Writer, open, witness};
+use super::{FIRST_RETRY, Failure, SPACE_CHECK, Writer, open};
 use crate::{
     NoticeCode,
     clock::{Clock, Moment},
@@ -89,12 +89,9 @@ impl Writer {
     }
 
     pub(super) fn refresh_witnesses(&mut self, now: &Moment) {
-        let Ok(segments) = witness::segments(self.storage.as_ref()) else { return };
-        for missing in open::refresh_witnesses(&self.storage, &segments, &mut self.ledger) {
-            let message = format!("chain {missing} was seen before and is gone; verify the log");
-            if self.ledger.missing.insert(missing) {
-                self.note(NoticeCode::ChainMissing, &message, now);
-            }
+        for chain in open::refresh_witnesses(&self.storage, &mut self.ledger) {
+            let (code, message) = open::missing_chain(chain);
+            self.note(code, &message, now);
         }
     }
 

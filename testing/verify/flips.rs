@@ -68,15 +68,8 @@ fn every_flipped_bit_of_a_real_log_is_found() {
                 log.files.get_mut(&flip.name).unwrap()[flip.at] ^= 1 << bit;
                 let expected = if flip.is_durable { Verdict::Damaged } else { Verdict::Unclean };
                 let (at, name) = (flip.at, &flip.name);
-                // The hashes alone find them all: one bit of each byte shows that.
-                for hashes_only in [false, true].into_iter().take(1 + usize::from(at % 8 == bit)) {
-                    let mut verifier = Verifier::new("/log").threads(1);
-                    if hashes_only {
-                        verifier = verifier.hashes_only();
-                    }
-                    let report = verifier.run_on(&log).unwrap();
-                    assert_eq!(report.verdict(), expected, "bit {bit} of byte {at} of {name}\n{report}");
-                }
+                let report = Verifier::new("/log").threads(1).run_on(&log).unwrap();
+                assert_eq!(report.verdict(), expected, "bit {bit} of byte {at} of {name}\n{report}");
                 found.fetch_add(1, Ordering::Relaxed);
                 log.files.get_mut(&flip.name).unwrap()[flip.at] ^= 1 << bit;
             }

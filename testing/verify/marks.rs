@@ -48,9 +48,11 @@ fn recovery_declares_nothing_void_behind_a_line_that_stands_too_early() {
         let next: serde_json::Value =
             serde_json::from_slice(next.split(|byte| *byte == b'\n').next().unwrap()).unwrap();
         let counted = next["segment"]["after"][0]["bytes"].as_u64().unwrap();
-        // The sixth record is the first of which no mark says that it was durable.
+        // Behind a copy that was put in front of the line it was meant to hide, the chain goes on as if it were
+        // not there. Else the sixth record is the first of which no mark says that it was durable.
+        let lines = if place == 1 { 7 } else { 5 };
         let mut durable = 0;
-        log.clone().edit(0, 1, |lines| durable = lines[..5].concat().len() as u64);
+        log.clone().edit(0, 1, |file| durable = file[..lines].concat().len() as u64);
         assert_eq!(counted, durable, "{place}\n{report}");
     }
 }

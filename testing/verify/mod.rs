@@ -8,7 +8,6 @@ mod exact;
 mod false_alarms;
 mod first_lines;
 mod flips;
-mod hashes;
 mod honest;
 mod live;
 pub(crate) mod log;

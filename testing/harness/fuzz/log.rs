@@ -1,21 +1,15 @@
 //! Any bytes as the files of a log.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use super::image;
 use crate::{
     FlushMode, Head, OnFailure, OnFull, Records, Report, Retention, Rotation, Severity, Verdict, Verifier,
     clock::{Clock, Moment, Timestamp},
-    format::{Kind, Line, LineParser, Payload, read_segment},
+    format::{Kind, Payload},
     gauges::Gauges,
     notify::Notifier,
     queue::{Draft, Queue, QueueSettings, Scope, Stage},
-    segment_name::SegmentName,
     storage::sim::SimDisk,
     writer::{self, Former, Next, Writer, WriterSettings},
 };
@@ -60,8 +54,6 @@ pub fn recovery(image: &[u8]) {
 
     let report = verify(&disk, 1).expect("a log that was written is one");
     match before {
-        // docs/durability.md, at its end: the one kind of directory that may be judged otherwise afterwards.
-        _ if files.keys().any(|name| holds_others_records(name, &files)) => {}
         Some(Verdict::Damaged) => {
             assert_eq!(report.verdict(), Verdict::Damaged, "damage is hidden: {report}\nbefore: {told}");
         }
@@ -84,32 +76,6 @@ pub fn recovery(image: &[u8]) {
     read(&again);
     open_write_close(&again);
     assert!(again.snapshot() == now, "the same directory was opened twice, with different results");
-}
-
-/// Whether a file does not begin with its own first line, and holds good lines with numbers of records that
-/// stand in another file.
-fn holds_others_records(name: &str, files: &BTreeMap<String, Vec<u8>>) -> bool {
-    let Some(own) = SegmentName::parse(name) else { return false };
-    let (mut headless, mut here, mut elsewhere) = (false, BTreeSet::new(), BTreeSet::new());
-    for (other, bytes) in files {
-        let is_here = other == name;
-        if SegmentName::parse(other).is_none_or(|other| other.chain != own.chain) {
-            continue;
-        }
-        let mut parser = LineParser::default();
-        for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
-            let line = parser.parse(line).ok().filter(Line::hash_is_right);
-            if is_here && index == 0 {
-                let info = line.filter(|line| line.kind == Kind::Segment);
-                let info = info.and_then(|line| read_segment(line.detail?));
-                headless = !info.is_some_and(|info| info.is_of(own));
-            }
-            if let Some(line) = line {
-                if is_here { &mut here } else { &mut elsewhere }.insert(line.seq);
-            }
-        }
-    }
-    headless && !here.is_disjoint(&elsewhere)
 }
 
 fn verify(disk: &SimDisk, threads: usize) -> Option<Report> {

@@ -1,30 +1,30 @@
 //! The fast path: a piece of a file in which nothing is wrong, checked without knowing what stands
 //! before it, so that pieces can be checked at the same time.
 
+use super::lines::split;
 use crate::{
     chain::Digest,
     format::{Control, Kind, LineParser, control_of},
-    read::lines::split,
 };
 
 /// What a faultless piece is to its chain.
 #[derive(Debug)]
-pub(super) struct Summary {
-    pub(super) first_seq: u64,
-    pub(super) previous: Digest,
-    pub(super) last_seq: u64,
-    pub(super) last_hash: Digest,
-    pub(super) last_kind: Kind,
-    pub(super) lines: u64,
-    pub(super) events: u64,
+pub(crate) struct Summary {
+    pub(crate) first_seq: u64,
+    pub(crate) previous: Digest,
+    pub(crate) last_seq: u64,
+    pub(crate) last_hash: Digest,
+    pub(crate) last_kind: Kind,
+    pub(crate) lines: u64,
+    pub(crate) events: u64,
     /// The highest `durable` mark.
-    pub(super) mark: u64,
-    pub(super) controls: Vec<(u64, Control)>,
+    pub(crate) mark: u64,
+    pub(crate) controls: Vec<(u64, Control)>,
 }
 
 /// Checks a piece of whole lines. `None` where anything needs a closer look, which the scan takes
 /// with what it knows of the chain; so this says only yes, or nothing.
-pub(super) fn summarize(parser: &mut LineParser, bytes: &[u8]) -> Option<Summary> {
+pub(crate) fn summarize(parser: &mut LineParser, bytes: &[u8]) -> Option<Summary> {
     let mut summary: Option<Summary> = None;
     for (_, line) in split(bytes) {
         let line = parser.parse(line).ok()?;

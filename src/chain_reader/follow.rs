@@ -1,31 +1,32 @@
-//! Line by line through one chain: what fits, and for what does not, what happened there and how
-//! to go on behind it.
-
-use crate::{
-    chain::Digest,
-    format::{Control, Kind, Line, LineParser, Malformed, SegmentInfo, control_of},
-    read::lines::split,
-    segment_name::{ChainNumber, SegmentName},
-};
+//! Line by line through one chain: what fits, and for what does not, what happened there and how to go on
+//! behind it. Recovery, verification and reading all take from here what may follow a line.
 
 use super::{
-    anomaly::{Anomalies, Anomaly, Good, Last},
-    chunk::Summary,
+    anomaly::{Anomalies, Anomaly, Fault, Good, Last, Place},
     facts::Facts,
-    finding::{FindingKind, Note, NoteKind, Place},
-    judge::missing_records,
+    layout::SegmentFile,
+    lines::{Piece, split},
+    piece::Summary,
+    source::{Part, Source},
+};
+use crate::{
+    chain::Digest,
+    error::Error,
+    format::{Control, Kind, Line, LineParser, Malformed, SegmentInfo, control_of},
+    segment_name::{ChainNumber, SegmentName},
+    storage::Storage,
 };
 
 /// The first good line that was read of a chain.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Start {
-    pub(super) seq: u64,
-    pub(super) previous: Digest,
+pub(crate) struct Start {
+    pub(crate) seq: u64,
+    pub(crate) previous: Digest,
     /// How many bad lines stand before it.
-    pub(super) holes: u64,
-    pub(super) place: Place,
+    pub(crate) holes: u64,
+    pub(crate) place: Place,
     /// Whether it begins its file and names it, as it must.
-    pub(super) is_segment: bool,
+    pub(crate) is_segment: bool,
 }
 
 /// Where a chain stood when a line with too high a number came: if the right one follows, the odd
@@ -40,46 +41,50 @@ struct Jump {
 
 /// What one file holds.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct FileCount {
-    pub(super) segment: u32,
-    pub(super) good: Good,
+pub(crate) struct FileCount {
+    pub(crate) segment: u32,
+    pub(crate) good: Good,
     /// The highest `durable` mark in it.
-    pub(super) mark: u64,
-    pub(super) void_bytes: u64,
+    pub(crate) mark: u64,
+    pub(crate) void_bytes: u64,
     /// Whether anything stands in it at all.
-    pub(super) is_empty: bool,
+    pub(crate) is_empty: bool,
 }
 
 /// The state of one chain while it is read.
 #[derive(Debug)]
-pub(super) struct Scan {
-    pub(super) chain: ChainNumber,
-    pub(super) start: Option<Start>,
+pub(crate) struct Follow {
+    pub(crate) chain: ChainNumber,
+    pub(crate) start: Option<Start>,
     /// The number that the next line must have.
-    pub(super) next: u64,
+    pub(crate) next: u64,
     /// What the next line must link to; `None` where that cannot be known.
     hash: Option<Digest>,
     /// Bad lines since the last good one.
-    pub(super) holes: u64,
+    pub(crate) holes: u64,
     jump: Option<Jump>,
-    pub(super) good: Good,
-    pub(super) facts: Facts,
-    pub(super) anomalies: Anomalies,
-    pub(super) files: Vec<FileCount>,
+    pub(crate) good: Good,
+    pub(crate) facts: Facts,
+    /// What lines said that are no events, and their numbers, until somebody takes it.
+    pub(crate) said: Vec<(u64, Control)>,
+    pub(crate) anomalies: Anomalies,
+    pub(crate) files: Vec<FileCount>,
     /// How many lines were read of the current file.
-    pub(super) line: u64,
+    pub(crate) line: u64,
     /// The anomaly of its first line, as long as no good one came behind it.
     bad_start: Option<usize>,
     /// The highest mark in bytes that a later segment declares void.
     void_mark: u64,
     /// Where a segment of a later format begins; nothing from there on is judged.
-    pub(super) later_format: Option<(Place, u64)>,
+    pub(crate) later_format: Option<(Place, u64)>,
     /// How many anomalies there were before it.
-    pub(super) judged: usize,
+    pub(crate) judged: usize,
+    /// Whether what was read last is a record of the chain.
+    pub(crate) ends_well: bool,
 }
 
-impl Scan {
-    pub(super) fn new(chain: ChainNumber) -> Self {
+impl Follow {
+    pub(crate) fn new(chain: ChainNumber) -> Self {
         Self {
             chain,
             start: None,
@@ -89,6 +94,7 @@ impl Scan {
             jump: None,
             good: Good::default(),
             facts: Facts::default(),
+            said: Vec::new(),
             anomalies: Anomalies::default(),
             files: Vec::new(),
             line: 0,
@@ -96,11 +102,61 @@ impl Scan {
             void_mark: 0,
             later_format: None,
             judged: usize::MAX,
+            ends_well: false,
         }
     }
 
+    /// Follows a chain through files, from the first of them on, keeping nothing that lines say of other things.
+    pub(crate) fn through(
+        storage: &dyn Storage,
+        chain: ChainNumber,
+        files: &[SegmentFile],
+    ) -> Result<Self, Error> {
+        let mut follow = Self::new(chain);
+        let mut parser = LineParser::default();
+        let mut source = Source::new(storage, files, 0, 0);
+        while let Some(part) = source.next()? {
+            follow.take_in(&mut parser, &part);
+            follow.said.clear();
+            if let Part::Counted(Piece::Lines { bytes, .. }) | Part::Void(Piece::Lines { bytes, .. }) = part {
+                source.reuse(bytes);
+            }
+        }
+        Ok(follow)
+    }
+
+    /// Takes in what comes next in the files of a chain. Returns how many bytes that are.
+    pub(crate) fn take_in(&mut self, parser: &mut LineParser, part: &Part) -> u64 {
+        match *part {
+            Part::Begin(name) => self.begin_file(name),
+            Part::TooShort { offset, counted } => self.too_short(offset, counted),
+            Part::Counted(Piece::Lines { offset, ref bytes }) => {
+                self.lines(parser, bytes, offset);
+                return bytes.len() as u64;
+            }
+            Part::Counted(Piece::Overlong { offset, length }) => {
+                self.bad_bytes(offset, length, false);
+                return length;
+            }
+            Part::Counted(Piece::Unfinished { offset, length }) => {
+                self.bad_bytes(offset, length, true);
+                return length;
+            }
+            Part::Void(Piece::Lines { ref bytes, .. }) => {
+                self.void(parser, bytes);
+                self.count_void(bytes.len() as u64);
+                return bytes.len() as u64;
+            }
+            Part::Void(Piece::Overlong { length, .. } | Piece::Unfinished { length, .. }) => {
+                self.count_void(length);
+                return length;
+            }
+        }
+        0
+    }
+
     /// A file of which nothing was taken in is begun again whenever it is looked at again.
-    pub(super) fn begin_file(&mut self, name: SegmentName) {
+    pub(crate) fn begin_file(&mut self, name: SegmentName) {
         self.line = 0;
         self.bad_start = None;
         if self.files.last().is_none_or(|last| last.segment != name.segment) {
@@ -116,7 +172,7 @@ impl Scan {
     }
 
     /// The segment that is being read.
-    fn segment(&self) -> u32 {
+    pub(crate) fn segment(&self) -> u32 {
         self.files.last().map_or(0, |file| file.segment)
     }
 
@@ -125,7 +181,7 @@ impl Scan {
     }
 
     /// Takes in a faultless piece, if it goes on where the chain stands.
-    pub(super) fn join(&mut self, summary: &mut Summary) -> bool {
+    pub(crate) fn join(&mut self, summary: &mut Summary) -> bool {
         let fits = summary.first_seq == self.next && self.hash == Some(summary.previous);
         let begins_file = self.line == 0;
         // The first line of each file says which file it is; and a chain begins with a closer look.
@@ -137,10 +193,11 @@ impl Scan {
         }
         self.end_bad_start(summary.first_seq);
         for (seq, control) in summary.controls.drain(..) {
-            self.facts.absorb(self.chain, seq, control);
+            self.absorb(seq, control);
         }
         self.mark(summary.mark);
         self.line += summary.lines;
+        self.ends_well = true;
         self.jump = None;
         self.accept(
             Last { seq: summary.last_seq, hash: summary.last_hash, kind: summary.last_kind },
@@ -151,25 +208,40 @@ impl Scan {
     }
 
     /// Reads whole lines one by one.
-    pub(super) fn lines(&mut self, parser: &mut LineParser, bytes: &[u8], offset: u64) {
+    fn lines(&mut self, parser: &mut LineParser, bytes: &[u8], offset: u64) {
         for (start, line) in split(bytes) {
-            self.line += 1;
-            let place = self.place(offset + start);
-            match parser.parse(line) {
-                _ if self.later_format.is_some() => return,
-                Err(Malformed(why)) => self.malformed(place, why.to_owned()),
-                Ok(line) if !line.hash_is_right() => self.edited(&line, place),
-                Ok(line) => self.good_line(&line, place),
-            }
-        }
-        if let Some(file) = self.files.last_mut() {
-            file.is_empty = false;
+            self.one_line(parser.parse(line), offset + start);
         }
     }
 
-    /// A stretch of bytes that is no line.
-    pub(super) fn bad_bytes(&mut self, offset: u64, length: u64, is_unfinished: bool) {
+    /// Takes in the next whole line. Returns whether it is a record of the chain.
+    pub(crate) fn one_line(&mut self, parsed: Result<Line<'_>, Malformed>, offset: u64) -> bool {
+        if self.later_format.is_some() {
+            return false;
+        }
         self.line += 1;
+        if let Some(file) = self.files.last_mut() {
+            file.is_empty = false;
+        }
+        let place = self.place(offset);
+        self.ends_well = match parsed {
+            Err(Malformed(why)) => {
+                self.malformed(place, why.to_owned());
+                false
+            }
+            Ok(line) if !line.hash_is_right() => {
+                self.edited(&line, place);
+                false
+            }
+            Ok(line) => self.good_line(&line, place),
+        };
+        self.ends_well
+    }
+
+    /// A stretch of bytes that is no line.
+    pub(crate) fn bad_bytes(&mut self, offset: u64, length: u64, is_unfinished: bool) {
+        self.line += 1;
+        self.ends_well = false;
         if let Some(file) = self.files.last_mut() {
             file.is_empty = false;
         }
@@ -183,17 +255,18 @@ impl Scan {
     }
 
     /// A file ended before what a later segment says it holds.
-    pub(super) fn too_short(&mut self, offset: u64, counted: u64) {
+    fn too_short(&mut self, offset: u64, counted: u64) {
         self.line += 1;
+        self.ends_well = false;
         let message =
             format!("the file ends here, and the next segment says that {counted} bytes of it count");
-        let mut anomaly = self.anomaly(FindingKind::Deleted, self.place(offset), message);
+        let mut anomaly = self.anomaly(Fault::Missing, self.place(offset), message);
         anomaly.is_certain = true;
         self.anomalies.push(anomaly);
     }
 
     /// Bytes that a later segment declares void: only how far they were durable matters.
-    pub(super) fn void(&mut self, parser: &mut LineParser, bytes: &[u8]) {
+    fn void(&mut self, parser: &mut LineParser, bytes: &[u8]) {
         for (_, line) in split(bytes) {
             let Ok(line) = parser.parse(line) else { continue };
             let claims = line.durable.is_some() || line.kind == Kind::Prune;
@@ -209,16 +282,16 @@ impl Scan {
         }
     }
 
-    pub(super) fn count_void(&mut self, length: u64) {
+    fn count_void(&mut self, length: u64) {
         if let Some(file) = self.files.last_mut() {
             file.void_bytes += length;
             file.is_empty = false;
         }
     }
 
-    fn anomaly(&self, kind: FindingKind, place: Place, message: String) -> Anomaly {
+    fn anomaly(&self, fault: Fault, place: Place, message: String) -> Anomaly {
         Anomaly {
-            kind,
+            fault,
             at: self.next,
             records: None,
             place,
@@ -234,7 +307,7 @@ impl Scan {
     fn malformed(&mut self, place: Place, why: String) {
         self.holes += 1;
         self.note_bad_start();
-        let anomaly = self.anomaly(FindingKind::Malformed, place, why);
+        let anomaly = self.anomaly(Fault::Malformed, place, why);
         self.anomalies.push(anomaly);
     }
 
@@ -256,7 +329,7 @@ impl Scan {
     fn edited(&mut self, line: &Line<'_>, place: Place) {
         self.note_bad_start();
         let mut anomaly =
-            self.anomaly(FindingKind::Edited, place, "the line does not match its own hash".to_owned());
+            self.anomaly(Fault::Edited, place, "the line does not match its own hash".to_owned());
         if self.start.is_some() && line.seq == self.next {
             anomaly.records = Some((line.seq, line.seq));
             // The line stands in its place. Which of its parts was changed cannot be told, so
@@ -269,16 +342,19 @@ impl Scan {
         self.anomalies.push(anomaly);
     }
 
-    /// A line that is right in itself: does it belong here?
-    fn good_line(&mut self, line: &Line<'_>, place: Place) {
+    /// A line that is right in itself: returns whether it belongs here.
+    fn good_line(&mut self, line: &Line<'_>, place: Place) -> bool {
         let control = match control_of(line, self.line == 1) {
             Ok(Some(Control::Later(format))) => {
                 self.later_format = Some((place, format));
                 self.judged = self.anomalies.len();
-                return;
+                return false;
             }
             Ok(control) => control,
-            Err(why) => return self.malformed(place, why.to_owned()),
+            Err(why) => {
+                self.malformed(place, why.to_owned());
+                return false;
+            }
         };
         let info = match &control {
             Some(Control::Segment(info)) => Some(&**info),
@@ -288,18 +364,21 @@ impl Scan {
         let begins = self.line == 1 && info.is_some_and(|info| info.is_of(name));
         self.end_bad_start(line.seq);
         if !self.fits(line, place, begins) {
-            return;
+            return false;
         }
         if begins {
             self.segment_begins(line.seq, place);
         }
-        self.check_segment(line, info, place);
+        let belongs = self.check_segment(line, info, place);
         self.mark(line.durable.unwrap_or(0));
-        if let Some(control) = control {
-            self.facts.absorb(self.chain, line.seq, control);
+        // A `segment` line where none belongs says nothing of this chain.
+        let is_segment = info.is_some();
+        if let Some(control) = control.filter(|_| belongs || !is_segment) {
+            self.absorb(line.seq, control);
         }
         let last = Last { seq: line.seq, hash: line.hash, kind: line.kind };
         self.accept(last, 1, u64::from(line.kind == Kind::Event));
+        true
     }
 
     /// Decides whether a line is the next of the chain, and notes what does not fit.
@@ -331,7 +410,7 @@ impl Scan {
         for number in 0..self.anomalies.len() {
             if let Some(anomaly) = self.anomalies.get_mut(number) {
                 // Bytes that a file lacks were the records before this one.
-                let is_missing = anomaly.kind == FindingKind::Deleted;
+                let is_missing = anomaly.fault == Fault::Missing;
                 anomaly.at = if is_missing { line.seq.saturating_sub(1) } else { first_hole };
             }
         }
@@ -343,7 +422,7 @@ impl Scan {
     /// it is no longer what the next one links to.
     fn broken_link(&mut self, line: &Line<'_>, place: Place) {
         let message = "the line does not link to the line before it: one of the two was replaced".to_owned();
-        let mut anomaly = self.anomaly(FindingKind::BrokenLink, place, message);
+        let mut anomaly = self.anomaly(Fault::BrokenLink, place, message);
         anomaly.at = line.seq.saturating_sub(1);
         anomaly.records = Some((line.seq, line.seq));
         anomaly.link = Some(line.previous);
@@ -357,7 +436,7 @@ impl Scan {
             return false;
         }
         if let Some(anomaly) = jump.anomaly.and_then(|number| self.anomalies.get_mut(number)) {
-            anomaly.kind = FindingKind::Inserted;
+            anomaly.fault = Fault::Inserted;
             "a line stands where it does not belong".clone_into(&mut anomaly.message);
             anomaly.records =
                 anomaly.records.map(|(_, last)| (last.saturating_add(1), last.saturating_add(1)));
@@ -371,7 +450,7 @@ impl Scan {
         if missing > self.holes {
             let last = line.seq - 1;
             let message = missing_records(missing - self.holes);
-            let mut anomaly = self.anomaly(FindingKind::Deleted, place, message);
+            let mut anomaly = self.anomaly(Fault::Missing, place, message);
             anomaly.records = Some((self.next + self.holes, last));
             anomaly.link = Some(line.previous);
             number = Some(self.anomalies.len());
@@ -388,12 +467,12 @@ impl Scan {
             self.note_bad_start();
         }
         let is_copy = self.good.last.is_some_and(|last| last.hash == line.hash);
-        let (kind, message) = if is_copy {
-            (FindingKind::Duplicate, "the line stands a second time")
+        let (fault, message) = if is_copy {
+            (Fault::Duplicate, "the line stands a second time")
         } else {
-            (FindingKind::Inserted, "a line stands where it does not belong")
+            (Fault::Inserted, "a line stands where it does not belong")
         };
-        let mut anomaly = self.anomaly(kind, place, message.to_owned());
+        let mut anomaly = self.anomaly(fault, place, message.to_owned());
         anomaly.records = Some((line.seq, line.seq));
         anomaly.hash = Some(line.hash);
         // A segment is begun where the chain before it ends, and says what is void of that.
@@ -401,8 +480,9 @@ impl Scan {
         self.anomalies.push(anomaly);
     }
 
-    /// Every file begins with the `segment` line that names it, and no other line names a file.
-    fn check_segment(&mut self, line: &Line<'_>, info: Option<&SegmentInfo>, place: Place) {
+    /// Every file begins with the `segment` line that names it, and no other line names a file. Returns whether
+    /// that holds for this line.
+    fn check_segment(&mut self, line: &Line<'_>, info: Option<&SegmentInfo>, place: Place) -> bool {
         let is_first = self.line == 1;
         let name = SegmentName { chain: self.chain, segment: place.segment };
         let problem = match info {
@@ -419,12 +499,12 @@ impl Scan {
         if let Some(info) = info {
             self.facts.id.get_or_insert(info.id);
         }
-        if let Some(problem) = problem {
-            let mut anomaly = self.anomaly(FindingKind::RenamedSegment, place, problem);
-            anomaly.at = line.seq;
-            anomaly.records = Some((line.seq, line.seq));
-            self.anomalies.push(anomaly);
-        }
+        let Some(problem) = problem else { return true };
+        let mut anomaly = self.anomaly(Fault::Misplaced, place, problem);
+        anomaly.at = line.seq;
+        anomaly.records = Some((line.seq, line.seq));
+        self.anomalies.push(anomaly);
+        false
     }
 
     /// What stands in earlier files and is not void counts from here on.
@@ -436,11 +516,16 @@ impl Scan {
                 "the segment declares everything from record {seq} on void, but up to record {void_mark} \
                  it had been durable"
             );
-            let mut anomaly = self.anomaly(FindingKind::Voided, place, message);
+            let mut anomaly = self.anomaly(Fault::Voided, place, message);
             anomaly.records = Some((seq, void_mark));
             anomaly.is_certain = true;
             self.anomalies.push(anomaly);
         }
+    }
+
+    fn absorb(&mut self, seq: u64, control: Control) {
+        self.facts.absorb(seq, &control);
+        self.said.push((seq, control));
     }
 
     /// Takes in that a line says that this record was durable.
@@ -465,23 +550,12 @@ impl Scan {
             good.last = Some(last);
         }
     }
+}
 
-    /// Notes what the files hold beside good lines.
-    pub(super) fn note_files(&mut self) {
-        for file in std::mem::take(&mut self.files) {
-            let segment = file.segment;
-            let message = format!("{} bytes of segment {segment} are void", file.void_bytes);
-            if file.void_bytes > 0 && file.good.records > 0 && !self.facts.recovered.contains(&segment) {
-                let message = format!("{message}, and no `recovery` record tells how they came there");
-                self.facts.note(Note::of(NoteKind::Undeclared, self.chain, message));
-            } else if file.void_bytes > 0 {
-                self.facts.note(Note::of(NoteKind::Void, self.chain, message));
-            } else if file.good.records == 0 {
-                let what = if file.is_empty { "is empty" } else { "has no good line" };
-                let message = format!("segment {segment} {what}");
-                self.facts.note(Note::of(NoteKind::Stillborn, self.chain, message));
-            }
-            self.files.push(file);
-        }
+/// For messages.
+pub(crate) fn missing_records(count: u64) -> String {
+    match count {
+        1 => "1 record is missing before this line".to_owned(),
+        count => format!("{count} records are missing before this line"),
     }
 }

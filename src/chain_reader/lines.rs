@@ -57,7 +57,7 @@ impl Pieces {
         let offset = self.at - self.carried.len() as u64;
         let is_end = self.fill(&mut bytes)?;
         if let Some(last) = memchr::memrchr(b'\n', &bytes) {
-            self.carried.extend_from_slice(bytes.get(last + 1..).unwrap_or_default());
+            self.carried.extend_from_slice(bytes.split_at(last + 1).1);
             bytes.truncate(last + 1);
             return Ok(Some(Piece::Lines { offset, bytes }));
         }
@@ -82,11 +82,10 @@ impl Pieces {
         let room = self.piece_bytes.saturating_sub(known);
         let wanted = usize::try_from(self.end.saturating_sub(self.at)).map_or(room, |left| left.min(room));
         bytes.resize(known + wanted, 0);
-        if let Some(start) = bytes.get_mut(..known) {
-            start.copy_from_slice(&self.carried);
-        }
+        let (start, unread) = bytes.split_at_mut(known);
+        start.copy_from_slice(&self.carried);
         self.carried.clear();
-        let read = read_full(&*self.file, bytes.get_mut(known..).unwrap_or_default(), self.at)?;
+        let read = read_full(&*self.file, unread, self.at)?;
         bytes.truncate(known + read);
         // At the end there is little more to come, if any.
         self.piece_bytes = if read < wanted { FIRST_PIECE_BYTES } else { PIECE_BYTES };
@@ -99,7 +98,7 @@ impl Pieces {
         loop {
             let is_end = self.fill(&mut bytes)?;
             if let Some(end) = memchr::memchr(b'\n', &bytes) {
-                self.carried.extend_from_slice(bytes.get(end + 1..).unwrap_or_default());
+                self.carried.extend_from_slice(bytes.split_at(end + 1).1);
                 let length = self.at - self.carried.len() as u64 - offset;
                 return Ok(Piece::Overlong { offset, length });
             }
@@ -113,10 +112,13 @@ impl Pieces {
 
 /// The lines of a piece with their places in it, without their line feeds.
 pub(crate) fn split(bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
-    let mut start = 0;
-    memchr::memchr_iter(b'\n', bytes).map(move |end| {
-        let line = (start as u64, bytes.get(start..end).unwrap_or_default());
-        start = end + 1;
-        line
+    let (mut rest, mut offset) = (bytes, 0);
+    std::iter::from_fn(move || {
+        let end = memchr::memchr(b'\n', rest)?;
+        let (line, after) = rest.split_at(end);
+        let place = offset;
+        rest = after.split_at(1).1;
+        offset += end as u64 + 1;
+        Some((place, line))
     })
 }

@@ -1,13 +1,14 @@
 //! The pieces of a chain's files one after another, told apart by whether they count.
 
 use crate::{
-    Error,
+    error::Error,
     segment_name::SegmentName,
     storage::{Dir, File, Storage},
 };
 
 use super::{
-    layout::{SegmentFile, open_segment},
+    first_line::open_segment,
+    layout::SegmentFile,
     lines::{Piece, Pieces},
 };
 
@@ -26,7 +27,7 @@ pub(crate) enum Part {
 
 /// Where a source stands: it can be kept while the source is not.
 #[derive(Debug, Default)]
-pub(crate) struct Place {
+pub(crate) struct SourcePlace {
     /// The next file, and where to begin in it.
     next: usize,
     offset: u64,
@@ -38,7 +39,7 @@ pub(crate) struct Place {
     spare: Vec<Vec<u8>>,
 }
 
-impl Place {
+impl SourcePlace {
     /// Which file the parts are of that were handed out last.
     pub(crate) fn file(&self) -> usize {
         self.next.saturating_sub(1)
@@ -50,7 +51,7 @@ impl Place {
 pub(crate) struct Source<'a> {
     storage: &'a dyn Storage,
     files: &'a [SegmentFile],
-    place: Place,
+    place: SourcePlace,
 }
 
 #[derive(Debug)]
@@ -64,15 +65,15 @@ struct Current {
 impl<'a> Source<'a> {
     /// Begins at `offset` of the file `first`; says `Begin` for it only from its start on.
     pub(crate) fn new(storage: &'a dyn Storage, files: &'a [SegmentFile], first: usize, offset: u64) -> Self {
-        Self::resume(storage, files, Place { next: first, offset, ..Place::default() })
+        Self::resume(storage, files, SourcePlace { next: first, offset, ..SourcePlace::default() })
     }
 
     /// Goes on where a source over the same files stood.
-    pub(crate) fn resume(storage: &'a dyn Storage, files: &'a [SegmentFile], place: Place) -> Self {
+    pub(crate) fn resume(storage: &'a dyn Storage, files: &'a [SegmentFile], place: SourcePlace) -> Self {
         Self { storage, files, place }
     }
 
-    pub(crate) fn suspend(self) -> Place {
+    pub(crate) fn suspend(self) -> SourcePlace {
         self.place
     }
 

@@ -1,49 +1,14 @@
-//! Which files a log has, which chain each belongs to, and how many of its bytes count.
+//! Which files of a chain count, and how many of their bytes: first lines say so of the files before them.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    path::{Path, PathBuf},
-};
+use std::collections::BTreeMap;
 
+use super::first_line::{FirstLine, open_segment};
 use crate::{
-    Error,
-    format::{After, Kind, LineParser, MAX_LINE, SegmentInfo, read_format, read_segment},
+    error::Error,
+    format::After,
     segment_name::{ChainNumber, SegmentName},
-    storage::{Access, Dir, File, Storage, read_full},
+    storage::{Dir, Storage},
 };
-
-/// The names in a log directory.
-#[derive(Debug, Default)]
-pub(crate) struct Survey {
-    /// The segment numbers of each chain, ascending.
-    pub(crate) chains: BTreeMap<ChainNumber, Vec<u32>>,
-    /// Names that are none of ours.
-    pub(crate) foreign: Vec<String>,
-}
-
-impl Survey {
-    pub(crate) fn take(storage: &dyn Storage) -> Result<Self, Error> {
-        let names = storage.list(Dir::Log).map_err(Error::io("list", log_path(storage)))?;
-        let mut survey = Self::default();
-        for name in names {
-            match SegmentName::parse(&name) {
-                Some(segment) => survey.chains.entry(segment.chain).or_default().push(segment.segment),
-                None if name == "control" || name == "hold" => {}
-                None => survey.foreign.push(name),
-            }
-        }
-        survey.chains.values_mut().for_each(|numbers| numbers.sort_unstable());
-        survey.foreign.sort_unstable();
-        Ok(survey)
-    }
-}
-
-/// The path of the log itself.
-pub(crate) fn log_path(storage: &dyn Storage) -> PathBuf {
-    let inside = storage.path(Dir::Log, "x");
-    inside.parent().map_or_else(PathBuf::new, Path::to_owned)
-}
 
 /// A file of a chain, as its first line and those of later files describe it.
 #[derive(Debug)]
@@ -56,6 +21,13 @@ pub(crate) struct SegmentFile {
     /// The sequence number of its first line, if that is a good `segment` line of this file.
     pub(crate) first_seq: Option<u64>,
     after: Vec<After>,
+}
+
+impl SegmentFile {
+    /// A file of which nobody says anything yet.
+    pub(crate) fn unclaimed(name: SegmentName, bytes: u64, first_seq: Option<u64>) -> Self {
+        Self { name, bytes, counted: None, first_seq, after: Vec::new() }
+    }
 }
 
 /// What a segment says of an earlier file that was not looked at, or is not there.
@@ -78,11 +50,9 @@ pub(crate) struct Layout {
 impl Layout {
     /// Looks at the first line of each file. A file that is gone by now was removed by retention.
     pub(crate) fn of(storage: &dyn Storage, chain: ChainNumber, numbers: &[u32]) -> Result<Self, Error> {
-        let mut parser = LineParser::default();
         let mut files = Vec::with_capacity(numbers.len());
         for number in numbers {
-            let name = SegmentName { chain, segment: *number };
-            files.extend(look_at(storage, name, &mut parser)?);
+            files.extend(look_at(storage, SegmentName { chain, segment: *number })?);
         }
         Ok(Self::settle(files))
     }
@@ -107,65 +77,23 @@ impl Layout {
     }
 }
 
-/// Opens a segment to read; `None` where it is gone.
-pub(crate) fn open_segment(storage: &dyn Storage, name: SegmentName) -> Result<Option<Box<dyn File>>, Error> {
-    let text = name.to_string();
-    match storage.open(Dir::Log, &text, Access::Read) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::io("open", storage.path(Dir::Log, &text))(error)),
-    }
-}
-
-fn look_at(
-    storage: &dyn Storage,
-    name: SegmentName,
-    parser: &mut LineParser,
-) -> Result<Option<SegmentFile>, Error> {
+fn look_at(storage: &dyn Storage, name: SegmentName) -> Result<Option<SegmentFile>, Error> {
     let path = || storage.path(Dir::Log, &name.to_string());
     let Some(file) = open_segment(storage, name)? else { return Ok(None) };
     let bytes = file.stat().map_err(Error::io("look at", path()))?.bytes;
-    let line = first_line(&*file).map_err(Error::io("read", path()))?;
-    let info = line.and_then(|line| first_segment(parser, &line, name));
-    let (first_seq, after) = match info {
-        Some((seq, info)) => (Some(seq), info.after),
+    let first = FirstLine::read(&*file, name).map_err(Error::io("read", path()))?;
+    let (first_seq, after) = match first.segment() {
+        Some(start) => (Some(start.seq), start.info.after),
         None => (None, Vec::new()),
     };
     Ok(Some(SegmentFile { name, bytes, counted: None, first_seq, after }))
-}
-
-/// The first line without its line feed; `None` where there is no whole line that can be a record.
-fn first_line(file: &dyn File) -> io::Result<Option<Vec<u8>>> {
-    let mut bytes = Vec::new();
-    // Most first lines are short; the longest possible ones are read in a second step.
-    for wanted in [4096, MAX_LINE] {
-        let known = bytes.len();
-        bytes.resize(wanted, 0);
-        let read = read_full(file, bytes.get_mut(known..).unwrap_or_default(), known as u64)?;
-        bytes.truncate(known + read);
-        if let Some(end) = memchr::memchr(b'\n', &bytes) {
-            bytes.truncate(end);
-            return Ok(Some(bytes));
-        }
-    }
-    Ok(None)
-}
-
-/// What the first line of a file says of it, if it is a good line that belongs to this file.
-fn first_segment(parser: &mut LineParser, line: &[u8], name: SegmentName) -> Option<(u64, SegmentInfo)> {
-    let line = parser.parse(line).ok()?;
-    let detail = line.detail.filter(|_| line.kind == Kind::Segment && line.hash_is_right())?;
-    if read_format(detail)? > crate::format::FORMAT_VERSION {
-        return None;
-    }
-    let info = read_segment(detail)?;
-    info.is_of(name).then_some((line.seq, info))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
+        format::MAX_LINE,
         storage::{Disk, DiskOptions},
         verify::tests::log::{Chain, Log, name},
     };
@@ -183,19 +111,6 @@ mod tests {
 
     fn after(segment: u32, bytes: u64) -> After {
         After { segment, bytes }
-    }
-
-    #[test]
-    fn a_survey_knows_its_own_files() {
-        let mut log = Log::of(&[&Chain::new(3).roll().roll(), &Chain::new(0)]);
-        for file in ["hold", "control", "z", "audit-003-2.jsonl", "controls"] {
-            log.files.insert(file.to_owned(), Vec::new());
-        }
-        let survey = Survey::take(&log).unwrap();
-        let chains: Vec<_> = survey.chains.into_iter().map(|(chain, files)| (chain.get(), files)).collect();
-        assert_eq!(chains, [(0, vec![1]), (3, vec![1, 2, 3])]);
-        assert_eq!(survey.foreign, ["audit-003-2.jsonl", "controls", "z"]);
-        assert_eq!(log_path(&log), Path::new("/log"));
     }
 
     #[test]

@@ -1,0 +1,87 @@
+//! The names in a log directory: which chains there are, and which files each has.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    error::Error,
+    segment_name::{ChainNumber, SegmentName},
+    storage::{Dir, Storage},
+};
+
+/// What a log directory holds, as of one look. Whoever takes a lock looks again: its former holder may have
+/// begun a segment since.
+#[derive(Debug, Default)]
+pub(crate) struct Directory {
+    /// The segment numbers of each chain, ascending.
+    pub(crate) chains: BTreeMap<ChainNumber, Vec<u32>>,
+    /// Names that are none of ours.
+    pub(crate) foreign: Vec<String>,
+}
+
+impl Directory {
+    /// Lists the directory.
+    pub(crate) fn list(storage: &dyn Storage) -> Result<Self, Error> {
+        Self::read(storage).map_err(Error::io("list", log_path(storage)))
+    }
+
+    /// The same, for callers that add the path themselves.
+    pub(crate) fn read(storage: &dyn Storage) -> io::Result<Self> {
+        let mut directory = Self::default();
+        for name in storage.list(Dir::Log)? {
+            match SegmentName::parse(&name) {
+                Some(segment) => directory.chains.entry(segment.chain).or_default().push(segment.segment),
+                None if name == "control" || name == "hold" => {}
+                None => directory.foreign.push(name),
+            }
+        }
+        directory.chains.values_mut().for_each(|numbers| numbers.sort_unstable());
+        directory.foreign.sort_unstable();
+        Ok(directory)
+    }
+
+    /// The files of one chain, oldest first.
+    pub(crate) fn segments(&self, chain: ChainNumber) -> Vec<SegmentName> {
+        let numbers = self.chains.get(&chain).into_iter().flatten();
+        numbers.map(|segment| SegmentName { chain, segment: *segment }).collect()
+    }
+}
+
+/// The chains that have a lock file, in no order. Not every chain with a lock has a segment yet, and a copy of
+/// a log need not have locks.
+pub(crate) fn chains_with_a_lock(storage: &dyn Storage) -> io::Result<Vec<ChainNumber>> {
+    Ok(storage.list(Dir::Control)?.iter().filter_map(|name| ChainNumber::parse_lock_name(name)).collect())
+}
+
+/// The path of the log itself.
+pub(crate) fn log_path(storage: &dyn Storage) -> PathBuf {
+    let inside = storage.path(Dir::Log, "x");
+    inside.parent().map_or_else(PathBuf::new, Path::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verify::tests::log::{Chain, Log};
+
+    #[test]
+    fn a_directory_knows_its_own_files() {
+        let mut log = Log::of(&[&Chain::new(3).roll().roll(), &Chain::new(0)]);
+        for file in ["hold", "control", "z", "audit-003-2.jsonl", "controls"] {
+            log.files.insert(file.to_owned(), Vec::new());
+        }
+        let directory = Directory::list(&log).unwrap();
+        let chains: Vec<_> =
+            directory.chains.iter().map(|(chain, files)| (chain.get(), files.clone())).collect();
+        assert_eq!(chains, [(0, vec![1]), (3, vec![1, 2, 3])]);
+        assert_eq!(directory.foreign, ["audit-003-2.jsonl", "controls", "z"]);
+        let third = ChainNumber::new(3).unwrap();
+        let segments: Vec<u32> = directory.segments(third).iter().map(|name| name.segment).collect();
+        assert_eq!(segments, [1, 2, 3]);
+        assert_eq!(directory.segments(ChainNumber::new(1).unwrap()), []);
+        assert_eq!(log_path(&log), Path::new("/log"));
+    }
+}

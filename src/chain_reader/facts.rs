@@ -1,0 +1,133 @@
+//! What the good lines of a chain say beyond their links: its identity, how far it was durable, what retention
+//! removed, and what it has seen of other chains.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    chain::Digest,
+    format::{ChainId, Control, Witness, Witnesses},
+    segment_name::ChainNumber,
+};
+
+/// How many witnessed heads are kept of one chain. An honest log has one for each other chain.
+const MAX_WITNESSED: usize = 4096;
+
+/// What the good lines of one chain add up to.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    pub(crate) id: Option<ChainId>,
+    /// The highest `durable` mark, and the highest `through`, whatever they claim.
+    pub(crate) mark: u64,
+    /// Where retention cut the chain last.
+    pub(crate) pruned: Option<(u64, Digest)>,
+    /// The highest head that this chain witnesses of each other chain.
+    pub(crate) witnessed: BTreeMap<(ChainNumber, u128), Witness>,
+    /// What it said of each other chain last.
+    pub(crate) seen: Witnesses,
+}
+
+impl Facts {
+    /// Takes in what the line `seq` of the chain says.
+    pub(crate) fn absorb(&mut self, seq: u64, control: &Control) {
+        match control {
+            Control::Segment(info) => {
+                if let Some((through, hash)) = info.pruned {
+                    self.prune(seq, through, hash);
+                }
+                self.witness(&info.chains);
+            }
+            Control::Open(seen) | Control::Mark(seen) | Control::Close(seen) => self.witness(seen),
+            Control::Prune { through, hash } => self.prune(seq, *through, *hash),
+            Control::Later(_) | Control::Gap { .. } | Control::Recovery { .. } => {}
+        }
+    }
+
+    fn prune(&mut self, seq: u64, through: u64, hash: Digest) {
+        self.mark = self.mark.max(through);
+        // A record cannot remove itself: what claims so excuses nothing. Nor does what removes nothing.
+        if through > 0 && through < seq && self.pruned.is_none_or(|(known, _)| known < through) {
+            self.pruned = Some((through, hash));
+        }
+    }
+
+    fn witness(&mut self, witnesses: &Witnesses) {
+        self.seen.extend(witnesses);
+        for (chain, witness) in witnesses {
+            let key = (*chain, witness.id.0);
+            let room = self.witnessed.len() < MAX_WITNESSED;
+            match self.witnessed.get_mut(&key) {
+                Some(known) if known.seq < witness.seq => *known = *witness,
+                None if room => drop(self.witnessed.insert(key, *witness)),
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash(word: &str) -> Digest {
+        Digest::of_bytes(word.as_bytes())
+    }
+
+    fn number(chain: u16) -> ChainNumber {
+        ChainNumber::new(chain).unwrap()
+    }
+
+    fn prunes(prunes: &[(u64, u64, &str)]) -> Facts {
+        let mut facts = Facts::default();
+        for (seq, through, word) in prunes {
+            facts.absorb(*seq, &Control::Prune { through: *through, hash: hash(word) });
+        }
+        facts
+    }
+
+    #[test]
+    fn the_highest_cut_counts_and_of_two_the_first() {
+        let facts = prunes(&[(9, 3, "a"), (10, 5, "b"), (11, 5, "c"), (12, 4, "d")]);
+        assert_eq!((facts.pruned, facts.mark), (Some((5, hash("b"))), 5));
+    }
+
+    #[test]
+    fn a_cut_of_nothing_or_of_itself_is_none() {
+        let facts = prunes(&[(9, 0, "a"), (10, 10, "b"), (10, 11, "c")]);
+        assert_eq!((facts.pruned, facts.mark), (None, 11));
+        assert_eq!(prunes(&[(10, 9, "a"), (10, 1, "b")]).pruned, Some((9, hash("a"))));
+        assert_eq!(prunes(&[(10, 1, "a")]).pruned, Some((1, hash("a"))));
+    }
+
+    fn witness(facts: &mut Facts, chain: u16, id: u128, seq: u64, word: &str) {
+        let witness = Witness { id: ChainId(id), seq, hash: hash(word) };
+        facts.absorb(9, &Control::Mark(Witnesses::from([(number(chain), witness)])));
+    }
+
+    #[test]
+    fn the_highest_head_of_each_other_chain_counts() {
+        let mut facts = Facts::default();
+        for (seq, word) in [(5, "a"), (7, "b"), (7, "c"), (6, "d")] {
+            witness(&mut facts, 1, 11, seq, word);
+        }
+        witness(&mut facts, 1, 12, 2, "e");
+        let known: Vec<_> = facts
+            .witnessed
+            .iter()
+            .map(|((chain, id), head)| (chain.get(), *id, head.seq, head.hash))
+            .collect();
+        assert_eq!(known, [(1, 11, 7, hash("b")), (1, 12, 2, hash("e"))]);
+    }
+
+    #[test]
+    fn only_so_many_heads_are_kept() {
+        let mut facts = Facts::default();
+        for id in 0..MAX_WITNESSED as u128 + 3 {
+            witness(&mut facts, 1, id, 1, "a");
+        }
+        assert_eq!(facts.witnessed.len(), MAX_WITNESSED);
+        // Those that are there go on.
+        witness(&mut facts, 1, 7, 4, "b");
+        assert_eq!(facts.witnessed[&(number(1), 7)].seq, 4);
+        assert_eq!(facts.witnessed.len(), MAX_WITNESSED);
+    }
+}

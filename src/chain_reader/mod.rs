@@ -1,0 +1,32 @@
+//! The one room that reads chains: recovery, verification and reading take from here what a line is and what
+//! may follow it, so a log is judged the same before and after it is opened.
+//!
+//! `directory` lists the files; `layout` knows how many bytes of each count, as `first_line`s say; `source` hands
+//! them out in their order, cut by `lines`. `follow` goes through them line by line and keeps what does not fit
+//! as `anomaly`, good lines add up to `facts`, `piece` is a stretch without fault; `damage` says what was
+//! altered and what is only torn. `tail` reads from the end.
+
+mod anomaly;
+mod damage;
+mod directory;
+mod facts;
+mod first_line;
+mod follow;
+mod layout;
+mod lines;
+mod piece;
+mod source;
+mod tail;
+
+pub(crate) use anomaly::{Anomaly, Fault, Good, Last, Place};
+pub(crate) use damage::{Durable, GoOn, durable_by_itself, go_on};
+pub(crate) use directory::{Directory, chains_with_a_lock, log_path};
+pub(crate) use first_line::{FirstLine, SegmentStart, open_segment};
+pub(crate) use follow::{FileCount, Follow, missing_records};
+pub(crate) use layout::{Absent, Layout, SegmentFile};
+#[cfg(test)]
+pub(crate) use lines::Pieces;
+pub(crate) use lines::{Piece, split};
+pub(crate) use piece::{Summary, summarize};
+pub(crate) use source::{Part, Source, SourcePlace};
+pub(crate) use tail::{ChainEnd, last_mark};

@@ -1,0 +1,416 @@
+//! What a chain says at its end, read from the end: how far it was durable, whether it was closed, and what it
+//! last said of other chains. A segment is read as far back as that takes, in windows of bounded size.
+
+use std::{io, ops::ControlFlow, sync::Arc};
+
+use memchr::memmem;
+
+use super::first_line::FirstLine;
+use crate::{
+    format::{ChainId, Kind, Line, LineParser, MAX_LINE, Witness, Witnesses, is_right, read_witnesses},
+    segment_name::SegmentName,
+    storage::{Access, Dir, File, Storage, read_full},
+};
+
+/// How much of the end of a segment is read at first, and at most at once.
+const FIRST_WINDOW: u64 = 64 << 10;
+const LAST_WINDOW: u64 = 4 << 20;
+
+/// How far back a last mark is looked for. A writer never has as much that is not durable.
+const MARK_REACH: u64 = 64 << 20;
+
+/// The end of a chain.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ChainEnd {
+    /// Its durable head, as its own marks say; `None` where nothing is known to be durable, or the record is bad.
+    /// Not a `close` at its very end: its writer may have died before it was synced.
+    pub(crate) durable: Option<Witness>,
+    /// Whether nothing at all stands behind a `close`.
+    pub(crate) closed: bool,
+    /// What it last said of other chains.
+    pub(crate) witnesses: Witnesses,
+}
+
+impl ChainEnd {
+    /// Reads the end of a chain whose files are given, oldest first. `None` where no file has a good first line.
+    pub(crate) fn read(storage: &Arc<dyn Storage>, segments: &[SegmentName]) -> io::Result<Option<Self>> {
+        let mut witnesses = None;
+        for (behind, name) in segments.iter().rev().enumerate() {
+            let file = match storage.open(Dir::Log, &name.to_string(), Access::Read) {
+                // Retention may have removed it since the directory was listed.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                file => file?,
+            };
+            let id = FirstLine::read(file.as_ref(), *name)?.segment().map(|start| start.info.id);
+            let mut search = Search { id, witnesses, ..Search::default() };
+            search.run(file.as_ref())?;
+            if id.is_some() {
+                return Ok(Some(Self {
+                    durable: search.head,
+                    closed: search.closed && behind == 0,
+                    witnesses: search.witnesses.unwrap_or_default(),
+                }));
+            }
+            witnesses = search.witnesses;
+        }
+        Ok(None)
+    }
+}
+
+/// A way back through the lines of one file, until everything is known that is asked for.
+#[derive(Default)]
+struct Search {
+    parser: LineParser,
+    /// The chain, where its head is asked for.
+    id: Option<ChainId>,
+    /// Whether the last piece of the file was looked at.
+    has_begun: bool,
+    closed: bool,
+    /// The highest mark so far.
+    mark: u64,
+    head: Option<Witness>,
+    witnesses: Option<Witnesses>,
+}
+
+impl Search {
+    fn run(&mut self, file: &dyn File) -> io::Result<()> {
+        let chains = memmem::Finder::new(b"\"chains\":{");
+        let length = file.stat()?.bytes;
+        lines_backward(file, length, 0, |piece, offset| {
+            let line = piece.and_then(|line| self.parser.parse(line).ok());
+            if !std::mem::replace(&mut self.has_begun, true) {
+                self.closed =
+                    line.is_some_and(|line| line.kind == Kind::Close && is_right(&line, offset == 0));
+            }
+            if let Some(line) = line.filter(|_| self.wants_head()).filter(|line| is_right(line, offset == 0))
+            {
+                self.look_for_head(&line, offset);
+            }
+            if let (None, Some(line)) = (&self.witnesses, line)
+                && chains.find(line.bytes).is_some()
+                && line.kind != Kind::Event
+                && line.hash_is_right()
+            {
+                self.witnesses = line.detail.and_then(read_witnesses);
+            }
+            if self.wants_head() || self.witnesses.is_none() {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        })
+    }
+
+    fn wants_head(&self) -> bool {
+        self.id.is_some() && self.head.is_none()
+    }
+
+    fn look_for_head(&mut self, line: &Line<'_>, offset: u64) {
+        let Some(id) = self.id else { return };
+        self.mark = self.mark.max(line.durable.unwrap_or(0));
+        if line.seq == self.mark {
+            self.head = Some(Witness { id, seq: line.seq, hash: line.hash });
+        } else if offset == 0 && self.mark > 0 && line.seq.checked_sub(1) == Some(self.mark) {
+            // The durable head is the last record of the file before, which the first line links to.
+            self.head = Some(Witness { id, seq: self.mark, hash: line.previous });
+        }
+    }
+}
+
+/// The highest record that the lines before `end` say was durable: their last mark, or a `close` that nothing
+/// stands behind. Marks only grow, so the last one is looked for; each write begins with one.
+pub(crate) fn last_mark(file: &dyn File, end: u64) -> io::Result<Option<u64>> {
+    let mut parser = LineParser::default();
+    let mut is_end = true;
+    let mut found = None;
+    lines_backward(file, end, end.saturating_sub(MARK_REACH), |piece, _| {
+        let was_end = std::mem::replace(&mut is_end, false);
+        let Some(line) = piece.and_then(|line| parser.parse(line).ok()) else {
+            return ControlFlow::Continue(());
+        };
+        if !is_right(&line, false) {
+            return ControlFlow::Continue(());
+        }
+        found = if was_end && line.kind == Kind::Close { Some(line.seq) } else { line.durable };
+        found.map_or(ControlFlow::Continue(()), |_| ControlFlow::Break(()))
+    })?;
+    Ok(found)
+}
+
+/// Calls `each` for every piece of a file between two offsets, the last first: a line without its line feed and
+/// where it begins, or `None` for what has no line feed behind it or is longer than a line can be.
+fn lines_backward(
+    file: &dyn File,
+    mut end: u64,
+    start: u64,
+    mut each: impl FnMut(Option<&[u8]>, u64) -> ControlFlow<()>,
+) -> io::Result<()> {
+    let mut window = FIRST_WINDOW;
+    let mut bytes = Vec::new();
+    let mut is_first = true;
+    while end > start {
+        let from = end.saturating_sub(window).max(start);
+        window = (window * 4).min(LAST_WINDOW);
+        bytes.resize(usize::try_from(end - from).unwrap_or(usize::MAX), 0);
+        let read = read_full(file, &mut bytes, from)?;
+        bytes.truncate(read);
+        let whole = memchr::memrchr(b'\n', &bytes).map_or(0, |at| at + 1);
+        let (mut lines, unfinished) = bytes.split_at(whole);
+        // Behind the first window it is the beginning of an overlong line, whose end was passed over.
+        let is_unfinished = is_first && !unfinished.is_empty();
+        is_first = false;
+        if is_unfinished && each(None, from + whole as u64).is_break() {
+            return Ok(());
+        }
+        while let Some(text) = lines.strip_suffix(b"\n") {
+            let begin = match memchr::memrchr(b'\n', text) {
+                Some(before) => before + 1,
+                None if from == 0 => 0,
+                None => break,
+            };
+            let (before, line) = text.split_at(begin);
+            let piece = (line.len() < MAX_LINE).then_some(line);
+            if each(piece, from + begin as u64).is_break() {
+                return Ok(());
+            }
+            lines = before;
+        }
+        // What is left is the end of a line that begins before the window, or is longer than a line can be.
+        end = if whole == 0 || lines.len() > MAX_LINE { from } else { from + lines.len() as u64 };
+        if lines.len() > MAX_LINE && each(None, from).is_break() || from == start {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{
+        chain::Digest,
+        clock::Timestamp,
+        format::{After, CloseInfo, Payload, SegmentInfo, mark_payload, seal},
+        segment_name::ChainNumber,
+        storage::sim::{Errno, Fault, Op, SimDisk},
+    };
+
+    const CHAIN: ChainNumber = ChainNumber::FIRST;
+    const ID: ChainId = ChainId(7);
+
+    fn name(segment: u32) -> SegmentName {
+        SegmentName { chain: CHAIN, segment }
+    }
+
+    /// A segment under construction.
+    #[derive(Clone)]
+    struct Written {
+        bytes: Vec<u8>,
+        seq: u64,
+        hash: Digest,
+    }
+
+    impl Written {
+        fn new(after: Vec<After>) -> Self {
+            let info = SegmentInfo {
+                id: ID,
+                chain: CHAIN,
+                segment: 1,
+                after,
+                chains: Witnesses::new(),
+                pruned: None,
+            };
+            Self { bytes: Vec::new(), seq: 0, hash: Digest::ZERO }.line(&info.payload(Timestamp::now()), None)
+        }
+
+        fn line(mut self, payload: &[u8], durable: Option<u64>) -> Self {
+            self.seq += 1;
+            self.hash = seal(&mut self.bytes, self.seq, payload, durable, &self.hash);
+            self
+        }
+
+        fn event(self, padding: usize, durable: Option<u64>) -> Self {
+            let mut payload = Vec::new();
+            Payload::begin(&mut payload, Timestamp::now(), Kind::Event).text("action", &"x".repeat(padding));
+            self.line(&payload, durable)
+        }
+
+        /// Events that say nothing of what is durable.
+        fn bytes(mut self, mut count: usize) -> Self {
+            while count > 0 {
+                let padding = count.min(20_000);
+                count -= padding;
+                self = self.event(padding, None);
+            }
+            self
+        }
+
+        fn mark(self, seen: u64) -> Self {
+            let payload = mark_payload(Timestamp::now(), &seen_of(seen));
+            self.line(&payload, None)
+        }
+
+        fn close(self) -> Self {
+            let chains = Witnesses::new();
+            self.line(&CloseInfo { events: 1, chains: &chains }.payload(Timestamp::now()), None)
+        }
+    }
+
+    fn seen_of(seq: u64) -> Witnesses {
+        let other = ChainNumber::new(1).unwrap();
+        Witnesses::from([(other, Witness { id: ID, seq, hash: Digest::ZERO })])
+    }
+
+    fn disk_with(files: &[(u32, &[u8])]) -> (SimDisk, Arc<dyn Storage>) {
+        let files: BTreeMap<_, _> =
+            files.iter().map(|(segment, bytes)| (name(*segment).to_string(), bytes.to_vec())).collect();
+        let disk = SimDisk::with_files(1, &files);
+        let storage: Arc<dyn Storage> = disk.process().storage();
+        (disk, storage)
+    }
+
+    fn end_of(files: &[(u32, &[u8])]) -> Option<ChainEnd> {
+        let (_disk, storage) = disk_with(files);
+        let names: Vec<_> = files.iter().map(|(segment, _)| name(*segment)).collect();
+        ChainEnd::read(&storage, &names).unwrap()
+    }
+
+    #[test]
+    fn the_durable_head_is_found_at_any_distance_from_the_end() {
+        for distance in [0, 1, 30_000, 64 << 10, 70_000, 255_000, 300_000, 1_100_000] {
+            let head = Written::new(Vec::new()).event(10, None);
+            let file = head.clone().event(10, Some(2)).bytes(distance);
+            let tail = end_of(&[(1, &file.bytes)]).unwrap();
+            assert_eq!(tail.durable, Some(Witness { id: ID, seq: 2, hash: head.hash }), "{distance}");
+            assert!(!tail.closed);
+        }
+    }
+
+    /// Pieces between two offsets, the last first: how long each is, or 0 for what is no line, and where.
+    fn backward(bytes: &[u8], start: u64) -> Vec<(usize, u64)> {
+        let disk = SimDisk::with_files(1, &BTreeMap::from([("lines".to_owned(), bytes.to_vec())]));
+        let file = disk.process().open(Dir::Log, "lines", Access::Read).unwrap();
+        let mut found = Vec::new();
+        lines_backward(file.as_ref(), bytes.len() as u64, start, |piece, offset| {
+            found.push((piece.map_or(0, |line| line.len() + 1), offset));
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        found
+    }
+
+    #[test]
+    fn lines_are_found_from_the_end_wherever_windows_begin() {
+        let line = |length: usize| [vec![b'x'; length - 1], b"\n".to_vec()].concat();
+        for long in [2, 4095, MAX_LINE - 1, MAX_LINE, 70_000, 400_000, 5_000_000] {
+            for behind in [1, 100, (64 << 10) - 1, 64 << 10, (64 << 10) + 1, 320 << 10] {
+                let behind = vec![b'\n'; behind];
+                let bytes = [line(9), line(long), behind.clone()].concat();
+                let found = backward(&bytes, 0);
+                let (first, rest) = found.split_last().unwrap();
+                assert_eq!(*first, (9, 0), "{long}");
+                let mut rest = rest.iter().filter(|(length, _)| *length != 1);
+                let expected = if long <= MAX_LINE { long } else { 0 };
+                let found_long = rest.next().copied().unwrap();
+                assert_eq!(found_long.0, expected, "{long}");
+                assert!(found_long.1 >= 9 && rest.next().is_none(), "{long}");
+                assert_eq!(found.iter().filter(|(length, _)| *length == 1).count(), behind.len());
+                // What has no line feed is told once.
+                let cut = backward(&bytes[..9 + long - 1], 0);
+                assert_eq!(cut.iter().filter(|(length, _)| *length == 0).count(), 1, "{long}");
+                assert_eq!(cut.last(), Some(&(9, 0)));
+                // Nothing is told of a line that begins before the start.
+                assert!(backward(&bytes, 9).iter().all(|(_, offset)| *offset >= 9));
+            }
+        }
+    }
+
+    #[test]
+    fn a_bad_line_says_nothing() {
+        let first = Written::new(Vec::new()).event(10, None).event(10, Some(2));
+        let second = first.clone().event(10, Some(3));
+        let file = second.clone().close();
+        for (before, durable, closed) in [(first, 2, true), (second, 3, false)] {
+            let mut bytes = file.bytes.clone();
+            bytes[before.bytes.len() + 20] ^= 1;
+            let tail = end_of(&[(1, &bytes)]).unwrap();
+            assert_eq!((tail.durable.map(|durable| durable.seq), tail.closed), (Some(durable), closed));
+        }
+    }
+
+    #[test]
+    fn a_durable_record_that_is_bad_is_no_head() {
+        let first = Written::new(Vec::new());
+        let start = first.bytes.len();
+        let mut file = first.event(10, None).event(10, Some(2));
+        file.bytes[start + 20] ^= 1;
+        // The next line links to it, but what it was nobody can say.
+        let tail = end_of(&[(1, &file.bytes)]).unwrap();
+        assert_eq!((tail.durable, tail.closed), (None, false));
+    }
+
+    #[test]
+    fn only_a_close_at_the_very_end_ends_a_chain() {
+        let file = Written::new(Vec::new()).event(10, Some(1)).close();
+        assert!(end_of(&[(1, &file.bytes)]).unwrap().closed);
+        assert!(!end_of(&[(1, &file.bytes), (2, b"")]).unwrap().closed, "a segment was begun behind it");
+        let more = [file.bytes.clone(), b"{".to_vec()].concat();
+        assert!(!end_of(&[(1, &more)]).unwrap().closed);
+        assert!(end_of(&[(1, b"none\n")]).is_none());
+        let unmarked = Written::new(Vec::new());
+        assert_eq!(end_of(&[(1, &unmarked.bytes)]).unwrap().durable, None);
+    }
+
+    #[test]
+    fn a_file_that_went_is_passed_over_and_one_that_cannot_be_read_is_not() {
+        let file = Written::new(Vec::new()).mark(5).event(10, Some(2));
+        let (disk, storage) = disk_with(&[(1, &file.bytes)]);
+        let names = [name(1), name(2)];
+        let end = ChainEnd::read(&storage, &names).unwrap().unwrap();
+        assert_eq!((end.durable.map(|durable| durable.seq), end.witnesses), (Some(2), seen_of(5)));
+        disk.inject(Fault::error(&[Op::Open], Errno::IO).and_later());
+        ChainEnd::read(&storage, &names).unwrap_err();
+    }
+
+    #[test]
+    fn a_first_line_may_be_long_and_is_of_its_file() {
+        for count in [1, 80, 110, 500] {
+            let after = (1..=count).map(|segment| After { segment, bytes: u64::from(segment) }).collect();
+            let file = Written::new(after).event(10, None);
+            let (_disk, storage) = disk_with(&[(1, &file.bytes)]);
+            let open = || storage.open(Dir::Log, &name(1).to_string(), Access::Read).unwrap();
+            let first = FirstLine::read(open().as_ref(), name(1)).unwrap().segment().unwrap();
+            assert_eq!(
+                (first.seq, first.previous, first.info.after.len()),
+                (1, Digest::ZERO, count as usize)
+            );
+            assert!(
+                FirstLine::read(open().as_ref(), name(2)).unwrap().segment().is_none(),
+                "of another file"
+            );
+        }
+    }
+
+    #[test]
+    fn the_last_witnesses_are_found_wherever_windows_end() {
+        let borders = [0, 60 << 10, 64 << 10, 128 << 10, (128 + 512) << 10];
+        for border in borders {
+            for more in (0..4000_usize).step_by(331) {
+                let distance = (border + more).saturating_sub(2000);
+                let file = Written::new(Vec::new()).mark(4).mark(5).bytes(distance);
+                assert_eq!(end_of(&[(1, &file.bytes)]).unwrap().witnesses, seen_of(5), "{distance}");
+            }
+        }
+    }
+
+    /// What a line says whose hash is wrong, and what an event says, is not said by the writer.
+    #[test]
+    fn witnesses_are_of_good_lines_that_are_no_events() {
+        let mut file = Written::new(Vec::new()).mark(4).mark(5);
+        let at = file.bytes.len() - 10;
+        file.bytes[at] ^= 1;
+        assert_eq!(end_of(&[(1, &file.bytes)]).unwrap().witnesses, seen_of(4));
+    }
+}

@@ -1,0 +1,132 @@
+//! What an auditor should know of a chain that is no fault of the evidence: gaps, recoveries, runs without `close`,
+//! and what its files hold beside good lines.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    chain_reader::{FileCount, Follow},
+    format::Control,
+    segment_name::ChainNumber,
+};
+
+use super::finding::{Note, NoteKind};
+
+/// How many notes are kept of one chain; the rest is only counted.
+const MAX_NOTES: usize = 1000;
+
+/// The notes of one chain, in the order of its lines.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    pub(super) kept: Vec<Note>,
+    pub(super) more: u64,
+    /// Events that the chain says were not recorded: critical and routine.
+    pub(super) lost: (u64, u64),
+    /// Segments of which a `recovery` record tells.
+    recovered: BTreeSet<u32>,
+    is_open: bool,
+}
+
+impl Notes {
+    fn push(&mut self, note: Note) {
+        if self.kept.len() < MAX_NOTES {
+            self.kept.push(note);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// Takes in what was said since this was last called.
+    pub(super) fn absorb(&mut self, follow: &mut Follow) {
+        for (seq, control) in follow.said.drain(..) {
+            self.control(follow.chain, seq, control);
+        }
+    }
+
+    fn control(&mut self, chain: ChainNumber, seq: u64, control: Control) {
+        match control {
+            Control::Open(_) => {
+                if std::mem::replace(&mut self.is_open, true) {
+                    let message = format!("the run before record {seq} ended without `close`");
+                    self.push(Note::of(NoteKind::Unclosed, chain, message));
+                }
+            }
+            Control::Close(_) => self.is_open = false,
+            Control::Gap { reason, critical, routine } => {
+                self.lost = (self.lost.0.saturating_add(critical), self.lost.1.saturating_add(routine));
+                let reason = plain(&reason);
+                let message = format!(
+                    "record {seq}: {critical} critical and {routine} routine events were not recorded \
+                     ({reason})"
+                );
+                self.push(Note::of(NoteKind::Gap, chain, message));
+            }
+            Control::Recovery { cause, segment } => {
+                self.recovered.extend(segment);
+                let message = format!("record {seq}: the chain went on after a recovery ({})", plain(&cause));
+                self.push(Note::of(NoteKind::Recovery, chain, message));
+            }
+            Control::Segment(_) | Control::Later(_) | Control::Mark(_) | Control::Prune { .. } => {}
+        }
+    }
+
+    /// Notes what the files hold beside good lines.
+    pub(super) fn note_files(&mut self, chain: ChainNumber, files: &[FileCount]) {
+        for file in files {
+            let segment = file.segment;
+            let message = format!("{} bytes of segment {segment} are void", file.void_bytes);
+            if file.void_bytes > 0 && file.good.records > 0 && !self.recovered.contains(&segment) {
+                let message = format!("{message}, and no `recovery` record tells how they came there");
+                self.push(Note::of(NoteKind::Undeclared, chain, message));
+            } else if file.void_bytes > 0 {
+                self.push(Note::of(NoteKind::Void, chain, message));
+            } else if file.good.records == 0 {
+                let what = if file.is_empty { "is empty" } else { "has no good line" };
+                self.push(Note::of(NoteKind::Stillborn, chain, format!("segment {segment} {what}")));
+            }
+        }
+    }
+}
+
+/// A word from the log that may be printed: short, and nothing but letters, digits and `_`.
+fn plain(word: &str) -> String {
+    word.chars().filter(|character| character.is_ascii_alphanumeric() || *character == '_').take(32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn number(chain: u16) -> ChainNumber {
+        ChainNumber::new(chain).unwrap()
+    }
+
+    #[test]
+    fn a_word_of_the_log_is_printed_without_what_is_no_letter_digit_or_underscore() {
+        let mut notes = Notes::default();
+        let reason = "queue full!\u{1b}[31m_1ü".to_owned() + &"x".repeat(40);
+        notes.control(number(3), 9, Control::Gap { reason, critical: 1, routine: 2 });
+        notes.control(number(3), 10, Control::Gap { reason: "x".to_owned(), critical: 3, routine: 5 });
+        let printed: Vec<String> = notes.kept.iter().map(ToString::to_string).collect();
+        let events = "routine events were not recorded";
+        assert_eq!(
+            printed,
+            [
+                format!(
+                    "gap: chain 003: record 9: 1 critical and 2 {events} (queuefull31m_1{})",
+                    "x".repeat(18)
+                ),
+                format!("gap: chain 003: record 10: 3 critical and 5 {events} (x)"),
+            ]
+        );
+        assert_eq!(notes.lost, (4, 7));
+    }
+
+    #[test]
+    fn a_thousand_notes_are_kept_and_the_others_counted() {
+        let mut notes = Notes::default();
+        for seq in 1..=1003 {
+            notes.control(number(0), seq, Control::Gap { reason: String::new(), critical: 0, routine: 1 });
+        }
+        assert_eq!((notes.kept.len(), notes.more), (1_000, 3));
+    }
+}

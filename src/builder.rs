@@ -249,10 +249,8 @@ impl Builder {
         let storage: Arc<dyn Storage> = Arc::new(disk);
         let path = storage.path(Dir::Log, "");
         let filesystem = storage.filesystem();
-        if !self.allow_network_fs
-            && matches!(filesystem.as_str(), "nfs" | "smb" | "cifs" | "smb2" | "9p" | "smbfs")
-        {
-            return Err(Error::NetworkFileSystem { path, filesystem });
+        if !self.allow_network_fs && filesystem.is_network() {
+            return Err(Error::NetworkFileSystem { path, filesystem: filesystem.to_string() });
         }
         let clock = Clock::start();
         let random = storage.random().map_err(Error::io("draw random bits for", &path))?;

@@ -93,7 +93,7 @@ pub(crate) struct NoticeInfo<'a> {
 #[derive(Debug)]
 pub(crate) struct RecoveryInfo<'a> {
     /// `unclosed`, `torn`, `poisoned`, `write_failed`, `sync_failed`, `damage`, `replaced`.
-    pub(crate) cause: &'a str,
+    pub(crate) cause: Cause,
     /// The segment it is about, and how many of its bytes count.
     pub(crate) segment: u32,
     pub(crate) bytes: u64,
@@ -118,6 +118,73 @@ pub(crate) struct CloseInfo<'a> {
     /// Events of this run that are durable.
     pub(crate) events: u64,
     pub(crate) chains: &'a Witnesses,
+}
+
+/// Why a chain does not simply go on where its last line ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The run before ended without `close`.
+    Unclosed,
+    /// A write was not finished.
+    Torn,
+    /// A write or sync had failed, and the process ended before it could begin a new segment.
+    Poisoned,
+    /// A write failed.
+    WriteFailed,
+    /// A write failed for want of room.
+    OutOfRoom,
+    /// A sync failed.
+    SyncFailed,
+    /// Something that had been durable is bad or missing.
+    Damage,
+    /// Somebody else changed the live segment.
+    Replaced,
+}
+
+impl Cause {
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Unclosed,
+        Self::Torn,
+        Self::Poisoned,
+        Self::WriteFailed,
+        Self::OutOfRoom,
+        Self::SyncFailed,
+        Self::Damage,
+        Self::Replaced,
+    ];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Unclosed => "unclosed",
+            Self::Torn => "torn",
+            Self::Poisoned => "poisoned",
+            Self::WriteFailed => "write_failed",
+            Self::OutOfRoom => "out_of_room",
+            Self::SyncFailed => "sync_failed",
+            Self::Damage => "damage",
+            Self::Replaced => "replaced",
+        }
+    }
+}
+
+/// Which limit removed segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PruneReason {
+    MaxAge,
+    MaxBytes,
+    MaxSegments,
+}
+
+impl PruneReason {
+    pub(crate) const ALL: [Self; 3] = [Self::MaxAge, Self::MaxBytes, Self::MaxSegments];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::MaxAge => "max_age",
+            Self::MaxBytes => "max_bytes",
+            Self::MaxSegments => "max_segments",
+        }
+    }
 }
 
 impl SegmentInfo {
@@ -185,7 +252,7 @@ impl NoticeInfo<'_> {
 impl RecoveryInfo<'_> {
     pub(crate) fn payload(&self, at: Timestamp) -> Vec<u8> {
         detail(at, Kind::Recovery, |object| {
-            object.text("cause", self.cause);
+            object.text("cause", self.cause.as_str());
             object.number("segment", u64::from(self.segment));
             object.number("bytes", self.bytes);
             object.number("void", self.void);

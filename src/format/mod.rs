@@ -12,8 +12,9 @@ mod strict;
 mod value;
 
 pub(crate) use control::{
-    After, ChainId, CloseInfo, GapInfo, NoticeInfo, OpenInfo, PruneInfo, RecoveryInfo, SegmentInfo, Witness,
-    Witnesses, mark_payload, read_format, read_gap, read_prune, read_recovery, read_segment, read_witnesses,
+    After, Cause, ChainId, CloseInfo, GapInfo, NoticeInfo, OpenInfo, PruneInfo, PruneReason, RecoveryInfo,
+    SegmentInfo, Witness, Witnesses, mark_payload, read_format, read_gap, read_prune, read_recovery,
+    read_segment, read_witnesses,
 };
 pub(crate) use detail::{Control, control_of, is_right};
 pub(crate) use encode::{Beginning, MAX_PAYLOAD, Payload, escape_into, push_if_plain, seal};
@@ -55,6 +56,11 @@ impl Kind {
         (Self::Prune, "prune"),
         (Self::Close, "close"),
     ];
+
+    #[cfg(test)]
+    pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+        Self::NAMED.iter().map(|(_, name)| *name)
+    }
 
     pub(crate) fn as_str(self) -> &'static str {
         Self::NAMED.iter().find(|(kind, _)| *kind == self).map_or("other", |(_, name)| name)

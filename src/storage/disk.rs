@@ -12,7 +12,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{Access, Dir, File, LockKind, Stat, Storage};
+use super::{Access, Dir, File, FileSystem, LockKind, Stat, Storage};
 
 const CONTROL: &str = "control";
 
@@ -255,9 +255,9 @@ impl Storage for Disk {
             .map_or_else(|_| String::new(), |id| id.trim().to_owned())
     }
 
-    fn filesystem(&self) -> String {
-        self.with_dir(Dir::Log, |dir| Ok(filesystem_name(&rustix::fs::fstatfs(dir)?)))
-            .unwrap_or_else(|_| "unknown".to_owned())
+    fn filesystem(&self) -> FileSystem {
+        self.with_dir(Dir::Log, |dir| Ok(filesystem_of(&rustix::fs::fstatfs(dir)?)))
+            .unwrap_or_else(|_| FileSystem::Other("unknown".to_owned()))
     }
 
     fn file_size_limit(&self) -> Option<u64> {
@@ -318,43 +318,21 @@ fn stat_without_times(file: &fs::File) -> Option<Stat> {
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn filesystem_name(stat: &rustix::fs::StatFs) -> String {
-    // The magic numbers of statfs(2).
+fn filesystem_of(stat: &rustix::fs::StatFs) -> FileSystem {
     #[expect(
         clippy::cast_sign_loss,
         clippy::cast_possible_truncation,
         reason = "the type differs by platform, the numbers have 32 bits"
     )]
     let magic = stat.f_type as u64 as u32;
-    match magic {
-        0xEF53 => "ext4",
-        0x5846_5342 => "xfs",
-        0x9123_683E => "btrfs",
-        0xF2F5_2010 => "f2fs",
-        0x2FC1_2FC1 => "zfs",
-        0xCA45_1A4E => "bcachefs",
-        0x794C_7630 => "overlayfs",
-        0x0102_1994 => "tmpfs",
-        0x8584_58F6 => "ramfs",
-        0x6573_5546 => "fuse",
-        0x6969 => "nfs",
-        0x517B => "smb",
-        0xFF53_4D42 => "cifs",
-        0xFE53_4D42 => "smb2",
-        0x0102_1997 => "9p",
-        other => return format!("0x{other:x}"),
-    }
-    .to_owned()
+    FileSystem::from_magic(magic)
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn filesystem_name(stat: &rustix::fs::StatFs) -> String {
+fn filesystem_of(stat: &rustix::fs::StatFs) -> FileSystem {
     // The name as the system itself gives it, up to its NUL.
-    stat.f_fstypename
-        .iter()
-        .map(|byte| char::from(u8::try_from(*byte).unwrap_or_default()))
-        .take_while(|character| *character != '\0')
-        .collect()
+    let name = stat.f_fstypename.iter().map(|byte| char::from(u8::try_from(*byte).unwrap_or_default()));
+    FileSystem::from_name(&name.take_while(|character| *character != '\0').collect::<String>())
 }
 
 #[derive(Debug)]

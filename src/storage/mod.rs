@@ -2,6 +2,7 @@
 //! simulation another. Errors here are plain `io::Error`; who calls adds the path.
 
 mod disk;
+mod filesystem;
 #[cfg(any(test, audit_simulation))]
 #[path = "../../testing/simulation/mod.rs"]
 pub(crate) mod sim;
@@ -9,6 +10,7 @@ pub(crate) mod sim;
 use std::{fmt, io, path::PathBuf, sync::Arc};
 
 pub(crate) use disk::{Disk, DiskOptions, Refusal, is_out_of_room};
+pub(crate) use filesystem::FileSystem;
 
 /// Which directory of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,7 +83,7 @@ pub(crate) trait Storage: Send + Sync + fmt::Debug {
     /// Changes when the machine starts anew; empty where the system has no such thing.
     fn boot_id(&self) -> String;
     /// The kind of file system, for the `open` record.
-    fn filesystem(&self) -> String;
+    fn filesystem(&self) -> FileSystem;
     /// The largest file the process may write (`RLIMIT_FSIZE`).
     fn file_size_limit(&self) -> Option<u64>;
     /// Random bits for identifiers.

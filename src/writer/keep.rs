@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Retention, clock::Timestamp};
+use crate::{clock::Timestamp, format::PruneReason, settings::Retention};
 
 /// A segment that is no longer written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub(super) fn removable(
     sealed: &[Sealed],
     newest_bytes: u64,
     now: Timestamp,
-) -> Option<(usize, &'static str)> {
+) -> Option<(usize, PruneReason)> {
     let young =
         |age: Option<Duration>, segment: &Sealed| age.is_some_and(|age| now.since(segment.ended) < age);
     let kept_by_age = |segment: &Sealed| young(retention.min_age, segment);
@@ -29,11 +29,11 @@ pub(super) fn removable(
     for (index, segment) in sealed.iter().enumerate() {
         let too_old = retention.max_age.is_some() && !young(retention.max_age, segment);
         let reason = if too_old {
-            "max_age"
+            PruneReason::MaxAge
         } else if retention.max_bytes.is_some_and(|most| bytes > most) {
-            "max_bytes"
+            PruneReason::MaxBytes
         } else if retention.max_segments.is_some_and(|most| segments > u64::from(most)) {
-            "max_segments"
+            PruneReason::MaxSegments
         } else {
             break;
         };
@@ -51,7 +51,7 @@ pub(super) fn removable(
 mod tests {
     use super::*;
 
-    fn check(retention: Retention, expected: Option<(usize, &'static str)>) {
+    fn check(retention: Retention, expected: Option<(usize, PruneReason)>) {
         let sealed: Vec<Sealed> = (1..=5)
             .map(|segment| Sealed {
                 segment,
@@ -67,11 +67,11 @@ mod tests {
         let keep = Retention::keep_all();
         let age = Duration::from_secs;
         check(keep, None);
-        check(keep.max_age(age(350)), Some((2, "max_age")));
-        check(keep.max_bytes(250), Some((3, "max_bytes")));
-        check(keep.max_bytes(1), Some((5, "max_bytes")));
-        check(keep.max_segments(2), Some((4, "max_segments")));
-        check(keep.max_segments(1).min_age(age(450)), Some((1, "max_segments")));
+        check(keep.max_age(age(350)), Some((2, PruneReason::MaxAge)));
+        check(keep.max_bytes(250), Some((3, PruneReason::MaxBytes)));
+        check(keep.max_bytes(1), Some((5, PruneReason::MaxBytes)));
+        check(keep.max_segments(2), Some((4, PruneReason::MaxSegments)));
+        check(keep.max_segments(1).min_age(age(450)), Some((1, PruneReason::MaxSegments)));
         check(keep.max_bytes(1).min_age(age(1000)), None);
     }
 }

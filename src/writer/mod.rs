@@ -9,6 +9,7 @@ mod keep;
 mod ledger;
 mod lock;
 mod open;
+mod outage;
 mod recover;
 mod retention;
 mod roll;
@@ -16,39 +17,26 @@ mod segment;
 #[cfg(test)]
 #[path = "../../testing/writer/mod.rs"]
 mod tests;
+mod timers;
 mod watch;
 
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    FlushMode, NoticeCode, Retention, Rotation,
     chain::Head,
     clock::{Clock, Moment},
     format::{MAX_LINE, MAX_PAYLOAD, mark_payload},
     queue::{Chunks, Orders, Pause, Queue, Stage},
-    stats::LossReason,
-    storage::{Dir, Storage},
+    settings::{FlushMode, Retention, Rotation},
+    stats::NoticeCode,
+    storage::Storage,
 };
-use flush::{FlushPolicy, MarkPolicy};
-use ledger::{Ledger, Trouble};
+use flush::FlushPolicy;
+use ledger::Ledger;
 pub(crate) use open::{Former, Opened, open};
+use outage::{Halted, Outage};
+use timers::Timers;
 
-/// How long after the last draft it sleeps until it is woken.
-const AWAKE: Duration = Duration::from_millis(100);
-/// How often free space is asked while records are written.
-const SPACE_CHECK: Duration = Duration::from_secs(1);
-/// The first and the longest pause between attempts to begin a new segment.
-const FIRST_RETRY: Duration = Duration::from_millis(50);
-const LAST_RETRY: Duration = Duration::from_secs(2);
-/// The longest pauses once this many files were begun in vain.
-const SLOW_RETRY: Duration = Duration::from_secs(60);
-const SLOWEST_RETRY: Duration = Duration::from_secs(3600);
-const MANY_FAILED_FILES: usize = 100;
-const TOO_MANY_FAILED_FILES: usize = 500;
-/// How often retention is applied at least.
-const RETENTION_CHECK: Duration = Duration::from_secs(3600);
-/// How long retention rests after it failed.
-const RETENTION_RETRY: Duration = Duration::from_secs(60);
 /// What a line has beside its payload at most, so that no segment grows beyond its limit.
 const MAX_ENVELOPE: u64 = (MAX_LINE - MAX_PAYLOAD) as u64;
 
@@ -80,40 +68,53 @@ pub(crate) struct Writer {
     queue: Arc<Queue>,
     settings: WriterSettings,
     flush: FlushPolicy,
-    marks: MarkPolicy,
     ledger: Ledger,
-    /// Drafts taken from the queue and not yet handed to the ledger.
+    state: State,
+    pending: Pending,
+    timers: Timers,
+    rotations: Rotations,
+    /// The head that everybody was told last.
+    published: Head,
+}
+
+/// Whether there is a segment to write to.
+#[derive(Debug, Clone, Copy)]
+enum State {
+    Writing,
+    Failing(Outage),
+}
+
+/// What was taken from the queue, or is to be recorded, and was not yet handed to the ledger.
+#[derive(Debug)]
+struct Pending {
     batch: Chunks,
     /// When the oldest draft of the batch was queued, and when the queue was emptied last.
-    batch_since: Duration,
+    since: Duration,
     taken_at: Duration,
     /// Notices that wait to be recorded.
     notes: Chunks,
-    failure: Option<Failure>,
-    /// The head that everybody was told last.
-    published: Head,
-    rotations: u64,
-    rotations_asked: u64,
-    /// No rotation before this: the last attempt could not make a file.
-    rotation_rests: Duration,
-    retention_due: Duration,
-    retention_rests: Duration,
-    /// How often `close` was written in vain, and when it is tried again.
-    closes_failed: u32,
-    close_rests: Duration,
-    last_active: Duration,
-    paths_checked: Duration,
-    space_checked: Duration,
-    clocks: Moment,
 }
 
-/// No segment can be written to now.
-#[derive(Debug, Clone, Copy)]
-struct Failure {
-    next_try: Duration,
-    pause: Duration,
-    /// The lock was replaced, so another chain must be taken.
-    relocate: bool,
+/// Rotations that were asked for, and those that were done.
+#[derive(Debug, Default)]
+struct Rotations {
+    asked: u64,
+    done: u64,
+}
+
+impl Pending {
+    fn put_first(&mut self, mut first: Chunks) {
+        self.batch.move_to(&mut first);
+        self.batch = first;
+    }
+
+    /// A record ages from when it was queued: what came while the disk was busy has waited already. Nothing in the
+    /// queue is older than the last time it was emptied, whatever the wall clock says.
+    fn note_age(&mut self, orders: &Orders, now: &Moment) {
+        let age = orders.oldest.map_or(Duration::ZERO, |oldest| now.wall.since(oldest));
+        self.since = now.elapsed.saturating_sub(age).max(self.taken_at);
+        self.taken_at = now.elapsed;
+    }
 }
 
 impl Writer {
@@ -124,31 +125,23 @@ impl Writer {
         opened: Opened,
         now: Moment,
     ) -> Self {
-        let published = opened.ledger.head();
+        let pending = Pending {
+            batch: Chunks::default(),
+            since: now.elapsed,
+            taken_at: now.elapsed,
+            notes: Chunks::default(),
+        };
         let mut writer = Self {
-            published,
+            published: opened.ledger.head(),
             storage,
             queue,
             flush: FlushPolicy::new(settings.flush_mode),
             settings,
-            marks: MarkPolicy::new(now.elapsed),
             ledger: opened.ledger,
-            batch: Chunks::default(),
-            batch_since: now.elapsed,
-            taken_at: now.elapsed,
-            notes: Chunks::default(),
-            failure: None,
-            rotations: 0,
-            rotations_asked: 0,
-            rotation_rests: Duration::ZERO,
-            retention_due: now.elapsed,
-            retention_rests: Duration::ZERO,
-            closes_failed: 0,
-            close_rests: Duration::ZERO,
-            last_active: now.elapsed,
-            paths_checked: now.elapsed,
-            space_checked: now.elapsed,
-            clocks: now,
+            state: State::Writing,
+            pending,
+            timers: Timers::new(&now),
+            rotations: Rotations::default(),
         };
         writer.publish();
         if let Ok(free) = writer.storage.free_bytes() {
@@ -170,78 +163,68 @@ impl Writer {
 
     /// Does everything that is due now.
     pub(crate) fn step(&mut self, now: &Moment, clock: Clock) -> Next {
-        if self.failure.is_none() && self.ledger.live().is_none() {
-            // Whatever ended the segment, a writer without one is failing and must try for another.
-            self.failure = Some(Failure { next_try: now.elapsed, pause: FIRST_RETRY, relocate: false });
+        if let Err((stage, halted)) = self.write_again(now, clock) {
+            return self.back_off(stage, halted);
         }
-        if let Some(failure) = self.failure {
-            let stage = self.queue.stage();
-            let last_attempt = stage >= Stage::Abandoned;
-            if !last_attempt && now.elapsed < failure.next_try {
-                return Next::Pause(Pause::Backoff, failure.next_try);
-            }
-            self.heal(failure, now, clock);
-            if self.failure.is_some() {
-                return self.still_failing(stage);
-            }
-        }
-        let orders = self.queue.take(&mut self.batch);
+        let orders = self.queue.take(&mut self.pending.batch);
         // Of the same look as the batch: from `Closing` on, the batch has all that was accepted.
         let stage = orders.stage;
-        self.note_age(&orders, now);
-        let took = !self.batch.is_empty();
-        if took {
-            self.last_active = now.elapsed;
+        self.pending.note_age(&orders, now);
+        if !self.pending.batch.is_empty() {
+            self.timers.took_drafts(now.elapsed);
         }
-        self.work(orders, now, clock);
-        match self.failure {
-            Some(_) if stage >= Stage::Abandoned => self.still_failing(stage),
-            Some(failure) => Next::Pause(Pause::Backoff, failure.next_try),
-            None if stage == Stage::Aborting => std::process::abort(),
-            None if stage >= Stage::Closing => self.close(stage, now, clock),
-            None => self.pause(now),
+        match self.work(orders, now, clock) {
+            Err(halted) => self.back_off(stage, halted),
+            Ok(()) if stage == Stage::Aborting => std::process::abort(),
+            Ok(()) if stage >= Stage::Closing => {
+                // Where closing fails, the next round says how the log goes on.
+                self.close(stage, now, clock).unwrap_or(Next::Pause(Pause::None, now.elapsed))
+            }
+            Ok(()) => self.pause(now),
         }
     }
 
-    /// A record ages from when it was queued: what came while the disk was busy has waited already.
-    /// Nothing in the queue is older than the last time it was emptied, whatever the wall clock says.
-    fn note_age(&mut self, orders: &Orders, now: &Moment) {
-        let age = orders.oldest.map_or(Duration::ZERO, |oldest| now.wall.since(oldest));
-        self.batch_since = now.elapsed.saturating_sub(age).max(self.taken_at);
-        self.taken_at = now.elapsed;
+    /// Where no segment can be written to, tries to begin one, if that is due.
+    fn write_again(&mut self, now: &Moment, clock: Clock) -> Result<(), (Stage, Halted)> {
+        let outage = match self.state {
+            State::Failing(outage) => outage,
+            State::Writing if self.ledger.live().is_some() => return Ok(()),
+            // Whatever ended the segment, a writer without one is failing and must try for another.
+            State::Writing => Outage::begin(now.elapsed),
+        };
+        let stage = self.queue.stage();
+        if stage < Stage::Abandoned && now.elapsed < outage.next_try {
+            return Err((stage, Halted { next_try: outage.next_try }));
+        }
+        self.heal(outage, now, clock).map_err(|halted| (stage, halted))
     }
 
     /// One round of a writer that can write.
-    fn work(&mut self, orders: Orders, now: &Moment, clock: Clock) {
+    fn work(&mut self, orders: Orders, now: &Moment, clock: Clock) -> Result<(), Halted> {
         self.watch_clocks(now);
-        if !self.notes.is_empty() {
-            let mut notes = std::mem::take(&mut self.notes);
-            self.batch.move_to(&mut notes);
-            self.batch = notes;
+        if !self.pending.notes.is_empty() {
+            let notes = std::mem::take(&mut self.pending.notes);
+            self.pending.put_first(notes);
         }
-        self.append(now, clock);
-        let orders = self.append_latecomers(orders, now, clock);
-        self.rotate_as_asked(orders.rotations, now, clock);
-        self.watch_paths(now, clock);
-        if self.failure.is_some() {
-            // Nothing is acknowledged in a chain whose lock is gone.
-            return;
-        }
+        self.append(now, clock)?;
+        let orders = self.append_latecomers(orders, now, clock)?;
+        self.rotate_as_asked(orders.rotations, now, clock)?;
+        self.watch_paths(now, clock)?;
         self.watch_space(now);
         let unsynced = self.ledger.unsynced();
         let wanted = orders.wanted > self.ledger.durable_events() || orders.room_wanted;
         if unsynced.records > 0
             && (wanted || orders.stage > Stage::Open || self.flush.is_due(unsynced, now.elapsed))
         {
-            self.sync(now, clock);
+            self.sync(now, clock)?;
         }
-        self.mark(now, clock);
-        self.apply_retention(now, clock);
+        self.mark(now, clock)?;
+        self.apply_retention(now, clock)
     }
 
-    fn sync(&mut self, now: &Moment, clock: Clock) {
+    fn sync(&mut self, now: &Moment, clock: Clock) -> Result<(), Halted> {
         if self.ledger.live().is_none() {
-            return;
+            return Ok(());
         }
         let begun = clock.elapsed();
         let synced = self.ledger.sync();
@@ -250,7 +233,7 @@ impl Writer {
             self.queue.gauges.last_sync_nanos.set(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
             self.queue.gauges.syncs.add(1);
         }
-        self.settle(synced, now, clock);
+        self.settle(synced, now, clock)
     }
 
     /// Tells everybody what is durable.
@@ -261,16 +244,8 @@ impl Writer {
         self.published = self.ledger.head();
         gauges.set_head(self.published);
         gauges.durable_events.set(self.ledger.durable_events());
-        let holding = self.batch.bytes() + self.ledger.retained().bytes();
+        let holding = self.pending.batch.bytes() + self.ledger.retained().bytes();
         self.queue.publish(self.ledger.durable_events(), holding);
-    }
-
-    /// After anything the ledger did: acknowledges what became durable, and deals with trouble.
-    fn settle(&mut self, result: Result<(), Trouble>, now: &Moment, clock: Clock) {
-        self.acknowledge();
-        if let Err(trouble) = result {
-            self.meet(&trouble, now, clock);
-        }
     }
 
     fn acknowledge(&mut self) {
@@ -279,202 +254,73 @@ impl Writer {
         }
     }
 
-    /// Something failed: tries a new segment at once, and is failing if that fails too.
-    fn meet(&mut self, trouble: &Trouble, now: &Moment, clock: Clock) {
-        let path = self.path_of(trouble.segment);
-        let message = format!("cannot {} {path}: {}", trouble.action, trouble.error);
-        if trouble.old_goes_on {
-            self.rotation_rests = now.elapsed + SPACE_CHECK;
-            self.queue
-                .notifier
-                .tell(NoticeCode::SegmentFailed, format!("{message}; the old segment goes on"));
-            return;
-        }
-        let code = if trouble.is_tampering { NoticeCode::SegmentTampered } else { NoticeCode::SegmentFailed };
-        if trouble.is_tampering {
-            self.note(code, &message, now);
-        } else {
-            self.queue.notifier.tell(code, message);
-        }
-        let failure = Failure { next_try: now.elapsed, pause: FIRST_RETRY, relocate: false };
-        self.failure = Some(failure);
-        self.heal(failure, now, clock);
-    }
-
-    /// One attempt to write again.
-    fn heal(&mut self, mut failure: Failure, now: &Moment, clock: Clock) {
-        // Where the whole directory is gone, a new segment cannot be made in it.
-        failure.relocate = failure.relocate || self.has_lost_its_lock(now);
-        let attempt = if failure.relocate {
-            self.relocate(now, clock)
-        } else {
-            self.ledger.begin_segment(now).map_err(|trouble| {
-                format!("cannot {} {}: {}", trouble.action, self.path_of(trouble.segment), trouble.error)
-            })
-        };
-        match attempt {
-            Ok(()) => {
-                self.failure = None;
-                self.queue.gauges.segments.add(1);
-                self.marks.record_written(now.elapsed);
-                if self.queue.gauges.failing.set(false) {
-                    self.queue.notifier.tell(NoticeCode::Healed, "the log records again");
-                }
-                self.acknowledge();
-            }
-            Err(message) => {
-                self.failure = Some(Failure {
-                    next_try: now.elapsed + failure.pause,
-                    pause: (failure.pause * 2).min(self.longest_pause()),
-                    ..failure
-                });
-                if self.queue.gauges.failing.set(true) {
-                    let message = format!("{message}; events are held in memory until the disk takes them");
-                    self.queue.notifier.print(&message);
-                    self.queue.notifier.tell(NoticeCode::Failing, message);
-                }
-            }
-        }
-    }
-
-    /// Each attempt on a disk that takes a file and cannot sync it leaves a file behind, and a chain
-    /// can have only so many: after some of them an outage is not a matter of seconds.
-    fn longest_pause(&self) -> Duration {
-        match self.ledger.failed_files() {
-            0..MANY_FAILED_FILES => LAST_RETRY,
-            MANY_FAILED_FILES..TOO_MANY_FAILED_FILES => SLOW_RETRY,
-            _ => SLOWEST_RETRY,
-        }
-    }
-
-    /// The lock of the chain was taken away: goes on in another chain, with all that is not durable.
-    fn relocate(&mut self, now: &Moment, clock: Clock) -> Result<(), String> {
-        if !planted!(LostDirectoryNotFollowed) {
-            self.storage
-                .reattach()
-                .map_err(|error| format!("cannot open the directory of the log: {error}"))?;
-        }
-        self.ledger.leave().map_err(|error| {
-            let lock = self.storage.path(Dir::Control, &self.ledger.chain().lock_name());
-            format!("cannot mark {} as failed: {error}", lock.display())
-        })?;
-        // An exclusive log has one chain, and goes on in it where nobody else has taken it.
-        let left = (!self.settings.exclusive).then_some(self.ledger.chain());
-        let former = Former { left, seen: self.ledger.all_heads() };
-        let opened =
-            open(&self.storage, &self.settings, &former, clock, now).map_err(|error| error.to_string())?;
-        let mut old = std::mem::replace(&mut self.ledger, opened.ledger);
-        self.ledger.continue_events(old.durable_events());
-        let mut carried = old.take_retained();
-        self.batch.move_to(&mut carried);
-        self.batch = carried;
-        for (code, message) in opened.notices {
-            self.queue.notifier.tell(code, message);
-        }
-        Ok(())
-    }
-
-    /// What is left to do when nothing can be written and nobody waits any more.
-    fn still_failing(&mut self, stage: Stage) -> Next {
-        match (stage, self.failure) {
-            (Stage::Aborting, _) => std::process::abort(),
-            (Stage::Abandoned, _) => {
-                self.queue.take(&mut self.batch);
-                self.queue.give_up(&self.batch, LossReason::IoFailure);
-                self.queue.give_up(self.ledger.retained(), LossReason::IoFailure);
-                self.queue
-                    .notifier
-                    .print("the log was closed while the disk refused to take its last events");
-                self.end()
-            }
-            (_, Some(failure)) => Next::Pause(Pause::Backoff, failure.next_try),
-            (_, None) => Next::Pause(Pause::None, Duration::ZERO),
-        }
-    }
-
-    fn close(&mut self, stage: Stage, now: &Moment, clock: Clock) -> Next {
-        self.queue.take(&mut self.batch);
-        self.check_paths(now, clock);
-        if self.failure.is_some() {
-            return Next::Pause(Pause::None, now.elapsed);
-        }
+    fn close(&mut self, stage: Stage, now: &Moment, clock: Clock) -> Result<Next, Halted> {
+        self.queue.take(&mut self.pending.batch);
+        self.check_paths(now, clock)?;
         self.refresh_witnesses(now);
-        if !self.batch.is_empty() || !self.notes.is_empty() || self.ledger.unsynced().records > 0 {
+        let is_idle = self.pending.batch.is_empty() && self.pending.notes.is_empty();
+        if !is_idle || self.ledger.unsynced().records > 0 {
             // Came in while the last batch was written.
-            return Next::Pause(Pause::None, now.elapsed);
+            return Ok(Next::Pause(Pause::None, now.elapsed));
         }
-        if now.elapsed < self.close_rests && stage < Stage::Abandoned {
-            return Next::Pause(Pause::Backoff, self.close_rests);
+        if let Some(until) = self.timers.close_rests_until(now.elapsed).filter(|_| stage < Stage::Abandoned) {
+            return Ok(Next::Pause(Pause::Backoff, until));
         }
         let events = self.ledger.durable_events();
         let closed = open::close_chain(&mut self.ledger, events, now);
-        self.settle(closed, now, clock);
-        if self.failure.is_some() {
-            return Next::Pause(Pause::None, now.elapsed);
+        self.settle(closed, now, clock)?;
+        if self.ledger.is_closed() {
+            self.queue.gauges.closed_in_order.set(true);
+            return Ok(self.end());
         }
-        if !self.ledger.is_closed() {
-            return self.close_again(stage, now);
-        }
-        self.queue.gauges.closed_in_order.set(true);
-        self.end()
-    }
-
-    /// `close` failed, and everything before it is durable in a new segment. On a disk that takes new
-    /// files and fails at whatever follows, each attempt leaves a file: so not for ever, and not at once.
-    fn close_again(&mut self, stage: Stage, now: &Moment) -> Next {
+        // `close` failed, and everything before it is durable in a new segment.
         if stage >= Stage::Abandoned {
-            return self.end();
+            return Ok(self.end());
         }
-        let pause = FIRST_RETRY.saturating_mul(self.closes_failed).min(LAST_RETRY);
-        self.closes_failed += 1;
-        self.close_rests = now.elapsed + pause;
-        Next::Pause(if pause.is_zero() { Pause::None } else { Pause::Backoff }, self.close_rests)
+        let until = self.timers.close_failed(now.elapsed);
+        Ok(Next::Pause(if until == now.elapsed { Pause::None } else { Pause::Backoff }, until))
     }
 
     /// The chain is free before anybody hears that the log is closed: who opens it then continues it.
     fn end(&mut self) -> Next {
-        if !planted!(LockReleasedLate) {
-            self.ledger.let_go();
-        }
+        self.ledger.let_go();
         self.queue.closed();
         Next::Ended
     }
 
     /// Appends the batch, in as many segments as its size asks for.
-    fn append(&mut self, now: &Moment, clock: Clock) {
-        while self.failure.is_none()
-            && let Some(first) = self.batch.first_bytes()
-        {
-            self.marks.record_written(now.elapsed);
-            let may_roll = now.elapsed >= self.rotation_rests;
+    fn append(&mut self, now: &Moment, clock: Clock) -> Result<(), Halted> {
+        while let Some(first) = self.pending.batch.first_bytes() {
+            self.timers.marks.record_written(now.elapsed);
+            let may_roll = self.timers.may_rotate(now.elapsed);
             if may_roll && self.must_roll(first + MAX_ENVELOPE, now) {
-                self.rotate(now, clock);
+                self.rotate(now, clock)?;
                 continue;
             }
             let room = match self.ledger.live() {
                 Some(live) if may_roll => self.settings.rotation.max_bytes.saturating_sub(live.bytes),
                 _ => u64::MAX,
             };
-            let mut piece = self.batch.take_fitting(room, MAX_ENVELOPE);
-            let queued = Moment { elapsed: self.batch_since, ..*now };
+            let mut piece = self.pending.batch.take_fitting(room, MAX_ENVELOPE);
+            let queued = Moment { elapsed: self.pending.since, ..*now };
             let appended = self.ledger.append(&mut piece, &queued);
-            piece.give_spare_to(&mut self.batch);
+            piece.give_spare_to(&mut self.pending.batch);
             self.queue.gauges.written_bytes.add(self.ledger.take_appended_bytes());
             self.queue.gauges.records_since_sync.set(self.ledger.unsynced().records);
-            self.settle(appended, now, clock);
+            self.settle(appended, now, clock)?;
         }
+        Ok(())
     }
 
     /// What somebody waits for and came while the batch was written is served by the same sync. Only
     /// once: the sync must begin.
-    fn append_latecomers(&mut self, orders: Orders, now: &Moment, clock: Clock) -> Orders {
-        if self.failure.is_some() {
-            return orders;
-        }
-        let Some(later) = self.queue.take_latecomers(&orders, &mut self.batch) else { return orders };
-        self.note_age(&later, now);
-        self.append(now, clock);
-        later
+    fn append_latecomers(&mut self, orders: Orders, now: &Moment, clock: Clock) -> Result<Orders, Halted> {
+        let Some(later) = self.queue.take_latecomers(&orders, &mut self.pending.batch) else {
+            return Ok(orders);
+        };
+        self.pending.note_age(&later, now);
+        self.append(now, clock)?;
+        Ok(later)
     }
 
     fn must_roll(&self, incoming: u64, now: &Moment) -> bool {
@@ -483,92 +329,78 @@ impl Writer {
     }
 
     /// Ends the live segment and begins a new one. Where none can be made, the old one goes on.
-    fn rotate(&mut self, now: &Moment, clock: Clock) {
-        self.sync(now, clock);
-        if self.failure.is_some() || self.ledger.live().is_none() {
-            return;
+    fn rotate(&mut self, now: &Moment, clock: Clock) -> Result<(), Halted> {
+        self.sync(now, clock)?;
+        if self.ledger.live().is_none() {
+            return Ok(());
         }
         self.refresh_witnesses(now);
         let begun = self.ledger.begin_segment(now);
         if begun.is_ok() {
             self.queue.gauges.segments.add(1);
-            self.retention_due = now.elapsed;
+            self.timers.segment_begun(now.elapsed);
         }
-        self.settle(begun, now, clock);
+        self.settle(begun, now, clock)
     }
 
     /// What was accepted before somebody asked belongs in the old segment, so this comes after the
     /// batch. Asked again until it was done.
-    fn rotate_as_asked(&mut self, asked: u64, now: &Moment, clock: Clock) {
-        self.rotations_asked = asked;
-        if asked <= self.rotations || self.failure.is_some() || now.elapsed < self.rotation_rests {
-            return;
+    fn rotate_as_asked(&mut self, asked: u64, now: &Moment, clock: Clock) -> Result<(), Halted> {
+        self.rotations.asked = asked;
+        if asked <= self.rotations.done || !self.timers.may_rotate(now.elapsed) {
+            return Ok(());
         }
         let before = self.ledger.live_number();
-        self.rotate(now, clock);
+        let rotated = self.rotate(now, clock);
         if self.ledger.live_number() != before {
-            self.rotations = asked;
+            self.rotations.done = asked;
             self.queue.rotated(asked);
         }
+        rotated
     }
 
-    fn mark(&mut self, now: &Moment, clock: Clock) {
-        let quiet = self.failure.is_none() && self.ledger.unsynced().records == 0;
-        if !quiet || now.elapsed < self.marks.due_at() {
-            return;
+    fn mark(&mut self, now: &Moment, clock: Clock) -> Result<(), Halted> {
+        if self.ledger.unsynced().records > 0 || now.elapsed < self.timers.marks.due_at() {
+            return Ok(());
         }
         self.refresh_witnesses(now);
         let mut batch = Chunks::default();
         batch.push(&mark_payload(now.wall, &self.ledger.witnesses), None, None);
         let appended = self.ledger.append(&mut batch, now);
-        self.settle(appended, now, clock);
-        if self.failure.is_none() {
-            self.sync(now, clock);
-        }
-        self.marks.mark_written(now.elapsed);
+        let marked = self.settle(appended, now, clock).and_then(|()| self.sync(now, clock));
+        self.timers.marks.mark_written(now.elapsed);
+        marked
     }
 
-    fn apply_retention(&mut self, now: &Moment, clock: Clock) {
-        let due = now.elapsed >= self.retention_due.max(self.retention_rests);
-        if !due || self.settings.retention.is_off() || self.failure.is_some() || self.ledger.live().is_none()
-        {
-            return;
+    fn apply_retention(&mut self, now: &Moment, clock: Clock) -> Result<(), Halted> {
+        let has_retention = !self.settings.retention.is_off();
+        if !has_retention || self.ledger.live().is_none() || !self.timers.take_retention(now.elapsed) {
+            return Ok(());
         }
-        self.retention_due = now.elapsed + RETENTION_CHECK;
         let outcome = retention::run(&self.storage, &self.settings.retention, &mut self.ledger, now);
         if !outcome.removed.is_empty() {
             let message = format!("removed by retention: {}", outcome.removed.join(", "));
             self.queue.notifier.tell(NoticeCode::Pruned, message);
         }
         if let Some((name, error)) = outcome.failed {
-            // The notice may fill a segment by itself, and a new segment asks for retention.
-            self.retention_rests = self.retention_rests.max(now.elapsed + RETENTION_RETRY);
+            self.timers.retention_failed(now.elapsed);
             self.note(NoticeCode::RetentionFailed, &format!("cannot remove {name}: {error}"), now);
         }
-        self.settle(outcome.trouble.map_or(Ok(()), Err), now, clock);
-    }
-
-    fn path_of(&self, segment: u32) -> String {
-        let name = crate::segment_name::SegmentName { chain: self.ledger.chain(), segment };
-        self.storage.path(Dir::Log, &name.to_string()).display().to_string()
+        self.settle(outcome.trouble.map_or(Ok(()), Err), now, clock)
     }
 
     fn pause(&self, now: &Moment) -> Next {
-        let mut until = self.marks.due_at().max(now.elapsed + self.flush.doze());
-        if let Some(due) = self.flush.due_at(self.ledger.unsynced()) {
-            until = until.min(due);
-        }
-        if self.rotations < self.rotations_asked {
-            until = until.min(self.rotation_rests);
-        }
-        if !self.settings.retention.is_off() {
-            until = until.min(self.retention_due.max(self.retention_rests));
-        }
-        if !self.notes.is_empty() || !self.batch.is_empty() {
+        if !self.pending.notes.is_empty() || !self.pending.batch.is_empty() {
             return Next::Pause(Pause::None, now.elapsed);
         }
-        if now.elapsed.saturating_sub(self.last_active) < AWAKE {
-            return Next::Pause(Pause::Doze, until.min(now.elapsed + self.flush.doze()));
+        let is_rotation_wanted = self.rotations.done < self.rotations.asked;
+        let has_retention = !self.settings.retention.is_off();
+        let doze = now.elapsed + self.flush.doze();
+        let next = self.timers.next(doze, is_rotation_wanted, has_retention);
+        let sync = self.flush.due_at(self.ledger.unsynced());
+        let until = sync.map_or(next, |sync| next.min(sync));
+        if self.timers.is_awake(now.elapsed) {
+            return Next::Pause(Pause::Doze, until.min(doze));
         }
         Next::Pause(Pause::Sleep, until)
     }

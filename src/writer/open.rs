@@ -22,7 +22,7 @@ use crate::{
     queue::Chunks,
     segment_name::{ChainNumber, SegmentName},
     stats::{ChainRecovery, NoticeCode},
-    storage::{Dir, Storage},
+    storage::{Dir, FileSystem, Storage},
 };
 
 /// How long an opener passes over all locks before it makes a new number or gives up: verification
@@ -246,7 +246,7 @@ impl<'a> Opener<'a> {
             host: &settings.host,
             pid: self.storage.process_id(),
             flush_mode: &settings.flush_mode.to_string(),
-            filesystem: &filesystem,
+            filesystem: &filesystem.to_string(),
             chains: &taken.ledger.witnesses,
         };
         let mut batch = Chunks::default();
@@ -316,9 +316,9 @@ enum Attempt {
 }
 
 /// What an operator must hear of where the log lies.
-fn notices_of_the_place(filesystem: &str, ledger: &Ledger) -> Vec<(NoticeCode, String)> {
+fn notices_of_the_place(filesystem: &FileSystem, ledger: &Ledger) -> Vec<(NoticeCode, String)> {
     let mut notices = Vec::new();
-    if matches!(filesystem, "tmpfs" | "ramfs") {
+    if filesystem.is_volatile() {
         let message = format!("the log is on {filesystem}, which forgets everything at a restart");
         notices.push((NoticeCode::VolatileFileSystem, message));
     }

@@ -12,7 +12,7 @@ use crate::{
     chain_reader::{Durable, FirstLine, Follow, GoOn, Last, SegmentFile, SegmentStart, go_on},
     clock::Timestamp,
     error::Error,
-    format::{ChainId, Kind, Witness, Witnesses},
+    format::{Cause, ChainId, Kind, Witness, Witnesses},
     segment_name::SegmentName,
     stats::ChainRecovery,
     storage::{Access, Dir, File, Storage},
@@ -141,7 +141,7 @@ impl Recovery<'_> {
         }
         let Some(first) = tail.first else { return Ok(self.no_identity()) };
         let story = Story {
-            cause: "poisoned",
+            cause: Cause::Poisoned,
             segment: point.segment,
             bytes: point.end,
             void: 0,
@@ -277,7 +277,7 @@ impl Recovery<'_> {
         }
         let message = "it ended before its first record was durable".to_owned();
         let report = self.report(&start, void, false, &message);
-        let story = Story { cause: "torn", segment: last, bytes: 0, void, message };
+        let story = Story { cause: Cause::Torn, segment: last, bytes: 0, void, message };
         Ok(Recovered::Ready {
             start: Box::new(start),
             closed: false,
@@ -318,11 +318,14 @@ impl Recovery<'_> {
         let closed = is_whole && cut.last.kind == Kind::Close;
         let void = rest.void;
         let (cause, message) = match (cut.damaged, void > 0) {
-            (Some(seq), _) => {
-                ("damage", format!("record {seq} had been durable and is bad or missing; verify the log"))
+            (Some(seq), _) => (
+                Cause::Damage,
+                format!("record {seq} had been durable and is bad or missing; verify the log"),
+            ),
+            (None, true) => {
+                (Cause::Torn, format!("{void} bytes of a write that was not finished do not count"))
             }
-            (None, true) => ("torn", format!("{void} bytes of a write that was not finished do not count")),
-            (None, false) => ("unclosed", "the run before ended without close".to_owned()),
+            (None, false) => (Cause::Unclosed, "the run before ended without close".to_owned()),
         };
         let start = self.start(id, durable, live, rest, false, follow);
         if closed {

@@ -11,7 +11,7 @@ use crate::{
     chain::Digest,
     chain_reader::{Directory, FirstLine, SegmentStart},
     clock::{Moment, Timestamp},
-    format::PruneInfo,
+    format::{PruneInfo, PruneReason},
     queue::Chunks,
     segment_name::{ChainNumber, SegmentName},
     settings::Retention,
@@ -51,7 +51,7 @@ struct OldSegment {
 }
 
 impl Old {
-    fn removable(&self, retention: &Retention, now: &Moment) -> Option<(usize, &'static str)> {
+    fn removable(&self, retention: &Retention, now: &Moment) -> Option<(usize, PruneReason)> {
         let sealed: Vec<Sealed> = self.segments.iter().map(|old| old.sealed).collect();
         removable(retention, &sealed, self.newest_bytes, now.wall)
     }
@@ -130,7 +130,7 @@ fn prune(
         let numbers =
             [first.files.first(), last.files.last()].map(|name| name.map_or(0, |name| name.segment));
         let files = numbers.into();
-        let info = PruneInfo { through, hash, files, reason: reason.to_owned() };
+        let info = PruneInfo { through, hash, files, reason: reason.as_str().to_owned() };
         let mut batch = Chunks::default();
         batch.push(&info.payload(now.wall), None, None);
         let files = removed.into_iter().flat_map(|old| old.files);

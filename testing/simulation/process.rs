@@ -15,7 +15,7 @@ use super::{
     fault::{Applied, Call, Crash, Op},
     machine::{CONTROL, Machine, Mode, fail, full_name},
 };
-use crate::storage::{Access, Dir, File, LockKind, Stat, Storage};
+use crate::storage::{Access, Dir, File, FileSystem, LockKind, Stat, Storage};
 
 const ROOT: &str = "/simulated/audit-log";
 
@@ -205,8 +205,8 @@ impl Storage for SimProcess {
         self.shared.lock().boot_id()
     }
 
-    fn filesystem(&self) -> String {
-        self.shared.lock().filesystem.clone()
+    fn filesystem(&self) -> FileSystem {
+        FileSystem::from_name(&self.shared.lock().filesystem)
     }
 
     fn file_size_limit(&self) -> Option<u64> {

@@ -4,7 +4,12 @@ use super::{
     check,
     log::{Log, name},
 };
-use crate::{Digest, Verdict, format::LineParser};
+use crate::{
+    chain::Digest,
+    format::{Cause, Kind, LineParser, PruneReason},
+    stats::LossReason,
+    verdict::Verdict,
+};
 
 const DOCUMENT: &str = include_str!("../../docs/format.md");
 
@@ -42,4 +47,24 @@ fn the_example_and_its_body_are_of_the_vector() {
     assert!(DOCUMENT.contains(&format!("these bytes is `{hash}`")));
     let (start, _) = example.split_once(",\"_hash\":").unwrap();
     assert_eq!(format!("{start}}}"), body);
+}
+
+/// The code words in the paragraph that begins with these words.
+fn words_of(start: &str) -> Vec<&'static str> {
+    let (_, rest) = DOCUMENT.split_once(start).expect(start);
+    let paragraph = rest.split_once('\n').expect("its end").0;
+    paragraph.split('`').skip(1).step_by(2).collect()
+}
+
+/// A cause was written for a year that the document did not know.
+#[test]
+fn every_word_that_the_log_writes_of_itself_is_in_the_document() {
+    let causes = words_of("- **`recovery`**");
+    assert_eq!(causes[..Cause::ALL.len()], Cause::ALL.map(Cause::as_str));
+    let reasons = words_of("- **`gap`**");
+    assert_eq!(reasons, LossReason::ALL.map(LossReason::as_str));
+    let reasons = words_of("- **`prune`**");
+    assert!(reasons.ends_with(&PruneReason::ALL.map(PruneReason::as_str)), "{reasons:?}");
+    let kinds: std::collections::BTreeSet<&str> = words_of("| `kind` |").into_iter().collect();
+    assert_eq!(kinds, Kind::names().collect());
 }

@@ -12,8 +12,8 @@ use crate::{
     chain::{Digest, Head},
     clock::Timestamp,
     format::{
-        After, ChainId, CloseInfo, GapInfo, Kind, OpenInfo, Payload, PruneInfo, RecoveryInfo, SegmentInfo,
-        Witness, Witnesses, mark_payload, seal,
+        After, Cause, ChainId, CloseInfo, GapInfo, Kind, OpenInfo, Payload, PruneInfo, RecoveryInfo,
+        SegmentInfo, Witness, Witnesses, mark_payload, seal,
     },
     segment_name::{ChainNumber, SegmentName},
     storage::{Access, Dir, File, LockKind, Stat, Storage},
@@ -133,7 +133,7 @@ impl Storage for Log {
         unreachable!()
     }
 
-    fn filesystem(&self) -> String {
+    fn filesystem(&self) -> crate::storage::FileSystem {
         unreachable!()
     }
 
@@ -337,7 +337,7 @@ impl Chain {
 
     pub(crate) fn recovery(mut self) -> Self {
         let (at, durable) = (self.at(), self.seq);
-        let recovery = RecoveryInfo { cause: "torn", segment: 1, bytes: 1, void: 1, message: "x" };
+        let recovery = RecoveryInfo { cause: Cause::Torn, segment: 1, bytes: 1, void: 1, message: "x" };
         self.put(&recovery.payload(at), Some(durable))
     }
 

@@ -367,9 +367,9 @@ fn what_came_while_a_batch_was_written_is_served_by_its_sync() {
     node.pump(&mut world);
     node.critical(&mut world);
     let mut writer = node.writer.take().expect("an open log");
-    let orders = node.queue.take(&mut writer.batch);
+    let orders = node.queue.take(&mut writer.pending.batch);
     node.critical(&mut world);
-    writer.work(orders, &world.now, Clock::hurried());
+    writer.work(orders, &world.now, Clock::hurried()).expect("a writer that can write");
     assert_eq!((node.queue.not_durable(), node.queue.gauges.syncs.get()), (0, 1));
     node.writer = Some(writer);
     node.close(&mut world);

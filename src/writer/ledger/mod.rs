@@ -20,7 +20,7 @@ use super::{
 use crate::{
     chain::{Digest, Head},
     clock::Moment,
-    format::{ChainId, LineParser, RecoveryInfo, Witness, Witnesses, seal},
+    format::{Cause, ChainId, LineParser, RecoveryInfo, Witness, Witnesses, seal},
     queue::{Chunk, Chunks, Scope, Ticket},
     segment_name::{ChainNumber, SegmentName},
     storage::{Dir, Storage},
@@ -82,7 +82,7 @@ enum Poison {
 /// Why a new segment begins, for the `recovery` record in it.
 #[derive(Debug, Clone)]
 pub(super) struct Story {
-    pub(super) cause: &'static str,
+    pub(super) cause: Cause,
     pub(super) segment: u32,
     pub(super) bytes: u64,
     pub(super) void: u64,
@@ -323,13 +323,13 @@ impl Ledger {
         } else {
             self.poison();
         }
-        let cause = if out_of_room { "out_of_room" } else { "write_failed" };
+        let cause = if out_of_room { Cause::OutOfRoom } else { Cause::WriteFailed };
         self.end_segment(&live, cause, &error.to_string());
         Trouble { action: "write to", segment, error, old_goes_on: false, is_tampering: false }
     }
 
     /// Forgets the live segment; what counts of it ends with the last durable record.
-    fn end_segment(&mut self, live: &Segment, cause: &'static str, message: &str) {
+    fn end_segment(&mut self, live: &Segment, cause: Cause, message: &str) {
         let bytes = if self.durable.segment == live.name.segment { self.durable.end } else { 0 };
         self.story = Some(Story {
             cause,
@@ -353,14 +353,14 @@ impl Ledger {
         if let Err(error) = live.sync() {
             // Never again on this file: Linux has marked the pages clean, and the next call lies.
             self.poison();
-            self.end_segment(&live, "sync_failed", &error.to_string());
+            self.end_segment(&live, Cause::SyncFailed, &error.to_string());
             return Err(Trouble { action: "sync", segment, error, old_goes_on: false, is_tampering: false });
         }
         match live.tampering() {
             Ok(None) => {}
             Ok(Some(what)) => return Err(self.tampered(&live, what)),
             Err(error) => {
-                self.end_segment(&live, "sync_failed", &error.to_string());
+                self.end_segment(&live, Cause::SyncFailed, &error.to_string());
                 return Err(Trouble {
                     action: "inspect",
                     segment,
@@ -379,7 +379,7 @@ impl Ledger {
     fn tampered(&mut self, live: &Segment, what: &'static str) -> Trouble {
         let segment = live.name.segment;
         let message = format!("{} {what}", self.storage.path(Dir::Log, &live.name.to_string()).display());
-        self.end_segment(live, "replaced", &message);
+        self.end_segment(live, Cause::Replaced, &message);
         Trouble {
             action: "trust",
             segment,

@@ -1,0 +1,118 @@
+//! Kinds of file systems: how they are told apart, and what that means for a log.
+
+use std::fmt;
+
+/// The kind of file system that a log lies on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum FileSystem {
+    Ext4,
+    Xfs,
+    Btrfs,
+    F2fs,
+    Zfs,
+    Bcachefs,
+    Overlayfs,
+    Tmpfs,
+    Ramfs,
+    Fuse,
+    Nfs,
+    Smb,
+    Cifs,
+    Smb2,
+    NineP,
+    /// One that the library knows nothing of, by the name that the system gives it.
+    Other(String),
+}
+
+impl FileSystem {
+    /// Each known kind, the number of statfs(2) that tells it, and its name in an `open` record.
+    const KNOWN: [(Self, u32, &'static str); 15] = [
+        (Self::Ext4, 0xEF53, "ext4"),
+        (Self::Xfs, 0x5846_5342, "xfs"),
+        (Self::Btrfs, 0x9123_683E, "btrfs"),
+        (Self::F2fs, 0xF2F5_2010, "f2fs"),
+        (Self::Zfs, 0x2FC1_2FC1, "zfs"),
+        (Self::Bcachefs, 0xCA45_1A4E, "bcachefs"),
+        (Self::Overlayfs, 0x794C_7630, "overlayfs"),
+        (Self::Tmpfs, 0x0102_1994, "tmpfs"),
+        (Self::Ramfs, 0x8584_58F6, "ramfs"),
+        (Self::Fuse, 0x6573_5546, "fuse"),
+        (Self::Nfs, 0x6969, "nfs"),
+        (Self::Smb, 0x517B, "smb"),
+        (Self::Cifs, 0xFF53_4D42, "cifs"),
+        (Self::Smb2, 0xFE53_4D42, "smb2"),
+        (Self::NineP, 0x0102_1997, "9p"),
+    ];
+
+    /// By the type that statfs(2) gives on Linux.
+    #[cfg_attr(
+        not(any(target_os = "linux", target_os = "android", test)),
+        expect(dead_code, reason = "elsewhere the system gives a name")
+    )]
+    pub(crate) fn from_magic(magic: u32) -> Self {
+        let known = Self::KNOWN.into_iter().find(|(_, number, _)| *number == magic);
+        known.map_or_else(|| Self::Other(format!("0x{magic:x}")), |(kind, ..)| kind)
+    }
+
+    /// By the name that the system gives it.
+    #[cfg_attr(
+        any(target_os = "linux", target_os = "android"),
+        cfg_attr(
+            not(any(test, audit_simulation)),
+            expect(dead_code, reason = "here the system gives a number")
+        )
+    )]
+    pub(crate) fn from_name(name: &str) -> Self {
+        let known = Self::KNOWN.into_iter().find(|(_, _, known)| *known == name);
+        // The name that macOS gives to SMB.
+        let smb = (name == "smbfs").then_some(Self::Smb);
+        known.map(|(kind, ..)| kind).or(smb).unwrap_or_else(|| Self::Other(name.to_owned()))
+    }
+
+    /// Whether locks may be local to one client and errors come late, so that nothing could be promised.
+    pub(crate) fn is_network(&self) -> bool {
+        matches!(self, Self::Nfs | Self::Smb | Self::Cifs | Self::Smb2 | Self::NineP)
+    }
+
+    /// Whether everything is gone after a restart.
+    pub(crate) fn is_volatile(&self) -> bool {
+        matches!(self, Self::Tmpfs | Self::Ramfs)
+    }
+}
+
+impl fmt::Display for FileSystem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self, Self::KNOWN.iter().find(|(kind, ..)| kind == self)) {
+            (Self::Other(name), _) => f.write_str(name),
+            (_, Some((_, _, name))) => f.write_str(name),
+            (_, None) => f.write_str("unknown"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_is_known_by_its_number_and_by_its_name() {
+        for (kind, magic, name) in FileSystem::KNOWN {
+            assert_eq!(FileSystem::from_magic(magic), kind);
+            assert_eq!(FileSystem::from_name(name), kind);
+            assert_eq!(kind.to_string(), name);
+        }
+        assert_eq!(FileSystem::from_magic(0xBEEF).to_string(), "0xbeef");
+        assert_eq!(FileSystem::from_name("apfs").to_string(), "apfs");
+        assert!(FileSystem::from_name("smbfs").is_network());
+    }
+
+    #[test]
+    fn what_is_refused_and_what_forgets_everything_is_known() {
+        let of = |is: fn(&FileSystem) -> bool| {
+            let kinds = FileSystem::KNOWN.into_iter().filter(|(kind, ..)| is(kind));
+            kinds.map(|(_, _, name)| name).collect::<Vec<_>>()
+        };
+        assert_eq!(of(FileSystem::is_network), ["nfs", "smb", "cifs", "smb2", "9p"]);
+        assert_eq!(of(FileSystem::is_volatile), ["tmpfs", "ramfs"]);
+    }
+}

@@ -1,0 +1,227 @@
+//! When what is due next: every pause, rest and check of the writer, told the time.
+
+use std::time::Duration;
+
+use super::flush::MarkPolicy;
+use crate::clock::Moment;
+
+/// How long after the last draft the writer sleeps until it is woken.
+const AWAKE: Duration = Duration::from_millis(100);
+/// How often free space is asked while records are written, and how long a rotation rests that could not make a
+/// file.
+const SPACE_CHECK: Duration = Duration::from_secs(1);
+/// How often the paths of the segment and the lock are looked at while records are written.
+const PATH_CHECK: Duration = Duration::from_millis(100);
+/// How often retention is applied at least.
+const RETENTION_CHECK: Duration = Duration::from_secs(3600);
+/// How long retention rests after it failed.
+const RETENTION_RETRY: Duration = Duration::from_secs(60);
+/// How long retention rests after the wall clock jumped ahead, so that a wrong clock removes nothing.
+const RETENTION_REST: Duration = Duration::from_secs(24 * 3600);
+/// The first and the longest pause between attempts to write `close`.
+const FIRST_CLOSE_RETRY: Duration = Duration::from_millis(50);
+const LAST_CLOSE_RETRY: Duration = Duration::from_secs(2);
+/// How far wall clock and monotonic clock may move apart before it is noted.
+const CLOCK_STEP: Duration = Duration::from_secs(1);
+const LARGE_CLOCK_STEP: Duration = Duration::from_secs(3600);
+
+/// The timers of a writer. Moments are those of its monotonic clock.
+#[derive(Debug)]
+pub(super) struct Timers {
+    pub(super) marks: MarkPolicy,
+    /// Both clocks at the last round.
+    clocks: Moment,
+    last_active: Duration,
+    paths_checked: Duration,
+    space_checked: Duration,
+    /// No rotation before this.
+    rotation_rests: Duration,
+    retention_due: Duration,
+    retention_rests: Duration,
+    /// How often `close` was written in vain, and when it is tried again.
+    closes_failed: u32,
+    close_rests: Duration,
+}
+
+/// The wall clock was set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ClockStep {
+    pub(super) by: Duration,
+    pub(super) is_ahead: bool,
+}
+
+impl Timers {
+    pub(super) fn new(now: &Moment) -> Self {
+        Self {
+            marks: MarkPolicy::new(now.elapsed),
+            clocks: *now,
+            last_active: now.elapsed,
+            paths_checked: now.elapsed,
+            space_checked: now.elapsed,
+            rotation_rests: Duration::ZERO,
+            retention_due: now.elapsed,
+            retention_rests: Duration::ZERO,
+            closes_failed: 0,
+            close_rests: Duration::ZERO,
+        }
+    }
+
+    /// Takes in what the clocks say at a round. Wall clock and monotonic clock move together, unless somebody sets
+    /// the wall clock. After a large step ahead nothing is removed for a day.
+    pub(super) fn clock_step(&mut self, now: &Moment) -> Option<ClockStep> {
+        let before = std::mem::replace(&mut self.clocks, *now);
+        let elapsed = now.elapsed.saturating_sub(before.elapsed);
+        let ahead = now.wall.since(before.wall).saturating_sub(elapsed);
+        let behind = if now.wall < before.wall {
+            before.wall.since(now.wall) + elapsed
+        } else {
+            elapsed.saturating_sub(now.wall.since(before.wall))
+        };
+        if ahead > LARGE_CLOCK_STEP {
+            self.retention_rests = now.elapsed + RETENTION_REST;
+        }
+        let by = ahead.max(behind);
+        (by > CLOCK_STEP).then_some(ClockStep { by, is_ahead: ahead > behind })
+    }
+
+    pub(super) fn took_drafts(&mut self, now: Duration) {
+        self.last_active = now;
+    }
+
+    /// Whether the paths must be looked at: now and then while there is something to lose.
+    pub(super) fn paths_are_due(&self, has_unsynced: bool, now: Duration) -> bool {
+        // A new segment is durable at once, and leaves nothing unsynced behind.
+        (has_unsynced || self.last_active == now) && now >= self.paths_checked + PATH_CHECK
+    }
+
+    pub(super) fn paths_checked(&mut self, now: Duration) {
+        self.paths_checked = now;
+    }
+
+    /// Whether free space must be asked; counts as asked.
+    pub(super) fn take_space_check(&mut self, now: Duration) -> bool {
+        let is_due = now >= self.space_checked + SPACE_CHECK;
+        if is_due {
+            self.space_checked = now;
+        }
+        is_due
+    }
+
+    pub(super) fn may_rotate(&self, now: Duration) -> bool {
+        now >= self.rotation_rests
+    }
+
+    pub(super) fn rotation_failed(&mut self, now: Duration) {
+        self.rotation_rests = now + SPACE_CHECK;
+    }
+
+    /// Whether retention must be applied; counts as applied.
+    pub(super) fn take_retention(&mut self, now: Duration) -> bool {
+        let is_due = now >= self.retention_due.max(self.retention_rests);
+        if is_due {
+            self.retention_due = now + RETENTION_CHECK;
+        }
+        is_due
+    }
+
+    pub(super) fn segment_begun(&mut self, now: Duration) {
+        self.retention_due = now;
+    }
+
+    /// The notice of a failure may fill a segment by itself, and a new segment asks for retention: so it rests.
+    pub(super) fn retention_failed(&mut self, now: Duration) {
+        self.retention_rests = self.retention_rests.max(now + RETENTION_RETRY);
+    }
+
+    /// When `close` may be tried, if not yet.
+    pub(super) fn close_rests_until(&self, now: Duration) -> Option<Duration> {
+        (now < self.close_rests).then_some(self.close_rests)
+    }
+
+    /// On a disk that takes new files and fails at whatever follows, each attempt leaves a file: so `close` is not
+    /// tried for ever, and not at once. Returns when it is tried again.
+    pub(super) fn close_failed(&mut self, now: Duration) -> Duration {
+        let pause = FIRST_CLOSE_RETRY.saturating_mul(self.closes_failed).min(LAST_CLOSE_RETRY);
+        self.closes_failed += 1;
+        self.close_rests = now + pause;
+        self.close_rests
+    }
+
+    pub(super) fn is_awake(&self, now: Duration) -> bool {
+        now.saturating_sub(self.last_active) < AWAKE
+    }
+
+    /// The next moment at which something is due by itself. A mark waits until everything is durable, so one that
+    /// is overdue is asked for again no sooner than `mark_from`.
+    pub(super) fn next(
+        &self,
+        mark_from: Duration,
+        is_rotation_wanted: bool,
+        has_retention: bool,
+    ) -> Duration {
+        let rotation = is_rotation_wanted.then_some(self.rotation_rests);
+        let retention = has_retention.then_some(self.retention_due.max(self.retention_rests));
+        let mark = self.marks.due_at().max(mark_from);
+        [rotation, retention].into_iter().flatten().fold(mark, Duration::min)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn at(elapsed: u64, wall: i64) -> Moment {
+        Moment { elapsed: Duration::from_secs(elapsed), wall: Timestamp::from_unix(wall, 0) }
+    }
+
+    #[test]
+    fn a_step_of_the_wall_clock_is_told_in_either_direction() {
+        let mut timers = Timers::new(&at(0, 1_000));
+        assert_eq!(timers.clock_step(&at(5, 1_005)), None);
+        assert_eq!(timers.clock_step(&at(6, 1_007)), None, "a second of difference is none");
+        let step = |by, is_ahead| Some(ClockStep { by: Duration::from_secs(by), is_ahead });
+        assert_eq!(timers.clock_step(&at(7, 1_010)), step(2, true));
+        assert_eq!(timers.clock_step(&at(8, 1_000)), step(11, false));
+        assert_eq!(timers.clock_step(&at(20, 1_002)), step(10, false), "it stood still");
+    }
+
+    #[test]
+    fn retention_rests_for_a_day_after_a_large_step_ahead() {
+        let mut timers = Timers::new(&at(0, 1_000));
+        assert!(timers.take_retention(Duration::ZERO));
+        assert!(!timers.take_retention(SECOND));
+        timers.segment_begun(2 * SECOND);
+        assert!(timers.clock_step(&at(2, 20_000)).is_some());
+        assert!(!timers.take_retention(3 * SECOND));
+        assert!(timers.take_retention(RETENTION_REST + 2 * SECOND));
+    }
+
+    #[test]
+    fn close_is_tried_again_at_once_and_then_ever_later() {
+        let mut timers = Timers::new(&at(0, 0));
+        assert_eq!(timers.close_rests_until(Duration::ZERO), None);
+        let pauses: Vec<u128> = (0..3).map(|_| timers.close_failed(Duration::ZERO).as_millis()).collect();
+        assert_eq!(pauses, [0, 50, 100]);
+        assert_eq!(timers.close_rests_until(Duration::ZERO), Some(Duration::from_millis(100)));
+        for _ in 0..100 {
+            timers.close_failed(Duration::ZERO);
+        }
+        assert_eq!(timers.close_failed(Duration::ZERO), LAST_CLOSE_RETRY);
+    }
+
+    #[test]
+    fn what_is_due_first_ends_the_pause() {
+        let mut timers = Timers::new(&at(0, 0));
+        let mark = timers.marks.due_at();
+        assert_eq!(timers.next(Duration::ZERO, false, false), mark);
+        timers.rotation_failed(Duration::ZERO);
+        assert_eq!(timers.next(Duration::ZERO, true, false), SPACE_CHECK);
+        assert_eq!(timers.next(Duration::ZERO, true, true), Duration::ZERO);
+        assert!(timers.take_retention(Duration::ZERO) && !timers.may_rotate(Duration::ZERO));
+        assert_eq!(timers.next(Duration::ZERO, false, true), mark);
+        assert_eq!(timers.next(mark + SECOND, false, true), mark + SECOND);
+    }
+}

@@ -1,31 +1,22 @@
 //! Every knob, its default, its check.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use tracing_core::Level;
 
 use crate::{
-    AuditLog, Candidate, Error, FlushMode, Notice, OnFailure, OnFull, Retention, Rotation, Severity,
-    capture::{self, Capture, Rules},
-    clock::Clock,
-    gauges::Gauges,
-    log::Parts,
-    notify::{Notifier, OnNotice},
-    queue::{Queue, QueueSettings},
-    storage::{Dir, Disk, DiskOptions, Refusal, Storage},
-    writer::{self, Former, WriterSettings},
+    capture::{Candidate, Rules},
+    error::Error,
+    log::AuditLog,
+    settings::{FlushMode, OnFailure, OnFull, Retention, Rotation},
+    severity::Severity,
+    stats::Notice,
+    wiring::{self, MIN_SEGMENT_BYTES, Plan},
 };
 
 const MIB: u64 = 1 << 20;
 /// The smallest queue: a few of the longest events fit, and a quarter of it too.
 const MIN_QUEUE_BYTES: u64 = MIB;
-/// The smallest size limit of a segment: the longest line fits.
-const MIN_SEGMENT_BYTES: u64 = 64 << 10;
 const MIN_INTERVAL: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const MAX_SERVICE: usize = 256;
@@ -35,39 +26,26 @@ const MAX_SERVICE: usize = 256;
 /// Made by [`AuditLog::builder`]; every setting has a default, and [`open`](Self::open) checks all.
 #[must_use = "nothing happens until `open` is called"]
 pub struct Builder {
-    dir: PathBuf,
-    service: String,
-    flush_mode: FlushMode,
-    rotation: Rotation,
-    retention: Retention,
-    exclusive: bool,
-    rules: Rules,
+    plan: Plan,
+    /// Names that cannot be compared, and the setting that they were given to.
     bad_names: Vec<(&'static str, String)>,
-    queue_bytes: u64,
-    wait_bound: Duration,
-    low_space: u64,
-    group_readable: bool,
-    allow_network_fs: bool,
-    on_full: OnFull,
-    on_failure: OnFailure,
-    on_notice: Option<OnNotice>,
 }
 
 impl std::fmt::Debug for Builder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Builder")
-            .field("dir", &self.dir)
-            .field("service", &self.service)
-            .field("flush_mode", &self.flush_mode)
-            .field("rotation", &self.rotation)
-            .field("retention", &self.retention)
+            .field("dir", &self.plan.dir)
+            .field("service", &self.plan.service)
+            .field("flush_mode", &self.plan.flush_mode)
+            .field("rotation", &self.plan.rotation)
+            .field("retention", &self.plan.retention)
             .finish_non_exhaustive()
     }
 }
 
 impl Builder {
     pub(crate) fn new(dir: &Path) -> Self {
-        Self {
+        let plan = Plan {
             dir: dir.to_owned(),
             service: program_name(),
             flush_mode: FlushMode::default(),
@@ -75,7 +53,6 @@ impl Builder {
             retention: Retention::default(),
             exclusive: false,
             rules: Rules::default(),
-            bad_names: Vec::new(),
             queue_bytes: 16 * MIB,
             wait_bound: Duration::from_secs(5),
             low_space: 64 * MIB,
@@ -84,45 +61,46 @@ impl Builder {
             on_full: OnFull::default(),
             on_failure: OnFailure::default(),
             on_notice: None,
-        }
+        };
+        Self { plan, bad_names: Vec::new() }
     }
 
     /// The name of the program in each `open` record, at most 256 bytes. Default: the name of the
     /// executable.
     pub fn service(mut self, service: impl Into<String>) -> Self {
-        self.service = service.into();
+        self.plan.service = service.into();
         self
     }
 
     /// When records are synced to disk. Default: [`FlushMode::default`], hybrid.
     pub fn flush_mode(mut self, mode: FlushMode) -> Self {
-        self.flush_mode = mode;
+        self.plan.flush_mode = mode;
         self
     }
 
     /// When a new segment begins. Default: daily, or at 256 MiB.
     pub fn rotation(mut self, rotation: Rotation) -> Self {
-        self.rotation = rotation;
+        self.plan.rotation = rotation;
         self
     }
 
     /// Which old segments are removed. Default: none, ever.
     pub fn retention(mut self, retention: Retention) -> Self {
-        self.retention = retention;
+        self.plan.retention = retention;
         self
     }
 
     /// Accepts chain 000 only: a second opener, in this or another process, gets [`Error::Locked`]
     /// after 100 ms instead of a chain of its own. Default: off.
     pub fn exclusive(mut self) -> Self {
-        self.exclusive = true;
+        self.plan.exclusive = true;
         self
     }
 
     /// The lowest level at which an event or span is looked at; below it, an event is not an audit
     /// event. Default: `INFO`.
     pub fn level(mut self, level: Level) -> Self {
-        self.rules.level = level;
+        self.plan.rules.level = level;
         self
     }
 
@@ -133,7 +111,7 @@ impl Builder {
         I: IntoIterator<Item: AsRef<str>>,
     {
         for action in actions {
-            if !self.rules.critical.insert(action.as_ref()) {
+            if !self.plan.rules.critical.insert(action.as_ref()) {
                 self.bad_names.push(("critical_actions", action.as_ref().to_owned()));
             }
         }
@@ -147,7 +125,7 @@ impl Builder {
     where
         F: Fn(&Candidate<'_>) -> Option<Severity> + Send + Sync + 'static,
     {
-        self.rules.classify = Some(Box::new(classify));
+        self.plan.rules.classify = Some(Box::new(classify));
         self
     }
 
@@ -157,7 +135,7 @@ impl Builder {
     where
         I: IntoIterator<Item: Into<String>>,
     {
-        self.rules.inherit.extend(names.into_iter().map(Into::into));
+        self.plan.rules.inherit.extend(names.into_iter().map(Into::into));
         self
     }
 
@@ -169,7 +147,7 @@ impl Builder {
         I: IntoIterator<Item: AsRef<str>>,
     {
         for name in names {
-            if !self.rules.redact.insert(name.as_ref()) {
+            if !self.plan.rules.redact.insert(name.as_ref()) {
                 self.bad_names.push(("redact", name.as_ref().to_owned()));
             }
         }
@@ -179,45 +157,45 @@ impl Builder {
     /// How many bytes of events may be queued or not yet durable, at least 1 MiB. A quarter is kept
     /// for critical events. Default: 16 MiB.
     pub fn queue_bytes(mut self, bytes: u64) -> Self {
-        self.queue_bytes = bytes;
+        self.plan.queue_bytes = bytes;
         self
     }
 
     /// How long anything of this log blocks a caller at most, from 1 ms to 1 h. Default: 5 s.
     pub fn wait_bound(mut self, bound: Duration) -> Self {
-        self.wait_bound = bound;
+        self.plan.wait_bound = bound;
         self
     }
 
     /// Free bytes below which the log says that space is low; 0 turns it off. Default: 64 MiB.
     pub fn low_space(mut self, bytes: u64) -> Self {
-        self.low_space = bytes;
+        self.plan.low_space = bytes;
         self
     }
 
     /// Makes directories 0750 and files 0640 instead of 0700 and 0600, so that a log shipper in the
     /// group can read them. Default: off.
     pub fn group_readable(mut self) -> Self {
-        self.group_readable = true;
+        self.plan.group_readable = true;
         self
     }
 
     /// Accepts NFS, SMB and 9p, whose locks and syncs the promises of this library cannot rest on.
     /// Default: off.
     pub fn allow_network_fs(mut self) -> Self {
-        self.allow_network_fs = true;
+        self.plan.allow_network_fs = true;
         self
     }
 
     /// What a routine event does when its part of the queue is full. Default: [`OnFull::Block`].
     pub fn on_full(mut self, on_full: OnFull) -> Self {
-        self.on_full = on_full;
+        self.plan.on_full = on_full;
         self
     }
 
     /// What happens when a critical event cannot be recorded. Default: [`OnFailure::Continue`].
     pub fn on_failure(mut self, on_failure: OnFailure) -> Self {
-        self.on_failure = on_failure;
+        self.plan.on_failure = on_failure;
         self
     }
 
@@ -228,7 +206,7 @@ impl Builder {
     where
         F: Fn(&Notice) + Send + 'static,
     {
-        self.on_notice = Some(Box::new(on_notice));
+        self.plan.on_notice = Some(Box::new(on_notice));
         self
     }
 
@@ -244,52 +222,14 @@ impl Builder {
     /// the path for anything that the system refuses.
     pub fn open(self) -> Result<AuditLog, Error> {
         self.check()?;
-        let options = DiskOptions { group_readable: self.group_readable };
-        let disk = Disk::create(&self.dir, options).map_err(|error| refused(&self.dir, error))?;
-        let storage: Arc<dyn Storage> = Arc::new(disk);
-        let path = storage.path(Dir::Log, "");
-        let filesystem = storage.filesystem();
-        if !self.allow_network_fs && filesystem.is_network() {
-            return Err(Error::NetworkFileSystem { path, filesystem: filesystem.to_string() });
-        }
-        let clock = Clock::start();
-        let random = storage.random().map_err(Error::io("draw random bits for", &path))?;
-        let settings = WriterSettings {
-            flush_mode: self.flush_mode,
-            rotation: self.rotation_below(storage.file_size_limit())?,
-            retention: self.retention,
-            low_space: self.low_space,
-            exclusive: self.exclusive,
-            service: self.service,
-            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-            writer_id: u64::try_from(random & u128::from(u64::MAX)).unwrap_or_default(),
-        };
-        let opened = writer::open(&storage, &settings, &Former::default(), clock, &clock.now())
-            .map_err(unsafe_file)?;
-        let thread_error = |source| Error::Thread { path: path.clone(), source };
-        let notifier =
-            Notifier::start(path.display().to_string(), clock, self.on_notice, capture::mark_own_thread)
-                .map_err(thread_error)?;
-        for (code, message) in opened.notices() {
-            notifier.tell(*code, message.clone());
-        }
-        let queue_settings = QueueSettings {
-            bytes: self.queue_bytes,
-            wait_bound: self.wait_bound,
-            flush_mode: self.flush_mode,
-            on_full: self.on_full,
-            on_failure: self.on_failure,
-        };
-        let queue = Arc::new(Queue::new(queue_settings, clock, Arc::new(Gauges::default()), notifier));
-        let capture = Capture::new(Arc::clone(&queue), self.rules);
-        AuditLog::start(Parts { path: path.clone(), storage, settings, opened, clock, queue, capture })
+        wiring::start(self.plan)
     }
 
     fn check(&self) -> Result<(), Error> {
         let in_range = |setting, good: bool, reason: &str| {
             if good { Ok(()) } else { Err(Error::Setting { setting, reason: reason.to_owned() }) }
         };
-        let (size, interval) = match self.flush_mode {
+        let (size, interval) = match self.plan.flush_mode {
             FlushMode::Immediate => (1, MIN_INTERVAL),
             FlushMode::Batched { size, interval } => (size, interval),
             FlushMode::Hybrid { batch_size, batch_interval, .. } => (batch_size, batch_interval),
@@ -302,39 +242,27 @@ impl Builder {
         )?;
         in_range(
             "rotation",
-            self.rotation.max_bytes >= MIN_SEGMENT_BYTES,
+            self.plan.rotation.max_bytes >= MIN_SEGMENT_BYTES,
             "a segment must be allowed at least 64 KiB",
         )?;
-        in_range("retention", self.retention.max_segments != Some(0), "at least 1 segment is kept")?;
-        in_range("queue_bytes", self.queue_bytes >= MIN_QUEUE_BYTES, "the queue needs at least 1 MiB")?;
+        in_range("retention", self.plan.retention.max_segments != Some(0), "at least 1 segment is kept")?;
+        in_range("queue_bytes", self.plan.queue_bytes >= MIN_QUEUE_BYTES, "the queue needs at least 1 MiB")?;
         in_range(
             "wait_bound",
-            (MIN_INTERVAL..=HOUR).contains(&self.wait_bound),
+            (MIN_INTERVAL..=HOUR).contains(&self.plan.wait_bound),
             "the bound is from 1 ms to 1 h",
         )?;
-        in_range("service", self.service.len() <= MAX_SERVICE, "a name has at most 256 bytes")?;
+        in_range("service", self.plan.service.len() <= MAX_SERVICE, "a name has at most 256 bytes")?;
         if let Some((setting, name)) = self.bad_names.first() {
             let reason = format!("{name:?} has no letter or digit to compare, or more than 128");
             return Err(Error::Setting { setting, reason });
         }
         in_range(
             "level",
-            self.rules.level <= tracing::level_filters::STATIC_MAX_LEVEL,
+            self.plan.rules.level <= tracing::level_filters::STATIC_MAX_LEVEL,
             "this build strips events of that level: remove tracing's `max_level_…` or \
              `release_max_level_…` feature, or choose a level that it keeps",
         )
-    }
-
-    /// A file that grew beyond `RLIMIT_FSIZE` would kill the process.
-    fn rotation_below(&self, limit: Option<u64>) -> Result<Rotation, Error> {
-        let Some(limit) = limit else { return Ok(self.rotation) };
-        let most = limit.saturating_sub(8 * MIB).max(limit / 2);
-        if most < MIN_SEGMENT_BYTES {
-            let reason =
-                format!("the file size limit of this process is {limit} bytes; raise it (ulimit -f)");
-            return Err(Error::Setting { setting: "rotation", reason });
-        }
-        Ok(self.rotation.max_bytes(self.rotation.max_bytes.min(most)))
     }
 }
 
@@ -342,28 +270,4 @@ fn program_name() -> String {
     let program = std::env::current_exe().ok();
     let name = program.as_deref().and_then(Path::file_name);
     name.map_or_else(|| "unknown".to_owned(), |name| name.to_string_lossy().into_owned())
-}
-
-/// Tells what is unsafe from what the system refused.
-fn refused(path: &Path, error: io::Error) -> Error {
-    match refusal(&error) {
-        Some(reason) => Error::Unsafe { path: path.to_owned(), reason },
-        None => Error::io("create the log directory", path)(error),
-    }
-}
-
-/// The same for a file in the directory.
-fn unsafe_file(error: Error) -> Error {
-    match error {
-        Error::Io { action, path, source } => match refusal(&source) {
-            Some(reason) => Error::Unsafe { path, reason },
-            None => Error::Io { action, path, source },
-        },
-        error => error,
-    }
-}
-
-fn refusal(error: &io::Error) -> Option<String> {
-    let refusal = error.get_ref()?.downcast_ref::<Refusal>()?;
-    Some(refusal.0.to_owned())
 }

@@ -1,11 +1,16 @@
 //! The only file that asks the time.
 
 #[cfg(any(test, audit_simulation))]
-use std::cell::Cell;
+#[path = "../testing/simulation/clock.rs"]
+mod simulated;
+
 use std::{
     fmt,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
+
+#[cfg(any(test, audit_simulation))]
+pub(crate) use simulated::Simulated;
 
 /// How many bytes a printed [`Timestamp`] has: `2026-11-21T08:00:00.000000000Z`.
 pub(crate) const TIMESTAMP_LEN: usize = 30;
@@ -75,41 +80,6 @@ impl Clock {
     /// Only the clock that never steps.
     pub(crate) fn elapsed(self) -> Duration {
         self.start.elapsed()
-    }
-}
-
-#[cfg(any(test, audit_simulation))]
-thread_local! {
-    static WALL: Cell<Option<Timestamp>> = const { Cell::new(None) };
-}
-
-/// While this lives, the wall clock of its thread is what it says: a simulation that asked the real one
-/// would not be the same run twice.
-#[cfg(any(test, audit_simulation))]
-#[derive(Debug)]
-pub(crate) struct Simulated(());
-
-#[cfg(any(test, audit_simulation))]
-impl Simulated {
-    pub(crate) fn begin(at: Timestamp) -> Self {
-        WALL.set(Some(at));
-        Self(())
-    }
-
-    #[expect(clippy::unused_self, reason = "only who has one may set the clock")]
-    pub(crate) fn set(&self, at: Timestamp) {
-        WALL.set(Some(at));
-    }
-
-    fn now() -> Option<Timestamp> {
-        WALL.get()
-    }
-}
-
-#[cfg(any(test, audit_simulation))]
-impl Drop for Simulated {
-    fn drop(&mut self) {
-        WALL.set(None);
     }
 }
 

@@ -87,6 +87,7 @@ mod sync;
 mod verdict;
 mod verify;
 mod wait;
+mod wiring;
 mod writer;
 
 pub use builder::Builder;

@@ -1,13 +1,12 @@
-//! `AuditLog`: the handle of an application, and the only file that knows both halves.
+//! `AuditLog`: the handle of an application.
 
 use std::{
     future::Future,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Poll, Waker},
-    thread::{self, JoinHandle},
+    thread::JoinHandle,
     time::Duration,
 };
 
@@ -16,13 +15,13 @@ use tracing_core::Subscriber;
 use tracing_subscriber::{filter::Filtered, registry::LookupSpan};
 
 use crate::{
-    AuditFilter, AuditLayer, Builder, Error, Head, Health, Receipt, Recovery, Stats,
-    capture::{self, Capture},
-    clock::Clock,
+    builder::Builder,
+    capture::{self, AuditFilter, AuditLayer, Capture},
+    chain::{Head, Receipt},
+    error::Error,
     queue::{Queue, Scope, Stage, Ticket},
-    storage::Storage,
+    stats::{Health, Recovery, Stats},
     wait::{Timer, block_until},
-    writer::{Opened, Writer, WriterSettings},
 };
 
 /// How long the last handle waits for a writer that was told to give up.
@@ -46,15 +45,14 @@ pub struct AuditLog {
 /// What [`AuditLog::confirm_async`] returns: it borrows nothing, so it can be spawned.
 pub type Confirming = Pin<Box<dyn Future<Output = Result<Receipt, Error>> + Send>>;
 
-/// What the builder hands over.
+/// What a handle is made of.
 pub(crate) struct Parts {
     pub(crate) path: PathBuf,
-    pub(crate) storage: Arc<dyn Storage>,
-    pub(crate) settings: WriterSettings,
-    pub(crate) opened: Opened,
-    pub(crate) clock: Clock,
     pub(crate) queue: Arc<Queue>,
     pub(crate) capture: Arc<Capture>,
+    pub(crate) recovery: Recovery,
+    pub(crate) first_head: Head,
+    pub(crate) writer: JoinHandle<()>,
 }
 
 /// What all clones share; dropped with the last of them.
@@ -85,33 +83,12 @@ impl AuditLog {
         Builder::new(dir.as_ref())
     }
 
-    pub(crate) fn start(parts: Parts) -> Result<Self, Error> {
-        let Parts { path, storage, settings, opened, clock, queue, capture } = parts;
-        let recovery = Recovery { chains: opened.found().to_vec() };
-        let writer = Writer::new(storage, Arc::clone(&queue), settings, opened, clock.now());
-        let first_head = writer.head();
-        let thread_queue = Arc::clone(&queue);
-        let thread = thread::Builder::new()
-            .name("audit-writer".to_owned())
-            .spawn(move || {
-                capture::mark_own_thread();
-                // A bug in the writer must not leave callers waiting for it.
-                if catch_unwind(AssertUnwindSafe(|| writer.run(clock))).is_err() {
-                    thread_queue.notifier.print("the writer failed; nothing is recorded any more");
-                    thread_queue.closed();
-                }
-            })
-            .map_err(|source| Error::Thread { path: path.clone(), source })?;
-        let handle = Handle {
-            path,
-            queue,
-            capture,
-            recovery,
-            first_head,
-            timer: OnceCell::new(),
-            writer: Mutex::new(Some(thread)),
-        };
-        Ok(Self { handle: Arc::new(handle) })
+    /// A handle on a log that was started.
+    pub(crate) fn of(parts: Parts) -> Self {
+        let Parts { path, queue, capture, recovery, first_head, writer } = parts;
+        let writer = Mutex::new(Some(writer));
+        let timer = OnceCell::new();
+        Self { handle: Arc::new(Handle { path, queue, capture, recovery, first_head, timer, writer }) }
     }
 
     /// The layer that captures audit events for this log, inside its own per-layer filter. Add it to

@@ -3,10 +3,11 @@
 use std::{collections::BTreeMap, sync::OnceLock, time::SystemTime};
 
 use crate::{
-    Digest, Head, Severity, Value,
+    chain::{Digest, Head},
     clock::Timestamp,
-    format::{Line, parse_object, text_of},
+    format::{Line, Value, parse_object, text_of},
     segment_name::ChainNumber,
+    severity::Severity,
 };
 
 /// One record of a log: an audit event, or what the log says of itself.

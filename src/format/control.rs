@@ -142,6 +142,8 @@ pub(crate) enum Cause {
 }
 
 impl Cause {
+    /// For the test of docs/format.md.
+    #[cfg(test)]
     pub(crate) const ALL: [Self; 8] = [
         Self::Unclosed,
         Self::Torn,
@@ -170,19 +172,21 @@ impl Cause {
 /// Which limit removed segments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PruneReason {
-    MaxAge,
-    MaxBytes,
-    MaxSegments,
+    Age,
+    Bytes,
+    Segments,
 }
 
 impl PruneReason {
-    pub(crate) const ALL: [Self; 3] = [Self::MaxAge, Self::MaxBytes, Self::MaxSegments];
+    /// For the test of docs/format.md.
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 3] = [Self::Age, Self::Bytes, Self::Segments];
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {
-            Self::MaxAge => "max_age",
-            Self::MaxBytes => "max_bytes",
-            Self::MaxSegments => "max_segments",
+            Self::Age => "max_age",
+            Self::Bytes => "max_bytes",
+            Self::Segments => "max_segments",
         }
     }
 }

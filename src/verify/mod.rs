@@ -26,9 +26,9 @@ use std::{
 };
 
 use crate::{
-    Error,
     chain::Head,
     chain_reader::Directory,
+    error::Error,
     segment_name::{ChainNumber, SegmentName},
     storage::{Dir, Disk, Storage},
 };

@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-use crate::Error;
+use crate::error::Error;
 
 /// Draws jobs from `produce`, does `work` on them in `threads` threads, the caller's among them, each with
 /// a tool of its own, and gives the results to `join` in the order of the jobs. At most two jobs for each

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::FlushMode;
+use crate::settings::FlushMode;
 
 /// Unsynced bytes at which a sync is due in every mode, so that what must be kept in memory until
 /// it is durable stays small.

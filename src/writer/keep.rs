@@ -29,11 +29,11 @@ pub(super) fn removable(
     for (index, segment) in sealed.iter().enumerate() {
         let too_old = retention.max_age.is_some() && !young(retention.max_age, segment);
         let reason = if too_old {
-            PruneReason::MaxAge
+            PruneReason::Age
         } else if retention.max_bytes.is_some_and(|most| bytes > most) {
-            PruneReason::MaxBytes
+            PruneReason::Bytes
         } else if retention.max_segments.is_some_and(|most| segments > u64::from(most)) {
-            PruneReason::MaxSegments
+            PruneReason::Segments
         } else {
             break;
         };
@@ -67,11 +67,11 @@ mod tests {
         let keep = Retention::keep_all();
         let age = Duration::from_secs;
         check(keep, None);
-        check(keep.max_age(age(350)), Some((2, PruneReason::MaxAge)));
-        check(keep.max_bytes(250), Some((3, PruneReason::MaxBytes)));
-        check(keep.max_bytes(1), Some((5, PruneReason::MaxBytes)));
-        check(keep.max_segments(2), Some((4, PruneReason::MaxSegments)));
-        check(keep.max_segments(1).min_age(age(450)), Some((1, PruneReason::MaxSegments)));
+        check(keep.max_age(age(350)), Some((2, PruneReason::Age)));
+        check(keep.max_bytes(250), Some((3, PruneReason::Bytes)));
+        check(keep.max_bytes(1), Some((5, PruneReason::Bytes)));
+        check(keep.max_segments(2), Some((4, PruneReason::Segments)));
+        check(keep.max_segments(1).min_age(age(450)), Some((1, PruneReason::Segments)));
         check(keep.max_bytes(1).min_age(age(1000)), None);
     }
 }

@@ -126,7 +126,8 @@ impl ChainLock {
             if written == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
-            rest = rest.get(written..).unwrap_or_default();
+            let taken = rest.split_at_checked(written);
+            (_, rest) = taken.ok_or_else(|| io::Error::other("a write took more than it was given"))?;
             offset += written as u64;
         }
         Ok(())
@@ -145,7 +146,8 @@ impl Drop for ChainLock {
 fn read_block(file: &dyn File, block: usize) -> io::Result<String> {
     let mut bytes = [0; BLOCK];
     let read = read_full(file, &mut bytes, (block * BLOCK) as u64)?;
-    Ok(String::from_utf8_lossy(bytes.get(..read).unwrap_or_default()).trim_end().to_owned())
+    let text = bytes.split_at_checked(read).ok_or_else(|| io::Error::other("a read gave more than fits"))?.0;
+    Ok(String::from_utf8_lossy(text).trim_end().to_owned())
 }
 
 fn read_holder(file: &dyn File) -> Option<u32> {

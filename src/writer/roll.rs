@@ -1,6 +1,9 @@
 //! When to begin a new segment. Pure: told the time, touches nothing.
 
-use crate::{Rotation, clock::Timestamp, settings::Period};
+use crate::{
+    clock::Timestamp,
+    settings::{Period, Rotation},
+};
 
 /// What the decision looks at.
 #[derive(Debug, Clone, Copy)]

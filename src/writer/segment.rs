@@ -70,8 +70,9 @@ impl Segment {
     }
 
     fn refused(&mut self, lines: &[u8], written: usize, error: io::Error) -> Refused {
-        let taken = lines.get(..written).unwrap_or_default();
-        let whole = memchr::memrchr(b'\n', taken).map_or(0, |at| at + 1);
+        // A bug here would count bytes that nobody wrote.
+        assert!(written <= lines.len(), "a write took more than it was given");
+        let whole = memchr::memrchr(b'\n', lines.split_at(written).0).map_or(0, |at| at + 1);
         self.bytes += whole as u64;
         Refused { written: whole, fragment: written - whole, out_of_room: is_out_of_room(&error), error }
     }

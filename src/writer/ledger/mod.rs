@@ -313,7 +313,7 @@ impl Ledger {
         let Refused { written, fragment, out_of_room, error } = refused;
         self.out_of_room = out_of_room;
         if out_of_room {
-            let last = last_line(self.lines.get(..written).unwrap_or_default());
+            let last = last_line(self.lines.split_at(written).0);
             let at = last.unwrap_or(self.written);
             if !planted!(FullDiskUnsynced) && live.sync().is_err() {
                 self.poison();

@@ -1,0 +1,160 @@
+//! Puts a log together: opens the directory, starts the writer and the threads of the library, and joins the half
+//! that knows tracing to the half that knows files. The only file that knows both.
+
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use crate::{
+    capture::{self, Capture, Rules},
+    chain::Head,
+    clock::Clock,
+    error::Error,
+    gauges::Gauges,
+    log::{AuditLog, Parts},
+    notify::{Notifier, OnNotice},
+    queue::{Queue, QueueSettings},
+    settings::{FlushMode, OnFailure, OnFull, Retention, Rotation},
+    stats::Recovery,
+    storage::{Dir, Disk, DiskOptions, Refusal, Storage},
+    writer::{self, Former, Opened, Writer, WriterSettings},
+};
+
+const MIB: u64 = 1 << 20;
+/// The smallest size limit of a segment: the longest line fits.
+pub(crate) const MIN_SEGMENT_BYTES: u64 = 64 << 10;
+
+/// Everything that an application settles, checked.
+pub(crate) struct Plan {
+    pub(crate) dir: PathBuf,
+    pub(crate) service: String,
+    pub(crate) flush_mode: FlushMode,
+    pub(crate) rotation: Rotation,
+    pub(crate) retention: Retention,
+    pub(crate) exclusive: bool,
+    pub(crate) rules: Rules,
+    pub(crate) queue_bytes: u64,
+    pub(crate) wait_bound: Duration,
+    pub(crate) low_space: u64,
+    pub(crate) group_readable: bool,
+    pub(crate) allow_network_fs: bool,
+    pub(crate) on_full: OnFull,
+    pub(crate) on_failure: OnFailure,
+    pub(crate) on_notice: Option<OnNotice>,
+}
+
+/// Opens a log and starts it.
+pub(crate) fn start(plan: Plan) -> Result<AuditLog, Error> {
+    let storage = open_directory(&plan)?;
+    let path = storage.path(Dir::Log, "");
+    let clock = Clock::start();
+    let random = storage.random().map_err(Error::io("draw random bits for", &path))?;
+    let settings = WriterSettings {
+        flush_mode: plan.flush_mode,
+        rotation: rotation_below(plan.rotation, storage.file_size_limit())?,
+        retention: plan.retention,
+        low_space: plan.low_space,
+        exclusive: plan.exclusive,
+        service: plan.service,
+        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        // Half of the bits name the run well enough.
+        writer_id: (random >> 64) as u64,
+    };
+    let opened =
+        writer::open(&storage, &settings, &Former::default(), clock, &clock.now()).map_err(unsafe_file)?;
+    let notifier =
+        Notifier::start(path.display().to_string(), clock, plan.on_notice, capture::mark_own_thread)
+            .map_err(|source| Error::Thread { path: path.clone(), source })?;
+    for (code, message) in opened.notices() {
+        notifier.tell(*code, message.clone());
+    }
+    let queue_settings = QueueSettings {
+        bytes: plan.queue_bytes,
+        wait_bound: plan.wait_bound,
+        flush_mode: plan.flush_mode,
+        on_full: plan.on_full,
+        on_failure: plan.on_failure,
+    };
+    let queue = Arc::new(Queue::new(queue_settings, clock, Arc::new(Gauges::default()), notifier));
+    let capture = Capture::new(Arc::clone(&queue), plan.rules);
+    let recovery = Recovery { chains: opened.found().to_vec() };
+    let (first_head, writer) = start_writer(&path, storage, settings, opened, clock, &queue)?;
+    Ok(AuditLog::of(Parts { path, queue, capture, recovery, first_head, writer }))
+}
+
+fn open_directory(plan: &Plan) -> Result<Arc<dyn Storage>, Error> {
+    let options = DiskOptions { group_readable: plan.group_readable };
+    let disk = Disk::create(&plan.dir, options).map_err(|error| refused(&plan.dir, error))?;
+    let storage: Arc<dyn Storage> = Arc::new(disk);
+    let filesystem = storage.filesystem();
+    if !plan.allow_network_fs && filesystem.is_network() {
+        let path = storage.path(Dir::Log, "");
+        return Err(Error::NetworkFileSystem { path, filesystem: filesystem.to_string() });
+    }
+    Ok(storage)
+}
+
+fn start_writer(
+    path: &Path,
+    storage: Arc<dyn Storage>,
+    settings: WriterSettings,
+    opened: Opened,
+    clock: Clock,
+    queue: &Arc<Queue>,
+) -> Result<(Head, JoinHandle<()>), Error> {
+    let writer = Writer::new(storage, Arc::clone(queue), settings, opened, clock.now());
+    let first_head = writer.head();
+    let queue = Arc::clone(queue);
+    let thread = thread::Builder::new()
+        .name("audit-writer".to_owned())
+        .spawn(move || {
+            capture::mark_own_thread();
+            // A bug in the writer must not leave callers waiting for it.
+            if catch_unwind(AssertUnwindSafe(|| writer.run(clock))).is_err() {
+                queue.notifier.print("the writer failed; nothing is recorded any more");
+                queue.closed();
+            }
+        })
+        .map_err(|source| Error::Thread { path: path.to_owned(), source })?;
+    Ok((first_head, thread))
+}
+
+/// A file that grew beyond `RLIMIT_FSIZE` would kill the process.
+fn rotation_below(rotation: Rotation, limit: Option<u64>) -> Result<Rotation, Error> {
+    let Some(limit) = limit else { return Ok(rotation) };
+    let most = limit.saturating_sub(8 * MIB).max(limit / 2);
+    if most < MIN_SEGMENT_BYTES {
+        let reason = format!("the file size limit of this process is {limit} bytes; raise it (ulimit -f)");
+        return Err(Error::Setting { setting: "rotation", reason });
+    }
+    Ok(rotation.max_bytes(rotation.max_bytes.min(most)))
+}
+
+/// Tells what is unsafe from what the system refused.
+fn refused(path: &Path, error: io::Error) -> Error {
+    match refusal(&error) {
+        Some(reason) => Error::Unsafe { path: path.to_owned(), reason },
+        None => Error::io("create the log directory", path)(error),
+    }
+}
+
+/// The same for a file in the directory.
+fn unsafe_file(error: Error) -> Error {
+    match error {
+        Error::Io { action, path, source } => match refusal(&source) {
+            Some(reason) => Error::Unsafe { path, reason },
+            None => Error::Io { action, path, source },
+        },
+        error => error,
+    }
+}
+
+fn refusal(error: &io::Error) -> Option<String> {
+    let refusal = error.get_ref()?.downcast_ref::<Refusal>()?;
+    Some(refusal.0.to_owned())
+}

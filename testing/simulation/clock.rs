@@ -1,0 +1,36 @@
+//! The wall clock of a simulation.
+
+use std::cell::Cell;
+
+use super::Timestamp;
+
+thread_local! {
+    static WALL: Cell<Option<Timestamp>> = const { Cell::new(None) };
+}
+
+/// While this lives, the wall clock of its thread is what it says: a simulation that asked the real one
+/// would not be the same run twice.
+#[derive(Debug)]
+pub(crate) struct Simulated(());
+
+impl Simulated {
+    pub(crate) fn begin(at: Timestamp) -> Self {
+        WALL.set(Some(at));
+        Self(())
+    }
+
+    #[expect(clippy::unused_self, reason = "only who has one may set the clock")]
+    pub(crate) fn set(&self, at: Timestamp) {
+        WALL.set(Some(at));
+    }
+
+    pub(super) fn now() -> Option<Timestamp> {
+        WALL.get()
+    }
+}
+
+impl Drop for Simulated {
+    fn drop(&mut self) {
+        WALL.set(None);
+    }
+}

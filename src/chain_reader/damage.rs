@@ -122,6 +122,15 @@ pub(crate) fn go_on(follow: &Follow, durable: &Durable, files: &[SegmentFile]) -
     })
 }
 
+/// Whether a chain whose files have no good first line was never durable at all: everything in them is torn.
+pub(crate) fn is_all_torn(follow: &Follow, durable: &Durable) -> bool {
+    let anomalies = follow.anomalies.kept();
+    let is_from_the_first = anomalies.first().is_none_or(|first| first.before.last.is_none());
+    let is_damaged = anomalies.iter().any(|anomaly| durable.makes_damage(anomaly))
+        || follow.anomalies.damage_beyond(durable.through).is_some();
+    durable.through == 0 && is_from_the_first && !is_damaged
+}
+
 /// Whether a line out of place is a durable record that may be missing where it belongs: what was durable must not
 /// become void. Any other may be what a torn sector held before.
 fn is_missing_record(anomaly: &Anomaly, damaged: Option<u64>, durable: &Durable) -> bool {
@@ -138,4 +147,123 @@ fn end_before(anomaly: &Anomaly, files: &[SegmentFile]) -> Option<(u32, u64)> {
     }
     let before = files.iter().rfind(|file| file.name.segment < place.segment && file.bytes > 0)?;
     Some((before.name.segment, before.bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        segment_name::{ChainNumber, SegmentName},
+        verify::tests::log::{Chain, Log},
+    };
+
+    const CHAIN: ChainNumber = ChainNumber::FIRST;
+
+    /// What becomes of the files of a log, of which others say that this record was durable.
+    struct Judged {
+        follow: Follow,
+        durable: Durable,
+        go_on: Option<GoOn>,
+    }
+
+    fn judged(log: &Log, files: &[u32], claimed: u64) -> Judged {
+        let file = |segment: &u32| {
+            let name = SegmentName { chain: CHAIN, segment: *segment };
+            SegmentFile::unclaimed(name, log.files[&name.to_string()].len() as u64, None)
+        };
+        let files: Vec<SegmentFile> = files.iter().map(file).collect();
+        let follow = Follow::through(log, CHAIN, &files).unwrap();
+        let durable = Durable::of(&follow, None, [claimed]);
+        let go_on = go_on(&follow, &durable, &files);
+        Judged { follow, durable, go_on }
+    }
+
+    /// The last record that counts, where that ends, the first that is damaged, and whether the rest is torn.
+    #[track_caller]
+    fn check(log: &Log, files: &[u32], claimed: u64, expected: Option<(u64, u32, u64, Option<u64>, bool)>) {
+        let found = judged(log, files, claimed).go_on;
+        let found = found.map(|on| (on.last.seq, on.segment, on.end, on.damaged, on.is_torn));
+        assert_eq!(found, expected);
+    }
+
+    /// Six durable records and a seventh that no mark covers, and the length of the first lines.
+    fn seven() -> (Log, impl Fn(usize) -> u64) {
+        let log = Log::of(&[&Chain::new(0).events(5)]);
+        let lines: Vec<u64> = log
+            .files
+            .values()
+            .next()
+            .unwrap()
+            .split_inclusive(|b| *b == b'\n')
+            .map(|l| l.len() as u64)
+            .collect();
+        (log, move |count| lines[..count].iter().sum())
+    }
+
+    #[test]
+    fn a_whole_chain_goes_on_behind_its_last_line() {
+        let (log, length) = seven();
+        check(&log, &[1], 0, Some((7, 1, length(7), None, false)));
+        check(&log, &[1], 7, Some((7, 1, length(7), None, false)));
+        check(&log, &[1], 8, None);
+    }
+
+    #[test]
+    fn everything_from_the_first_bad_byte_above_the_mark_on_is_torn() {
+        let (mut log, length) = seven();
+        log.file(0, 1).extend_from_slice(b"{\"seq\"");
+        check(&log, &[1], 0, Some((7, 1, length(7), None, true)));
+        log.edit(0, 1, |lines| lines[6][20] ^= 1);
+        check(&log, &[1], 0, Some((6, 1, length(6), None, true)));
+        // Somebody has seen the last one: it was durable, and there is nothing above it to go on from.
+        check(&log, &[1], 7, None);
+    }
+
+    #[test]
+    fn damage_stays_within_what_counts() {
+        let (mut log, length) = seven();
+        log.edit(0, 1, |lines| lines[3][20] ^= 1);
+        check(&log, &[1], 0, Some((7, 1, length(7), Some(4), false)));
+        log.file(0, 1).extend_from_slice(b"torn\n");
+        check(&log, &[1], 0, Some((7, 1, length(7), Some(4), true)));
+        // A durable record behind what is torn was moved there: nothing is cut, lest it become void.
+        log.edit(0, 1, |lines| {
+            let line = lines.remove(2);
+            lines.push(line);
+        });
+        let all = log.file(0, 1).len() as u64;
+        check(&log, &[1], 0, Some((7, 1, all, Some(3), false)));
+    }
+
+    /// Recovery once read the last file alone, so that it took what does not belong there for a chain of its own.
+    #[test]
+    fn a_file_without_its_first_line_is_judged_by_what_stands_before_it() {
+        let (mut log, length) = seven();
+        let lines: Vec<Vec<u8>> =
+            log.file(0, 1).split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+        let second = SegmentName { chain: CHAIN, segment: 2 }.to_string();
+        for copies in [&lines[2..4], &lines[5..], &lines[1..]] {
+            log.files.insert(second.clone(), copies.concat());
+            check(&log, &[1, 2], 0, Some((7, 1, length(7), None, true)));
+        }
+        log.files.insert(second, b"none\n".to_vec());
+        check(&log, &[1, 2], 0, Some((7, 1, length(7), None, true)));
+    }
+
+    #[test]
+    fn a_chain_that_was_never_durable_is_all_torn() {
+        let chain = Chain::bare(0).segment(Vec::new()).event_marked("a", None).event_marked("b", None);
+        let mut log = Log::of(&[&chain]);
+        let all_torn = |log: &Log, claimed| {
+            let judged = judged(log, &[1], claimed);
+            is_all_torn(&judged.follow, &judged.durable)
+        };
+        log.edit(0, 1, |lines| lines[0][20] ^= 1);
+        assert!(all_torn(&log, 0) && !all_torn(&log, 1));
+        // A line that says that others were durable.
+        let marked = Chain::bare(0).segment(Vec::new()).event("a").event("b");
+        let mut log = Log::of(&[&marked]);
+        log.edit(0, 1, |lines| lines[0][20] ^= 1);
+        assert!(!all_torn(&log, 0));
+    }
 }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     chain::{Digest, Head},
-    chain_reader::{Durable, FirstLine, Follow, GoOn, Last, SegmentFile, SegmentStart, go_on},
+    chain_reader::{Durable, FirstLine, Follow, GoOn, Last, SegmentFile, SegmentStart, go_on, is_all_torn},
     clock::Timestamp,
     error::Error,
     format::{Cause, ChainId, Kind, Witness, Witnesses},
@@ -181,16 +181,16 @@ impl Recovery<'_> {
             return Ok(self.later_format());
         }
         let follow = self.follow(&tail)?;
+        let durable = Durable::of(&follow, None, self.witnessed.iter().map(|witness| witness.seq));
         let Some(first) = tail.first.take() else {
-            if follow.start.is_some() {
-                return Ok(self.no_identity());
-            }
             if !self.witnessed.is_empty() {
                 return Ok(self.ends_early());
             }
+            if !is_all_torn(&follow, &durable) {
+                return Ok(self.no_identity());
+            }
             return self.begin(self.rest(&mut tail, (0, 0))?, false);
         };
-        let durable = Durable::of(&follow, None, self.witnessed.iter().map(|witness| witness.seq));
         match go_on(&follow, &durable, &tail.files) {
             Some(cut) => self.go_on(&cut, &first, &follow, tail),
             None => Ok(self.ends_early()),

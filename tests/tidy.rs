@@ -1,7 +1,7 @@
-//! Holds the code to ARCHITECTURE.md, and the documents to the code, as far as text can show it.
+//! Holds the code to ARCHITECTURE.md, and the documents to the code.
 //!
-//! Comments, the contents of strings and test modules are blanked before code is looked at, and `use`
-//! trees are expanded, so that `use std::{fs, io}` says `std::fs`. All offences are reported at once.
+//! The code is parsed, so comments and strings say nothing. What is compiled for tests and simulations alone may
+//! say more than what ships. All offences are reported at once.
 
 use std::{
     collections::BTreeSet,
@@ -9,7 +9,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// No file of the library has this many lines.
+use proc_macro2::{Ident, TokenStream, TokenTree};
+use syn::{
+    Attribute, ItemExternCrate, ItemMod, Meta, MetaList, PathSegment, Token, UseGlob, UseName, UsePath,
+    UseRename, parse_str,
+    punctuated::Punctuated,
+    visit::{self, Visit},
+};
+
+/// No file of the library or of what tests it has this many lines.
 const MAX_LINES: usize = 600;
 
 /// What only some files may say, and which.
@@ -17,10 +25,10 @@ const ONLY: &[(&[&str], &[&str])] = &[
     (&["std::fs", "fs2", "rustix::fs"], &["src/storage/disk.rs"]),
     (&["SystemTime::now"], &["src/clock.rs"]),
     (&["Instant::now"], &["src/clock.rs", "src/wait.rs", "src/queue"]),
-    (&["serde_json"], &["src/format", "src/harness/fuzz"]),
+    (&["serde_json"], &["src/format", "testing/harness/fuzz"]),
     (&["sha2"], &["src/chain.rs"]),
-    (&["tracing_subscriber"], &["src/capture", "src/log.rs", "src/lib.rs", "src/harness/fuzz"]),
-    (&["crate::harness"], &["src/harness", "src/lib.rs"]),
+    (&["tracing_subscriber"], &["src/capture", "src/log.rs", "src/lib.rs", "testing/harness/fuzz"]),
+    (&["crate::harness"], &["testing/harness", "src/lib.rs"]),
 ];
 
 /// What some rooms never say.
@@ -35,6 +43,13 @@ const NEVER: &[(&[&str], &[&str])] = &[
     ),
 ];
 
+/// Tokens that stand nowhere in the code, tests or not, one after the other.
+const FORBIDDEN: &[&[&str]] =
+    &[&["#", "[", "ignore"], &["#", "[", "allow", "("], &["todo", "!"], &["unimplemented", "!"], &["unsafe"]];
+
+/// The only files of `src` that know that there are simulations.
+const SIMULATED: &[&str] = &["src/lib.rs", "src/clock.rs", "src/notify.rs", "src/storage/mod.rs"];
+
 const DOCUMENTS: &[&str] = &[
     "README.md",
     "ARCHITECTURE.md",
@@ -46,242 +61,187 @@ const DOCUMENTS: &[&str] = &[
     "docs/operations.md",
 ];
 
-// ---- Rust, as text.
+// ---- Rust.
 
-/// The code with comments and the contents of strings and characters blanked. Lines stay lines.
-fn code_of(source: &str) -> String {
-    let mut rest: Vec<char> = source.chars().rev().collect();
-    let mut code = String::with_capacity(source.len());
-    let mut in_word = false;
-    while let Some(first) = rest.pop() {
-        let second = rest.last().copied();
-        match first {
-            '/' if second == Some('/') => {
-                code.push(' ');
-                while rest.last().is_some_and(|next| *next != '\n') {
-                    blank(&mut rest, &mut code);
-                }
-            }
-            '/' if second == Some('*') => {
-                code.push(' ');
-                block_comment(&mut rest, &mut code);
-            }
-            '"' => {
-                code.push('"');
-                string(&mut rest, &mut code);
-            }
-            'r' if !in_word && raw_hashes(&rest).is_some() => {
-                code.push(' ');
-                raw_string(&mut rest, &mut code);
-            }
-            // A character, or else a lifetime.
-            '\'' if second == Some('\\') || rest.iter().rev().nth(1) == Some(&'\'') => {
-                code.push('\'');
-                while let Some(next) = blank(&mut rest, &mut code) {
-                    match next {
-                        '\\' => drop(blank(&mut rest, &mut code)),
-                        '\'' => break,
-                        _ => {}
-                    }
-                }
-            }
-            other => code.push(other),
-        }
-        // `b` and `c` may stand before the `r` of a raw string; anything else makes it part of a word.
-        let may_begin_raw = !in_word && matches!(first, 'b' | 'c');
-        in_word = !may_begin_raw && (first.is_alphanumeric() || first == '_');
-    }
-    code
-}
-
-/// Takes a character and leaves a blank for it.
-fn blank(rest: &mut Vec<char>, code: &mut String) -> Option<char> {
-    let next = rest.pop()?;
-    code.push(if next == '\n' { '\n' } else { ' ' });
-    Some(next)
-}
-
-fn block_comment(rest: &mut Vec<char>, code: &mut String) {
-    let mut depth = 1;
-    blank(rest, code);
-    while let Some(next) = blank(rest, code) {
-        match (next, rest.last()) {
-            ('/', Some('*')) => depth += 1,
-            ('*', Some('/')) => depth -= 1,
-            _ => continue,
-        }
-        blank(rest, code);
-        if depth == 0 {
-            break;
+/// Adds tokens, each with its line; of a group, how it begins, and what is in it.
+fn flatten(tokens: TokenStream, flat: &mut Vec<(usize, String)>) {
+    for token in tokens {
+        let line = token.span().start().line;
+        if let TokenTree::Group(group) = token {
+            flat.push((line, group.to_string().chars().take(1).collect()));
+            flatten(group.stream(), flat);
+        } else {
+            flat.push((line, token.to_string()));
         }
     }
 }
 
-fn string(rest: &mut Vec<char>, code: &mut String) {
-    while let Some(next) = blank(rest, code) {
-        match next {
-            '\\' => drop(blank(rest, code)),
-            '"' => break,
-            _ => {}
-        }
-    }
+/// The tokens of a source, of its tests and macros too.
+fn tokens_of(source: &str) -> syn::Result<Vec<(usize, String)>> {
+    let mut flat = Vec::new();
+    flatten(source.parse()?, &mut flat);
+    Ok(flat)
 }
 
-/// How many `#` stand before the quote of a raw string whose `r` was just taken.
-fn raw_hashes(rest: &[char]) -> Option<usize> {
-    let hashes = rest.iter().rev().take_while(|next| **next == '#').count();
-    (rest.iter().rev().nth(hashes) == Some(&'"')).then_some(hashes)
+/// The lines on which such tokens stand one after the other.
+fn lines_with(tokens: &[(usize, String)], sought: &[&str]) -> Vec<usize> {
+    let begins = |(index, (line, _)): (usize, &(usize, String))| {
+        let here = tokens.iter().skip(index).take(sought.len()).map(|(_, token)| token);
+        here.eq(sought).then_some(*line)
+    };
+    tokens.iter().enumerate().filter_map(begins).collect()
 }
 
-fn raw_string(rest: &mut Vec<char>, code: &mut String) {
-    let hashes = raw_hashes(rest).unwrap_or_default();
-    for _ in 0..=hashes {
-        blank(rest, code);
+/// Every path that the shipped code says, with its line: `use` trees expanded, from `crate` on where it is ours.
+struct Paths {
+    module: Vec<String>,
+    /// The path that is being read, of a `use` tree or in a macro.
+    tree: Vec<Ident>,
+    is_test: bool,
+    said: Vec<(usize, Vec<String>)>,
+}
+
+impl Paths {
+    fn of(source: &str, module: Vec<String>) -> syn::Result<Vec<(usize, Vec<String>)>> {
+        let mut paths = Self { module, tree: Vec::new(), is_test: false, said: Vec::new() };
+        paths.visit_file(&syn::parse_file(source)?);
+        Ok(paths.said)
     }
-    while let Some(next) = blank(rest, code) {
-        let closing = rest.iter().rev().take_while(|next| **next == '#').count();
-        if next == '"' && closing >= hashes {
-            for _ in 0..hashes {
-                blank(rest, code);
+
+    fn say<'a>(&mut self, path: impl IntoIterator<Item = &'a Ident>) {
+        let mut whole = Vec::new();
+        let mut line = 0;
+        for (index, word) in path.into_iter().enumerate() {
+            line = word.span().start().line;
+            match word.to_string().as_str() {
+                "super" | "self" if index == 0 => whole.clone_from(&self.module),
+                "super" | "self" => {}
+                other => whole.push(other.to_owned()),
             }
-            break;
-        }
-    }
-}
-
-/// The code without what `#[cfg(test)]` stands before.
-fn without_tests(code: &str) -> String {
-    const MARK: &str = "#[cfg(test)]";
-    let mut kept = String::with_capacity(code.len());
-    let mut rest = code;
-    while let Some(at) = rest.find(MARK) {
-        let (before, item) = rest.split_at(at);
-        kept.push_str(before);
-        let mut depth = 0;
-        let end = item.char_indices().find(|(_, character)| {
-            match character {
-                '{' => depth += 1,
-                '}' => depth -= 1,
-                _ => {}
-            }
-            depth == 0 && matches!(character, '}' | ';')
-        });
-        let (gone, after) = item.split_at(end.map_or(item.len(), |(at, _)| at + 1));
-        kept.extend(gone.chars().filter(|character| *character == '\n'));
-        rest = after;
-    }
-    kept + rest
-}
-
-#[derive(Debug, Clone, PartialEq)]
-enum Token {
-    Word(String),
-    Colons,
-    Mark(char),
-}
-
-/// The words and marks of the code, each with its line.
-fn tokens(code: &str) -> Vec<(usize, Token)> {
-    let mut tokens = Vec::new();
-    for (index, line) in code.lines().enumerate() {
-        let mut rest = line;
-        while let Some(first) = rest.chars().next() {
-            let is_word = |character: char| character.is_alphanumeric() || character == '_';
-            let (token, length) = if is_word(first) {
-                let length = rest.find(|character| !is_word(character)).unwrap_or(rest.len());
-                (Token::Word(rest.chars().take_while(|character| is_word(*character)).collect()), length)
-            } else if rest.starts_with("::") {
-                (Token::Colons, 2)
-            } else {
-                (Token::Mark(first), first.len_utf8())
-            };
-            if token != Token::Mark(' ') {
-                tokens.push((index + 1, token));
-            }
-            rest = rest.get(length..).unwrap_or_default();
-        }
-    }
-    tokens
-}
-
-/// A path that the code says, `use` trees expanded, from `crate` on where it is one of ours.
-#[derive(Debug, PartialEq)]
-struct Said {
-    line: usize,
-    path: Vec<String>,
-}
-
-fn paths(code: &str, module: &[String]) -> Vec<Said> {
-    let tokens = tokens(code);
-    let mut said = Vec::new();
-    let mut at = 0;
-    while let Some((_, token)) = tokens.get(at) {
-        match token {
-            Token::Word(word) => {
-                let start = if word == "use" { at + 1 } else { at };
-                at = tree(&tokens, start, word == "use", &[], &mut said).max(at + 1);
-            }
-            _ => at += 1,
-        }
-    }
-    for said in &mut said {
-        said.path = resolve(&said.path, module);
-    }
-    said
-}
-
-/// Reads one tree, or one plain path, and returns where it ends.
-fn tree(
-    tokens: &[(usize, Token)],
-    mut at: usize,
-    is_use: bool,
-    before: &[String],
-    said: &mut Vec<Said>,
-) -> usize {
-    let mut path = before.to_vec();
-    let line = tokens.get(at).map_or(0, |(line, _)| *line);
-    loop {
-        match tokens.get(at).map(|(_, token)| token) {
-            Some(Token::Word(word)) => path.push(word.clone()),
-            Some(Token::Colons) => {}
-            Some(Token::Mark('*')) if is_use => path.push("*".to_owned()),
-            Some(Token::Mark('{')) if is_use => {
-                at += 1;
-                while !matches!(tokens.get(at).map(|(_, token)| token), None | Some(Token::Mark('}' | ';'))) {
-                    at = tree(tokens, at, true, &path, said).max(at + 1);
-                }
-                return at + 1;
-            }
-            _ => break,
-        }
-        at += 1;
-        let next = tokens.get(at).map(|(_, token)| token);
-        let was_word = matches!(tokens.get(at - 1), Some((_, Token::Word(_))));
-        if was_word && !matches!(next, Some(Token::Colons)) {
-            break;
-        }
-    }
-    if path.len() > before.len() {
-        said.push(Said { line, path });
-    }
-    at
-}
-
-fn resolve(path: &[String], module: &[String]) -> Vec<String> {
-    let mut whole: Vec<String> = Vec::new();
-    for (index, word) in path.iter().enumerate() {
-        match word.as_str() {
-            "super" if index == 0 => {
-                whole = module.to_vec();
+            if word == "super" {
                 whole.pop();
             }
-            "super" => drop(whole.pop()),
-            "self" if index == 0 => whole = module.to_vec(),
-            "self" => {}
-            _ => whole.push(word.clone()),
+        }
+        if !self.is_test {
+            self.said.push((line, whole));
         }
     }
-    whole
+
+    /// Says the path of the tree, if it goes on behind so many words, and goes back to these.
+    fn say_tree(&mut self, kept: usize) {
+        let path = self.tree.clone();
+        if path.len() > kept {
+            self.say(&path);
+        }
+        self.tree.truncate(kept);
+    }
+
+    /// Tokens of a macro: words with `::` between them are taken for a path, and a group behind `::` for a tree.
+    fn read(&mut self, tokens: TokenStream) {
+        let kept = self.tree.len();
+        let mut colons = 0;
+        for token in tokens {
+            if matches!(&token, TokenTree::Punct(mark) if mark.as_char() == ':') {
+                colons += 1;
+                continue;
+            }
+            if colons != 2 {
+                self.say_tree(kept);
+            }
+            colons = 0;
+            match token {
+                // No path begins with a keyword.
+                TokenTree::Ident(word) if parse_str::<PathSegment>(&word.to_string()).is_ok() => {
+                    self.tree.push(word);
+                }
+                TokenTree::Group(group) => {
+                    self.read(group.stream());
+                    self.tree.truncate(kept);
+                }
+                _ => self.say_tree(kept),
+            }
+        }
+        self.say_tree(kept);
+    }
+}
+
+/// Leaves a node as `Paths` was when it came: the first that a node shows are its attributes.
+macro_rules! nodes_with_attributes {
+    ($($visit:ident $Node:ident),*) => {
+        $(fn $visit(&mut self, node: &'ast syn::$Node) {
+            let was_test = self.is_test;
+            visit::$visit(self, node);
+            self.is_test = was_test;
+        })*
+    };
+}
+
+impl<'ast> Visit<'ast> for Paths {
+    nodes_with_attributes!(
+        visit_item Item, visit_impl_item ImplItem, visit_trait_item TraitItem, visit_stmt Stmt, visit_expr Expr,
+        visit_arm Arm, visit_pat Pat, visit_field Field, visit_field_pat FieldPat, visit_field_value FieldValue,
+        visit_variant Variant, visit_fn_arg FnArg, visit_generic_param GenericParam
+    );
+
+    fn visit_attribute(&mut self, node: &'ast Attribute) {
+        self.is_test |=
+            node.path().is_ident("cfg") && node.parse_args().is_ok_and(|predicate| !may_ship(&predicate));
+        visit::visit_attribute(self, node);
+    }
+
+    fn visit_item_mod(&mut self, node: &'ast ItemMod) {
+        self.module.push(node.ident.to_string());
+        visit::visit_item_mod(self, node);
+        self.module.pop();
+    }
+
+    fn visit_item_extern_crate(&mut self, node: &'ast ItemExternCrate) {
+        visit::visit_item_extern_crate(self, node);
+        self.say([&node.ident]);
+    }
+
+    fn visit_path(&mut self, node: &'ast syn::Path) {
+        self.say(node.segments.iter().map(|segment| &segment.ident));
+        visit::visit_path(self, node);
+    }
+
+    fn visit_token_stream(&mut self, tokens: &'ast TokenStream) {
+        self.read(tokens.clone());
+    }
+
+    fn visit_use_path(&mut self, node: &'ast UsePath) {
+        self.tree.push(node.ident.clone());
+        self.visit_use_tree(&node.tree);
+        self.tree.pop();
+    }
+
+    fn visit_use_name(&mut self, node: &'ast UseName) {
+        self.tree.push(node.ident.clone());
+        self.say_tree(self.tree.len() - 1);
+    }
+
+    fn visit_use_rename(&mut self, node: &'ast UseRename) {
+        self.tree.push(node.ident.clone());
+        self.say_tree(self.tree.len() - 1);
+    }
+
+    fn visit_use_glob(&mut self, _: &'ast UseGlob) {
+        let path = self.tree.clone();
+        self.say(&path);
+    }
+}
+
+/// Whether the predicate of a `cfg` can hold in a build that is neither for tests nor for simulations.
+fn may_ship(predicate: &Meta) -> bool {
+    let parts = |list: &MetaList| {
+        list.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated).unwrap_or_default()
+    };
+    match predicate {
+        Meta::Path(flag) => !flag.is_ident("test") && !flag.is_ident("audit_simulation"),
+        Meta::List(list) if list.path.is_ident("any") => parts(list).iter().any(may_ship),
+        Meta::List(list) if list.path.is_ident("all") => parts(list).iter().all(may_ship),
+        _ => true,
+    }
 }
 
 /// Whether a path goes through `what`, e.g. `std::fs::File` through `std::fs`.
@@ -302,44 +262,60 @@ fn is_in(file: &str, rooms: &[&str]) -> bool {
 
 /// `src/capture/layer.rs` is the module `crate::capture::layer`.
 fn module_of(file: &str) -> Vec<String> {
-    let inside = file.trim_start_matches("src/").trim_end_matches(".rs");
+    let mounted = file.replace("testing/simulation", "src/storage/sim");
+    let inside = mounted.trim_start_matches("src/").trim_start_matches("testing/").trim_end_matches(".rs");
     let parts = inside.split('/').filter(|part| !matches!(*part, "mod" | "lib"));
     std::iter::once("crate").chain(parts).map(str::to_owned).collect()
 }
 
+/// Whether it is a test, and so may say what it likes. What the tests stand on may not: a simulation that asked
+/// the time would not be the same run twice.
 fn is_test_file(file: &str) -> bool {
-    file.ends_with("/tests.rs") || file.contains("/tests/")
+    let is_test = is_in(file, &["testing"]) && !is_in(file, &["testing/harness", "testing/simulation"]);
+    is_test || file.ends_with("/tests.rs") || file.contains("/tests/")
 }
 
 /// What a source file must not say.
 fn offences_in(file: &str, source: &str) -> Vec<String> {
+    match (tokens_of(source), Paths::of(source, module_of(file))) {
+        (Ok(tokens), Ok(paths)) => {
+            let paths = if is_test_file(file) { Vec::new() } else { paths };
+            [foreign(file, &paths), forbidden(file, &tokens, source)].concat()
+        }
+        (Err(error), _) | (_, Err(error)) => {
+            vec![format!("{file}:{}: cannot be parsed: {error}", error.span().start().line)]
+        }
+    }
+}
+
+fn foreign(file: &str, paths: &[(usize, Vec<String>)]) -> Vec<String> {
     let mut offences = Vec::new();
-    let code = code_of(source);
-    let shipped = if is_test_file(file) { String::new() } else { without_tests(&code) };
-    for Said { line, path } in paths(&shipped, &module_of(file)) {
+    for (line, path) in paths {
         for (whats, rooms) in ONLY.iter().filter(|(_, rooms)| !is_in(file, rooms)) {
-            for what in whats.iter().filter(|what| goes_through(&path, what)) {
+            for what in whats.iter().filter(|what| goes_through(path, what)) {
                 offences.push(format!("{file}:{line}: says `{what}`, which only {} may", rooms.join(", ")));
             }
         }
         for (_, whats) in NEVER.iter().filter(|(rooms, _)| is_in(file, rooms)) {
-            for what in whats.iter().filter(|what| goes_through(&path, what)) {
+            for what in whats.iter().filter(|what| goes_through(path, what)) {
                 offences.push(format!("{file}:{line}: says `{what}`, which this room never may"));
             }
         }
     }
-    for (index, line) in code.lines().enumerate() {
-        let tight: String = line.split_whitespace().collect();
-        for bad in ["#[ignore", "#[allow(", "todo!", "unimplemented!"] {
-            if tight.contains(bad) {
-                offences.push(format!("{file}:{}: has `{bad}`", index + 1));
-            }
-        }
+    offences
+}
+
+fn forbidden(file: &str, tokens: &[(usize, String)], source: &str) -> Vec<String> {
+    let mut offences = Vec::new();
+    for sought in FORBIDDEN {
+        let lines = lines_with(tokens, sought).into_iter();
+        offences.extend(lines.map(|line| format!("{file}:{line}: has `{}`", sought.concat())));
     }
-    for (line, token) in tokens(&code) {
-        if token == Token::Word("unsafe".to_owned()) {
-            offences.push(format!("{file}:{line}: has `unsafe` code"));
-        }
+    if is_in(file, &["src"]) && !is_in(file, SIMULATED) {
+        let lines = lines_with(tokens, &["audit_simulation"]).into_iter();
+        offences.extend(lines.map(|line| {
+            format!("{file}:{line}: says `audit_simulation`, which only {} may", SIMULATED.join(", "))
+        }));
     }
     for (index, line) in source.lines().enumerate() {
         if line.contains(concat!("FIX", "ME")) {
@@ -457,8 +433,8 @@ impl Repository {
     }
 
     fn check_sources(&mut self) {
-        let sources = self.sources("src");
-        if sources.len() < 20 {
+        let sources = [self.sources("src"), self.sources("testing")].concat();
+        if sources.len() < 100 {
             self.offences.push(format!("only {} source files were found", sources.len()));
         }
         for file in sources {
@@ -469,8 +445,9 @@ impl Repository {
                 self.offences.push(format!("{file}: has {lines} lines; does it have one reason to exist?"));
             }
         }
-        for file in ["tests", "examples"].iter().flat_map(|dir| self.sources(dir)).collect::<Vec<_>>() {
-            if code_of(&self.read(&file)).contains("#[ignore") {
+        for file in [self.sources("tests"), self.sources("examples")].concat() {
+            let tokens = tokens_of(&self.read(&file)).unwrap_or_default();
+            if !lines_with(&tokens, &["#", "[", "ignore"]).is_empty() {
                 self.offences.push(format!("{file}: ignores a test; what cannot run says so and is counted"));
             }
         }
@@ -562,8 +539,8 @@ fn offences_are_found_wherever_they_hide() {
     );
     expect("src/log.rs", "fn f() { drop(std::fs::read(p)); fs2::x(); }", &["`std::fs`", "`fs2`"]);
     expect("src/log.rs", "use rustix::{fs::{Mode, OFlags}, io};", &["`rustix::fs`", "`rustix::fs`"]);
-    expect("src/log.rs", "let now = std::time::SystemTime::now();", &["`SystemTime::now`"]);
-    expect("src/read/x.rs", "let now = Instant::now();", &["`Instant::now`"]);
+    expect("src/log.rs", "fn f() { let now = std::time::SystemTime::now(); }", &["`SystemTime::now`"]);
+    expect("src/read/x.rs", "fn f() { let now = Instant::now(); }", &["`Instant::now`"]);
     expect("src/writer/x.rs", "tracing::info!(a = 1);", &["`tracing`"]);
     expect("src/writer/x.rs", "use crate::{chain::Head, capture};", &["`crate::capture`"]);
     expect("src/capture/x.rs", "use super::super::writer::Writer;", &["`crate::writer`"]);
@@ -578,9 +555,9 @@ fn offences_are_found_wherever_they_hide() {
     expect(
         "src/error.rs",
         "#[allow(dead_code)]\nunsafe fn f() { todo!() }",
-        &[":1: has `#[allow(`", ":2: has `todo!`", "`unsafe`"],
+        &[":1: has `#[allow(`", ":2: has `todo!`", ":2: has `unsafe`"],
     );
-    expect("src/x/tests.rs", "#[test]\n#[ignore]\nfn f() {}", &[":2: has `#[ignore`"]);
+    expect("testing/x.rs", "use std::fs;\n#[test]\n#[ignore]\nfn f() {}", &[":3: has `#[ignore`"]);
     expect("src/error.rs", concat!("// FIX", "ME: later"), &["left to be fixed"]);
     // After a raw string, a character and a lifetime the code is still seen.
     expect(
@@ -591,22 +568,52 @@ fn offences_are_found_wherever_they_hide() {
     expect(
         "src/log.rs",
         "#[cfg(test)]\nmod tests { fn f() { {} } }\nuse std::fs;",
-        &["src/log.rs:3: says `std::fs`"],
+        &["log.rs:3: says `std::fs`"],
     );
+    // Macros, attributes, types, modules in modules, and what stands beside a test.
+    expect("src/log.rs", "fn f() { format!(\"{}\", std::fs::read(a, b::c)); }", &["`std::fs`"]);
+    expect("src/log.rs", "m! { use ::std::{io, fs::{File}}; todo!() }", &["`std::fs`", "`todo!`"]);
+    expect("src/writer/x.rs", "#[tracing::instrument]\nfn f() {}", &["src/writer/x.rs:1: says `tracing`"]);
+    expect("src/log.rs", "struct A<T = Vec<std::fs::File>>(T);", &["`std::fs`"]);
+    expect(
+        "src/log.rs",
+        "extern crate fs2; use sha2 as s; use std::fs::*;",
+        &["`fs2`", "`sha2`", "`std::fs`"],
+    );
+    expect("src/queue/mod.rs", "mod a { use super::super::writer; }", &["`crate::writer`"]);
+    expect(
+        "src/log.rs",
+        "#[cfg(any(test, not(unix)))] use fs2; #[cfg(not(test))] use sha2;",
+        &["`fs2`", "`sha2`"],
+    );
+    expect("src/log.rs", "fn f() { #[cfg(test)] { fs2::a() }; fs2::b() }", &["`fs2`"]);
+    // The simulation and the harness keep to the map, their tests and all others do not.
+    expect("testing/simulation/mod.rs", "use std::fs; fn f() { unsafe {} }", &["`std::fs`", "`unsafe`"]);
+    expect("testing/harness/run.rs", "fn f() { Instant::now(); }", &["`Instant::now`"]);
+    expect("src/log.rs", "#[cfg(audit_simulation)]\nuse fs2;", &[":1: says `audit_simulation`"]);
+    expect("src/queue/mod.rs", "use crate::harness;", &["`crate::harness`"]);
+    expect("src/log.rs", "fn f( {", &["cannot be parsed"]);
 }
 
 #[test]
 fn the_innocent_are_left_alone() {
     for (file, source) in [
         ("src/storage/disk.rs", "use std::{fs, io};"),
-        ("src/log.rs", "// std::fs\n/* unsafe /* todo!() */ std::fs */ /// `#[allow(x)]`\n"),
+        ("src/log.rs", "// std::fs\n/* unsafe /* todo!() */ std::fs */ /// `#[allow(x)]`\nfn f() {}"),
         ("src/log.rs", "const A: &str = \"std::fs \\\" unsafe\"; const B: &str = r#\"std::fs \" todo!\"#;"),
         ("src/log.rs", "#[cfg(test)]\nmod tests {\n    use std::fs;\n    use serde_json as s;\n}\n"),
         ("src/log.rs", "#[cfg(test)]\nmod tests;\nfn unsafe_file() {}"),
-        ("src/verify/tests/log.rs", "use crate::writer::Writer;"),
-        ("src/capture/fields.rs", "let mut writer = Capped::new(out); writer.storage();"),
+        ("src/log.rs", "struct A { #[cfg(any(test, all(unix, test)))] b: fs2::C }"),
+        (
+            "src/log.rs",
+            "fn f() { match a { #[cfg(test)] 1 => fs2::b(), _ => C { #[cfg(test)] d: fs2::e() } } }",
+        ),
+        ("src/clock.rs", "impl A { #[cfg(any(test, audit_simulation))] fn f() { fs2::g!(std::fs::h) } }"),
+        ("testing/verify/log.rs", "use crate::writer::Writer;"),
+        ("testing/harness/fuzz/tests.rs", "use {std::fs, crate::harness::run};"),
+        ("src/capture/fields.rs", "fn f() { let mut writer = Capped::new(out); writer.storage(); }"),
         ("src/capture/layer.rs", "use super::{rules::Rules, scope}; use crate::queue::Queue;"),
-        ("src/queue/mod.rs", "let now = Instant::now(); crate::clock::Timestamp::now();"),
+        ("src/queue/mod.rs", "fn f() { Instant::now(); crate::clock::Timestamp::now(); }"),
     ] {
         assert_eq!(offences_in(file, source), Vec::<String>::new(), "{file}: {source}");
     }

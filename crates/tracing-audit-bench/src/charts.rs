@@ -106,8 +106,7 @@ pub(crate) fn bars(dir: &Path, name: &str, table: &Table, figure: &str, results:
                 _ => theme.others,
             };
             let (middle, end) = (y + BAR / 2, x(spread.median).max(LEFT + 2));
-            let shown = if *contestant == "libro" { "libro (never syncs)" } else { contestant };
-            label(&area, theme, shown, 13, (LEFT - 8, middle), HPos::Right)?;
+            label(&area, theme, contestant, 13, (LEFT - 8, middle), HPos::Right)?;
             drawn(area.draw(&Rectangle::new([(LEFT, y + 4), (end, y + BAR - 4)], color.filled())))?;
             let range = [(x(spread.min), middle), (x(spread.max), middle)];
             drawn(area.draw(&PathElement::new(range, theme.text)))?;

@@ -233,12 +233,9 @@ fn costs(goals: &mut Vec<Goal>) {
 
 fn verification(goals: &mut Vec<Goal>) {
     let floor = |cores: &str| format!("floor-sha256/verify/{cores}");
-    for (how, ours, bound) in [("", "ours", 0.6), (", layout, hash and link only", "ours-hashes", 0.85)] {
-        for (cores, on) in [("one", "one core"), ("all", "all cores")] {
-            let what = format!("verify{how}, {on} / SHA-256 over the lines on as many threads");
-            let key = format!("{ours}/verify/{cores}");
-            goals.push(ratio(what, key, floor(cores), Bound::AtLeast(bound)));
-        }
+    for (cores, on) in [("one", "one core"), ("all", "all cores")] {
+        let what = format!("verify, {on} / SHA-256 over the lines on as many threads");
+        goals.push(ratio(what, format!("ours/verify/{cores}"), floor(cores), Bound::AtLeast(0.6)));
     }
     let what = "verify, a log of 10 GB, all cores / SHA-256 over the lines above";
     goals.push(ratio(what, "ours/large/verify", floor("all"), Bound::AtLeast(0.6)));

@@ -1,7 +1,7 @@
 //! Measures tracing-audit beside other logs and stores, in one run.
 //!
-//! `cargo run --release -p tracing-audit-bench` measures everything and writes `docs/benchmarks.md`;
-//! with `--help` it says what else it can do.
+//! `cargo run --release --manifest-path crates/tracing-audit-bench/Cargo.toml` measures everything and writes
+//! `docs/benchmarks.md`; with `--help` it says what else it can do.
 
 #![expect(
     clippy::print_stdout,
@@ -37,7 +37,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 const HELP: &str = "\
 Measures tracing-audit beside other logs and stores. A whole run needs 40 GB of free space.
 
-cargo run --release -p tracing-audit-bench -- [OPTIONS] [NAME…]
+cargo run --release --manifest-path crates/tracing-audit-bench/Cargo.toml -- [OPTIONS] [NAME…]
 
   NAME          contestants or measures, to run these alone (and write nothing); all, if none is given
   --list        says which there are
@@ -65,7 +65,7 @@ fn dispatch(args: &[String]) -> Result<()> {
             let measure = Measure::parse(measure).ok_or("no such measure")?;
             let scale = Scale { is_quick: *quick == "quick" };
             print!("{}", measure::run(contestant, measure, Path::new(dir), scale)?);
-            // Global loggers of others may still have threads.
+            // The global logger of another may still have threads.
             std::process::exit(0);
         }
         ["worker", task, amount, dir] => special::work(task, Path::new(dir), amount.parse()?),

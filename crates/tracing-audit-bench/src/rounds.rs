@@ -21,7 +21,7 @@ use crate::{
 
 /// Where the data goes: on the real disk, in what `cargo clean` removes.
 pub(crate) fn data_dir() -> Result<PathBuf> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tmp");
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tmp");
     std::fs::create_dir_all(&dir)?;
     Ok(dir.canonicalize()?)
 }

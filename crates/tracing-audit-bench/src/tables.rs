@@ -77,8 +77,8 @@ pub(crate) const TABLES: &[Table] = &[
     Table {
         measure: Measure::Sustained,
         title: "Events per second, sustained",
-        note: "As fast as the threads can for a second, until everything is written; nothing is lost, except \
-               by the lossy one. Ours and the floors of the chain write hashes, half as many bytes again.",
+        note: "As fast as the threads can for a second, until everything is written; nothing is lost. Ours \
+               and the floors of the chain write hashes, half as many bytes again.",
         unit: Unit::PerSecond,
         columns: &[("1 thread", "1"), ("8 threads", "8")],
         charted: &["1"],
@@ -87,7 +87,7 @@ pub(crate) const TABLES: &[Table] = &[
         measure: Measure::Durable,
         title: "Durable before the call returns",
         note: "Events per second; each is synced when the call returns, and threads that wait together may \
-               share a sync. libro never syncs. The chained crates take events from one thread at a time.",
+               share a sync. audit-trail takes events from one thread at a time.",
         unit: Unit::PerSecond,
         columns: &[("1 thread", "1"), ("8 threads", "8"), ("64 threads", "64")],
         charted: &["8", "64"],
@@ -96,8 +96,7 @@ pub(crate) const TABLES: &[Table] = &[
         measure: Measure::Verify,
         title: "Verification",
         note: "Bytes of log per second; each crate with its own verification, ours with every check of the \
-               format, ours-hashes with layout, hash and link only. SHA-256 over the lines runs on as many \
-               threads as ours; the other crates have one.",
+               format. SHA-256 over the lines runs on as many threads as ours; audit-trail has one.",
         unit: Unit::GigabytesPerSecond,
         columns: &[("one core", "one"), ("all cores", "all")],
         charted: &["one"],

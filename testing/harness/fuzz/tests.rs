@@ -9,12 +9,15 @@ use crate::{
     storage::sim::{Prng, SimDisk},
 };
 
+/// What `fuzz/corpus` points to; a package has no `fuzz`, which is one of its own.
+const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testing/harness/fuzz/corpus");
+
 /// Changes of each file of the corpus. `AUDIT_FUZZ=<number>` tries more.
 const CHANGES: u64 = 50;
 
 /// Hands each file of a target's corpus to it, and what random changes make of the file.
 fn replay(target: &str, check: fn(&[u8])) {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let dir = Path::new(CORPUS).join(target);
     let changes = std::env::var("AUDIT_FUZZ").ok().and_then(|number| number.parse().ok()).unwrap_or(CHANGES);
     let mut files: Vec<_> = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
@@ -98,7 +101,7 @@ fn time_to_verify(bytes: &[u8]) -> Duration {
 
 #[test]
 fn verifying_takes_time_in_proportion_to_the_log() {
-    let image = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/segment/closed")).unwrap();
+    let image = fs::read(Path::new(CORPUS).join("segment/closed")).unwrap();
     let good = super::image::files(&image).remove("audit-000-00000001.jsonl").unwrap();
     let escaped = (0..2000).map(|n| format!(",\"\\u0061{n}\":1")).collect::<Vec<_>>().concat();
     let mut members = Vec::new();

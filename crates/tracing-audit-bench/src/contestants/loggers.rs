@@ -1,6 +1,6 @@
 //! Loggers that are known to be fast, without a chain: the same content as text.
 
-use std::{fs::File, path::Path, sync::Arc};
+use std::{fs::File, path::Path};
 
 use super::Subject;
 use crate::{
@@ -23,16 +23,6 @@ impl Subject for ThroughLog {
     }
 }
 
-pub(super) fn fast_log(dir: &Path) -> Result<Box<dyn Subject>> {
-    let path = dir.join("log").display().to_string();
-    // A bounded channel blocks when it is full, so nothing is lost.
-    fast_log::init(fast_log::Config::new().file(&path).chan_len(Some(100_000)))?;
-    Ok(Box::new(ThroughLog(Box::new(|| {
-        fast_log::flush()?.wait();
-        Ok(())
-    }))))
-}
-
 pub(super) fn ftlog(dir: &Path) -> Result<Box<dyn Subject>> {
     let file = File::create(dir.join("log"))?;
     let guard = ftlog::builder()
@@ -45,39 +35,6 @@ pub(super) fn ftlog(dir: &Path) -> Result<Box<dyn Subject>> {
         drop(guard);
         Ok(())
     }))))
-}
-
-struct Spdlog {
-    logger: Arc<spdlog::Logger>,
-    pool: Arc<spdlog::ThreadPool>,
-}
-
-pub(super) fn spdlog(dir: &Path) -> Result<Box<dyn Subject>> {
-    let sink = spdlog::sink::FileSink::builder().path(dir.join("log")).truncate(true).build_arc()?;
-    let pool = spdlog::ThreadPool::builder().build_arc()?;
-    let sink =
-        spdlog::sink::AsyncPoolSink::builder().sink(sink).thread_pool(Arc::clone(&pool)).build_arc()?;
-    let logger = spdlog::Logger::builder().sink(sink).build_arc()?;
-    Ok(Box::new(Spdlog { logger, pool }))
-}
-
-impl Subject for Spdlog {
-    fn emit(&self, event: Event<'_>) {
-        let logger = &self.logger;
-        macro_rules! to_logger {
-            ($($arg:tt)*) => { spdlog::info!(logger: logger, $($arg)*) };
-        }
-        as_text!(to_logger, event.number);
-    }
-
-    fn finish(self: Box<Self>) -> Result<()> {
-        let Self { logger, pool } = *self;
-        logger.flush();
-        drop(logger);
-        // The last handle joins the threads.
-        drop(pool);
-        Ok(())
-    }
 }
 
 struct Inqjet(inqjet::InqJetGuard);

@@ -77,16 +77,9 @@ pub(crate) const ALL: &[Contestant] = &[
     },
     new("ours-batched", "tracing-audit, Batched", COSTS, ours::batched),
     new("fmt", "tracing_subscriber::fmt().json() to a file", COSTS, plain::fmt),
-    new("fmt-lossy", "the same through tracing_appender::non_blocking, lossy", COSTS, plain::lossy),
-    new("fmt-lossless", "the same, lossless", COSTS, plain::lossless),
-    new("fast_log", "fast_log, text records", COSTS, loggers::fast_log),
+    new("fmt-lossless", "the same through tracing_appender::non_blocking, lossless", COSTS, plain::lossless),
     new("ftlog", "ftlog, text records", COSTS, loggers::ftlog),
-    new("spdlog-rs", "spdlog-rs, asynchronous sink, text records", COSTS, loggers::spdlog),
     new("inqjet", "inqjet, text records formatted by its thread", COSTS, loggers::inqjet),
-    Contestant {
-        verify: Some(ours::verify_hashes),
-        ..new("ours-hashes", "tracing-audit, Verifier::hashes_only", &[Measure::Verify], ours::hybrid)
-    },
     Contestant {
         verify: Some(floors::sha256),
         ..new("floor-sha256", "floor: SHA-256 over the lines of ours", &[Measure::Verify], ours::hybrid)
@@ -100,19 +93,10 @@ pub(crate) const ALL: &[Contestant] = &[
     },
     new("okaywal", "okaywal, commit for each event", DURABLE, stores::okaywal),
     new("sqlite", "SQLite, WAL, synchronous=FULL, an insert for each event", DURABLE, stores::sqlite),
-    new("redb", "redb, a transaction for each event", DURABLE, stores::redb),
     new("fjall", "fjall, insert and persist for each event", DURABLE, stores::fjall),
     Contestant {
         verify: Some(chained::verify_audit_trail),
         ..new("audit-trail", "audit-trail, FileSink, synced for each event", CHAINED, chained::audit_trail)
-    },
-    Contestant {
-        verify: Some(chained::verify_libro),
-        ..new("libro", "libro, FileStore (which never syncs)", CHAINED, chained::libro)
-    },
-    Contestant {
-        verify: Some(chained::verify_crtx),
-        ..new("crtx-ledger", "crtx-ledger, JsonlLog, which syncs each event", CHAINED, chained::crtx)
     },
 ];
 

@@ -36,14 +36,7 @@ pub(super) fn batched(dir: &Path) -> Result<Box<dyn Subject>> {
 }
 
 pub(super) fn verify(dir: &Path, threads: usize) -> Result<u64> {
-    verify_with(Verifier::new(dir.join("log")), dir, threads)
-}
-
-pub(super) fn verify_hashes(dir: &Path, threads: usize) -> Result<u64> {
-    verify_with(Verifier::new(dir.join("log")).hashes_only(), dir, threads)
-}
-
-fn verify_with(mut verifier: Verifier, dir: &Path, threads: usize) -> Result<u64> {
+    let mut verifier = Verifier::new(dir.join("log"));
     if threads > 0 {
         verifier = verifier.threads(threads);
     }

@@ -18,17 +18,9 @@ pub(super) fn fmt(dir: &Path) -> Result<Box<dyn Subject>> {
     Ok(Box::new(Fmt(None)))
 }
 
-pub(super) fn lossy(dir: &Path) -> Result<Box<dyn Subject>> {
-    non_blocking(dir, true)
-}
-
 pub(super) fn lossless(dir: &Path) -> Result<Box<dyn Subject>> {
-    non_blocking(dir, false)
-}
-
-fn non_blocking(dir: &Path, lossy: bool) -> Result<Box<dyn Subject>> {
     let file = File::create(dir.join("log"))?;
-    let (writer, guard) = NonBlockingBuilder::default().lossy(lossy).finish(file);
+    let (writer, guard) = NonBlockingBuilder::default().lossy(false).finish(file);
     tracing_subscriber::fmt().json().with_writer(writer).init();
     Ok(Box::new(Fmt(Some(guard))))
 }

@@ -54,18 +54,6 @@ pub(super) fn sqlite(dir: &Path) -> Result<Box<dyn Subject>> {
     }))
 }
 
-const TABLE: redb::TableDefinition<'_, u64, &[u8]> = redb::TableDefinition::new("log");
-
-pub(super) fn redb(dir: &Path) -> Result<Box<dyn Subject>> {
-    let database = redb::Database::create(dir.join("log.redb"))?;
-    Ok(store(database, |database, key, line| {
-        let transaction = database.begin_write()?;
-        transaction.open_table(TABLE)?.insert(key, line)?;
-        transaction.commit()?;
-        Ok(())
-    }))
-}
-
 struct Fjall {
     database: fjall::Database,
     keyspace: fjall::Keyspace,

@@ -168,11 +168,6 @@ impl SimDisk {
         self.0.lock().largest_file = bytes;
     }
 
-    /// Default: `ext4`.
-    pub(crate) fn set_filesystem(&self, name: &str) {
-        name.clone_into(&mut self.0.lock().filesystem);
-    }
-
     /// A system that has no boot id.
     pub(crate) fn hide_boot_id(&self) {
         self.0.lock().has_boot_id = false;

@@ -206,7 +206,7 @@ impl Storage for SimProcess {
     }
 
     fn filesystem(&self) -> FileSystem {
-        FileSystem::from_name(&self.shared.lock().filesystem)
+        FileSystem::Ext4
     }
 
     fn file_size_limit(&self) -> Option<u64> {

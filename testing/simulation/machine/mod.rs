@@ -36,7 +36,6 @@ pub(super) struct Machine {
     /// How many bytes all files together may hold.
     pub(super) capacity: Option<usize>,
     pub(super) largest_file: Option<usize>,
-    pub(super) filesystem: String,
     pub(super) has_boot_id: bool,
     pub(super) boots: u64,
     /// Whether a sync of the log's directory failed, since the machine started, that a file of another
@@ -161,7 +160,6 @@ impl Machine {
             sync_failure: SyncFailure::default(),
             capacity: None,
             largest_file: None,
-            filesystem: "ext4".to_owned(),
             has_boot_id: true,
             boots: 0,
             others_are_in_doubt: false,

@@ -22,7 +22,7 @@ use tracing_core::{
 };
 
 use super::{Json, Log, parse};
-use crate::verify::tests::skip;
+use crate::{harness::times, verify::tests::skip};
 
 /// How many fields a callsite of these tests has.
 const WIDTH: usize = 8;
@@ -355,10 +355,10 @@ fn sites(runner: &mut TestRunner, count: usize) -> Vec<&'static Metadata<'static
 }
 
 #[test]
-fn a_hundred_thousand_events_of_any_content_are_one_line_each() {
+fn events_of_any_content_are_one_line_each() {
     let log = Log::new();
     let _guard = log.install();
-    let mut runner = runner(100_000);
+    let mut runner = runner(times("AUDIT_EVENTS", 5_000).try_into().unwrap());
     let sites = sites(&mut runner, 1000);
     let events = (0..sites.len(), vec(option::weighted(0.8, any_content()), WIDTH));
     let result = runner.run(&events, |(site, contents)| {
@@ -470,7 +470,7 @@ fn python_node_and_jq_read_what_was_emitted() {
     let sites = sites(&mut runner, 200);
     let events = (0..sites.len(), vec(option::weighted(0.8, any_content()), WIDTH));
     let (mut file, mut expected) = (Vec::new(), Vec::new());
-    for number in 0..2000 {
+    for number in 0..usize::try_from(times("AUDIT_READERS", 400)).unwrap() {
         let (site, contents) = events.new_tree(&mut runner).unwrap().current();
         emit(sites[site], &contents);
         let payload = log.payloads().remove(0);

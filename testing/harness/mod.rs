@@ -28,6 +28,14 @@ use std::fmt;
 
 use crate::Verdict;
 
+/// How many times a test does what it does: few times, or as often as a variable of the environment says. The
+/// steps of `.ci/run` ask for the figures of docs/durability.md.
+#[cfg(test)]
+pub(crate) fn times(variable: &str, few: u64) -> u64 {
+    let Some(text) = std::env::var_os(variable) else { return few };
+    text.to_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{variable} must be a number"))
+}
+
 /// What one seed did and found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Outcome {

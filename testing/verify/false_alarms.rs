@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     Head, NoteKind, Retention, Rotation, Verdict,
+    harness::times,
     storage::sim::{Errno, Fault, Op, Prng},
 };
 
@@ -254,7 +255,7 @@ impl Life {
 
 #[test]
 fn whatever_happens_to_an_honest_log_is_no_damage() {
-    let lives = std::env::var("AUDIT_LIVES").ok().and_then(|lives| lives.parse().ok()).unwrap_or(200);
+    let lives = times("AUDIT_LIVES", 30);
     let has_python = python::is_there("whatever_happens_to_an_honest_log_is_no_damage");
     for seed in 0..lives {
         let mut random = Prng::new(seed);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{honest, log::Log};
-use crate::{Verdict, Verifier};
+use crate::{Verdict, Verifier, harness::times};
 
 /// What stands in a file, read without any code of the library: the offset of each line, its number
 /// and its `durable` mark.
@@ -60,11 +60,13 @@ fn every_flipped_bit_of_a_real_log_is_found() {
     assert!(log.verify().is_intact());
     let bytes = bytes_of(&log);
     assert!(bytes.len() > 64 * 250 && bytes.iter().filter(|byte| !byte.is_durable).count() < 2 * 400);
+    // One bit of each byte, or with `AUDIT_FLIPS=8` every bit.
+    let all = times("AUDIT_FLIPS", 1) == 8;
     let (next, found) = (AtomicU64::new(0), AtomicU64::new(0));
     let check = || {
         let mut log = log.clone();
         while let Some(flip) = bytes.get(usize::try_from(next.fetch_add(1, Ordering::Relaxed)).unwrap()) {
-            for bit in 0..8 {
+            for bit in (0..8).filter(|bit| all || *bit == flip.at % 8) {
                 log.files.get_mut(&flip.name).unwrap()[flip.at] ^= 1 << bit;
                 let expected = if flip.is_durable { Verdict::Damaged } else { Verdict::Unclean };
                 let (at, name) = (flip.at, &flip.name);
@@ -80,5 +82,5 @@ fn every_flipped_bit_of_a_real_log_is_found() {
             scope.spawn(check);
         }
     });
-    assert_eq!(found.into_inner(), 8 * bytes.len() as u64);
+    assert_eq!(found.into_inner(), if all { 8 } else { 1 } * bytes.len() as u64);
 }

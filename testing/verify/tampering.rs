@@ -21,6 +21,7 @@ use crate::{
     NoteKind, Report, Retention, Verdict,
     chain::{Digest, Head},
     format::After,
+    harness::times,
     segment_name::ChainNumber,
     storage::sim::{Errno, Fault, Op, Prng},
 };
@@ -189,10 +190,10 @@ fn one_case(logs: &[Honest], heads: &[BTreeMap<u16, Head>], number: u64) -> Resu
     }
 }
 
-/// 100,000 of them in every run of the tests; `AUDIT_EDITS` asks for another number.
+/// `AUDIT_EDITS` asks for another number.
 #[test]
 fn random_edits_are_found_as_the_contract_says() {
-    let edits = std::env::var("AUDIT_EDITS").ok().and_then(|edits| edits.parse().ok()).unwrap_or(100_000);
+    let edits = times("AUDIT_EDITS", 5_000);
     let logs = honest_logs();
     let heads: Vec<_> = logs.iter().map(kept_heads).collect();
     let next = AtomicU64::new(0);

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use crate::{
     Verifier,
+    harness::times,
     storage::sim::{Prng, SimDisk},
 };
 
@@ -18,7 +19,7 @@ const CHANGES: u64 = 50;
 /// Hands each file of a target's corpus to it, and what random changes make of the file.
 fn replay(target: &str, check: fn(&[u8])) {
     let dir = Path::new(CORPUS).join(target);
-    let changes = std::env::var("AUDIT_FUZZ").ok().and_then(|number| number.parse().ok()).unwrap_or(CHANGES);
+    let changes = times("AUDIT_FUZZ", CHANGES);
     let mut files: Vec<_> = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     assert!(!files.is_empty(), "{} is empty", dir.display());

@@ -74,7 +74,17 @@ impl Clock {
     }
 
     pub(crate) fn now(self) -> Moment {
-        Moment { elapsed: self.start.elapsed(), wall: Timestamp::now() }
+        Moment { elapsed: self.start.elapsed(), wall: self.wall() }
+    }
+
+    /// Only what people call the time.
+    #[expect(clippy::unused_self, reason = "who has no clock has no time to ask")]
+    pub(crate) fn wall(self) -> Timestamp {
+        #[cfg(any(test, audit_simulation))]
+        if let Some(simulated) = Simulated::now() {
+            return simulated;
+        }
+        Timestamp::from_system_time(SystemTime::now())
     }
 
     /// Only the clock that never steps.
@@ -84,14 +94,6 @@ impl Clock {
 }
 
 impl Timestamp {
-    pub(crate) fn now() -> Self {
-        #[cfg(any(test, audit_simulation))]
-        if let Some(simulated) = Simulated::now() {
-            return simulated;
-        }
-        Self::from_system_time(SystemTime::now())
-    }
-
     pub(crate) fn from_system_time(time: SystemTime) -> Self {
         match time.duration_since(UNIX_EPOCH) {
             Ok(after) => {

@@ -111,7 +111,7 @@ impl AuditLayer {
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
-        let at = Timestamp::now();
+        let at = self.capture.queue.wall();
         let capturing = if thread::is_own() { None } else { Capturing::begin() };
         let Some(capturing) = capturing else {
             let severity = self.capture.rules.severity_at_a_glance(event);

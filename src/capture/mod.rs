@@ -32,7 +32,6 @@ pub(crate) use self::{attach::ensure_attached, rules::Rules, scope::confirm_scop
 pub use self::{candidate::Candidate, filter::AuditFilter, layer::AuditLayer};
 use crate::{
     Severity,
-    clock::Timestamp,
     gauges::Flag,
     queue::Queue,
     stats::{LossReason, NoticeCode},
@@ -69,7 +68,7 @@ impl Capture {
 
     #[cold]
     fn lose_vetoed(&self, vetoed: Vetoed) {
-        let (at, scope) = (Timestamp::now(), scope::innermost(self.id));
+        let (at, scope) = (self.queue.wall(), scope::innermost(self.id));
         for (severity, count) in [(Severity::Critical, vetoed.critical), (Severity::Routine, vetoed.routine)]
         {
             (0..count).for_each(|_| self.queue.lose(LossReason::Vetoed, severity, at, scope.as_ref()));

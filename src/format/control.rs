@@ -9,6 +9,7 @@ use crate::{
     chain::Digest,
     clock::Timestamp,
     segment_name::{ChainNumber, SegmentName},
+    stats::LossReason,
 };
 
 /// 128 random bits, drawn with a chain's first segment: (`id`, `seq`) names a record for ever.
@@ -75,7 +76,7 @@ pub(crate) struct OpenInfo<'a> {
 /// Events that could not be recorded.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct GapInfo {
-    pub(crate) reason: &'static str,
+    pub(crate) reason: LossReason,
     pub(crate) critical: u64,
     pub(crate) routine: u64,
     pub(crate) first: Timestamp,
@@ -235,7 +236,7 @@ impl OpenInfo<'_> {
 impl GapInfo {
     pub(crate) fn payload(&self, at: Timestamp) -> Vec<u8> {
         detail(at, Kind::Gap, |object| {
-            object.text("reason", self.reason);
+            object.text("reason", self.reason.as_str());
             object.number("critical", self.critical);
             object.number("routine", self.routine);
             object.text("first_ts", &self.first.to_string());

@@ -1,8 +1,7 @@
 //! What handles and waiting threads ask of the queue.
 
 use super::{
-    Duration, LossReason, Ordering, Poll, Queue, Severity, Stage, Stats, Ticket, Timestamp, Waker, losses,
-    register,
+    Duration, LossReason, Ordering, Poll, Queue, Severity, Stage, Stats, Ticket, Waker, losses, register,
 };
 
 impl Queue {
@@ -78,7 +77,7 @@ impl Queue {
             numbers.lost = losses::list(LossReason::Forked, lost);
             return;
         }
-        let now = Timestamp::now();
+        let now = self.clock.wall();
         let state = self.lock();
         numbers.accepted_critical = state.accepted_critical;
         numbers.accepted_routine = state.accepted - state.accepted_critical;

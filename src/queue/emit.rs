@@ -36,7 +36,7 @@ impl Queue {
 
     fn push(&self, state: &mut State, draft: &Draft<'_>, scope: Option<&Arc<Scope>>) -> Ticket {
         if !planted!(GapAfterNextEvent) {
-            state.put_gaps_before_next();
+            state.put_gaps_before_next(self.clock);
         }
         state.accepted += 1;
         let ticket = state.accepted;

@@ -36,13 +36,7 @@ impl Losses {
         let Some(pending) = self.pending.get_mut(index).filter(|_| told) else { return false };
         let first = pending.is_none();
         self.are_pending = true;
-        let gap = pending.get_or_insert(GapInfo {
-            reason: reason.as_str(),
-            critical: 0,
-            routine: 0,
-            first: at,
-            last: at,
-        });
+        let gap = pending.get_or_insert(GapInfo { reason, critical: 0, routine: 0, first: at, last: at });
         match severity {
             Severity::Critical => gap.critical += 1,
             Severity::Routine => gap.routine += 1,
@@ -57,8 +51,7 @@ impl Losses {
     }
 
     /// The payloads of the gap records that are due.
-    pub(super) fn take_pending(&mut self) -> Vec<Vec<u8>> {
-        let now = Timestamp::now();
+    pub(super) fn take_pending(&mut self, now: Timestamp) -> Vec<Vec<u8>> {
         self.are_pending = false;
         self.pending.iter_mut().filter_map(Option::take).map(|gap| gap.payload(now)).collect()
     }
@@ -142,7 +135,7 @@ mod tests {
         assert!(losses.count(LossReason::QueueFull, Severity::Routine, at(7), true));
         assert!(!losses.count(LossReason::QueueFull, Severity::Critical, at(5), true));
         assert!(!losses.count(LossReason::Closed, Severity::Critical, at(9), false));
-        let told = losses.take_pending();
+        let told = losses.take_pending(at(10));
         assert_eq!(told.len(), 1);
         let text = String::from_utf8(told[0].clone()).unwrap();
         assert!(text.contains(

@@ -206,6 +206,11 @@ impl Queue {
         }
     }
 
+    /// What an event that is emitted now is stamped with.
+    pub(crate) fn wall(&self) -> Timestamp {
+        self.clock.wall()
+    }
+
     pub(crate) fn wait_bound(&self) -> Duration {
         self.settings.wait_bound
     }
@@ -240,15 +245,15 @@ impl State {
 
     /// What was lost stands before the next event that was not.
     #[inline]
-    fn put_gaps_before_next(&mut self) {
+    fn put_gaps_before_next(&mut self, clock: Clock) {
         if self.losses.are_pending() {
-            self.put_gaps();
+            self.put_gaps(clock);
         }
     }
 
     #[cold]
-    fn put_gaps(&mut self) {
-        for payload in self.losses.take_pending() {
+    fn put_gaps(&mut self, clock: Clock) {
+        for payload in self.losses.take_pending(clock.wall()) {
             self.put(&payload, None, None);
         }
     }

@@ -1,8 +1,8 @@
 //! The side of the queue that the writer serves.
 
 use super::{
-    Chunks, Duration, EAGER_WAKE_BYTES, Group, LossReason, MutexGuard, NoticeCode, Ordering, Orders, Pause,
-    Queue, Stage, State, Take, Ticket, Timestamp, WAKE_BYTES, Waker, chunk, thread,
+    Chunks, Clock, Duration, EAGER_WAKE_BYTES, Group, LossReason, MutexGuard, NoticeCode, Ordering, Orders,
+    Pause, Queue, Stage, State, Take, Ticket, WAKE_BYTES, Waker, chunk, thread,
 };
 use crate::wait::wake_quietly;
 
@@ -50,13 +50,13 @@ impl Queue {
 
     /// Takes everything that is queued, and says what else there is to do.
     pub(crate) fn take(&self, batch: &mut Chunks) -> Orders {
-        self.lock().hand_over(batch)
+        self.lock().hand_over(batch, self.clock)
     }
 
     /// Takes what came since `orders` were given, where somebody wants it, for the last time before a sync.
     pub(crate) fn take_latecomers(&self, orders: &Orders, batch: &mut Chunks) -> Option<Orders> {
         let mut state = self.lock();
-        let later = (state.wanted > orders.wanted).then(|| state.hand_over(batch));
+        let later = (state.wanted > orders.wanted).then(|| state.hand_over(batch, self.clock));
         let through = state.last_take.through;
         state.sleepers.taken_through(through);
         later
@@ -133,7 +133,7 @@ impl Queue {
 
     /// Bytes that will never be written make room, and are counted as lost.
     pub(crate) fn give_up(&self, batch: &Chunks, reason: LossReason) {
-        let now = Timestamp::now();
+        let now = self.clock.wall();
         for entry in batch.iter().flat_map(chunk::Chunk::entries) {
             if let Some(severity) = entry.severity {
                 self.lock().losses.count(reason, severity, now, false);
@@ -170,8 +170,8 @@ impl Queue {
 
 impl State {
     /// Everything that is queued.
-    fn hand_over(&mut self, batch: &mut Chunks) -> Orders {
-        self.put_gaps_before_next();
+    fn hand_over(&mut self, batch: &mut Chunks, clock: Clock) -> Orders {
+        self.put_gaps_before_next(clock);
         self.chunks.move_to(batch);
         batch.give_spare_to(&mut self.chunks);
         self.queued_bytes = 0;

@@ -29,6 +29,14 @@ impl Simulated {
     }
 }
 
+/// For tests that need some time and do not care which.
+#[cfg(test)]
+impl Timestamp {
+    pub(crate) fn now() -> Self {
+        super::Clock::start().wall()
+    }
+}
+
 impl Drop for Simulated {
     fn drop(&mut self) {
         WALL.set(None);

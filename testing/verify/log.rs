@@ -16,6 +16,7 @@ use crate::{
         SegmentInfo, Witness, Witnesses, mark_payload, seal,
     },
     segment_name::{ChainNumber, SegmentName},
+    stats::LossReason,
     storage::{Access, Dir, File, LockKind, Stat, Storage},
 };
 
@@ -331,7 +332,7 @@ impl Chain {
 
     pub(crate) fn gap(mut self, critical: u64, routine: u64) -> Self {
         let (at, durable) = (self.at(), self.seq);
-        let gap = GapInfo { reason: "queue_full", critical, routine, first: at, last: at };
+        let gap = GapInfo { reason: LossReason::QueueFull, critical, routine, first: at, last: at };
         self.put(&gap.payload(at), Some(durable))
     }
 

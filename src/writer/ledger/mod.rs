@@ -6,6 +6,7 @@
 //! began after its line was completely written has succeeded.
 
 mod begin;
+mod poison;
 
 use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc};
 
@@ -13,7 +14,7 @@ pub(super) use begin::MAX_FAILED;
 
 use super::{
     flush::Unsynced,
-    lock::{ChainLock, Entry, Point, Tried},
+    lock::{ChainLock, Point},
     roll::LiveSegment,
     segment::{Refused, Segment},
 };
@@ -22,7 +23,7 @@ use crate::{
     clock::Moment,
     format::{Cause, ChainId, LineParser, RecoveryInfo, Witness, Witnesses, seal},
     queue::{Chunk, Chunks, Scope, Ticket},
-    segment_name::{ChainNumber, SegmentName},
+    segment_name::ChainNumber,
     storage::{Dir, Storage},
 };
 
@@ -456,85 +457,6 @@ impl Ledger {
     /// Whether the `close` record is durable.
     pub(super) fn is_closed(&self) -> bool {
         self.is_closed
-    }
-
-    /// The last segment is not to be trusted any more: its lock file says so from here on, because
-    /// an opener under this boot would sync it, and be lied to.
-    fn poison(&mut self) {
-        self.poison = Poison::Wanted;
-        // Where this fails it is tried again before anything else is.
-        drop(self.write_poison());
-    }
-
-    fn write_poison(&mut self) -> io::Result<()> {
-        self.poison = Poison::Wanted;
-        if planted!(PoisonNotWritten) {
-            self.poison = Poison::None;
-            return Ok(());
-        }
-        let entry = Entry::Poison { boot: self.storage.boot_id(), point: self.durable };
-        self.lock.write(&entry)?;
-        if !self.lock.is_in_place()? {
-            self.warn_next_holder(&entry)?;
-        }
-        self.poison = Poison::Written;
-        Ok(())
-    }
-
-    /// Somebody replaced the lock, so what the old one says nobody will read: the one at its path says
-    /// the same. Where another process holds that already, it has looked before us.
-    fn warn_next_holder(&self, entry: &Entry) -> io::Result<()> {
-        let segment = SegmentName { chain: self.chain(), segment: self.durable.segment };
-        if self.storage.stat(Dir::Log, &segment.to_string())?.is_none() {
-            // Gone with the directory: nobody can be lied to.
-            return Ok(());
-        }
-        match ChainLock::try_take(&self.storage, self.chain())? {
-            Tried::Taken(lock) => lock.write(entry),
-            Tried::HeldBy(_) => Ok(()),
-        }
-    }
-
-    /// Before another chain is taken: whoever takes this one must know what is wrong with it.
-    pub(super) fn leave(&mut self) -> io::Result<()> {
-        if self.poison == Poison::None && self.hand_over_names().is_ok() {
-            Ok(())
-        } else {
-            self.write_poison()
-        }
-    }
-
-    /// Whether files of ours lie behind the last segment, and their names may not be durable.
-    pub(super) fn has_idle_files(&self) -> bool {
-        !self.failed.is_empty() || self.empty.is_some()
-    }
-
-    /// While this chain is held, nobody decides anything from files that came to nothing. Afterwards the
-    /// next opener does, and a sync of the directory that had failed meanwhile would be hidden from it.
-    /// Once: they are the next opener's from then on.
-    fn hand_over_names(&mut self) -> io::Result<()> {
-        if self.has_idle_files() && !planted!(IdleNamesNotSynced) {
-            self.storage.sync_dir(Dir::Log)?;
-        }
-        self.failed.clear();
-        self.empty = None;
-        Ok(())
-    }
-
-    /// Lets go of the chain, before anybody is told that the log is closed. Nothing is written to it
-    /// any more, except that its last segment lies, where that could not be said before.
-    pub(super) fn let_go(&mut self) {
-        if self.poison == Poison::Wanted || self.poison == Poison::None && self.hand_over_names().is_err() {
-            self.poison();
-        }
-        self.poison = Poison::None;
-        self.lock.release();
-    }
-}
-
-impl Drop for Ledger {
-    fn drop(&mut self) {
-        self.let_go();
     }
 }
 

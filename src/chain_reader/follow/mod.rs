@@ -1,0 +1,301 @@
+//! Line by line through one chain: what fits, and for what does not, what happened there and how to go on
+//! behind it. Recovery, verification and reading all take from here what may follow a line.
+
+mod line;
+
+use super::{
+    anomaly::{Anomalies, Fault, Good, Last, Place},
+    facts::Facts,
+    layout::SegmentFile,
+    lines::{Piece, split},
+    piece::Summary,
+    source::{Part, Source},
+};
+use crate::{
+    chain::Digest,
+    error::Error,
+    format::{Control, Kind, Line, LineParser, Malformed, control_of},
+    segment_name::{ChainNumber, SegmentName},
+    storage::Storage,
+};
+
+/// The first good line that was read of a chain.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Start {
+    pub(crate) seq: u64,
+    pub(crate) previous: Digest,
+    /// How many bad lines stand before it.
+    pub(crate) holes: u64,
+    pub(crate) place: Place,
+    /// Whether it begins its file and names it, as it must.
+    pub(crate) is_segment: bool,
+}
+
+/// Where a chain stood when a line with too high a number came: if the right one follows, the odd
+/// one was inserted, and nothing is missing.
+#[derive(Debug)]
+struct Jump {
+    next: u64,
+    hash: Option<Digest>,
+    /// The name of the anomaly that it made.
+    anomaly: Option<usize>,
+}
+
+/// What one file holds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FileCount {
+    pub(crate) segment: u32,
+    pub(crate) good: Good,
+    /// The highest `durable` mark in it.
+    pub(crate) mark: u64,
+    pub(crate) void_bytes: u64,
+    /// Whether anything stands in it at all.
+    pub(crate) is_empty: bool,
+}
+
+/// The state of one chain while it is read.
+#[derive(Debug)]
+pub(crate) struct Follow {
+    pub(crate) chain: ChainNumber,
+    pub(crate) start: Option<Start>,
+    /// The number that the next line must have.
+    pub(crate) next: u64,
+    /// What the next line must link to; `None` where that cannot be known.
+    hash: Option<Digest>,
+    /// Bad lines since the last good one.
+    pub(crate) holes: u64,
+    jump: Option<Jump>,
+    pub(crate) good: Good,
+    pub(crate) facts: Facts,
+    /// What lines said that are no events, and their numbers, until somebody takes it.
+    pub(crate) said: Vec<(u64, Control)>,
+    pub(crate) anomalies: Anomalies,
+    pub(crate) files: Vec<FileCount>,
+    /// How many lines were read of the current file.
+    pub(crate) line: u64,
+    /// The anomaly of its first line, as long as no good one came behind it.
+    bad_start: Option<usize>,
+    /// The highest mark in bytes that a later segment declares void.
+    void_mark: u64,
+    /// Where a segment of a later format begins; nothing from there on is judged.
+    pub(crate) later_format: Option<(Place, u64)>,
+    /// How many anomalies there were before it.
+    pub(crate) judged: usize,
+    /// Whether what was read last is a record of the chain.
+    pub(crate) ends_well: bool,
+}
+
+impl Follow {
+    pub(crate) fn new(chain: ChainNumber) -> Self {
+        Self {
+            chain,
+            start: None,
+            next: 1,
+            hash: None,
+            holes: 0,
+            jump: None,
+            good: Good::default(),
+            facts: Facts::default(),
+            said: Vec::new(),
+            anomalies: Anomalies::default(),
+            files: Vec::new(),
+            line: 0,
+            bad_start: None,
+            void_mark: 0,
+            later_format: None,
+            judged: usize::MAX,
+            ends_well: false,
+        }
+    }
+
+    /// Follows a chain through files, from the first of them on, keeping nothing that lines say of other things.
+    pub(crate) fn through(
+        storage: &dyn Storage,
+        chain: ChainNumber,
+        files: &[SegmentFile],
+    ) -> Result<Self, Error> {
+        let mut follow = Self::new(chain);
+        let mut parser = LineParser::default();
+        let mut source = Source::new(storage, files, 0, 0);
+        while let Some(part) = source.next()? {
+            follow.take_in(&mut parser, &part);
+            follow.said.clear();
+            if let Part::Counted(Piece::Lines { bytes, .. }) | Part::Void(Piece::Lines { bytes, .. }) = part {
+                source.reuse(bytes);
+            }
+        }
+        Ok(follow)
+    }
+
+    /// Takes in what comes next in the files of a chain. Returns how many bytes that are.
+    pub(crate) fn take_in(&mut self, parser: &mut LineParser, part: &Part) -> u64 {
+        match *part {
+            Part::Begin(name) => self.begin_file(name),
+            Part::TooShort { offset, counted } => self.too_short(offset, counted),
+            Part::Counted(Piece::Lines { offset, ref bytes }) => {
+                self.lines(parser, bytes, offset);
+                return bytes.len() as u64;
+            }
+            Part::Counted(Piece::Overlong { offset, length }) => {
+                self.bad_bytes(offset, length, false);
+                return length;
+            }
+            Part::Counted(Piece::Unfinished { offset, length }) => {
+                self.bad_bytes(offset, length, true);
+                return length;
+            }
+            Part::Void(Piece::Lines { ref bytes, .. }) => {
+                self.void(parser, bytes);
+                self.count_void(bytes.len() as u64);
+                return bytes.len() as u64;
+            }
+            Part::Void(Piece::Overlong { length, .. } | Piece::Unfinished { length, .. }) => {
+                self.count_void(length);
+                return length;
+            }
+        }
+        0
+    }
+
+    /// A file of which nothing was taken in is begun again whenever it is looked at again.
+    pub(crate) fn begin_file(&mut self, name: SegmentName) {
+        self.line = 0;
+        self.bad_start = None;
+        if self.files.last().is_none_or(|last| last.segment != name.segment) {
+            let good = Good::default();
+            self.files.push(FileCount {
+                segment: name.segment,
+                good,
+                mark: 0,
+                void_bytes: 0,
+                is_empty: true,
+            });
+        }
+    }
+
+    /// The segment that is being read.
+    pub(crate) fn segment(&self) -> u32 {
+        self.files.last().map_or(0, |file| file.segment)
+    }
+
+    fn place(&self, offset: u64) -> Place {
+        Place { segment: self.segment(), line: self.line, offset }
+    }
+
+    /// Takes in a faultless piece, if it goes on where the chain stands.
+    pub(crate) fn join(&mut self, summary: &mut Summary) -> bool {
+        let fits = summary.first_seq == self.next && self.hash == Some(summary.previous);
+        let begins_file = self.line == 0;
+        // The first line of each file says which file it is; and a chain begins with a closer look.
+        if !fits || begins_file || self.later_format.is_some() {
+            return false;
+        }
+        if summary.controls.iter().any(|(_, control)| matches!(control, Control::Segment(_))) {
+            return false;
+        }
+        self.end_bad_start(summary.first_seq);
+        for (seq, control) in summary.controls.drain(..) {
+            self.absorb(seq, control);
+        }
+        self.mark(summary.mark);
+        self.line += summary.lines;
+        self.ends_well = true;
+        self.jump = None;
+        self.accept(
+            Last { seq: summary.last_seq, hash: summary.last_hash, kind: summary.last_kind },
+            summary.lines,
+            summary.events,
+        );
+        true
+    }
+
+    /// Reads whole lines one by one.
+    fn lines(&mut self, parser: &mut LineParser, bytes: &[u8], offset: u64) {
+        for (start, line) in split(bytes) {
+            self.one_line(parser.parse(line), offset + start);
+        }
+    }
+
+    /// Takes in the next whole line. Returns whether it is a record of the chain.
+    pub(crate) fn one_line(&mut self, parsed: Result<Line<'_>, Malformed>, offset: u64) -> bool {
+        if self.later_format.is_some() {
+            return false;
+        }
+        self.line += 1;
+        if let Some(file) = self.files.last_mut() {
+            file.is_empty = false;
+        }
+        let place = self.place(offset);
+        self.ends_well = match parsed {
+            Err(Malformed(why)) => {
+                self.malformed(place, why.to_owned());
+                false
+            }
+            Ok(line) if !line.hash_is_right() => {
+                self.edited(&line, place);
+                false
+            }
+            Ok(line) => self.good_line(&line, place),
+        };
+        self.ends_well
+    }
+
+    /// A stretch of bytes that is no line.
+    pub(crate) fn bad_bytes(&mut self, offset: u64, length: u64, is_unfinished: bool) {
+        self.line += 1;
+        self.ends_well = false;
+        if let Some(file) = self.files.last_mut() {
+            file.is_empty = false;
+        }
+        let place = self.place(offset);
+        let what = if is_unfinished { "the line has no end" } else { "the line is longer than 60 KiB" };
+        let number = self.anomalies.len();
+        self.malformed(place, format!("{what} ({length} bytes)"));
+        if let Some(anomaly) = self.anomalies.get_mut(number) {
+            anomaly.is_unfinished = is_unfinished;
+        }
+    }
+
+    /// A file ended before what a later segment says it holds.
+    fn too_short(&mut self, offset: u64, counted: u64) {
+        self.line += 1;
+        self.ends_well = false;
+        let message =
+            format!("the file ends here, and the next segment says that {counted} bytes of it count");
+        let mut anomaly = self.anomaly(Fault::Missing, self.place(offset), message);
+        anomaly.is_certain = true;
+        self.anomalies.push(anomaly);
+    }
+
+    /// Bytes that a later segment declares void: only how far they were durable matters.
+    fn void(&mut self, parser: &mut LineParser, bytes: &[u8]) {
+        for (_, line) in split(bytes) {
+            let Ok(line) = parser.parse(line) else { continue };
+            let claims = line.durable.is_some() || line.kind == Kind::Prune;
+            if line.seq < self.next || !claims || !line.hash_is_right() {
+                continue;
+            }
+            let through = match control_of(&line, false) {
+                Err(_) => continue,
+                Ok(Some(Control::Prune { through, .. })) => through,
+                Ok(_) => 0,
+            };
+            self.void_mark = self.void_mark.max(line.durable.unwrap_or(0)).max(through);
+        }
+    }
+
+    fn count_void(&mut self, length: u64) {
+        if let Some(file) = self.files.last_mut() {
+            file.void_bytes += length;
+            file.is_empty = false;
+        }
+    }
+}
+
+/// For messages.
+pub(crate) fn missing_records(count: u64) -> String {
+    match count {
+        1 => "1 record is missing before this line".to_owned(),
+        count => format!("{count} records are missing before this line"),
+    }
+}

@@ -1,0 +1,91 @@
+//! The poison entry of a chain, and how the chain is let go of: whoever takes it next must know what is wrong with
+//! it.
+
+use std::io;
+
+use super::{
+    super::lock::{ChainLock, Entry, Tried},
+    Ledger, Poison,
+};
+use crate::{segment_name::SegmentName, storage::Dir};
+
+impl Ledger {
+    /// The last segment is not to be trusted any more: its lock file says so from here on, because
+    /// an opener under this boot would sync it, and be lied to.
+    pub(super) fn poison(&mut self) {
+        self.poison = Poison::Wanted;
+        // Where this fails it is tried again before anything else is.
+        drop(self.write_poison());
+    }
+
+    pub(super) fn write_poison(&mut self) -> io::Result<()> {
+        self.poison = Poison::Wanted;
+        if planted!(PoisonNotWritten) {
+            self.poison = Poison::None;
+            return Ok(());
+        }
+        let entry = Entry::Poison { boot: self.storage.boot_id(), point: self.durable };
+        self.lock.write(&entry)?;
+        if !self.lock.is_in_place()? {
+            self.warn_next_holder(&entry)?;
+        }
+        self.poison = Poison::Written;
+        Ok(())
+    }
+
+    /// Somebody replaced the lock, so what the old one says nobody will read: the one at its path says
+    /// the same. Where another process holds that already, it has looked before us.
+    fn warn_next_holder(&self, entry: &Entry) -> io::Result<()> {
+        let segment = SegmentName { chain: self.chain(), segment: self.durable.segment };
+        if self.storage.stat(Dir::Log, &segment.to_string())?.is_none() {
+            // Gone with the directory: nobody can be lied to.
+            return Ok(());
+        }
+        match ChainLock::try_take(&self.storage, self.chain())? {
+            Tried::Taken(lock) => lock.write(entry),
+            Tried::HeldBy(_) => Ok(()),
+        }
+    }
+
+    /// Before another chain is taken: whoever takes this one must know what is wrong with it.
+    pub(in crate::writer) fn leave(&mut self) -> io::Result<()> {
+        if self.poison == Poison::None && self.hand_over_names().is_ok() {
+            Ok(())
+        } else {
+            self.write_poison()
+        }
+    }
+
+    /// Whether files of ours lie behind the last segment, and their names may not be durable.
+    pub(in crate::writer) fn has_idle_files(&self) -> bool {
+        !self.failed.is_empty() || self.empty.is_some()
+    }
+
+    /// While this chain is held, nobody decides anything from files that came to nothing. Afterwards the
+    /// next opener does, and a sync of the directory that had failed meanwhile would be hidden from it.
+    /// Once: they are the next opener's from then on.
+    fn hand_over_names(&mut self) -> io::Result<()> {
+        if self.has_idle_files() && !planted!(IdleNamesNotSynced) {
+            self.storage.sync_dir(Dir::Log)?;
+        }
+        self.failed.clear();
+        self.empty = None;
+        Ok(())
+    }
+
+    /// Lets go of the chain, before anybody is told that the log is closed. Nothing is written to it
+    /// any more, except that its last segment lies, where that could not be said before.
+    pub(in crate::writer) fn let_go(&mut self) {
+        if self.poison == Poison::Wanted || self.poison == Poison::None && self.hand_over_names().is_err() {
+            self.poison();
+        }
+        self.poison = Poison::None;
+        self.lock.release();
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}

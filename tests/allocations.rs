@@ -25,7 +25,9 @@ fn emit(number: u64) {
     );
 }
 
-/// Allocations of this thread for 20 bursts of 200 events, which fit the buffers that the queue keeps.
+/// Allocations of this thread in the middle one of 41 bursts of 200 events, which fit the buffers that the queue
+/// keeps. Not in all of them: where the system lets the writer wait in the middle of a burst, the buffer that it has
+/// is not back yet, and the queue makes another. An event that allocated would do so in each burst.
 fn allocations(mode: FlushMode) -> u64 {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let log = AuditLog::builder(dir.path().join("log")).flush_mode(mode).open().unwrap();
@@ -51,10 +53,12 @@ fn allocations(mode: FlushMode) -> u64 {
     let counted = tracing::subscriber::with_default(subscriber, || {
         let _span = tracing::info_span!("request", session_id = "s-1907", request_id = "r-4711").entered();
         (0..20).for_each(|_| assert!(burst() < 1_000));
-        (0..20).map(|_| burst()).sum()
+        let mut bursts: Vec<u64> = (0..41).map(|_| burst()).collect();
+        bursts.sort_unstable();
+        bursts.get(20).copied()
     });
     log.close().unwrap();
-    counted
+    counted.unwrap()
 }
 
 #[test]

@@ -55,8 +55,6 @@ impl Digest {
     /// Reads exactly 64 lower-case hexadecimal digits; anything else is `None`, because a reader
     /// that also took upper case would let single flipped bits pass.
     pub(crate) fn from_hex(hex: &[u8]) -> Option<Self> {
-        let folded = if planted!(HexWithoutCase) { hex.to_ascii_lowercase() } else { Vec::new() };
-        let hex = if planted!(HexWithoutCase) { &folded } else { hex };
         let hex: &[u8; Self::HEX_LEN] = hex.try_into().ok()?;
         // All digits, judged at the end: without a way out, and in bytes only, many are done at once.
         let mut values = [0_u8; Self::HEX_LEN];

@@ -58,9 +58,6 @@ compile_error!(
      so the promise that a returned critical event survives a power cut could not be kept"
 );
 
-#[macro_use]
-mod planted;
-
 mod bell;
 mod builder;
 mod capture;

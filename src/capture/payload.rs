@@ -90,9 +90,7 @@ impl Writer<'_> {
         self.copy(payload.members(b""), self.values.named.iter().map(|(_, piece)| piece));
         payload.members(self.facts.origin);
         let fields = self.fields();
-        if planted!(FieldsAtTopLevel) {
-            self.copy(payload.members(b""), fields.iter().map(|entry| &entry.piece));
-        } else if !fields.is_empty() {
+        if !fields.is_empty() {
             let out = payload.members(b",\"fields\":");
             let start = out.len();
             self.copy(out, fields.iter().map(|entry| &entry.piece));

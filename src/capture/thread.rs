@@ -16,7 +16,7 @@ pub(crate) fn mark_own_thread() {
 
 #[inline]
 pub(super) fn is_own() -> bool {
-    OWN.get() && !planted!(OwnThreadQueued)
+    OWN.get()
 }
 
 /// While it lives, code of the application may be running on behalf of an audit event, and an audit

@@ -35,9 +35,7 @@ impl Queue {
     }
 
     fn push(&self, state: &mut State, draft: &Draft<'_>, scope: Option<&Arc<Scope>>) -> Ticket {
-        if !planted!(GapAfterNextEvent) {
-            state.put_gaps_before_next(self.clock);
-        }
+        state.put_gaps_before_next(self.clock);
         state.accepted += 1;
         let ticket = state.accepted;
         if draft.severity == Severity::Critical {
@@ -63,7 +61,6 @@ impl Queue {
     ) -> (MutexGuard<'a, State>, Result<(), LossReason>) {
         let limit = match draft.severity {
             Severity::Critical => self.settings.bytes,
-            Severity::Routine if planted!(ReservedShareIgnored) => self.settings.bytes,
             Severity::Routine => self.settings.bytes / 4 * 3,
         };
         let length = draft.payload.len() as u64;
@@ -127,13 +124,6 @@ impl Queue {
         at: Timestamp,
         scope: Option<&Arc<Scope>>,
     ) {
-        if planted!(GapNotAtomic) {
-            let apart = std::mem::take(&mut state.losses);
-            drop(state);
-            thread::sleep(Duration::from_micros(50));
-            state = self.lock();
-            state.losses = apart;
-        }
         let closed = state.stage > Stage::Open;
         let first = state.losses.count(reason, severity, at, !closed);
         if let Some(scope) = scope {

@@ -71,7 +71,7 @@ impl Queue {
             Pause::Sleep => !self.is_urgent(&state) && state.chunks.is_empty() && !state.losses.are_pending(),
             Pause::Backoff => state.stage < Stage::Abandoned,
         };
-        if !nothing_to_do && !planted!(PauseWithoutLook) {
+        if !nothing_to_do {
             return;
         }
         let begun_at = state.stage;
@@ -96,9 +96,6 @@ impl Queue {
         let mut state = self.lock();
         self.durable.store(ticket, Ordering::Release);
         state.held_bytes = state.queued_bytes + holding;
-        if planted!(OwnRecordsHoldRoom) {
-            state.held_bytes += 100;
-        }
         if holding == 0 {
             state.oldest_taken = None;
         } else if ticket >= state.last_take.after {
@@ -125,7 +122,7 @@ impl Queue {
 
     fn ring(&self, groups: [bool; Group::COUNT]) {
         for (bell, is_served) in self.bells.iter().zip(groups) {
-            if is_served && !planted!(SleepersNotWoken) {
+            if is_served {
                 bell.ring();
             }
         }

@@ -61,7 +61,7 @@ impl Sleepers {
     /// One more thread; returns the group whose bell it is to listen to.
     pub(super) fn join(&mut self, ticket: Ticket) -> Group {
         // The writer may have been quicker to take an event than its thread was to fall asleep.
-        let is_taken = ticket <= self.taken && !planted!(LateSleepersApart);
+        let is_taken = ticket <= self.taken;
         let group = if is_taken { self.later.next() } else { self.later };
         let earliest = group.of_mut(&mut self.earliest);
         *earliest = Some(earliest.map_or(ticket, |earliest| earliest.min(ticket)));

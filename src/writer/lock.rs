@@ -91,9 +91,6 @@ impl ChainLock {
         }
         // Closing the file lets go too; this is for a copy that a forked child may hold open.
         drop(self.file.unlock());
-        if planted!(LockFileRemoved) {
-            drop(self.storage.remove(Dir::Control, &self.chain.lock_name()));
-        }
     }
 
     pub(super) fn read(&self) -> io::Result<Entry> {

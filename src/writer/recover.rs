@@ -101,7 +101,7 @@ impl Recovery<'_> {
                 false,
                 "its last segment could not be synced since the machine started; it is tried again after a restart",
             )),
-            Entry::Poison { boot, point } if boot == self.boot && !planted!(PoisonIgnored) => self.after_poison(point),
+            Entry::Poison { boot, point } if boot == self.boot => self.after_poison(point),
             _ => self.after_scan(),
         }
     }

@@ -135,9 +135,6 @@ fn prune(
         batch.push(&info.payload(now.wall), None, None);
         let files = removed.into_iter().flat_map(|old| old.files);
         doomed.extend(files);
-        if planted!(PrunedBeforeRecord) {
-            remove(storage, &doomed, outcome)?;
-        }
         if let Err(trouble) = write_through(ledger, &mut batch, now) {
             // The record may not be durable, so no file goes.
             outcome.trouble = Some(trouble);
@@ -164,11 +161,7 @@ fn remove(storage: &Arc<dyn Storage>, doomed: &[SegmentName], outcome: &mut Outc
             }
         }
     }
-    if outcome.removed.is_empty() || planted!(RemovedNameNotSynced) {
-        Ok(())
-    } else {
-        storage.sync_dir(Dir::Log)
-    }
+    if outcome.removed.is_empty() { Ok(()) } else { storage.sync_dir(Dir::Log) }
 }
 
 /// Follows a chain back from its newest first line to where retention cut it. Where a first line cannot

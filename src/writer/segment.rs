@@ -60,7 +60,6 @@ impl Segment {
         while let Some(rest) = lines.get(written..).filter(|rest| !rest.is_empty()) {
             match self.file.append(rest) {
                 Ok(0) => return Err(self.refused(lines, written, io::ErrorKind::WriteZero.into())),
-                Ok(_) if planted!(ShortWriteNotContinued) => break,
                 Ok(more) => written += more,
                 Err(error) => return Err(self.refused(lines, written, error)),
             }
@@ -79,12 +78,7 @@ impl Segment {
 
     /// `fdatasync`. After an error this file must never be synced again: the next sync would lie.
     pub(super) fn sync(&mut self) -> io::Result<()> {
-        let synced = self.file.sync_data();
-        if planted!(FailedSyncBelieved) && synced.is_err() {
-            self.file.sync_data()?;
-        } else {
-            synced?;
-        }
+        self.file.sync_data()?;
         self.synced = self.bytes;
         Ok(())
     }
@@ -93,9 +87,7 @@ impl Segment {
     /// lose the whole segment.
     pub(super) fn sync_new(&mut self, storage: &Arc<dyn Storage>) -> io::Result<()> {
         self.file.sync_all()?;
-        if !planted!(NewNameNotSynced) {
-            storage.sync_dir(Dir::Log)?;
-        }
+        storage.sync_dir(Dir::Log)?;
         self.synced = self.bytes;
         Ok(())
     }
@@ -103,9 +95,7 @@ impl Segment {
     /// What somebody else did to the open file, if anything: asked before each acknowledgement.
     pub(super) fn tampering(&self) -> io::Result<Option<&'static str>> {
         let stat = self.file.stat()?;
-        Ok(if planted!(OpenFileNotWatched) {
-            None
-        } else if stat.links == 0 {
+        Ok(if stat.links == 0 {
             Some("was removed")
         } else if stat.links > 1 {
             // What is written here would be written there.
@@ -129,7 +119,6 @@ impl Segment {
     /// The same for its name.
     pub(super) fn name_tampering(&self, storage: &Arc<dyn Storage>) -> io::Result<Option<&'static str>> {
         Ok(match storage.stat(Dir::Log, &self.name.to_string())? {
-            _ if planted!(NameNotWatched) => None,
             None => Some("was removed or renamed"),
             Some(named) if !named.is_same_file(&self.identity) => Some("was replaced"),
             Some(_) => None,

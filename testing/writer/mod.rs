@@ -1,4 +1,4 @@
-//! The writer against a simulated disk. Which of these tests finds which bug is in `planted`.
+//! The writer against a simulated disk. Which of these tests finds which bug is in `testing/planted/bugs.toml`.
 
 mod closing;
 mod crashes;
@@ -7,7 +7,6 @@ mod exact;
 #[cfg(any(loom, shuttle))]
 mod models;
 mod outage;
-mod planted;
 mod recovery;
 mod retention;
 mod smoke;

@@ -239,17 +239,13 @@ impl Ledger {
         };
         self.lines.clear();
         self.lines.shrink_to(MAX_LINES_KEPT);
-        let durable = if planted!(MarkAheadOfSync) { self.written.0 } else { self.durable.seq };
-        let sealed = self.seal_chunk(&chunk, self.written, Some(durable));
+        let sealed = self.seal_chunk(&chunk, self.written, Some(self.durable.seq));
         self.retain(chunk, now);
         match live.append(&self.lines) {
             Ok(()) => {
                 self.appended_bytes += self.lines.len() as u64;
                 self.written = sealed;
                 live.has_records = true;
-                if planted!(AcknowledgedBeforeSync) {
-                    self.commit_through(sealed, live.bytes, live.name.segment);
-                }
                 self.live = Some(live);
                 Ok(())
             }
@@ -316,7 +312,7 @@ impl Ledger {
         if out_of_room {
             let last = last_line(self.lines.split_at(written).0);
             let at = last.unwrap_or(self.written);
-            if !planted!(FullDiskUnsynced) && live.sync().is_err() {
+            if live.sync().is_err() {
                 self.poison();
             } else if live.holds_what_was_written(fragment) {
                 self.commit_through(at, live.bytes, segment);
@@ -342,9 +338,6 @@ impl Ledger {
         self.written = (self.durable.seq, self.durable.hash);
         self.events.written = self.events.durable;
         self.receipts.clear();
-        if planted!(DraftsNotRetained) {
-            self.retained = Chunks::default();
-        }
     }
 
     /// Makes everything written durable. One sync serves every record written before it began.
@@ -432,7 +425,7 @@ impl Ledger {
 
     /// The drafts that are not durable, for another chain to take over.
     pub(super) fn take_retained(&mut self) -> Chunks {
-        if planted!(DraftsLeftInChain) { Chunks::default() } else { std::mem::take(&mut self.retained) }
+        std::mem::take(&mut self.retained)
     }
 
     /// The drafts that are not durable.

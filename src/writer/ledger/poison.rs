@@ -20,10 +20,6 @@ impl Ledger {
 
     pub(super) fn write_poison(&mut self) -> io::Result<()> {
         self.poison = Poison::Wanted;
-        if planted!(PoisonNotWritten) {
-            self.poison = Poison::None;
-            return Ok(());
-        }
         let entry = Entry::Poison { boot: self.storage.boot_id(), point: self.durable };
         self.lock.write(&entry)?;
         if !self.lock.is_in_place()? {
@@ -65,7 +61,7 @@ impl Ledger {
     /// next opener does, and a sync of the directory that had failed meanwhile would be hidden from it.
     /// Once: they are the next opener's from then on.
     fn hand_over_names(&mut self) -> io::Result<()> {
-        if self.has_idle_files() && !planted!(IdleNamesNotSynced) {
+        if self.has_idle_files() {
             self.storage.sync_dir(Dir::Log)?;
         }
         self.failed.clear();

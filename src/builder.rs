@@ -222,7 +222,7 @@ impl Builder {
     /// the path for anything that the system refuses.
     pub fn open(self) -> Result<AuditLog, Error> {
         self.check()?;
-        wiring::start(self.plan)
+        wiring::start(self.plan).map(AuditLog::of)
     }
 
     fn check(&self) -> Result<(), Error> {

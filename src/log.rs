@@ -22,6 +22,7 @@ use crate::{
     queue::{Queue, Scope, Stage, Ticket},
     stats::{Health, Recovery, Stats},
     wait::{Timer, block_until},
+    wiring::Parts,
 };
 
 /// How long the last handle waits for a writer that was told to give up.
@@ -44,16 +45,6 @@ pub struct AuditLog {
 
 /// What [`AuditLog::confirm_async`] returns: it borrows nothing, so it can be spawned.
 pub type Confirming = Pin<Box<dyn Future<Output = Result<Receipt, Error>> + Send>>;
-
-/// What a handle is made of.
-pub(crate) struct Parts {
-    pub(crate) path: PathBuf,
-    pub(crate) queue: Arc<Queue>,
-    pub(crate) capture: Arc<Capture>,
-    pub(crate) recovery: Recovery,
-    pub(crate) first_head: Head,
-    pub(crate) writer: JoinHandle<()>,
-}
 
 /// What all clones share; dropped with the last of them.
 #[derive(Debug)]

@@ -16,7 +16,6 @@ use crate::{
     clock::Clock,
     error::Error,
     gauges::Gauges,
-    log::{AuditLog, Parts},
     notify::{Notifier, OnNotice},
     queue::{Queue, QueueSettings},
     settings::{FlushMode, OnFailure, OnFull, Retention, Rotation},
@@ -48,8 +47,18 @@ pub(crate) struct Plan {
     pub(crate) on_notice: Option<OnNotice>,
 }
 
+/// What a handle is made of.
+pub(crate) struct Parts {
+    pub(crate) path: PathBuf,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) capture: Arc<Capture>,
+    pub(crate) recovery: Recovery,
+    pub(crate) first_head: Head,
+    pub(crate) writer: JoinHandle<()>,
+}
+
 /// Opens a log and starts it.
-pub(crate) fn start(plan: Plan) -> Result<AuditLog, Error> {
+pub(crate) fn start(plan: Plan) -> Result<Parts, Error> {
     let storage = open_directory(&plan)?;
     let path = storage.path(Dir::Log, "");
     let clock = Clock::start();
@@ -84,7 +93,7 @@ pub(crate) fn start(plan: Plan) -> Result<AuditLog, Error> {
     let capture = Capture::new(Arc::clone(&queue), plan.rules);
     let recovery = Recovery { chains: opened.found().to_vec() };
     let (first_head, writer) = start_writer(&path, storage, settings, opened, clock, &queue)?;
-    Ok(AuditLog::of(Parts { path, queue, capture, recovery, first_head, writer }))
+    Ok(Parts { path, queue, capture, recovery, first_head, writer })
 }
 
 fn open_directory(plan: &Plan) -> Result<Arc<dyn Storage>, Error> {

@@ -13,8 +13,8 @@ pub enum Severity {
 }
 
 impl Severity {
-    /// How many severities there are, for tables by severity.
-    pub(crate) const COUNT: usize = 2;
+    /// Every severity, in the order of their tables.
+    pub(crate) const ALL: [Self; 2] = [Self::Routine, Self::Critical];
 
     /// The name in the log: `routine` or `critical`.
     #[must_use]
@@ -27,7 +27,7 @@ impl Severity {
 
     /// Reads the name in the log.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        [Self::Routine, Self::Critical].into_iter().find(|severity| severity.as_str() == text)
+        Self::ALL.into_iter().find(|severity| severity.as_str() == text)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use crate::{Head, Severity};
+use crate::{chain::Head, severity::Severity};
 
 /// Why an event could not be recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,8 +91,6 @@ pub struct Stats {
     /// Free space where the log lies, in bytes, when it was last asked (at most a second ago while
     /// events arrive).
     pub free_bytes: u64,
-    /// Critical events per second, over the last minute or since the log was opened.
-    pub critical_rate: f64,
     /// Notices that `on_notice` was too slow to take.
     pub notices_dropped: u64,
 }

@@ -30,7 +30,7 @@ use super::{
     AuditLayer, Capture,
     rules::{TAG, is_audit_target},
 };
-use crate::Error;
+use crate::error::Error;
 
 /// The name of every probe. Its address tells a probe from everything else.
 static PROBE: &str = "tracing-audit probe";

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use tracing_core::Level;
 
 use super::{event::Values, rules::ACTION};
-use crate::{Value, format};
+use crate::format::{self, Value};
 
 /// An audit event about to be recorded, as the closure given to
 /// [`Builder::classify`](crate::Builder::classify) sees it.
@@ -47,6 +47,6 @@ impl<'a> Candidate<'a> {
     /// asked for.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<Value> {
-        format::parse_value(self.values.json(self.values.find(name)?))
+        format::parse_value(self.values.json(self.values.find(name)?)?)
     }
 }

@@ -9,7 +9,10 @@ use super::{
     plan::{FieldPlan, Opening, Plan, Role},
     rules::NAMED,
 };
-use crate::{Severity, Value, format};
+use crate::{
+    format::{self, Value},
+    severity::Severity,
+};
 
 /// How many fields stand under `fields` at most.
 const MAX_FIELDS: usize = 64;
@@ -141,8 +144,8 @@ impl Values {
         self.bytes.len()
     }
 
-    /// The JSON of a value.
-    pub(super) fn json(&self, piece: &Piece) -> &[u8] {
+    /// The JSON of a value. `None` only if a piece is not of these values.
+    pub(super) fn json(&self, piece: &Piece) -> Option<&[u8]> {
         self.bytes(piece.value as usize..piece.end as usize)
     }
 
@@ -156,8 +159,8 @@ impl Values {
         piece.start as usize..piece.end as usize
     }
 
-    pub(super) fn bytes(&self, range: Range<usize>) -> &[u8] {
-        self.bytes.get(range).unwrap_or_default()
+    pub(super) fn bytes(&self, range: Range<usize>) -> Option<&[u8]> {
+        self.bytes.get(range)
     }
 
     /// The target that a record of the `log` crate names.
@@ -178,9 +181,10 @@ impl Values {
 
     /// A value as text, if it is one.
     pub(super) fn text(&self, piece: &Piece) -> Option<Cow<'_, str>> {
-        let inside = self.json(piece).strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+        let json = self.json(piece)?;
+        let inside = json.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
         if inside.contains(&b'\\') {
-            return match format::parse_value(self.json(piece))? {
+            return match format::parse_value(json)? {
                 Value::Text(text) => Some(Cow::Owned(text)),
                 _ => None,
             };

@@ -157,8 +157,7 @@ impl fmt::Write for Capped<'_> {
         escape_into(self.out, fitting);
         // Escapes make a text longer.
         if self.out.len() > self.end {
-            let length = whole_length(self.out.get(start..).unwrap_or_default(), room);
-            self.out.truncate(start + length);
+            shorten(self.out, start, room);
             self.full = true;
         }
         self.full |= fitting.len() < text.len();
@@ -169,10 +168,20 @@ impl fmt::Write for Capped<'_> {
 /// The longest start of a text that is not longer than `limit` and ends behind a whole character.
 pub(super) fn start_of(text: &str, limit: usize) -> &str {
     let mut end = limit.min(text.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
+    loop {
+        match text.get(..end) {
+            Some(start) => return start,
+            None => end -= 1,
+        }
     }
-    text.get(..end).unwrap_or_default()
+}
+
+/// Shortens the escaped text that begins at `start` as [`whole_length`] says.
+fn shorten(out: &mut Vec<u8>, start: usize, limit: usize) {
+    if let Some(escaped) = out.get(start..) {
+        let length = whole_length(escaped, limit);
+        out.truncate(start + length);
+    }
 }
 
 /// The longest start of an escaped text that is not longer than `limit` and ends behind a whole
@@ -209,8 +218,7 @@ pub(super) fn write_origin(out: &mut Vec<u8>, target: &str, module: Option<&str>
         out.extend_from_slice(b"\":\"");
         let start = out.len();
         escape_into(out, text);
-        let length = whole_length(out.get(start..).unwrap_or_default(), MAX_ORIGIN);
-        out.truncate(start + length);
+        shorten(out, start, MAX_ORIGIN);
         out.push(b'"');
     }
 }

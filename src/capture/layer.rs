@@ -31,7 +31,7 @@ use super::{
     thread::{self, Capturing},
     verdict::{self, Whole},
 };
-use crate::{Severity, clock::Timestamp, format::Beginning, queue::Draft, stats::LossReason};
+use crate::{clock::Timestamp, format::Beginning, queue::Draft, severity::Severity, stats::LossReason};
 
 /// The layer that turns audit events into records.
 ///
@@ -120,14 +120,14 @@ impl AuditLayer {
         let mut scratch = Scratch::take();
         let made = catch_unwind(AssertUnwindSafe(|| self.make_payload(event, context, at, &mut scratch)));
         match made {
-            Ok(severity) => {
+            Ok(Some(severity)) => {
                 let draft = Draft { payload: &scratch.payload, severity, at };
                 let scope = scope::innermost(self.capture.id);
                 // May wait until the record is durable. Nothing is held meanwhile.
                 self.capture.queue.submit(&draft, scope.as_ref());
             }
-            Err(panic) => {
-                std::mem::forget(panic);
+            failed => {
+                std::mem::forget(failed);
                 let severity = self.capture.rules.severity_at_a_glance(event);
                 self.lose(LossReason::Panic, severity, at);
             }
@@ -142,7 +142,7 @@ impl AuditLayer {
         context: &Context<'_, S>,
         at: Timestamp,
         scratch: &mut Scratch,
-    ) -> Severity
+    ) -> Option<Severity>
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
@@ -166,8 +166,8 @@ impl AuditLayer {
             }
         };
         let facts = Facts { at, severity, level, origin, spans_omitted: !all_spans };
-        payload::write(&mut scratch.payload, &mut scratch.beginning, &facts, values);
-        severity
+        payload::write(&mut scratch.payload, &mut scratch.beginning, &facts, values)?;
+        Some(severity)
     }
 
     /// The first that applies: the event's own word, the classifier, the critical actions, the level.
@@ -190,7 +190,8 @@ impl AuditLayer {
         }
         let is_critical = values.named.get(ACTION).is_some_and(|piece| {
             let judge = || values.text(piece).is_some_and(|action| rules.critical.contains(&action));
-            plan.is_critical(values.json(piece), judge)
+            // Of an action that is not there nobody can say that it is harmless.
+            values.json(piece).is_none_or(|json| plan.is_critical(json, judge))
         });
         if is_critical || level == Level::ERROR { Severity::Critical } else { Severity::Routine }
     }

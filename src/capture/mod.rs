@@ -31,9 +31,9 @@ use tracing_subscriber::{filter::Filtered, layer::Layer as _, registry::LookupSp
 pub(crate) use self::{attach::ensure_attached, rules::Rules, scope::confirm_scope, thread::mark_own_thread};
 pub use self::{candidate::Candidate, filter::AuditFilter, layer::AuditLayer};
 use crate::{
-    Severity,
     gauges::Flag,
     queue::Queue,
+    severity::Severity,
     stats::{LossReason, NoticeCode},
 };
 use pending::Vetoed;

@@ -8,9 +8,9 @@ use super::{
     rules::{ACTION, ACTOR, NAMED},
 };
 use crate::{
-    Severity,
     clock::Timestamp,
     format::{Beginning, MAX_PAYLOAD, Payload, escape_into},
+    severity::Severity,
 };
 
 /// The longest list of names, in bytes as it stands in the line.
@@ -31,15 +31,21 @@ pub(super) struct Facts<'a> {
     pub(super) spans_omitted: bool,
 }
 
-/// Writes the payload of an event, never longer than what fits a line.
-pub(super) fn write(out: &mut Vec<u8>, beginning: &mut Beginning, facts: &Facts<'_>, values: &Values) {
+/// Writes the payload of an event, never longer than what fits a line. `None` only if a piece is not of
+/// `values`: the event is lost then, which is told, rather than recorded in part, which nobody would see.
+pub(super) fn write(
+    out: &mut Vec<u8>,
+    beginning: &mut Beginning,
+    facts: &Facts<'_>,
+    values: &Values,
+) -> Option<()> {
     let mut limits = Limits { value: MAX_VALUE, fields: values.fields.len() };
     loop {
         out.clear();
         let may_cut = values.total() > limits.value;
-        Writer { values, limits, may_cut, facts }.write(out, beginning);
+        Writer { values, limits, may_cut, facts }.write(out, beginning)?;
         if out.len() <= MAX_PAYLOAD {
-            return;
+            return Some(());
         }
         // Long values give way first, all alike; short ones stay whole.
         if limits.value > MIN_VALUE {
@@ -84,16 +90,16 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    fn write(&self, out: &mut Vec<u8>, beginning: &mut Beginning) {
+    fn write(&self, out: &mut Vec<u8>, beginning: &mut Beginning) -> Option<()> {
         let members = head(self.facts.severity, self.facts.level);
         let mut payload = beginning.write(out, self.facts.at, members);
-        self.copy(payload.members(b""), self.values.named.iter().map(|(_, piece)| piece));
+        self.copy(payload.members(b""), self.values.named.iter().map(|(_, piece)| piece))?;
         payload.members(self.facts.origin);
         let fields = self.fields();
-        if !fields.is_empty() {
+        if fields.len() > 0 {
             let out = payload.members(b",\"fields\":");
             let start = out.len();
-            self.copy(out, fields.iter().map(|entry| &entry.piece));
+            self.copy(out, fields.map(|entry| &entry.piece))?;
             // The comma in front of the first becomes the brace.
             if let Some(first) = out.get_mut(start) {
                 *first = b'{';
@@ -101,6 +107,7 @@ impl Writer<'_> {
             out.push(b'}');
         }
         self.lists(&mut payload);
+        Some(())
     }
 
     /// The named members and the message, those that there are.
@@ -108,37 +115,38 @@ impl Writer<'_> {
         self.values.named.iter().map(|(index, piece)| (*NAMED.get(index).unwrap_or(&"message"), piece))
     }
 
-    fn fields(&self) -> &[Entry] {
-        self.values.fields.get(..self.limits.fields).unwrap_or(&self.values.fields)
+    fn fields(&self) -> impl ExactSizeIterator<Item = &Entry> {
+        self.values.fields.iter().take(self.limits.fields)
     }
 
     /// Appends members. What stands in this order already is copied in one piece.
-    fn copy<'p>(&self, out: &mut Vec<u8>, pieces: impl Iterator<Item = &'p Piece>) {
+    fn copy<'p>(&self, out: &mut Vec<u8>, pieces: impl Iterator<Item = &'p Piece>) -> Option<()> {
         let mut run = 0..0;
         for piece in pieces {
             let member = Values::member(piece);
             if self.is_too_long(piece) {
-                out.extend_from_slice(self.values.bytes(run));
+                out.extend_from_slice(self.values.bytes(run)?);
                 run = 0..0;
-                self.cut(out, piece);
+                self.cut(out, piece)?;
             } else if member.start == run.end {
                 run.end = member.end;
             } else {
-                out.extend_from_slice(self.values.bytes(run));
+                out.extend_from_slice(self.values.bytes(run)?);
                 run = member;
             }
         }
-        out.extend_from_slice(self.values.bytes(run));
+        out.extend_from_slice(self.values.bytes(run)?);
+        Some(())
     }
 
     /// Appends a member whose value is too long. Only texts are that long.
-    fn cut(&self, out: &mut Vec<u8>, piece: &Piece) {
-        let member = self.values.bytes(Values::member(piece));
-        let (start, inside) = member.split_at(member.len() - Values::length(piece) + 1);
+    fn cut(&self, out: &mut Vec<u8>, piece: &Piece) -> Option<()> {
+        let member = self.values.bytes(Values::member(piece))?;
+        let (start, inside) = member.split_at_checked(member.len() - Values::length(piece) + 1)?;
         out.extend_from_slice(start);
-        let length = whole_length(inside, self.limits.value);
-        out.extend_from_slice(inside.get(..length).unwrap_or_default());
+        out.extend_from_slice(inside.get(..whole_length(inside, self.limits.value))?);
         out.push(b'"');
+        Some(())
     }
 
     fn is_too_long(&self, piece: &Piece) -> bool {
@@ -156,8 +164,8 @@ impl Writer<'_> {
         }
         let is_cut = |piece: &Piece| piece.cut || self.is_too_long(piece);
         let cut = self.all().filter(|(_, piece)| is_cut(piece)).map(|(name, _)| name);
-        let unwritten = self.values.fields.get(self.limits.fields..).unwrap_or_default();
-        let unwritten = unwritten.iter().map(|entry| entry.name).chain(self.values.omitted.iter().copied());
+        let unwritten = self.values.fields.iter().skip(self.limits.fields).map(|entry| entry.name);
+        let unwritten = unwritten.chain(self.values.omitted.iter().copied());
         let spans = self.facts.spans_omitted.then_some("spans");
         list(payload, "truncated", cut.chain(unwritten).chain(spans));
 
@@ -169,7 +177,7 @@ impl Writer<'_> {
     }
 
     fn all(&self) -> impl Iterator<Item = (&'static str, &Piece)> {
-        self.members().chain(self.fields().iter().map(|entry| (entry.name, &entry.piece)))
+        self.members().chain(self.fields().map(|entry| (entry.name, &entry.piece)))
     }
 }
 

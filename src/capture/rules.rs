@@ -5,7 +5,7 @@ use std::fmt;
 use tracing_core::{Event, Field, Level, Metadata, field::Visit};
 
 use super::{Candidate, redact::Redaction};
-use crate::{Severity, severity::CriticalActions};
+use crate::severity::{CriticalActions, Severity};
 
 /// A closure of the application that says how much depends on an event.
 pub(crate) type Classifier = Box<dyn Fn(&Candidate<'_>) -> Option<Severity> + Send + Sync>;

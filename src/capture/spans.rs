@@ -96,17 +96,13 @@ const MAX_SPANS: usize = 1024;
 
 /// The values to pass on among those that were just collected from a span.
 fn collected(values: &Values) -> Vec<Value> {
-    let value = |role, name, piece: &Piece| Value {
-        role,
-        name,
-        piece: *piece,
-        member: values.bytes(Values::member(piece)).into(),
+    let value = |role, name, piece: &Piece| {
+        let member = values.bytes(Values::member(piece))?.into();
+        Some(Value { role, name, piece: *piece, member })
     };
-    let named = values
-        .named
-        .iter()
-        .filter_map(|(index, piece)| Some(value(Role::Named(index), *NAMED.get(index)?, piece)));
-    let fields = values.fields.iter().map(|entry| value(Role::Field, entry.name, &entry.piece));
+    let named =
+        values.named.iter().filter_map(|(index, piece)| value(Role::Named(index), *NAMED.get(index)?, piece));
+    let fields = values.fields.iter().filter_map(|entry| value(Role::Field, entry.name, &entry.piece));
     named.chain(fields).collect()
 }
 
@@ -187,7 +183,7 @@ impl Recent {
                 self.versions.push(Arc::downgrade(version));
                 // Each named member once, so it stays small.
                 for (index, piece) in &whole.pieces {
-                    let member = whole.members.get(Values::member(piece)).unwrap_or_default();
+                    let Some(member) = whole.members.get(Values::member(piece)) else { return false };
                     self.whole.add(*index, piece, member);
                 }
                 true

@@ -197,7 +197,9 @@ pub(crate) fn seal(
     line.extend_from_slice(b",\"_prev_hash\":\"");
     line.extend_from_slice(&previous.hex());
     line.extend_from_slice(b"\"}");
-    let hash = Digest::of_body(line.get(start..).unwrap_or_default());
+    // Only appended to since `start`. A bug here must stop the writer, not hash something else.
+    let (_, body) = line.split_at(start);
+    let hash = Digest::of_body(body);
     line.pop();
     line.extend_from_slice(b",\"_hash\":\"");
     line.extend_from_slice(&hash.hex());

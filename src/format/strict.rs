@@ -202,10 +202,12 @@ impl<'a> Scanner<'a, '_> {
         self.expect(b'"')?;
         let start = self.at;
         let escaped = self.string()?;
+        // Without the quote behind it.
+        let range = start..self.at - 1;
         self.expect(b':')?;
-        let range = start..self.at.saturating_sub(2);
-        let name = self.bytes.get(range.clone()).unwrap_or_default();
-        if self.names.add(members, self.bytes, range, escaped) { Ok(name) } else { Err(REPEATED) }
+        let name = self.bytes.get(range.clone()).ok_or(NOT_JSON)?;
+        let is_new = self.names.add(members, self.bytes, range, escaped).ok_or(NOT_JSON)?;
+        if is_new { Ok(name) } else { Err(REPEATED) }
     }
 
     /// Any value; returns its bytes.
@@ -218,7 +220,7 @@ impl<'a> Scanner<'a, '_> {
         } else {
             self.value_that_is_no_string(depth)?;
         }
-        Ok(self.bytes.get(start..self.at).unwrap_or_default())
+        self.bytes.get(start..self.at).ok_or(NOT_JSON)
     }
 
     #[inline(never)]
@@ -296,7 +298,7 @@ impl<'a> Scanner<'a, '_> {
     fn string_with_escapes(&mut self) -> Result<bool, Malformed> {
         let mut escaped = false;
         loop {
-            self.at += plain_length(self.bytes.get(self.at..).unwrap_or_default());
+            self.at += plain_length(self.bytes.get(self.at..).ok_or(NOT_JSON)?);
             match self.next()? {
                 b'"' => return Ok(escaped),
                 b'\\' => {
@@ -353,7 +355,7 @@ impl<'a> Scanner<'a, '_> {
             }
         }
         // Short enough, and without an exponent, it is surely within what a number can be.
-        let text = self.bytes.get(start..self.at).unwrap_or_default();
+        let text = self.bytes.get(start..self.at).ok_or(NOT_JSON)?;
         if (text.len() < 300 && !has_exponent) || serde_json::from_slice::<f64>(text).is_ok() {
             Ok(())
         } else {

@@ -1,8 +1,6 @@
 //! What handles and waiting threads ask of the queue.
 
-use super::{
-    Duration, LossReason, Ordering, Poll, Queue, Severity, Stage, Stats, Ticket, Waker, losses, register,
-};
+use super::{Duration, LossReason, Ordering, Poll, Queue, Stage, Stats, Ticket, Waker, losses, register};
 
 impl Queue {
     pub(crate) fn accepted(&self) -> Ticket {
@@ -71,9 +69,7 @@ impl Queue {
 
     pub(crate) fn fill(&self, numbers: &mut Stats) {
         if self.is_forked() {
-            let lost = |severity: Severity| {
-                self.lost_in_child.get(severity as usize).map_or(0, |lost| lost.load(Ordering::Relaxed))
-            };
+            let lost = self.lost_in_child.each_ref().map(|lost| lost.load(Ordering::Relaxed));
             numbers.lost = losses::list(LossReason::Forked, lost);
             return;
         }
@@ -87,6 +83,5 @@ impl Queue {
         numbers.queued_bytes = state.held_bytes;
         let oldest = state.oldest_taken.or(state.oldest_queued);
         numbers.oldest_not_durable = oldest.map_or(Duration::ZERO, |oldest| now.since(oldest));
-        numbers.critical_rate = state.critical_rate.per_second(now, self.clock.elapsed());
     }
 }

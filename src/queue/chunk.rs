@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use super::Scope;
-use crate::Severity;
+use crate::severity::Severity;
 
 /// Room for the payloads of one chunk, in bytes. A few of the longest lines fit.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -24,7 +24,7 @@ pub(crate) struct Chunk {
 /// One draft of a chunk.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
-    length: u32,
+    length: usize,
     /// `None` for what is no event: a gap.
     pub(crate) severity: Option<Severity>,
     /// Who waits for a receipt.
@@ -48,7 +48,9 @@ impl Chunk {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Entry, &[u8])> {
         let mut rest = self.bytes.as_slice();
         self.entries.iter().map(move |entry| {
-            let (payload, tail) = rest.split_at_checked(entry.length as usize).unwrap_or((rest, &[]));
+            // Each payload was pushed with its entry. A bug here must stop the writer: it would seal
+            // something else than what was emitted.
+            let (payload, tail) = rest.split_at(entry.length);
             rest = tail;
             (entry, payload)
         })
@@ -65,14 +67,13 @@ impl Chunk {
             MADE.set(MADE.get() + 1);
         }
         self.bytes.extend_from_slice(payload);
-        let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-        self.entries.push(Entry { length, severity, scope });
+        self.entries.push(Entry { length: payload.len(), severity, scope });
     }
 
     /// Keeps the oldest `count` drafts and returns the others.
     fn split_off(&mut self, count: usize) -> Self {
         let entries = self.entries.split_off(count.min(self.entries.len()));
-        let kept: usize = self.entries.iter().map(|entry| entry.length as usize).sum();
+        let kept: usize = self.entries.iter().map(|entry| entry.length).sum();
         let mut rest = Self { bytes: Vec::with_capacity(CHUNK_BYTES), entries };
         rest.bytes.extend(self.bytes.drain(kept.min(self.bytes.len())..));
         rest
@@ -123,7 +124,7 @@ impl Chunks {
 
     /// How many bytes the oldest draft has.
     pub(crate) fn first_bytes(&self) -> Option<u64> {
-        self.full.front()?.entries.first().map(|entry| u64::from(entry.length))
+        self.full.front()?.entries.first().map(|entry| entry.length as u64)
     }
 
     /// Takes the oldest drafts out: as many as fit `room`, where each needs `envelope` bytes more
@@ -142,7 +143,7 @@ impl Chunks {
                 taken.full.push_back(chunk);
                 continue;
             }
-            let lengths = chunk.entries.iter().map(|entry| u64::from(entry.length) + envelope);
+            let lengths = chunk.entries.iter().map(|entry| entry.length as u64 + envelope);
             let count = lengths
                 .scan(0_u64, |sum, needed| {
                     *sum += needed;

@@ -40,7 +40,6 @@ impl Queue {
         let ticket = state.accepted;
         if draft.severity == Severity::Critical {
             state.accepted_critical += 1;
-            state.critical_rate.count(draft.at);
         }
         state.oldest_queued.get_or_insert(draft.at);
         if let Some(scope) = scope {

@@ -26,11 +26,12 @@ pub(crate) use chunk::{Chunk, Chunks};
 pub(crate) use scope::Scope;
 
 use crate::{
-    FlushMode, OnFailure, OnFull, Severity,
     bell::Bell,
     clock::{Clock, Timestamp},
     gauges::Gauges,
     notify::Notifier,
+    settings::{FlushMode, OnFailure, OnFull},
+    severity::Severity,
     stats::{LossReason, NoticeCode, Stats},
     sync::{
         Condvar, Mutex, MutexGuard,
@@ -38,7 +39,7 @@ use crate::{
         thread::{self, Thread},
     },
 };
-use losses::{CriticalRate, Losses};
+use losses::Losses;
 use sleepers::{Group, Sleepers};
 
 /// The how-manieth accepted event of this log, counted from 1.
@@ -92,7 +93,7 @@ pub(crate) struct Queue {
     durable: AtomicU64,
     stalled: AtomicBool,
     fork: forkguard::Guard,
-    lost_in_child: [AtomicU64; Severity::COUNT],
+    lost_in_child: [AtomicU64; Severity::ALL.len()],
 }
 
 #[derive(Debug, Default)]
@@ -110,7 +111,6 @@ struct State {
     eager: u32,
     unconfirmed: u64,
     losses: Losses,
-    critical_rate: CriticalRate,
     /// Tasks that wait for an event to be durable, and whoever waits for the end.
     waiters: Vec<(Ticket, Waker)>,
     /// Threads that wait for an event to be durable.

@@ -41,8 +41,11 @@ pub(super) fn find_quote(bytes: &[u8], at: usize) -> Option<usize> {
 
 /// Whether all is ASCII, and nothing a backslash, a C0 control or DEL: no string in it has an escape,
 /// or what needs one.
+#[expect(
+    clippy::needless_bitwise_bool,
+    reason = "without a way out the compiler looks at many bytes together"
+)]
 pub(super) fn is_plain_ascii(bytes: &[u8]) -> bool {
-    // Without a way out, so that the compiler looks at many bytes together.
     !bytes.iter().fold(false, |found, byte| found | !(0x20..0x7F).contains(byte) | (*byte == b'\\'))
 }
 

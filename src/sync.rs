@@ -1,6 +1,6 @@
 //! What threads meet in: std's locks, atomics and parking, or in models of it a checker's.
 //!
-//! `--cfg loom` and `--cfg shuttle` are for `src/writer/tests/models` alone. Neither checker lets time pass:
+//! `--cfg loom` and `--cfg shuttle` are for `testing/writer/models` alone. Neither checker lets time pass:
 //! a wait with a bound ends only when somebody ends it, so that a wake-up that is lost is a deadlock,
 //! which both report. They see the bell of `src/bell.rs` that other systems have; its tests hold that of Linux
 //! to the same.

@@ -144,3 +144,19 @@ fn a_torn_tail_is_the_end_also_when_a_recovery_died_before_its_first_line() {
         assert_eq!(seqs(&log), [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5)]);
     }
 }
+
+/// A stretch of lines of higher numbers, put in front of durable records, once ended the reading there.
+#[test]
+fn durable_records_behind_lines_out_of_place_are_not_kept_back() {
+    let chain = Chain::new(0).events(6);
+    let mut log = Log::of(&[&chain]);
+    let far = Chain { seq: 900, ..Chain::new(0) }.event_marked("far", None).event_marked("further", None);
+    let far = far.segments[&1].split_inclusive(|byte| *byte == b'\n').skip(2).map(Vec::from);
+    let far: Vec<Vec<u8>> = far.collect();
+    log.edit(0, 1, |lines| drop(lines.splice(4..4, far)));
+    let records = records(&log);
+    let bad = records.iter().filter(|record| record.is_err()).count();
+    let seqs: Vec<u64> = records.iter().flatten().map(Record::seq).collect();
+    // Two that do not belong there are handed out, and each durable record behind them is told of.
+    assert_eq!((seqs, bad), (vec![1, 2, 3, 4, 901, 902], 3));
+}

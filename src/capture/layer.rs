@@ -62,14 +62,6 @@ struct Scratch {
 thread_local! {
     /// Empty while it is in use: nothing is borrowed while code of the application runs.
     static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
-    /// Spans that events inherit nothing from, as last met: the log, and the address of the metadata.
-    /// Other layers' spans must cost next to nothing.
-    static BARREN: [Cell<(u64, usize)>; 16] = const { [const { Cell::new((0, 0)) }; 16] };
-}
-
-/// The place in `BARREN` of a span's metadata.
-fn with_barren<T>(address: usize, look: impl FnOnce(&Cell<(u64, usize)>) -> T) -> Option<T> {
-    BARREN.with(|slots| slots.get(address / 64 % slots.len()).map(look))
 }
 
 impl Scratch {
@@ -206,9 +198,7 @@ impl AuditLayer {
     ) where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
-        let this = (self.capture.id, ptr::from_ref(metadata).addr());
-        let is_barren = with_barren(this.1, |slot| slot.get() == this).unwrap_or_default();
-        if is_barren || *metadata.level() > self.capture.rules.level {
+        if *metadata.level() > self.capture.rules.level {
             return;
         }
         let mut scratch = Scratch::take();
@@ -224,8 +214,6 @@ impl AuditLayer {
                 spans::keep(&span, self.capture.id, &scratch.values);
             }
             drop(capturing);
-        } else {
-            with_barren(this.1, |slot| slot.set(this));
         }
         scratch.put_back();
     }

@@ -5,6 +5,11 @@
 //! them, and a nested one further down than the one around it. So when an event is announced that
 //! lies at or above the address of one that is still pending, that one's function has returned: it
 //! was vetoed.
+//!
+//! To count what was announced against what came would be simpler, and would not do: an event that is pending
+//! may be the one around the next, which another layer is formatting. Without the addresses that is known only
+//! when a `confirm` ends, and what is vetoed outside of one would be lost silently
+//! (`a_vetoed_event_is_counted_and_told_once` in testing/capture/lifecycle.rs).
 
 use std::cell::Cell;
 

@@ -103,8 +103,11 @@ pub(crate) struct Anomalies {
 
 impl Anomalies {
     pub(crate) fn push(&mut self, anomaly: Anomaly) {
-        // What is certain is damage wherever the chain was durable up to.
-        let at = if anomaly.is_certain { 0 } else { anomaly.at };
+        // What is certain is damage wherever the chain was durable up to; a line out of place may be a durable record
+        // that belongs further up.
+        let is_out_of_place = matches!(anomaly.fault, Fault::Inserted | Fault::Duplicate);
+        let own = anomaly.records.filter(|_| is_out_of_place).map_or(anomaly.at, |(seq, _)| seq);
+        let at = if anomaly.is_certain { 0 } else { anomaly.at.min(own) };
         self.lowest_new = Some(self.lowest_new.map_or(at, |lowest| lowest.min(at)));
         if self.kept.len() < MAX_KEPT {
             self.kept.push(anomaly);

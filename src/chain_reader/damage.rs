@@ -219,6 +219,18 @@ mod tests {
         check(&log, &[1], 7, None);
     }
 
+    /// A failing disk may not have what stands behind a poison entry's place any more, and nobody may need it.
+    #[test]
+    fn what_is_void_is_not_read_to_go_on() {
+        let (log, length) = seven();
+        let name = SegmentName { chain: CHAIN, segment: 1 };
+        let mut file = SegmentFile::unclaimed(name, length(7), Some(1));
+        file.counted = Some(length(5));
+        let follow = Follow::through(&log, CHAIN, &[file]).unwrap();
+        let last = follow.good.last.map(|last| last.seq);
+        assert_eq!((last, follow.ends_well, follow.files[0].void_bytes), (Some(5), true, 0));
+    }
+
     #[test]
     fn damage_stays_within_what_counts() {
         let (mut log, length) = seven();

@@ -22,13 +22,13 @@ pub(crate) struct Summary {
     pub(crate) controls: Vec<(u64, Control)>,
 }
 
-/// Checks a piece of whole lines. `None` where anything needs a closer look, which the scan takes
+/// Checks a piece of whole lines. `None` where anything needs a closer look, which the way line by line takes
 /// with what it knows of the chain; so this says only yes, or nothing.
 pub(crate) fn summarize(parser: &mut LineParser, bytes: &[u8]) -> Option<Summary> {
     let mut summary: Option<Summary> = None;
     for (_, line) in split(bytes) {
         let line = parser.parse(line).ok()?;
-        // Where a file begins the scan looks for itself: what follows would be checked twice.
+        // Where a file begins the first line is looked at by itself: what follows would be checked twice.
         if line.kind == Kind::Segment || !line.hash_is_right() {
             return None;
         }

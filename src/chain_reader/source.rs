@@ -34,6 +34,8 @@ pub(crate) struct SourcePlace {
     current: Option<Current>,
     /// Whether a file that was listed was gone when its turn came.
     missed: bool,
+    /// Whether bytes that are void are passed over unread.
+    skips_void: bool,
     /// Buffers of pieces that are done with. A fresh one is zeroed, and the system hands it out page by
     /// page, each with a fault.
     spare: Vec<Vec<u8>>,
@@ -66,6 +68,12 @@ impl<'a> Source<'a> {
     /// Begins at `offset` of the file `first`; says `Begin` for it only from its start on.
     pub(crate) fn new(storage: &'a dyn Storage, files: &'a [SegmentFile], first: usize, offset: u64) -> Self {
         Self::resume(storage, files, SourcePlace { next: first, offset, ..SourcePlace::default() })
+    }
+
+    /// Begins at the first file, and leaves out what is void: nobody may need those bytes, and a failing disk may
+    /// not have them.
+    pub(crate) fn of_what_counts(storage: &'a dyn Storage, files: &'a [SegmentFile]) -> Self {
+        Self::resume(storage, files, SourcePlace { skips_void: true, ..SourcePlace::default() })
     }
 
     /// Goes on where a source over the same files stood.
@@ -139,6 +147,9 @@ impl<'a> Source<'a> {
         let offset = current.pieces.offset();
         if offset < counted {
             return Some(Part::TooShort { offset, counted });
+        }
+        if self.place.skips_void {
+            return None;
         }
         let file: Box<dyn File> = current.pieces.into_file();
         let pieces = Pieces::new(file, counted, u64::MAX);

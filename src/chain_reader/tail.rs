@@ -32,7 +32,8 @@ pub(crate) struct ChainEnd {
 }
 
 impl ChainEnd {
-    /// Reads the end of a chain whose files are given, oldest first. `None` where no file has a good first line.
+    /// Reads the end of a chain whose files are given, oldest first. `None` where no file has a good first line, and
+    /// no line says anything of other chains.
     pub(crate) fn read(storage: &Arc<dyn Storage>, segments: &[SegmentName]) -> io::Result<Option<Self>> {
         let mut witnesses = None;
         for (behind, name) in segments.iter().rev().enumerate() {
@@ -42,7 +43,7 @@ impl ChainEnd {
                 file => file?,
             };
             let id = FirstLine::read(file.as_ref(), *name)?.segment().map(|start| start.info.id);
-            let mut search = Search { id, witnesses, ..Search::default() };
+            let mut search = Search { id, witnesses, wants_witnesses: true, ..Search::default() };
             search.run(file.as_ref())?;
             if id.is_some() {
                 return Ok(Some(Self {
@@ -52,6 +53,25 @@ impl ChainEnd {
                 }));
             }
             witnesses = search.witnesses;
+        }
+        Ok(witnesses.map(|witnesses| Self { witnesses, ..Self::default() }))
+    }
+
+    /// Reads only as far back as it takes to find the durable head.
+    pub(crate) fn durable_head(
+        storage: &Arc<dyn Storage>,
+        segments: &[SegmentName],
+    ) -> io::Result<Option<Witness>> {
+        for name in segments.iter().rev() {
+            let file = match storage.open(Dir::Log, &name.to_string(), Access::Read) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                file => file?,
+            };
+            if let Some(start) = FirstLine::read(file.as_ref(), *name)?.segment() {
+                let mut search = Search { id: Some(start.info.id), ..Search::default() };
+                search.run(file.as_ref())?;
+                return Ok(search.head);
+            }
         }
         Ok(None)
     }
@@ -69,6 +89,7 @@ struct Search {
     /// The highest mark so far.
     mark: u64,
     head: Option<Witness>,
+    wants_witnesses: bool,
     witnesses: Option<Witnesses>,
 }
 
@@ -77,23 +98,26 @@ impl Search {
         let chains = memmem::Finder::new(b"\"chains\":{");
         let length = file.stat()?.bytes;
         lines_backward(file, length, 0, |piece, offset| {
-            let line = piece.and_then(|line| self.parser.parse(line).ok());
-            if !std::mem::replace(&mut self.has_begun, true) {
+            let is_last = !std::mem::replace(&mut self.has_begun, true);
+            let wants_head = self.wants_head();
+            // Once the head is known, most lines are passed over without being parsed.
+            let may_witness = self.wants_witnesses && self.witnesses.is_none();
+            let is_looked_at =
+                |line: &&[u8]| is_last || wants_head || may_witness && chains.find(line).is_some();
+            let line = piece.filter(is_looked_at).and_then(|line| self.parser.parse(line).ok());
+            if is_last {
                 self.closed =
                     line.is_some_and(|line| line.kind == Kind::Close && is_right(&line, offset == 0));
             }
-            if let Some(line) = line.filter(|_| self.wants_head()).filter(|line| is_right(line, offset == 0))
-            {
+            if let Some(line) = line.filter(|line| wants_head && is_right(line, offset == 0)) {
                 self.look_for_head(&line, offset);
             }
-            if let (None, Some(line)) = (&self.witnesses, line)
-                && chains.find(line.bytes).is_some()
-                && line.kind != Kind::Event
+            if let Some(line) = line.filter(|line| may_witness && line.kind != Kind::Event)
                 && line.hash_is_right()
             {
                 self.witnesses = line.detail.and_then(read_witnesses);
             }
-            if self.wants_head() || self.witnesses.is_none() {
+            if self.wants_head() || self.wants_witnesses && self.witnesses.is_none() {
                 ControlFlow::Continue(())
             } else {
                 ControlFlow::Break(())

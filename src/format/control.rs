@@ -93,7 +93,6 @@ pub(crate) struct NoticeInfo<'a> {
 /// Why a chain does not simply go on where its last line ends.
 #[derive(Debug)]
 pub(crate) struct RecoveryInfo<'a> {
-    /// `unclosed`, `torn`, `poisoned`, `write_failed`, `sync_failed`, `damage`, `replaced`.
     pub(crate) cause: Cause,
     /// The segment it is about, and how many of its bytes count.
     pub(crate) segment: u32,

@@ -164,34 +164,37 @@ impl<'a> Judge<'a> {
     /// Judges the bytes behind the last line feed. Says whether there are any.
     fn unfinished(&mut self) -> bool {
         let Some((offset, length)) = self.track.unfinished else { return false };
-        let scan = &self.track.follow;
-        let file = scan.files.last();
-        let place =
-            Place { segment: file.map_or(0, |file| file.segment), line: scan.line.saturating_add(1), offset };
-        if scan.next <= self.durable.through {
+        let follow = &self.track.follow;
+        let file = follow.files.last();
+        let place = Place {
+            segment: file.map_or(0, |file| file.segment),
+            line: follow.line.saturating_add(1),
+            offset,
+        };
+        if follow.next <= self.durable.through {
             let message = format!("the line has no end ({length} bytes)");
-            self.find(FindingKind::Malformed, Some(place), Some(scan.next), message);
+            self.find(FindingKind::Malformed, Some(place), Some(follow.next), message);
         } else if !self.evidence.is_held && !self.is_torn {
             let message = format!("the last line has no end ({length} bytes) and was never durable");
-            self.find(FindingKind::TornTail, Some(place), Some(scan.next), message);
+            self.find(FindingKind::TornTail, Some(place), Some(follow.next), message);
         }
         true
     }
 
     /// Holds the chain against what it says itself and what others say of it.
     fn claims(&mut self) -> Result<(), Error> {
-        let scan = &self.track.follow;
+        let follow = &self.track.follow;
         // Bad lines at the end are findings themselves; they may be what is looked for.
-        let reach = (scan.next - 1).saturating_add(scan.holes);
-        if scan.later_format.is_none() && reach < scan.facts.mark {
+        let reach = (follow.next - 1).saturating_add(follow.holes);
+        if follow.later_format.is_none() && reach < follow.facts.mark {
             let message = format!(
                 "the chain ends with record {reach}, and its own lines say that record {} was durable",
-                scan.facts.mark
+                follow.facts.mark
             );
-            self.find(FindingKind::Ahead, None, Some(scan.facts.mark), message);
+            self.find(FindingKind::Ahead, None, Some(follow.facts.mark), message);
         }
         // What stands in a later format is not judged, but what was read before it is.
-        let is_judged = |claim: &&Claim| scan.later_format.is_none() || claim.seq <= reach;
+        let is_judged = |claim: &&Claim| follow.later_format.is_none() || claim.seq <= reach;
         for claim in self.evidence.claims.iter().filter(is_judged) {
             self.claim(claim, reach)?;
         }

@@ -2,7 +2,7 @@
 
 use std::{
     cell::Cell,
-    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet},
     io,
     sync::Arc,
     time::Duration,
@@ -115,15 +115,17 @@ impl<'a> Opener<'a> {
         Error::io(action, self.storage.path(Dir::Log, ""))
     }
 
-    /// The end of a chain, as of the first time that it is asked for.
-    fn end(&mut self, directory: &Directory, chain: ChainNumber) -> io::Result<&ChainEnd> {
-        Ok(match self.ends.entry(chain) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(unread) => {
-                let end = ChainEnd::read(self.storage, &directory.segments(chain))?;
-                unread.insert(end.unwrap_or_default())
-            }
-        })
+    /// The end of a chain, as of the first time that it is asked for and has files.
+    fn end(&mut self, directory: &Directory, chain: ChainNumber) -> io::Result<ChainEnd> {
+        if let Some(known) = self.ends.get(&chain) {
+            return Ok(known.clone());
+        }
+        let segments = directory.segments(chain);
+        let end = ChainEnd::read(self.storage, &segments)?.unwrap_or_default();
+        if !segments.is_empty() {
+            self.ends.insert(chain, end.clone());
+        }
+        Ok(end)
     }
 
     fn knows(&self, chain: ChainNumber) -> bool {
@@ -192,7 +194,7 @@ impl<'a> Opener<'a> {
             chains.iter().copied().chain(former.left).chain(former.seen.keys().copied()).collect();
         for chain in chains {
             let cannot = self.cannot("read the chains of");
-            used.extend(self.end(directory, *chain).map_err(cannot)?.witnesses.keys());
+            used.extend(self.end(directory, *chain).map_err(cannot)?.witnesses.into_keys());
         }
         Ok(ChainNumber::all().take(usize::from(MAX_CHAINS)).find(|number| !used.contains(number)))
     }
@@ -221,7 +223,7 @@ impl<'a> Opener<'a> {
         let mut all = Vec::new();
         for other in directory.chains.keys().filter(|other| **other != chain) {
             let cannot = self.cannot("read the chains of");
-            all.extend(self.end(directory, *other).map_err(cannot)?.witnesses.get(&chain));
+            all.extend(self.end(directory, *other).map_err(cannot)?.witnesses.get(&chain).copied());
         }
         Ok(all)
     }
@@ -353,8 +355,8 @@ pub(super) fn refresh_witnesses(storage: &Arc<dyn Storage>, ledger: &mut Ledger)
     let Ok(directory) = Directory::read(storage.as_ref()) else { return Vec::new() };
     let own = ledger.chain();
     let heads = directory.chains.keys().filter(|chain| **chain != own).filter_map(|chain| {
-        let end = ChainEnd::read(storage, &directory.segments(*chain)).ok()??;
-        Some((*chain, end.durable?))
+        let head = ChainEnd::durable_head(storage, &directory.segments(*chain)).ok()??;
+        Some((*chain, head))
     });
     let heads: Vec<_> = heads.collect();
     ledger.witness(heads, directory.chains.keys())

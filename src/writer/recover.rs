@@ -86,7 +86,7 @@ struct Tail {
     first: Option<SegmentStart>,
     /// Whether that is of a later format.
     is_later: bool,
-    /// The same files, open.
+    /// The last two of them, open.
     open: Vec<Box<dyn File>>,
 }
 
@@ -176,6 +176,9 @@ impl Recovery<'_> {
             if self.add(&mut tail, *name, file)? {
                 break;
             }
+            if tail.files.len() > MAX_FAILED {
+                return Ok(self.too_many());
+            }
         }
         if tail.is_later {
             return Ok(self.later_format());
@@ -208,7 +211,10 @@ impl Recovery<'_> {
         tail.first = first.segment();
         let first_seq = tail.first.as_ref().map(|first| first.seq);
         tail.files.insert(0, SegmentFile::unclaimed(name, bytes, first_seq));
-        tail.open.insert(0, file);
+        // The newest may be empty, and then the one before it may go on; no other is written to.
+        if tail.open.len() < 2 {
+            tail.open.insert(0, file);
+        }
         Ok(is_later || first_seq.is_some())
     }
 
@@ -301,6 +307,9 @@ impl Recovery<'_> {
         if self.witnessed.iter().any(|witness| witness.id != id) {
             return Ok(self.leave_alone(true, "another chain stands where its number was seen before"));
         }
+        if self.is_of_another_chain(&tail, id)? {
+            return Ok(self.leave_alone(true, "its segments are of chains with different ids"));
+        }
         if cut.last.seq >= LAST_SEQ {
             return Ok(self.leave_alone(false, "every sequence number is used"));
         }
@@ -334,6 +343,15 @@ impl Recovery<'_> {
         let report = self.report(&start, void, cut.damaged.is_some(), &message);
         let story = Story { cause, segment: cut.segment, bytes: cut.end, void, message };
         Ok(Recovered::Ready { start: Box::new(start), closed, story: Some(story), report: Some(report) })
+    }
+
+    /// Whether the oldest segment, which the newest ones need not be read with, is of a chain with another id.
+    fn is_of_another_chain(&self, tail: &Tail, id: ChainId) -> Result<bool, Error> {
+        let is_read = |name: &&SegmentName| tail.files.iter().any(|file| file.name == **name);
+        let Some(oldest) = self.names.first().filter(|name| !is_read(name)) else { return Ok(false) };
+        let file = self.open(*oldest, Access::Read)?;
+        let first = FirstLine::read(file.as_ref(), *oldest).map_err(Error::io("read", self.path(*oldest)))?;
+        Ok(first.segment().is_some_and(|first| first.info.id != id))
     }
 
     fn start(

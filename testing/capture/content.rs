@@ -461,7 +461,7 @@ fn wanted(number: usize, record: &Json, given: &BTreeMap<String, Vec<&Content>>)
     all
 }
 
-/// Three readers that are not ours read from 2,000 lines what was emitted.
+/// Three readers that are not ours read from lines of any content what was emitted.
 #[test]
 fn python_node_and_jq_read_what_was_emitted() {
     let log = Log::new();

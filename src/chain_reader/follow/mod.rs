@@ -108,7 +108,7 @@ impl Follow {
         }
     }
 
-    /// Follows a chain through files, from the first of them on, keeping nothing that lines say of other things.
+    /// Follows a chain through what counts of its files, keeping nothing that lines say of other things.
     pub(crate) fn through(
         storage: &dyn Storage,
         chain: ChainNumber,
@@ -116,11 +116,11 @@ impl Follow {
     ) -> Result<Self, Error> {
         let mut follow = Self::new(chain);
         let mut parser = LineParser::default();
-        let mut source = Source::new(storage, files, 0, 0);
+        let mut source = Source::of_what_counts(storage, files);
         while let Some(part) = source.next()? {
             follow.take_in(&mut parser, &part);
             follow.said.clear();
-            if let Part::Counted(Piece::Lines { bytes, .. }) | Part::Void(Piece::Lines { bytes, .. }) = part {
+            if let Part::Counted(Piece::Lines { bytes, .. }) = part {
                 source.reuse(bytes);
             }
         }
@@ -218,10 +218,10 @@ impl Follow {
 
     /// Takes in the next whole line. Returns whether it is a record of the chain.
     pub(crate) fn one_line(&mut self, parsed: Result<Line<'_>, Malformed>, offset: u64) -> bool {
+        self.line += 1;
         if self.later_format.is_some() {
             return false;
         }
-        self.line += 1;
         if let Some(file) = self.files.last_mut() {
             file.is_empty = false;
         }

@@ -307,9 +307,6 @@ impl Recovery<'_> {
         if self.witnessed.iter().any(|witness| witness.id != id) {
             return Ok(self.leave_alone(true, "another chain stands where its number was seen before"));
         }
-        if self.is_of_another_chain(&tail, id)? {
-            return Ok(self.leave_alone(true, "its segments are of chains with different ids"));
-        }
         if cut.last.seq >= LAST_SEQ {
             return Ok(self.leave_alone(false, "every sequence number is used"));
         }
@@ -343,15 +340,6 @@ impl Recovery<'_> {
         let report = self.report(&start, void, cut.damaged.is_some(), &message);
         let story = Story { cause, segment: cut.segment, bytes: cut.end, void, message };
         Ok(Recovered::Ready { start: Box::new(start), closed, story: Some(story), report: Some(report) })
-    }
-
-    /// Whether the oldest segment, which the newest ones need not be read with, is of a chain with another id.
-    fn is_of_another_chain(&self, tail: &Tail, id: ChainId) -> Result<bool, Error> {
-        let is_read = |name: &&SegmentName| tail.files.iter().any(|file| file.name == **name);
-        let Some(oldest) = self.names.first().filter(|name| !is_read(name)) else { return Ok(false) };
-        let file = self.open(*oldest, Access::Read)?;
-        let first = FirstLine::read(file.as_ref(), *oldest).map_err(Error::io("read", self.path(*oldest)))?;
-        Ok(first.segment().is_some_and(|first| first.info.id != id))
     }
 
     fn start(

@@ -6,6 +6,16 @@ use super::{
     strict::{Scanner, Top},
 };
 
+/// How a member of an event begins.
+struct Start {
+    /// `"name":`, the first byte lowest.
+    word: u128,
+    /// The bytes of it that count.
+    mask: u128,
+    length: usize,
+    role: Role,
+}
+
 /// What the line itself is told by a member.
 #[derive(Debug, Clone, Copy)]
 enum Role {
@@ -17,32 +27,44 @@ enum Role {
 }
 
 /// How the members of an event begin, in their order.
-const EVENT_MEMBERS: [(&[u8], Role); 24] = [
-    (b"\"seq\":", Role::Seq),
-    (b"\"ts\":", Role::Time),
-    (b"\"kind\":", Role::Kind),
-    (b"\"severity\":", Role::None),
-    (b"\"level\":", Role::None),
-    (b"\"action\":", Role::None),
-    (b"\"actor\":", Role::None),
-    (b"\"resource\":", Role::None),
-    (b"\"outcome\":", Role::None),
-    (b"\"reason\":", Role::None),
-    (b"\"session_id\":", Role::None),
-    (b"\"request_id\":", Role::None),
-    (b"\"source\":", Role::None),
-    (b"\"trace_id\":", Role::None),
-    (b"\"span_id\":", Role::None),
-    (b"\"message\":", Role::None),
-    (b"\"target\":", Role::None),
-    (b"\"module\":", Role::None),
-    (b"\"fields\":", Role::None),
-    (b"\"incomplete\":", Role::None),
-    (b"\"truncated\":", Role::None),
-    (b"\"redacted\":", Role::None),
-    (b"\"repeated\":", Role::None),
-    (b"\"durable\":", Role::Durable),
+const EVENT_MEMBERS: [Start; 24] = [
+    start("\"seq\":", Role::Seq),
+    start("\"ts\":", Role::Time),
+    start("\"kind\":", Role::Kind),
+    start("\"severity\":", Role::None),
+    start("\"level\":", Role::None),
+    start("\"action\":", Role::None),
+    start("\"actor\":", Role::None),
+    start("\"resource\":", Role::None),
+    start("\"outcome\":", Role::None),
+    start("\"reason\":", Role::None),
+    start("\"session_id\":", Role::None),
+    start("\"request_id\":", Role::None),
+    start("\"source\":", Role::None),
+    start("\"trace_id\":", Role::None),
+    start("\"span_id\":", Role::None),
+    start("\"message\":", Role::None),
+    start("\"target\":", Role::None),
+    start("\"module\":", Role::None),
+    start("\"fields\":", Role::None),
+    start("\"incomplete\":", Role::None),
+    start("\"truncated\":", Role::None),
+    start("\"redacted\":", Role::None),
+    start("\"repeated\":", Role::None),
+    start("\"durable\":", Role::Durable),
 ];
+
+const fn start(text: &str, role: Role) -> Start {
+    let mut rest = text.as_bytes();
+    assert!(rest.len() <= 16, "a start fits a word");
+    let (mut word, mut mask) = (0, 0);
+    while let Some((last, before)) = rest.split_last() {
+        word = word << 8 | *last as u128;
+        mask = mask << 8 | 0xFF;
+        rest = before;
+    }
+    Start { word, mask, length: text.len(), role }
+}
 
 impl<'a> Scanner<'a, '_> {
     /// The members up to the end of the bytes, where they are those of an event in their order. The
@@ -52,13 +74,10 @@ impl<'a> Scanner<'a, '_> {
         let mut top = Top { seq: 0, kind: Kind::Other, time: None, durable: None, detail: None };
         let mut later = EVENT_MEMBERS.iter();
         loop {
-            let rest = self.bytes.get(self.at..)?;
-            // Four bytes tell nearly all apart, without a call.
-            let (start, role) = later.find(|(start, _)| {
-                rest.first_chunk::<4>() == start.first_chunk() && rest.starts_with(start)
-            })?;
-            self.at += start.len();
-            match role {
+            let word = word(self.bytes.get(self.at..)?);
+            let member = later.find(|start| (word ^ start.word) & start.mask == 0)?;
+            self.at += member.length;
+            match member.role {
                 Role::Seq => top.seq = self.whole_number().filter(|seq| *seq > 0)?,
                 Role::Time => top.time = Some(self.value(1).ok()?),
                 Role::Kind => {
@@ -94,6 +113,14 @@ fn whole_number(bytes: &[u8]) -> Option<(u64, usize)> {
         length += 1;
     }
     (length == 1 || (length > 1 && bytes.first() != Some(&b'0'))).then_some((number, length))
+}
+
+/// The first sixteen bytes; fewer are filled up.
+fn word(bytes: &[u8]) -> u128 {
+    match bytes.first_chunk() {
+        Some(first) => u128::from_le_bytes(*first),
+        None => bytes.iter().rev().fold(0, |word, byte| word << 8 | u128::from(*byte)),
+    }
 }
 
 #[cfg(test)]

@@ -36,6 +36,11 @@ impl Fault {
         Self::Misplaced,
         Self::Voided,
     ];
+
+    /// Whether the line is right in itself and stands where another belongs.
+    pub(super) fn is_out_of_place(self) -> bool {
+        matches!(self, Self::Inserted | Self::Duplicate)
+    }
 }
 
 /// A line of a file.
@@ -105,8 +110,8 @@ impl Anomalies {
     pub(crate) fn push(&mut self, anomaly: Anomaly) {
         // What is certain is damage wherever the chain was durable up to; a line out of place may be a durable record
         // that belongs further up.
-        let is_out_of_place = matches!(anomaly.fault, Fault::Inserted | Fault::Duplicate);
-        let own = anomaly.records.filter(|_| is_out_of_place).map_or(anomaly.at, |(seq, _)| seq);
+        let own =
+            anomaly.records.filter(|_| anomaly.fault.is_out_of_place()).map_or(anomaly.at, |(seq, _)| seq);
         let at = if anomaly.is_certain { 0 } else { anomaly.at.min(own) };
         self.lowest_new = Some(self.lowest_new.map_or(at, |lowest| lowest.min(at)));
         if self.kept.len() < MAX_KEPT {

@@ -134,9 +134,8 @@ pub(crate) fn is_all_torn(follow: &Follow, durable: &Durable) -> bool {
 /// Whether a line out of place is a durable record that may be missing where it belongs: what was durable must not
 /// become void. Any other may be what a torn sector held before.
 fn is_missing_record(anomaly: &Anomaly, damaged: Option<u64>, durable: &Durable) -> bool {
-    let is_out_of_place = matches!(anomaly.fault, Fault::Inserted | Fault::Duplicate);
     let (Some((seq, _)), Some(first)) = (anomaly.records, damaged) else { return false };
-    is_out_of_place && first <= seq && seq <= durable.through
+    anomaly.fault.is_out_of_place() && first <= seq && seq <= durable.through
 }
 
 /// The file and the offset at which what stands before an anomaly ends.

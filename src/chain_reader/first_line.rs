@@ -78,10 +78,14 @@ impl FirstLine {
 
 /// Opens a segment to read; `None` where it is gone.
 pub(crate) fn open_segment(storage: &dyn Storage, name: SegmentName) -> Result<Option<Box<dyn File>>, Error> {
-    let text = name.to_string();
-    match storage.open(Dir::Log, &text, Access::Read) {
-        Ok(file) => Ok(Some(file)),
+    open_if_there(storage, name)
+        .map_err(|error| Error::io("open", storage.path(Dir::Log, &name.to_string()))(error))
+}
+
+/// The same, for callers that add the path themselves. Retention may have removed it since the directory was listed.
+pub(super) fn open_if_there(storage: &dyn Storage, name: SegmentName) -> io::Result<Option<Box<dyn File>>> {
+    match storage.open(Dir::Log, &name.to_string(), Access::Read) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::io("open", storage.path(Dir::Log, &text))(error)),
+        file => file.map(Some),
     }
 }

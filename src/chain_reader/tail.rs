@@ -5,11 +5,11 @@ use std::{io, ops::ControlFlow, sync::Arc};
 
 use memchr::memmem;
 
-use super::first_line::FirstLine;
+use super::first_line::{FirstLine, open_if_there};
 use crate::{
     format::{ChainId, Kind, Line, LineParser, MAX_LINE, Witness, Witnesses, is_right, read_witnesses},
     segment_name::SegmentName,
-    storage::{Access, Dir, File, Storage, read_full},
+    storage::{File, Storage, read_full},
 };
 
 /// How much of the end of a segment is read at first, and at most at once.
@@ -32,16 +32,15 @@ pub(crate) struct ChainEnd {
 }
 
 impl ChainEnd {
+    /// Of a chain without a file.
+    pub(crate) const NOTHING: Self = Self { durable: None, closed: false, witnesses: Witnesses::new() };
+
     /// Reads the end of a chain whose files are given, oldest first. `None` where no file has a good first line, and
     /// no line says anything of other chains.
     pub(crate) fn read(storage: &Arc<dyn Storage>, segments: &[SegmentName]) -> io::Result<Option<Self>> {
         let mut witnesses = None;
         for (behind, name) in segments.iter().rev().enumerate() {
-            let file = match storage.open(Dir::Log, &name.to_string(), Access::Read) {
-                // Retention may have removed it since the directory was listed.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                file => file?,
-            };
+            let Some(file) = open_if_there(storage.as_ref(), *name)? else { continue };
             let id = FirstLine::read(file.as_ref(), *name)?.segment().map(|start| start.info.id);
             let mut search = Search { id, witnesses, wants_witnesses: true, ..Search::default() };
             search.run(file.as_ref())?;
@@ -63,10 +62,7 @@ impl ChainEnd {
         segments: &[SegmentName],
     ) -> io::Result<Option<Witness>> {
         for name in segments.iter().rev() {
-            let file = match storage.open(Dir::Log, &name.to_string(), Access::Read) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                file => file?,
-            };
+            let Some(file) = open_if_there(storage.as_ref(), *name)? else { continue };
             if let Some(start) = FirstLine::read(file.as_ref(), *name)?.segment() {
                 let mut search = Search { id: Some(start.info.id), ..Search::default() };
                 search.run(file.as_ref())?;
@@ -218,7 +214,10 @@ mod tests {
         clock::Timestamp,
         format::{After, CloseInfo, Payload, SegmentInfo, mark_payload, seal},
         segment_name::ChainNumber,
-        storage::sim::{Errno, Fault, Op, SimDisk},
+        storage::{
+            Access, Dir,
+            sim::{Errno, Fault, Op, SimDisk},
+        },
     };
 
     const CHAIN: ChainNumber = ChainNumber::FIRST;

@@ -116,16 +116,13 @@ impl<'a> Opener<'a> {
     }
 
     /// The end of a chain, as of the first time that it is asked for and has files.
-    fn end(&mut self, directory: &Directory, chain: ChainNumber) -> io::Result<ChainEnd> {
-        if let Some(known) = self.ends.get(&chain) {
-            return Ok(known.clone());
+    fn end(&mut self, directory: &Directory, chain: ChainNumber) -> io::Result<&ChainEnd> {
+        static NOTHING: ChainEnd = ChainEnd::NOTHING;
+        if !self.ends.contains_key(&chain) && directory.chains.contains_key(&chain) {
+            let end = ChainEnd::read(self.storage, &directory.segments(chain))?;
+            self.ends.insert(chain, end.unwrap_or_default());
         }
-        let segments = directory.segments(chain);
-        let end = ChainEnd::read(self.storage, &segments)?.unwrap_or_default();
-        if !segments.is_empty() {
-            self.ends.insert(chain, end.clone());
-        }
-        Ok(end)
+        Ok(self.ends.get(&chain).unwrap_or(&NOTHING))
     }
 
     fn knows(&self, chain: ChainNumber) -> bool {
@@ -194,7 +191,7 @@ impl<'a> Opener<'a> {
             chains.iter().copied().chain(former.left).chain(former.seen.keys().copied()).collect();
         for chain in chains {
             let cannot = self.cannot("read the chains of");
-            used.extend(self.end(directory, *chain).map_err(cannot)?.witnesses.into_keys());
+            used.extend(self.end(directory, *chain).map_err(cannot)?.witnesses.keys());
         }
         Ok(ChainNumber::all().take(usize::from(MAX_CHAINS)).find(|number| !used.contains(number)))
     }

@@ -33,8 +33,8 @@ pub(super) enum Recovered {
     LeftAlone(ChainRecovery),
 }
 
-/// Recovers the chain whose lock is held and whose files these are. `witnessed` is what other chains say of it; `names_lie` is for
-/// all chains that one opener looks at.
+/// Recovers the chain whose lock is held and whose files these are. `witnessed` is what other chains say of it;
+/// `names_lie` is for all chains that one opener looks at.
 pub(super) fn recover(
     storage: &Arc<dyn Storage>,
     lock: &ChainLock,

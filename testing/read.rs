@@ -107,7 +107,7 @@ fn void_bytes_are_passed_over() {
     let bytes = chain.segments[&1].len() as u64;
     let lost = chain.clone().event_marked("lost", None);
     let next = Chain { segments: lost.segments, ..chain };
-    let next = next.segment(vec![After { segment: 1, bytes }]).event("lost");
+    let next = next.segment(vec![After::counted(1, bytes, None)]).event("lost");
     let expected: Vec<(u16, u64)> = (1..=7).map(|seq| (0, seq)).collect();
     assert_eq!(seqs(&Log::of(&[&next])), expected);
 }

@@ -22,15 +22,17 @@ pub(crate) struct Durable {
 }
 
 impl Durable {
-    /// What a chain that was read says itself, what of it is trusted, and what others claim that it had.
+    /// What a chain that was read says itself, how its files look, what of it is trusted, and what others claim that
+    /// it had.
     pub(crate) fn of(
         follow: &Follow,
+        files: &[SegmentFile],
         trusted: Option<(u64, Digest)>,
         claimed: impl IntoIterator<Item = u64>,
     ) -> Self {
         let floor = [follow.facts.pruned, trusted].into_iter().flatten().max_by_key(|(seq, _)| *seq);
         let floor = floor.unwrap_or((0, Digest::ZERO));
-        let own = durable_by_itself(follow).max(floor.0);
+        let own = durable_by_itself(follow).max(floor.0).max(follow.durable_by_looks(files));
         Self { floor, through: claimed.into_iter().fold(own, u64::max) }
     }
 
@@ -150,7 +152,10 @@ fn end_before(anomaly: &Anomaly, files: &[SegmentFile]) -> Option<(u32, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::first_line::{Beginning, open_segment},
+        *,
+    };
     use crate::{
         segment_name::{ChainNumber, SegmentName},
         verify::tests::log::{Chain, Log},
@@ -168,11 +173,14 @@ mod tests {
     fn judged(log: &Log, files: &[u32], claimed: u64) -> Judged {
         let file = |segment: &u32| {
             let name = SegmentName { chain: CHAIN, segment: *segment };
-            SegmentFile::unclaimed(name, log.files[&name.to_string()].len() as u64, None)
+            let file = open_segment(log, name).unwrap().unwrap();
+            let bytes = log.files[&name.to_string()].len() as u64;
+            let first = Beginning::read(file.as_ref(), name, bytes).unwrap();
+            SegmentFile::unclaimed(name, bytes, &first)
         };
         let files: Vec<SegmentFile> = files.iter().map(file).collect();
         let follow = Follow::through(log, CHAIN, &files).unwrap();
-        let durable = Durable::of(&follow, None, [claimed]);
+        let durable = Durable::of(&follow, &files, None, [claimed]);
         let go_on = go_on(&follow, &durable, &files);
         Judged { follow, durable, go_on }
     }
@@ -223,7 +231,9 @@ mod tests {
     fn what_is_void_is_not_read_to_go_on() {
         let (log, length) = seven();
         let name = SegmentName { chain: CHAIN, segment: 1 };
-        let mut file = SegmentFile::unclaimed(name, length(7), Some(1));
+        let open = open_segment(&log, name).unwrap().unwrap();
+        let first = Beginning::read(open.as_ref(), name, length(7)).unwrap();
+        let mut file = SegmentFile::unclaimed(name, length(7), &first);
         file.counted = Some(length(5));
         let follow = Follow::through(&log, CHAIN, &[file]).unwrap();
         let last = follow.good.last.map(|last| last.seq);
@@ -253,10 +263,13 @@ mod tests {
         let lines: Vec<Vec<u8>> =
             log.file(0, 1).split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
         let second = SegmentName { chain: CHAIN, segment: 2 }.to_string();
+        // More than a first write: what belongs there had been durable.
         for copies in [&lines[2..4], &lines[5..], &lines[1..]] {
             log.files.insert(second.clone(), copies.concat());
-            check(&log, &[1, 2], 0, Some((7, 1, length(7), None, true)));
+            check(&log, &[1, 2], 0, None);
         }
+        log.files.insert(second.clone(), lines[2].clone());
+        check(&log, &[1, 2], 0, Some((7, 1, length(7), None, true)));
         log.files.insert(second, b"none\n".to_vec());
         check(&log, &[1, 2], 0, Some((7, 1, length(7), None, true)));
     }

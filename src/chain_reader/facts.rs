@@ -24,6 +24,8 @@ pub(crate) struct Facts {
     pub(crate) witnessed: BTreeMap<(ChainNumber, u128), Witness>,
     /// What it said of each other chain last.
     pub(crate) seen: Witnesses,
+    /// Whether the version before this one wrote the last run.
+    pub(crate) is_old: bool,
 }
 
 impl Facts {
@@ -36,7 +38,11 @@ impl Facts {
                 }
                 self.witness(&info.chains);
             }
-            Control::Open(seen) | Control::Mark(seen) | Control::Close(seen) => self.witness(seen),
+            Control::Open { seen, is_old } => {
+                self.is_old = *is_old;
+                self.witness(seen);
+            }
+            Control::Mark(seen) | Control::Close(seen) => self.witness(seen),
             Control::Prune { through, hash } => self.prune(seq, *through, *hash),
             Control::Later(_) | Control::Gap { .. } | Control::Recovery { .. } => {}
         }

@@ -34,22 +34,71 @@ pub(crate) struct SegmentStart {
     pub(crate) previous: Digest,
 }
 
+/// The beginning of a file.
+#[derive(Debug)]
+pub(crate) struct Beginning {
+    pub(crate) line: FirstLine,
+    /// Whether the file holds no more than the first write of a segment, which is one line: whole, torn, or with
+    /// sectors in it that the disk made up.
+    pub(crate) looks_stillborn: bool,
+}
+
+impl Beginning {
+    /// Reads the beginning of an open file that has this length.
+    pub(crate) fn read(file: &dyn File, name: SegmentName, length: u64) -> io::Result<Self> {
+        let mut bytes = Vec::new();
+        let mut line = FirstLine::Bad;
+        let mut end = None;
+        for wanted in [FIRST_READ, MAX_LINE] {
+            read_up_to(file, &mut bytes, wanted)?;
+            end = memchr::memchr(b'\n', &bytes);
+            if let Some((first, _)) = end.and_then(|end| bytes.split_at_checked(end)) {
+                line = FirstLine::of(first, name);
+                break;
+            }
+        }
+        let is_alone = end.is_none_or(|end| end as u64 + 1 == length);
+        let looks_stillborn = length <= MAX_LINE as u64
+            && (is_alone
+                || matches!(line, FirstLine::Bad) && {
+                    read_up_to(file, &mut bytes, MAX_LINE)?;
+                    !is_text(&bytes)
+                });
+        Ok(Self { line, looks_stillborn })
+    }
+
+    /// The sequence number of a good first line.
+    pub(crate) fn seq(&self) -> Option<u64> {
+        match &self.line {
+            FirstLine::Segment(start) => Some(start.seq),
+            FirstLine::Later | FirstLine::Bad => None,
+        }
+    }
+}
+
+/// Reads on to so many bytes from the beginning of the file, or to its end.
+fn read_up_to(file: &dyn File, bytes: &mut Vec<u8>, wanted: usize) -> io::Result<()> {
+    let known = bytes.len();
+    if known < wanted {
+        bytes.resize(wanted, 0);
+        let (_, unread) = bytes.split_at_mut(known);
+        let read = read_full(file, unread, known as u64)?;
+        bytes.truncate(known + read);
+    }
+    Ok(())
+}
+
+/// Whether there is no byte that no text has. What a crash leaves of one line has none of the line feeds that several
+/// lines have, or zeros, or whatever lay on the disk before.
+fn is_text(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| !byte.is_ascii_control() || matches!(byte, b'\t' | b'\n' | b'\r'))
+}
+
 impl FirstLine {
     /// Reads the first line of an open file.
     pub(crate) fn read(file: &dyn File, name: SegmentName) -> io::Result<Self> {
-        let mut bytes = Vec::new();
-        for wanted in [FIRST_READ, MAX_LINE] {
-            let known = bytes.len();
-            bytes.resize(wanted, 0);
-            let (_, unread) = bytes.split_at_mut(known);
-            let read = read_full(file, unread, known as u64)?;
-            bytes.truncate(known + read);
-            if let Some(end) = memchr::memchr(b'\n', &bytes) {
-                bytes.truncate(end);
-                return Ok(Self::of(&bytes, name));
-            }
-        }
-        Ok(Self::Bad)
+        // Of no length nothing more is read to tell how the file looks.
+        Beginning::read(file, name, u64::MAX).map(|beginning| beginning.line)
     }
 
     fn of(line: &[u8], name: SegmentName) -> Self {

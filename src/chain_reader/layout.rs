@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use super::first_line::{FirstLine, open_segment};
+use super::first_line::{Beginning, FirstLine, open_segment};
 use crate::{
     error::Error,
     format::After,
     segment_name::{ChainNumber, SegmentName},
     storage::{Dir, Storage},
 };
+
+/// Rows of files that count nothing that are kept at a time. An honest chain has one for each failure that the files
+/// on the way tell of.
+const MAX_ROWS: usize = 4096;
 
 /// A file of a chain, as its first line and those of later files describe it.
 #[derive(Debug)]
@@ -20,19 +24,34 @@ pub(crate) struct SegmentFile {
     pub(crate) counted: Option<u64>,
     /// The sequence number of its first line, if that is a good `segment` line of this file.
     pub(crate) first_seq: Option<u64>,
+    /// Whether it holds no more than the first write of a segment, which a crash can leave torn.
+    pub(crate) looks_stillborn: bool,
+    /// Where a later segment says that it counts nothing, so that it never held more than a first write, and it does:
+    /// the first sequence number of that segment.
+    pub(crate) destroyed_before: Option<u64>,
     after: Vec<After>,
 }
 
 impl SegmentFile {
     /// A file of which nobody says anything yet.
-    pub(crate) fn unclaimed(name: SegmentName, bytes: u64, first_seq: Option<u64>) -> Self {
-        Self { name, bytes, counted: None, first_seq, after: Vec::new() }
+    pub(crate) fn unclaimed(name: SegmentName, bytes: u64, first: &Beginning) -> Self {
+        Self {
+            name,
+            bytes,
+            counted: None,
+            first_seq: first.seq(),
+            looks_stillborn: first.looks_stillborn,
+            destroyed_before: None,
+            after: Vec::new(),
+        }
     }
 }
 
 /// What a segment says of an earlier file that was not looked at, or is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Absent {
+    /// The first of several that count nothing; else the same as `segment`.
+    pub(crate) from: u32,
     pub(crate) segment: u32,
     /// How many of its bytes count.
     pub(crate) bytes: u64,
@@ -60,20 +79,105 @@ impl Layout {
     /// Lets the claims of the files meet, the newest first: what it says wins, and what a file says
     /// that counts nothing is void itself.
     fn settle(mut files: Vec<SegmentFile>) -> Self {
-        let mut claims: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
+        let mut claims = Claims::default();
         for file in files.iter_mut().rev() {
-            file.counted = claims.remove(&file.name.segment).map(|(bytes, _)| bytes);
+            if let Some(claim) = claims.about(file.name.segment) {
+                file.counted = Some(claim.bytes);
+                let is_destroyed = claim.is_of_a_row && !file.looks_stillborn;
+                file.destroyed_before = is_destroyed.then_some(claim.before_seq);
+            }
             let after = std::mem::take(&mut file.after);
             let Some(first_seq) = file.first_seq.filter(|_| file.counted != Some(0)) else { continue };
             for claim in after.iter().filter(|claim| claim.segment < file.name.segment) {
-                claims.entry(claim.segment).or_insert((claim.bytes, first_seq));
+                claims.add(claim, first_seq);
             }
         }
-        let absent = claims
-            .into_iter()
-            .map(|(segment, (bytes, before_seq))| Absent { segment, bytes, before_seq })
-            .collect();
-        Self { files, absent }
+        Self { files, absent: claims.into_absent() }
+    }
+}
+
+/// What newer files say of older ones.
+#[derive(Debug, Default)]
+struct Claims {
+    /// Of single files, by their numbers.
+    single: BTreeMap<u32, Claim>,
+    /// Of files in a row that count nothing, the newest claim first.
+    rows: Vec<Claim>,
+    absent: Vec<Absent>,
+    added: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Claim {
+    from: u32,
+    segment: u32,
+    bytes: u64,
+    before_seq: u64,
+    is_of_a_row: bool,
+    /// The how-manieth claim, the newest first.
+    number: usize,
+    has_met: bool,
+}
+
+impl Claims {
+    fn add(&mut self, after: &After, before_seq: u64) {
+        self.added += 1;
+        let claim = Claim {
+            from: after.from.unwrap_or(after.segment),
+            segment: after.segment,
+            bytes: after.bytes,
+            before_seq,
+            is_of_a_row: after.from.is_some(),
+            number: self.added,
+            has_met: false,
+        };
+        if !claim.is_of_a_row {
+            self.single.entry(claim.segment).or_insert(claim);
+        } else if self.rows.len() < MAX_ROWS {
+            self.rows.push(claim);
+        }
+    }
+
+    /// What the newest claim about a file says. Files are asked for from the newest to the oldest.
+    fn about(&mut self, segment: u32) -> Option<Claim> {
+        // What is only about newer files has nobody to meet any more.
+        let absent = &mut self.absent;
+        self.rows.retain(|row| {
+            let is_past = row.from > segment;
+            if is_past && !row.has_met {
+                absent.push(row.absent());
+            }
+            !is_past
+        });
+        let row = self.rows.iter_mut().find(|row| row.segment >= segment);
+        let single = self.single.remove(&segment);
+        match (row, single) {
+            (Some(row), single) if single.is_none_or(|single| row.number < single.number) => {
+                row.has_met = true;
+                Some(*row)
+            }
+            (_, single) => single,
+        }
+    }
+
+    fn into_absent(mut self) -> Vec<Absent> {
+        let single = self.single.values().filter(|single| {
+            !self
+                .rows
+                .iter()
+                .any(|row| (row.from..=row.segment).contains(&single.segment) && row.number < single.number)
+        });
+        let rows = self.rows.iter().filter(|row| !row.has_met);
+        self.absent.extend(single.chain(rows).map(Claim::absent));
+        self.absent.sort_unstable_by_key(|absent| absent.segment);
+        self.absent
+    }
+}
+
+impl Claim {
+    fn absent(&self) -> Absent {
+        let Self { from, segment, bytes, before_seq, .. } = *self;
+        Absent { from, segment, bytes, before_seq }
     }
 }
 
@@ -81,12 +185,12 @@ fn look_at(storage: &dyn Storage, name: SegmentName) -> Result<Option<SegmentFil
     let path = || storage.path(Dir::Log, &name.to_string());
     let Some(file) = open_segment(storage, name)? else { return Ok(None) };
     let bytes = file.stat().map_err(Error::io("look at", path()))?.bytes;
-    let first = FirstLine::read(&*file, name).map_err(Error::io("read", path()))?;
-    let (first_seq, after) = match first.segment() {
-        Some(start) => (Some(start.seq), start.info.after),
-        None => (None, Vec::new()),
-    };
-    Ok(Some(SegmentFile { name, bytes, counted: None, first_seq, after }))
+    let first = Beginning::read(&*file, name, bytes).map_err(Error::io("read", path()))?;
+    let mut looked_at = SegmentFile::unclaimed(name, bytes, &first);
+    if let FirstLine::Segment(start) = first.line {
+        looked_at.after = start.info.after;
+    }
+    Ok(Some(looked_at))
 }
 
 #[cfg(test)]
@@ -110,7 +214,7 @@ mod tests {
     }
 
     fn after(segment: u32, bytes: u64) -> After {
-        After { segment, bytes }
+        After::counted(segment, bytes, None)
     }
 
     #[test]
@@ -128,7 +232,7 @@ mod tests {
         let known = layout(&Log::of(&[&chain]), &[1, 2, 3]);
         assert_eq!(of(&known), [(1, None, Some(1)), (2, Some(0), Some(6)), (3, None, Some(7))]);
         let known = layout(&log, &[3]);
-        let absent = |segment, bytes| Absent { segment, bytes, before_seq: 7 };
+        let absent = |segment, bytes| Absent { from: segment, segment, bytes, before_seq: 7 };
         assert_eq!(known.absent, [absent(1, 200), absent(2, 300)]);
     }
 

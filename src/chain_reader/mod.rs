@@ -21,7 +21,7 @@ mod tail;
 pub(crate) use anomaly::{Anomaly, Fault, Good, Last, Place};
 pub(crate) use damage::{Durable, GoOn, durable_by_itself, go_on, is_all_torn};
 pub(crate) use directory::{Directory, chains_with_a_lock, log_path};
-pub(crate) use first_line::{FirstLine, SegmentStart, open_segment};
+pub(crate) use first_line::{Beginning, FirstLine, SegmentStart, open_segment};
 pub(crate) use follow::{FileCount, Follow, missing_records};
 pub(crate) use layout::{Absent, Layout, SegmentFile};
 #[cfg(test)]

@@ -400,7 +400,8 @@ mod tests {
     #[test]
     fn a_first_line_may_be_long_and_is_of_its_file() {
         for count in [1, 80, 110, 500] {
-            let after = (1..=count).map(|segment| After { segment, bytes: u64::from(segment) }).collect();
+            let after =
+                (1..=count).map(|segment| After::counted(segment, u64::from(segment), None)).collect();
             let file = Written::new(after).event(10, None);
             let (_disk, storage) = disk_with(&[(1, &file.bytes)]);
             let open = || storage.open(Dir::Log, &name(1).to_string(), Access::Read).unwrap();

@@ -42,11 +42,65 @@ pub(crate) struct Witness {
 /// What a chain witnesses of all the others.
 pub(crate) type Witnesses = BTreeMap<ChainNumber, Witness>;
 
-/// How many bytes of an earlier file of the chain count.
+/// The lowest and the highest time of some records.
+pub(crate) type Times = (Timestamp, Timestamp);
+
+/// What a segment says of an earlier file of the chain, or of several in a row that count nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct After {
     pub(crate) segment: u32,
+    /// How many of its bytes count.
     pub(crate) bytes: u64,
+    /// The first of several files in a row that count nothing and end with this one. The version before named
+    /// each by itself, and had no such member.
+    pub(crate) from: Option<u32>,
+    /// The times of the records that count, where there are any. The version before did not say them.
+    pub(crate) times: Option<Times>,
+    /// Whether what stands behind the bytes that count was given up because of damage.
+    pub(crate) is_damaged: bool,
+}
+
+impl After {
+    pub(crate) fn counted(segment: u32, bytes: u64, times: Option<Times>) -> Self {
+        Self { segment, bytes, from: None, times, is_damaged: false }
+    }
+
+    /// Files in a row that count nothing.
+    pub(crate) fn nothing(first: u32, last: u32) -> Self {
+        Self { from: Some(first), ..Self::counted(last, 0, None) }
+    }
+
+    /// Names some files that count nothing, ascending, as few rows as they make.
+    pub(crate) fn rows(files: &[u32]) -> impl Iterator<Item = Self> {
+        files
+            .chunk_by(|file, next| file.checked_add(1) == Some(*next))
+            .filter_map(|row| Some(Self::nothing(*row.first()?, *row.last()?)))
+    }
+
+    fn json(&self) -> String {
+        let Self { segment, bytes, from, times, is_damaged } = self;
+        let mut json = format!("{{\"segment\":{segment},\"bytes\":{bytes}");
+        if let Some(from) = from {
+            json += &format!(",\"from\":{from}");
+        }
+        if let Some((from, to)) = times {
+            json += &format!(",\"from\":\"{from}\",\"to\":\"{to}\"");
+        }
+        json + if *is_damaged { ",\"damage\":true}" } else { "}" }
+    }
+
+    /// A number as `from` names a file, a text is a time.
+    fn read(json: &Json) -> Option<Self> {
+        let time = |name| Timestamp::parse(json.get(name)?.as_str()?.as_bytes());
+        let after = Self {
+            segment: small(json.get("segment")?)?,
+            bytes: json.get("bytes")?.as_u64()?,
+            from: json.get("from").and_then(small),
+            times: time("from").zip(time("to")),
+            is_damaged: json.get("damage").and_then(Json::as_bool).unwrap_or(false),
+        };
+        (after.from.is_none_or(|from| after.bytes == 0 && from <= after.segment)).then_some(after)
+    }
 }
 
 /// The first line of each segment.
@@ -68,6 +122,8 @@ pub(crate) struct OpenInfo<'a> {
     pub(crate) service: &'a str,
     pub(crate) host: &'a str,
     pub(crate) pid: u32,
+    /// A hash of the machine's identity and `host`.
+    pub(crate) machine: &'a str,
     pub(crate) flush_mode: &'a str,
     pub(crate) filesystem: &'a str,
     pub(crate) chains: &'a Witnesses,
@@ -203,11 +259,7 @@ impl SegmentInfo {
             object.text("id", &self.id.to_string());
             object.text("chain", &self.chain.to_string());
             object.number("segment", u64::from(self.segment));
-            let after: Vec<String> = self
-                .after
-                .iter()
-                .map(|after| format!("{{\"segment\":{},\"bytes\":{}}}", after.segment, after.bytes))
-                .collect();
+            let after: Vec<String> = self.after.iter().map(After::json).collect();
             object.raw("after", &format!("[{}]", after.join(",")));
             object.witnesses(&self.chains);
             if let Some((through, hash)) = self.pruned {
@@ -224,6 +276,7 @@ impl OpenInfo<'_> {
             object.text("service", self.service);
             object.text("host", self.host);
             object.number("pid", u64::from(self.pid));
+            object.text("machine", self.machine);
             object.text("version", env!("CARGO_PKG_VERSION"));
             object.text("flush_mode", self.flush_mode);
             object.text("filesystem", self.filesystem);
@@ -343,9 +396,7 @@ impl Object {
 /// that it does not know are passed over.
 pub(crate) fn read_segment(detail: &[u8]) -> Option<SegmentInfo> {
     let json: Json = serde_json::from_slice(detail).ok()?;
-    let after = json.get("after")?.as_array()?.iter().map(|after| {
-        Some(After { segment: small(after.get("segment")?)?, bytes: after.get("bytes")?.as_u64()? })
-    });
+    let after = json.get("after")?.as_array()?.iter().map(After::read);
     let pruned = match json.get("pruned") {
         Some(pruned) => Some((pruned.get("through")?.as_u64()?, digest(pruned.get("hash")?)?)),
         None => None,
@@ -374,6 +425,11 @@ pub(crate) fn read_format(detail: &[u8]) -> Option<u64> {
 /// Reads what a `segment`, `open`, `mark` or `close` says of other chains.
 pub(crate) fn read_witnesses(detail: &[u8]) -> Option<Witnesses> {
     witnesses(&serde_json::from_slice(detail).ok()?)
+}
+
+/// Whether an `open` says on which machine: the version before did not.
+pub(crate) fn says_machine(detail: &[u8]) -> bool {
+    serde_json::from_slice::<Json>(detail).is_ok_and(|json| json.get("machine").is_some())
 }
 
 /// Reads the object of a `prune` record.
@@ -431,11 +487,16 @@ mod tests {
     #[test]
     fn control_records_survive_the_round_trip() {
         let witness = Witness { id: ChainId(5), seq: 500, hash: Digest::of_bytes(b"x") };
+        let at = |second| Timestamp::from_unix(second, 0);
         let segment = SegmentInfo {
             id: ChainId(u128::MAX),
             chain: ChainNumber::FIRST,
             segment: 2,
-            after: vec![After { segment: 1, bytes: 40961 }],
+            after: vec![
+                After { is_damaged: true, ..After::counted(1, 40961, Some((at(7), at(9)))) },
+                After::counted(2, 0, None),
+                After::nothing(3, 7),
+            ],
             chains: Witnesses::from([(ChainNumber::parse("001").unwrap(), witness)]),
             pruned: Some((3, Digest::of_bytes(b"y"))),
         };

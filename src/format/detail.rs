@@ -3,7 +3,7 @@
 
 use super::{
     FORMAT_VERSION, Kind, Line, SegmentInfo, Witnesses, read_format, read_gap, read_prune, read_recovery,
-    read_segment, read_witnesses,
+    read_segment, read_witnesses, says_machine,
 };
 use crate::chain::Digest;
 
@@ -13,7 +13,11 @@ pub(crate) enum Control {
     Segment(Box<SegmentInfo>),
     /// Of a format that this version cannot judge.
     Later(u64),
-    Open(Witnesses),
+    Open {
+        seen: Witnesses,
+        /// Whether the version before this one wrote it, whose first writes held more than one line.
+        is_old: bool,
+    },
     Mark(Witnesses),
     Close(Witnesses),
     Gap {
@@ -45,7 +49,9 @@ pub(crate) fn control_of(line: &Line<'_>, begins_file: bool) -> Result<Option<Co
             Some(format) if format > FORMAT_VERSION => Some(Control::Later(format)),
             Some(_) => read_segment(detail).map(|info| Control::Segment(Box::new(info))),
         },
-        Kind::Open => read_witnesses(detail).map(Control::Open),
+        Kind::Open => {
+            read_witnesses(detail).map(|seen| Control::Open { seen, is_old: !says_machine(detail) })
+        }
         Kind::Mark => read_witnesses(detail).map(Control::Mark),
         Kind::Close => read_witnesses(detail).map(Control::Close),
         Kind::Gap => {

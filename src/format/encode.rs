@@ -6,7 +6,10 @@ use super::{
     Kind, MAX_LINE,
     plain::{self, plain_ascii_length},
 };
-use crate::{chain::Digest, clock::Timestamp};
+use crate::{
+    chain::Digest,
+    clock::{TIMESTAMP_LEN, Timestamp},
+};
 
 /// What surrounds a payload in its line at most: `{"seq":`, `,"durable":`, `,"_prev_hash":"…"`,
 /// `,"_hash":"…"}`, two numbers of 20 digits, two digests and the line feed.
@@ -50,6 +53,11 @@ impl Beginning {
 /// The member in front of the time, and where its nine digits of a second stand behind that.
 const TIME: &[u8] = b",\"ts\":\"";
 const FRACTION: usize = TIME.len() + 20;
+
+/// The time that a payload begins with, as it is printed. Printed times have one width, so they compare as times do.
+pub(crate) fn time_of(payload: &[u8]) -> Option<&[u8; TIMESTAMP_LEN]> {
+    payload.get(TIME.len()..)?.first_chunk()
+}
 
 /// The middle of a line, written member by member: everything from `,"ts":` up to what only the
 /// writer knows. A payload has no place in the chain yet, so it can be sealed again elsewhere after

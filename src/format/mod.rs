@@ -13,11 +13,11 @@ mod value;
 
 pub(crate) use control::{
     After, Cause, ChainId, CloseInfo, GapInfo, NoticeInfo, OpenInfo, PruneInfo, PruneReason, RecoveryInfo,
-    SegmentInfo, Witness, Witnesses, mark_payload, read_format, read_gap, read_prune, read_recovery,
-    read_segment, read_witnesses,
+    SegmentInfo, Times, Witness, Witnesses, mark_payload, read_format, read_gap, read_prune, read_recovery,
+    read_segment, read_witnesses, says_machine,
 };
 pub(crate) use detail::{Control, control_of, is_right};
-pub(crate) use encode::{Beginning, MAX_PAYLOAD, Payload, escape_into, push_if_plain, seal};
+pub(crate) use encode::{Beginning, MAX_PAYLOAD, Payload, escape_into, push_if_plain, seal, time_of};
 pub(crate) use strict::{Line, LineParser, Malformed};
 pub use value::Value;
 pub(crate) use value::{parse_object, parse_value, text_of};

@@ -255,6 +255,11 @@ impl Storage for Disk {
             .map_or_else(|_| String::new(), |id| id.trim().to_owned())
     }
 
+    fn machine_id(&self) -> String {
+        // machine-id(5)
+        fs::read_to_string("/etc/machine-id").map_or_else(|_| String::new(), |id| id.trim().to_owned())
+    }
+
     fn filesystem(&self) -> FileSystem {
         self.with_dir(Dir::Log, |dir| Ok(filesystem_of(&rustix::fs::fstatfs(dir)?)))
             .unwrap_or_else(|_| FileSystem::Other("unknown".to_owned()))

@@ -82,6 +82,8 @@ pub(crate) trait Storage: Send + Sync + fmt::Debug {
     fn free_bytes(&self) -> io::Result<u64>;
     /// Changes when the machine starts anew; empty where the system has no such thing.
     fn boot_id(&self) -> String;
+    /// Names the machine, or the container, as long as it is not cloned; empty where the system has no such thing.
+    fn machine_id(&self) -> String;
     /// The kind of file system, for the `open` record.
     fn filesystem(&self) -> FileSystem;
     /// The largest file the process may write (`RLIMIT_FSIZE`).

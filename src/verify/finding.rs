@@ -30,6 +30,8 @@ pub enum FindingKind {
     RenamedSegment,
     /// A segment declares records void that had been durable.
     Voided,
+    /// A file that was given up before anything in it counted now holds more than it can have held then.
+    Destroyed,
     /// A chain ends before a record that was durable: it was cut, or copied earlier than what names
     /// that record.
     Ahead,
@@ -47,7 +49,7 @@ pub enum FindingKind {
 
 impl FindingKind {
     /// How many kinds there are, for tables by kind.
-    pub(super) const COUNT: usize = 15;
+    pub(super) const COUNT: usize = 16;
 
     /// What one finding of this kind makes of the log.
     #[must_use]
@@ -71,6 +73,7 @@ impl FindingKind {
             Self::MissingSegment => "missing_segment",
             Self::RenamedSegment => "renamed_segment",
             Self::Voided => "voided",
+            Self::Destroyed => "destroyed",
             Self::Ahead => "ahead",
             Self::HeadMismatch => "head_mismatch",
             Self::MissingChain => "missing_chain",

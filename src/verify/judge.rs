@@ -52,12 +52,13 @@ impl<'a> Judge<'a> {
     ) -> Self {
         let trusted = evidence.trusted.map(|head| (head.seq, head.hash));
         let claimed = evidence.claims.iter().filter(|claim| is_meant(claim, track)).map(|claim| claim.seq);
-        let durable = Durable::of(&track.follow, trusted, claimed);
+        let durable = Durable::of(&track.follow, &track.files, trusted, claimed);
         Self { track, evidence, storage, findings, not_checked, durable, is_torn: false }
     }
 
     pub(super) fn run(mut self) -> Result<ChainSummary, Error> {
         self.absent_segments();
+        self.destroyed_segments();
         self.start();
         let good = self.anomalies()?;
         let is_unfinished = self.unfinished();
@@ -71,7 +72,10 @@ impl<'a> Judge<'a> {
                 End::Unknown
             }
             (None, true, _) => End::Live,
-            (None, false, true) => End::Closed,
+            (None, false, true) => {
+                self.stillborn_end();
+                End::Closed
+            }
             (None, false, false) => {
                 let message = "the chain ends without `close`, and nobody holds it";
                 self.find(FindingKind::NotClosed, None, last.map(|last| last.seq), message.to_owned());
@@ -94,6 +98,23 @@ impl<'a> Judge<'a> {
             let place = Place { segment: absent.segment, line: 0, offset: 0 };
             let message = format!("the file is gone, and {} bytes of it count", absent.bytes);
             self.find(FindingKind::MissingSegment, Some(place), None, message);
+        }
+    }
+
+    /// Files that count nothing were given up with no more than a first write in them.
+    fn destroyed_segments(&mut self) {
+        for file in &self.track.files {
+            let kept = |before: &u64| *before > self.durable.floor.0.saturating_add(1);
+            if file.destroyed_before.filter(kept).is_none() {
+                continue;
+            }
+            let place = Place { segment: file.name.segment, line: 1, offset: 0 };
+            let message = format!(
+                "the file was given up when it held at most one line, and now has {} bytes: it was overwritten, or \
+                 what it held was destroyed",
+                file.bytes
+            );
+            self.find(FindingKind::Destroyed, Some(place), None, message);
         }
     }
 
@@ -151,6 +172,19 @@ impl<'a> Judge<'a> {
         Ok(tail.before)
     }
 
+    /// Behind the end of a chain that was closed, a file without a good line may be one that somebody had begun, or what
+    /// is left of one.
+    fn stillborn_end(&mut self) {
+        let Some(last) = self.track.follow.files.last().filter(|file| file.good.records == 0) else { return };
+        let is_named = self.track.files.last().is_none_or(|file| file.counted.is_some());
+        if self.is_torn || is_named {
+            return;
+        }
+        let place = Place { segment: last.segment, line: 1, offset: 0 };
+        let message = "the file has no good line: its first write was torn, or its content was destroyed";
+        self.find(FindingKind::TornTail, Some(place), None, message.to_owned());
+    }
+
     /// A line out of place may be a copy of another.
     fn name_copy(&self, anomaly: &Anomaly, finding: &mut Finding) -> Result<(), Error> {
         let (Some((seq, _)), Some(hash)) = (anomaly.records, anomaly.hash) else { return Ok(()) };
@@ -177,6 +211,7 @@ impl<'a> Judge<'a> {
         } else if !self.evidence.is_held && !self.is_torn {
             let message = format!("the last line has no end ({length} bytes) and was never durable");
             self.find(FindingKind::TornTail, Some(place), Some(follow.next), message);
+            self.is_torn = true;
         }
         true
     }

@@ -44,7 +44,7 @@ impl Notes {
 
     fn control(&mut self, chain: ChainNumber, seq: u64, control: Control) {
         match control {
-            Control::Open(_) => {
+            Control::Open { .. } => {
                 if std::mem::replace(&mut self.is_open, true) {
                     let message = format!("the run before record {seq} ended without `close`");
                     self.push(Note::of(NoteKind::Unclosed, chain, message));

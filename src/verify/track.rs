@@ -177,8 +177,10 @@ impl Track {
 
     /// Whether what a new segment says of a file that was already read is what was taken in of it.
     fn agrees(&mut self, claim: Absent) -> bool {
-        if let Some(known) = self.files.iter().find(|file| file.name.segment == claim.segment) {
-            return known.counted.unwrap_or(known.bytes) == claim.bytes;
+        let named = claim.from..=claim.segment;
+        let mut known = self.files.iter().filter(|file| named.contains(&file.name.segment)).peekable();
+        if known.peek().is_some() {
+            return known.all(|file| file.counted.unwrap_or(file.bytes) == claim.bytes);
         }
         if !self.absent.iter().any(|known| known.segment == claim.segment) {
             self.absent.push(claim);

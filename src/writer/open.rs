@@ -15,6 +15,7 @@ use super::{
     recover::{Recovered, recover},
 };
 use crate::{
+    chain::Digest,
     chain_reader::{ChainEnd, Directory, chains_with_a_lock},
     clock::{Clock, Moment},
     error::Error,
@@ -29,6 +30,9 @@ use crate::{
 /// and retention probe them for a moment.
 const PROBE_PAUSE: Duration = Duration::from_millis(5);
 const PROBES: u32 = 20;
+
+/// Digits of a hash that stand for a machine.
+const MACHINE_DIGITS: usize = 16;
 
 /// Chains that one log can have: what every chain says of all others must fit a line.
 const MAX_CHAINS: u16 = 256;
@@ -244,6 +248,7 @@ impl<'a> Opener<'a> {
             service: &settings.service,
             host: &settings.host,
             pid: self.storage.process_id(),
+            machine: &machine_of(self.storage.as_ref(), &settings.host),
             flush_mode: &settings.flush_mode.to_string(),
             filesystem: &filesystem.to_string(),
             chains: &taken.ledger.witnesses,
@@ -312,6 +317,12 @@ enum Attempt {
     Taken(Box<Taken>),
     HeldBy(Option<u32>),
     LeftAlone(ChainRecovery),
+}
+
+/// What the `open` record says of the machine: enough to tell two apart, and not which they are.
+fn machine_of(storage: &dyn Storage, host: &str) -> String {
+    let identity = format!("{}\n{host}", storage.machine_id());
+    Digest::of_body(identity.as_bytes()).to_string().chars().take(MACHINE_DIGITS).collect()
 }
 
 /// What an operator must hear of where the log lies.

@@ -52,10 +52,10 @@ impl Outage {
     }
 }
 
-/// Each attempt on a disk that takes a file and cannot sync it leaves a file behind, and a chain can have only so
+/// Each attempt on a disk that takes a file and nothing more leaves a file behind, and a chain can have only so
 /// many: after some of them an outage is not a matter of seconds.
-fn longest_pause(failed_files: usize) -> Duration {
-    match failed_files {
+fn longest_pause(begun_in_vain: usize) -> Duration {
+    match begun_in_vain {
         0..MANY_FAILED_FILES => LAST_RETRY,
         MANY_FAILED_FILES..TOO_MANY_FAILED_FILES => SLOW_RETRY,
         _ => SLOWEST_RETRY,
@@ -104,7 +104,7 @@ impl Writer {
             })
         };
         if let Err(message) = attempt {
-            let outage = outage.again(now.elapsed, longest_pause(self.ledger.failed_files()));
+            let outage = outage.again(now.elapsed, longest_pause(self.ledger.begun_in_vain()));
             self.state = State::Failing(outage);
             if self.queue.gauges.failing.set(true) {
                 let message = format!("{message}; events are held in memory until the disk takes them");

@@ -3,13 +3,15 @@
 use std::{cell::Cell, io, sync::Arc};
 
 use super::{
-    ledger::{MAX_FAILED, Start, Story},
+    ledger::{MAX_FAILED, MAX_FAILED_BEFORE, Start, Story},
     lock::{ChainLock, Entry, Point},
     segment::Segment,
 };
 use crate::{
     chain::{Digest, Head},
-    chain_reader::{Durable, FirstLine, Follow, GoOn, Last, SegmentFile, SegmentStart, go_on, is_all_torn},
+    chain_reader::{
+        Beginning, Durable, FirstLine, Follow, GoOn, Last, SegmentFile, SegmentStart, go_on, is_all_torn,
+    },
     clock::Timestamp,
     error::Error,
     format::{Cause, ChainId, Kind, Witness, Witnesses},
@@ -65,6 +67,8 @@ const LAST_SEQ: u64 = (1 << 53) - (1 << 40);
 #[derive(Debug, Default)]
 struct Rest {
     failed: Vec<u32>,
+    /// Those that only the version before can have left, whose first writes held more than one line.
+    failed_before: Vec<u32>,
     /// How many bytes they hold.
     void: u64,
     /// The very last, where nothing was ever written to it.
@@ -74,7 +78,7 @@ struct Rest {
 impl Rest {
     /// Whether they cannot all be named in one line.
     fn are_too_many(&self) -> bool {
-        self.failed.len() + 1 >= MAX_FAILED
+        self.failed.len() + 1 >= MAX_FAILED || self.failed_before.len() > MAX_FAILED_BEFORE
     }
 }
 
@@ -184,7 +188,8 @@ impl Recovery<'_> {
             return Ok(self.later_format());
         }
         let follow = self.follow(&tail)?;
-        let durable = Durable::of(&follow, None, self.witnessed.iter().map(|witness| witness.seq));
+        let durable =
+            Durable::of(&follow, &tail.files, None, self.witnessed.iter().map(|witness| witness.seq));
         let Some(first) = tail.first.take() else {
             if !self.witnessed.is_empty() {
                 return Ok(self.ends_early());
@@ -205,17 +210,15 @@ impl Recovery<'_> {
     fn add(&self, tail: &mut Tail, name: SegmentName, file: Box<dyn File>) -> Result<bool, Error> {
         let path = || self.path(name);
         let bytes = file.stat().map_err(Error::io("inspect", path()))?.bytes;
-        let first = FirstLine::read(file.as_ref(), name).map_err(Error::io("read", path()))?;
-        tail.is_later = matches!(first, FirstLine::Later);
-        let is_later = tail.is_later;
-        tail.first = first.segment();
-        let first_seq = tail.first.as_ref().map(|first| first.seq);
-        tail.files.insert(0, SegmentFile::unclaimed(name, bytes, first_seq));
+        let first = Beginning::read(file.as_ref(), name, bytes).map_err(Error::io("read", path()))?;
+        tail.files.insert(0, SegmentFile::unclaimed(name, bytes, &first));
+        tail.is_later = matches!(first.line, FirstLine::Later);
+        tail.first = first.line.segment();
         // The newest may be empty, and then the one before it may go on; no other is written to.
         if tail.open.len() < 2 {
             tail.open.insert(0, file);
         }
-        Ok(is_later || first_seq.is_some())
+        Ok(tail.is_later || tail.first.is_some())
     }
 
     fn follow(&self, tail: &Tail) -> Result<Follow, Error> {
@@ -230,7 +233,8 @@ impl Recovery<'_> {
             if number == segment {
                 rest.void += file.bytes.saturating_sub(end);
             } else if number > segment {
-                rest.failed.push(number);
+                let failed = if file.looks_stillborn { &mut rest.failed } else { &mut rest.failed_before };
+                failed.push(number);
                 rest.void += file.bytes;
             }
         }
@@ -273,10 +277,13 @@ impl Recovery<'_> {
             live: None,
             next_segment: self.next_segment(),
             failed: rest.failed,
+            failed_before: rest.failed_before,
             empty: rest.empty,
             is_poisoned,
             witnesses: Witnesses::new(),
             pruned: None,
+            times: None,
+            damage_behind: false,
         };
         if self.names.is_empty() {
             return Ok(Recovered::Ready { start: Box::new(start), closed: true, story: None, report: None });
@@ -313,7 +320,8 @@ impl Recovery<'_> {
         let durable = Point { segment: cut.segment, seq: cut.last.seq, hash: cut.last.hash, end: cut.end };
         let name = SegmentName { chain: self.lock.chain, segment: cut.segment };
         // A segment without a bad byte goes on, unless something stands behind it; else a new one begins.
-        let is_whole = !cut.is_torn && cut.damaged.is_none() && rest.failed.is_empty();
+        let is_whole =
+            !cut.is_torn && cut.damaged.is_none() && rest.failed.is_empty() && rest.failed_before.is_empty();
         let live = match tail.open.pop().filter(|_| is_whole) {
             Some(file) => {
                 let resumed = Segment::resume(file, name, cut.end, first.at.unwrap_or(self.now));
@@ -333,7 +341,8 @@ impl Recovery<'_> {
             }
             (None, false) => (Cause::Unclosed, "the run before ended without close".to_owned()),
         };
-        let start = self.start(id, durable, live, rest, false, follow);
+        let damage_behind = cut.damaged.is_some();
+        let start = Start { damage_behind, ..self.start(id, durable, live, rest, false, follow) };
         if closed {
             return Ok(Recovered::Ready { start: Box::new(start), closed, story: None, report: None });
         }
@@ -357,10 +366,17 @@ impl Recovery<'_> {
             live,
             next_segment: self.next_segment(),
             failed: rest.failed,
+            failed_before: rest.failed_before,
             empty: rest.empty,
             is_poisoned,
             witnesses: follow.facts.seen.clone(),
             pruned: follow.facts.pruned,
+            times: follow
+                .files
+                .iter()
+                .find(|file| file.segment == durable.segment)
+                .and_then(|file| file.times),
+            damage_behind: false,
         }
     }
 

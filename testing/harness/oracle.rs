@@ -162,7 +162,10 @@ fn read_chain(files: &BTreeMap<u32, File>) -> Result<Chain, String> {
             return Err(format!("segment {segment} goes on after {first}"));
         }
         for between in files.range(first + 1..segment) {
-            let listed = info.after.iter().any(|after| after.segment == *between.0);
+            let listed = info
+                .after
+                .iter()
+                .any(|after| (after.from.unwrap_or(after.segment)..=after.segment).contains(between.0));
             if !listed && between.1.info.is_some() {
                 return Err(format!("segment {segment} does not mention {}", between.0));
             }

@@ -205,6 +205,10 @@ impl Storage for SimProcess {
         self.shared.lock().boot_id()
     }
 
+    fn machine_id(&self) -> String {
+        "a simulated machine".to_owned()
+    }
+
     fn filesystem(&self) -> FileSystem {
         FileSystem::Ext4
     }

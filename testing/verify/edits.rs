@@ -137,7 +137,9 @@ impl Editor<'_> {
         touched.insert(row.seq);
         let mut effect = Self::visible(chain, row.seq, touched, is_exact);
         if is_cut {
-            effect.shape = if is_exact { Shape::Cut } else { Shape::AtLeast };
+            let is_alone = self.chain(chain).rows_of(row.segment).count() == 1;
+            let shape = if is_alone { Shape::Emptied } else { Shape::Cut };
+            effect.shape = if is_exact { shape } else { Shape::AtLeast };
         }
         Self::one(format!("record {}", row.seq), log, effect)
     }
@@ -306,7 +308,11 @@ impl Editor<'_> {
     fn empty(&mut self, chain: u16) -> Option<Edited> {
         let segment = self.file(chain);
         let log = self.edit(chain, segment, Vec::clear);
-        self.without(chain, segment, log)
+        let mut edited = self.without(chain, segment, log)?;
+        for effect in edited.effects.iter_mut().filter(|effect| effect.shape == Shape::Cut) {
+            effect.shape = Shape::Emptied;
+        }
+        Some(edited)
     }
 
     fn remove(&mut self, chain: u16) -> Option<Edited> {

@@ -27,7 +27,7 @@ pub(super) fn other() -> Digest {
 }
 
 fn after(segment: u32, bytes: usize) -> After {
-    After { segment, bytes: bytes as u64 }
+    After::counted(segment, bytes as u64, None)
 }
 
 /// The findings as they print.

@@ -50,7 +50,7 @@ fn a_torn_write_that_a_new_segment_voids_is_no_alarm() {
     let counted = a.segments[&1].len() as u64;
     let lost = a.clone().event_marked("lost", None);
     let next = Chain { segments: lost.segments.clone(), ..a.clone() };
-    let next = next.segment(vec![After { segment: 1, bytes: counted }]).event("lost");
+    let next = next.segment(vec![After::counted(1, counted, None)]).event("lost");
     let states = [Log::of(&[&lost]), Log::of(&[&lost]), Log::of(&[&next])];
     let report = changing(&states).hold(0).verify();
     check(&report, Intact, &[]);

@@ -130,6 +130,10 @@ impl Storage for Log {
         unreachable!()
     }
 
+    fn machine_id(&self) -> String {
+        String::new()
+    }
+
     fn boot_id(&self) -> String {
         unreachable!()
     }
@@ -284,7 +288,7 @@ impl Chain {
 
     /// Begins the next segment in order.
     pub(crate) fn roll(self) -> Self {
-        let after = After { segment: self.segment, bytes: self.segments[&self.segment].len() as u64 };
+        let after = After::counted(self.segment, self.segments[&self.segment].len() as u64, None);
         self.segment(vec![after])
     }
 
@@ -295,6 +299,7 @@ impl Chain {
             service: "shop",
             host: "h",
             pid: 42,
+            machine: "0123456789abcdef",
             flush_mode: "immediate",
             filesystem: "ext4",
             chains: &self.witnesses,

@@ -18,18 +18,23 @@ fn without(log: &Log, segment: u32) -> Log {
 }
 
 fn after(chain: &Chain, segment: u32) -> After {
-    After { segment, bytes: chain.segments[&segment].len() as u64 }
+    After::counted(segment, chain.segments[&segment].len() as u64, None)
 }
 
 /// An intact log with this many records and segments, and these notes beside that it is held.
 #[track_caller]
 fn check(report: &Report, records: u64, segments: u64, notes: &[&str]) {
+    check_counts(report, records, segments, notes);
+    assert!(report.is_intact(), "{report}");
+}
+
+#[track_caller]
+fn check_counts(report: &Report, records: u64, segments: u64, notes: &[&str]) {
     let found: Vec<String> =
         report.notes().iter().filter(|note| note.kind() != NoteKind::Live).map(ToString::to_string).collect();
     let expected: Vec<String> = notes.iter().map(ToString::to_string).collect();
     let numbers = (report.records(), report.chains[0].segments);
     assert_eq!((numbers, found.as_slice()), ((records, segments), expected.as_slice()), "{report}");
-    assert!(report.is_intact(), "{report}");
 }
 
 /// Each time that it is looked at, retention has removed the file that was the last one before.
@@ -99,7 +104,7 @@ fn a_new_segment_that_says_less_of_an_earlier_file_makes_reading_begin_anew() {
     torn.files.insert(name(0, 2), Vec::new());
     let bytes = lost.segments[&1].len() as u64 - counted.bytes;
     let next = Chain { segments: lost.segments, segment: 2, ..chain };
-    let next = next.segment(vec![counted, After { segment: 2, bytes: 0 }]).recovery().event("x");
+    let next = next.segment(vec![counted, After::counted(2, 0, None)]).recovery().event("x");
     let mut recovered = Log::of(&[&next]);
     recovered.files.insert(name(0, 2), Vec::new());
     let notes = [
@@ -137,7 +142,12 @@ fn a_file_that_became_shorter_than_what_was_read_is_read_again() {
 fn an_empty_file_at_the_end_is_counted_once() {
     let mut log = Log::of(&[&Chain::new(0).events(3).close()]);
     log.files.insert(name(0, 2), Vec::new());
-    check(&log.verify(), 6, 2, &["stillborn: chain 000: segment 2 is empty"]);
+    let report = log.verify();
+    check_counts(&report, 6, 2, &["stillborn: chain 000: segment 2 is empty"]);
+    let found: Vec<String> = report.findings().iter().map(ToString::to_string).collect();
+    let lost = "torn_tail: chain 000, segment 2, line 1 (byte 0): the file has no good line: its first write was torn, \
+                or its content was destroyed";
+    assert_eq!(found, [lost]);
 }
 
 #[test]

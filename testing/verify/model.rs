@@ -75,6 +75,8 @@ pub(super) enum Shape {
     AtLeast,
     /// Everything from there on is gone, cut at the end of a line.
     Cut,
+    /// The same, and the file in which they stood is left without a line.
+    Emptied,
     /// Records from there on have other content and right hashes.
     Rewritten,
     /// Right lines stand behind the end; whether the last of them is `close`.
@@ -287,6 +289,7 @@ impl Honest {
             Shape::Rewritten => damaged_if(first <= reach, self.as_it_was(None)),
             Shape::Appended { closed } => exactly(is_clean(closed)),
             Shape::Cut => exactly(self.cut(effect, named)),
+            Shape::Emptied => exactly(self.cut(effect, named).max(Verdict::Unclean)),
             Shape::Visible | Shape::AtLeast => {
                 let left = |row: &Row| !effect.touched.contains(&row.seq);
                 let here = chain.rows.iter().find(|row| row.seq == first).map_or(u32::MAX, |row| row.segment);

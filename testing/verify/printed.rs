@@ -125,10 +125,10 @@ fn a_missing_segment_is_said_with_what_counts_of_it() {
     let chain = Chain::new(0).events(3);
     let bytes = chain.segments[&1].len();
     // Two later segments count it; it is missing once.
-    let claims = vec![After { segment: 1, bytes: bytes as u64 }];
+    let claims = vec![After::counted(1, bytes as u64, None)];
     let mut two = chain.roll();
     let two_bytes = two.segments[&2].len() as u64;
-    two = two.segment([claims, vec![After { segment: 2, bytes: two_bytes }]].concat()).close();
+    two = two.segment([claims, vec![After::counted(2, two_bytes, None)]].concat()).close();
     let mut log = Log::of(&[&two]);
     log.files.remove(&name(0, 1));
     assert_eq!(
@@ -197,7 +197,7 @@ fn bytes_that_count_nothing_are_noted() {
         let counted = chain.segments[&1].len() as u64;
         let mut segments = chain.segments.clone();
         segments.get_mut(&1).unwrap().extend_from_slice(torn);
-        let chain = Chain { segments, ..chain }.segment(vec![After { segment: 1, bytes: counted }]);
+        let chain = Chain { segments, ..chain }.segment(vec![After::counted(1, counted, None)]);
         lines(Log::of(&[&next(chain)]).verify().notes())
     };
     let bytes = torn.len();
@@ -221,7 +221,7 @@ fn a_file_that_counts_nothing_is_noted() {
     let bytes = one.segments[&1].len() as u64;
     let two = Chain { segments: one.clone().roll().segments, segment: 2, ..one };
     let void = two.segments[&2].len();
-    let claims = vec![After { segment: 1, bytes }, After { segment: 2, bytes: 0 }];
+    let claims = vec![After::counted(1, bytes, None), After::counted(2, 0, None)];
     let mut log = Log::of(&[&two.segment(claims).close()]);
     let note = format!("void: chain 000: {void} bytes of segment 2 are void");
     assert_eq!(lines(log.verify().notes()), [note]);

@@ -150,7 +150,7 @@ fn eventful(random: &mut Random) -> Log {
     let bytes = base.segments[&2].len() as u64;
     let lost = base.clone().event_marked("lost", None).event_marked("lost", None);
     let next = Chain { segments: lost.segments, ..base };
-    let next = next.segment(vec![After { segment: 2, bytes }]).recovery().events(3);
+    let next = next.segment(vec![After::counted(2, bytes, None)]).recovery().events(3);
     let next = if random.below(2) == 0 { next.prune(4, (1, 1)).event("pruned") } else { next };
     let next = next.roll().events(1).event_marked("a", None).event_marked("b", None);
     let next = if random.below(2) == 0 { next.close() } else { next };

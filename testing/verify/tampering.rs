@@ -27,7 +27,7 @@ use crate::{
 };
 
 fn after(segment: u32, bytes: usize) -> After {
-    After { segment, bytes: bytes as u64 }
+    After::counted(segment, bytes as u64, None)
 }
 
 /// Bytes that were never durable, and a segment that says so; a file that counts nothing; a torn end.

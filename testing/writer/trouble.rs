@@ -414,7 +414,11 @@ fn damage_below_the_mark_stays_within_what_counts() {
     node.run_for(&mut world, SECOND);
     node.close(&mut world);
     let second = String::from_utf8(world.disk.contents("audit-000-00000002.jsonl").unwrap()).unwrap();
-    assert!(second.contains(&format!("\"after\":[{{\"segment\":1,\"bytes\":{}}}]", bytes.len())), "{second}");
+    assert!(
+        second.contains(&format!("\"after\":[{{\"segment\":1,\"bytes\":{},\"from\":", bytes.len())),
+        "{second}"
+    );
+    assert!(second.contains(",\"damage\":true}],"), "{second}");
     assert!(second.contains("\"cause\":\"damage\""));
     let report = crate::Verifier::new("/log").run_on(&*world.disk.process().storage()).unwrap();
     assert_eq!(report.verdict(), Verdict::Damaged, "{report}");

@@ -97,6 +97,10 @@ impl Follow {
         if let Some(control) = control.filter(|_| belongs || !is_segment) {
             self.absorb(line.seq, control);
         }
+        if let (Some(at), Some(file)) = (line.at(), self.files.last_mut()) {
+            let (from, to) = file.times.unwrap_or((at, at));
+            file.times = Some((from.min(at), to.max(at)));
+        }
         let last = Last { seq: line.seq, hash: line.hash, kind: line.kind };
         self.accept(last, 1, u64::from(line.kind == Kind::Event));
         true

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     chain::Digest,
     error::Error,
-    format::{Control, Kind, Line, LineParser, Malformed, control_of},
+    format::{Control, Kind, Line, LineParser, Malformed, Times, control_of},
     segment_name::{ChainNumber, SegmentName},
     storage::Storage,
 };
@@ -48,9 +48,15 @@ pub(crate) struct FileCount {
     pub(crate) good: Good,
     /// The highest `durable` mark in it.
     pub(crate) mark: u64,
+    /// The times of its records, where all of them were followed line by line.
+    pub(crate) times: Option<Times>,
     pub(crate) void_bytes: u64,
     /// Whether anything stands in it at all.
     pub(crate) is_empty: bool,
+    /// The number of the record that belongs at its beginning.
+    begins: u64,
+    /// Whether the version before this one wrote the last run in front of it.
+    is_old: bool,
 }
 
 /// The state of one chain while it is read.
@@ -167,10 +173,24 @@ impl Follow {
                 segment: name.segment,
                 good,
                 mark: 0,
+                times: None,
                 void_bytes: 0,
                 is_empty: true,
+                begins: self.next,
+                is_old: self.facts.is_old,
             });
         }
+    }
+
+    /// The last record that must have been durable because a file without a good line holds more than the first write
+    /// of a segment, which is durable before anything follows it. Of the version before, files tell nothing of this.
+    pub(super) fn durable_by_looks(&self, files: &[SegmentFile]) -> u64 {
+        let is_destroyed = |count: &&FileCount| {
+            let file = files.iter().find(|file| file.name.segment == count.segment);
+            let is_claimed = file.is_none_or(|file| file.counted.is_some() || file.looks_stillborn);
+            count.good.records == 0 && !count.is_empty && !count.is_old && !is_claimed
+        };
+        self.files.iter().filter(is_destroyed).map(|count| count.begins).max().unwrap_or(0)
     }
 
     /// The segment that is being read.

@@ -4,15 +4,17 @@ use std::io;
 
 use super::{
     super::{
+        flush::Unsynced,
         lock::{Entry, Point},
         segment::{Refused, Segment},
     },
-    Ledger, Poison, Trouble,
+    Ledger, Poison, TimesOf, Trouble,
 };
 use crate::{
     chain::Digest,
     clock::Moment,
     format::{After, SegmentInfo, seal},
+    queue::Chunks,
     segment_name::SegmentName,
     storage::{Dir, is_out_of_room},
 };
@@ -20,14 +22,17 @@ use crate::{
 /// Free space beyond the first write that a new segment needs after the disk was full.
 const ROOM: u64 = 64 << 10;
 
-/// Files that may stand between two segments and count nothing: all are named in one line.
+/// Files that may stand between two segments and count nothing: the more there are, the slower the chain is opened.
 pub(in crate::writer) const MAX_FAILED: usize = 1000;
+
+/// Those of them that the version before left, and that are named one by one: all must fit one line.
+pub(in crate::writer) const MAX_FAILED_BEFORE: usize = 256;
 
 impl Ledger {
     /// Begins a new segment.
     ///
-    /// In this order: the poison entry, if the old segment lies; create; one write; sync the file;
-    /// sync the directory; clear the entry; only then acknowledge.
+    /// In this order: the poison entry, if the old segment lies; create; write the `segment` line; sync the file;
+    /// sync the directory; clear the entry; then what is retained; only then acknowledge.
     pub(in crate::writer) fn begin_segment(&mut self, now: &Moment) -> Result<(), Trouble> {
         let rotates = self.live.is_some();
         if self.poison != Poison::None {
@@ -54,7 +59,7 @@ impl Ledger {
         };
         let number = segment.name.segment;
         segment.begun = now.wall;
-        let sealed = self.seal_first_write(number, now);
+        let sealed = self.seal_first_line(number, now);
         if let Err(error) = self.check_room() {
             self.empty = Some(segment);
             return Err(self.not_begun("write to", number, error, rotates));
@@ -82,16 +87,32 @@ impl Ledger {
             self.poison = Poison::None;
         }
         self.appended_bytes += self.lines.len() as u64;
-        segment.has_records = !self.retained.is_empty();
         self.out_of_room = false;
         self.failed.clear();
+        self.failed_before.clear();
+        self.damage_behind = false;
         self.written = sealed;
-        let end = segment.bytes;
+        self.durable = Point { segment: number, seq: sealed.0, hash: sealed.1, end: segment.bytes };
+        self.times = TimesOf::known(Some((now.wall, now.wall)));
         self.live = Some(segment);
-        // The first line and the story have no drafts: they are counted here.
-        self.durable.seq += if self.story.take().is_some() { 2 } else { 1 };
-        self.commit_through(sealed, end, number);
-        Ok(())
+        self.write_retained(now)
+    }
+
+    /// Writes what the segments before could not make durable, and first why there is a new one.
+    fn write_retained(&mut self, now: &Moment) -> Result<(), Trouble> {
+        let mut retained = Chunks::default();
+        if let Some(story) = self.story.take() {
+            retained.push(&story.as_info().payload(now.wall), None, None);
+        }
+        self.retained.move_to(&mut retained);
+        if retained.is_empty() {
+            self.begun_in_vain = 0;
+            return Ok(());
+        }
+        let since = self.unsynced.since;
+        self.unsynced = Unsynced { since, ..Unsynced::default() };
+        self.append(&mut retained, now)?;
+        self.sync()
     }
 
     fn first_write_refused(&mut self, segment: Segment, refused: Refused, rotates: bool) -> Trouble {
@@ -141,46 +162,38 @@ impl Ledger {
                 }
                 created => {
                     self.next_segment += u32::from(created.is_ok());
+                    self.begun_in_vain += usize::from(created.is_ok());
                     return created;
                 }
             }
         }
     }
 
-    /// The `segment` line, why there is one, and everything retained, sealed into `lines`.
-    fn seal_first_write(&mut self, number: u32, now: &Moment) -> (u64, Digest) {
-        let counted = (self.durable.segment > 0)
-            .then_some(After { segment: self.durable.segment, bytes: self.durable.end });
-        let failed = self.failed.iter().map(|segment| After { segment: *segment, bytes: 0 });
+    /// Seals the `segment` line into `lines`. It is the first write of its file, and alone: so a file in which more
+    /// was lost than a crash can take shows it.
+    fn seal_first_line(&mut self, number: u32, now: &Moment) -> (u64, Digest) {
+        let Point { seq, hash, segment, end } = self.durable;
+        let counted =
+            After { is_damaged: self.damage_behind, ..After::counted(segment, end, self.times.durable()) };
+        let counted = (segment > 0).then_some(counted);
+        let before = self.failed_before.iter().map(|segment| After::counted(*segment, 0, None));
         let info = SegmentInfo {
             id: self.id,
             chain: self.chain(),
             segment: number,
-            after: counted.into_iter().chain(failed).collect(),
+            after: counted.into_iter().chain(before).chain(After::rows(&self.failed)).collect(),
             chains: self.witnesses.clone(),
             pruned: self.pruned,
         };
         self.lines.clear();
         self.events.written = self.events.durable;
         self.receipts.clear();
-        let Point { seq, hash, .. } = self.durable;
-        let first = seal(&mut self.lines, seq + 1, &info.payload(now.wall), Some(seq), &hash);
-        let mut at = (seq + 1, first);
-        if let Some(story) = &self.story {
-            let payload = story.as_info().payload(now.wall);
-            at = (seq + 2, seal(&mut self.lines, seq + 2, &payload, None, &at.1));
-        }
-        let retained = std::mem::take(&mut self.retained);
-        for chunk in retained.iter() {
-            at = self.seal_chunk(chunk, at, None);
-        }
-        self.retained = retained;
-        at
+        (seq + 1, seal(&mut self.lines, seq + 1, &info.payload(now.wall), Some(seq), &hash))
     }
 
-    /// After a full disk: waits until the first write surely fits.
+    /// After a full disk: waits until what is retained surely fits.
     fn check_room(&self) -> io::Result<()> {
-        let needed = self.lines.len() as u64 + ROOM;
+        let needed = self.lines.len() as u64 + self.retained.bytes() + ROOM;
         if self.out_of_room && self.storage.free_bytes()? < needed {
             return Err(rustix::io::Errno::NOSPC.into());
         }

@@ -10,7 +10,7 @@ mod poison;
 
 use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc};
 
-pub(super) use begin::MAX_FAILED;
+pub(super) use begin::{MAX_FAILED, MAX_FAILED_BEFORE};
 
 use super::{
     flush::Unsynced,
@@ -20,8 +20,8 @@ use super::{
 };
 use crate::{
     chain::{Digest, Head},
-    clock::Moment,
-    format::{Cause, ChainId, LineParser, RecoveryInfo, Witness, Witnesses, seal},
+    clock::{Moment, TIMESTAMP_LEN, Timestamp},
+    format::{Cause, ChainId, LineParser, RecoveryInfo, Times, Witness, Witnesses, seal, time_of},
     queue::{Chunk, Chunks, Scope, Ticket},
     segment_name::ChainNumber,
     storage::{Dir, Storage},
@@ -44,12 +44,20 @@ pub(super) struct Ledger {
     next_segment: u32,
     /// Files begun since the last durable record that count nothing.
     failed: Vec<u32>,
+    /// Those that the version before left, and that hold more than this version writes before it may fail.
+    failed_before: Vec<u32>,
     /// A file of ours that nothing could be written to yet.
     empty: Option<Segment>,
     poison: Poison,
     out_of_room: bool,
     retained: Chunks,
     unsynced: Unsynced,
+    /// The times of the records in the segment of the last durable record.
+    times: TimesOf,
+    /// Whether what stands behind the last durable record is damage, and given up in the next segment's first line.
+    damage_behind: bool,
+    /// Files begun since the last draft became durable.
+    begun_in_vain: usize,
     receipts: Vec<(Arc<Scope>, Ticket, Head)>,
     events: Events,
     story: Option<Story>,
@@ -68,6 +76,39 @@ pub(super) struct Ledger {
 struct Events {
     written: Ticket,
     durable: Ticket,
+}
+
+/// A time as it is printed.
+type Printed = [u8; TIMESTAMP_LEN];
+
+/// The lowest and the highest time of the records of one segment: of those written, and of those known durable.
+#[derive(Debug, Clone, Copy, Default)]
+struct TimesOf {
+    written: Option<(Printed, Printed)>,
+    durable: Option<(Printed, Printed)>,
+}
+
+impl TimesOf {
+    fn known(times: Option<Times>) -> Self {
+        let times = times.map(|(from, to)| (from.to_bytes(), to.to_bytes()));
+        Self { written: times, durable: times }
+    }
+
+    fn note(&mut self, payload: &[u8]) {
+        let Some(at) = time_of(payload) else { return };
+        let (from, to) = self.written.get_or_insert((*at, *at));
+        if at < from {
+            *from = *at;
+        }
+        if at > to {
+            *to = *at;
+        }
+    }
+
+    fn durable(&self) -> Option<Times> {
+        let (from, to) = self.durable?;
+        Timestamp::parse(&from).zip(Timestamp::parse(&to))
+    }
 }
 
 /// Whether the lock file must say that the last segment is not to be trusted.
@@ -110,10 +151,15 @@ pub(super) struct Start {
     pub(super) live: Option<Segment>,
     pub(super) next_segment: u32,
     pub(super) failed: Vec<u32>,
+    pub(super) failed_before: Vec<u32>,
     pub(super) empty: Option<Segment>,
     pub(super) is_poisoned: bool,
     pub(super) witnesses: Witnesses,
     pub(super) pruned: Option<(u64, Digest)>,
+    /// The times of what counts of the segment of the last durable record.
+    pub(super) times: Option<Times>,
+    /// Whether what stands behind the last durable record is damage.
+    pub(super) damage_behind: bool,
 }
 
 impl Ledger {
@@ -127,11 +173,15 @@ impl Ledger {
             live: start.live,
             next_segment: start.next_segment,
             failed: start.failed,
+            failed_before: start.failed_before,
             empty: start.empty,
             poison: if start.is_poisoned { Poison::Written } else { Poison::None },
             out_of_room: false,
             retained: Chunks::default(),
             unsynced: Unsynced::default(),
+            times: TimesOf::known(start.times),
+            damage_behind: start.damage_behind,
+            begun_in_vain: 0,
             receipts: Vec::new(),
             events: Events::default(),
             story: None,
@@ -154,9 +204,9 @@ impl Ledger {
         Head { chain: self.chain(), seq, hash }
     }
 
-    /// How many files were begun in vain since the last durable record.
-    pub(super) fn failed_files(&self) -> usize {
-        self.failed.len()
+    /// How many files were begun since a draft became durable last, or there was none to write.
+    pub(super) fn begun_in_vain(&self) -> usize {
+        self.begun_in_vain
     }
 
     /// What this chain witnesses, and its own durable head.
@@ -256,13 +306,18 @@ impl Ledger {
     /// Makes everything durable, then writes the last record of an orderly end by itself. It is not
     /// retained: where it fails, the next attempt makes another, so that a chain never closes twice.
     pub(super) fn close(&mut self, payload: &[u8], now: &Moment) -> Result<(), Trouble> {
-        if self.live.is_none() {
-            self.begin_segment(now)?;
-        }
         self.sync()?;
+        if self.live.is_none() || self.has_idle_files() {
+            // A file that came to nothing, with nothing behind it to say so, looks like one that was emptied.
+            match self.begin_segment(now) {
+                Err(trouble) if trouble.old_goes_on => {}
+                begun => begun?,
+            }
+        }
         let Some(mut live) = self.live.take() else { return Ok(()) };
         self.lines.clear();
         let seq = self.written.0 + 1;
+        self.times.note(payload);
         let hash = seal(&mut self.lines, seq, payload, Some(self.durable.seq), &self.written.1);
         if let Err(refused) = live.append(&self.lines) {
             return Err(self.write_refused(live, refused));
@@ -284,6 +339,7 @@ impl Ledger {
     ) -> (u64, Digest) {
         for (entry, payload) in chunk.iter() {
             let seq = at.0 + 1;
+            self.times.note(payload);
             at = (seq, seal(&mut self.lines, seq, payload, durable.take(), &at.1));
             if entry.severity.is_some() {
                 self.events.written += 1;
@@ -336,6 +392,7 @@ impl Ledger {
             message: message.to_owned(),
         });
         self.written = (self.durable.seq, self.durable.hash);
+        self.times.written = self.times.durable;
         self.events.written = self.events.durable;
         self.receipts.clear();
     }
@@ -398,6 +455,8 @@ impl Ledger {
     fn commit_through(&mut self, at: (u64, Digest), end: u64, segment: u32) {
         let mut records = at.0.saturating_sub(self.durable.seq);
         self.durable = Point { segment, seq: at.0, hash: at.1, end };
+        // Where only a part of what was written became durable, these may be wider than need be.
+        self.times.durable = self.times.written;
         let (mut events, mut bytes, mut emptied) = (0, 0, 0);
         'drafts: for chunk in self.retained.iter() {
             for (entry, payload) in chunk.iter() {
@@ -411,6 +470,7 @@ impl Ledger {
             }
         }
         self.retained.remove_first(emptied);
+        self.begun_in_vain = if emptied > 0 { 0 } else { self.begun_in_vain };
         self.events.durable += events;
         let durable = self.events.durable;
         for (scope, ticket, head) in self.receipts.extract_if(.., |(_, ticket, _)| *ticket <= durable) {

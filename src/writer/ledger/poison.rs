@@ -54,7 +54,7 @@ impl Ledger {
 
     /// Whether files of ours lie behind the last segment, and their names may not be durable.
     pub(in crate::writer) fn has_idle_files(&self) -> bool {
-        !self.failed.is_empty() || self.empty.is_some()
+        !self.failed.is_empty() || !self.failed_before.is_empty() || self.empty.is_some()
     }
 
     /// While this chain is held, nobody decides anything from files that came to nothing. Afterwards the
@@ -65,6 +65,7 @@ impl Ledger {
             self.storage.sync_dir(Dir::Log)?;
         }
         self.failed.clear();
+        self.failed_before.clear();
         self.empty = None;
         Ok(())
     }

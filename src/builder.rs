@@ -52,6 +52,7 @@ impl Builder {
             rotation: Rotation::default(),
             retention: Retention::default(),
             exclusive: false,
+            wait_for_chain: Duration::from_millis(250),
             rules: Rules::default(),
             queue_bytes: 16 * MIB,
             wait_bound: Duration::from_secs(5),
@@ -90,10 +91,19 @@ impl Builder {
         self
     }
 
-    /// Accepts chain 000 only: a second opener, in this or another process, gets [`Error::Locked`]
-    /// after 100 ms instead of a chain of its own. Default: off.
+    /// Accepts chain 000 only: a second opener, in this or another process, gets [`Error::Locked`] instead of a chain
+    /// of its own. It waits before it does: see [`wait_for_chain`](Self::wait_for_chain). Default: off.
     pub fn exclusive(mut self) -> Self {
         self.plan.exclusive = true;
+        self
+    }
+
+    /// How long `open` waits for a chain that another process took less than a second ago, before it makes a new one,
+    /// or with `exclusive` returns [`Error::Locked`]. So processes that live for a moment share a few chains, and
+    /// those that live long and start together wait once. Where every chain is held for longer, `open` tries for 100 ms
+    /// in any case, because a verification looks at locks for a moment. At most an hour. Default: 250 ms.
+    pub fn wait_for_chain(mut self, wait: Duration) -> Self {
+        self.plan.wait_for_chain = wait;
         self
     }
 

@@ -243,6 +243,13 @@ pub enum NoticeCode {
     Damage,
     /// A chain that was seen before is gone.
     ChainMissing,
+    /// The lock file of a chain does not say how far the chain came: it is new, a copy, or of an earlier version. The
+    /// chain was opened by its files alone.
+    HeadUnknown,
+    /// The durable head could not be noted in the lock file; it is tried again.
+    HeadNotNoted,
+    /// The chain was written on another machine until now.
+    MachineChanged,
     /// The wall clock and the monotonic clock moved apart by more than a second.
     ClockStep,
     /// The directory is on a file system that forgets everything at a restart.
@@ -274,6 +281,9 @@ impl NoticeCode {
             Self::Recovered => "recovered",
             Self::Damage => "damage",
             Self::ChainMissing => "chain_missing",
+            Self::HeadUnknown => "head_unknown",
+            Self::HeadNotNoted => "head_not_noted",
+            Self::MachineChanged => "machine_changed",
             Self::ClockStep => "clock_step",
             Self::VolatileFileSystem => "volatile_filesystem",
             Self::Pruned => "pruned",

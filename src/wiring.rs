@@ -36,6 +36,7 @@ pub(crate) struct Plan {
     pub(crate) rotation: Rotation,
     pub(crate) retention: Retention,
     pub(crate) exclusive: bool,
+    pub(crate) wait_for_chain: Duration,
     pub(crate) rules: Rules,
     pub(crate) queue_bytes: u64,
     pub(crate) wait_bound: Duration,
@@ -69,6 +70,7 @@ pub(crate) fn start(plan: Plan) -> Result<Parts, Error> {
         retention: plan.retention,
         low_space: plan.low_space,
         exclusive: plan.exclusive,
+        wait_for_chain: plan.wait_for_chain,
         service: plan.service,
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         // Half of the bits name the run well enough.

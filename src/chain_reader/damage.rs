@@ -146,8 +146,9 @@ fn end_before(anomaly: &Anomaly, files: &[SegmentFile]) -> Option<(u32, u64)> {
     if place.offset > 0 {
         return Some((place.segment, place.offset));
     }
-    let before = files.iter().rfind(|file| file.name.segment < place.segment && file.bytes > 0)?;
-    Some((before.name.segment, before.bytes))
+    let counted = |file: &SegmentFile| file.counted.unwrap_or(file.bytes);
+    let before = files.iter().rfind(|file| file.name.segment < place.segment && counted(file) > 0)?;
+    Some((before.name.segment, counted(before)))
 }
 
 #[cfg(test)]
@@ -179,7 +180,7 @@ mod tests {
             SegmentFile::unclaimed(name, bytes, &first)
         };
         let files: Vec<SegmentFile> = files.iter().map(file).collect();
-        let follow = Follow::through(log, CHAIN, &files).unwrap();
+        let follow = Follow::through(log, CHAIN, &files, None).unwrap();
         let durable = Durable::of(&follow, &files, None, [claimed]);
         let go_on = go_on(&follow, &durable, &files);
         Judged { follow, durable, go_on }
@@ -235,7 +236,7 @@ mod tests {
         let first = Beginning::read(open.as_ref(), name, length(7)).unwrap();
         let mut file = SegmentFile::unclaimed(name, length(7), &first);
         file.counted = Some(length(5));
-        let follow = Follow::through(&log, CHAIN, &[file]).unwrap();
+        let follow = Follow::through(&log, CHAIN, &[file], None).unwrap();
         let last = follow.good.last.map(|last| last.seq);
         assert_eq!((last, follow.ends_well, follow.files[0].void_bytes), (Some(5), true, 0));
     }

@@ -35,6 +35,10 @@ pub(crate) struct SegmentFile {
 impl SegmentFile {
     /// A file of which nobody says anything yet.
     pub(crate) fn unclaimed(name: SegmentName, bytes: u64, first: &Beginning) -> Self {
+        let after = match &first.line {
+            FirstLine::Segment(start) => start.info.after.clone(),
+            FirstLine::Later | FirstLine::Bad => Vec::new(),
+        };
         Self {
             name,
             bytes,
@@ -42,7 +46,7 @@ impl SegmentFile {
             first_seq: first.seq(),
             looks_stillborn: first.looks_stillborn,
             destroyed_before: None,
-            after: Vec::new(),
+            after,
         }
     }
 }
@@ -78,7 +82,7 @@ impl Layout {
 
     /// Lets the claims of the files meet, the newest first: what it says wins, and what a file says
     /// that counts nothing is void itself.
-    fn settle(mut files: Vec<SegmentFile>) -> Self {
+    pub(crate) fn settle(mut files: Vec<SegmentFile>) -> Self {
         let mut claims = Claims::default();
         for file in files.iter_mut().rev() {
             if let Some(claim) = claims.about(file.name.segment) {
@@ -186,11 +190,7 @@ fn look_at(storage: &dyn Storage, name: SegmentName) -> Result<Option<SegmentFil
     let Some(file) = open_segment(storage, name)? else { return Ok(None) };
     let bytes = file.stat().map_err(Error::io("look at", path()))?.bytes;
     let first = Beginning::read(&*file, name, bytes).map_err(Error::io("read", path()))?;
-    let mut looked_at = SegmentFile::unclaimed(name, bytes, &first);
-    if let FirstLine::Segment(start) = first.line {
-        looked_at.after = start.info.after;
-    }
-    Ok(Some(looked_at))
+    Ok(Some(SegmentFile::unclaimed(name, bytes, &first)))
 }
 
 #[cfg(test)]

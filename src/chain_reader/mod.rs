@@ -4,7 +4,7 @@
 //! `directory` lists the files; `layout` knows how many bytes of each count, as `first_line`s say; `source` hands
 //! them out in their order, cut by `lines`. `follow` goes through them line by line and keeps what does not fit
 //! as `anomaly`, good lines add up to `facts`, `piece` is a stretch without fault; `damage` says what was
-//! altered and what is only torn. `tail` reads from the end.
+//! altered and what is only torn. `tail` reads from the end; `noted` is what lock files say of it.
 
 mod anomaly;
 mod damage;
@@ -14,6 +14,7 @@ mod first_line;
 mod follow;
 mod layout;
 mod lines;
+mod noted;
 mod piece;
 mod source;
 mod tail;
@@ -27,6 +28,9 @@ pub(crate) use layout::{Absent, Layout, SegmentFile};
 #[cfg(test)]
 pub(crate) use lines::Pieces;
 pub(crate) use lines::{Piece, split};
+pub(crate) use noted::{
+    BLOCK, Identity, MACHINE_DIGITS, MAX_CHAINS, Noted, NotedState, Point, SLOTS, Slots, read_noted,
+};
 pub(crate) use piece::{Summary, summarize};
 pub(crate) use source::{Part, Source, SourcePlace};
-pub(crate) use tail::{ChainEnd, last_mark};
+pub(crate) use tail::{durable_head, kind_at, last_mark, said_of};

@@ -70,10 +70,10 @@ impl<'a> Source<'a> {
         Self::resume(storage, files, SourcePlace { next: first, offset, ..SourcePlace::default() })
     }
 
-    /// Begins at the first file, and leaves out what is void: nobody may need those bytes, and a failing disk may
-    /// not have them.
-    pub(crate) fn of_what_counts(storage: &'a dyn Storage, files: &'a [SegmentFile]) -> Self {
-        Self::resume(storage, files, SourcePlace { skips_void: true, ..SourcePlace::default() })
+    /// Begins at `offset` of the first file, and leaves out what is void: nobody may need those bytes, and a failing
+    /// disk may not have them.
+    pub(crate) fn of_what_counts(storage: &'a dyn Storage, files: &'a [SegmentFile], offset: u64) -> Self {
+        Self::resume(storage, files, SourcePlace { offset, skips_void: true, ..SourcePlace::default() })
     }
 
     /// Goes on where a source over the same files stood.

@@ -1,14 +1,16 @@
-//! What a chain says at its end, read from the end: how far it was durable, whether it was closed, and what it
-//! last said of other chains. A segment is read as far back as that takes, in windows of bounded size.
+//! What a chain says at its end, read from the end: how far it was durable, and what it last said of other chains. A segment is read as far back as that takes, in windows of bounded size.
 
-use std::{io, ops::ControlFlow, sync::Arc};
+use std::{collections::BTreeSet, io, ops::ControlFlow};
 
 use memchr::memmem;
 
-use super::first_line::{FirstLine, open_if_there};
+use super::{
+    first_line::{FirstLine, open_if_there},
+    noted::Point,
+};
 use crate::{
-    format::{ChainId, Kind, Line, LineParser, MAX_LINE, Witness, Witnesses, is_right, read_witnesses},
-    segment_name::SegmentName,
+    format::{ChainId, Kind, LineParser, MAX_LINE, Witness, Witnesses, is_right, read_witnesses},
+    segment_name::{ChainNumber, SegmentName},
     storage::{File, Storage, read_full},
 };
 
@@ -19,122 +21,89 @@ const LAST_WINDOW: u64 = 4 << 20;
 /// How far back a last mark is looked for. A writer never has as much that is not durable.
 const MARK_REACH: u64 = 64 << 20;
 
-/// The end of a chain.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct ChainEnd {
-    /// Its durable head, as its own marks say; `None` where nothing is known to be durable, or the record is bad.
-    /// Not a `close` at its very end: its writer may have died before it was synced.
-    pub(crate) durable: Option<Witness>,
-    /// Whether nothing at all stands behind a `close`.
-    pub(crate) closed: bool,
-    /// What it last said of other chains.
-    pub(crate) witnesses: Witnesses,
-}
-
-impl ChainEnd {
-    /// Of a chain without a file.
-    pub(crate) const NOTHING: Self = Self { durable: None, closed: false, witnesses: Witnesses::new() };
-
-    /// Reads the end of a chain whose files are given, oldest first. `None` where no file has a good first line, and
-    /// no line says anything of other chains.
-    pub(crate) fn read(storage: &Arc<dyn Storage>, segments: &[SegmentName]) -> io::Result<Option<Self>> {
-        let mut witnesses = None;
-        for (behind, name) in segments.iter().rev().enumerate() {
-            let Some(file) = open_if_there(storage.as_ref(), *name)? else { continue };
-            let id = FirstLine::read(file.as_ref(), *name)?.segment().map(|start| start.info.id);
-            let mut search = Search { id, witnesses, wants_witnesses: true, ..Search::default() };
-            search.run(file.as_ref())?;
-            if id.is_some() {
-                return Ok(Some(Self {
-                    durable: search.head,
-                    closed: search.closed && behind == 0,
-                    witnesses: search.witnesses.unwrap_or_default(),
-                }));
-            }
-            witnesses = search.witnesses;
-        }
-        Ok(witnesses.map(|witnesses| Self { witnesses, ..Self::default() }))
-    }
-
-    /// Reads only as far back as it takes to find the durable head.
-    pub(crate) fn durable_head(
-        storage: &Arc<dyn Storage>,
-        segments: &[SegmentName],
-    ) -> io::Result<Option<Witness>> {
-        for name in segments.iter().rev() {
-            let Some(file) = open_if_there(storage.as_ref(), *name)? else { continue };
-            if let Some(start) = FirstLine::read(file.as_ref(), *name)?.segment() {
-                let mut search = Search { id: Some(start.info.id), ..Search::default() };
-                search.run(file.as_ref())?;
-                return Ok(search.head);
-            }
-        }
-        Ok(None)
-    }
-}
-
-/// A way back through the lines of one file, until everything is known that is asked for.
-#[derive(Default)]
-struct Search {
-    parser: LineParser,
-    /// The chain, where its head is asked for.
-    id: Option<ChainId>,
-    /// Whether the last piece of the file was looked at.
-    has_begun: bool,
-    closed: bool,
-    /// The highest mark so far.
-    mark: u64,
-    head: Option<Witness>,
-    wants_witnesses: bool,
-    witnesses: Option<Witnesses>,
-}
-
-impl Search {
-    fn run(&mut self, file: &dyn File) -> io::Result<()> {
-        let chains = memmem::Finder::new(b"\"chains\":{");
-        let length = file.stat()?.bytes;
-        lines_backward(file, length, 0, |piece, offset| {
-            let is_last = !std::mem::replace(&mut self.has_begun, true);
-            let wants_head = self.wants_head();
-            // Once the head is known, most lines are passed over without being parsed.
-            let may_witness = self.wants_witnesses && self.witnesses.is_none();
-            let is_looked_at =
-                |line: &&[u8]| is_last || wants_head || may_witness && chains.find(line).is_some();
-            let line = piece.filter(is_looked_at).and_then(|line| self.parser.parse(line).ok());
-            if is_last {
-                self.closed =
-                    line.is_some_and(|line| line.kind == Kind::Close && is_right(&line, offset == 0));
-            }
-            if let Some(line) = line.filter(|line| wants_head && is_right(line, offset == 0)) {
-                self.look_for_head(&line, offset);
-            }
-            if let Some(line) = line.filter(|line| may_witness && line.kind != Kind::Event)
-                && line.hash_is_right()
-            {
-                self.witnesses = line.detail.and_then(read_witnesses);
-            }
-            if self.wants_head() || self.wants_witnesses && self.witnesses.is_none() {
-                ControlFlow::Continue(())
-            } else {
-                ControlFlow::Break(())
-            }
-        })
-    }
-
-    fn wants_head(&self) -> bool {
-        self.id.is_some() && self.head.is_none()
-    }
-
-    fn look_for_head(&mut self, line: &Line<'_>, offset: u64) {
-        let Some(id) = self.id else { return };
-        self.mark = self.mark.max(line.durable.unwrap_or(0));
-        if line.seq == self.mark {
-            self.head = Some(Witness { id, seq: line.seq, hash: line.hash });
-        } else if offset == 0 && self.mark > 0 && line.seq.checked_sub(1) == Some(self.mark) {
-            // The durable head is the last record of the file before, which the first line links to.
-            self.head = Some(Witness { id, seq: self.mark, hash: line.previous });
+/// The durable head of a chain whose files are given, oldest first, as its own marks say; `None` where nothing is known
+/// to be durable, or the record is bad. Not a `close` at its very end: its writer may have died before it was synced.
+pub(crate) fn durable_head(storage: &dyn Storage, segments: &[SegmentName]) -> io::Result<Option<Witness>> {
+    for name in segments.iter().rev() {
+        let Some(file) = open_if_there(storage, *name)? else { continue };
+        if let Some(start) = FirstLine::read(file.as_ref(), *name)?.segment() {
+            return head_of(file.as_ref(), start.info.id);
         }
     }
+    Ok(None)
+}
+
+/// What a chain whose files are given, oldest first, last said of each of some other chains; without `wanted`, of all
+/// of them. The first line of a segment says it of all, so no more than its newest segment is read.
+pub(crate) fn said_of(
+    storage: &dyn Storage,
+    segments: &[SegmentName],
+    wanted: Option<&BTreeSet<ChainNumber>>,
+) -> io::Result<Witnesses> {
+    let chains = memmem::Finder::new(b"\"chains\":{");
+    let mut said = Witnesses::new();
+    let mut parser = LineParser::default();
+    for name in segments.iter().rev() {
+        let Some(file) = open_if_there(storage, *name)? else { continue };
+        let is_last = FirstLine::read(file.as_ref(), *name)?.segment().is_some();
+        lines_backward(file.as_ref(), file.stat()?.bytes, 0, |piece, _| {
+            // Most lines are passed over without being parsed.
+            let line =
+                piece.filter(|line| chains.find(line).is_some()).and_then(|line| parser.parse(line).ok());
+            let line = line.filter(|line| line.kind != Kind::Event && line.hash_is_right());
+            for (chain, witness) in line.and_then(|line| read_witnesses(line.detail?)).into_iter().flatten() {
+                if wanted.is_none_or(|wanted| wanted.contains(&chain)) {
+                    said.entry(chain).or_insert(witness);
+                }
+            }
+            let is_done = wanted.is_some_and(|wanted| said.len() == wanted.len());
+            if is_done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        if is_last {
+            break;
+        }
+    }
+    Ok(said)
+}
+
+/// The way back through the lines of one file to its durable head.
+fn head_of(file: &dyn File, id: ChainId) -> io::Result<Option<Witness>> {
+    let mut parser = LineParser::default();
+    let mut mark = 0;
+    let mut head = None;
+    lines_backward(file, file.stat()?.bytes, 0, |piece, offset| {
+        let line = piece.and_then(|line| parser.parse(line).ok());
+        let Some(line) = line.filter(|line| is_right(line, offset == 0)) else {
+            return ControlFlow::Continue(());
+        };
+        mark = mark.max(line.durable.unwrap_or(0));
+        head = if line.seq == mark {
+            Some((line.seq, line.hash))
+        } else if offset == 0 && mark > 0 && line.seq.checked_sub(1) == Some(mark) {
+            // It is the last record of the file before, which the first line links to.
+            Some((mark, line.previous))
+        } else {
+            None
+        };
+        if head.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    Ok(head.map(|(seq, hash)| Witness { id, seq, hash }))
+}
+
+/// Whether a segment has this record, and it ends where this says: the kind of the record.
+pub(crate) fn kind_at(file: &dyn File, point: &Point) -> io::Result<Option<Kind>> {
+    let mut parser = LineParser::default();
+    let mut kind = None;
+    if file.stat()?.bytes < point.end {
+        return Ok(None);
+    }
+    lines_backward(file, point.end, point.end.saturating_sub(MAX_LINE as u64 + 1), |piece, offset| {
+        let line = piece.and_then(|line| parser.parse(line).ok());
+        let line = line.filter(|line| (line.seq, line.hash) == (point.seq, point.hash));
+        kind = line.filter(|line| is_right(line, offset == 0)).map(|line| line.kind);
+        ControlFlow::Break(())
+    })?;
+    Ok(kind)
 }
 
 /// The highest record that the lines before `end` say was durable: their last mark, or a `close` that nothing
@@ -206,7 +175,7 @@ fn lines_backward(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::{collections::BTreeMap, sync::Arc};
 
     use super::*;
     use crate::{
@@ -294,10 +263,15 @@ mod tests {
         (disk, storage)
     }
 
-    fn end_of(files: &[(u32, &[u8])]) -> Option<ChainEnd> {
+    fn head_in(files: &[(u32, &[u8])]) -> Option<(u64, Digest)> {
         let (_disk, storage) = disk_with(files);
         let names: Vec<_> = files.iter().map(|(segment, _)| name(*segment)).collect();
-        ChainEnd::read(&storage, &names).unwrap()
+        durable_head(storage.as_ref(), &names).unwrap().map(|head| (head.seq, head.hash))
+    }
+
+    fn said_in(file: &[u8]) -> Witnesses {
+        let (_disk, storage) = disk_with(&[(1, file)]);
+        said_of(storage.as_ref(), &[name(1)], None).unwrap()
     }
 
     #[test]
@@ -305,9 +279,7 @@ mod tests {
         for distance in [0, 1, 30_000, 64 << 10, 70_000, 255_000, 300_000, 1_100_000] {
             let head = Written::new(Vec::new()).event(10, None);
             let file = head.clone().event(10, Some(2)).bytes(distance);
-            let tail = end_of(&[(1, &file.bytes)]).unwrap();
-            assert_eq!(tail.durable, Some(Witness { id: ID, seq: 2, hash: head.hash }), "{distance}");
-            assert!(!tail.closed);
+            assert_eq!(head_in(&[(1, &file.bytes)]), Some((2, head.hash)), "{distance}");
         }
     }
 
@@ -355,11 +327,10 @@ mod tests {
         let first = Written::new(Vec::new()).event(10, None).event(10, Some(2));
         let second = first.clone().event(10, Some(3));
         let file = second.clone().close();
-        for (before, durable, closed) in [(first, 2, true), (second, 3, false)] {
+        for (before, durable) in [(first, 2), (second, 3)] {
             let mut bytes = file.bytes.clone();
             bytes[before.bytes.len() + 20] ^= 1;
-            let tail = end_of(&[(1, &bytes)]).unwrap();
-            assert_eq!((tail.durable.map(|durable| durable.seq), tail.closed), (Some(durable), closed));
+            assert_eq!(head_in(&[(1, &bytes)]).map(|(seq, _)| seq), Some(durable));
         }
     }
 
@@ -370,20 +341,27 @@ mod tests {
         let mut file = first.event(10, None).event(10, Some(2));
         file.bytes[start + 20] ^= 1;
         // The next line links to it, but what it was nobody can say.
-        let tail = end_of(&[(1, &file.bytes)]).unwrap();
-        assert_eq!((tail.durable, tail.closed), (None, false));
+        assert_eq!(head_in(&[(1, &file.bytes)]), None);
+        assert_eq!(head_in(&[(1, b"none\n")]), None);
     }
 
     #[test]
-    fn only_a_close_at_the_very_end_ends_a_chain() {
-        let file = Written::new(Vec::new()).event(10, Some(1)).close();
-        assert!(end_of(&[(1, &file.bytes)]).unwrap().closed);
-        assert!(!end_of(&[(1, &file.bytes), (2, b"")]).unwrap().closed, "a segment was begun behind it");
-        let more = [file.bytes.clone(), b"{".to_vec()].concat();
-        assert!(!end_of(&[(1, &more)]).unwrap().closed);
-        assert!(end_of(&[(1, b"none\n")]).is_none());
-        let unmarked = Written::new(Vec::new());
-        assert_eq!(end_of(&[(1, &unmarked.bytes)]).unwrap().durable, None);
+    fn a_record_is_found_where_it_was_noted_or_not_at_all() {
+        let first = Written::new(Vec::new()).event(10, None);
+        let file = first.clone().close();
+        let (_disk, storage) = disk_with(&[(1, &file.bytes)]);
+        let open = storage.open(Dir::Log, &name(1).to_string(), Access::Read).unwrap();
+        let at = |written: &Written, end: u64| {
+            let point = Point { segment: 1, seq: written.seq, hash: written.hash, end };
+            kind_at(open.as_ref(), &point).unwrap()
+        };
+        let (middle, end) = (first.bytes.len() as u64, file.bytes.len() as u64);
+        assert_eq!((at(&first, middle), at(&file, end)), (Some(Kind::Event), Some(Kind::Close)));
+        for (written, end) in
+            [(&first, end), (&file, middle), (&file, end - 1), (&file, end + 1), (&first, 0)]
+        {
+            assert_eq!(at(written, end), None);
+        }
     }
 
     #[test]
@@ -391,10 +369,11 @@ mod tests {
         let file = Written::new(Vec::new()).mark(5).event(10, Some(2));
         let (disk, storage) = disk_with(&[(1, &file.bytes)]);
         let names = [name(1), name(2)];
-        let end = ChainEnd::read(&storage, &names).unwrap().unwrap();
-        assert_eq!((end.durable.map(|durable| durable.seq), end.witnesses), (Some(2), seen_of(5)));
+        assert_eq!(durable_head(storage.as_ref(), &names).unwrap().map(|head| head.seq), Some(2));
+        assert_eq!(said_of(storage.as_ref(), &names, None).unwrap(), seen_of(5));
         disk.inject(Fault::error(&[Op::Open], Errno::IO).and_later());
-        ChainEnd::read(&storage, &names).unwrap_err();
+        durable_head(storage.as_ref(), &names).unwrap_err();
+        said_of(storage.as_ref(), &names, None).unwrap_err();
     }
 
     #[test]
@@ -424,7 +403,7 @@ mod tests {
             for more in (0..4000_usize).step_by(331) {
                 let distance = (border + more).saturating_sub(2000);
                 let file = Written::new(Vec::new()).mark(4).mark(5).bytes(distance);
-                assert_eq!(end_of(&[(1, &file.bytes)]).unwrap().witnesses, seen_of(5), "{distance}");
+                assert_eq!(said_in(&file.bytes), seen_of(5), "{distance}");
             }
         }
     }
@@ -435,6 +414,6 @@ mod tests {
         let mut file = Written::new(Vec::new()).mark(4).mark(5);
         let at = file.bytes.len() - 10;
         file.bytes[at] ^= 1;
-        assert_eq!(end_of(&[(1, &file.bytes)]).unwrap().witnesses, seen_of(4));
+        assert_eq!(said_in(&file.bytes), seen_of(4));
     }
 }

@@ -23,7 +23,7 @@ impl fmt::Display for ChainId {
 }
 
 impl ChainId {
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let lower_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
         (text.len() == 32 && text.bytes().all(lower_hex))
             .then(|| u128::from_str_radix(text, 16).ok().map(Self))

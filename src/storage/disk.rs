@@ -5,6 +5,7 @@ use std::{
     os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
+    time::UNIX_EPOCH,
 };
 
 use rustix::{
@@ -371,6 +372,12 @@ impl File for DiskFile {
             return Ok(stat);
         }
         self.0.metadata().map(|metadata| stat_of(&metadata))
+    }
+
+    fn birth(&self) -> io::Result<u64> {
+        let born = self.0.metadata()?.created().unwrap_or(UNIX_EPOCH);
+        let since = born.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(u64::try_from(since.as_nanos()).unwrap_or_default())
     }
 
     fn try_lock(&self, kind: LockKind) -> io::Result<bool> {

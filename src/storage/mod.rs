@@ -110,6 +110,8 @@ pub(crate) trait File: Send + Sync + fmt::Debug {
     fn sync_all(&self) -> io::Result<()>;
     /// What the open file is now, even if its name is gone.
     fn stat(&self) -> io::Result<Stat>;
+    /// When the file was made, in nanoseconds since 1970; 0 where the file system does not say.
+    fn birth(&self) -> io::Result<u64>;
     /// Tries to take the lock; false when somebody else holds it.
     fn try_lock(&self, kind: LockKind) -> io::Result<bool>;
     /// Lets go of the lock.

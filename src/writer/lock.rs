@@ -1,15 +1,21 @@
 //! The lock of a chain, and what its file says of the chain's last segment.
 
-use std::{cell::Cell, io, sync::Arc};
+use std::{cell::Cell, collections::BTreeMap, io, sync::Arc};
 
 use crate::{
     chain::Digest,
+    chain_reader::{BLOCK, Identity, Noted, Point, SLOTS, Slots},
+    clock::Timestamp,
     segment_name::ChainNumber,
     storage::{Access, Dir, File, LockKind, Stat, Storage, read_full},
 };
 
-/// The size of each of the two parts of a lock file: one sector, so that a power cut takes all of a part or none.
-const BLOCK: usize = 512;
+/// How many blocks have a place of their own; behind them stands what was named of other chains.
+const BLOCKS: u64 = 4;
+
+/// How the text behind the blocks begins, and how long it can be.
+const NAMED: &str = "named/1";
+const MAX_NAMED: usize = 16 << 10;
 
 /// What the first block says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,13 +29,21 @@ pub(super) enum Entry {
     Unsynced { boot: String },
 }
 
-/// The last durable record of a chain, and where it ends.
+/// Who holds a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Point {
-    pub(super) segment: u32,
+pub(super) struct Holder {
+    pub(super) pid: u32,
+    /// When it took the lock.
+    pub(super) since: Option<Timestamp>,
+}
+
+/// What a chain said of another chain last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LastNamed {
+    /// The head that it named.
     pub(super) seq: u64,
-    pub(super) hash: Digest,
-    pub(super) end: u64,
+    /// The record of its own that did so.
+    pub(super) at: u64,
 }
 
 /// A held lock. Dropping it lets go of the chain, unless its file could not be made to say that a segment
@@ -41,19 +55,27 @@ pub(super) struct ChainLock {
     /// Whether an entry that somebody else must read could not be written.
     unsaid: Cell<bool>,
     stat: Stat,
+    identity: Identity,
+    pub(super) slots: Slots,
+    /// Whether there was no lock file before.
+    pub(super) is_new: bool,
     storage: Arc<dyn Storage>,
 }
 
 /// What came of trying to lock a chain.
 #[derive(Debug)]
 pub(super) enum Tried {
-    Taken(ChainLock),
-    HeldBy(Option<u32>),
+    Taken(Box<ChainLock>),
+    HeldBy(Option<Holder>),
 }
 
 impl ChainLock {
-    /// Tries once to take the lock of a chain.
-    pub(super) fn try_take(storage: &Arc<dyn Storage>, chain: ChainNumber) -> io::Result<Tried> {
+    /// Tries once to take the lock of a chain. With a time, whoever finds it held knows since when.
+    pub(super) fn try_take(
+        storage: &Arc<dyn Storage>,
+        chain: ChainNumber,
+        now: Option<Timestamp>,
+    ) -> io::Result<Tried> {
         let name = chain.lock_name();
         let file: Arc<dyn File> = storage.open(Dir::Control, &name, Access::Lock)?.into();
         if !file.try_lock(LockKind::Exclusive)? {
@@ -65,17 +87,29 @@ impl ChainLock {
         if !storage.stat(Dir::Control, &name)?.is_some_and(|named| named.is_same_file(&stat)) {
             return Ok(Tried::HeldBy(None));
         }
-        let lock = Self { chain, file, unsaid: Cell::new(false), stat, storage: Arc::clone(storage) };
+        let lock = Self {
+            chain,
+            identity: Identity::of(file.as_ref())?,
+            slots: Slots::read(file.as_ref())?,
+            file,
+            unsaid: Cell::new(false),
+            stat,
+            is_new: stat.bytes == 0,
+            storage: Arc::clone(storage),
+        };
         if stat.bytes < 2 * BLOCK as u64 {
-            // The block is filled now, so that an entry can be written when the disk is full.
+            // The blocks are filled now, so that they can be written when the disk is full.
             lock.write(&Entry::Clean)?;
         }
-        lock.write_block(1, &format!("pid {}", storage.process_id()))?;
-        if stat.bytes < 2 * BLOCK as u64 {
+        let since = now.map(|now| format!(" {now}")).unwrap_or_default();
+        lock.write_block(1, &format!("pid {}{since}", storage.process_id()))?;
+        if stat.bytes < BLOCKS * BLOCK as u64 {
+            // The version before had no slots.
+            SLOTS.into_iter().try_for_each(|slot| lock.write_block(slot, ""))?;
             lock.file.sync_all()?;
             storage.sync_dir(Dir::Control)?;
         }
-        Ok(Tried::Taken(lock))
+        Ok(Tried::Taken(Box::new(lock)))
     }
 
     /// Whether the file that is locked is still the one at its path.
@@ -114,10 +148,36 @@ impl ChainLock {
         self.file.sync_data()
     }
 
+    /// Notes the durable head of the chain, in the slot that does not hold the last one, and makes it durable.
+    pub(super) fn note(&mut self, noted: Noted) -> io::Result<()> {
+        let (block, text) = self.slots.next(self.identity, &noted);
+        self.write_block(block, &text)?;
+        self.file.sync_data()?;
+        self.slots.written(noted);
+        Ok(())
+    }
+
+    /// Writes down what was named of other chains, for the next run. Where that is torn, it names them all again.
+    pub(super) fn write_named(&self, named: &BTreeMap<ChainNumber, LastNamed>) -> io::Result<()> {
+        let entries = named.iter().map(|(chain, LastNamed { seq, at })| format!(" {chain}:{seq}:{at}"));
+        let said: String = entries.collect();
+        let text = format!("{NAMED} {}{said}\n", Digest::of_body(said.as_bytes()));
+        self.write_all(text.as_bytes(), BLOCKS * BLOCK as u64)
+    }
+
+    pub(super) fn read_named(&self) -> BTreeMap<ChainNumber, LastNamed> {
+        let mut bytes = vec![0; MAX_NAMED];
+        let read = read_full(self.file.as_ref(), &mut bytes, BLOCKS * BLOCK as u64).unwrap_or_default();
+        let text = bytes.get(..read).and_then(|bytes| std::str::from_utf8(bytes).ok());
+        text.and_then(parse_named).unwrap_or_default()
+    }
+
     fn write_block(&self, block: usize, text: &str) -> io::Result<()> {
         let bytes = format!("{text:<width$}\n", width = BLOCK - 1);
-        let mut rest = bytes.as_bytes();
-        let mut offset = (block * BLOCK) as u64;
+        self.write_all(bytes.as_bytes(), (block * BLOCK) as u64)
+    }
+
+    fn write_all(&self, mut rest: &[u8], mut offset: u64) -> io::Result<()> {
         while !rest.is_empty() {
             let written = self.file.write_at(rest, offset)?;
             if written == 0 {
@@ -147,8 +207,25 @@ fn read_block(file: &dyn File, block: usize) -> io::Result<String> {
     Ok(String::from_utf8_lossy(text).trim_end().to_owned())
 }
 
-fn read_holder(file: &dyn File) -> Option<u32> {
-    read_block(file, 1).ok()?.strip_prefix("pid ")?.parse().ok()
+fn read_holder(file: &dyn File) -> Option<Holder> {
+    let text = read_block(file, 1).ok()?;
+    let mut words = text.strip_prefix("pid ")?.split(' ');
+    let pid = words.next()?.parse().ok()?;
+    Some(Holder { pid, since: words.next().and_then(|since| Timestamp::parse(since.as_bytes())) })
+}
+
+fn parse_named(text: &str) -> Option<BTreeMap<ChainNumber, LastNamed>> {
+    let line = text.split_once('\n')?.0.strip_prefix(NAMED)?.strip_prefix(' ')?;
+    let (check, said) = line.split_at_checked(Digest::HEX_LEN)?;
+    if Digest::from_hex(check.as_bytes())? != Digest::of_body(said.as_bytes()) {
+        return None;
+    }
+    let named = said.split_terminator(' ').skip(1).map(|entry| {
+        let mut parts = entry.split(':');
+        let chain = ChainNumber::parse(parts.next()?)?;
+        Some((chain, LastNamed { seq: parts.next()?.parse().ok()?, at: parts.next()?.parse().ok()? }))
+    });
+    named.collect()
 }
 
 fn parse(text: &str) -> Option<Entry> {
@@ -235,8 +312,10 @@ mod tests {
     }
 
     fn taken(disk: &SimDisk) -> ChainLock {
-        match ChainLock::try_take(&disk.process().storage(), ChainNumber::FIRST).unwrap() {
-            Tried::Taken(lock) => lock,
+        match ChainLock::try_take(&disk.process().storage(), ChainNumber::FIRST, Some(Timestamp::now()))
+            .unwrap()
+        {
+            Tried::Taken(lock) => *lock,
             Tried::HeldBy(holder) => panic!("held by {holder:?}"),
         }
     }
@@ -244,15 +323,17 @@ mod tests {
     #[test]
     fn a_lock_file_is_filled_and_made_durable_once() {
         let name = format!("control/{}", ChainNumber::FIRST.lock_name());
-        for begun in [0, 1, 600, 2 * BLOCK - 1, 2 * BLOCK] {
+        for begun in [0, 1, 600, 2 * BLOCK - 1, 2 * BLOCK, 4 * BLOCK - 1, 4 * BLOCK] {
             let disk = SimDisk::with_files(1, &BTreeMap::from([(name.clone(), vec![b' '; begun])]));
-            let is_new = begun < 2 * BLOCK;
+            let (is_new, is_filled) = (begun < 2 * BLOCK, begun < 4 * BLOCK);
             let lock = taken(&disk);
             let bytes = disk.contents(&name).unwrap();
-            assert_eq!(bytes.len(), 2 * BLOCK, "{begun}");
+            assert_eq!((bytes.len(), lock.is_new), (4 * BLOCK, begun == 0), "{begun}");
             assert_eq!(bytes.starts_with(b"clean "), is_new, "{begun}");
-            assert_eq!(bytes.split(|byte| *byte == b'\n').count(), 2 + usize::from(is_new));
-            assert_eq!((disk.count(Op::SyncAll), disk.count(Op::SyncDir)), (is_new.into(), is_new.into()));
+            let lines = 2 + usize::from(is_new) + 2 * usize::from(is_filled);
+            assert_eq!(bytes.split(|byte| *byte == b'\n').count(), lines);
+            let syncs = (disk.count(Op::SyncAll), disk.count(Op::SyncDir));
+            assert_eq!(syncs, (is_filled.into(), is_filled.into()));
             assert_eq!(lock.read().unwrap(), Entry::Clean);
         }
     }
@@ -272,7 +353,28 @@ mod tests {
         ] {
             lock.write(&entry).unwrap();
             assert_eq!(lock.read().unwrap(), entry);
-            assert!(matches!(read_holder(lock.file.as_ref()), Some(pid) if pid > 0));
+            assert!(
+                matches!(read_holder(lock.file.as_ref()), Some(holder) if holder.pid > 0 && holder.since.is_some())
+            );
         }
+    }
+
+    #[test]
+    fn what_was_named_is_known_again_or_nothing_is() {
+        let disk = SimDisk::new(1);
+        let lock = taken(&disk);
+        assert_eq!(lock.read_named(), BTreeMap::new());
+        let all =
+            |seq| ChainNumber::all().take(256).map(move |chain| (chain, LastNamed { seq, at: u64::MAX }));
+        let named: BTreeMap<_, _> = all(u64::MAX).collect();
+        lock.write_named(&named).unwrap();
+        assert_eq!(lock.read_named(), named);
+        lock.write_named(&all(1).take(1).collect()).unwrap();
+        assert_eq!(lock.read_named(), all(1).take(1).collect());
+        lock.write_named(&BTreeMap::new()).unwrap();
+        assert_eq!(lock.read_named(), BTreeMap::new());
+        lock.write_named(&named).unwrap();
+        lock.write_all(b"9", 4 * BLOCK as u64 + 100).unwrap();
+        assert_eq!(lock.read_named(), BTreeMap::new());
     }
 }

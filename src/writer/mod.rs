@@ -9,6 +9,7 @@ mod keep;
 mod ledger;
 mod lock;
 mod open;
+mod others;
 mod outage;
 mod recover;
 mod retention;
@@ -24,12 +25,13 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     chain::Head,
+    chain_reader::NotedState,
     clock::{Clock, Moment},
     format::{MAX_LINE, MAX_PAYLOAD, mark_payload},
     queue::{Chunks, Orders, Pause, Queue, Stage},
     settings::{FlushMode, Retention, Rotation},
     stats::NoticeCode,
-    storage::Storage,
+    storage::{Dir, Storage},
 };
 use flush::FlushPolicy;
 use ledger::Ledger;
@@ -48,6 +50,7 @@ pub(crate) struct WriterSettings {
     pub(crate) retention: Retention,
     pub(crate) low_space: u64,
     pub(crate) exclusive: bool,
+    pub(crate) wait_for_chain: Duration,
     pub(crate) service: String,
     pub(crate) host: String,
     pub(crate) writer_id: u64,
@@ -219,6 +222,9 @@ impl Writer {
             self.sync(now, clock)?;
         }
         self.mark(now, clock)?;
+        if orders.stage == Stage::Open {
+            self.note_head(now);
+        }
         self.apply_retention(now, clock)
     }
 
@@ -365,11 +371,35 @@ impl Writer {
         }
         self.refresh_witnesses(now);
         let mut batch = Chunks::default();
-        batch.push(&mark_payload(now.wall, &self.ledger.witnesses), None, None);
+        batch.push(&mark_payload(now.wall, &self.ledger.name_others(open::FEW)), None, None);
         let appended = self.ledger.append(&mut batch, now);
         let marked = self.settle(appended, now, clock).and_then(|()| self.sync(now, clock));
         self.timers.marks.mark_written(now.elapsed);
+        self.timers.note_soon();
         marked
+    }
+
+    /// Notes the durable head: what lies before it need not be read to open the log.
+    fn note_head(&mut self, now: &Moment) {
+        if self.ledger.live().is_none() || !self.ledger.is_behind_its_note() {
+            return;
+        }
+        if !(self.timers.note_is_due(now.elapsed) || self.ledger.must_note()) {
+            return;
+        }
+        let noted = self.ledger.note(NotedState::Open);
+        self.timers.noted();
+        if let Err(error) = noted {
+            self.timers.note_is_due(now.elapsed);
+            if self.queue.gauges.degraded.set(true) {
+                let lock = self.storage.path(Dir::Control, &self.ledger.chain().lock_name());
+                let message =
+                    format!("cannot note the head in {}: {error}; it is tried again", lock.display());
+                self.note(NoticeCode::HeadNotNoted, &message, now);
+            }
+        } else {
+            self.queue.gauges.degraded.set(false);
+        }
     }
 
     fn apply_retention(&mut self, now: &Moment, clock: Clock) -> Result<(), Halted> {
@@ -377,7 +407,7 @@ impl Writer {
         if !has_retention || self.ledger.live().is_none() || !self.timers.take_retention(now.elapsed) {
             return Ok(());
         }
-        let outcome = retention::run(&self.storage, &self.settings.retention, &mut self.ledger, now);
+        let outcome = retention::run(&self.storage, &self.settings.retention, &mut self.ledger, clock, now);
         if !outcome.removed.is_empty() {
             let message = format!("removed by retention: {}", outcome.removed.join(", "));
             self.queue.notifier.tell(NoticeCode::Pruned, message);
@@ -396,7 +426,8 @@ impl Writer {
         let is_rotation_wanted = self.rotations.done < self.rotations.asked;
         let has_retention = !self.settings.retention.is_off();
         let doze = now.elapsed + self.flush.doze();
-        let next = self.timers.next(doze, is_rotation_wanted, has_retention);
+        let has_note = self.ledger.live().is_some() && self.ledger.is_behind_its_note();
+        let next = self.timers.next(doze, is_rotation_wanted, has_retention, has_note);
         let sync = self.flush.due_at(self.ledger.unsynced());
         let until = sync.map_or(next, |sync| next.min(sync));
         if self.timers.is_awake(now.elapsed) {

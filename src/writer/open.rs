@@ -1,22 +1,16 @@
 //! Opening a log to write: takes a chain, recovers it, and recovers what others left.
 
-use std::{
-    cell::Cell,
-    collections::{BTreeMap, BTreeSet},
-    io,
-    sync::Arc,
-    time::Duration,
-};
+use std::{cell::Cell, collections::BTreeSet, io, sync::Arc, time::Duration};
 
 use super::{
     WriterSettings,
     ledger::{Ledger, Story, Trouble},
-    lock::{ChainLock, Tried},
-    recover::{Recovered, recover},
+    lock::{ChainLock, Holder, Tried},
+    others,
+    recover::{Recovered, Recovery},
 };
 use crate::{
-    chain::Digest,
-    chain_reader::{ChainEnd, Directory, chains_with_a_lock},
+    chain_reader::{Directory, MAX_CHAINS, NotedState, said_of},
     clock::{Clock, Moment},
     error::Error,
     format::{CloseInfo, NoticeInfo, OpenInfo, Witness, Witnesses},
@@ -26,16 +20,23 @@ use crate::{
     storage::{Dir, FileSystem, Storage},
 };
 
-/// How long an opener passes over all locks before it makes a new number or gives up: verification
-/// and retention probe them for a moment.
-const PROBE_PAUSE: Duration = Duration::from_millis(5);
-const PROBES: u32 = 20;
+/// How long an opener passes over all locks at least before it makes a new number or gives up: verification and
+/// retention probe them for a moment.
+const PROBE_TIME: Duration = Duration::from_millis(100);
 
-/// Digits of a hash that stand for a machine.
-const MACHINE_DIGITS: usize = 16;
+/// The first and the longest pause between two passes.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LAST_PAUSE: Duration = Duration::from_millis(20);
 
-/// Chains that one log can have: what every chain says of all others must fit a line.
-const MAX_CHAINS: u16 = 256;
+/// A holder that took its lock less than this ago may be a short one, and is waited for.
+const JUST_TAKEN: Duration = Duration::from_secs(1);
+
+/// How long whoever had to make the lock file of a chain that has segments waits: a writer whose lock was removed
+/// looks at its path every 100 ms.
+const LOCK_WAS_REMOVED: Duration = Duration::from_millis(200);
+
+/// Heads of other chains that `open` and `mark` name at most.
+pub(super) const FEW: usize = 16;
 
 /// An open log, with its `open` record durable.
 #[derive(Debug)]
@@ -73,6 +74,7 @@ struct Taken {
     closed: bool,
     story: Option<Story>,
     report: Option<ChainRecovery>,
+    notices: Vec<(NoticeCode, String)>,
 }
 
 /// Opens the log: the lowest-numbered chain that is free, or a new one.
@@ -83,110 +85,130 @@ pub(crate) fn open(
     clock: Clock,
     now: &Moment,
 ) -> Result<Opened, Error> {
-    let mut opener = Opener::new(storage, now);
-    let taken = opener.take_a_chain(settings, former, clock)?;
+    let mut opener = Opener::new(storage, clock, now, settings.exclusive);
+    let taken = opener.take_a_chain(settings, former)?;
     opener.begin_run(taken, settings, former)
 }
 
 /// One pass over a log by somebody who opens it: what it has read of the chains, and found.
 struct Opener<'a> {
     storage: &'a Arc<dyn Storage>,
+    clock: Clock,
     now: &'a Moment,
-    /// The end of each chain that was looked at, read at most once.
-    ends: BTreeMap<ChainNumber, ChainEnd>,
+    is_exclusive: bool,
     /// Whether the directory could not be synced: then no name that was in it is known to be durable, of no
     /// chain, and the next sync would say that all are.
     names_lie: Cell<bool>,
     found: Vec<ChainRecovery>,
+    /// Chains that somebody left alone before, and that are as they were.
+    passed_over: BTreeSet<ChainNumber>,
 }
 
 impl<'a> Opener<'a> {
-    fn new(storage: &'a Arc<dyn Storage>, now: &'a Moment) -> Self {
-        Self { storage, now, ends: BTreeMap::new(), names_lie: Cell::new(false), found: Vec::new() }
+    fn new(storage: &'a Arc<dyn Storage>, clock: Clock, now: &'a Moment, is_exclusive: bool) -> Self {
+        Self {
+            storage,
+            clock,
+            now,
+            is_exclusive,
+            names_lie: Cell::new(false),
+            found: Vec::new(),
+            passed_over: BTreeSet::new(),
+        }
     }
 
     fn list(&self) -> Result<Directory, Error> {
         Directory::read(self.storage.as_ref()).map_err(self.cannot("read the directory"))
     }
 
-    /// Every chain that has a segment or a lock, lowest first.
     fn chains(&self, directory: &Directory) -> Result<BTreeSet<ChainNumber>, Error> {
-        let locks = chains_with_a_lock(self.storage.as_ref()).map_err(self.cannot("read the directory"))?;
-        Ok(directory.chains.keys().copied().chain(locks).collect())
+        others::chains(self.storage.as_ref(), directory).map_err(self.cannot("read the directory"))
     }
 
     fn cannot(&self, action: &'static str) -> impl FnOnce(io::Error) -> Error + use<> {
         Error::io(action, self.storage.path(Dir::Log, ""))
     }
 
-    /// The end of a chain, as of the first time that it is asked for and has files.
-    fn end(&mut self, directory: &Directory, chain: ChainNumber) -> io::Result<&ChainEnd> {
-        static NOTHING: ChainEnd = ChainEnd::NOTHING;
-        if !self.ends.contains_key(&chain) && directory.chains.contains_key(&chain) {
-            let end = ChainEnd::read(self.storage, &directory.segments(chain))?;
-            self.ends.insert(chain, end.unwrap_or_default());
-        }
-        Ok(self.ends.get(&chain).unwrap_or(&NOTHING))
-    }
-
     fn knows(&self, chain: ChainNumber) -> bool {
-        self.found.iter().any(|report| report.chain == chain.get())
+        self.passed_over.contains(&chain) || self.found.iter().any(|report| report.chain == chain.get())
     }
 
     /// Takes the lowest-numbered chain that is free and can be continued, or makes the next number.
-    fn take_a_chain(
-        &mut self,
-        settings: &WriterSettings,
-        former: &Former,
-        clock: Clock,
-    ) -> Result<Taken, Error> {
-        let mut probes = 0;
+    fn take_a_chain(&mut self, settings: &WriterSettings, former: &Former) -> Result<Taken, Error> {
+        let mut pauses = Pauses::new(self.storage.process_id());
         loop {
             let directory = self.list()?;
             let chains = self.chains(&directory)?;
-            let mut holder = None;
+            let mut holders = Vec::new();
             let known =
                 if settings.exclusive { BTreeSet::from([ChainNumber::FIRST]) } else { chains.clone() };
             for chain in known {
                 if former.left == Some(chain) || self.knows(chain) {
                     continue;
                 }
-                match self.try_chain(chain)? {
-                    Attempt::Taken(taken) => return Ok(*taken),
-                    Attempt::HeldBy(pid) => holder = pid.or(holder),
-                    Attempt::LeftAlone(report) if settings.exclusive => {
-                        let path = self.storage.path(Dir::Log, "");
-                        return Err(Error::NoChain { path, reason: report.message });
-                    }
-                    Attempt::LeftAlone(report) => self.found.push(report),
+                if let Some(taken) = self.take(chain, &mut holders)? {
+                    return Ok(taken);
                 }
             }
-            if probes < PROBES && (settings.exclusive || !chains.is_empty()) {
-                probes += 1;
-                clock.sleep(PROBE_PAUSE);
+            let now = self.clock.wall();
+            let is_just_taken = |holder: &Holder| {
+                holder.since.is_some_and(|since| since <= now && now.since(since) < JUST_TAKEN)
+            };
+            let is_waiting = if holders.iter().any(is_just_taken) {
+                pauses.waited < settings.wait_for_chain.max(PROBE_TIME)
+            } else {
+                pauses.waited < PROBE_TIME
+            };
+            if is_waiting && (settings.exclusive || !chains.is_empty()) {
+                self.clock.sleep(pauses.next());
                 continue;
             }
             let path = self.storage.path(Dir::Log, "");
             if settings.exclusive {
-                return Err(Error::Locked { path, pid: holder });
+                return Err(Error::Locked { path, pid: holders.first().map(|holder| holder.pid) });
             }
             let Some(next) = self.next_number(&directory, &chains, former)? else {
                 let reason =
                     format!("it has {MAX_CHAINS} already; close some of the processes that write it");
                 return Err(Error::NoChain { path, reason });
             };
-            match self.try_chain(next)? {
-                Attempt::Taken(taken) => return Ok(*taken),
-                Attempt::LeftAlone(report) => self.found.push(report),
-                // Another opener was faster; the next look finds the number in use.
-                Attempt::HeldBy(_) => {}
+            // Where another opener was faster, the next look finds the number in use.
+            if let Some(taken) = self.take(next, &mut holders)? {
+                return Ok(taken);
             }
         }
     }
 
+    /// Takes a chain, if it is free and can be continued.
+    fn take(&mut self, chain: ChainNumber, holders: &mut Vec<Holder>) -> Result<Option<Taken>, Error> {
+        let report = match self.try_chain(chain)? {
+            Attempt::Taken(taken) => return Ok(Some(*taken)),
+            Attempt::HeldBy(holder) => {
+                holders.extend(holder);
+                return Ok(None);
+            }
+            Attempt::PassedOver(_) if !self.is_exclusive => {
+                self.passed_over.insert(chain);
+                return Ok(None);
+            }
+            Attempt::LeftAlone(report) | Attempt::PassedOver(report) => report,
+        };
+        if self.is_exclusive {
+            let path = self.storage.path(Dir::Log, "");
+            let reason = format!(
+                "{}; to begin it anew, move its files (audit-{chain}-*.jsonl) and control/{} aside, and keep them",
+                report.message,
+                chain.lock_name()
+            );
+            return Err(Error::NoChain { path, reason });
+        }
+        self.found.push(report);
+        Ok(None)
+    }
+
     /// The lowest number that no chain has, and that no chain says another had.
     fn next_number(
-        &mut self,
+        &self,
         directory: &Directory,
         chains: &BTreeSet<ChainNumber>,
         former: &Former,
@@ -194,37 +216,74 @@ impl<'a> Opener<'a> {
         let mut used: BTreeSet<ChainNumber> =
             chains.iter().copied().chain(former.left).chain(former.seen.keys().copied()).collect();
         for chain in chains {
-            let cannot = self.cannot("read the chains of");
-            used.extend(self.end(directory, *chain).map_err(cannot)?.witnesses.keys());
+            let seen = others::ever_seen_by(self.storage.as_ref(), directory, *chain);
+            used.extend(seen.map_err(self.cannot("read the chains of"))?);
         }
         Ok(ChainNumber::all().take(usize::from(MAX_CHAINS)).find(|number| !used.contains(number)))
     }
 
     fn try_chain(&mut self, chain: ChainNumber) -> Result<Attempt, Error> {
-        let lock_path = self.storage.path(Dir::Control, &chain.lock_name());
-        let lock = match ChainLock::try_take(self.storage, chain).map_err(Error::io("lock", lock_path))? {
+        let lock_path = || self.storage.path(Dir::Control, &chain.lock_name());
+        let tried = ChainLock::try_take(self.storage, chain, Some(self.clock.wall()));
+        let mut lock = match tried.map_err(Error::io("lock", lock_path()))? {
             Tried::Taken(lock) => lock,
-            Tried::HeldBy(pid) => return Ok(Attempt::HeldBy(pid)),
+            Tried::HeldBy(holder) => return Ok(Attempt::HeldBy(holder)),
         };
+        let mut directory = self.list()?;
+        if lock.is_new && directory.chains.contains_key(&chain) {
+            // Whoever wrote it may not know yet that its lock was removed.
+            self.clock.sleep(LOCK_WAS_REMOVED);
+            directory = self.list()?;
+        }
         // Whoever held the lock until now may have begun a segment since the directory was listed.
-        let directory = self.list()?;
-        let witnessed = self.witnesses_of(&directory, chain)?;
         let names = directory.segments(chain);
-        Ok(match recover(self.storage, &lock, names, &witnessed, &self.names_lie, self.now.wall)? {
-            Recovered::LeftAlone(report) => Attempt::LeftAlone(report),
+        let noted = lock.slots.noted.as_ref();
+        let witnessed = match noted {
+            Some(noted) => noted.head().into_iter().collect(),
+            None => self.witnesses_of(&directory, chain)?,
+        };
+        let mut notices = Vec::new();
+        if let Some(noted) = noted.filter(|noted| others::is_of_another_machine(self.storage.as_ref(), noted))
+        {
+            let message =
+                format!("chain {chain} was written on another machine ({}) until now", noted.machine);
+            notices.push((NoticeCode::MachineChanged, message));
+        }
+        if noted.is_none() && !names.is_empty() {
+            notices.push((NoticeCode::HeadUnknown, others::unknown_head(chain, &lock)));
+        }
+        let recovery = Recovery {
+            storage: self.storage,
+            lock: &lock,
+            names,
+            witnessed: &witnessed,
+            names_lie: &self.names_lie,
+            begins_anew: self.is_exclusive && lock.is_new,
+            now: self.now.wall,
+        };
+        Ok(match recovery.run()? {
+            Recovered::PassedOver(report) => Attempt::PassedOver(report),
+            Recovered::LeftAlone { report, is_for_good } => {
+                if is_for_good {
+                    // Where that cannot be noted, the next opener finds the same.
+                    drop(others::note_left(self.storage.as_ref(), &mut lock, &directory.segments(chain)));
+                }
+                Attempt::LeftAlone(report)
+            }
             Recovered::Ready { start, closed, story, report } => {
-                let ledger = Ledger::new(Arc::clone(self.storage), lock, *start);
-                Attempt::Taken(Box::new(Taken { ledger, closed, story, report }))
+                let ledger = Ledger::new(Arc::clone(self.storage), *lock, *start);
+                Attempt::Taken(Box::new(Taken { ledger, closed, story, report, notices }))
             }
         })
     }
 
     /// What the other chains say of one.
-    fn witnesses_of(&mut self, directory: &Directory, chain: ChainNumber) -> Result<Vec<Witness>, Error> {
+    fn witnesses_of(&self, directory: &Directory, chain: ChainNumber) -> Result<Vec<Witness>, Error> {
+        let wanted = BTreeSet::from([chain]);
         let mut all = Vec::new();
         for other in directory.chains.keys().filter(|other| **other != chain) {
-            let cannot = self.cannot("read the chains of");
-            all.extend(self.end(directory, *other).map_err(cannot)?.witnesses.get(&chain).copied());
+            let said = said_of(self.storage.as_ref(), &directory.segments(*other), Some(&wanted));
+            all.extend(said.map_err(self.cannot("read the chains of"))?.into_values());
         }
         Ok(all)
     }
@@ -237,10 +296,11 @@ impl<'a> Opener<'a> {
         former: &Former,
     ) -> Result<Opened, Error> {
         let chain = taken.ledger.chain();
-        let seen = former.seen.iter().filter(|(seen, _)| **seen != chain);
-        taken.ledger.witnesses.extend(seen.map(|(chain, witness)| (*chain, *witness)));
+        taken.ledger.know(former.seen.iter().filter(|(seen, _)| **seen != chain));
         let directory = self.list()?;
-        let mut notices = self.witness_others(&directory, &mut taken.ledger);
+        let mut notices = taken.notices;
+        let missing = others::refresh(self.storage.as_ref(), &mut taken.ledger, &directory);
+        notices.extend(missing.into_iter().map(missing_chain));
         let filesystem = self.storage.filesystem();
         notices.extend(notices_of_the_place(&filesystem, &taken.ledger));
         let open = OpenInfo {
@@ -248,10 +308,10 @@ impl<'a> Opener<'a> {
             service: &settings.service,
             host: &settings.host,
             pid: self.storage.process_id(),
-            machine: &machine_of(self.storage.as_ref(), &settings.host),
+            machine: &others::machine(&[&self.storage.machine_id(), &settings.host]),
             flush_mode: &settings.flush_mode.to_string(),
             filesystem: &filesystem.to_string(),
-            chains: &taken.ledger.witnesses,
+            chains: &taken.ledger.name_others(FEW),
         };
         let mut batch = Chunks::default();
         batch.push(&open.payload(self.now.wall), None, None);
@@ -260,8 +320,8 @@ impl<'a> Opener<'a> {
         notices.extend(self.found.iter().map(notice_of));
         put_notices(&mut batch, &notices, self.now);
         self.write(&mut taken.ledger, &mut batch)?;
-        let others = self.recover_others(&directory, [Some(chain), former.left]);
-        let of_others: Vec<_> = others.iter().map(notice_of).collect();
+        let (others, more) = self.recover_others(&directory, [Some(chain), former.left]);
+        let of_others: Vec<_> = more.into_iter().chain(others.iter().map(notice_of)).collect();
         if !of_others.is_empty() {
             put_notices(&mut batch, &of_others, self.now);
             self.write(&mut taken.ledger, &mut batch)?;
@@ -276,53 +336,62 @@ impl<'a> Opener<'a> {
         write_through(ledger, batch, self.now).map_err(|trouble| trouble.into_error(self.storage, chain))
     }
 
-    /// Takes the durable heads of all other chains into what this one witnesses. Returns a notice for each that
-    /// was seen before and is gone.
-    fn witness_others(&mut self, directory: &Directory, ledger: &mut Ledger) -> Vec<(NoticeCode, String)> {
-        let heads = directory.chains.keys().filter_map(|chain| {
-            // What cannot be read keeps its last known head.
-            let end = self.end(directory, *chain).ok()?;
-            Some((*chain, end.durable?))
-        });
-        let heads: Vec<_> = heads.collect();
-        ledger.witness(heads, directory.chains.keys()).into_iter().map(missing_chain).collect()
-    }
-
     /// Recovers each free chain that ended without `close`, and lets go of it. What fails here is left for the
     /// next opener.
     fn recover_others(
         &mut self,
         directory: &Directory,
         passed_over: [Option<ChainNumber>; 2],
-    ) -> Vec<ChainRecovery> {
-        let mut found = Vec::new();
+    ) -> (Vec<ChainRecovery>, Vec<(NoticeCode, String)>) {
+        let (mut found, mut notices) = (Vec::new(), Vec::new());
         for chain in directory.chains.keys() {
             if passed_over.contains(&Some(*chain)) || self.knows(*chain) {
                 continue;
             }
-            if matches!(self.end(directory, *chain), Ok(end) if end.closed) {
+            if others::rests(self.storage.as_ref(), directory, *chain) {
                 continue;
             }
             match self.try_chain(*chain) {
-                Ok(Attempt::Taken(taken)) => found.extend(end_chain(*taken, self.now)),
+                Ok(Attempt::Taken(mut taken)) => {
+                    notices.append(&mut taken.notices);
+                    found.extend(end_chain(*taken, self.now));
+                }
                 Ok(Attempt::LeftAlone(report)) => found.push(report),
-                Ok(Attempt::HeldBy(_)) | Err(_) => {}
+                Ok(Attempt::PassedOver(_) | Attempt::HeldBy(_)) | Err(_) => {}
             }
         }
-        found
+        (found, notices)
     }
 }
 
 enum Attempt {
     Taken(Box<Taken>),
-    HeldBy(Option<u32>),
+    HeldBy(Option<Holder>),
     LeftAlone(ChainRecovery),
+    PassedOver(ChainRecovery),
 }
 
-/// What the `open` record says of the machine: enough to tell two apart, and not which they are.
-fn machine_of(storage: &dyn Storage, host: &str) -> String {
-    let identity = format!("{}\n{host}", storage.machine_id());
-    Digest::of_body(identity.as_bytes()).to_string().chars().take(MACHINE_DIGITS).collect()
+/// The pauses of one opener between its looks at all locks: ever longer, and of no two openers the same.
+struct Pauses {
+    waited: Duration,
+    pause: Duration,
+    random: u32,
+}
+
+impl Pauses {
+    fn new(process: u32) -> Self {
+        Self { waited: Duration::ZERO, pause: FIRST_PAUSE, random: process }
+    }
+
+    /// The next one: between half and all of what it has grown to.
+    fn next(&mut self) -> Duration {
+        // The generator of Numerical Recipes: any will do that differs from process to process.
+        self.random = self.random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let pause = self.pause / 2 + self.pause / 2 * (self.random >> 24) / 256;
+        self.pause = (self.pause * 3 / 2).min(LAST_PAUSE);
+        self.waited += pause;
+        pause
+    }
 }
 
 /// What an operator must hear of where the log lies.
@@ -357,19 +426,6 @@ fn put_notices(batch: &mut Chunks, notices: &[(NoticeCode, String)], now: &Momen
     }
 }
 
-/// Reads the durable heads of all other chains into what this one witnesses. Returns those that were seen before,
-/// are gone, and were not told of yet.
-pub(super) fn refresh_witnesses(storage: &Arc<dyn Storage>, ledger: &mut Ledger) -> Vec<ChainNumber> {
-    let Ok(directory) = Directory::read(storage.as_ref()) else { return Vec::new() };
-    let own = ledger.chain();
-    let heads = directory.chains.keys().filter(|chain| **chain != own).filter_map(|chain| {
-        let head = ChainEnd::durable_head(storage, &directory.segments(*chain)).ok()??;
-        Some((*chain, head))
-    });
-    let heads: Vec<_> = heads.collect();
-    ledger.witness(heads, directory.chains.keys())
-}
-
 fn tell_story(batch: &mut Chunks, story: Option<&Story>, now: &Moment) {
     if let Some(story) = story {
         batch.push(&story.as_info().payload(now.wall), None, None);
@@ -385,12 +441,14 @@ pub(super) fn write_through(ledger: &mut Ledger, batch: &mut Chunks, now: &Momen
 
 /// Ends a chain in order: everything else first, then `close` as a write of its own.
 pub(super) fn close_chain(ledger: &mut Ledger, events: u64, now: &Moment) -> Result<(), Trouble> {
-    let payload = CloseInfo { events, chains: &ledger.witnesses }.payload(now.wall);
+    let payload = CloseInfo { events, chains: &ledger.name_others(usize::MAX) }.payload(now.wall);
     ledger.close(&payload, now)
 }
 
 fn end_chain(mut taken: Taken, now: &Moment) -> Option<ChainRecovery> {
     if taken.closed {
+        // Its writer ended before it could note so. Where we cannot either, the next opener can.
+        drop(taken.ledger.note(NotedState::Closed));
         return None;
     }
     let mut batch = Chunks::default();
@@ -404,9 +462,10 @@ fn end_chain(mut taken: Taken, now: &Moment) -> Option<ChainRecovery> {
 pub(super) fn take_free_chain(
     storage: &Arc<dyn Storage>,
     chain: ChainNumber,
+    clock: Clock,
     now: &Moment,
 ) -> Option<Ledger> {
-    match Opener::new(storage, now).try_chain(chain).ok()? {
+    match Opener::new(storage, clock, now, false).try_chain(chain).ok()? {
         Attempt::Taken(taken) if taken.closed => Some(taken.ledger),
         _ => None,
     }

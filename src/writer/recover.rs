@@ -4,13 +4,14 @@ use std::{cell::Cell, io, sync::Arc};
 
 use super::{
     ledger::{MAX_FAILED, MAX_FAILED_BEFORE, Start, Story},
-    lock::{ChainLock, Entry, Point},
+    lock::{ChainLock, Entry},
     segment::Segment,
 };
 use crate::{
-    chain::{Digest, Head},
+    chain::Head,
     chain_reader::{
-        Beginning, Durable, FirstLine, Follow, GoOn, Last, SegmentFile, SegmentStart, go_on, is_all_torn,
+        Beginning, Durable, FirstLine, Follow, GoOn, Last, Layout, Noted, NotedState, Point, SegmentFile,
+        SegmentStart, go_on, is_all_torn, kind_at,
     },
     clock::Timestamp,
     error::Error,
@@ -31,33 +32,28 @@ pub(super) enum Recovered {
         story: Option<Story>,
         report: Option<ChainRecovery>,
     },
-    /// The chain must stay as it is.
-    LeftAlone(ChainRecovery),
+    /// The chain must stay as it is: for good, or until the machine or the software is another one.
+    LeftAlone { report: ChainRecovery, is_for_good: bool },
+    /// The same, and somebody else has found so before.
+    PassedOver(ChainRecovery),
 }
 
-/// Recovers the chain whose lock is held and whose files these are. `witnessed` is what other chains say of it;
-/// `names_lie` is for all chains that one opener looks at.
-pub(super) fn recover(
-    storage: &Arc<dyn Storage>,
-    lock: &ChainLock,
-    names: Vec<SegmentName>,
-    witnessed: &[Witness],
-    names_lie: &Cell<bool>,
-    now: Timestamp,
-) -> Result<Recovered, Error> {
-    Recovery { storage, lock, names, witnessed, names_lie, boot: storage.boot_id(), now }.run()
-}
-
-struct Recovery<'a> {
-    storage: &'a Arc<dyn Storage>,
-    lock: &'a ChainLock,
-    names: Vec<SegmentName>,
-    witnessed: &'a [Witness],
+/// A chain that is to be recovered, and what is known of it.
+#[derive(Debug)]
+pub(super) struct Recovery<'a> {
+    pub(super) storage: &'a Arc<dyn Storage>,
+    /// The lock of the chain, held.
+    pub(super) lock: &'a ChainLock,
+    /// Its files, oldest first.
+    pub(super) names: Vec<SegmentName>,
+    /// What is said of it elsewhere: by its noted head, and where there is none, by other chains.
+    pub(super) witnessed: &'a [Witness],
     /// Whether the directory could not be synced: then no name that was in it is known to be durable,
     /// of no chain, and the next sync would say that all are.
-    names_lie: &'a Cell<bool>,
-    boot: String,
-    now: Timestamp,
+    pub(super) names_lie: &'a Cell<bool>,
+    /// Whether a chain without files begins anew, whoever has seen records of it.
+    pub(super) begins_anew: bool,
+    pub(super) now: Timestamp,
 }
 
 /// No chain goes on behind this: JSON readers elsewhere know no larger whole number exactly.
@@ -88,26 +84,78 @@ struct Tail {
     files: Vec<SegmentFile>,
     /// The first line of the first of them, where that is good.
     first: Option<SegmentStart>,
-    /// Whether that is of a later format.
+    /// The time of the newest good first line.
+    begun: Option<Timestamp>,
+    /// Whether the first line of the first of them is of a later format.
     is_later: bool,
     /// The last two of them, open.
     open: Vec<Box<dyn File>>,
 }
 
-/// The last durable record of a chain that has none.
-const NOWHERE: Point = Point { segment: 0, seq: 0, hash: Digest::ZERO, end: 0 };
+impl Tail {
+    /// Lets what they say of each other hold.
+    fn settle(&mut self) {
+        self.files = Layout::settle(std::mem::take(&mut self.files)).files;
+    }
+}
 
 impl Recovery<'_> {
-    fn run(&self) -> Result<Recovered, Error> {
+    pub(super) fn run(&self) -> Result<Recovered, Error> {
+        let last_number = self.names.last().map(|name| name.segment);
+        if let Some(noted) = self.lock.slots.noted.as_ref().filter(|noted| noted.state == NotedState::Left)
+            && last_number == Some(noted.point.segment)
+            && self.length_of_newest()? == Some(noted.point.end)
+        {
+            return Ok(Recovered::PassedOver(
+                self.report_of_left(false, "it was left alone before, and is as it was"),
+            ));
+        }
+        if last_number == Some(SegmentName::MAX_SEGMENT) {
+            return Ok(self.leave_for_good(
+                false,
+                "its newest file has the last number there is, so that no file can follow",
+            ));
+        }
         let lock_path = self.storage.path(Dir::Control, &self.lock.chain.lock_name());
+        let noted = self.lock.slots.noted.as_ref().map_or(0, |noted| noted.point.segment);
+        let now = self.storage.boot_id();
         match self.lock.read().map_err(Error::io("read", lock_path))? {
-            Entry::Unsynced { boot } if boot == self.boot => Ok(self.leave_alone(
+            Entry::Unsynced { boot } if boot == now => Ok(self.leave_alone(
                 false,
                 "its last segment could not be synced since the machine started; it is tried again after a restart",
             )),
-            Entry::Poison { boot, point } if boot == self.boot => self.after_poison(point),
+            // Once the head is noted in a later segment, what the entry says is of the past.
+            Entry::Poison { boot, point } if boot == now && noted <= point.segment => {
+                self.after_poison(point)
+            }
             _ => self.after_scan(),
         }
+    }
+
+    fn length_of_newest(&self) -> Result<Option<u64>, Error> {
+        let Some(newest) = self.names.last() else { return Ok(None) };
+        let stat = self.storage.stat(Dir::Log, &newest.to_string());
+        Ok(stat.map_err(Error::io("inspect", self.path(*newest)))?.map(|stat| stat.bytes))
+    }
+
+    /// The noted head and its kind, where the record stands where it was noted: what lies before it need not be read.
+    fn noted(&self) -> Result<Option<(&Noted, Kind)>, Error> {
+        let noted = self.lock.slots.noted.as_ref();
+        let Some(noted) = noted.filter(|noted| noted.state != NotedState::Left && noted.point.seq > 0) else {
+            return Ok(None);
+        };
+        let name = SegmentName { chain: self.lock.chain, segment: noted.point.segment };
+        if !self.names.contains(&name) {
+            return Ok(None);
+        }
+        let file = self.open(name, Access::Read)?;
+        let path = || self.path(name);
+        let first = FirstLine::read(file.as_ref(), name).map_err(Error::io("read", path()))?;
+        if !first.segment().is_some_and(|first| first.info.id == noted.id) {
+            return Ok(None);
+        }
+        let kind = kind_at(file.as_ref(), &noted.point).map_err(Error::io("read", path()))?;
+        Ok(kind.map(|kind| (noted, kind)))
     }
 
     /// A write or sync failed under this boot: the pages of that segment lie, so the entry decides.
@@ -120,25 +168,29 @@ impl Recovery<'_> {
         }
         let name = SegmentName { chain: self.lock.chain, segment: point.segment };
         if !self.names.contains(&name) {
-            return Ok(self.leave_alone(true, "the segment of its last durable record is gone"));
+            return Ok(self.leave_for_good(true, "the segment of its last durable record is gone"));
         }
+        let noted = self
+            .noted()?
+            .filter(|(noted, _)| noted.point.end <= point.end || noted.point.segment < point.segment);
         let mut tail = Tail::default();
         for name in self.names.iter().rev().filter(|name| name.segment <= point.segment) {
             let file = self.open(*name, Access::Read)?;
-            if self.add(&mut tail, *name, file)? {
+            if self.add(&mut tail, *name, file, noted)? {
                 break;
             }
         }
         if tail.is_later {
             return Ok(self.later_format());
         }
+        tail.settle();
         if let Some(file) = tail.files.last_mut() {
             file.counted = Some(point.end);
         }
-        let follow = self.follow(&tail)?;
+        let follow = self.follow(&tail, noted)?;
         let ends = |last: &Last| (last.seq, last.hash) == (point.seq, point.hash);
         if !(follow.ends_well && follow.good.last.as_ref().is_some_and(ends)) {
-            return Ok(self.leave_alone(true, "its last durable record is not where its lock file says"));
+            return Ok(self.leave_for_good(true, "its last durable record is not where its lock file says"));
         }
         if rest.are_too_many() {
             return Ok(self.too_many());
@@ -162,7 +214,8 @@ impl Recovery<'_> {
         })
     }
 
-    /// Follows the chain from its newest good first line on: what stands before that counts as it says.
+    /// Follows the chain from its noted head on, or from its newest good first line: what stands before that counts as
+    /// it says.
     fn after_scan(&self) -> Result<Recovered, Error> {
         if self.names.is_empty() {
             return self.begin(Rest::default(), false);
@@ -171,13 +224,14 @@ impl Recovery<'_> {
         if let Err(error) = self.sync_names() {
             return self.unsynced(&error);
         }
+        let noted = self.noted()?;
         let mut tail = Tail::default();
         for name in self.names.iter().rev() {
             let file = self.open(*name, Access::Append)?;
             if let Err(error) = file.sync_all() {
                 return self.unsynced(&error);
             }
-            if self.add(&mut tail, *name, file)? {
+            if self.add(&mut tail, *name, file, noted)? {
                 break;
             }
             if tail.files.len() > MAX_FAILED {
@@ -187,7 +241,8 @@ impl Recovery<'_> {
         if tail.is_later {
             return Ok(self.later_format());
         }
-        let follow = self.follow(&tail)?;
+        tail.settle();
+        let follow = self.follow(&tail, noted)?;
         let durable =
             Durable::of(&follow, &tail.files, None, self.witnessed.iter().map(|witness| witness.seq));
         let Some(first) = tail.first.take() else {
@@ -205,24 +260,32 @@ impl Recovery<'_> {
         }
     }
 
-    /// Puts a file before those that are known to be the end of the chain. Says whether it begins with a good
-    /// first line, or one that must not be judged, so that nothing before it is needed.
-    fn add(&self, tail: &mut Tail, name: SegmentName, file: Box<dyn File>) -> Result<bool, Error> {
+    /// Puts a file before those that are known to be the end of the chain. Says whether nothing before it is needed: it
+    /// has the noted head, or, where none is known, a good first line, or one that must not be judged.
+    fn add(
+        &self,
+        tail: &mut Tail,
+        name: SegmentName,
+        file: Box<dyn File>,
+        noted: Option<(&Noted, Kind)>,
+    ) -> Result<bool, Error> {
         let path = || self.path(name);
         let bytes = file.stat().map_err(Error::io("inspect", path()))?.bytes;
         let first = Beginning::read(file.as_ref(), name, bytes).map_err(Error::io("read", path()))?;
         tail.files.insert(0, SegmentFile::unclaimed(name, bytes, &first));
         tail.is_later = matches!(first.line, FirstLine::Later);
         tail.first = first.line.segment();
+        tail.begun = tail.begun.or_else(|| tail.first.as_ref()?.at);
         // The newest may be empty, and then the one before it may go on; no other is written to.
         if tail.open.len() < 2 {
             tail.open.insert(0, file);
         }
-        Ok(tail.is_later || tail.first.is_some())
+        let is_enough = noted.map_or(tail.first.is_some(), |(noted, _)| name.segment == noted.point.segment);
+        Ok(tail.is_later || is_enough)
     }
 
-    fn follow(&self, tail: &Tail) -> Result<Follow, Error> {
-        Follow::through(self.storage.as_ref(), self.lock.chain, &tail.files)
+    fn follow(&self, tail: &Tail, noted: Option<(&Noted, Kind)>) -> Result<Follow, Error> {
+        Follow::through(self.storage.as_ref(), self.lock.chain, &tail.files, noted)
     }
 
     /// The files behind the place where what counts ends.
@@ -261,8 +324,11 @@ impl Recovery<'_> {
 
     /// A chain without any record so far.
     fn begin(&self, rest: Rest, is_poisoned: bool) -> Result<Recovered, Error> {
-        if !self.witnessed.is_empty() {
-            return Ok(self.leave_alone(true, "its records are missing, and other chains have seen them"));
+        if !self.witnessed.is_empty() && !self.begins_anew {
+            return Ok(self.leave_for_good(
+                true,
+                "its records are missing, and its lock file or other chains know of them",
+            ));
         }
         if rest.are_too_many() {
             return Ok(self.too_many());
@@ -273,7 +339,7 @@ impl Recovery<'_> {
         let void = rest.void;
         let start = Start {
             id,
-            durable: NOWHERE,
+            durable: Point::NOWHERE,
             live: None,
             next_segment: self.next_segment(),
             failed: rest.failed,
@@ -312,10 +378,10 @@ impl Recovery<'_> {
         }
         let id = first.info.id;
         if self.witnessed.iter().any(|witness| witness.id != id) {
-            return Ok(self.leave_alone(true, "another chain stands where its number was seen before"));
+            return Ok(self.leave_for_good(true, "another chain stands where its number was seen before"));
         }
         if cut.last.seq >= LAST_SEQ {
-            return Ok(self.leave_alone(false, "every sequence number is used"));
+            return Ok(self.leave_for_good(false, "every sequence number is used"));
         }
         let durable = Point { segment: cut.segment, seq: cut.last.seq, hash: cut.last.hash, end: cut.end };
         let name = SegmentName { chain: self.lock.chain, segment: cut.segment };
@@ -324,7 +390,7 @@ impl Recovery<'_> {
             !cut.is_torn && cut.damaged.is_none() && rest.failed.is_empty() && rest.failed_before.is_empty();
         let live = match tail.open.pop().filter(|_| is_whole) {
             Some(file) => {
-                let resumed = Segment::resume(file, name, cut.end, first.at.unwrap_or(self.now));
+                let resumed = Segment::resume(file, name, cut.end, tail.begun.unwrap_or(self.now));
                 Some(resumed.map_err(Error::io("inspect", self.path(name)))?)
             }
             None => None,
@@ -387,16 +453,18 @@ impl Recovery<'_> {
     /// The last segment could not be synced: nothing is decided from it until the machine restarts.
     fn unsynced(&self, error: &io::Error) -> Result<Recovered, Error> {
         let path = self.storage.path(Dir::Control, &self.lock.chain.lock_name());
-        self.lock.write(&Entry::Unsynced { boot: self.boot.clone() }).map_err(Error::io("write to", path))?;
+        self.lock
+            .write(&Entry::Unsynced { boot: self.storage.boot_id() })
+            .map_err(Error::io("write to", path))?;
         Ok(self.leave_alone(false, &format!("its last segment could not be synced: {error}")))
     }
 
     fn ends_early(&self) -> Recovered {
-        self.leave_alone(true, "it ends before records that had been durable")
+        self.leave_for_good(true, "it ends before records that had been durable")
     }
 
     fn too_many(&self) -> Recovered {
-        self.leave_alone(false, "too many files behind its last record count nothing")
+        self.leave_for_good(false, "too many files behind its last record count nothing")
     }
 
     fn later_format(&self) -> Recovered {
@@ -407,18 +475,26 @@ impl Recovery<'_> {
     }
 
     fn no_identity(&self) -> Recovered {
-        self.leave_alone(true, "no first line of its segments is readable")
+        self.leave_for_good(true, "no first line of its segments is readable")
     }
 
     fn leave_alone(&self, damaged: bool, why: &str) -> Recovered {
-        Recovered::LeftAlone(ChainRecovery {
+        Recovered::LeftAlone { report: self.report_of_left(damaged, why), is_for_good: false }
+    }
+
+    fn leave_for_good(&self, damaged: bool, why: &str) -> Recovered {
+        Recovered::LeftAlone { report: self.report_of_left(damaged, why), is_for_good: true }
+    }
+
+    fn report_of_left(&self, damaged: bool, why: &str) -> ChainRecovery {
+        ChainRecovery {
             chain: self.lock.chain.get(),
             head: None,
             torn_bytes: 0,
             damaged,
             left_alone: true,
             message: format!("chain {} is left alone: {why}", self.lock.chain),
-        })
+        }
     }
 
     fn report(&self, start: &Start, torn_bytes: u64, damaged: bool, message: &str) -> ChainRecovery {

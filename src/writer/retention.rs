@@ -10,7 +10,7 @@ use super::{
 use crate::{
     chain::Digest,
     chain_reader::{Directory, FirstLine, SegmentStart},
-    clock::{Moment, Timestamp},
+    clock::{Clock, Moment, Timestamp},
     format::{PruneInfo, PruneReason},
     queue::Chunks,
     segment_name::{ChainNumber, SegmentName},
@@ -62,10 +62,11 @@ pub(super) fn run(
     storage: &Arc<dyn Storage>,
     retention: &Retention,
     ledger: &mut Ledger,
+    clock: Clock,
     now: &Moment,
 ) -> Outcome {
     let mut outcome = Outcome::default();
-    if let Err(error) = run_all(storage, retention, ledger, now, &mut outcome) {
+    if let Err(error) = run_all(storage, retention, ledger, (clock, now), &mut outcome) {
         outcome.failed = Some(("the old segments".to_owned(), error));
     }
     outcome
@@ -75,7 +76,7 @@ fn run_all(
     storage: &Arc<dyn Storage>,
     retention: &Retention,
     ledger: &mut Ledger,
-    now: &Moment,
+    (clock, now): (Clock, &Moment),
     outcome: &mut Outcome,
 ) -> io::Result<()> {
     if ledger.has_idle_files() {
@@ -98,7 +99,7 @@ fn run_all(
         if old.leftovers.is_empty() && old.removable(retention, now).is_none() {
             continue;
         }
-        if let Some(mut free) = take_free_chain(storage, chain, now) {
+        if let Some(mut free) = take_free_chain(storage, chain, clock, now) {
             let head = free.head();
             let pruned = prune(storage, retention, &mut free, &directory, now, outcome);
             // The trouble of a chain that is not ours ends with it: the next opener recovers it.

@@ -10,6 +10,8 @@ const AWAKE: Duration = Duration::from_millis(100);
 /// How often free space is asked while records are written, and how long a rotation rests that could not make a
 /// file.
 const SPACE_CHECK: Duration = Duration::from_secs(1);
+/// How long after records became durable their head is noted at the latest.
+const NOTE_AFTER: Duration = Duration::from_secs(1);
 /// How often the paths of the segment and the lock are looked at while records are written.
 const PATH_CHECK: Duration = Duration::from_millis(100);
 /// How often retention is applied at least.
@@ -36,6 +38,8 @@ pub(super) struct Timers {
     space_checked: Duration,
     /// No rotation before this.
     rotation_rests: Duration,
+    /// When the durable head must be noted, if it has moved.
+    note_due: Option<Duration>,
     retention_due: Duration,
     retention_rests: Duration,
     /// How often `close` was written in vain, and when it is tried again.
@@ -59,6 +63,7 @@ impl Timers {
             paths_checked: now.elapsed,
             space_checked: now.elapsed,
             rotation_rests: Duration::ZERO,
+            note_due: None,
             retention_due: now.elapsed,
             retention_rests: Duration::ZERO,
             closes_failed: 0,
@@ -124,6 +129,19 @@ impl Timers {
         is_due
     }
 
+    /// Whether a head that has moved must be noted now. Asked as soon as it has.
+    pub(super) fn note_is_due(&mut self, now: Duration) -> bool {
+        now >= *self.note_due.get_or_insert(now + NOTE_AFTER)
+    }
+
+    pub(super) fn note_soon(&mut self) {
+        self.note_due = Some(Duration::ZERO);
+    }
+
+    pub(super) fn noted(&mut self) {
+        self.note_due = None;
+    }
+
     pub(super) fn segment_begun(&mut self, now: Duration) {
         self.retention_due = now;
     }
@@ -158,11 +176,13 @@ impl Timers {
         mark_from: Duration,
         is_rotation_wanted: bool,
         has_retention: bool,
+        has_note: bool,
     ) -> Duration {
         let rotation = is_rotation_wanted.then_some(self.rotation_rests);
         let retention = has_retention.then_some(self.retention_due.max(self.retention_rests));
+        let note = self.note_due.filter(|_| has_note);
         let mark = self.marks.due_at().max(mark_from);
-        [rotation, retention].into_iter().flatten().fold(mark, Duration::min)
+        [rotation, retention, note].into_iter().flatten().fold(mark, Duration::min)
     }
 }
 
@@ -216,12 +236,12 @@ mod tests {
     fn what_is_due_first_ends_the_pause() {
         let mut timers = Timers::new(&at(0, 0));
         let mark = timers.marks.due_at();
-        assert_eq!(timers.next(Duration::ZERO, false, false), mark);
+        assert_eq!(timers.next(Duration::ZERO, false, false, false), mark);
         timers.rotation_failed(Duration::ZERO);
-        assert_eq!(timers.next(Duration::ZERO, true, false), SPACE_CHECK);
-        assert_eq!(timers.next(Duration::ZERO, true, true), Duration::ZERO);
+        assert_eq!(timers.next(Duration::ZERO, true, false, false), SPACE_CHECK);
+        assert_eq!(timers.next(Duration::ZERO, true, true, false), Duration::ZERO);
         assert!(timers.take_retention(Duration::ZERO) && !timers.may_rotate(Duration::ZERO));
-        assert_eq!(timers.next(Duration::ZERO, false, true), mark);
-        assert_eq!(timers.next(mark + SECOND, false, true), mark + SECOND);
+        assert_eq!(timers.next(Duration::ZERO, false, true, false), mark);
+        assert_eq!(timers.next(mark + SECOND, false, true, false), mark + SECOND);
     }
 }

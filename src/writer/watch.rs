@@ -1,7 +1,8 @@
 //! What the writer keeps an eye on beside its work: the clock, the paths, the space, other chains.
 
-use super::{Halted, Outage, Writer, open};
+use super::{Halted, Outage, Writer, open, others};
 use crate::{
+    chain_reader::Directory,
     clock::{Clock, Moment},
     format::NoticeInfo,
     stats::NoticeCode,
@@ -60,7 +61,8 @@ impl Writer {
     }
 
     pub(super) fn refresh_witnesses(&mut self, now: &Moment) {
-        for chain in open::refresh_witnesses(&self.storage, &mut self.ledger) {
+        let Ok(directory) = Directory::read(self.storage.as_ref()) else { return };
+        for chain in others::refresh(self.storage.as_ref(), &mut self.ledger, &directory) {
             let (code, message) = open::missing_chain(chain);
             self.note(code, &message, now);
         }

@@ -47,6 +47,7 @@ impl Settings {
                 retention: Retention::keep_all(),
                 low_space: 0,
                 exclusive: false,
+                wait_for_chain: Duration::from_millis(250),
                 service: "test".to_owned(),
                 host: "host".to_owned(),
                 writer_id: 7,

@@ -267,6 +267,11 @@ impl File for SimFile {
         self.call(Op::Stat, |machine, _, _| machine.stat_handle(self.handle))
     }
 
+    /// No inode is used twice here.
+    fn birth(&self) -> io::Result<u64> {
+        self.call(Op::Stat, |machine, _, _| machine.stat_handle(self.handle)).map(|stat| stat.inode)
+    }
+
     fn try_lock(&self, kind: LockKind) -> io::Result<bool> {
         self.call(Op::Lock, |machine, _, _| machine.try_lock(self.handle, kind))
     }

@@ -50,6 +50,7 @@ impl Machine {
             retention: Retention::keep_all(),
             low_space: 0,
             exclusive: false,
+            wait_for_chain: Duration::from_millis(250),
             service: "shop".to_owned(),
             host: "web-1".to_owned(),
             writer_id: 7,

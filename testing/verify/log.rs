@@ -167,6 +167,10 @@ impl File for Bytes {
         Ok(stat_of(&self.bytes))
     }
 
+    fn birth(&self) -> io::Result<u64> {
+        Ok(0)
+    }
+
     fn try_lock(&self, kind: LockKind) -> io::Result<bool> {
         assert_eq!(kind, LockKind::Shared);
         Ok(!self.is_held)

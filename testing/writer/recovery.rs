@@ -8,11 +8,12 @@ use super::{
 use crate::{
     ChainRecovery,
     chain::Digest,
+    chain_reader::{BLOCK, Point},
     clock::Timestamp,
     format::{After, ChainId, CloseInfo, LineParser, SegmentInfo, Witnesses, seal},
     segment_name::ChainNumber,
     storage::sim::{Errno, Fault, Op},
-    writer::lock::{ChainLock, Entry, Point, Tried},
+    writer::lock::{ChainLock, Entry, Tried},
 };
 
 const SECOND_FILE: &str = "audit-000-00000002.jsonl";
@@ -32,6 +33,12 @@ fn killed(world: &mut World) -> Vec<Vec<u8>> {
 fn lines_of(world: &World) -> Vec<Vec<u8>> {
     let file = world.disk.contents(FIRST).unwrap();
     file.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect()
+}
+
+/// As if the version before had written the lock file: the chain is read from its newest first line on.
+pub(super) fn forget_noted(world: &World) {
+    let lock = format!("control/{}", ChainNumber::FIRST.lock_name());
+    assert!(world.disk.truncate(&lock, 2 * BLOCK));
 }
 
 /// Opens, and returns what was found of the only chain.
@@ -72,7 +79,7 @@ fn foreign_line(behind: &[u8], skipped: u64, segment: u32, pruned: Option<(u64, 
 /// Writes into the lock file where the chain goes on under this boot.
 fn poison(world: &World, point: Point) {
     let storage = world.disk.process().storage();
-    let Tried::Taken(lock) = ChainLock::try_take(&storage, ChainNumber::FIRST).unwrap() else {
+    let Tried::Taken(lock) = ChainLock::try_take(&storage, ChainNumber::FIRST, None).unwrap() else {
         panic!("somebody holds it")
     };
     lock.write(&Entry::Poison { boot: storage.boot_id(), point }).unwrap();
@@ -110,6 +117,7 @@ fn a_torn_end_behind_damage_is_void_and_the_damage_is_not() {
     let mut world = World::new(1);
     let lines = killed(&mut world);
     let length = lines.concat().len();
+    forget_noted(&world);
     assert!(world.disk.flip_bit(FIRST, lines[..3].concat().len() + 20, 0));
     assert!(world.disk.append_foreign(FIRST, b"{\"seq\""));
     recovered(&mut world, "damage", length, 6);
@@ -306,6 +314,7 @@ fn a_chain_that_a_later_version_wrote_is_left_alone() {
 fn a_chain_that_is_not_as_its_lock_file_says_is_left_alone() {
     let mut world = World::new(1);
     let lines = killed(&mut world);
+    forget_noted(&world);
     let parsed = LineParser::default().parse(lines[7].strip_suffix(b"\n").unwrap()).map(|line| line.hash);
     let point = Point { segment: 1, seq: 8, hash: parsed.unwrap(), end: lines[..8].concat().len() as u64 };
     let file = lines.concat();
@@ -318,6 +327,9 @@ fn a_chain_that_is_not_as_its_lock_file_says_is_left_alone() {
         (Point { end: point.end + 1, ..point }, elsewhere),
         (Point { end: file.len() as u64, ..point }, elsewhere),
     ] {
+        // What was left alone is passed over without a word from then on.
+        let mut world = World::new(1);
+        killed(&mut world);
         poison(&world, point);
         let mut node = world.opened(&Settings::default());
         let found = &node.found[0];

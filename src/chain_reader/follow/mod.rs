@@ -8,6 +8,7 @@ use super::{
     facts::Facts,
     layout::SegmentFile,
     lines::{Piece, split},
+    noted::{Noted, Point},
     piece::Summary,
     source::{Part, Source},
 };
@@ -114,15 +115,40 @@ impl Follow {
         }
     }
 
-    /// Follows a chain through what counts of its files, keeping nothing that lines say of other things.
+    /// A chain whose last record that was looked at is the noted one, of this kind.
+    fn behind(chain: ChainNumber, noted: &Noted, kind: Kind) -> Self {
+        let Point { segment, seq, hash, .. } = noted.point;
+        let mut follow = Self::new(chain);
+        follow.begin_file(SegmentName { chain, segment });
+        // Where lines stand in their file is for verification to tell, which reads all of them.
+        follow.line = 1;
+        follow.next = seq;
+        let place = follow.place(0);
+        follow.start = Some(Start { seq, previous: Digest::ZERO, holes: 0, place, is_segment: true });
+        follow.facts.id = Some(noted.id);
+        follow.facts.pruned = noted.pruned;
+        follow.mark(seq);
+        if let Some(file) = follow.files.last_mut() {
+            file.times = noted.times;
+        }
+        follow.accept(Last { seq, hash, kind }, 1, 0);
+        follow.ends_well = true;
+        follow
+    }
+
+    /// Follows a chain through what counts of its files, keeping nothing that lines say of other things. With a noted
+    /// head and its kind, only from there on: it stands in the first of the files.
     pub(crate) fn through(
         storage: &dyn Storage,
         chain: ChainNumber,
         files: &[SegmentFile],
+        noted: Option<(&Noted, Kind)>,
     ) -> Result<Self, Error> {
-        let mut follow = Self::new(chain);
+        let mut follow =
+            noted.map_or_else(|| Self::new(chain), |(noted, kind)| Self::behind(chain, noted, kind));
         let mut parser = LineParser::default();
-        let mut source = Source::of_what_counts(storage, files);
+        let offset = noted.map_or(0, |(noted, _)| noted.point.end);
+        let mut source = Source::of_what_counts(storage, files, offset);
         while let Some(part) = source.next()? {
             follow.take_in(&mut parser, &part);
             follow.said.clear();

@@ -5,13 +5,14 @@ use std::io;
 use super::{
     super::{
         flush::Unsynced,
-        lock::{Entry, Point},
+        lock::Entry,
         segment::{Refused, Segment},
     },
     Ledger, Poison, TimesOf, Trouble,
 };
 use crate::{
     chain::Digest,
+    chain_reader::{NotedState, Point},
     clock::Moment,
     format::{After, SegmentInfo, seal},
     queue::Chunks,
@@ -32,8 +33,12 @@ impl Ledger {
     /// Begins a new segment.
     ///
     /// In this order: the poison entry, if the old segment lies; create; write the `segment` line; sync the file;
-    /// sync the directory; clear the entry; then what is retained; only then acknowledge.
+    /// sync the directory; clear the entry; note the head; then what is retained; only then acknowledge.
     pub(in crate::writer) fn begin_segment(&mut self, now: &Moment) -> Result<(), Trouble> {
+        if let Some(segment) = self.unnoted.take() {
+            return self.enter(segment, now);
+        }
+        self.note_open()?;
         let rotates = self.live.is_some();
         if self.poison != Poison::None {
             // Also where it was written before: a disk that refuses this is not ready for a new file.
@@ -94,6 +99,16 @@ impl Ledger {
         self.written = sealed;
         self.durable = Point { segment: number, seq: sealed.0, hash: sealed.1, end: segment.bytes };
         self.times = TimesOf::known(Some((now.wall, now.wall)));
+        self.enter(segment, now)
+    }
+
+    /// Notes the head before anything in a new segment is acknowledged, and writes what is retained.
+    fn enter(&mut self, segment: Segment, now: &Moment) -> Result<(), Trouble> {
+        if let Err(error) = self.note(NotedState::Open) {
+            let number = segment.name.segment;
+            self.unnoted = Some(segment);
+            return Err(self.not_begun("note the head of", number, error, false));
+        }
         self.live = Some(segment);
         self.write_retained(now)
     }
@@ -182,7 +197,7 @@ impl Ledger {
             chain: self.chain(),
             segment: number,
             after: counted.into_iter().chain(before).chain(After::rows(&self.failed)).collect(),
-            chains: self.witnesses.clone(),
+            chains: self.name_all_others(),
             pruned: self.pruned,
         };
         self.lines.clear();

@@ -6,22 +6,31 @@
 //! began after its line was completely written has succeeded.
 
 mod begin;
+mod noting;
 mod poison;
+mod witnessing;
 
-use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::PathBuf,
+    sync::Arc,
+};
 
 pub(super) use begin::{MAX_FAILED, MAX_FAILED_BEFORE};
 
 use super::{
     flush::Unsynced,
-    lock::{ChainLock, Point},
+    lock::{ChainLock, LastNamed},
+    others,
     roll::LiveSegment,
     segment::{Refused, Segment},
 };
 use crate::{
     chain::{Digest, Head},
+    chain_reader::{NotedState, Point},
     clock::{Moment, TIMESTAMP_LEN, Timestamp},
-    format::{Cause, ChainId, LineParser, RecoveryInfo, Times, Witness, Witnesses, seal, time_of},
+    format::{Cause, ChainId, LineParser, RecoveryInfo, Times, Witnesses, seal, time_of},
     queue::{Chunk, Chunks, Scope, Ticket},
     segment_name::ChainNumber,
     storage::{Dir, Storage},
@@ -63,7 +72,16 @@ pub(super) struct Ledger {
     story: Option<Story>,
     /// Bytes appended since this was last asked.
     appended_bytes: u64,
-    pub(super) witnesses: Witnesses,
+    /// The durable heads of other chains, as far as they were looked at in this run.
+    witnesses: Witnesses,
+    /// Every other chain that was ever witnessed.
+    witnessed: BTreeSet<ChainNumber>,
+    /// What this chain last said of each of them.
+    named: BTreeMap<ChainNumber, LastNamed>,
+    /// Whether the lock file says that the chain is written to.
+    is_noted_open: bool,
+    /// A new segment whose head could not be noted yet: nothing may follow in it.
+    unnoted: Option<Segment>,
     /// Chains whose absence has been told.
     missing: BTreeSet<ChainNumber>,
     pub(super) pruned: Option<(u64, Digest)>,
@@ -164,6 +182,9 @@ pub(super) struct Start {
 
 impl Ledger {
     pub(super) fn new(storage: Arc<dyn Storage>, lock: ChainLock, start: Start) -> Self {
+        let named = lock.read_named();
+        let noted = lock.slots.noted.iter().flat_map(|noted| &noted.witnessed);
+        let witnessed = start.witnesses.keys().chain(noted).copied().collect();
         Self {
             storage,
             lock,
@@ -186,6 +207,10 @@ impl Ledger {
             events: Events::default(),
             story: None,
             appended_bytes: 0,
+            witnessed,
+            named,
+            is_noted_open: false,
+            unnoted: None,
             witnesses: start.witnesses,
             missing: BTreeSet::new(),
             pruned: start.pruned,
@@ -207,35 +232,6 @@ impl Ledger {
     /// How many files were begun since a draft became durable last, or there was none to write.
     pub(super) fn begun_in_vain(&self) -> usize {
         self.begun_in_vain
-    }
-
-    /// What this chain witnesses, and its own durable head.
-    pub(super) fn all_heads(&self) -> Witnesses {
-        let mut heads = self.witnesses.clone();
-        let Point { seq, hash, .. } = self.durable;
-        heads.insert(self.chain(), Witness { id: self.id, seq, hash });
-        heads
-    }
-
-    /// Takes the durable heads of other chains into what this one witnesses. Returns the chains that were witnessed
-    /// before, are not among those that are there, and were not named here before.
-    pub(super) fn witness<'c>(
-        &mut self,
-        heads: impl IntoIterator<Item = (ChainNumber, Witness)>,
-        there: impl IntoIterator<Item = &'c ChainNumber>,
-    ) -> Vec<ChainNumber> {
-        let there: BTreeSet<ChainNumber> = there.into_iter().copied().collect();
-        let before: BTreeSet<ChainNumber> = self.witnesses.keys().copied().collect();
-        let own = self.chain();
-        for (chain, head) in heads.into_iter().filter(|(chain, _)| *chain != own) {
-            let known = self.witnesses.get(&chain);
-            // A chain that goes back, or is another one now, is for verification to judge: what was seen of the
-            // first one stays.
-            if known.is_none_or(|known| known.id == head.id && known.seq <= head.seq) {
-                self.witnesses.insert(chain, head);
-            }
-        }
-        before.difference(&there).copied().filter(|chain| self.missing.insert(*chain)).collect()
     }
 
     pub(super) fn unsynced(&self) -> &Unsynced {
@@ -269,7 +265,7 @@ impl Ledger {
     /// Appends drafts, one write for each chunk of them. Whatever happens, the drafts are retained
     /// until they are durable.
     pub(super) fn append(&mut self, batch: &mut Chunks, now: &Moment) -> Result<(), Trouble> {
-        let mut result = Ok(());
+        let mut result = self.note_open();
         while let Some(chunk) = batch.pop() {
             if result.is_ok() {
                 result = self.append_chunk(chunk, now);
@@ -306,6 +302,7 @@ impl Ledger {
     /// Makes everything durable, then writes the last record of an orderly end by itself. It is not
     /// retained: where it fails, the next attempt makes another, so that a chain never closes twice.
     pub(super) fn close(&mut self, payload: &[u8], now: &Moment) -> Result<(), Trouble> {
+        self.note_open()?;
         self.sync()?;
         if self.live.is_none() || self.has_idle_files() {
             // A file that came to nothing, with nothing behind it to say so, looks like one that was emptied.
@@ -327,6 +324,9 @@ impl Ledger {
         self.live = Some(live);
         self.sync()?;
         self.is_closed = true;
+        // Whether a run ended in order its lines decide. Where this fails, the next opener notes it.
+        drop(self.lock.write_named(&self.named));
+        drop(self.note(NotedState::Closed));
         Ok(())
     }
 

@@ -37,7 +37,7 @@ impl Ledger {
             // Gone with the directory: nobody can be lied to.
             return Ok(());
         }
-        match ChainLock::try_take(&self.storage, self.chain())? {
+        match ChainLock::try_take(&self.storage, self.chain(), None)? {
             Tried::Taken(lock) => lock.write(entry),
             Tried::HeldBy(_) => Ok(()),
         }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 use super::image;
 use crate::{
     FlushMode, Head, OnFailure, OnFull, Records, Report, Retention, Rotation, Severity, Verdict, Verifier,
-    clock::{Clock, Moment, Timestamp},
+    clock::{Clock, Moment, Simulated, Timestamp},
     format::{Kind, Payload},
     gauges::Gauges,
     notify::Notifier,
@@ -43,6 +43,7 @@ pub fn segment(image: &[u8]) {
 ///
 /// When it finds that this does not hold.
 pub fn recovery(image: &[u8]) {
+    let _clock = Simulated::begin(Timestamp::from_unix(1_795_248_000, 0));
     let files = image::files(image);
     let disk = SimDisk::with_files(7, &files);
     let first = verify(&disk, 1);
@@ -137,6 +138,7 @@ fn writer_settings() -> WriterSettings {
         retention: Retention::keep_all(),
         low_space: 0,
         exclusive: false,
+        wait_for_chain: Duration::from_millis(250),
         service: "fuzz".to_owned(),
         host: "host".to_owned(),
         writer_id: 7,

@@ -1,0 +1,58 @@
+//! The noted head: how far the chain is durable, written down where no copy of the log takes it along.
+
+use std::io;
+
+use super::{Ledger, Trouble, others};
+use crate::chain_reader::{Noted, NotedState};
+
+/// A head is noted anew once so much became durable behind it.
+const NOTE_BYTES: u64 = 8 << 20;
+
+impl Ledger {
+    /// Notes the durable head in the lock file.
+    pub(in crate::writer) fn note(&mut self, state: NotedState) -> io::Result<()> {
+        let noted = Noted {
+            state,
+            id: self.id,
+            point: self.durable,
+            times: self.times.durable(),
+            pruned: self.pruned.filter(|(through, _)| *through < self.durable.seq),
+            witnessed: self.witnessed.clone(),
+            machine: others::machine(&[&self.storage.machine_id()]),
+        };
+        self.lock.note(noted)?;
+        self.is_noted_open = state == NotedState::Open;
+        Ok(())
+    }
+
+    /// Says in the lock file that the chain is written to, before the first append of a run. A new chain has no head to
+    /// note before its first line is durable.
+    pub(super) fn note_open(&mut self) -> Result<(), Trouble> {
+        if self.is_noted_open || self.durable.seq == 0 {
+            return Ok(());
+        }
+        self.note(NotedState::Open).map_err(|error| Trouble {
+            action: "note the head of",
+            segment: self.durable.segment,
+            error,
+            old_goes_on: false,
+            is_tampering: false,
+        })
+    }
+
+    /// Whether the noted head is not the durable one.
+    pub(in crate::writer) fn is_behind_its_note(&self) -> bool {
+        self.noted().is_none_or(|noted| noted.point.seq != self.durable.seq)
+    }
+
+    /// Whether so much became durable behind the noted head that it must not wait.
+    pub(in crate::writer) fn must_note(&self) -> bool {
+        let bytes = |noted: &Noted| self.durable.end.saturating_sub(noted.point.end);
+        self.noted()
+            .is_some_and(|noted| noted.point.segment == self.durable.segment && bytes(noted) >= NOTE_BYTES)
+    }
+
+    fn noted(&self) -> Option<&Noted> {
+        self.lock.slots.noted.as_ref()
+    }
+}

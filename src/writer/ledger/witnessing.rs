@@ -1,0 +1,98 @@
+//! What the chain says of the other chains of its log, so that none of them can vanish unnoticed.
+
+use std::collections::BTreeSet;
+
+use super::{super::lock::LastNamed, Ledger};
+use crate::{
+    chain_reader::Directory,
+    format::{Witness, Witnesses},
+    segment_name::ChainNumber,
+};
+
+impl Ledger {
+    /// What this chain witnesses, and its own durable head.
+    pub(in crate::writer) fn all_heads(&self) -> Witnesses {
+        let mut heads = self.witnesses.clone();
+        heads.insert(self.chain(), Witness { id: self.id, seq: self.durable.seq, hash: self.durable.hash });
+        heads
+    }
+
+    /// Takes in heads that are known from elsewhere.
+    pub(in crate::writer) fn know<'h>(
+        &mut self,
+        heads: impl IntoIterator<Item = (&'h ChainNumber, &'h Witness)>,
+    ) {
+        for (chain, head) in heads {
+            self.witnesses.insert(*chain, *head);
+            self.witnessed.insert(*chain);
+        }
+    }
+
+    /// Chains of which this run does not know what was said, and must: they are gone, or end before what was said.
+    pub(in crate::writer) fn must_look_up(
+        &self,
+        heads: &[(ChainNumber, Witness)],
+        directory: &Directory,
+    ) -> BTreeSet<ChainNumber> {
+        let went_back = |(chain, head): &&(ChainNumber, Witness)| {
+            self.named.get(chain).is_some_and(|named| head.seq < named.seq)
+        };
+        let shorter = heads.iter().filter(went_back).map(|(chain, _)| chain);
+        let gone = self.witnessed.iter().filter(|chain| !directory.chains.contains_key(chain));
+        let unknown = |chain: &&ChainNumber| !self.witnesses.contains_key(chain) && **chain != self.chain();
+        shorter.chain(gone).filter(unknown).copied().collect()
+    }
+
+    /// Takes the durable heads of other chains into what this one witnesses. Returns the chains that were witnessed
+    /// before, are not among those that are there, and were not named here before.
+    pub(in crate::writer) fn witness(
+        &mut self,
+        heads: Vec<(ChainNumber, Witness)>,
+        directory: &Directory,
+    ) -> Vec<ChainNumber> {
+        let before = self.witnessed.clone();
+        for (chain, head) in heads {
+            let known = self.witnesses.get(&chain);
+            // A chain that goes back, or is another one now, is for verification to judge: what was seen of the
+            // first one stays.
+            if known.is_none_or(|known| known.id == head.id && known.seq <= head.seq) {
+                self.witnesses.insert(chain, head);
+                self.witnessed.insert(chain);
+            }
+        }
+        let gone = before.into_iter().filter(|chain| !directory.chains.contains_key(chain));
+        gone.filter(|chain| self.missing.insert(*chain)).collect()
+    }
+
+    /// Heads of other chains that changed since this chain named them, at most so many: never named ones first, then
+    /// those that were not named for longest. They count as named from here on.
+    pub(in crate::writer) fn name_others(&mut self, most: usize) -> Witnesses {
+        let is_new = |chain: &ChainNumber, head: &Witness| {
+            self.named.get(chain).is_none_or(|named| named.seq != head.seq)
+        };
+        let mut changed: Vec<(ChainNumber, Witness)> = self
+            .witnesses
+            .iter()
+            .filter(|(chain, head)| is_new(chain, head))
+            .map(|(c, h)| (*c, *h))
+            .collect();
+        changed.sort_by_key(|(chain, _)| self.named.get(chain).map(|named| named.at));
+        changed.truncate(most);
+        self.have_named(changed.iter());
+        changed.into_iter().collect()
+    }
+
+    /// Every head that is known, for a first line.
+    pub(super) fn name_all_others(&mut self) -> Witnesses {
+        let all: Vec<_> = self.witnesses.iter().map(|(chain, head)| (*chain, *head)).collect();
+        self.have_named(all.iter());
+        self.witnesses.clone()
+    }
+
+    fn have_named<'h>(&mut self, heads: impl Iterator<Item = &'h (ChainNumber, Witness)>) {
+        let at = self.written.0 + 1;
+        for (chain, head) in heads {
+            self.named.insert(*chain, LastNamed { seq: head.seq, at });
+        }
+    }
+}

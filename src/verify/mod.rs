@@ -168,7 +168,8 @@ impl Verifier {
         // From here on nothing new is believed of other chains: whatever one of the lines read so
         // far witnesses was durable before, so the second look at each chain must find it.
         let kept: Vec<Head> = self.kept.iter().chain(&self.trusted).copied().collect();
-        let claims = witness::gather(&kept, &tracks);
+        let noted = witness::read_all_noted(storage);
+        let claims = witness::gather(&kept, &noted, &tracks);
         for chain in Directory::list(storage)?.chains.into_keys() {
             tracks.entry(chain).or_insert_with(|| Track::new(chain, trusted(chain)));
         }
@@ -186,6 +187,9 @@ impl Verifier {
             report.add(track, &context, claims, trusted(*chain))?;
         }
         report.missing_chains(&claims, &tracks);
+        let unknown =
+            noted.unknown.iter().map(|(chain, why)| format!("chain {chain}: its noted head, {why}"));
+        report.not_checked.extend(unknown);
         report.limits(&self.kept);
         Ok(report)
     }

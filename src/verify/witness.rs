@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 
 use crate::{
     chain::{Digest, Head},
-    format::ChainId,
+    chain_reader::{Slots, chains_with_a_lock, read_noted},
+    format::{ChainId, Witness},
     segment_name::ChainNumber,
+    storage::Storage,
 };
 
 use super::track::Track;
@@ -16,6 +18,8 @@ use super::track::Track;
 pub(super) enum Source {
     /// Whoever asked for the verification.
     Kept,
+    /// The lock file of the chain itself.
+    Lock,
     /// Another chain of the log.
     Chain(ChainNumber),
 }
@@ -35,6 +39,7 @@ impl Claim {
     pub(super) fn who(&self) -> String {
         match self.source {
             Source::Kept => "a head that was kept elsewhere".to_owned(),
+            Source::Lock => "the noted head in its lock file".to_owned(),
             Source::Chain(chain) => format!("chain {chain}"),
         }
     }
@@ -43,12 +48,43 @@ impl Claim {
 /// All claims, by the chain that they are about.
 pub(super) type Claims = BTreeMap<ChainNumber, Vec<Claim>>;
 
-/// Gathers the kept heads and what the chains, as far as they were read, say of each other.
-pub(super) fn gather(kept: &[Head], tracks: &BTreeMap<ChainNumber, Track>) -> Claims {
+/// What the lock files of a log say of its chains.
+#[derive(Debug, Default)]
+pub(super) struct Noted {
+    pub(super) heads: Vec<(ChainNumber, Witness)>,
+    /// Chains of which a lock file is there and could not be read, or says nothing of this very log.
+    pub(super) unknown: Vec<(ChainNumber, &'static str)>,
+}
+
+/// Reads the noted heads of all chains.
+pub(super) fn read_all_noted(storage: &dyn Storage) -> Noted {
+    let mut noted = Noted::default();
+    // Where there are no locks, or they cannot be listed, nothing is noted: a copy need not have them.
+    for chain in chains_with_a_lock(storage).unwrap_or_default() {
+        match read_noted(storage, chain) {
+            Ok(Some(Slots { noted: Some(slot), .. })) => {
+                noted.heads.extend(slot.head().map(|head| (chain, head)));
+            }
+            Ok(Some(slots)) if slots.is_of_another_file => {
+                noted.unknown.push((chain, "since its lock file is a copy, or was restored"));
+            }
+            Ok(_) => {}
+            Err(_) => noted.unknown.push((chain, "since its lock file could not be read")),
+        }
+    }
+    noted
+}
+
+/// Gathers the kept heads, the noted ones, and what the chains, as far as they were read, say of each other.
+pub(super) fn gather(kept: &[Head], noted: &Noted, tracks: &BTreeMap<ChainNumber, Track>) -> Claims {
     let mut claims = Claims::new();
     for head in kept {
         let claim = Claim { source: Source::Kept, seq: head.seq, hash: head.hash, id: None };
         claims.entry(head.chain).or_default().push(claim);
+    }
+    for (chain, head) in &noted.heads {
+        let claim = Claim { source: Source::Lock, seq: head.seq, hash: head.hash, id: Some(head.id) };
+        claims.entry(*chain).or_default().push(claim);
     }
     for (by, track) in tracks {
         for ((about, _), witness) in &track.follow.facts.witnessed {

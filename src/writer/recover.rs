@@ -395,7 +395,9 @@ impl Recovery<'_> {
             }
             None => None,
         };
-        let closed = is_whole && cut.last.kind == Kind::Close;
+        let ended_in_order = is_whole && cut.last.kind == Kind::Close;
+        // An empty file behind the end belongs to nobody until a segment line uses it or names it.
+        let closed = ended_in_order && rest.empty.is_none();
         let void = rest.void;
         let (cause, message) = match (cut.damaged, void > 0) {
             (Some(seq), _) => (
@@ -409,7 +411,7 @@ impl Recovery<'_> {
         };
         let damage_behind = cut.damaged.is_some();
         let start = Start { damage_behind, ..self.start(id, durable, live, rest, false, follow) };
-        if closed {
+        if ended_in_order {
             return Ok(Recovered::Ready { start: Box::new(start), closed, story: None, report: None });
         }
         let report = self.report(&start, void, cut.damaged.is_some(), &message);

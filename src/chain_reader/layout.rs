@@ -49,6 +49,22 @@ impl SegmentFile {
             after,
         }
     }
+
+    /// The same file as it is now; its first line is what it was.
+    fn again(&self, storage: &dyn Storage) -> Result<Option<Self>, Error> {
+        let name = self.name.to_string();
+        let stat =
+            storage.stat(Dir::Log, &name).map_err(Error::io("look at", storage.path(Dir::Log, &name)))?;
+        Ok(stat.map(|stat| Self {
+            name: self.name,
+            bytes: stat.bytes,
+            counted: None,
+            first_seq: self.first_seq,
+            looks_stillborn: self.looks_stillborn && stat.bytes == self.bytes,
+            destroyed_before: None,
+            after: self.after.clone(),
+        }))
+    }
 }
 
 /// What a segment says of an earlier file that was not looked at, or is not there.
@@ -71,11 +87,21 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Looks at the first line of each file. A file that is gone by now was removed by retention.
-    pub(crate) fn of(storage: &dyn Storage, chain: ChainNumber, numbers: &[u32]) -> Result<Self, Error> {
+    /// Looks at the first line of each file. A file that is gone by now was removed by retention. Of one that is known
+    /// already, with a good first line, only the length is asked.
+    pub(crate) fn of(
+        storage: &dyn Storage,
+        chain: ChainNumber,
+        numbers: &[u32],
+        known: Option<&SegmentFile>,
+    ) -> Result<Self, Error> {
         let mut files = Vec::with_capacity(numbers.len());
         for number in numbers {
-            files.extend(look_at(storage, SegmentName { chain, segment: *number })?);
+            let name = SegmentName { chain, segment: *number };
+            match known.filter(|known| known.name == name && known.first_seq.is_some()) {
+                Some(known) => files.extend(known.again(storage)?),
+                None => files.extend(look_at(storage, name)?),
+            }
         }
         Ok(Self::settle(files))
     }
@@ -90,9 +116,8 @@ impl Layout {
                 let is_destroyed = claim.is_of_a_row && !file.looks_stillborn;
                 file.destroyed_before = is_destroyed.then_some(claim.before_seq);
             }
-            let after = std::mem::take(&mut file.after);
             let Some(first_seq) = file.first_seq.filter(|_| file.counted != Some(0)) else { continue };
-            for claim in after.iter().filter(|claim| claim.segment < file.name.segment) {
+            for claim in file.after.iter().filter(|claim| claim.segment < file.name.segment) {
                 claims.add(claim, first_seq);
             }
         }
@@ -205,7 +230,7 @@ mod tests {
     const CHAIN: ChainNumber = ChainNumber::FIRST;
 
     fn layout(log: &Log, numbers: &[u32]) -> Layout {
-        Layout::of(log, CHAIN, numbers).unwrap()
+        Layout::of(log, CHAIN, numbers, None).unwrap()
     }
 
     /// Of each file what counts of it and its first record.
@@ -284,7 +309,7 @@ mod tests {
         let disk = Disk::create(dir.path(), DiskOptions::default()).unwrap();
         let segment = |segment| SegmentName { chain: CHAIN, segment };
         assert!(open_segment(&disk, segment(1)).unwrap().is_none());
-        assert_eq!(Layout::of(&disk, CHAIN, &[1]).unwrap().files.len(), 0);
+        assert_eq!(Layout::of(&disk, CHAIN, &[1], None).unwrap().files.len(), 0);
         // A link to itself.
         std::os::unix::fs::symlink(name(0, 2), dir.path().join(name(0, 2))).unwrap();
         let error = open_segment(&disk, segment(2)).unwrap_err();

@@ -392,10 +392,32 @@ impl Object {
     }
 }
 
-/// Reads the object of a `segment` line. `None` where it is not what this version writes; members
-/// that it does not know are passed over.
-pub(crate) fn read_segment(detail: &[u8]) -> Option<SegmentInfo> {
+/// What a `segment` line is of: this format, as far as it can be read, or a later one.
+#[derive(Debug)]
+pub(crate) enum Format {
+    Known(Option<Box<SegmentInfo>>),
+    Later(u64),
+}
+
+/// Reads the object of a `segment` line. `None` where it claims no format.
+pub(crate) fn read_first(detail: &[u8]) -> Option<Format> {
     let json: Json = serde_json::from_slice(detail).ok()?;
+    let format = format_of(&json)?;
+    Some(if format > FORMAT_VERSION {
+        Format::Later(format)
+    } else {
+        Format::Known(segment_of(&json).map(Box::new))
+    })
+}
+
+/// The same where it is known to be of this format. `None` where it is not what this version writes; members
+/// that it does not know are passed over.
+#[cfg(any(test, audit_simulation))]
+pub(crate) fn read_segment(detail: &[u8]) -> Option<SegmentInfo> {
+    segment_of(&serde_json::from_slice(detail).ok()?)
+}
+
+fn segment_of(json: &Json) -> Option<SegmentInfo> {
     let after = json.get("after")?.as_array()?.iter().map(After::read);
     let pruned = match json.get("pruned") {
         Some(pruned) => Some((pruned.get("through")?.as_u64()?, digest(pruned.get("hash")?)?)),
@@ -406,15 +428,14 @@ pub(crate) fn read_segment(detail: &[u8]) -> Option<SegmentInfo> {
         chain: ChainNumber::parse(json.get("chain")?.as_str()?)?,
         segment: small(json.get("segment")?)?,
         after: after.collect::<Option<_>>()?,
-        chains: witnesses(&json)?,
+        chains: witnesses(json)?,
         pruned,
     })
 }
 
 /// The format version that a `segment` line claims.
 #[expect(clippy::cast_precision_loss, reason = "only whether it is far beyond matters")]
-pub(crate) fn read_format(detail: &[u8]) -> Option<u64> {
-    let json: Json = serde_json::from_slice(detail).ok()?;
+fn format_of(json: &Json) -> Option<u64> {
     let format = json.get("format")?;
     // A number too large for us is surely of a later version; anything else that is no whole number
     // above zero is no version.
@@ -513,7 +534,9 @@ mod tests {
         let parsed = parser.parse(&line).unwrap();
         assert_eq!(parsed.kind, Kind::Segment);
         assert_eq!(read_segment(parsed.detail.unwrap()), Some(segment.clone()));
-        assert_eq!(read_format(parsed.detail.unwrap()), Some(1));
+        assert!(
+            matches!(read_first(parsed.detail.unwrap()), Some(Format::Known(Some(read))) if *read == segment)
+        );
         assert_eq!(read_witnesses(parsed.detail.unwrap()), Some(segment.chains));
 
         let prune = PruneInfo { through: 9, hash: Digest::ZERO, files: (1, 2), reason: "max_age".into() };

@@ -2,8 +2,8 @@
 //! good by the same rule: this one.
 
 use super::{
-    FORMAT_VERSION, Kind, Line, SegmentInfo, Witnesses, read_format, read_gap, read_prune, read_recovery,
-    read_segment, read_witnesses, says_machine,
+    Format, Kind, Line, SegmentInfo, Witnesses, read_first, read_gap, read_prune, read_recovery,
+    read_witnesses, says_machine,
 };
 use crate::chain::Digest;
 
@@ -43,11 +43,11 @@ pub(crate) fn control_of(line: &Line<'_>, begins_file: bool) -> Result<Option<Co
     let detail = line.detail.unwrap_or_default();
     let control = match line.kind {
         Kind::Event | Kind::Notice | Kind::Other => return Ok(None),
-        Kind::Segment => match read_format(detail) {
+        Kind::Segment => match read_first(detail) {
             None => None,
-            Some(format) if format > FORMAT_VERSION && !begins_file => return Err(LATER_INSIDE),
-            Some(format) if format > FORMAT_VERSION => Some(Control::Later(format)),
-            Some(_) => read_segment(detail).map(|info| Control::Segment(Box::new(info))),
+            Some(Format::Later(_)) if !begins_file => return Err(LATER_INSIDE),
+            Some(Format::Later(format)) => Some(Control::Later(format)),
+            Some(Format::Known(info)) => info.map(Control::Segment),
         },
         Kind::Open => {
             read_witnesses(detail).map(|seen| Control::Open { seen, is_old: !says_machine(detail) })

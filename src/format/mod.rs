@@ -11,14 +11,16 @@ mod plain;
 mod strict;
 mod value;
 
+#[cfg(any(test, audit_simulation))]
+pub(crate) use control::read_segment;
 pub(crate) use control::{
-    After, Cause, ChainId, CloseInfo, GapInfo, NoticeInfo, OpenInfo, PruneInfo, PruneReason, RecoveryInfo,
-    SegmentInfo, Times, Witness, Witnesses, mark_payload, read_format, read_gap, read_prune, read_recovery,
-    read_segment, read_witnesses, says_machine,
+    After, Cause, ChainId, CloseInfo, Format, GapInfo, NoticeInfo, OpenInfo, PruneInfo, PruneReason,
+    RecoveryInfo, SegmentInfo, Times, Witness, Witnesses, mark_payload, read_first, read_gap, read_prune,
+    read_recovery, read_witnesses, says_machine,
 };
 pub(crate) use detail::{Control, control_of, is_right};
 pub(crate) use encode::{Beginning, MAX_PAYLOAD, Payload, escape_into, push_if_plain, seal, time_of};
-pub(crate) use strict::{Line, LineParser, Malformed};
+pub(crate) use strict::{Line, LineParser, Malformed, seq_of};
 pub use value::Value;
 pub(crate) use value::{parse_object, parse_value, text_of};
 

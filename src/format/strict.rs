@@ -41,6 +41,12 @@ pub(crate) struct Line<'a> {
     pub(crate) hash: Digest,
 }
 
+/// The sequence number that a line claims, without looking at the rest of it.
+pub(crate) fn seq_of(line: &[u8]) -> Option<u64> {
+    let digits = line.strip_prefix(BODY_START)?;
+    number(digits.split(|byte| *byte == b',').next()?)
+}
+
 /// Why a line is no record, in a sentence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Malformed(pub(crate) &'static str);

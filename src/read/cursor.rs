@@ -66,7 +66,7 @@ impl Cursor {
         numbers: &[u32],
         index: usize,
     ) -> Result<Self, Error> {
-        let files = Layout::of(storage, chain, numbers)?.files;
+        let files = Layout::of(storage, chain, numbers, None)?.files;
         let durable = durable_by_itself(storage, &files)?;
         Ok(Self {
             index,

@@ -11,7 +11,7 @@ use crate::{
 use super::{
     finding::{Finding, FindingKind, Note, NoteKind},
     report::{ChainSummary, End, Findings},
-    track::Track,
+    track::{LookedUp, Track},
     witness::{Claim, Source},
 };
 
@@ -34,10 +34,11 @@ pub(super) struct Evidence<'a> {
 pub(super) struct Judge<'a> {
     pub(super) track: &'a Track,
     pub(super) evidence: &'a Evidence<'a>,
-    pub(super) storage: &'a dyn Storage,
     pub(super) findings: &'a mut Findings,
     pub(super) not_checked: &'a mut Vec<String>,
     durable: Durable,
+    /// The records that somebody names, as they stand in the chain.
+    looked_up: LookedUp,
     /// Whether the torn tail of the chain has been found: there is only one.
     is_torn: bool,
 }
@@ -49,21 +50,27 @@ impl<'a> Judge<'a> {
         storage: &'a dyn Storage,
         findings: &'a mut Findings,
         not_checked: &'a mut Vec<String>,
-    ) -> Self {
+    ) -> Result<Self, Error> {
         let trusted = evidence.trusted.map(|head| (head.seq, head.hash));
         let claimed = evidence.claims.iter().filter(|claim| is_meant(claim, track)).map(|claim| claim.seq);
         let durable = Durable::of(&track.follow, &track.files, trusted, claimed);
-        Self { track, evidence, storage, findings, not_checked, durable, is_torn: false }
+        let (through, own) = (durable.floor.0, durable_by_itself(&track.follow));
+        let named = evidence.claims.iter().map(|claim| claim.seq);
+        let copies = track.follow.anomalies.kept().iter().filter(|anomaly| anomaly.fault == Fault::Inserted);
+        let copied = copies.filter_map(|anomaly| anomaly.records).map(|(seq, _)| seq).take(MAX_COPIES);
+        let wanted = named.chain(copied).chain([through, through.saturating_add(1), own]);
+        let looked_up = track.look_up(storage, &wanted.collect())?;
+        Ok(Self { track, evidence, findings, not_checked, durable, looked_up, is_torn: false })
     }
 
-    pub(super) fn run(mut self) -> Result<ChainSummary, Error> {
+    pub(super) fn run(mut self) -> ChainSummary {
         self.absent_segments();
         self.destroyed_segments();
         self.start();
-        let good = self.anomalies()?;
+        let good = self.anomalies();
         let is_unfinished = self.unfinished();
-        self.claims()?;
-        self.floor_hash()?;
+        self.claims();
+        self.floor_hash();
         let last = good.last;
         let is_closed = last.is_some_and(|last| last.kind == Kind::Close);
         let end = match (&self.track.follow.later_format, self.evidence.is_held, is_closed) {
@@ -138,7 +145,7 @@ impl<'a> Judge<'a> {
     }
 
     /// Tells damage from a torn tail; returns how far the chain is good.
-    fn anomalies(&mut self) -> Result<Good, Error> {
+    fn anomalies(&mut self) -> Good {
         let track = self.track;
         let mut tail: Option<&Anomaly> = None;
         let mut is_only_unfinished = true;
@@ -153,14 +160,14 @@ impl<'a> Judge<'a> {
             let mut finding = Finding::of(&here, track.chain);
             if anomaly.fault == Fault::Inserted && copies < MAX_COPIES {
                 copies += 1;
-                self.name_copy(anomaly, &mut finding)?;
+                self.name_copy(anomaly, &mut finding);
             }
             self.findings.push(finding);
         }
         if let Some(beyond) = track.follow.anomalies.damage_beyond(self.durable.through) {
             self.findings.count_more(beyond);
         }
-        let Some(tail) = tail else { return Ok(track.follow.good) };
+        let Some(tail) = tail else { return track.follow.good };
         if !(is_only_unfinished && self.evidence.is_held) {
             self.is_torn = true;
             let lines = track.follow.good.records.saturating_sub(tail.before.records);
@@ -169,7 +176,7 @@ impl<'a> Judge<'a> {
             );
             self.find(FindingKind::TornTail, Some(tail.place), Some(tail.at), message);
         }
-        Ok(tail.before)
+        tail.before
     }
 
     /// Behind the end of a chain that was closed, a file without a good line may be one that somebody had begun, or what
@@ -186,13 +193,12 @@ impl<'a> Judge<'a> {
     }
 
     /// A line out of place may be a copy of another.
-    fn name_copy(&self, anomaly: &Anomaly, finding: &mut Finding) -> Result<(), Error> {
-        let (Some((seq, _)), Some(hash)) = (anomaly.records, anomaly.hash) else { return Ok(()) };
-        if self.track.look_up(self.storage, seq)?.is_some_and(|(known, _)| known == hash) {
+    fn name_copy(&self, anomaly: &Anomaly, finding: &mut Finding) {
+        let (Some((seq, _)), Some(hash)) = (anomaly.records, anomaly.hash) else { return };
+        if self.looked_up.get(&seq).is_some_and(|(known, _)| *known == hash) {
             finding.kind = FindingKind::Duplicate;
             "the line stands a second time".clone_into(&mut finding.message);
         }
-        Ok(())
     }
 
     /// Judges the bytes behind the last line feed. Says whether there are any.
@@ -217,7 +223,7 @@ impl<'a> Judge<'a> {
     }
 
     /// Holds the chain against what it says itself and what others say of it.
-    fn claims(&mut self) -> Result<(), Error> {
+    fn claims(&mut self) {
         let follow = &self.track.follow;
         // Bad lines at the end are findings themselves; they may be what is looked for.
         let reach = (follow.next - 1).saturating_add(follow.holes);
@@ -231,12 +237,11 @@ impl<'a> Judge<'a> {
         // What stands in a later format is not judged, but what was read before it is.
         let is_judged = |claim: &&Claim| follow.later_format.is_none() || claim.seq <= reach;
         for claim in self.evidence.claims.iter().filter(is_judged) {
-            self.claim(claim, reach)?;
+            self.claim(claim, reach);
         }
-        Ok(())
     }
 
-    fn claim(&mut self, claim: &Claim, reach: u64) -> Result<(), Error> {
+    fn claim(&mut self, claim: &Claim, reach: u64) {
         let (chain, who) = (self.track.chain, claim.who());
         if !is_meant(claim, self.track) {
             let message = format!("{who} names a chain with another id, which is gone");
@@ -255,38 +260,36 @@ impl<'a> Judge<'a> {
                     claim.seq
                 ));
             }
-        } else if self.hash_of(claim.seq)?.is_some_and(|hash| hash != claim.hash) {
+        } else if self.hash_of(claim.seq).is_some_and(|hash| hash != claim.hash) {
             let message = format!("{who} names another hash of this record: the chain was rewritten");
             self.find(FindingKind::HeadMismatch, None, Some(claim.seq), message);
         }
-        Ok(())
     }
 
     /// Of the last removed record its hash is left.
-    fn hash_of(&self, seq: u64) -> Result<Option<Digest>, Error> {
+    fn hash_of(&self, seq: u64) -> Option<Digest> {
         if seq == self.durable.floor.0 {
-            return Ok(Some(self.durable.floor.1));
+            return Some(self.durable.floor.1);
         }
-        Ok(self.track.look_up(self.storage, seq)?.map(|(hash, _)| hash))
+        self.looked_up.get(&seq).map(|(hash, _)| *hash)
     }
 
     /// What is left of the last removed or trusted record must have the hash that stands for it.
-    fn floor_hash(&mut self) -> Result<(), Error> {
+    fn floor_hash(&mut self) {
         let (through, hash) = self.durable.floor;
         let is_left = self.track.follow.start.is_some_and(|start| start.seq <= through);
         if !is_left {
-            return Ok(());
+            return;
         }
-        let message = match self.track.look_up(self.storage, through)? {
-            Some((known, _)) if known == hash => return Ok(()),
+        let message = match self.looked_up.get(&through) {
+            Some((known, _)) if *known == hash => return,
             Some(_) => "the record has another hash than the one that the chain goes on from",
-            None => match self.track.look_up(self.storage, through.saturating_add(1))? {
-                Some((_, previous)) if previous != hash => "the record behind this one does not link to it",
-                _ => return Ok(()),
+            None => match self.looked_up.get(&through.saturating_add(1)) {
+                Some((_, previous)) if *previous != hash => "the record behind this one does not link to it",
+                _ => return,
             },
         };
         self.find(FindingKind::HeadMismatch, None, Some(through), message.to_owned());
-        Ok(())
     }
 
     fn later_format(&mut self, place: Place, format: u64) {
@@ -298,7 +301,7 @@ impl<'a> Judge<'a> {
         ));
     }
 
-    fn summary(mut self, good: Good, end: End, is_unfinished: bool) -> Result<ChainSummary, Error> {
+    fn summary(self, good: Good, end: End, is_unfinished: bool) -> ChainSummary {
         let chain = self.track.chain;
         let mut notes = self.track.notes.kept.clone();
         // A writer that holds the chain may be about to remove them.
@@ -317,11 +320,11 @@ impl<'a> Judge<'a> {
             self.not_checked
                 .push(format!("chain {chain}: everything up to record {}, which is trusted", head.seq));
         }
-        let head = self.head(good.last)?;
+        let head = self.head(good.last);
         let provisional =
             good.last.map_or(0, |last| last.seq.saturating_sub(head.map_or(0, |head| head.seq)));
         let more_notes = self.track.notes.more;
-        Ok(ChainSummary {
+        ChainSummary {
             chain,
             records: good.records,
             events: good.events,
@@ -332,22 +335,22 @@ impl<'a> Judge<'a> {
             lost: self.track.notes.lost,
             notes,
             more_notes,
-        })
+        }
     }
 
     /// The last durable record that is there.
-    fn head(&mut self, last: Option<Last>) -> Result<Option<Head>, Error> {
-        let Some(last) = last else { return Ok(None) };
+    fn head(&self, last: Option<Last>) -> Option<Head> {
+        let last = last?;
         let chain = self.track.chain;
         let durable = durable_by_itself(&self.track.follow);
         if last.seq <= durable {
-            return Ok(Some(Head { chain, seq: last.seq, hash: last.hash }));
+            return Some(Head { chain, seq: last.seq, hash: last.hash });
         }
         if durable == 0 {
-            return Ok(None);
+            return None;
         }
-        let found = self.track.look_up(self.storage, durable)?;
-        Ok(found.map(|(hash, _)| Head { chain, seq: durable, hash }))
+        let found = self.looked_up.get(&durable);
+        found.map(|(hash, _)| Head { chain, seq: durable, hash: *hash })
     }
 }
 

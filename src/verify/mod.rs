@@ -19,7 +19,7 @@ mod track;
 mod witness;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt, io,
     num::NonZero,
     path::{Path, PathBuf},
@@ -39,7 +39,7 @@ pub use report::Report;
 use judge::{Evidence, Judge};
 use lock::Probe;
 use progress::{Callback, Progress};
-use report::Findings;
+use report::{ChainSummary, Findings};
 use track::{Context, Track};
 use witness::Claims;
 
@@ -156,15 +156,10 @@ impl Verifier {
             return Err(Error::NoLog { path: self.dir });
         }
         let progress = Progress::new(self.progress);
-        progress.expect(total_bytes(storage, &directory)?);
-        let context = Context { storage, threads: self.threads, progress: &progress };
+        let bytes = bytes_of(storage, &directory)?;
+        progress.expect(bytes.values().fold(0, |total, bytes| total.saturating_add(*bytes)));
         let trusted = |chain| self.trusted.iter().find(|head| head.chain == chain).copied();
-        let mut tracks = BTreeMap::new();
-        for chain in directory.chains.into_keys() {
-            let mut track = Track::new(chain, trusted(chain));
-            track.advance(&context)?;
-            tracks.insert(chain, track);
-        }
+        let mut tracks = first_look(storage, self.threads, &bytes, &progress, trusted)?;
         // From here on nothing new is believed of other chains: whatever one of the lines read so
         // far witnesses was durable before, so the second look at each chain must find it.
         let kept: Vec<Head> = self.kept.iter().chain(&self.trusted).copied().collect();
@@ -182,11 +177,29 @@ impl Verifier {
             more_notes: directory.foreign.len().saturating_sub(MAX_FOREIGN) as u64,
             not_checked: Vec::new(),
         };
-        for (chain, track) in &mut tracks {
-            let claims = claims.get(chain).map_or(&[][..], Vec::as_slice);
-            report.add(track, &context, claims, trusted(*chain))?;
-        }
-        report.missing_chains(&claims, &tracks);
+        let there: BTreeSet<ChainNumber> = tracks.keys().copied().collect();
+        // Chains are judged at the same time; one alone uses all threads for itself.
+        let inside = if tracks.len() > 1 { 1 } else { self.threads };
+        let mut jobs = tracks.into_values();
+        pool::run(
+            self.threads.min(there.len()),
+            || (),
+            || Ok(jobs.next()),
+            |(), mut track| {
+                let silent = Progress::default();
+                let context = Context { storage, threads: inside, progress: &silent };
+                let claims = claims.get(&track.chain).map_or(&[][..], Vec::as_slice);
+                let trusted = trusted(track.chain);
+                last_look(&mut track, &context, claims, trusted).map(|judged| (judged, silent.done()))
+            },
+            |judged| {
+                let (judged, bytes) = judged?;
+                progress.add(bytes);
+                report.add(judged);
+                Ok(())
+            },
+        )?;
+        report.missing_chains(&claims, &there);
         let unknown =
             noted.unknown.iter().map(|(chain, why)| format!("chain {chain}: its noted head, {why}"));
         report.not_checked.extend(unknown);
@@ -195,50 +208,100 @@ impl Verifier {
     }
 }
 
+/// Reads every chain for the first time: large ones with all threads one after the other, then small ones at the same
+/// time.
+fn first_look(
+    storage: &dyn Storage,
+    threads: usize,
+    bytes: &BTreeMap<ChainNumber, u64>,
+    progress: &Progress,
+    trusted: impl Fn(ChainNumber) -> Option<Head> + Sync,
+) -> Result<BTreeMap<ChainNumber, Track>, Error> {
+    let mut tracks = BTreeMap::new();
+    let is_large = |bytes: u64| bytes >= track::WORTH_THREADS || threads == 1;
+    let context = Context { storage, threads, progress };
+    for (chain, _) in bytes.iter().filter(|(_, bytes)| is_large(**bytes)) {
+        let mut track = Track::new(*chain, trusted(*chain));
+        track.advance(&context)?;
+        tracks.insert(*chain, track);
+    }
+    let mut jobs = bytes.iter().filter(|(_, bytes)| !is_large(**bytes));
+    pool::run(
+        threads,
+        || (),
+        || Ok(jobs.next().map(|(chain, _)| *chain)),
+        |(), chain| {
+            let silent = Progress::default();
+            let mut track = Track::new(chain, trusted(chain));
+            let context = Context { storage, threads: 1, progress: &silent };
+            track.advance(&context).map(|()| (track, silent.done()))
+        },
+        |looked_at| {
+            let (track, bytes) = looked_at?;
+            progress.add(bytes);
+            tracks.insert(track.chain, track);
+            Ok(())
+        },
+    )?;
+    Ok(tracks)
+}
+
+/// What came of judging one chain.
+struct Judged {
+    chain: ChainSummary,
+    findings: Findings,
+    not_checked: Vec<String>,
+}
+
+/// Reads one chain to its very end and judges it.
+fn last_look(
+    track: &mut Track,
+    context: &Context<'_>,
+    claims: &[witness::Claim],
+    trusted: Option<Head>,
+) -> Result<Judged, Error> {
+    let (mut findings, mut not_checked) = (Findings::default(), Vec::new());
+    track.advance(context)?;
+    let is_held = match lock::probe(context.storage, track.chain) {
+        Probe::Held => {
+            // A writer that had begun only now may have recovered what the look before saw.
+            track.advance(context)?;
+            true
+        }
+        Probe::Free(guard) => {
+            // Short, because nearly everything was read before.
+            track.advance(context)?;
+            drop(guard);
+            false
+        }
+        Probe::Unknown => {
+            not_checked.push(format!(
+                "chain {}: whether a writer holds it, since its lock could not be read",
+                track.chain
+            ));
+            false
+        }
+    };
+    track.notes.note_files(track.chain, &track.follow.files);
+    let evidence = Evidence { claims, trusted, is_held };
+    let chain = Judge::new(track, &evidence, context.storage, &mut findings, &mut not_checked)?.run();
+    Ok(Judged { chain, findings, not_checked })
+}
+
 impl Report {
-    /// Reads one chain to its very end and judges it.
-    fn add(
-        &mut self,
-        track: &mut Track,
-        context: &Context<'_>,
-        claims: &[witness::Claim],
-        trusted: Option<Head>,
-    ) -> Result<(), Error> {
-        track.advance(context)?;
-        let is_held = match lock::probe(context.storage, track.chain) {
-            Probe::Held => {
-                // A writer that had begun only now may have recovered what the look before saw.
-                track.advance(context)?;
-                true
-            }
-            Probe::Free(guard) => {
-                // Short, because nearly everything was read before.
-                track.advance(context)?;
-                drop(guard);
-                false
-            }
-            Probe::Unknown => {
-                self.not_checked.push(format!(
-                    "chain {}: whether a writer holds it, since its lock could not be read",
-                    track.chain
-                ));
-                false
-            }
-        };
-        track.notes.note_files(track.chain, &track.follow.files);
-        let evidence = Evidence { claims, trusted, is_held };
-        let judge = Judge::new(track, &evidence, context.storage, &mut self.findings, &mut self.not_checked);
-        let mut chain = judge.run()?;
+    fn add(&mut self, judged: Judged) {
+        let Judged { mut chain, findings, not_checked } = judged;
+        self.findings.append(findings);
+        self.not_checked.extend(not_checked);
         self.notes.append(&mut chain.notes);
         self.more_notes += chain.more_notes;
         self.heads.extend(chain.head);
         self.chains.push(chain);
-        Ok(())
     }
 
     /// Chains that somebody names and that are not there.
-    fn missing_chains(&mut self, claims: &Claims, tracks: &BTreeMap<ChainNumber, Track>) {
-        for (chain, claims) in claims.iter().filter(|(chain, _)| !tracks.contains_key(chain)) {
+    fn missing_chains(&mut self, claims: &Claims, there: &BTreeSet<ChainNumber>) {
+        for (chain, claims) in claims.iter().filter(|(chain, _)| !there.contains(chain)) {
             for claim in claims {
                 self.findings.push(Finding {
                     kind: FindingKind::MissingChain,
@@ -276,17 +339,19 @@ impl Report {
     }
 }
 
-fn total_bytes(storage: &dyn Storage, directory: &Directory) -> Result<u64, Error> {
-    let mut total = 0_u64;
+/// How many bytes each chain has.
+fn bytes_of(storage: &dyn Storage, directory: &Directory) -> Result<BTreeMap<ChainNumber, u64>, Error> {
+    let mut bytes = BTreeMap::new();
     for (chain, numbers) in &directory.chains {
+        let total: &mut u64 = bytes.entry(*chain).or_default();
         for segment in numbers {
             let name = SegmentName { chain: *chain, segment: *segment }.to_string();
             let path = storage.path(Dir::Log, &name);
             let stat = storage.stat(Dir::Log, &name).map_err(Error::io("look at", path))?;
-            total = total.saturating_add(stat.map_or(0, |stat| stat.bytes));
+            *total = total.saturating_add(stat.map_or(0, |stat| stat.bytes));
         }
     }
-    Ok(total)
+    Ok(bytes)
 }
 
 fn foreign(names: &[String]) -> Vec<Note> {

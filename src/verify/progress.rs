@@ -32,6 +32,10 @@ impl Progress {
         self.total.set(self.total.get().saturating_add(bytes));
     }
 
+    pub(super) fn done(&self) -> u64 {
+        self.done.get()
+    }
+
     pub(super) fn add(&self, bytes: u64) {
         self.done.set(self.done.get().saturating_add(bytes));
         // A log that is being written has more in the end than it had at first.

@@ -30,6 +30,16 @@ impl Findings {
         }
     }
 
+    /// Takes in the findings of another chain.
+    pub(super) fn append(&mut self, other: Self) {
+        for (count, more) in self.counts.iter_mut().zip(other.counts) {
+            *count += more;
+        }
+        self.verdict = self.verdict.max(other.verdict);
+        let room = MAX_FINDINGS.saturating_sub(self.kept.len());
+        self.kept.extend(other.kept.into_iter().take(room));
+    }
+
     /// Counts damage of which nothing more was kept.
     pub(super) fn count_more(&mut self, counts: impl Iterator<Item = (Fault, u64)>) {
         for (fault, more) in counts {

@@ -1,7 +1,10 @@
 //! One chain on its way through the verification: which files it has, how far they were read, and
 //! how to go on when a writer has appended, rotated or pruned in the meantime.
 
-use std::cell::RefCell;
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use crate::{
     chain::{Digest, Head},
@@ -10,7 +13,7 @@ use crate::{
         split, summarize,
     },
     error::Error,
-    format::LineParser,
+    format::{LineParser, seq_of},
     segment_name::ChainNumber,
     storage::Storage,
 };
@@ -18,7 +21,7 @@ use crate::{
 use super::{index::Index, notes::Notes, pool, progress::Progress};
 
 /// Below this many bytes, threads cost more than they bring.
-const WORTH_THREADS: u64 = 4 * 1024 * 1024;
+pub(super) const WORTH_THREADS: u64 = 4 * 1024 * 1024;
 
 /// What all chains of a verification share.
 #[derive(Debug)]
@@ -147,7 +150,7 @@ impl Track {
         self.leftovers = numbers.iter().copied().filter(|number| *number < self.first).collect();
         let current = self.files.get(self.file).map_or(self.first, |file| file.name.segment);
         numbers.retain(|number| *number >= current);
-        let mut layout = Layout::of(context.storage, self.chain, &numbers)?;
+        let mut layout = Layout::of(context.storage, self.chain, &numbers, self.files.get(self.file))?;
         if self.files.is_empty() {
             self.trust(&mut layout);
             self.files = layout.files;
@@ -249,31 +252,57 @@ impl Track {
         Ok(has_missed)
     }
 
-    /// The line of a record whose number is known: its hash and what it links to. Reads again a
-    /// bounded stretch before it. `None` where there is no such good line.
-    pub(super) fn look_up(&self, storage: &dyn Storage, seq: u64) -> Result<Option<(Digest, Digest)>, Error> {
-        let Some((segment, offset, mut budget)) = self.index.before(seq) else { return Ok(None) };
+    /// The lines of records whose numbers are known: their hashes and what they link to. Reads again a bounded stretch
+    /// before each, and a stretch that has several of them once. Where there is no such good line, there is none here.
+    pub(super) fn look_up(&self, storage: &dyn Storage, wanted: &BTreeSet<u64>) -> Result<LookedUp, Error> {
+        let mut found = LookedUp::new();
+        let mut wanted = wanted.iter().copied().peekable();
+        while let Some(seq) = wanted.next() {
+            let Some(place) = self.index.before(seq) else { continue };
+            let mut here = BTreeSet::from([seq]);
+            while let Some(next) = wanted.next_if(|next| self.index.before(*next) == Some(place)) {
+                here.insert(next);
+            }
+            self.look_up_behind(storage, place, here, &mut found)?;
+        }
+        Ok(found)
+    }
+
+    fn look_up_behind(
+        &self,
+        storage: &dyn Storage,
+        (segment, offset, mut budget): (u32, u64, u64),
+        mut wanted: BTreeSet<u64>,
+        found: &mut LookedUp,
+    ) -> Result<(), Error> {
         let Some(first) = self.files.iter().position(|file| file.name.segment == segment) else {
-            return Ok(None);
+            return Ok(());
         };
         let mut source = Source::new(storage, &self.files, first, offset);
         let mut parser = LineParser::default();
         while let Some(part) = source.next()? {
             let Part::Counted(Piece::Lines { bytes, .. }) = part else { continue };
             for (_, line) in split(&bytes) {
+                // Most lines are passed over by their number alone.
+                let Some(line) = seq_of(line).filter(|seq| wanted.contains(seq)).map(|_| line) else {
+                    continue;
+                };
                 let Ok(line) = parser.parse(line) else { continue };
-                if line.seq == seq && line.hash_is_right() {
-                    return Ok(Some((line.hash, line.previous)));
+                if line.hash_is_right() && wanted.remove(&line.seq) {
+                    found.insert(line.seq, (line.hash, line.previous));
                 }
             }
             budget = budget.saturating_sub(bytes.len() as u64);
-            if budget == 0 {
+            if budget == 0 || wanted.is_empty() {
                 break;
             }
         }
-        Ok(None)
+        Ok(())
     }
 }
+
+/// The hash of a record and what it links to, by its number.
+pub(super) type LookedUp = BTreeMap<u64, (Digest, Digest)>;
 
 /// Takes in one part, at once where it is a stretch without fault that goes on where the chain stands; returns how
 /// many bytes it had.

@@ -26,7 +26,7 @@ const PROBE_TIME: Duration = Duration::from_millis(100);
 
 /// The first and the longest pause between two passes.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
-const LAST_PAUSE: Duration = Duration::from_millis(20);
+const LAST_PAUSE: Duration = Duration::from_millis(10);
 
 /// A holder that took its lock less than this ago may be a short one, and is waited for.
 const JUST_TAKEN: Duration = Duration::from_secs(1);

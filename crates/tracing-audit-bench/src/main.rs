@@ -14,6 +14,7 @@
     reason = "a program that prints tables of figures"
 )]
 
+mod bursts;
 mod charts;
 mod contestants;
 mod figures;
@@ -38,6 +39,8 @@ const HELP: &str = "\
 Measures tracing-audit beside other logs and stores. A whole run needs 40 GB of free space.
 
 cargo run --release --manifest-path crates/tracing-audit-bench/Cargo.toml -- [OPTIONS] [NAME…]
+
+  bursts DIR    many short processes, many chains, and opening large segments, in new directories below DIR
 
   NAME          contestants or measures, to run these alone (and write nothing); all, if none is given
   --list        says which there are
@@ -68,6 +71,12 @@ fn dispatch(args: &[String]) -> Result<()> {
             // The global logger of another may still have threads.
             std::process::exit(0);
         }
+        ["short", dir, "killed"] => bursts::killed_run(dir),
+        ["short", dir, kind] => {
+            println!("{}", bursts::short_run(dir, *kind == "exclusive")?);
+            Ok(())
+        }
+        ["bursts", root] => bursts::measure(Path::new(root)),
         ["worker", task, amount, dir] => special::work(task, Path::new(dir), amount.parse()?),
         ["--help" | "-h"] => {
             print!("{HELP}");

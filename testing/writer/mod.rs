@@ -6,6 +6,7 @@ mod everywhere;
 mod exact;
 #[cfg(any(loom, shuttle))]
 mod models;
+mod noted;
 mod outage;
 mod recovery;
 mod retention;

@@ -24,9 +24,11 @@ use crate::{
 /// retention probe them for a moment.
 const PROBE_TIME: Duration = Duration::from_millis(100);
 
-/// The first and the longest pause between two passes.
-const FIRST_PAUSE: Duration = Duration::from_millis(1);
-const LAST_PAUSE: Duration = Duration::from_millis(10);
+/// The longest and the shortest pause between two passes. Who has waited for long asks more often than who has just come,
+/// so that nobody is overtaken for ever.
+const LONGEST_PAUSE: Duration = Duration::from_millis(12);
+const SHORTEST_PAUSE: Duration = Duration::from_millis(2);
+const IMPATIENCE: u32 = 16;
 
 /// A holder that took its lock less than this ago may be a short one, and is waited for.
 const JUST_TAKEN: Duration = Duration::from_secs(1);
@@ -371,24 +373,23 @@ enum Attempt {
     PassedOver(ChainRecovery),
 }
 
-/// The pauses of one opener between its looks at all locks: ever longer, and of no two openers the same.
+/// The pauses of one opener between its looks at all locks: ever shorter, and of no two openers the same.
 struct Pauses {
     waited: Duration,
-    pause: Duration,
     random: u32,
 }
 
 impl Pauses {
     fn new(process: u32) -> Self {
-        Self { waited: Duration::ZERO, pause: FIRST_PAUSE, random: process }
+        Self { waited: Duration::ZERO, random: process }
     }
 
-    /// The next one: between half and all of what it has grown to.
+    /// The next one: between half and all of what is left of the longest.
     fn next(&mut self) -> Duration {
         // The generator of Numerical Recipes: any will do that differs from process to process.
         self.random = self.random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let pause = self.pause / 2 + self.pause / 2 * (self.random >> 24) / 256;
-        self.pause = (self.pause * 3 / 2).min(LAST_PAUSE);
+        let longest = LONGEST_PAUSE.saturating_sub(self.waited / IMPATIENCE).max(SHORTEST_PAUSE);
+        let pause = longest / 2 + longest / 2 * (self.random >> 24) / 256;
         self.waited += pause;
         pause
     }

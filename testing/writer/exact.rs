@@ -218,15 +218,15 @@ fn a_fresh_log_is_not_waited_for_and_a_held_chain_is_asked_for_a_while() {
     assert_eq!(world.disk.count(Op::Lock), 1);
     let other = world.opened(&Settings::default());
     assert_eq!(other.queue.gauges.head().map(|head| head.chain()), Some(1));
-    // Ever more rarely for 250 ms, then the new chain, and the first once again to recover it.
+    // Ever more often for 250 ms, then the new chain, and the first once again to recover it.
     let asked = world.disk.count(Op::Lock) - 1 - 1 - 1;
-    assert!((30..50).contains(&asked), "{asked}");
+    assert!((25..150).contains(&asked), "{asked}");
     // For a holder that lives long 100 ms must do.
     world.advance(2 * SECOND);
     let before = world.disk.count(Op::Lock);
     drop(world.opened(&Settings::default()));
     let asked = (world.disk.count(Op::Lock) - before - 1 - 2) / 2;
-    assert!((12..25).contains(&asked), "{asked}");
+    assert!((8..60).contains(&asked), "{asked}");
 }
 
 #[test]

@@ -180,7 +180,7 @@ mod tests {
             SegmentFile::unclaimed(name, bytes, &first)
         };
         let files: Vec<SegmentFile> = files.iter().map(file).collect();
-        let follow = Follow::through(log, CHAIN, &files, None).unwrap();
+        let follow = Follow::through(log, CHAIN, &files, None, &[]).unwrap();
         let durable = Durable::of(&follow, &files, None, [claimed]);
         let go_on = go_on(&follow, &durable, &files);
         Judged { follow, durable, go_on }
@@ -236,7 +236,7 @@ mod tests {
         let first = Beginning::read(open.as_ref(), name, length(7)).unwrap();
         let mut file = SegmentFile::unclaimed(name, length(7), &first);
         file.counted = Some(length(5));
-        let follow = Follow::through(&log, CHAIN, &[file], None).unwrap();
+        let follow = Follow::through(&log, CHAIN, &[file], None, &[]).unwrap();
         let last = follow.good.last.map(|last| last.seq);
         assert_eq!((last, follow.ends_well, follow.files[0].void_bytes), (Some(5), true, 0));
     }

@@ -245,6 +245,12 @@ impl Recovery<'_> {
         let follow = self.follow(&tail, noted)?;
         let durable =
             Durable::of(&follow, &tail.files, None, self.witnessed.iter().map(|witness| witness.seq));
+        if follow.is_contradicted {
+            return Ok(self.leave_for_good(
+                true,
+                "a record of it is another one than its lock file or other chains name",
+            ));
+        }
         let Some(first) = tail.first.take() else {
             if !self.witnessed.is_empty() {
                 return Ok(self.ends_early());
@@ -285,7 +291,7 @@ impl Recovery<'_> {
     }
 
     fn follow(&self, tail: &Tail, noted: Option<(&Noted, Kind)>) -> Result<Follow, Error> {
-        Follow::through(self.storage.as_ref(), self.lock.chain, &tail.files, noted)
+        Follow::through(self.storage.as_ref(), self.lock.chain, &tail.files, noted, self.witnessed)
     }
 
     /// The files behind the place where what counts ends.

@@ -2,7 +2,7 @@
 //!
 //! `world` is the machine with the processes that have the log open, `oracle` holds what they left
 //! against what they promised, `run` draws one run from its seed, `mischief` is what it does to the
-//! files and the clock. The tests of `writer` drive the first two by hand; the program in
+//! files and the clock, `copies` to copies of them. The tests of `writer` drive the first two by hand; the program in
 //! `crates/tracing-audit-faults` runs seeds by the million. `fuzz` is what must hold for any bytes.
 
 #![cfg_attr(not(test), allow(dead_code, reason = "a test takes from it what a run of seeds does not need"))]
@@ -18,6 +18,7 @@
     reason = "this is a test that is also a program: a panic is how it fails"
 )]
 
+mod copies;
 pub mod fuzz;
 mod mischief;
 pub(crate) mod oracle;

@@ -12,6 +12,7 @@ use crate::{
     chain::{Digest, Head},
     format::{Kind, LineParser, SegmentInfo, read_prune, read_segment},
     segment_name::{ChainNumber, SegmentName},
+    storage::sim::SimDisk,
 };
 
 const SEVERITIES: [Severity; 2] = [Severity::Routine, Severity::Critical];
@@ -453,7 +454,12 @@ pub(crate) fn verify_as_it_is(world: &World) -> Result<Option<Verdict>, Failure>
 
 /// What the verifier says of a log of which nothing was promised.
 pub(crate) fn verdict_without_promises(world: &World) -> Option<Verdict> {
-    let report = Verifier::new("/log").threads(1).run_on(&*world.disk.process().storage());
+    verdict_of(&world.disk)
+}
+
+/// What the verifier says of a disk, if it can say anything.
+pub(crate) fn verdict_of(disk: &SimDisk) -> Option<Verdict> {
+    let report = Verifier::new("/log").threads(1).run_on(&*disk.process().storage());
     report.ok().map(|report| report.verdict())
 }
 

@@ -29,6 +29,8 @@ const ERRNOS: [Errno; 7] =
 pub(super) struct Run {
     pub(super) world: World,
     pub(super) prng: Prng,
+    /// What happens to copies of the log, which changes nothing of the run.
+    pub(super) copies: Prng,
     pub(super) settings: Settings,
     pub(super) nodes: Vec<Node>,
     /// Children that hold what their parents had open, and do nothing.
@@ -91,6 +93,7 @@ impl Run {
         Self {
             world,
             prng,
+            copies: Prng::for_purpose(seed, 97),
             settings,
             nodes: Vec::new(),
             forks: Vec::new(),
@@ -342,6 +345,7 @@ impl Run {
             if self.promises_nothing.is_none() && self.prng.chance(200) {
                 self.verify();
             }
+            self.try_copies()?;
             self.make_mischief_at_rest();
         }
         self.mend();

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     chain::Digest,
     error::Error,
-    format::{Control, Kind, Line, LineParser, Malformed, Times, control_of},
+    format::{Control, Kind, Line, LineParser, Malformed, Times, Witness, control_of},
     segment_name::{ChainNumber, SegmentName},
     storage::Storage,
 };
@@ -90,6 +90,10 @@ pub(crate) struct Follow {
     pub(crate) judged: usize,
     /// Whether what was read last is a record of the chain.
     pub(crate) ends_well: bool,
+    /// Records that others name, and their hashes.
+    named: Vec<Witness>,
+    /// Whether one of them is another record here.
+    pub(crate) is_contradicted: bool,
 }
 
 impl Follow {
@@ -112,6 +116,8 @@ impl Follow {
             later_format: None,
             judged: usize::MAX,
             ends_well: false,
+            named: Vec::new(),
+            is_contradicted: false,
         }
     }
 
@@ -137,15 +143,18 @@ impl Follow {
     }
 
     /// Follows a chain through what counts of its files, keeping nothing that lines say of other things. With a noted
-    /// head and its kind, only from there on: it stands in the first of the files.
+    /// head and its kind, only from there on: it stands in the first of the files. Lines are held against what others
+    /// say of these records.
     pub(crate) fn through(
         storage: &dyn Storage,
         chain: ChainNumber,
         files: &[SegmentFile],
         noted: Option<(&Noted, Kind)>,
+        named: &[Witness],
     ) -> Result<Self, Error> {
         let mut follow =
             noted.map_or_else(|| Self::new(chain), |(noted, kind)| Self::behind(chain, noted, kind));
+        follow.named = named.to_vec();
         let mut parser = LineParser::default();
         let offset = noted.map_or(0, |(noted, _)| noted.point.end);
         let mut source = Source::of_what_counts(storage, files, offset);

@@ -1,0 +1,135 @@
+//! What happens to copies of a log: they are verified and opened, and in a clone of the machine a segment is destroyed
+//! whole and put back.
+
+use std::collections::BTreeMap;
+
+use super::{Failure, oracle, run::Run, world::World};
+use crate::{
+    chain_reader::{NotedState, read_noted},
+    segment_name::{ChainNumber, SegmentName},
+    storage::sim::SimDisk,
+    verdict::Verdict,
+};
+
+/// How a tool, or a fault, destroys what a file holds.
+const WAYS: [fn(&[u8]) -> Vec<u8>; 4] = [
+    // Line ends were converted.
+    |bytes| String::from_utf8_lossy(bytes).replace('\n', "\r\n").into_bytes(),
+    // Zeros.
+    |bytes| vec![0; bytes.len()],
+    // Nothing is left.
+    |_| Vec::new(),
+    // Each line is text, and no record.
+    |bytes| String::from_utf8_lossy(bytes).replace("\"seq\"", "\"SEQ\"").into_bytes(),
+];
+
+impl Run {
+    /// Somebody copies the log, or a part of a clone of it is destroyed.
+    pub(super) fn try_copies(&mut self) -> Result<(), Failure> {
+        if self.promises_nothing.is_some() {
+            return Ok(());
+        }
+        if self.copies.chance(300) {
+            self.copy_the_files()?;
+        }
+        if self.copies.chance(300) && self.nodes.is_empty() {
+            self.destroy_a_segment()?;
+        }
+        Ok(())
+    }
+
+    /// A copy of all files at one moment, with `control` or without it: no damage by itself, and it can be opened.
+    fn copy_the_files(&mut self) -> Result<(), Failure> {
+        let mut files = self.world.disk.snapshot();
+        if self.copies.chance(500) {
+            files.retain(|name, _| !name.starts_with("control"));
+        }
+        if !files.keys().any(|name| SegmentName::parse(name).is_some()) {
+            return Ok(());
+        }
+        let seed = self.copies.next();
+        let mut copy = self.world_on(SimDisk::with_files(seed, &files));
+        must_not_be_damaged(&copy, "a copy")?;
+        self.open_and_close(&mut copy, |found| {
+            if found.damaged { Err(Failure::FalseAlarm(format!("a copy: {found:?}"))) } else { Ok(()) }
+        })?;
+        must_not_be_damaged(&copy, "a copy that was opened")
+    }
+
+    /// In a clone of the machine, the segment of a noted head is destroyed whole: that is damage before the log is opened
+    /// again and afterwards, also in a copy without `control`. Put back, the chain goes on.
+    fn destroy_a_segment(&mut self) -> Result<(), Failure> {
+        let mut clone = self.world_on(self.world.disk.copy());
+        let storage = clone.disk.process().storage();
+        let noted = ChainNumber::all().take(8).filter_map(|chain| {
+            let noted = read_noted(storage.as_ref(), chain).ok()??.noted?;
+            let name = SegmentName { chain, segment: noted.point.segment }.to_string();
+            (noted.point.seq > 0 && noted.state != NotedState::Left).then_some((chain, name))
+        });
+        let noted: Vec<_> = noted.filter(|(_, name)| clone.disk.contents(name).is_some()).collect();
+        drop(storage);
+        let Some((chain, name)) = noted.get(self.copies.below(noted.len().max(1))).cloned() else {
+            return Ok(());
+        };
+        let whole = clone.disk.contents(&name).unwrap_or_default();
+        let destroy = WAYS[self.copies.below(WAYS.len())];
+        clone.disk.overwrite(&name, &destroy(&whole));
+        let what = format!("{name} was destroyed");
+        must_be_damaged(&clone.disk, &what)?;
+        self.open_and_close(&mut clone, |found| {
+            let is_seen = found.chain != chain.get() || found.left_alone;
+            if is_seen {
+                Ok(())
+            } else {
+                Err(Failure::Other(format!("{what}, and is gone on with: {found:?}")))
+            }
+        })?;
+        must_be_damaged(&clone.disk, &format!("{what}, and the log opened"))?;
+        let files = clone.disk.snapshot();
+        let files: BTreeMap<_, _> =
+            files.into_iter().filter(|(name, _)| !name.starts_with("control")).collect();
+        must_be_damaged(&SimDisk::with_files(1, &files), &format!("{what}, in a copy without control"))?;
+        clone.disk.overwrite(&name, &whole);
+        must_not_be_damaged(&clone, "a segment was put back")?;
+        self.open_and_close(&mut clone, |found| {
+            if found.damaged { Err(Failure::FalseAlarm(format!("put back: {found:?}"))) } else { Ok(()) }
+        })?;
+        must_not_be_damaged(&clone, "a segment was put back, and the log opened")
+    }
+
+    fn world_on(&self, disk: SimDisk) -> World {
+        let mut world = World::on(disk);
+        world.now = self.world.now;
+        world
+    }
+
+    fn open_and_close(
+        &self,
+        world: &mut World,
+        check: impl Fn(&crate::ChainRecovery) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut settings = self.settings.clone();
+        settings.writer.exclusive = false;
+        // What it removes cannot be put back.
+        settings.writer.retention = crate::Retention::keep_all();
+        let mut node = world.open(&settings).map_err(|error| format!("cannot open a copy: {error}"))?;
+        node.found.iter().try_for_each(check)?;
+        node.critical(world);
+        node.close(world);
+        Ok(())
+    }
+}
+
+fn must_be_damaged(disk: &SimDisk, what: &str) -> Result<(), Failure> {
+    match oracle::verdict_of(disk) {
+        Some(Verdict::Damaged) | None => Ok(()),
+        Some(verdict) => Err(Failure::Other(format!("{what}, and the log is {verdict:?}"))),
+    }
+}
+
+fn must_not_be_damaged(world: &World, what: &str) -> Result<(), Failure> {
+    match oracle::verify_as_it_is(world) {
+        Err(Failure::FalseAlarm(report)) => Err(Failure::FalseAlarm(format!("{what}: {report}"))),
+        verified => verified.map(|_| ()),
+    }
+}

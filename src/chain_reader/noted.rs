@@ -283,6 +283,23 @@ mod tests {
     }
 
     #[test]
+    fn the_slot_in_the_document_is_read_and_printed_as_it_stands() {
+        let document = include_str!("../../docs/format.md");
+        let slot = document.split_once("<!-- slot -->").unwrap().1.lines().nth(2).unwrap();
+        let (counter, identity, noted) = parse(slot).unwrap();
+        assert_eq!(print(counter, identity, &noted), slot);
+        assert_eq!((counter, identity), (7, Identity { inode: 1311, birth: 1_795_248_000_000_000_000 }));
+        let vector = document.split_once("<!-- vector -->").unwrap().1;
+        let lines: Vec<&str> = vector.lines().skip(2).take_while(|line| line.starts_with('{')).collect();
+        let bytes: usize = lines.iter().map(|line| line.len() + 1).sum();
+        let head = noted.head().unwrap();
+        assert_eq!((noted.state, noted.point.end, head.seq), (NotedState::Closed, bytes as u64, 5));
+        assert!(lines[4].ends_with(&format!("\"_hash\":\"{}\"}}", head.hash)));
+        assert!(lines[0].contains(&format!("\"id\":\"{}\"", head.id)));
+        assert_eq!(noted.witnessed.iter().map(|chain| chain.get()).collect::<Vec<_>>(), [1, 3]);
+    }
+
+    #[test]
     fn what_was_not_written_to_its_end_says_nothing() {
         let identity = Identity { inode: 5, birth: 0 };
         let (before, after) = (print(1, identity, &noted(7)), print(3, identity, &noted(8)));

@@ -11,8 +11,6 @@ mod plain;
 mod strict;
 mod value;
 
-#[cfg(any(test, audit_simulation))]
-pub(crate) use control::read_segment;
 pub(crate) use control::{
     After, Cause, ChainId, CloseInfo, Format, GapInfo, NoticeInfo, OpenInfo, PruneInfo, PruneReason,
     RecoveryInfo, SegmentInfo, Times, Witness, Witnesses, mark_payload, read_first, read_gap, read_prune,

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     Report, Severity, Verdict, Verifier,
     chain::{Digest, Head},
-    format::{Kind, LineParser, SegmentInfo, read_prune, read_segment},
+    format::{Format, Kind, LineParser, SegmentInfo, read_first, read_prune},
     segment_name::{ChainNumber, SegmentName},
     storage::sim::SimDisk,
 };
@@ -91,7 +91,10 @@ fn read_file(bytes: &[u8], segment: u32) -> File {
             break;
         }
         if file.lines.is_empty() && line.kind == Kind::Segment {
-            file.info = line.detail.and_then(read_segment);
+            file.info = match line.detail.and_then(read_first) {
+                Some(Format::Known(info)) => info.map(|info| *info),
+                _ => None,
+            };
         }
         let text = String::from_utf8_lossy(line.bytes).into_owned();
         file.lines.push(Line {

@@ -66,7 +66,15 @@ impl Run {
             let name = SegmentName { chain, segment: noted.point.segment }.to_string();
             (noted.point.seq > 0 && noted.state != NotedState::Left).then_some((chain, name))
         });
-        let noted: Vec<_> = noted.filter(|(_, name)| clone.disk.contents(name).is_some()).collect();
+        // Behind a newer segment that is good the chain goes on, and only verification looks back.
+        let files = clone.disk.snapshot();
+        let is_newest = |chain: ChainNumber, name: &str| {
+            let newer = files.iter().filter(|(newer, _)| newer.as_str() > name);
+            let mut of_chain = newer
+                .filter(|(newer, _)| SegmentName::parse(newer).is_some_and(|newer| newer.chain == chain));
+            files.contains_key(name) && of_chain.all(|(_, bytes)| oracle::has_no_good_line(bytes))
+        };
+        let noted: Vec<_> = noted.filter(|(chain, name)| is_newest(*chain, name)).collect();
         drop(storage);
         let Some((chain, name)) = noted.get(self.copies.below(noted.len().max(1))).cloned() else {
             return Ok(());

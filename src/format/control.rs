@@ -79,14 +79,11 @@ impl After {
 
     fn json(&self) -> String {
         let Self { segment, bytes, from, times, is_damaged } = self;
-        let mut json = format!("{{\"segment\":{segment},\"bytes\":{bytes}");
-        if let Some(from) = from {
-            json += &format!(",\"from\":{from}");
-        }
-        if let Some((from, to)) = times {
-            json += &format!(",\"from\":\"{from}\",\"to\":\"{to}\"");
-        }
-        json + if *is_damaged { ",\"damage\":true}" } else { "}" }
+        let from = from.map(|from| format!(",\"from\":{from}")).unwrap_or_default();
+        let times =
+            times.map(|(from, to)| format!(",\"from\":\"{from}\",\"to\":\"{to}\"")).unwrap_or_default();
+        let damage = if *is_damaged { ",\"damage\":true" } else { "" };
+        format!("{{\"segment\":{segment},\"bytes\":{bytes}{from}{times}{damage}}}")
     }
 
     /// A number as `from` names a file, a text is a time.

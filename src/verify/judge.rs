@@ -56,8 +56,9 @@ impl<'a> Judge<'a> {
         let durable = Durable::of(&track.follow, &track.files, trusted, claimed);
         let (through, own) = (durable.floor.0, durable_by_itself(&track.follow));
         let named = evidence.claims.iter().map(|claim| claim.seq);
-        let copies = track.follow.anomalies.kept().iter().filter(|anomaly| anomaly.fault == Fault::Inserted);
-        let copied = copies.filter_map(|anomaly| anomaly.records).map(|(seq, _)| seq).take(MAX_COPIES);
+        let inserted =
+            track.follow.anomalies.kept().iter().filter(|anomaly| anomaly.fault == Fault::Inserted);
+        let copied = inserted.filter_map(|anomaly| anomaly.records).map(|(seq, _)| seq).take(MAX_COPIES);
         let wanted = named.chain(copied).chain([through, through.saturating_add(1), own]);
         let looked_up = track.look_up(storage, &wanted.collect())?;
         Ok(Self { track, evidence, findings, not_checked, durable, looked_up, is_torn: false })
@@ -111,8 +112,8 @@ impl<'a> Judge<'a> {
     /// Files that count nothing were given up with no more than a first write in them.
     fn destroyed_segments(&mut self) {
         for file in &self.track.files {
-            let kept = |before: &u64| *before > self.durable.floor.0.saturating_add(1);
-            if file.destroyed_before.filter(kept).is_none() {
+            let first = self.durable.floor.0.saturating_add(1);
+            if file.destroyed_before.is_none_or(|before| before <= first) {
                 continue;
             }
             let place = Place { segment: file.name.segment, line: 1, offset: 0 };

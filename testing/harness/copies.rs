@@ -12,7 +12,9 @@ use crate::{
 };
 
 /// How a tool, or a fault, destroys what a file holds.
-const WAYS: [fn(&[u8]) -> Vec<u8>; 4] = [
+type Way = fn(&[u8]) -> Vec<u8>;
+
+const WAYS: [Way; 4] = [
     // Line ends were converted.
     |bytes| String::from_utf8_lossy(bytes).replace('\n', "\r\n").into_bytes(),
     // Zeros.

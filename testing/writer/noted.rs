@@ -11,6 +11,7 @@ use super::{
 use crate::{
     ChainRecovery, Error, FindingKind, Report, Verdict, Verifier,
     chain_reader::BLOCK,
+    format::Kind,
     stats::NoticeCode,
     storage::sim::{Errno, Fault, Op, SimDisk},
 };
@@ -299,7 +300,8 @@ fn a_poison_entry_of_an_earlier_segment_says_nothing() {
 
 #[test]
 fn a_lock_file_that_is_gone_torn_old_or_a_copy_is_no_witness_and_no_false_alarm() {
-    let damage: [(&str, fn(&SimDisk)); 5] = [
+    type Damage = fn(&SimDisk);
+    let damage: [(&str, Damage); 5] = [
         ("gone", |disk| assert!(disk.remove_behind_back(LOCK))),
         ("of the version before", |disk| assert!(disk.truncate(LOCK, 2 * BLOCK))),
         ("torn", |disk| {
@@ -319,10 +321,10 @@ fn a_lock_file_that_is_gone_torn_old_or_a_copy_is_no_witness_and_no_false_alarm(
             node.critical(&mut world);
             node.pump(&mut world);
             if kill {
-                node.process.kill()
+                node.process.kill();
             } else {
-                node.close(&mut world)
-            };
+                node.close(&mut world);
+            }
             drop(node);
             damage(&world.disk);
             assert_ne!(verify(&world.disk).verdict(), Verdict::Damaged, "{what}");
@@ -456,7 +458,6 @@ fn a_chain_names_only_what_changed_and_few_at_a_time() {
     first.close(&mut world);
     let chains = oracle::read_log(&world.disk.snapshot()).unwrap();
     let of_first = |kind| chains[&0].of_kind(kind).into_iter().map(named).collect::<Vec<_>>();
-    use crate::format::Kind;
     assert_eq!(of_first(Kind::Open), [0]);
     assert_eq!(of_first(Kind::Mark), [16, 4], "never named ones first");
     assert_eq!(of_first(Kind::Close), [0], "all others rest");

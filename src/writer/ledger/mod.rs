@@ -78,15 +78,13 @@ pub(super) struct Ledger {
     witnessed: BTreeSet<ChainNumber>,
     /// What this chain last said of each of them.
     named: BTreeMap<ChainNumber, LastNamed>,
-    /// Whether the lock file says that the chain is written to.
-    is_noted_open: bool,
+    run: Run,
     /// A new segment whose head could not be noted yet: nothing may follow in it.
     unnoted: Option<Segment>,
     /// Chains whose absence has been told.
     missing: BTreeSet<ChainNumber>,
     pub(super) pruned: Option<(u64, Digest)>,
     lines: Vec<u8>,
-    is_closed: bool,
 }
 
 /// How many events of this log, not records, have come how far.
@@ -127,6 +125,17 @@ impl TimesOf {
         let (from, to) = self.durable?;
         Timestamp::parse(&from).zip(Timestamp::parse(&to))
     }
+}
+
+/// How far this run of the chain has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Run {
+    /// Nothing was written yet.
+    Found,
+    /// The lock file says that the chain is written to.
+    Open,
+    /// The `close` record is durable.
+    Closed,
 }
 
 /// Whether the lock file must say that the last segment is not to be trusted.
@@ -209,13 +218,12 @@ impl Ledger {
             appended_bytes: 0,
             witnessed,
             named,
-            is_noted_open: false,
+            run: Run::Found,
             unnoted: None,
             witnesses: start.witnesses,
             missing: BTreeSet::new(),
             pruned: start.pruned,
             lines: Vec::new(),
-            is_closed: false,
         }
     }
 
@@ -323,7 +331,7 @@ impl Ledger {
         self.written = (seq, hash);
         self.live = Some(live);
         self.sync()?;
-        self.is_closed = true;
+        self.run = Run::Closed;
         // Whether a run ended in order its lines decide. Where this fails, the next opener notes it.
         drop(self.lock.write_named(&self.named));
         drop(self.note(NotedState::Closed));
@@ -509,7 +517,7 @@ impl Ledger {
 
     /// Whether the `close` record is durable.
     pub(super) fn is_closed(&self) -> bool {
-        self.is_closed
+        self.run == Run::Closed
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{Ledger, Trouble, others};
+use super::{Ledger, Run, Trouble, others};
 use crate::chain_reader::{Noted, NotedState};
 
 /// A head is noted anew once so much became durable behind it.
@@ -21,14 +21,16 @@ impl Ledger {
             machine: others::machine(&[&self.storage.machine_id()]),
         };
         self.lock.note(noted)?;
-        self.is_noted_open = state == NotedState::Open;
+        if state == NotedState::Open {
+            self.run = Run::Open;
+        }
         Ok(())
     }
 
     /// Says in the lock file that the chain is written to, before the first append of a run. A new chain has no head to
     /// note before its first line is durable.
     pub(super) fn note_open(&mut self) -> Result<(), Trouble> {
-        if self.is_noted_open || self.durable.seq == 0 {
+        if self.run != Run::Found || self.durable.seq == 0 {
             return Ok(());
         }
         self.note(NotedState::Open).map_err(|error| Trouble {

@@ -15,6 +15,7 @@
 )]
 
 mod children;
+mod first_format;
 mod global;
 mod hostile;
 mod lifecycle;

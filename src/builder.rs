@@ -119,7 +119,7 @@ impl Builder {
     }
 
     /// Decides about severity before the critical actions do; `None` leaves it to them. Called on
-    /// the emitting thread for every audit event without a `severity` field; after a panic in
+    /// the emitting thread for every audit event without a `severity` that is understood; after a panic in
     /// it the event is critical, because nobody can say any more that it is not. Default: no closure.
     pub fn classify<F>(mut self, classify: F) -> Self
     where

@@ -21,6 +21,7 @@ mod hostile;
 mod lifecycle;
 mod processes;
 mod promises;
+mod severities;
 mod support;
 mod tampering;
 mod trouble;

@@ -93,13 +93,14 @@ impl AuditLog {
     }
 
     /// Proves, at this moment, that audit events from the configured level to `ERROR`, and spans
-    /// with what they inherit, reach this log through the current subscriber. Reaches nobody's
+    /// with what they inherit, reach this log through the current subscriber, each once. Reaches nobody's
     /// output. Call it once the subscriber is installed: a filter that hides audit events hides them
     /// from every layer, and nothing else would tell.
     ///
     /// # Errors
     ///
-    /// [`Error::NotAttached`] says which levels or spans are hidden, and how to mend it.
+    /// [`Error::NotAttached`] says which levels or spans are hidden, and how to mend it;
+    /// [`Error::AttachedTwice`] that each event would be recorded more than once.
     pub fn ensure_attached(&self) -> Result<(), Error> {
         self.ensure_attached_for(["audit"])
     }

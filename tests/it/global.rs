@@ -118,6 +118,12 @@ pub(crate) fn play(scenario: &str, path: &Path) {
             audit_critical!(action = "never", actor = "b");
         }
         "rotate" => rotate_for_ever(&opened(builder)),
+        "twice" => {
+            let log = builder.open().unwrap();
+            tracing_subscriber::registry().with(log.layer()).with(Closing).with(log.layer()).init();
+            println!("\n@{}", log.ensure_attached().unwrap_err());
+            log.close().unwrap();
+        }
         other => panic!("no such scenario: {other}"),
     }
 }
@@ -462,6 +468,17 @@ fn segments_of(path: &Path) -> usize {
 }
 
 /// The subscriber, and with it the layer, is dropped on a thread that never saw it.
+/// Every event was once recorded twice, and nobody told.
+#[test]
+fn a_layer_that_is_attached_twice_is_told_of() {
+    let (_dir, path) = fresh();
+    let output = String::from_utf8(runs_well("twice", &path).stdout).unwrap();
+    let said = output.lines().find_map(|line| line.strip_prefix('@')).unwrap();
+    assert!(said.contains("twice"), "{said}");
+    intact(&path);
+    assert_eq!(actions(&path), [""; 0], "a probe was recorded");
+}
+
 #[test]
 fn a_layer_may_be_dropped_on_another_thread() {
     let (_dir, path) = fresh();

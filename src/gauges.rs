@@ -22,6 +22,8 @@ pub(crate) struct Gauges {
     pub(crate) free_bytes: Gauge,
     pub(crate) failing: Flag,
     pub(crate) low_space: Flag,
+    /// Somebody else was at the live segment.
+    pub(crate) tampered: Flag,
     /// The `close` record is durable.
     pub(crate) closed_in_order: Flag,
     /// The durable head. Held only to copy it.

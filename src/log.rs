@@ -212,6 +212,8 @@ impl AuditLog {
             Health::Failing
         } else if queue.is_stalled() {
             Health::Stalled
+        } else if queue.gauges.tampered.get() {
+            Health::Tampered
         } else if queue.is_overloaded() {
             Health::Overloaded
         } else if queue.gauges.low_space.get() {
@@ -235,6 +237,7 @@ impl AuditLog {
             segments: gauges.segments.get(),
             free_bytes: gauges.free_bytes.get(),
             notices_dropped: queue.notifier.dropped.get(),
+            notices: queue.notifier.counts(),
             ..Stats::default()
         };
         queue.fill(&mut stats);

@@ -13,7 +13,7 @@ use std::{
 use crate::{
     clock::Clock,
     gauges::Gauge,
-    stats::{Notice, NoticeCode},
+    stats::{Notice, NoticeCode, NoticeCount},
 };
 
 /// A closure of the application that hears notices.
@@ -34,6 +34,8 @@ pub(crate) struct Notifier {
     clock: Clock,
     sender: Option<SyncSender<Notice>>,
     pub(crate) dropped: Gauge,
+    /// How often each code was told, in the order of their table.
+    told: [Gauge; NoticeCode::ALL.len()],
     /// Guards when a line was last printed. Held only to read and change it.
     last_line: Mutex<Option<Duration>>,
 }
@@ -65,18 +67,37 @@ impl Notifier {
             })?;
             sender = Some(notices);
         }
-        Ok(Arc::new(Self { log, clock, sender, dropped: Gauge::default(), last_line: Mutex::new(None) }))
+        Ok(Arc::new(Self::new(log, clock, sender, None)))
     }
 
     /// One that nobody hears, and that prints nothing either.
     #[cfg(any(test, audit_simulation))]
     pub(crate) fn silent(clock: Clock) -> Arc<Self> {
         // A line is due a minute after the last, and the last was printed at the end of time.
-        let last_line = Mutex::new(Some(Duration::MAX));
-        Arc::new(Self { log: String::new(), clock, sender: None, dropped: Gauge::default(), last_line })
+        Arc::new(Self::new(String::new(), clock, None, Some(Duration::MAX)))
+    }
+
+    fn new(
+        log: String,
+        clock: Clock,
+        sender: Option<SyncSender<Notice>>,
+        last_line: Option<Duration>,
+    ) -> Self {
+        let told = Default::default();
+        Self { log, clock, sender, dropped: Gauge::default(), told, last_line: Mutex::new(last_line) }
+    }
+
+    /// How often each code was told; those that were.
+    pub(crate) fn counts(&self) -> Vec<NoticeCount> {
+        let all = NoticeCode::ALL.into_iter().zip(&self.told);
+        let told = all.map(|(code, count)| NoticeCount { code, count: count.get() });
+        told.filter(|told| told.count > 0).collect()
     }
 
     pub(crate) fn tell(&self, code: NoticeCode, message: impl Into<String>) {
+        if let Some(count) = self.told.get(code as usize) {
+            count.add(1);
+        }
         if let Some(sender) = &self.sender {
             let notice = Notice { code, message: message.into() };
             if let Err(TrySendError::Full(_)) = sender.try_send(notice) {

@@ -115,9 +115,18 @@ fn meddle(what: impl FnOnce(&std::path::Path), verdict: Verdict) {
             log.confirm(|| tracing::info!(target: "audit", action = "after", actor = "b", number)).unwrap();
             number += 1;
         }
+        // It records, and says until it is opened again that somebody was at its files.
+        assert_eq!((log.health().to_string().as_str(), log.health().is_recording()), ("tampered", true));
+        assert!(!log.health().is_healthy());
         log.close().unwrap();
     });
     wait_for("the notice", || notices.lock().unwrap().contains(&NoticeCode::SegmentTampered));
+    // Counted also where nobody hears, and still there after the end.
+    assert!(log.stats().noticed(NoticeCode::SegmentTampered) > 0, "{:?}", log.stats());
+    assert!(log.stats().notices.iter().all(|notice| notice.count > 0));
+    let again = AuditLog::open(&path).unwrap();
+    assert_eq!(again.health(), Health::Healthy, "until the next open");
+    again.close().unwrap();
     assert!(!lines_of(&path, "notice").is_empty());
     let report = verify(&path).unwrap();
     assert_eq!(report.verdict(), verdict, "{report}");
@@ -207,8 +216,9 @@ fn a_removed_directory_is_made_again() {
         fs::remove_dir_all(&path).unwrap();
         wait_for("the directory", || {
             drop(log.confirm(|| tracing::info!(target: "audit", action = "a", actor = "b")));
-            path.exists() && log.health().is_healthy()
+            path.exists() && log.health().is_recording()
         });
+        assert_eq!(log.health(), Health::Tampered);
         log.confirm(|| tracing::info!(target: "audit", action = "last", actor = "b")).unwrap();
         log.close().unwrap();
     });

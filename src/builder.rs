@@ -199,9 +199,14 @@ impl Builder {
         self
     }
 
-    /// Hears what an operator must hear, on a thread of its own. At most 256 notices wait for it;
+    /// Called with each operator notice, on a dedicated thread. At most 256 notices wait for it;
     /// more are counted in [`Stats::notices_dropped`](crate::Stats::notices_dropped). Audit events
     /// emitted from it are counted as lost, not recorded. Default: no closure.
+    ///
+    /// A log is opened before the subscriber exists that its layer goes to. So that what the closure says through
+    /// `tracing` is heard, notices wait for a subscriber with the layer to be installed with `init()` or
+    /// `set_global_default`: for a second after `open` at most, and not beyond `close`. Those of opening stand in
+    /// [`AuditLog::recovery`] too, at once.
     pub fn on_notice<F>(mut self, on_notice: F) -> Self
     where
         F: Fn(&Notice) + Send + 'static,

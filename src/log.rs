@@ -244,7 +244,7 @@ impl AuditLog {
         stats
     }
 
-    /// What opening found of earlier runs, and did about it.
+    /// What opening found of earlier runs, did about it, and gave notice of.
     #[must_use]
     pub fn recovery(&self) -> &Recovery {
         &self.handle.recovery
@@ -374,6 +374,7 @@ impl Handle {
             return Err(Error::Forked { path: self.path.clone() });
         }
         self.queue.end(Stage::Closing);
+        self.queue.notifier.release();
         Ok(())
     }
 

@@ -190,13 +190,17 @@ impl fmt::Display for Health {
 pub struct Recovery {
     /// The chains that had to be recovered, or could not be continued.
     pub chains: Vec<ChainRecovery>,
+    /// Every notice of opening, in order, as [`Builder::on_notice`](crate::Builder::on_notice) hears them: of the
+    /// chains above, of chains that are gone, of the file system, of files that others can read.
+    pub notices: Vec<Notice>,
 }
 
 impl Recovery {
-    /// Whether every chain had ended in order, or was new.
+    /// Whether every chain had ended in order, or was new, and none that was seen before is gone. Notices of where
+    /// the log lies, or of who can read it, do not change that: look at `notices` for those.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.chains.is_empty()
+        self.chains.is_empty() && self.notices.iter().all(|notice| notice.code != NoticeCode::ChainMissing)
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
     notify::{Notifier, OnNotice},
     queue::{Queue, QueueSettings},
     settings::{FlushMode, OnFailure, OnFull, Retention, Rotation},
-    stats::Recovery,
+    stats::{Notice, Recovery},
     storage::{Dir, Disk, DiskOptions, Refusal, Storage},
     writer::{self, Former, Opened, Writer, WriterSettings},
 };
@@ -91,7 +91,9 @@ pub(crate) fn start(plan: Plan) -> Result<Parts, Error> {
     };
     let queue = Arc::new(Queue::new(queue_settings, clock, Arc::new(Gauges::default()), notifier));
     let capture = Capture::new(Arc::clone(&queue), plan.rules);
-    let recovery = Recovery { chains: opened.found().to_vec() };
+    let notices =
+        opened.notices().iter().map(|(code, message)| Notice { code: *code, message: message.clone() });
+    let recovery = Recovery { chains: opened.found().to_vec(), notices: notices.collect() };
     let (first_head, writer) = start_writer(&path, storage, settings, opened, clock, &queue)?;
     Ok(Parts { path, queue, capture, recovery, first_head, writer })
 }

@@ -91,6 +91,11 @@ pub(super) fn met_layer(metadata: &Metadata<'_>, log: u64) -> bool {
     met(metadata, log, |traces| traces.layer = true)
 }
 
+/// Whether anybody hears what the calling thread emits.
+pub(super) fn has_subscriber() -> bool {
+    dispatcher::get_default(|dispatch| !dispatch.is::<NoSubscriber>())
+}
+
 /// What is wrong with a subscriber.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Flaw {

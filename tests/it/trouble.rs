@@ -10,7 +10,7 @@ use std::{
 use tracing_audit::{AuditLog, Error, FlushMode, Health, NoticeCode, OnFull, Verdict, verify};
 
 use crate::support::{
-    Mount, assert_all_present, events, fresh, independent_verdict, lines_of, open_and_hear, records,
+    Mount, assert_all_present, child, events, fresh, independent_verdict, lines_of, open_and_hear, records,
     segments, skip, wait_for, with_layer,
 };
 
@@ -186,6 +186,33 @@ fn a_removed_lock_moves_the_writer_to_the_next_chain() {
     report.ensure_intact().unwrap_or_else(|error| panic!("{error}\n{report}"));
 }
 
+/// What is found at open and is no recovery: `recovery()` has it, and says whether it is clean.
+#[test]
+fn recovery_has_the_notices_of_where_the_log_lies_and_who_can_read_it() {
+    #[track_caller]
+    fn check(path: &std::path::Path, expected: &[NoticeCode], is_clean: bool) {
+        let log = AuditLog::open(path).unwrap();
+        let codes: Vec<_> = log.recovery().notices.iter().map(|notice| notice.code).collect();
+        assert_eq!((codes.as_slice(), log.recovery().is_clean()), (expected, is_clean));
+        log.close().unwrap();
+    }
+    let (_dir, path) = fresh();
+    check(&path, &[], true);
+    fs::set_permissions(&segments(&path)[0], fs::Permissions::from_mode(0o644)).unwrap();
+    check(&path, &[NoticeCode::SegmentExposed], true);
+    // A run without close: its notice stands beside the chain that it is of.
+    let (_dir, path) = fresh();
+    child("exit", &path, &[]).output().unwrap();
+    check(&path, &[NoticeCode::Recovered], false);
+    let Some(mount) = Mount::tmpfs("8m") else {
+        return skip(
+            "recovery_has_the_notices_of_where_the_log_lies_and_who_can_read_it",
+            "mounting is not allowed",
+        );
+    };
+    check(&mount.path().join("log"), &[NoticeCode::VolatileFileSystem], true);
+}
+
 /// Found at open, before there is a layer: the closure hears of it all the same.
 #[test]
 fn a_chain_that_vanished_is_told_of_when_the_log_is_opened() {
@@ -202,6 +229,11 @@ fn a_chain_that_vanished_is_told_of_when_the_log_is_opened() {
     fs::remove_file(path.join("audit-001-00000001.jsonl")).unwrap();
     fs::remove_file(path.join("control/chain-001.lock")).unwrap();
     let (log, notices) = open_and_hear(&path);
+    // Without a chain to recover, and not clean all the same.
+    assert!(log.recovery().chains.is_empty() && !log.recovery().is_clean(), "{:?}", log.recovery());
+    let codes: Vec<_> = log.recovery().notices.iter().map(|notice| notice.code).collect();
+    assert_eq!(codes, [NoticeCode::ChainMissing]);
+    assert_eq!(log.stats().noticed(NoticeCode::ChainMissing), 1);
     wait_for("the notice", || notices.lock().unwrap().contains(&NoticeCode::ChainMissing));
     log.close().unwrap();
     assert_eq!(verify(&path).unwrap().verdict(), Verdict::Damaged);

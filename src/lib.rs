@@ -70,6 +70,7 @@ mod gauges;
 #[cfg(any(test, audit_simulation))]
 #[path = "../testing/harness/mod.rs"]
 mod harness;
+mod heads;
 mod log;
 mod notify;
 mod queue;

@@ -17,6 +17,7 @@
 mod children;
 mod first_format;
 mod global;
+mod heads;
 mod hostile;
 mod lifecycle;
 mod processes;

@@ -22,6 +22,7 @@ mod hostile;
 mod lifecycle;
 mod processes;
 mod promises;
+mod recipes;
 mod severities;
 mod support;
 mod tampering;

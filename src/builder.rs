@@ -6,7 +6,9 @@ use tracing_core::Level;
 
 use crate::{
     capture::{Candidate, Rules},
+    chain::Head,
     error::Error,
+    heads::OnHead,
     log::AuditLog,
     settings::{FlushMode, OnFailure, OnFull, Retention, Rotation},
     severity::Severity,
@@ -19,6 +21,8 @@ const MIB: u64 = 1 << 20;
 const MIN_QUEUE_BYTES: u64 = MIB;
 const MIN_INTERVAL: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
+const MIN_HEAD_INTERVAL: Duration = Duration::from_millis(10);
+const DAY: Duration = Duration::from_secs(24 * 3600);
 const MAX_SERVICE: usize = 256;
 
 /// Settings of a log that is about to be opened.
@@ -62,6 +66,7 @@ impl Builder {
             on_full: OnFull::default(),
             on_failure: OnFailure::default(),
             on_notice: None,
+            on_head: None,
         };
         Self { plan, bad_names: Vec::new() }
     }
@@ -129,7 +134,7 @@ impl Builder {
     }
 
     /// Decides about severity before the critical actions do; `None` leaves it to them. Called on
-    /// the emitting thread for every audit event without a `severity` field; after a panic in
+    /// the emitting thread for every audit event without a `severity` that is understood; after a panic in
     /// it the event is critical, because nobody can say any more that it is not. Default: no closure.
     pub fn classify<F>(mut self, classify: F) -> Self
     where
@@ -209,14 +214,40 @@ impl Builder {
         self
     }
 
-    /// Hears what an operator must hear, on a thread of its own. At most 256 notices wait for it;
+    /// Called with each operator notice, on a dedicated thread. At most 256 notices wait for it;
     /// more are counted in [`Stats::notices_dropped`](crate::Stats::notices_dropped). Audit events
     /// emitted from it are counted as lost, not recorded. Default: no closure.
+    ///
+    /// A log is opened before the subscriber exists that its layer goes to. So that what the closure says through
+    /// `tracing` is heard, notices wait for a subscriber with the layer to be installed with `init()` or
+    /// `set_global_default`: for a second after `open` at most, and not beyond `close`. Those of opening stand in
+    /// [`AuditLog::recovery`] too, at once.
     pub fn on_notice<F>(mut self, on_notice: F) -> Self
     where
         F: Fn(&Notice) + Send + 'static,
     {
         self.plan.on_notice = Some(Box::new(on_notice));
+        self
+    }
+
+    /// Called with the durable head of this log, at most once in each interval (10 ms to 24 h), for those who keep
+    /// it where the log's owner cannot write: a log that is cut or rewritten below a kept head is found to be
+    /// damaged. Only a head that is not the one given last is given; while nothing becomes durable there is none.
+    /// The first comes one interval after `open`.
+    ///
+    /// It is called on a dedicated thread, which it may block: then heads in between are passed over, and nothing
+    /// else waits. A panic in it is caught, and the next head is given as if it had returned. Audit events emitted
+    /// from it are counted as lost, not recorded. At the end of the log, by [`close`](AuditLog::close) or with the
+    /// last handle, it is given the last head at once, and the end waits for it to return, within the wait bound.
+    /// A process that is killed loses what became durable since the last call, so choose the interval by how much
+    /// of the end of the log may be cut off unseen. Default: no closure.
+    ///
+    /// The closure sees one chain, that which this log writes: keep the heads of every process.
+    pub fn on_head<F>(mut self, interval: Duration, on_head: F) -> Self
+    where
+        F: Fn(Head) + Send + 'static,
+    {
+        self.plan.on_head = Some(OnHead { interval, tell: Box::new(on_head) });
         self
     }
 
@@ -261,6 +292,14 @@ impl Builder {
             "wait_bound",
             (MIN_INTERVAL..=HOUR).contains(&self.plan.wait_bound),
             "the bound is from 1 ms to 1 h",
+        )?;
+        in_range(
+            "on_head",
+            self.plan
+                .on_head
+                .as_ref()
+                .is_none_or(|on_head| (MIN_HEAD_INTERVAL..=DAY).contains(&on_head.interval)),
+            "the interval of heads is from 10 ms to 24 h",
         )?;
         in_range("service", self.plan.service.len() <= MAX_SERVICE, "a name has at most 256 bytes")?;
         if let Some((setting, name)) = self.bad_names.first() {

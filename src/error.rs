@@ -88,6 +88,14 @@ pub enum Error {
     #[error("{0}")]
     NotAttached(String),
 
+    /// Every audit event reaches the log twice, or more often, and would be recorded as often: its layer is in the
+    /// subscriber more than once.
+    #[error(
+        "every audit event reaches the log twice, because its layer is in the subscriber more than once; add \
+         `layer()` once"
+    )]
+    AttachedTwice,
+
     /// The closure given to `confirm` emitted no event that this log could see.
     #[error(
         "no audit event reached the log {} from the closure given to `confirm`; \

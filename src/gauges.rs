@@ -24,6 +24,8 @@ pub(crate) struct Gauges {
     pub(crate) low_space: Flag,
     /// Something that is needed later does not work: the head cannot be noted.
     pub(crate) degraded: Flag,
+    /// Somebody else was at the live segment.
+    pub(crate) tampered: Flag,
     /// The `close` record is durable.
     pub(crate) closed_in_order: Flag,
     /// The durable head. Held only to copy it.

@@ -70,6 +70,7 @@ mod gauges;
 #[cfg(any(test, audit_simulation))]
 #[path = "../testing/harness/mod.rs"]
 mod harness;
+mod heads;
 mod log;
 mod notify;
 mod queue;
@@ -97,7 +98,7 @@ pub use read::{Records, read};
 pub use record::Record;
 pub use settings::{FlushMode, OnFailure, OnFull, Retention, Rotation};
 pub use severity::Severity;
-pub use stats::{ChainRecovery, Health, Loss, LossReason, Notice, NoticeCode, Recovery, Stats};
+pub use stats::{ChainRecovery, Health, Loss, LossReason, Notice, NoticeCode, NoticeCount, Recovery, Stats};
 pub use verdict::Verdict;
 pub use verify::{Finding, FindingKind, Note, NoteKind, Report, Verifier, verify};
 

@@ -19,6 +19,7 @@ use crate::{
     capture::{self, AuditFilter, AuditLayer, Capture},
     chain::{Head, Receipt},
     error::Error,
+    heads::Heads,
     queue::{Queue, Scope, Stage, Ticket},
     stats::{Health, Recovery, Stats},
     wait::{Timer, block_until},
@@ -54,6 +55,7 @@ struct Handle {
     capture: Arc<Capture>,
     recovery: Recovery,
     first_head: Head,
+    heads: Option<Heads>,
     timer: OnceCell<Timer>,
     /// Guards the writer's thread until it is joined by whoever closes first.
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -76,10 +78,10 @@ impl AuditLog {
 
     /// A handle on a log that was started.
     pub(crate) fn of(parts: Parts) -> Self {
-        let Parts { path, queue, capture, recovery, first_head, writer } = parts;
+        let Parts { path, queue, capture, recovery, first_head, heads, writer } = parts;
         let writer = Mutex::new(Some(writer));
         let timer = OnceCell::new();
-        Self { handle: Arc::new(Handle { path, queue, capture, recovery, first_head, timer, writer }) }
+        Self { handle: Arc::new(Handle { path, queue, capture, recovery, first_head, heads, timer, writer }) }
     }
 
     /// The layer that captures audit events for this log, inside its own per-layer filter. Add it to
@@ -93,13 +95,14 @@ impl AuditLog {
     }
 
     /// Proves, at this moment, that audit events from the configured level to `ERROR`, and spans
-    /// with what they inherit, reach this log through the current subscriber. Reaches nobody's
+    /// with what they inherit, reach this log through the current subscriber, each once. Reaches nobody's
     /// output. Call it once the subscriber is installed: a filter that hides audit events hides them
     /// from every layer, and nothing else would tell.
     ///
     /// # Errors
     ///
-    /// [`Error::NotAttached`] says which levels or spans are hidden, and how to mend it.
+    /// [`Error::NotAttached`] says which levels or spans are hidden, and how to mend it;
+    /// [`Error::AttachedTwice`] that each event would be recorded more than once.
     pub fn ensure_attached(&self) -> Result<(), Error> {
         self.ensure_attached_for(["audit"])
     }
@@ -195,7 +198,7 @@ impl AuditLog {
     }
 
     /// The last durable record of the chain that this handle writes. Kept elsewhere, it makes a cut
-    /// or rewritten log detectable.
+    /// or rewritten log detectable. [`Builder::on_head`] hands it out regularly.
     #[must_use]
     pub fn head(&self) -> Head {
         self.handle.head()
@@ -211,8 +214,12 @@ impl AuditLog {
             Health::Failing
         } else if queue.is_stalled() {
             Health::Stalled
+        } else if queue.gauges.tampered.get() {
+            Health::Tampered
         } else if queue.is_overloaded() {
             Health::Overloaded
+        } else if queue.gauges.degraded.get() {
+            Health::Degraded
         } else if queue.gauges.low_space.get() {
             Health::LowSpace
         } else {
@@ -234,13 +241,14 @@ impl AuditLog {
             segments: gauges.segments.get(),
             free_bytes: gauges.free_bytes.get(),
             notices_dropped: queue.notifier.dropped.get(),
+            notices: queue.notifier.counts(),
             ..Stats::default()
         };
         queue.fill(&mut stats);
         stats
     }
 
-    /// What opening found of earlier runs, and did about it.
+    /// What opening found of earlier runs, did about it, and gave notice of.
     #[must_use]
     pub fn recovery(&self) -> &Recovery {
         &self.handle.recovery
@@ -253,7 +261,9 @@ impl AuditLog {
     }
 
     /// Closes the log for all clones: takes no more events, makes everything durable, writes a
-    /// `close` record and syncs it. Returns the last head; closing again returns the same.
+    /// `close` record and syncs it. Returns the last head; closing again returns the same. Where there is an
+    /// [`on_head`](Builder::on_head), it has been given the last head when this returns, unless it took longer than
+    /// the wait bound leaves.
     ///
     /// Events after this are counted in [`stats`](Self::stats) and reported on standard error.
     ///
@@ -265,8 +275,8 @@ impl AuditLog {
     pub fn close(&self) -> Result<Head, Error> {
         self.handle.begin_close()?;
         let bound = self.handle.queue.wait_bound();
-        let done = block_until(bound, |waker| self.handle.queue.poll_closed(waker));
-        self.handle.end_close(done.is_some())
+        block_until(bound, |waker| self.handle.poll_ended(waker));
+        self.handle.end_close()
     }
 
     /// As [`close`](Self::close), for tasks of any runtime.
@@ -277,8 +287,8 @@ impl AuditLog {
     pub async fn close_async(&self) -> Result<Head, Error> {
         self.handle.begin_close()?;
         let queue = &self.handle.queue;
-        let done = self.handle.bounded(queue.wait_bound(), |waker: &Waker| queue.poll_closed(waker)).await;
-        self.handle.end_close(done)
+        self.handle.bounded(queue.wait_bound(), |waker: &Waker| self.handle.poll_ended(waker)).await;
+        self.handle.end_close()
     }
 }
 
@@ -370,11 +380,25 @@ impl Handle {
             return Err(Error::Forked { path: self.path.clone() });
         }
         self.queue.end(Stage::Closing);
+        self.queue.notifier.release();
         Ok(())
     }
 
-    fn end_close(&self, done: bool) -> Result<Head, Error> {
-        if !done {
+    /// Whether the log is closed, and its last head told to whoever keeps heads.
+    fn poll_ended(&self, waker: &Waker) -> Poll<()> {
+        let closed = self.queue.poll_closed(waker);
+        match &self.heads {
+            Some(heads) if closed.is_ready() => {
+                heads.end();
+                heads.poll_told(waker)
+            }
+            _ => closed,
+        }
+    }
+
+    fn end_close(&self) -> Result<Head, Error> {
+        // A closure that takes its time with the last head does not make the log less closed.
+        if self.queue.stage() < Stage::Closed {
             return Err(self.unconfirmed());
         }
         let thread = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -395,13 +419,14 @@ impl Drop for Handle {
             return;
         }
         let queue = &self.queue;
-        let closed = |bound| block_until(bound, |waker| queue.poll_closed(waker)).is_some();
-        if !closed(queue.wait_bound()) {
+        block_until(queue.wait_bound(), |waker| self.poll_ended(waker));
+        if queue.stage() < Stage::Closed {
             queue.end(Stage::Abandoned);
-            if !closed(GIVING_UP) {
+            block_until(GIVING_UP, |waker| self.poll_ended(waker));
+            if queue.stage() < Stage::Closed {
                 return;
             }
         }
-        drop(self.end_close(true));
+        drop(self.end_close());
     }
 }

@@ -29,6 +29,17 @@ impl Severity {
     pub(crate) fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|severity| severity.as_str() == text)
     }
+
+    /// Reads what an event calls its severity: one of [`SPELLINGS`], in any case. Says also whether that is its
+    /// name in the log.
+    pub(crate) fn understand(text: &str) -> Option<(Self, bool)> {
+        // `Debug` shows a text in quotes.
+        let word = text.trim();
+        let word = word.strip_prefix('"').and_then(|word| word.strip_suffix('"')).unwrap_or(word).trim();
+        let is_said = |words: &[&str]| words.iter().any(|known| known.eq_ignore_ascii_case(word));
+        let (severity, _) = SPELLINGS.into_iter().find(|(_, words)| is_said(words))?;
+        Some((severity, word.eq_ignore_ascii_case(severity.as_str())))
+    }
 }
 
 impl fmt::Display for Severity {
@@ -36,6 +47,45 @@ impl fmt::Display for Severity {
         f.write_str(self.as_str())
     }
 }
+
+/// What applications call a severity: the words of syslog (RFC 5424), of OCSF, and of the usual loggers. README
+/// has the same table. What asks for somebody to act now is critical; a warning is not.
+const SPELLINGS: [(Severity, &[&str]); 2] = [
+    (
+        Severity::Critical,
+        &[
+            "critical",
+            "crit",
+            "fatal",
+            "emergency",
+            "emerg",
+            "panic",
+            "alert",
+            "severe",
+            "high",
+            "error",
+            "err",
+        ],
+    ),
+    (
+        Severity::Routine,
+        &[
+            "routine",
+            "info",
+            "information",
+            "informational",
+            "low",
+            "notice",
+            "normal",
+            "medium",
+            "moderate",
+            "warning",
+            "warn",
+            "debug",
+            "trace",
+        ],
+    ),
+];
 
 /// The actions that are critical before a user names more.
 const BUILT_IN: [&str; 10] = [
@@ -126,6 +176,28 @@ mod tests {
         assert!(actions.insert("key.export"));
         assert!(actions.contains("KeyExport"));
         assert!(!actions.contains(&"a".repeat(1000)));
+    }
+
+    #[test]
+    fn a_severity_has_more_than_one_name_and_each_name_means_one() {
+        for (severity, words) in SPELLINGS {
+            assert_eq!(words.first(), Some(&severity.as_str()));
+            for word in words {
+                for said in
+                    [(*word).to_owned(), word.to_uppercase(), format!(" {word}\n"), format!("{word:?}")]
+                {
+                    let expected = Some((severity, *word == severity.as_str()));
+                    assert_eq!(Severity::understand(&said), expected, "{said:?}");
+                }
+            }
+        }
+        for nothing in
+            ["", " ", "\"", "\"\"", "purple", "critically", "crit.", "1", "Some(\"critical\")", "crıtical"]
+        {
+            assert_eq!(Severity::understand(nothing), None, "{nothing:?}");
+        }
+        // The log itself knows two names.
+        assert_eq!((Severity::parse("crit"), Severity::parse("CRITICAL")), (None, None));
     }
 
     #[test]

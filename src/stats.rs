@@ -93,6 +93,9 @@ pub struct Stats {
     pub free_bytes: u64,
     /// Notices that `on_notice` was too slow to take.
     pub notices_dropped: u64,
+    /// How often each notice was told, those of opening included, also where there is no `on_notice` to hear it;
+    /// only what is not zero. These counters never fall.
+    pub notices: Vec<NoticeCount>,
 }
 
 impl Stats {
@@ -101,6 +104,22 @@ impl Stats {
     pub fn lost_total(&self) -> u64 {
         self.lost.iter().map(|loss| loss.events).sum()
     }
+
+    /// How often a kind of notice was told.
+    #[must_use]
+    pub fn noticed(&self, code: NoticeCode) -> u64 {
+        self.notices.iter().find(|notice| notice.code == code).map_or(0, |notice| notice.count)
+    }
+}
+
+/// How often one kind of notice was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NoticeCount {
+    /// Which kind.
+    pub code: NoticeCode,
+    /// How often since the log was opened.
+    pub count: u64,
 }
 
 /// How many events of one severity were lost for one reason.
@@ -125,8 +144,15 @@ pub enum Health {
     Failing,
     /// A wait reached its bound, so nobody waits until a sync succeeds.
     Stalled,
+    /// Somebody removed, replaced, cut or wrote to the live segment since the log was opened. Everything is
+    /// recorded, in a new segment; but somebody has the right to change the log, and does. It holds until the log
+    /// is opened again.
+    Tampered,
     /// The part of the queue open to routine events is full.
     Overloaded,
+    /// Something that later writing needs does not work: the durable head cannot be noted in the chain's lock file, so no
+    /// new segment could be begun. It is tried again each second.
+    Degraded,
     /// Free space is below the watermark.
     LowSpace,
     /// Everything works.
@@ -143,7 +169,7 @@ impl Health {
     /// Whether an event emitted now can be expected to become durable.
     #[must_use]
     pub const fn is_recording(self) -> bool {
-        matches!(self, Self::Healthy | Self::LowSpace | Self::Overloaded)
+        matches!(self, Self::Healthy | Self::LowSpace | Self::Degraded | Self::Overloaded | Self::Tampered)
     }
 }
 
@@ -153,7 +179,9 @@ impl fmt::Display for Health {
             Self::Closed => "closed",
             Self::Failing => "failing",
             Self::Stalled => "stalled",
+            Self::Tampered => "tampered",
             Self::Overloaded => "overloaded",
+            Self::Degraded => "degraded",
             Self::LowSpace => "low space",
             Self::Healthy => "healthy",
         })
@@ -166,13 +194,17 @@ impl fmt::Display for Health {
 pub struct Recovery {
     /// The chains that had to be recovered, or could not be continued.
     pub chains: Vec<ChainRecovery>,
+    /// Every notice of opening, in order, as [`Builder::on_notice`](crate::Builder::on_notice) hears them: of the
+    /// chains above, of chains that are gone, of the file system, of files that others can read.
+    pub notices: Vec<Notice>,
 }
 
 impl Recovery {
-    /// Whether every chain had ended in order, or was new.
+    /// Whether every chain had ended in order, or was new, and none that was seen before is gone. Notices of where
+    /// the log lies, or of who can read it, do not change that: look at `notices` for those.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.chains.is_empty()
+        self.chains.is_empty() && self.notices.iter().all(|notice| notice.code != NoticeCode::ChainMissing)
     }
 }
 
@@ -263,6 +295,29 @@ pub enum NoticeCode {
 }
 
 impl NoticeCode {
+    /// Every code, in the order of their tables.
+    pub(crate) const ALL: [Self; 19] = [
+        Self::LowSpace,
+        Self::SpaceReturned,
+        Self::SegmentFailed,
+        Self::Failing,
+        Self::Healed,
+        Self::Stalled,
+        Self::EventsLost,
+        Self::CriticalNotRecorded,
+        Self::SegmentTampered,
+        Self::SegmentExposed,
+        Self::LockReplaced,
+        Self::Recovered,
+        Self::Damage,
+        Self::ChainMissing,
+        Self::ClockStep,
+        Self::VolatileFileSystem,
+        Self::Pruned,
+        Self::RetentionFailed,
+        Self::Vetoed,
+    ];
+
     /// The name in a `notice` record.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -296,5 +351,28 @@ impl NoticeCode {
 impl fmt::Display for NoticeCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One that is not in the list is not counted.
+    #[test]
+    fn every_notice_is_in_the_list_at_its_place() {
+        let names = include_str!("stats.rs").split("impl NoticeCode {").nth(1).unwrap_or_default();
+        let names = names.split("\n}").next().unwrap_or_default().matches(" => \"").count();
+        assert_eq!(NoticeCode::ALL.len(), names);
+        for (place, code) in NoticeCode::ALL.into_iter().enumerate() {
+            assert_eq!(code as usize, place, "{code}");
+        }
+    }
+
+    #[test]
+    fn what_was_not_told_was_told_never() {
+        let told = NoticeCount { code: NoticeCode::Failing, count: 3 };
+        let stats = Stats { notices: vec![told], ..Stats::default() };
+        assert_eq!((stats.noticed(NoticeCode::Failing), stats.noticed(NoticeCode::Healed)), (3, 0));
     }
 }

@@ -16,10 +16,11 @@ use crate::{
     clock::Clock,
     error::Error,
     gauges::Gauges,
+    heads::{Heads, OnHead},
     notify::{Notifier, OnNotice},
     queue::{Queue, QueueSettings},
     settings::{FlushMode, OnFailure, OnFull, Retention, Rotation},
-    stats::Recovery,
+    stats::{Notice, Recovery},
     storage::{Dir, Disk, DiskOptions, Refusal, Storage},
     writer::{self, Former, Opened, Writer, WriterSettings},
 };
@@ -46,6 +47,7 @@ pub(crate) struct Plan {
     pub(crate) on_full: OnFull,
     pub(crate) on_failure: OnFailure,
     pub(crate) on_notice: Option<OnNotice>,
+    pub(crate) on_head: Option<OnHead>,
 }
 
 /// What a handle is made of.
@@ -55,6 +57,7 @@ pub(crate) struct Parts {
     pub(crate) capture: Arc<Capture>,
     pub(crate) recovery: Recovery,
     pub(crate) first_head: Head,
+    pub(crate) heads: Option<Heads>,
     pub(crate) writer: JoinHandle<()>,
 }
 
@@ -81,6 +84,10 @@ pub(crate) fn start(plan: Plan) -> Result<Parts, Error> {
     let notifier =
         Notifier::start(path.display().to_string(), clock, plan.on_notice, capture::mark_own_thread)
             .map_err(|source| Error::Thread { path: path.clone(), source })?;
+    let gauges = Arc::new(Gauges::default());
+    let heads =
+        plan.on_head.map(|on_head| Heads::start(on_head, Arc::clone(&gauges), capture::mark_own_thread));
+    let heads = heads.transpose().map_err(|source| Error::Thread { path: path.clone(), source })?;
     for (code, message) in opened.notices() {
         notifier.tell(*code, message.clone());
     }
@@ -91,11 +98,13 @@ pub(crate) fn start(plan: Plan) -> Result<Parts, Error> {
         on_full: plan.on_full,
         on_failure: plan.on_failure,
     };
-    let queue = Arc::new(Queue::new(queue_settings, clock, Arc::new(Gauges::default()), notifier));
+    let queue = Arc::new(Queue::new(queue_settings, clock, gauges, notifier));
     let capture = Capture::new(Arc::clone(&queue), plan.rules);
-    let recovery = Recovery { chains: opened.found().to_vec() };
+    let notices =
+        opened.notices().iter().map(|(code, message)| Notice { code: *code, message: message.clone() });
+    let recovery = Recovery { chains: opened.found().to_vec(), notices: notices.collect() };
     let (first_head, writer) = start_writer(&path, storage, settings, opened, clock, &queue)?;
-    Ok(Parts { path, queue, capture, recovery, first_head, writer })
+    Ok(Parts { path, queue, capture, recovery, first_head, heads, writer })
 }
 
 fn open_directory(plan: &Plan) -> Result<Arc<dyn Storage>, Error> {

@@ -7,7 +7,7 @@
 use std::{
     cell::Cell,
     collections::HashMap,
-    ptr,
+    fmt, ptr,
     sync::{Mutex, OnceLock, PoisonError},
     thread,
 };
@@ -47,7 +47,10 @@ struct Traces {
     /// The log whose layer is looked for.
     log: u64,
     callsite: bool,
-    filter: bool,
+    /// The address of the filter that was asked last, and so of the layer that it stands in front of.
+    filter: Option<usize>,
+    /// Whether more than one was asked: each layer behind them records the event.
+    is_doubled: bool,
     layer: bool,
 }
 
@@ -75,9 +78,12 @@ pub(super) fn met_callsite(metadata: &Metadata<'_>, log: u64) {
     met(metadata, log, |traces| traces.callsite = true);
 }
 
-/// The filter of a log was asked whether it enables something.
-pub(super) fn met_filter(metadata: &Metadata<'_>, log: u64) {
-    met(metadata, log, |traces| traces.filter = true);
+/// The filter of a log, at this address, was asked whether it enables something.
+pub(super) fn met_filter(metadata: &Metadata<'_>, log: u64, address: usize) {
+    met(metadata, log, |traces| {
+        let before = traces.filter.replace(address);
+        traces.is_doubled |= before.is_some_and(|before| before != address);
+    });
 }
 
 /// The layer of a log was asked about an event. True if it was the one looked for.
@@ -85,8 +91,31 @@ pub(super) fn met_layer(metadata: &Metadata<'_>, log: u64) -> bool {
     met(metadata, log, |traces| traces.layer = true)
 }
 
+/// Whether anybody hears what the calling thread emits.
+pub(super) fn has_subscriber() -> bool {
+    dispatcher::get_default(|dispatch| !dispatch.is::<NoSubscriber>())
+}
+
+/// What is wrong with a subscriber.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Flaw {
+    /// Something does not reach the log: what, and why.
+    Hidden(String),
+    /// The layer is in it more than once.
+    Doubled,
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hidden(why) => f.write_str(why),
+            Self::Doubled => f.write_str("the layer is in the subscriber more than once"),
+        }
+    }
+}
+
 /// Proves that audit events with these targets, at every level from the log's own to `ERROR`, reach
-/// the log, and so do the spans from which they inherit.
+/// the log, each once, and so do the spans from which they inherit.
 ///
 /// The proof is given for the subscriber of the calling thread and for that of a new one, which can
 /// only be the global one.
@@ -99,6 +128,7 @@ pub(crate) fn ensure_attached(capture: &Capture, targets: &[&str]) -> Result<(),
     });
     let message = match (here, elsewhere) {
         (Ok(()), Some(Ok(())) | None) => return Ok(()),
+        (Err(Flaw::Doubled), _) | (Ok(()), Some(Err(Flaw::Doubled))) => return Err(Error::AttachedTwice),
         (Ok(()), Some(Err(why))) => format!(
             "the log is attached only to a scoped subscriber, that of this thread; \
              install it with `init()` for the others: {why}"
@@ -106,32 +136,36 @@ pub(crate) fn ensure_attached(capture: &Capture, targets: &[&str]) -> Result<(),
         (Err(why), Some(Ok(()))) => {
             format!("{why} (this is about the scoped subscriber of this thread; the global one is attached)")
         }
-        (Err(why), _) => why,
+        (Err(why), _) => why.to_string(),
     };
     Err(Error::NotAttached(message))
 }
 
 /// The proof for the subscriber of the calling thread.
-pub(super) fn prove(capture: &Capture, targets: &[&str]) -> Result<(), String> {
+pub(super) fn prove(capture: &Capture, targets: &[&str]) -> Result<(), Flaw> {
     dispatcher::get_default(|dispatch| prove_for(dispatch, capture, targets))
 }
 
-fn prove_for(dispatch: &Dispatch, capture: &Capture, targets: &[&str]) -> Result<(), String> {
+fn prove_for(dispatch: &Dispatch, capture: &Capture, targets: &[&str]) -> Result<(), Flaw> {
     if dispatch.is::<NoSubscriber>() {
-        return Err("no audit event reaches the log, because no tracing subscriber is set; add the \
-                    layer to one and call `init()` before `ensure_attached`"
-            .to_owned());
+        return Err(Flaw::Hidden(
+            "no audit event reaches the log, because no tracing subscriber is set; add the layer to one and call \
+             `init()` before `ensure_attached`"
+                .to_owned(),
+        ));
     }
     let targets = if targets.is_empty() { &["audit"] } else { targets };
     let levels = [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE];
     let levels = levels.into_iter().filter(|level| *level <= capture.rules.level);
 
     let mut was_met = dispatch.downcast_ref::<AuditLayer>().is_some_and(|layer| layer.is_of(capture));
+    let mut is_doubled = false;
     let mut events = Vec::new();
     for (target, level) in targets.iter().flat_map(|target| levels.clone().map(move |level| (*target, level)))
     {
         let (traces, obstacle) = probe(dispatch, capture, target, level, Kind::EVENT);
-        was_met |= traces.callsite || traces.filter;
+        was_met |= traces.callsite || traces.filter.is_some();
+        is_doubled |= traces.is_doubled;
         if let Some(obstacle) = obstacle {
             events.push(Hidden { target, level, obstacle });
         }
@@ -146,14 +180,15 @@ fn prove_for(dispatch: &Dispatch, capture: &Capture, targets: &[&str]) -> Result
     for target in span_targets {
         let level = capture.rules.level;
         let (traces, obstacle) = probe(dispatch, capture, target, level, Kind::SPAN);
-        was_met |= traces.callsite || traces.filter;
+        was_met |= traces.callsite || traces.filter.is_some();
         if let Some(obstacle) = obstacle {
             spans.push(Hidden { target, level, obstacle });
         }
     }
     clear_filter_state();
     match explain(&events, &spans, was_met) {
-        Some(message) => Err(message),
+        Some(message) => Err(Flaw::Hidden(message)),
+        None if is_doubled => Err(Flaw::Doubled),
         None => Ok(()),
     }
 }
@@ -202,7 +237,7 @@ fn probe(
     let obstacle = walk(dispatch, metadata);
     let traces = TRACES.take().unwrap_or_default();
     let obstacle = obstacle.or(match traces {
-        Traces { filter: false, .. } => Some(Obstacle::PassedBy),
+        Traces { filter: None, .. } => Some(Obstacle::PassedBy),
         Traces { layer: false, .. } if metadata.is_event() => Some(Obstacle::Vetoed),
         _ => None,
     });
@@ -217,7 +252,7 @@ fn walk(dispatch: &Dispatch, metadata: &'static Metadata<'static>) -> Option<Obs
         return Some(Obstacle::Disabled);
     }
     // Only where the layer was asked is it certain that it will veto the event.
-    let is_met = TRACES.get().is_some_and(|traces| traces.filter);
+    let is_met = TRACES.get().is_some_and(|traces| traces.filter.is_some());
     if metadata.is_event() && is_met {
         let tag = metadata.fields().field(TAG)?;
         let yes: &dyn Value = &true;

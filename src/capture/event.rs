@@ -113,6 +113,8 @@ pub(super) struct Values {
     pub(super) severity: Option<Severity>,
     /// Whether `severity` was given more than once.
     pub(super) severity_repeated: bool,
+    /// Whether its last value was not understood.
+    pub(super) severity_unclear: bool,
     /// Whether anything happened to any value that a list of names tells. Mostly nothing did.
     pub(super) is_remarkable: bool,
     log_target: Option<Range<usize>>,
@@ -134,6 +136,7 @@ impl Values {
         self.omitted.clear();
         self.severity = None;
         self.severity_repeated = false;
+        self.severity_unclear = false;
         self.is_remarkable = false;
         self.log_target = None;
         self.log_module = None;
@@ -330,26 +333,28 @@ impl Visitor<'_> {
         Piece { start, value, end, cut: cut || plan.cut, redacted, repeated: false }
     }
 
-    /// A field `severity` that names one is used up; any other value is a field like all others, also
-    /// where it must be withheld: only then it is formatted all the same, to see whether it names one.
+    /// A field `severity` that says what the record says is used up; any other value, another word for the same
+    /// included, is a field like all others, also where it must be withheld: only then it is formatted all the
+    /// same, to see whether it names one.
     fn severity(&mut self, plan: &FieldPlan, encode: impl FnOnce(&mut Vec<u8>) -> bool) {
         let piece = self.encode(plan, false, encode);
-        let named = self.values.text(&piece).and_then(|text| Severity::parse(&text.to_ascii_lowercase()));
-        match named {
-            Some(severity) => {
-                self.values.bytes.truncate(piece.start as usize);
-                if self.values.severity.is_some() {
-                    self.values.severity_repeated = true;
-                    self.values.is_remarkable = true;
-                }
-                self.values.severity = Some(severity);
-            }
-            None if plan.redacted => {
-                self.values.bytes.truncate(piece.start as usize);
-                let piece = self.encode(plan, true, |_| false);
-                self.values.put(Role::Field, plan.name, piece);
-            }
-            None => self.values.put(Role::Field, plan.name, piece),
+        let said = self.values.text(&piece).and_then(|said| Severity::understand(&said));
+        let (named, says_no_more) =
+            said.map_or((None, false), |(severity, is_name)| (Some(severity), is_name));
+        if self.values.severity.is_some() {
+            self.values.severity_repeated = true;
+            self.values.is_remarkable = true;
+        }
+        self.values.severity = named.or(self.values.severity);
+        self.values.severity_unclear = named.is_none();
+        if says_no_more {
+            self.values.bytes.truncate(piece.start as usize);
+        } else if plan.redacted {
+            self.values.bytes.truncate(piece.start as usize);
+            let piece = self.encode(plan, true, |_| false);
+            self.values.put(Role::Field, plan.name, piece);
+        } else {
+            self.values.put(Role::Field, plan.name, piece);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Which callsites the layer wants, and why it says yes to everything later.
 
 use std::{
-    fmt,
+    fmt, ptr,
     sync::{Arc, atomic::Ordering},
 };
 
@@ -48,7 +48,7 @@ impl<S: Subscriber> Filter<S> for AuditFilter {
 
     fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
         verdict::asked(metadata);
-        attach::met_filter(metadata, self.capture.id);
+        attach::met_filter(metadata, self.capture.id, ptr::from_ref(self).addr());
         true
     }
 

@@ -225,6 +225,7 @@ where
 {
     fn on_register_dispatch(&self, dispatch: &Dispatch) {
         self.whole.set(dispatch);
+        self.capture.queue.notifier.attached(attach::has_subscriber);
     }
 
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {

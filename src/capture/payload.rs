@@ -156,7 +156,9 @@ impl Writer<'_> {
     fn lists(&self, payload: &mut Payload<'_>) {
         let is_missing = |index: &usize| self.values.named.get(*index).is_none();
         let missing = [ACTION, ACTOR].into_iter().filter(is_missing);
-        list(payload, "incomplete", missing.filter_map(|index| NAMED.get(index).copied()));
+        let missing = missing.filter_map(|index| NAMED.get(index).copied());
+        let unclear = self.values.severity_unclear.then_some("severity");
+        list(payload, "incomplete", missing.chain(unclear));
 
         let is_shortened = self.limits.value < MAX_VALUE || self.limits.fields < self.values.fields.len();
         if !self.values.is_remarkable && !is_shortened && !self.facts.spans_omitted {
@@ -171,8 +173,10 @@ impl Writer<'_> {
 
         list(payload, "redacted", self.all().filter(|(_, piece)| piece.redacted).map(|(name, _)| name));
 
+        // What it was called may stand under `fields` as well.
         let severity = self.values.severity_repeated.then_some("severity");
-        let repeated = self.all().filter(|(_, piece)| piece.repeated).map(|(name, _)| name);
+        let is_repeated = |(name, piece): &(&str, &Piece)| piece.repeated && severity != Some(*name);
+        let repeated = self.all().filter(is_repeated).map(|(name, _)| name);
         list(payload, "repeated", repeated.chain(severity));
     }
 

@@ -152,7 +152,9 @@ impl Visit for Glance<'_> {
         match field.name() {
             TAG => self.is_tagged |= value != "false",
             "log.target" => self.is_tagged |= is_audit_target(value),
-            "severity" => self.severity = Severity::parse(value).or(self.severity),
+            "severity" => {
+                self.severity = Severity::understand(value).map(|(severity, _)| severity).or(self.severity);
+            }
             "action" => {
                 self.is_critical = self.critical.is_some_and(|critical| critical.contains(value));
             }

@@ -110,7 +110,9 @@ fn make_dir(path: &Path, mode: Mode) -> io::Result<fs::File> {
         })?;
     if is_new {
         if mode != ANY_MODE {
-            rustix::fs::fchmod(&dir, mode)?;
+            // A directory that hands its group on to the files in it goes on doing so.
+            let setgid = Mode::from_raw_mode(rustix::fs::fstat(&dir)?.st_mode) & Mode::SGID;
+            rustix::fs::fchmod(&dir, mode | setgid)?;
         }
         dir.sync_all()?;
     }

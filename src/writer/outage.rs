@@ -85,6 +85,7 @@ impl Writer {
             return Ok(());
         }
         if trouble.is_tampering {
+            self.queue.gauges.tampered.set(true);
             self.note(NoticeCode::SegmentTampered, &message, now);
         } else {
             self.queue.notifier.tell(NoticeCode::SegmentFailed, message);

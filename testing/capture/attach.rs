@@ -9,7 +9,10 @@ use tracing_subscriber::{
 };
 
 use super::{
-    super::{attach::prove, ensure_attached},
+    super::{
+        attach::{Flaw, prove},
+        ensure_attached,
+    },
     Log, Recorder, Rules, install,
 };
 use crate::Error;
@@ -22,7 +25,8 @@ fn check(log: &Log, subscriber: impl Subscriber + Send + Sync + 'static, other: 
     let result = prove(&log.capture, &["audit"]);
     match &result {
         Ok(()) => assert!(parts.is_empty(), "it was not found: {parts:?}"),
-        Err(message) => {
+        Err(flaw) => {
+            let message = flaw.to_string();
             assert!(!parts.is_empty(), "{message}");
             for part in parts {
                 assert!(message.contains(part), "{part:?} is not in {message:?}");
@@ -177,7 +181,7 @@ fn a_subscriber_without_the_layer_is_found() {
         &other,
         &not_in,
     );
-    let result = prove(&log.capture, &[]).unwrap_err();
+    let result = prove(&log.capture, &[]).unwrap_err().to_string();
     assert!(result.contains("no tracing subscriber is set"), "{result}");
     assert_eq!(second.lost(), "");
 }
@@ -200,7 +204,7 @@ fn other_targets_can_be_proved_too() {
     let _guard =
         install(Registry::default().with(log.layer()).with(EnvFilter::new("warn,audit=info,app::a=info")));
     assert_eq!(prove(&log.capture, &["audit", "app::a"]), Ok(()));
-    let message = prove(&log.capture, &["audit::x", "app::b"]).unwrap_err();
+    let message = prove(&log.capture, &["audit::x", "app::b"]).unwrap_err().to_string();
     assert!(message.contains("target `app::b` at INFO"), "{message}");
     assert!(!message.contains("target `audit"), "{message}");
 }
@@ -209,10 +213,41 @@ fn other_targets_can_be_proved_too() {
 fn every_level_down_to_the_configured_one_is_proved() {
     let log = Log::with(Rules { level: Level::TRACE, ..Rules::default() });
     let _guard = install(Registry::default().with(log.layer()).with(LevelFilter::INFO));
-    let message = prove(&log.capture, &["audit"]).unwrap_err();
+    let message = prove(&log.capture, &["audit"]).unwrap_err().to_string();
     assert!(message.contains("at DEBUG, TRACE"), "{message}");
     let _guard = install(Registry::default().with(log.layer()));
     assert_eq!(prove(&log.capture, &["audit"]), Ok(()));
+}
+
+/// Every event was once recorded twice, and nobody told.
+#[test]
+fn a_layer_that_is_in_the_stack_twice_is_found() {
+    #[track_caller]
+    fn check(log: &Log, flaw: Option<&Flaw>, subscriber: impl Subscriber + Send + Sync + 'static) {
+        let _guard = install(subscriber);
+        let proof = prove(&log.capture, &["audit"]);
+        assert_eq!(proof.as_ref().err(), flaw);
+        assert!(log.payloads().is_empty(), "a probe was recorded");
+        info!(target: "audit", action = "info");
+        assert_eq!(log.actions().len(), if flaw.is_some() { 2 } else { 1 });
+    }
+    let (log, second, other) = (Log::new(), Log::new(), Recorder::default());
+    let stack = || Registry::default().with(log.layer());
+    let twice = Some(&Flaw::Doubled);
+    check(&log, twice, stack().with(log.layer()));
+    check(&log, twice, stack().with(other.clone()).with(log.layer().boxed()));
+    check(&log, twice, Registry::default().with(vec![log.layer().boxed(), log.layer().boxed()]));
+    check(&log, twice, stack().with(Some(log.layer())).with(second.layer()));
+    check(&log, twice, stack().with(tracing_subscriber::reload::Layer::new(log.layer()).0));
+    check(&log, twice, stack().with(log.layer().with_filter(LevelFilter::INFO)));
+    // Layers of two logs are not one layer twice, and what is shut off records nothing.
+    check(&log, None, stack().with(second.layer()));
+    check(&log, None, stack().with(log.layer().with_filter(LevelFilter::OFF)));
+    // What is hidden is told first: it would be lost.
+    let hiding = stack().with(log.layer()).with(LevelFilter::WARN);
+    let _guard = install(hiding);
+    assert!(matches!(prove(&log.capture, &["audit"]), Err(Flaw::Hidden(_))));
+    assert_eq!(other.seen(), ["info"], "a probe was seen");
 }
 
 /// What the filters said of a probe must not be taken for a later event's.

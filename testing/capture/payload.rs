@@ -168,6 +168,7 @@ fn a_severity_that_names_none_is_withheld_like_any_other_field() {
     info!(target: "audit", action = "a", actor = "b", severity = "critical");
     let records = log.records();
     assert_eq!(records[0]["fields"], json!({"severity": "[redacted]"}));
+    assert_eq!(records[0]["incomplete"], json!(["severity"]));
     assert_eq!((&records[0]["severity"], &records[0]["redacted"]), (&json!("routine"), &json!(["severity"])));
     // One that names one is the record's own.
     assert_eq!((&records[1]["severity"], records[1].get("redacted")), (&json!("critical"), None));
@@ -187,17 +188,17 @@ fn the_last_of_repeated_values_stands() {
 }
 
 #[test]
-fn a_severity_that_is_none_is_a_field() {
+fn what_a_severity_was_called_is_a_field() {
     let log = Log::new();
     let _guard = log.install();
-    info!(target: "audit", action = "a", actor = "b", severity = "high");
+    info!(target: "audit", action = "a", actor = "b", severity = "purple");
     info!(target: "audit", action = "a", actor = "b", severity = ?Severity::Critical);
+    info!(target: "audit", action = "a", actor = "b", severity = "high");
     let records = log.records();
-    assert_eq!(
-        (&records[0]["severity"], &records[0]["fields"]),
-        (&json!("routine"), &json!({"severity": "high"}))
-    );
-    assert_eq!((&records[1]["severity"], records[1].get("fields")), (&json!("critical"), None));
+    let said = |index: usize| ["severity", "fields", "incomplete"].map(|name| records[index][name].clone());
+    assert_eq!(said(0), [json!("routine"), json!({"severity": "purple"}), json!(["severity"])]);
+    assert_eq!(said(1), [json!("critical"), json!(null), json!(null)]);
+    assert_eq!(said(2), [json!("critical"), json!({"severity": "high"}), json!(null)]);
 }
 
 #[test]

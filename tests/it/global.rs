@@ -118,8 +118,37 @@ pub(crate) fn play(scenario: &str, path: &Path) {
             audit_critical!(action = "never", actor = "b");
         }
         "rotate" => rotate_for_ever(&opened(builder)),
+        "restart" => restart(builder),
+        "twice" => {
+            let log = builder.open().unwrap();
+            tracing_subscriber::registry().with(log.layer()).with(Closing).with(log.layer()).init();
+            println!("\n@{}", log.ensure_attached().unwrap_err());
+            log.close().unwrap();
+        }
         other => panic!("no such scenario: {other}"),
     }
+}
+
+/// A service that is killed: it opens the log, sets up its subscriber as everybody does, and works.
+fn restart(builder: Builder) {
+    static TOLD: AtomicU64 = AtomicU64::new(0);
+    let log = builder
+        .on_notice(|notice| {
+            tracing::warn!("heard {}", notice.code);
+            TOLD.fetch_add(1, Ordering::SeqCst);
+        })
+        .open()
+        .unwrap();
+    tracing_subscriber::registry()
+        .with(tracing_subscriber::fmt::layer().with_ansi(false).with_writer(std::io::stdout))
+        .with(log.layer())
+        .init();
+    log.ensure_attached().unwrap();
+    emit_both(&log);
+    if !log.recovery().is_clean() {
+        wait_for("the notice", || TOLD.load(Ordering::SeqCst) > 0);
+    }
+    std::process::exit(0);
 }
 
 fn nested(log: &AuditLog) {
@@ -462,6 +491,28 @@ fn segments_of(path: &Path) -> usize {
 }
 
 /// The subscriber, and with it the layer, is dropped on a thread that never saw it.
+/// What opening has to tell was once told before there was a subscriber: 2 of 20 restarts were heard of.
+#[test]
+fn notices_of_opening_reach_the_subscriber_that_is_installed_afterwards() {
+    let (_dir, path) = fresh();
+    runs_well("restart", &path);
+    for restart in 0..20 {
+        let output = String::from_utf8(runs_well("restart", &path).stdout).unwrap();
+        assert!(output.contains("WARN it::global: heard recovered"), "restart {restart}: {output}");
+    }
+}
+
+/// Every event was once recorded twice, and nobody told.
+#[test]
+fn a_layer_that_is_attached_twice_is_told_of() {
+    let (_dir, path) = fresh();
+    let output = String::from_utf8(runs_well("twice", &path).stdout).unwrap();
+    let said = output.lines().find_map(|line| line.strip_prefix('@')).unwrap();
+    assert!(said.contains("twice"), "{said}");
+    intact(&path);
+    assert_eq!(actions(&path), [""; 0], "a probe was recorded");
+}
+
 #[test]
 fn a_layer_may_be_dropped_on_another_thread() {
     let (_dir, path) = fresh();

@@ -15,11 +15,15 @@
 )]
 
 mod children;
+mod first_format;
 mod global;
+mod heads;
 mod hostile;
 mod lifecycle;
 mod processes;
 mod promises;
+mod recipes;
+mod severities;
 mod support;
 mod tampering;
 mod trouble;

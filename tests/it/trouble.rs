@@ -10,7 +10,7 @@ use std::{
 use tracing_audit::{AuditLog, Error, FlushMode, Health, NoticeCode, OnFull, Verdict, verify};
 
 use crate::support::{
-    Mount, assert_all_present, events, fresh, independent_verdict, lines_of, open_and_hear, records,
+    Mount, assert_all_present, child, events, fresh, independent_verdict, lines_of, open_and_hear, records,
     segments, skip, wait_for, with_layer,
 };
 
@@ -115,9 +115,18 @@ fn meddle(what: impl FnOnce(&std::path::Path), verdict: Verdict) {
             log.confirm(|| tracing::info!(target: "audit", action = "after", actor = "b", number)).unwrap();
             number += 1;
         }
+        // It records, and says until it is opened again that somebody was at its files.
+        assert_eq!((log.health().to_string().as_str(), log.health().is_recording()), ("tampered", true));
+        assert!(!log.health().is_healthy());
         log.close().unwrap();
     });
     wait_for("the notice", || notices.lock().unwrap().contains(&NoticeCode::SegmentTampered));
+    // Counted also where nobody hears, and still there after the end.
+    assert!(log.stats().noticed(NoticeCode::SegmentTampered) > 0, "{:?}", log.stats());
+    assert!(log.stats().notices.iter().all(|notice| notice.count > 0));
+    let again = AuditLog::open(&path).unwrap();
+    assert_eq!(again.health(), Health::Healthy, "until the next open");
+    again.close().unwrap();
     assert!(!lines_of(&path, "notice").is_empty());
     let report = verify(&path).unwrap();
     assert_eq!(report.verdict(), verdict, "{report}");
@@ -177,6 +186,33 @@ fn a_removed_lock_moves_the_writer_to_the_next_chain() {
     report.ensure_intact().unwrap_or_else(|error| panic!("{error}\n{report}"));
 }
 
+/// What is found at open and is no recovery: `recovery()` has it, and says whether it is clean.
+#[test]
+fn recovery_has_the_notices_of_where_the_log_lies_and_who_can_read_it() {
+    #[track_caller]
+    fn check(path: &std::path::Path, expected: &[NoticeCode], is_clean: bool) {
+        let log = AuditLog::open(path).unwrap();
+        let codes: Vec<_> = log.recovery().notices.iter().map(|notice| notice.code).collect();
+        assert_eq!((codes.as_slice(), log.recovery().is_clean()), (expected, is_clean));
+        log.close().unwrap();
+    }
+    let (_dir, path) = fresh();
+    check(&path, &[], true);
+    fs::set_permissions(&segments(&path)[0], fs::Permissions::from_mode(0o644)).unwrap();
+    check(&path, &[NoticeCode::SegmentExposed], true);
+    // A run without close: its notice stands beside the chain that it is of.
+    let (_dir, path) = fresh();
+    child("exit", &path, &[]).output().unwrap();
+    check(&path, &[NoticeCode::Recovered], false);
+    let Some(mount) = Mount::tmpfs("8m") else {
+        return skip(
+            "recovery_has_the_notices_of_where_the_log_lies_and_who_can_read_it",
+            "mounting is not allowed",
+        );
+    };
+    check(&mount.path().join("log"), &[NoticeCode::VolatileFileSystem], true);
+}
+
 /// Found at open, before there is a layer: the closure hears of it all the same.
 #[test]
 fn a_chain_that_vanished_is_told_of_when_the_log_is_opened() {
@@ -193,6 +229,11 @@ fn a_chain_that_vanished_is_told_of_when_the_log_is_opened() {
     fs::remove_file(path.join("audit-001-00000001.jsonl")).unwrap();
     fs::remove_file(path.join("control/chain-001.lock")).unwrap();
     let (log, notices) = open_and_hear(&path);
+    // Without a chain to recover, and not clean all the same.
+    assert!(log.recovery().chains.is_empty() && !log.recovery().is_clean(), "{:?}", log.recovery());
+    let codes: Vec<_> = log.recovery().notices.iter().map(|notice| notice.code).collect();
+    assert_eq!(codes, [NoticeCode::ChainMissing]);
+    assert_eq!(log.stats().noticed(NoticeCode::ChainMissing), 1);
     wait_for("the notice", || notices.lock().unwrap().contains(&NoticeCode::ChainMissing));
     log.close().unwrap();
     assert_eq!(verify(&path).unwrap().verdict(), Verdict::Damaged);
@@ -207,8 +248,9 @@ fn a_removed_directory_is_made_again() {
         fs::remove_dir_all(&path).unwrap();
         wait_for("the directory", || {
             drop(log.confirm(|| tracing::info!(target: "audit", action = "a", actor = "b")));
-            path.exists() && log.health().is_healthy()
+            path.exists() && log.health().is_recording()
         });
+        assert_eq!(log.health(), Health::Tampered);
         log.confirm(|| tracing::info!(target: "audit", action = "last", actor = "b")).unwrap();
         log.close().unwrap();
     });

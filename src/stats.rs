@@ -296,7 +296,7 @@ pub enum NoticeCode {
 
 impl NoticeCode {
     /// Every code, in the order of their tables.
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 22] = [
         Self::LowSpace,
         Self::SpaceReturned,
         Self::SegmentFailed,
@@ -311,6 +311,9 @@ impl NoticeCode {
         Self::Recovered,
         Self::Damage,
         Self::ChainMissing,
+        Self::HeadUnknown,
+        Self::HeadNotNoted,
+        Self::MachineChanged,
         Self::ClockStep,
         Self::VolatileFileSystem,
         Self::Pruned,

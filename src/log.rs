@@ -20,7 +20,7 @@ use crate::{
     chain::{Head, Receipt},
     error::Error,
     heads::Heads,
-    queue::{Queue, Scope, Stage, Ticket},
+    queue::{Queue, Scope, Stage, Ticket, Waiter},
     stats::{Health, Recovery, Stats},
     wait::{Timer, block_until},
     wiring::Parts,
@@ -133,7 +133,7 @@ impl AuditLog {
     /// refused on any of them.
     pub fn confirm(&self, emit: impl FnOnce()) -> Result<Receipt, Error> {
         let scope = self.handle.run_in_scope(emit);
-        let waited = self.handle.queue.wait_until_durable(scope.counts().last);
+        let waited = self.handle.queue.wait_until_durable(scope.counts().last, Waiter::Scope(&scope));
         self.handle.receipt(&scope, waited.is_ok())
     }
 
@@ -148,7 +148,7 @@ impl AuditLog {
         let scope = self.handle.run_in_scope(emit);
         let log = self.clone();
         Box::pin(async move {
-            let in_time = log.handle.wait_async(scope.counts().last).await;
+            let in_time = log.handle.wait_async(scope.counts().last, Waiter::Scope(&scope)).await;
             log.handle.receipt(&scope, in_time)
         })
     }
@@ -161,7 +161,7 @@ impl AuditLog {
     /// [`Error::Closed`] when the log ended before.
     pub fn flush(&self) -> Result<(), Error> {
         let ticket = self.handle.accepted()?;
-        let waited = self.handle.queue.wait_until_durable(ticket);
+        let waited = self.handle.queue.wait_until_durable(ticket, Waiter::All);
         self.handle.flushed(ticket, waited.is_ok())
     }
 
@@ -172,7 +172,7 @@ impl AuditLog {
     /// As `flush`.
     pub async fn flush_async(&self) -> Result<(), Error> {
         let ticket = self.handle.accepted()?;
-        let in_time = self.handle.wait_async(ticket).await;
+        let in_time = self.handle.wait_async(ticket, Waiter::All).await;
         self.handle.flushed(ticket, in_time)
     }
 
@@ -311,7 +311,8 @@ impl Handle {
         if counts.accepted == 0 {
             return Err(Error::NothingToConfirm { path: path() });
         }
-        match counts.durable.filter(|(ticket, _)| *ticket == counts.last) {
+        // Who was told that it is not confirmed hears nothing else, whatever the writer did since.
+        match counts.durable.filter(|(ticket, _)| in_time && *ticket == counts.last) {
             Some((_, head)) => Ok(Receipt(head)),
             None if in_time && self.queue.stage() == Stage::Closed => Err(self.closed()),
             None => Err(self.unconfirmed()),
@@ -319,11 +320,11 @@ impl Handle {
     }
 
     /// Waits as a task; says whether it was in time.
-    async fn wait_async(&self, ticket: Ticket) -> bool {
+    async fn wait_async(&self, ticket: Ticket, waiter: Waiter<'_>) -> bool {
         let queue = &self.queue;
         let bound = if queue.is_stalled() { Duration::ZERO } else { queue.wait_bound() };
         let in_time = self.bounded(bound, |waker: &Waker| queue.poll_durable(ticket, waker)).await;
-        queue.judge_wait(ticket, in_time).is_ok()
+        queue.judge_wait(ticket, in_time, waiter).is_ok()
     }
 
     /// `poll`, for as long as the bound allows. Where no timer thread can be started, without one.

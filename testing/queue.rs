@@ -103,7 +103,7 @@ fn a_thread_that_waits_for_room_wakes_the_writer() {
                 while queue.lock().accepted < 4 {
                     let mut batch = Chunks::default();
                     if queue.take(&mut batch).room_wanted {
-                        queue.publish(queue.accepted(), 0);
+                        queue.publish(queue.accepted(), 0, || {}).unwrap();
                     }
                     queue.pause(pause, FAR);
                 }
@@ -126,7 +126,7 @@ fn less_is_left_to_gather_once_somebody_waited() {
             assert!(queue.poll_durable(queue.accepted(), Waker::noop()).is_pending());
         }
         queue.take(&mut Chunks::default());
-        queue.publish(queue.accepted(), 0);
+        queue.publish(queue.accepted(), 0, || {}).unwrap();
         queue.lock().pause = Pause::Doze;
         for _ in 0..wakes_at / 100 {
             submit(&queue, Severity::Routine);
@@ -142,11 +142,11 @@ fn what_was_published_when_a_wait_ended_is_no_stall() {
     let queue = queue(settings());
     submit(&queue, Severity::Routine);
     assert!(queue.poll_durable(1, Waker::noop()).is_pending());
-    queue.publish(1, 0);
-    assert!(queue.judge_wait(1, false).is_ok() && !queue.is_stalled());
+    queue.publish(1, 0, || {}).unwrap();
+    assert!(queue.judge_wait(1, false, Waiter::All).is_ok() && !queue.is_stalled());
     submit(&queue, Severity::Routine);
-    assert!(queue.wait_until_durable(2).is_err() && queue.is_stalled());
-    queue.publish(2, 0);
+    assert!(queue.wait_until_durable(2, Waiter::All).is_err() && queue.is_stalled());
+    queue.publish(2, 0, || {}).unwrap();
     assert!(!queue.is_stalled());
 }
 
@@ -175,13 +175,13 @@ fn what_the_writer_holds_is_what_is_not_free() {
     queue.take(&mut batch);
     submit(&queue, Severity::Routine);
     assert_eq!(queue.lock().held_bytes, 600);
-    queue.publish(3, 200);
+    queue.publish(3, 200, || {}).unwrap();
     assert_eq!(queue.lock().held_bytes, 300);
     let mut stats = Stats::default();
     queue.fill(&mut stats);
     assert!(stats.oldest_not_durable > Duration::ZERO);
     queue.take(&mut batch);
-    queue.publish(6, 0);
+    queue.publish(6, 0, || {}).unwrap();
     queue.fill(&mut stats);
     assert_eq!((stats.queued_bytes, stats.oldest_not_durable), (0, Duration::ZERO));
 }
@@ -206,7 +206,7 @@ fn what_is_durable_ages_no_more() {
     queue.take(&mut batch);
     let asked = std::time::Instant::now();
     let before = age();
-    queue.publish(2, 100);
+    queue.publish(2, 100, || {}).unwrap();
     let after = age();
     // Of the second batch one is left, which came a pause later than the first.
     assert!(
@@ -214,10 +214,10 @@ fn what_is_durable_ages_no_more() {
         "{before:?} {after:?}"
     );
     submit(&queue, Severity::Routine);
-    queue.publish(3, 0);
+    queue.publish(3, 0, || {}).unwrap();
     assert!(age() > Duration::ZERO, "one is queued");
     queue.take(&mut batch);
-    queue.publish(4, 0);
+    queue.publish(4, 0, || {}).unwrap();
     assert_eq!(age(), Duration::ZERO);
 }
 
@@ -233,7 +233,7 @@ fn whatever_is_urgent_cuts_a_doze_short() {
     assert!(urgent(&|queue| queue.lock().wanted = 1));
     assert!(!urgent(&|queue| {
         queue.lock().wanted = 1;
-        queue.publish(1, 0);
+        queue.publish(1, 0, || {}).unwrap();
     }));
     assert!(urgent(&|queue| queue.lock().queued_bytes = WAKE_BYTES));
     assert!(!urgent(&|queue| queue.lock().queued_bytes = WAKE_BYTES - 1));
@@ -361,21 +361,21 @@ fn a_wait_in_vain_is_told_of_where_the_event_is_critical() {
 fn a_stall_is_told_once_and_a_closed_log_is_none() {
     let heard = told(settings(), |queue| {
         submit(queue, Severity::Routine);
-        assert!(queue.wait_until_durable(1).is_err());
-        assert!(queue.wait_until_durable(1).is_err());
+        assert!(queue.wait_until_durable(1, Waiter::All).is_err());
+        assert!(queue.wait_until_durable(1, Waiter::All).is_err());
     });
     assert_eq!(heard, [NoticeCode::Stalled]);
     let heard = told(settings(), |queue| {
         submit(queue, Severity::Routine);
         queue.closed();
-        assert!(queue.wait_until_durable(1).is_ok(), "nothing more can come of waiting");
-        queue.wait_for_own(1, Severity::Routine, FAR);
+        assert!(queue.wait_until_durable(1, Waiter::All).is_ok(), "nothing more can come of waiting");
+        queue.wait_for_own(1, Severity::Routine, FAR, true);
     });
     assert_eq!(heard, []);
     let heard = told(settings(), |queue| {
         submit(queue, Severity::Critical);
         queue.closed();
-        queue.wait_for_own(1, Severity::Critical, FAR);
+        queue.wait_for_own(1, Severity::Critical, FAR, true);
     });
     assert_eq!(heard, [NoticeCode::CriticalNotRecorded], "it is not durable and never will be");
 }
@@ -388,7 +388,7 @@ fn asleep_over<'scope>(
     scope: &'scope thread::Scope<'scope, '_>,
 ) -> thread::ScopedJoinHandle<'scope, ()> {
     queue.lock().wanted = 0;
-    let sleeper = scope.spawn(move || assert!(queue.wait_until_durable(ticket).is_ok()));
+    let sleeper = scope.spawn(move || assert!(queue.wait_until_durable(ticket, Waiter::All).is_ok()));
     while queue.lock().wanted == 0 {
         thread::yield_now();
     }
@@ -413,12 +413,12 @@ fn threads_that_came_during_a_sync_sleep_through_it() {
         let next = asleep_over(4, &queue, scope);
         // The writer took its event before it fell asleep.
         let late = asleep_over(2, &queue, scope);
-        queue.publish(3, 0);
+        queue.publish(3, 0, || {}).unwrap();
         for served in [first, latecomer, late] {
             served.join().expect("join");
         }
         assert!(rings() == 1 && !next.is_finished());
-        queue.publish(4, 0);
+        queue.publish(4, 0, || {}).unwrap();
         next.join().expect("join");
         assert_eq!(rings(), 2);
     });
@@ -436,7 +436,7 @@ fn a_thread_that_sleeps_is_woken_when_its_event_is_durable_and_when_the_log_ends
             if ends {
                 queue.closed();
             } else {
-                queue.publish(1, 0);
+                queue.publish(1, 0, || {}).unwrap();
             }
             sleeper.join().expect("join");
             assert!(begun.elapsed() < SOON, "slept through it");

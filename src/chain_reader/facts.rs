@@ -44,7 +44,7 @@ impl Facts {
             }
             Control::Mark(seen) | Control::Close(seen) => self.witness(seen),
             Control::Prune { through, hash } => self.prune(seq, *through, *hash),
-            Control::Later(_) | Control::Gap { .. } | Control::Recovery { .. } => {}
+            Control::Later(_) | Control::Gap { .. } | Control::Recovery { .. } | Control::Unconfirmed(_) => {}
         }
     }
 

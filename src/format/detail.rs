@@ -2,8 +2,8 @@
 //! good by the same rule: this one.
 
 use super::{
-    Format, Kind, Line, SegmentInfo, Witnesses, read_first, read_gap, read_prune, read_recovery,
-    read_witnesses, says_machine,
+    Format, Kind, Line, SegmentInfo, Unconfirmed, Witnesses, read_first, read_gap, read_prune, read_recovery,
+    read_unconfirmed, read_witnesses, says_machine,
 };
 use crate::chain::Digest;
 
@@ -25,6 +25,7 @@ pub(crate) enum Control {
         critical: u64,
         routine: u64,
     },
+    Unconfirmed(Unconfirmed),
     Recovery {
         cause: String,
         segment: Option<u32>,
@@ -57,6 +58,7 @@ pub(crate) fn control_of(line: &Line<'_>, begins_file: bool) -> Result<Option<Co
         Kind::Gap => {
             read_gap(detail).map(|(reason, critical, routine)| Control::Gap { reason, critical, routine })
         }
+        Kind::Unconfirmed => read_unconfirmed(detail).map(Control::Unconfirmed),
         Kind::Recovery => read_recovery(detail).map(|(cause, segment)| Control::Recovery { cause, segment }),
         Kind::Prune => {
             read_prune(detail).map(|prune| Control::Prune { through: prune.through, hash: prune.hash })

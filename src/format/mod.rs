@@ -12,9 +12,9 @@ mod strict;
 mod value;
 
 pub(crate) use control::{
-    After, Cause, ChainId, CloseInfo, Format, GapInfo, NoticeInfo, OpenInfo, PruneInfo, PruneReason,
-    RecoveryInfo, SegmentInfo, Times, Witness, Witnesses, mark_payload, read_first, read_gap, read_prune,
-    read_recovery, read_witnesses, says_machine,
+    After, Cause, ChainId, CloseInfo, Format, GapInfo, MAX_RANGES, NotConfirmed, NoticeInfo, OpenInfo,
+    PruneInfo, PruneReason, RecoveryInfo, SegmentInfo, Times, Unconfirmed, Witness, Witnesses, mark_payload,
+    read_first, read_gap, read_prune, read_recovery, read_unconfirmed, read_witnesses, says_machine,
 };
 pub(crate) use detail::{Control, control_of, is_right};
 pub(crate) use encode::{Beginning, MAX_PAYLOAD, Payload, escape_into, push_if_plain, seal, time_of};
@@ -36,6 +36,7 @@ pub(crate) enum Kind {
     Event,
     Mark,
     Gap,
+    Unconfirmed,
     Notice,
     Recovery,
     Prune,
@@ -45,12 +46,13 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    const NAMED: [(Self, &'static str); 9] = [
+    const NAMED: [(Self, &'static str); 10] = [
         (Self::Event, "event"),
         (Self::Segment, "segment"),
         (Self::Open, "open"),
         (Self::Mark, "mark"),
         (Self::Gap, "gap"),
+        (Self::Unconfirmed, "unconfirmed"),
         (Self::Notice, "notice"),
         (Self::Recovery, "recovery"),
         (Self::Prune, "prune"),

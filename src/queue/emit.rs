@@ -5,9 +5,9 @@ use std::ops::ControlFlow;
 use super::{
     Arc, Draft, Duration, EAGER_LOOKS, FlushMode, Instant, LossReason, MAX_STALLED_WAITERS, MutexGuard,
     NotDurable, NoticeCode, OnFailure, OnFull, Ordering, PoisonError, Poll, Queue, Scope, Severity, Stage,
-    State, Ticket, Timestamp, Waker, register, thread,
+    State, Ticket, Timestamp, Waiter, Waker, register, thread,
 };
-use crate::wait::look_until;
+use crate::{format::NotConfirmed, wait::look_until};
 
 impl Queue {
     /// Takes an event in, and waits for it to be durable where the flush mode says so and no
@@ -30,7 +30,7 @@ impl Queue {
         if waits || fails {
             // What was spent on waiting for room is spent.
             let left = |end: Instant| end.saturating_duration_since(Instant::now());
-            self.wait_for_own(ticket, draft.severity, deadline.map_or(self.wait_bound(), left));
+            self.wait_for_own(ticket, draft.severity, deadline.map_or(self.wait_bound(), left), waits);
         }
     }
 
@@ -190,11 +190,17 @@ impl Queue {
         }
     }
 
-    /// Waits for one's own event, unless nobody waits any more.
-    pub(super) fn wait_for_own(&self, ticket: Ticket, severity: Severity, bound: Duration) {
+    /// Waits for one's own event, unless nobody waits any more. Where the mode would not have let anybody wait, nobody
+    /// is told that it is not confirmed.
+    pub(super) fn wait_for_own(&self, ticket: Ticket, severity: Severity, bound: Duration, waits: bool) {
+        let waiter = if waits { Waiter::Event(ticket) } else { Waiter::All };
         if self.gauges.failing.get() {
-            self.lock().unconfirmed += 1;
-        } else if self.wait_within(bound, ticket).is_ok() && self.is_durable(ticket) {
+            let mut state = self.lock();
+            state.unconfirmed += 1;
+            if waits && !self.is_durable(ticket) {
+                state.refused.of(NotConfirmed::Failing).add(ticket);
+            }
+        } else if self.wait_within(bound, ticket, waiter).is_ok() && self.is_durable(ticket) {
             return;
         }
         // It may have begun to fail during the wait.
@@ -212,14 +218,19 @@ impl Queue {
 
     /// Blocks until everything up to `ticket` is durable; an error once the wait bound has passed,
     /// and at once while the log is stalled.
-    pub(crate) fn wait_until_durable(&self, ticket: Ticket) -> Result<(), NotDurable> {
-        self.wait_within(self.wait_bound(), ticket)
+    pub(crate) fn wait_until_durable(&self, ticket: Ticket, waiter: Waiter<'_>) -> Result<(), NotDurable> {
+        self.wait_within(self.wait_bound(), ticket, waiter)
     }
 
-    pub(super) fn wait_within(&self, bound: Duration, ticket: Ticket) -> Result<(), NotDurable> {
+    pub(super) fn wait_within(
+        &self,
+        bound: Duration,
+        ticket: Ticket,
+        waiter: Waiter<'_>,
+    ) -> Result<(), NotDurable> {
         let bound = if self.stalled.load(Ordering::Acquire) { Duration::ZERO } else { bound };
         let in_time = self.sleep_until_durable(ticket, bound);
-        self.judge_wait(ticket, in_time)
+        self.judge_wait(ticket, in_time, waiter)
     }
 
     /// False once the bound has passed; true when everything up to `ticket` is durable, or never will be
@@ -249,8 +260,14 @@ impl Queue {
         self.unlock(state);
     }
 
-    /// What a wait that ended says.
-    pub(crate) fn judge_wait(&self, ticket: Ticket, in_time: bool) -> Result<(), NotDurable> {
+    /// What a wait that ended says. Decided under the lock under which the writer publishes: what is refused here is
+    /// named by an `unconfirmed` record before anything newer is acknowledged.
+    pub(crate) fn judge_wait(
+        &self,
+        ticket: Ticket,
+        in_time: bool,
+        waiter: Waiter<'_>,
+    ) -> Result<(), NotDurable> {
         if in_time || self.is_durable(ticket) {
             return Ok(());
         }
@@ -260,6 +277,18 @@ impl Queue {
             return Ok(());
         }
         state.unconfirmed += 1;
+        let reason = if self.is_stalled() { NotConfirmed::Stalled } else { NotConfirmed::Timeout };
+        let durable = self.durable.load(Ordering::Acquire);
+        let refused = state.refused.of(reason);
+        match waiter {
+            Waiter::All => {}
+            Waiter::Event(ticket) => refused.add(ticket),
+            Waiter::Scope(scope) => {
+                for (first, last) in scope.tickets().ranges().filter(|(_, last)| *last > durable) {
+                    refused.add_range(first.max(durable + 1), last);
+                }
+            }
+        }
         self.stall(&state);
         Err(NotDurable)
     }

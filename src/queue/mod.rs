@@ -7,6 +7,7 @@ mod ask;
 mod chunk;
 mod emit;
 mod losses;
+mod refused;
 mod scope;
 mod serve;
 mod sleepers;
@@ -23,6 +24,7 @@ use std::{
 #[cfg(test)]
 pub(crate) use chunk::MADE;
 pub(crate) use chunk::{Chunk, Chunks};
+pub(crate) use refused::{Refused, Tickets};
 pub(crate) use scope::Scope;
 
 use crate::{
@@ -110,6 +112,8 @@ struct State {
     /// For how many more looks of the writer it is woken early.
     eager: u32,
     unconfirmed: u64,
+    /// Events whose waiters were told so, and of which the writer does not know yet.
+    refused: Refused,
     losses: Losses,
     /// Tasks that wait for an event to be durable, and whoever waits for the end.
     waiters: Vec<(Ticket, Waker)>,
@@ -235,6 +239,17 @@ fn register(wakers: &mut Vec<(u64, Waker)>, number: u64, waker: &Waker) {
 /// The wait bound passed.
 #[derive(Debug)]
 pub(crate) struct NotDurable;
+
+/// What somebody waits for who can be told that it is not confirmed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Waiter<'a> {
+    /// Everything so far, and no record in particular.
+    All,
+    /// One's own event.
+    Event(Ticket),
+    /// The events of one `confirm`.
+    Scope(&'a Scope),
+}
 
 impl State {
     fn put(&mut self, payload: &[u8], severity: Option<Severity>, scope: Option<Arc<Scope>>) {

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::Ticket;
+use super::{Ticket, Tickets};
 use crate::{chain::Head, stats::LossReason};
 
 /// The events that one closure emitted. An inner scope counts for the outer ones too.
@@ -11,6 +11,8 @@ pub(crate) struct Scope {
     outer: Option<Arc<Scope>>,
     /// Guards the counts. Held only to change or copy them, by emitters and the writer.
     counts: Mutex<ScopeCounts>,
+    /// Guards which events they are. Taken inside of the queue's lock, by emitters and whoever stops waiting.
+    tickets: Mutex<Tickets>,
 }
 
 /// What happened to the events of a scope so far.
@@ -26,7 +28,7 @@ pub(crate) struct ScopeCounts {
 
 impl Scope {
     pub(crate) fn new(outer: Option<Arc<Self>>) -> Arc<Self> {
-        Arc::new(Self { outer, counts: Mutex::default() })
+        Arc::new(Self { outer, counts: Mutex::default(), tickets: Mutex::default() })
     }
 
     pub(crate) fn counts(&self) -> ScopeCounts {
@@ -38,6 +40,16 @@ impl Scope {
             counts.accepted += 1;
             counts.last = ticket;
         });
+        let mut scope = Some(self);
+        while let Some(current) = scope {
+            current.tickets.lock().unwrap_or_else(PoisonError::into_inner).add(ticket);
+            scope = current.outer.as_deref();
+        }
+    }
+
+    /// The events that were accepted.
+    pub(super) fn tickets(&self) -> Tickets {
+        self.tickets.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn lose(&self, reason: LossReason) {

@@ -2,7 +2,7 @@
 
 use super::{
     Chunks, Clock, Duration, EAGER_WAKE_BYTES, Group, LossReason, MutexGuard, NoticeCode, Ordering, Orders,
-    Pause, Queue, Stage, State, Take, Ticket, WAKE_BYTES, Waker, chunk, thread,
+    Pause, Queue, Refused, Stage, State, Take, Ticket, WAKE_BYTES, Waker, chunk, thread,
 };
 use crate::wait::wake_quietly;
 
@@ -91,9 +91,17 @@ impl Queue {
         }
     }
 
-    /// Everything up to `ticket` is durable; of what it took, the writer still holds `holding` bytes.
-    pub(crate) fn publish(&self, ticket: Ticket, holding: u64) {
+    /// Everything up to `ticket` is durable; of what it took, the writer still holds `holding` bytes. `tell` is called
+    /// before anybody is woken.
+    ///
+    /// Where somebody was told meanwhile that one of these events is not confirmed, nothing is published: those are
+    /// returned, and must be named first.
+    pub(crate) fn publish(&self, ticket: Ticket, holding: u64, tell: impl FnOnce()) -> Result<(), Refused> {
         let mut state = self.lock();
+        if state.refused.first().is_some_and(|first| first <= ticket) {
+            return Err(state.refused.take(0, ticket));
+        }
+        tell();
         self.durable.store(ticket, Ordering::Release);
         state.held_bytes = state.queued_bytes + holding;
         if holding == 0 {
@@ -118,6 +126,12 @@ impl Queue {
         }
         self.ring(woken);
         ready.into_iter().for_each(wake_quietly);
+        Ok(())
+    }
+
+    /// Takes what was refused so far, for the writer to name as soon as it is written.
+    pub(crate) fn take_refused(&self) -> Refused {
+        std::mem::take(&mut self.lock().refused)
     }
 
     fn ring(&self, groups: [bool; Group::COUNT]) {

@@ -196,6 +196,9 @@ pub enum NoteKind {
     Undeclared,
     /// Events that could not be recorded, counted by the chain itself.
     Gap,
+    /// Records that are durable although somebody was told that they are not confirmed: what they say may have been
+    /// refused.
+    Unconfirmed,
     /// The chain went on after a crash, a failure or damage.
     Recovery,
     /// A run ended without `close`, and a later one went on.
@@ -218,6 +221,7 @@ impl NoteKind {
             Self::Void => "void",
             Self::Undeclared => "undeclared",
             Self::Gap => "gap",
+            Self::Unconfirmed => "unconfirmed",
             Self::Recovery => "recovery",
             Self::Unclosed => "unclosed",
             Self::Leftover => "leftover",

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     chain_reader::{FileCount, Follow},
-    format::Control,
+    format::{Control, Unconfirmed},
     segment_name::ChainNumber,
 };
 
@@ -21,6 +21,8 @@ pub(super) struct Notes {
     pub(super) more: u64,
     /// Events that the chain says were not recorded: critical and routine.
     pub(super) lost: (u64, u64),
+    /// Records that are durable although somebody was told that they are not confirmed.
+    pub(super) unconfirmed: u64,
     /// Segments of which a `recovery` record tells.
     recovered: BTreeSet<u32>,
     is_open: bool,
@@ -60,6 +62,17 @@ impl Notes {
                 );
                 self.push(Note::of(NoteKind::Gap, chain, message));
             }
+            Control::Unconfirmed(refused) => {
+                let count = |(first, last): &(u64, u64)| last.saturating_sub(*first).saturating_add(1);
+                let records = refused.records.iter().map(count).fold(0, u64::saturating_add);
+                self.unconfirmed = self.unconfirmed.saturating_add(records);
+                let message = format!(
+                    "record {seq}: somebody was told that these are not confirmed, and they are durable ({}): {}",
+                    plain(&refused.reason),
+                    said(&refused)
+                );
+                self.push(Note::of(NoteKind::Unconfirmed, chain, message));
+            }
             Control::Recovery { cause, segment } => {
                 self.recovered.extend(segment);
                 let message = format!("record {seq}: the chain went on after a recovery ({})", plain(&cause));
@@ -85,6 +98,20 @@ impl Notes {
             }
         }
     }
+}
+
+/// The first records that an `unconfirmed` record names, for people.
+fn said(refused: &Unconfirmed) -> String {
+    const MOST: usize = 8;
+    let range = |(first, last): &(u64, u64)| {
+        if first == last { first.to_string() } else { format!("{first} to {last}") }
+    };
+    let mut words: Vec<String> = refused.records.iter().take(MOST).map(range).collect();
+    if let Some(more) = refused.records.len().checked_sub(MOST).filter(|more| *more > 0) {
+        words.push(format!("and {more} more ranges"));
+    }
+    let of = refused.chain.map(|(chain, _)| format!(" of chain {chain}")).unwrap_or_default();
+    format!("{}{of}", words.join(", "))
 }
 
 /// A word from the log that may be printed: short, and nothing but letters, digits and `_`.

@@ -28,13 +28,13 @@ use crate::{
     chain_reader::NotedState,
     clock::{Clock, Moment},
     format::{MAX_LINE, MAX_PAYLOAD, mark_payload},
-    queue::{Chunks, Orders, Pause, Queue, Stage},
+    queue::{Chunks, Orders, Pause, Queue, Refused, Stage},
     settings::{FlushMode, Retention, Rotation},
     stats::NoticeCode,
     storage::{Dir, Storage},
 };
 use flush::FlushPolicy;
-use ledger::Ledger;
+use ledger::{Ledger, Trouble};
 pub(crate) use open::{Former, Opened, open};
 use outage::{Halted, Outage};
 use timers::Timers;
@@ -146,7 +146,8 @@ impl Writer {
             timers: Timers::new(&now),
             rotations: Rotations::default(),
         };
-        writer.publish();
+        // Nobody has waited for anything yet.
+        drop(writer.publish());
         if let Ok(free) = writer.storage.free_bytes() {
             writer.queue.gauges.free_bytes.set(free);
         }
@@ -242,22 +243,41 @@ impl Writer {
         self.settle(synced, now, clock)
     }
 
-    /// Tells everybody what is durable.
-    fn publish(&mut self) {
+    /// Tells everybody what is durable, unless somebody was told meanwhile that some of it is not confirmed.
+    fn publish(&mut self) -> Result<(), Refused> {
         let gauges = &self.queue.gauges;
+        let head = self.ledger.head();
+        let durable = self.ledger.durable_events();
         gauges.written_bytes.add(self.ledger.take_appended_bytes());
         gauges.records_since_sync.set(self.ledger.unsynced().records);
-        self.published = self.ledger.head();
-        gauges.set_head(self.published);
-        gauges.durable_events.set(self.ledger.durable_events());
         let holding = self.pending.batch.bytes() + self.ledger.retained().bytes();
-        self.queue.publish(self.ledger.durable_events(), holding);
+        self.queue.publish(durable, holding, || {
+            gauges.set_head(head);
+            gauges.durable_events.set(durable);
+        })?;
+        self.published = head;
+        self.ledger.published(durable);
+        Ok(())
     }
 
-    fn acknowledge(&mut self) {
-        if self.ledger.head() != self.published {
-            self.publish();
+    /// Acknowledges what became durable: what was refused is named before, and that durable too.
+    fn acknowledge(&mut self, now: &Moment) -> Result<(), Trouble> {
+        while self.ledger.head() != self.published {
+            if self.ledger.must_name() {
+                self.ledger.name_refused(now)?;
+                self.ledger.sync()?;
+                if self.ledger.must_name() {
+                    // There is no segment to write to. With the next one it comes.
+                    return Ok(());
+                }
+            }
+            if let Err(refused) = self.publish() {
+                self.ledger.refuse(&refused);
+            } else {
+                return Ok(());
+            }
         }
+        Ok(())
     }
 
     fn close(&mut self, stage: Stage, now: &Moment, clock: Clock) -> Result<Next, Halted> {

@@ -70,8 +70,8 @@ impl Writer {
         now: &Moment,
         clock: Clock,
     ) -> Result<(), Halted> {
-        self.acknowledge();
-        result.or_else(|trouble| self.meet(&trouble, now, clock))
+        let acknowledged = self.acknowledge(now);
+        result.and(acknowledged).or_else(|trouble| self.meet(&trouble, now, clock))
     }
 
     /// Something failed: tries a new segment at once, and is failing if that fails too.
@@ -97,6 +97,8 @@ impl Writer {
     pub(super) fn heal(&mut self, mut outage: Outage, now: &Moment, clock: Clock) -> Result<(), Halted> {
         // Where the whole directory is gone, a new segment cannot be made in it.
         outage.must_move = outage.must_move || self.has_lost_its_lock(now);
+        let refused = self.queue.take_refused();
+        self.ledger.refuse(&refused);
         let attempt = if outage.must_move {
             self.move_to_another_chain(now, clock)
         } else {
@@ -120,8 +122,7 @@ impl Writer {
         if self.queue.gauges.failing.set(false) {
             self.queue.notifier.tell(NoticeCode::Healed, "the log records again");
         }
-        self.acknowledge();
-        Ok(())
+        self.acknowledge(now).or_else(|trouble| self.meet(&trouble, now, clock))
     }
 
     /// The lock of the chain was taken away: goes on in another chain, with all that is not durable.
@@ -138,6 +139,8 @@ impl Writer {
             open(&self.storage, &self.settings, &former, clock, now).map_err(|error| error.to_string())?;
         let mut old = std::mem::replace(&mut self.ledger, opened.ledger);
         self.ledger.continue_events(old.durable_events());
+        let left = (old.chain(), old.id());
+        old.hand_over_refused(&mut self.ledger, left);
         self.pending.put_first(old.take_retained());
         for (code, message) in opened.notices {
             self.queue.notifier.tell(code, message);

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     Report, Severity, Verdict, Verifier,
     chain::{Digest, Head},
-    format::{Format, Kind, LineParser, SegmentInfo, read_first, read_prune},
+    format::{Format, Kind, LineParser, SegmentInfo, read_first, read_prune, read_unconfirmed},
     segment_name::{ChainNumber, SegmentName},
     storage::sim::SimDisk,
 };
@@ -429,6 +429,46 @@ pub(crate) fn check_notices(chains: &BTreeMap<u16, Chain>, lost_a_lock: bool) ->
         Some(line) => Err(Failure::FalseAlarm(line.text.clone())),
         None => Ok(()),
     }
+}
+
+/// Every event that somebody was told is not confirmed, and that is there, is named so before anything that was emitted
+/// after it was acknowledged; and nothing else is named.
+pub(crate) fn check_refusals(world: &World, chains: &BTreeMap<u16, Chain>) -> Result<(), Failure> {
+    let mut named: BTreeSet<(u16, u64)> = BTreeSet::new();
+    for (number, chain) in chains {
+        for line in chain.of_kind(Kind::Unconfirmed) {
+            let detail = line.text.split_once("\"unconfirmed\":{").map(|(_, rest)| format!("{{{rest}"));
+            let end = detail.as_deref().and_then(|detail| detail.find('}')).map_or(0, |end| end + 1);
+            let refused = detail.and_then(|detail| read_unconfirmed(detail.get(..end)?.as_bytes()));
+            let Some(refused) = refused else { return Err(format!("cannot be read: {}", line.text).into()) };
+            let of = refused.chain.map_or(*number, |(chain, _)| chain.get());
+            named
+                .extend(refused.records.iter().flat_map(|(first, last)| *first..=*last).map(|seq| (of, seq)));
+        }
+    }
+    let emissions = || world.producers.iter().flat_map(|producer| &producer.emissions);
+    let refused: BTreeSet<u64> = emissions().filter(|one| one.refused).map(|one| one.number).collect();
+    let mut is_named: BTreeSet<u64> = BTreeSet::new();
+    for (number, chain) in chains {
+        for line in chain.lines.iter().filter(|line| named.contains(&(*number, line.seq))) {
+            match line.number.filter(|number| refused.contains(number)) {
+                Some(number) => drop(is_named.insert(number)),
+                None => {
+                    return Err(format!("named as unconfirmed, and nobody was told so: {}", line.text).into());
+                }
+            }
+        }
+    }
+    let there: BTreeSet<u64> = chains.values().flat_map(Chain::numbers).collect();
+    for producer in &world.producers {
+        let last = producer.emissions.iter().rfind(|one| one.receipt.is_some()).and_then(|one| one.ticket);
+        for one in producer.emissions.iter().filter(|one| one.refused && there.contains(&one.number)) {
+            if one.ticket <= last && !is_named.contains(&one.number) {
+                return Err(format!("refused, durable, and not named: {one:?}").into());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What the verifier says, and that it does not contradict what was promised.

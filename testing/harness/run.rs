@@ -274,6 +274,9 @@ impl Run {
                 _ => self.prng.below(200),
             };
             self.nodes[index].emit(&mut self.world, severity, padding);
+            if self.copies.chance(60) {
+                self.nodes[index].refuse_the_last(&mut self.world);
+            }
         }
         self.nodes[index].pump(&mut self.world);
     }
@@ -467,6 +470,7 @@ impl Run {
         let strictness = if self.lost_a_lock { Strictness::OnceOrTwice } else { Strictness::Once };
         let chains = oracle::check(&self.world, strictness)?;
         oracle::check_notices(&chains, self.lost_a_lock)?;
+        oracle::check_refusals(&self.world, &chains)?;
         let (verdict, report) = oracle::verify(&self.world)?;
         self.outcome.honest_logs += 1;
         self.outcome.verdict = Some(verdict);

@@ -13,7 +13,7 @@ use crate::{
     format::{Kind, Payload},
     gauges::Gauges,
     notify::Notifier,
-    queue::{Draft, Pause, Queue, QueueSettings, Scope, Stage},
+    queue::{Draft, Pause, Queue, QueueSettings, Scope, Stage, Waiter},
     stats::ChainRecovery,
     storage::sim::{SimDisk, SimProcess},
     writer::{self, Next, Writer, WriterSettings},
@@ -91,6 +91,8 @@ pub(crate) struct Emission {
     pub(crate) ticket: Option<u64>,
     /// Its place, once it was acknowledged.
     pub(crate) receipt: Option<Head>,
+    /// Whether somebody was told that it is not confirmed.
+    pub(crate) refused: bool,
     scope: Arc<Scope>,
 }
 
@@ -251,7 +253,7 @@ impl Node {
         let counts = scope.counts();
         assert_eq!(counts.accepted + counts.lost, 1, "an event is accepted or counted");
         let ticket = (counts.accepted == 1).then_some(counts.last);
-        let emission = Emission { number, severity, ticket, receipt: None, scope };
+        let emission = Emission { number, severity, ticket, receipt: None, refused: false, scope };
         world.producers[self.producer].emissions.push(emission);
         let waits = match self.mode {
             FlushMode::Immediate => true,
@@ -264,6 +266,15 @@ impl Node {
             assert!(poll.is_pending() || poll.is_ready());
         }
         number
+    }
+
+    /// Somebody stops waiting for the last event that is not durable, if there is one, and is told so. Returns its number.
+    pub(crate) fn refuse_the_last(&self, world: &mut World) -> Option<u64> {
+        let emissions = &mut world.producers[self.producer].emissions;
+        let last = emissions.iter_mut().rfind(|emission| emission.ticket.is_some())?;
+        let waiter = Waiter::Scope(&last.scope);
+        last.refused |= self.queue.judge_wait(last.ticket?, false, waiter).is_err();
+        last.refused.then_some(last.number)
     }
 
     /// One step of the writer; notes what it acknowledged.

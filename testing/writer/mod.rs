@@ -13,5 +13,6 @@ mod retention;
 mod smoke;
 mod threads;
 mod trouble;
+mod unconfirmed;
 
 use crate::harness::{oracle, world};

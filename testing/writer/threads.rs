@@ -225,7 +225,7 @@ fn a_hung_disk_holds_nobody_longer_than_the_bound() {
     }
     assert!(begun.elapsed() < bound, "{:?}", begun.elapsed());
     assert_eq!(log.stats().unconfirmed, 201);
-    assert!(log.queue.wait_until_durable(log.queue.accepted()).is_err());
+    assert!(log.queue.wait_until_durable(log.queue.accepted(), crate::queue::Waiter::All).is_err());
     log.queue.end(Stage::Closing);
     assert_eq!(block_until(bound, |waker| log.queue.poll_closed(waker)), None);
     log.disk.release();

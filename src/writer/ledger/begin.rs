@@ -127,6 +127,8 @@ impl Ledger {
         let since = self.unsynced.since;
         self.unsynced = Unsynced { since, ..Unsynced::default() };
         self.append(&mut retained, now)?;
+        // What was refused meanwhile is named behind it, so that one sync is enough.
+        self.name_refused(now)?;
         self.sync()
     }
 

@@ -8,6 +8,7 @@
 mod begin;
 mod noting;
 mod poison;
+mod unconfirmed;
 mod witnessing;
 
 use std::{
@@ -26,6 +27,8 @@ use super::{
     roll::LiveSegment,
     segment::{Refused, Segment},
 };
+use unconfirmed::Refusals;
+
 use crate::{
     chain::{Digest, Head},
     chain_reader::{NotedState, Point},
@@ -70,6 +73,7 @@ pub(super) struct Ledger {
     receipts: Vec<(Arc<Scope>, Ticket, Head)>,
     events: Events,
     story: Option<Story>,
+    refusals: Refusals,
     /// Bytes appended since this was last asked.
     appended_bytes: u64,
     /// The durable heads of other chains, as far as they were looked at in this run.
@@ -215,6 +219,7 @@ impl Ledger {
             receipts: Vec::new(),
             events: Events::default(),
             story: None,
+            refusals: Refusals::default(),
             appended_bytes: 0,
             witnessed,
             named,
@@ -351,6 +356,7 @@ impl Ledger {
             at = (seq, seal(&mut self.lines, seq, payload, durable.take(), &at.1));
             if entry.severity.is_some() {
                 self.events.written += 1;
+                self.refusals.place(self.events.written, seq);
             }
             if let Some(scope) = &entry.scope {
                 let head = Head { chain: self.lock.chain, seq, hash: at.1 };
@@ -400,6 +406,7 @@ impl Ledger {
             message: message.to_owned(),
         });
         self.written = (self.durable.seq, self.durable.hash);
+        self.refusals.void_behind(self.durable.seq);
         self.times.written = self.times.durable;
         self.events.written = self.events.durable;
         self.receipts.clear();
@@ -461,7 +468,9 @@ impl Ledger {
 
     /// Everything up to `at`, which ends at `end`, is durable.
     fn commit_through(&mut self, at: (u64, Digest), end: u64, segment: u32) {
-        let mut records = at.0.saturating_sub(self.durable.seq);
+        // Lines that name what was refused have no drafts.
+        let undrafted = self.refusals.named_through(at.0);
+        let mut records = at.0.saturating_sub(self.durable.seq).saturating_sub(undrafted);
         self.durable = Point { segment, seq: at.0, hash: at.1, end };
         // Where only a part of what was written became durable, these may be wider than need be.
         self.times.durable = self.times.written;

@@ -197,7 +197,7 @@ pub fn event(bytes: &[u8]) {
         let mut chunks = Chunks::default();
         queue.take(&mut chunks);
         // Frees the room for the next event.
-        queue.publish(queue.accepted(), 0);
+        queue.publish(queue.accepted(), 0, || {}).unwrap();
         let payloads = chunks.iter().flat_map(Chunk::iter).map(|(_, payload)| payload.to_vec());
         payloads.collect::<Vec<_>>()
     });

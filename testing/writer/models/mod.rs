@@ -148,7 +148,7 @@ impl Log {
     fn confirm(&self, emitted: &Emitted) -> bool {
         let ticket = emitted.scope.counts().last;
         // A wait can end at its bound just before the event is durable, so only that is asked.
-        drop(self.queue.wait_until_durable(ticket));
+        drop(self.queue.wait_until_durable(ticket, crate::queue::Waiter::All));
         let is_durable = self.queue.is_durable(ticket);
         if is_durable {
             assert!(self.is_on_disk(emitted.number), "{} is acknowledged and not on disk", emitted.number);

@@ -122,7 +122,7 @@ fn what_is_lost_is_told_exactly_and_before_the_next_event() {
                     if !log.emit(number, Severity::Routine).is_accepted {
                         lost.lock().unwrap().push(number);
                         // Until there is room again.
-                        drop(log.queue.wait_until_durable(log.queue.accepted()));
+                        drop(log.queue.wait_until_durable(log.queue.accepted(), crate::queue::Waiter::All));
                     }
                 }
             });

@@ -1,0 +1,152 @@
+//! A refusal is the truth: what somebody was told is not confirmed, and is durable all the same, is named.
+
+use super::{
+    oracle::{self, Chain},
+    trouble::{FIRST, LOCK, begun, durable},
+    world::{MS, Node, SECOND, Settings, World},
+};
+use crate::{
+    NoteKind, Severity, Verdict, Verifier,
+    format::Kind,
+    storage::sim::{Errno, Fault, Op},
+};
+
+/// Closes, and checks that what was refused is named and nothing else is; returns the chains.
+fn closed(world: &mut World, node: &mut Node) -> std::collections::BTreeMap<u16, Chain> {
+    node.close(world);
+    let chains = oracle::read_log(&world.disk.snapshot()).unwrap();
+    oracle::check_refusals(world, &chains).unwrap();
+    chains
+}
+
+/// The ranges that the `unconfirmed` records of a chain name, as they stand there.
+fn named(chain: &Chain) -> Vec<String> {
+    let ranges =
+        |text: &str| text.split_once("\"records\":").unwrap().1.split_once('}').unwrap().0.to_owned();
+    chain.of_kind(Kind::Unconfirmed).into_iter().map(|line| ranges(&line.text)).collect()
+}
+
+/// Three requests were refused with 503 while the disk was full; when space returned, their records said
+/// `outcome=allowed`, and the log was intact.
+#[test]
+fn what_was_refused_while_the_disk_was_full_is_named_when_space_returns() {
+    let mut world = World::new(1);
+    let mut node = begun(&mut world);
+    world.disk.set_free_bytes(0);
+    for _ in 0..3 {
+        node.emit(&mut world, Severity::Routine, 40);
+        node.pump(&mut world);
+        assert!(node.refuse_the_last(&mut world).is_some());
+    }
+    let before = durable(&node);
+    world.disk.set_capacity(None);
+    node.run_for(&mut world, 3 * SECOND);
+    assert_eq!(durable(&node), before + 3);
+    let chains = closed(&mut world, &mut node);
+    // Behind the `segment` line and the story of the new segment.
+    assert_eq!(named(&chains[&0]), ["[[7,7]]", "[[9,10]]"], "{:?}", chains[&0].kinds());
+    let report = Verifier::new("/log").run_on(&*world.disk.process().storage()).unwrap();
+    assert_eq!(report.verdict(), Verdict::Intact, "{report}");
+    let notes = report.notes().iter().filter(|note| note.kind() == NoteKind::Unconfirmed).count();
+    assert_eq!(notes, 2, "{report}");
+}
+
+/// One in the same sync is acknowledged only behind the line that names the other.
+#[test]
+fn nothing_newer_is_acknowledged_before_a_refused_record_is_named() {
+    let mut world = World::new(1);
+    let mut node = begun(&mut world);
+    node.emit(&mut world, Severity::Routine, 40);
+    node.pump(&mut world);
+    assert!(node.refuse_the_last(&mut world).is_some());
+    node.critical(&mut world);
+    let before = durable(&node);
+    // The sync that covers both works; that of the line which names one does not.
+    world.disk.inject(Fault::error(&[Op::Append], Errno::IO).on(FIRST).nth(2));
+    world.disk.inject(Fault::error(&[Op::Create], Errno::MFILE).on("audit-000-00000002"));
+    node.pump(&mut world);
+    assert_eq!(durable(&node), before, "durable, and nobody is told");
+    node.run_for(&mut world, 2 * SECOND);
+    assert_eq!(durable(&node), before + 2);
+    let chains = closed(&mut world, &mut node);
+    assert_eq!(named(&chains[&0]), ["[[5,5]]"]);
+}
+
+#[test]
+fn a_refusal_that_comes_behind_the_sync_and_before_anybody_is_told_has_one_winner() {
+    let mut world = World::new(1);
+    let mut node = begun(&mut world);
+    node.critical(&mut world);
+    node.pump(&mut world);
+    assert_eq!(node.refuse_the_last(&mut world), None, "it is published: the wait has succeeded");
+    node.emit(&mut world, Severity::Routine, 1);
+    assert!(node.refuse_the_last(&mut world).is_some(), "before the writer has even taken it");
+    node.run_for(&mut world, SECOND);
+    let chains = closed(&mut world, &mut node);
+    assert_eq!(named(&chains[&0]), ["[[6,6]]"]);
+    oracle::check(&world, oracle::Strictness::Once).unwrap();
+}
+
+#[test]
+fn records_are_named_by_the_numbers_with_which_they_are_written_again() {
+    let mut world = World::new(1);
+    let mut node = begun(&mut world);
+    for _ in 0..2 {
+        node.emit(&mut world, Severity::Routine, 40);
+    }
+    node.pump(&mut world);
+    assert!(node.refuse_the_last(&mut world).is_some());
+    world.disk.inject(Fault::error(&[Op::SyncData], Errno::IO).on(FIRST));
+    node.run_for(&mut world, 2 * SECOND);
+    let chains = closed(&mut world, &mut node);
+    // They were 5 and 6; a `segment` line and the story came between.
+    assert_eq!(named(&chains[&0]), ["[[8,8]]"]);
+}
+
+#[test]
+fn a_change_of_chain_names_the_place_in_both() {
+    let mut world = World::new(1);
+    let mut node = begun(&mut world);
+    node.emit(&mut world, Severity::Routine, 40);
+    node.pump(&mut world);
+    assert!(node.refuse_the_last(&mut world).is_some());
+    world.disk.remove_behind_back(LOCK);
+    world.advance(150 * MS);
+    node.emit(&mut world, Severity::Routine, 40);
+    node.run_for(&mut world, 2 * SECOND);
+    assert_eq!(node.queue.gauges.head().unwrap().chain(), 1);
+    let chains = closed(&mut world, &mut node);
+    let named = named(&chains[&1]);
+    assert_eq!(named.len(), 2, "{named:?}");
+    let first = chains[&1].of_kind(Kind::Unconfirmed)[0].text.clone();
+    assert!(first.contains("\"chain\":\"000\",\"id\":\"") && named[0] == "[[5,5]]", "{first}");
+}
+
+#[test]
+fn who_stops_waiting_without_being_told_anything_names_nothing() {
+    let mut world = World::new(1);
+    let mut node = begun(&mut world);
+    let ticket = node.queue.accepted() + 1;
+    node.emit(&mut world, Severity::Routine, 40);
+    // A future that is dropped.
+    assert!(node.queue.poll_durable(ticket, std::task::Waker::noop()).is_pending());
+    node.run_for(&mut world, 2 * SECOND);
+    let chains = closed(&mut world, &mut node);
+    assert_eq!(named(&chains[&0]), Vec::<String>::new());
+}
+
+#[test]
+fn many_ranges_stand_in_several_records() {
+    let mut world = World::new(1);
+    let mut settings = Settings::batched(u32::MAX, 3600 * SECOND);
+    settings.queue.bytes = 64 << 20;
+    let mut node = world.opened(&settings);
+    for _ in 0..1_500 {
+        node.emit(&mut world, Severity::Routine, 1);
+        node.refuse_the_last(&mut world).unwrap();
+        node.emit(&mut world, Severity::Routine, 1);
+    }
+    node.run_for(&mut world, SECOND);
+    let chains = closed(&mut world, &mut node);
+    assert!(named(&chains[&0]).len() >= 2);
+}

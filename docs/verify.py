@@ -31,6 +31,7 @@ ZEROS = "0" * 64
 MAX_LINE = 60 * 1024
 MAX_NUMBER = 2**64 - 1
 PIECE = 1024 * 1024  # how many bytes of a file are checked at a time
+LOOK_UP = 4 * PIECE  # how far behind its place a record is looked for
 MAX_KEPT = 4096  # how much of a kind is kept of one chain, whatever stands in it
 MAX_PRINTED = 20
 
@@ -248,7 +249,7 @@ class Summary(NamedTuple):
 
 
 class Piece(NamedTuple):
-    next: int  # where the line begins that follows the piece
+    next: int  # where the line begins that follows the lines of the piece; 0 where it has none
     summary: Summary
     lines: list  # empty where there is a summary
     is_gone: bool = False
@@ -301,7 +302,7 @@ def read_lines(file, job):
     if not job.is_start:  # the line that comes in from the piece before belongs to that one
         feed = data.find(b"\n") + 1
         if not feed:
-            return job.stop, [], None
+            return 0, [], None
         start, data = start + feed, data[feed:]
     lines = data.split(b"\n")
     rest = lines.pop()
@@ -845,7 +846,7 @@ class Chain:
             starts[position] = min(starts[position], starts[position + 1])
         for seq in wanted:
             last = bisect.bisect_right(starts, seq) - 1
-            for position in range(max(last, 0), min(last + 4, len(starts))):
+            for position in range(max(last, 0), min(last + LOOK_UP // PIECE, len(starts))):
                 pieces.setdefault(position, set()).add(seq)
         for position in sorted(pieces):
             left = pieces[position] - found.keys()

@@ -33,7 +33,7 @@ def ask(line):
 for line in sys.stdin:
     said = ask(line)
     # The same in pieces that are smaller than a line.
-    verify.PIECE = 97
+    verify.PIECE = 199
     in_pieces = ask(line)
     verify.PIECE = piece
     if in_pieces != said:

@@ -194,7 +194,7 @@ def is_later(own):
 def parse(offset, line):
     """The line in these bytes, which have no line feed."""
     if len(line) >= MAX_LINE:
-        return Bad(offset, "is no record: it is longer than 60 KiB")
+        return Bad(offset, f"is no record: it is longer than 60 KiB ({len(line) + 1} bytes)")
     tail = TAIL.fullmatch(line, max(len(line) - TAIL_BYTES, 0))
     if not tail or not line.startswith(b'{"seq":'):
         return Bad(offset, "is no record: it does not begin with its number or end with its hashes")
@@ -427,7 +427,6 @@ class Odd:
         self.kind, self.at, self.text, self.place, self.before = kind, at, text, place, before
         self.records = more.get("records")  # the first and the last that it is about
         self.link = more.get("link")  # of missing records: what the record behind them links to
-        self.hash = more.get("hash")  # of a line out of place
         self.is_certain = more.get("is_certain", False)  # damage, however high
         self.is_unfinished = more.get("is_unfinished", False)
 
@@ -632,7 +631,7 @@ class Follow:
             is_copy = line.hash == self.good.hash
             text = "the line stands a second time" if is_copy else "a line stands where it does not belong"
             odd = self.wrong("duplicate" if is_copy else "inserted", text, place, records=(line.seq, line.seq),
-                             hash=line.hash, is_certain=begins)
+                             is_certain=begins)
             if not begins:
                 self.note_bad_start(odd)
             return False
@@ -842,6 +841,7 @@ class Chain:
     def look_up(self, wanted):
         """The records with these numbers, read again: {seq: (hash, link)}. None stands for what is not there."""
         found, pieces, starts = {}, {}, [seq for seq, _ in self.index]
+        stray = {(odd.place[0], odd.place[2]) for odd in self.follow.odd.kept if odd.kind in ("inserted", "duplicate")}
         for position in range(len(starts) - 2, -1, -1):  # a number that was too high is taken back later
             starts[position] = min(starts[position], starts[position + 1])
         for seq in wanted:
@@ -849,10 +849,11 @@ class Chain:
             for position in range(max(last, 0), min(last + LOOK_UP // PIECE, len(starts))):
                 pieces.setdefault(position, set()).add(seq)
         for position in sorted(pieces):
-            left = pieces[position] - found.keys()
-            for seq, line in numbered_lines(self.index[position][1]) if left else ():
-                if seq in left and seq not in found and type(line := parse(0, line)) is Line:
-                    found[seq] = (line.hash, line.previous)
+            left, job = pieces[position] - found.keys(), self.index[position][1]
+            for seq, offset, line in numbered_lines(job) if left else ():
+                if seq in left and seq not in found and (self.files[job.index].number, offset) not in stray:
+                    line = parse(offset, line)
+                    found.update({seq: (line.hash, line.previous)} if type(line) is Line else {})
         return found
 
 
@@ -871,15 +872,16 @@ def what_counts(file):
 
 
 def numbered_lines(job):
-    """The lines of a piece that give themselves a number."""
+    """The lines of a piece that give themselves a number, and where they begin."""
     try:
         with open_segment(job.path) as file:
-            lines = read_lines(file, job)[1]
+            offset, lines, _ = read_lines(file, job)
     except FileNotFoundError:
         return
     for line in lines:
         if number := re.match(rb'\{"seq":([0-9]{1,20})[,}]', line):
-            yield int(number[1]), line
+            yield int(number[1]), offset, line
+        offset += len(line) + 1
 
 
 # 6. Lock files: the only part of `control` that a verdict uses
@@ -1050,8 +1052,7 @@ class Judge:
         self.own = max(follow.mark, closed)  # how far it was durable, as the chain itself says
         meant = [claim.seq for claim in claims if self.is_meant(claim)]
         self.durable = max([self.own, self.floor, self.durable_by_looks()] + meant)
-        copies = [odd.records[0] for odd in follow.odd.kept if odd.kind == "inserted" and odd.records][:100]
-        self.found = chain.look_up({*meant, *copies, self.floor, self.floor + 1, self.own})
+        self.found = chain.look_up({*meant, self.floor, self.floor + 1, self.own})
 
     def is_meant(self, claim):
         return claim.id is None or self.follow.id in (None, claim.id)
@@ -1117,7 +1118,7 @@ class Judge:
 
     def oddities(self):
         """Tells damage from a torn end; returns how far the chain is good."""
-        torn, is_excused, copies, odd = None, True, 0, self.follow.odd
+        torn, is_excused, odd = None, True, self.follow.odd
         for one in odd.kept:
             kind, text, records = one.kind, one.text, one.records
             if one.at <= self.floor:  # removed, except where the rest must link to it
@@ -1134,10 +1135,6 @@ class Judge:
                 is_excused &= one.is_unfinished or one.place[0] in self.behind_the_end()
                 torn = torn or one
                 continue
-            if kind == "inserted" and copies < 100:
-                copies += 1
-                if records and self.found.get(records[0], (None,))[0] == one.hash:
-                    kind, text = "duplicate", "the line stands a second time"
             self.find(kind, one.place, records and records[0], text)
         if odd.beyond and (odd.beyond_at <= self.durable or odd.beyond_is_certain):
             self.findings.count.update(odd.beyond)

@@ -1,5 +1,6 @@
 //! Crafted logs: every kind of finding, every clause of "Damage or not".
 
+mod auditor;
 mod clauses;
 mod disk;
 mod document;

@@ -35,7 +35,7 @@ fn what_was_confirmed_survives_sigkill() {
     assert_all_present(&log, &all);
     let report = verify(&log).unwrap();
     assert_eq!(report.verdict(), Verdict::Unclean, "{report}");
-    assert_eq!(independent_verdict(&log), 1);
+    assert_eq!(independent_verdict(&log), 3);
     // The next opener puts it in order.
     let reopened = AuditLog::open(&log).unwrap();
     assert!(!reopened.recovery().is_clean());

@@ -48,7 +48,7 @@ fn expect_damage(path: &Path, expected: FindingKind) {
     assert!(report.ensure_intact().is_err());
     let finding = report.findings().iter().find(|finding| finding.kind() == expected).unwrap();
     assert!(!finding.message().is_empty());
-    assert_eq!(independent_verdict(path), 2, "the independent checker disagrees");
+    assert_eq!(independent_verdict(path), 1, "the independent checker disagrees");
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn a_cut_below_a_durable_mark_is_found() {
     fs::write(middle, &text[..text.len() / 2]).unwrap();
     let report = verify(&path).unwrap();
     assert_eq!(report.verdict(), Verdict::Damaged, "{report}");
-    assert_eq!(independent_verdict(&path), 2);
+    assert_eq!(independent_verdict(&path), 1);
 }
 
 #[test]

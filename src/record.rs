@@ -19,6 +19,7 @@ pub struct Record {
     head: Head,
     at: Option<Timestamp>,
     is_provisional: bool,
+    is_unconfirmed: bool,
     line: String,
     /// Whether nothing in the line is escaped, so that texts can be handed out as they stand in it.
     is_plain: bool,
@@ -41,6 +42,7 @@ impl Record {
             head: Head { chain, seq: line.seq, hash: line.hash },
             at: line.at(),
             is_provisional: line.seq > durable,
+            is_unconfirmed: false,
             line: String::from_utf8(line.bytes.to_vec()).ok()?,
             is_plain: memchr::memchr(b'\\', line.bytes).is_none(),
             members: OnceLock::new(),
@@ -79,6 +81,24 @@ impl Record {
         self.is_provisional
     }
 
+    /// Whether somebody was told that this record is not confirmed, although it is in the log: a `confirm` returned an
+    /// error, or the macro of a critical event stopped waiting. What it says was done may have been refused. Known where the chain
+    /// itself says so within the next 32 MiB; a process that ended before it could write that down leaves nothing to
+    /// see. Of records in a chain that was left for another, [`verify`](crate::verify()) says it in a note.
+    #[must_use]
+    pub fn unconfirmed(&self) -> bool {
+        self.is_unconfirmed
+    }
+
+    /// How many bytes its line has, without the line feed.
+    pub(crate) fn length(&self) -> usize {
+        self.line.len()
+    }
+
+    pub(crate) fn set_unconfirmed(&mut self) {
+        self.is_unconfirmed = true;
+    }
+
     /// When the event happened, as it stands in the log: RFC 3339 in UTC, nine digits of a second.
     /// Empty where the record does not say.
     #[must_use]
@@ -98,7 +118,7 @@ impl Record {
         self.at
     }
 
-    /// `event`, or the kind of what the log says of itself: `segment`, `open`, `mark`, `gap`,
+    /// `event`, or the kind of what the log says of itself: `segment`, `open`, `mark`, `gap`, `unconfirmed`,
     /// `notice`, `recovery`, `prune`, `close`, or one of a later version.
     #[must_use]
     pub fn kind(&self) -> &str {

@@ -1,12 +1,15 @@
 //! One chain on its way through a reader.
 
-use std::cmp::Ordering;
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, VecDeque},
+};
 
 use crate::{
     chain_reader::{Follow, Layout, Part, Piece, SegmentFile, Source, SourcePlace, last_mark, open_segment},
     clock::Timestamp,
     error::Error,
-    format::LineParser,
+    format::{Kind, Line, LineParser, read_unconfirmed},
     record::Record,
     segment_name::ChainNumber,
     storage::{Dir, Storage},
@@ -57,6 +60,66 @@ pub(super) struct Cursor {
     /// The time of the last record: one without a time follows at once.
     last: Timestamp,
     is_at_end: bool,
+    ahead: Ahead,
+}
+
+/// What was read and not handed out yet: whether a record was refused stands behind it, at the latest where a mark says
+/// that it is durable.
+#[derive(Debug, Default)]
+struct Ahead {
+    read: VecDeque<Result<Head, Error>>,
+    bytes: usize,
+    /// The highest mark so far.
+    mark: u64,
+    /// Whether what was read last names refused records: another such line may follow.
+    is_naming: bool,
+    /// First and last numbers of refused records.
+    refused: BTreeMap<u64, u64>,
+}
+
+/// How much is read ahead at most. A writer has no more that is not durable, unless its queue is set to more.
+const MAX_AHEAD: usize = 32 << 20;
+
+impl Ahead {
+    /// Takes in what a line says of others.
+    fn note(&mut self, line: &Line<'_>) {
+        self.mark = self.mark.max(line.durable.unwrap_or(0));
+        self.is_naming = line.kind == Kind::Unconfirmed;
+        if !self.is_naming {
+            return;
+        }
+        let named = line.detail.and_then(read_unconfirmed).filter(|named| named.chain.is_none());
+        for (first, last) in named.into_iter().flat_map(|named| named.records) {
+            let known = self.refused.entry(first).or_insert(last);
+            *known = last.max(*known);
+        }
+    }
+
+    /// Whether enough was read to hand out the next.
+    fn is_ready(&self) -> bool {
+        match self.read.front() {
+            Some(Ok(head)) => head.record.seq() <= self.mark && !self.is_naming || self.bytes > MAX_AHEAD,
+            Some(Err(_)) => true,
+            None => false,
+        }
+    }
+
+    fn push(&mut self, next: Result<Head, Error>) {
+        self.bytes += next.as_ref().map_or(0, |head| head.record.length());
+        self.read.push_back(next);
+    }
+
+    fn pop(&mut self) -> Option<Result<Head, Error>> {
+        let mut next = self.read.pop_front()?;
+        if let Ok(head) = &mut next {
+            self.bytes -= head.record.length();
+            let seq = head.record.seq();
+            if self.refused.range(..=seq).any(|(_, last)| *last >= seq) {
+                head.record.set_unconfirmed();
+            }
+        }
+        Some(next)
+    }
 }
 
 impl Cursor {
@@ -80,11 +143,20 @@ impl Cursor {
             at: 0,
             last: Timestamp::from_unix(i64::MIN, 0),
             is_at_end: false,
+            ahead: Ahead::default(),
         })
     }
 
     /// The next record. After an error it goes on behind what was wrong, unless that was a file.
     pub(super) fn next(&mut self, storage: &dyn Storage) -> Option<Result<Head, Error>> {
+        while !self.ahead.is_ready() {
+            let Some(next) = self.read_next(storage) else { break };
+            self.ahead.push(next);
+        }
+        self.ahead.pop()
+    }
+
+    fn read_next(&mut self, storage: &dyn Storage) -> Option<Result<Head, Error>> {
         while !self.is_at_end {
             // Taken out while a line of it is looked at.
             let piece = std::mem::take(&mut self.piece);
@@ -124,6 +196,7 @@ impl Cursor {
         // What a later version wrote is handed out as far as it can be read.
         let is_later = self.follow.later_format.is_some();
         let line = parsed.ok().filter(|line| is_next || is_later && line.hash_is_right())?;
+        self.ahead.note(&line);
         Record::of(self.follow.chain, &line, self.durable)
     }
 

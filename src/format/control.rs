@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde_json::Value as Json;
 
-use super::{FORMAT_VERSION, Kind, Payload, escape_into};
+use super::{After, FORMAT_VERSION, Kind, Payload, escape_into};
 use crate::{
     chain::Digest,
     clock::Timestamp,
@@ -41,64 +41,6 @@ pub(crate) struct Witness {
 
 /// What a chain witnesses of all the others.
 pub(crate) type Witnesses = BTreeMap<ChainNumber, Witness>;
-
-/// The lowest and the highest time of some records.
-pub(crate) type Times = (Timestamp, Timestamp);
-
-/// What a segment says of an earlier file of the chain, or of several in a row that count nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct After {
-    pub(crate) segment: u32,
-    /// How many of its bytes count.
-    pub(crate) bytes: u64,
-    /// The first of several files in a row that count nothing and end with this one. The version before named
-    /// each by itself, and had no such member.
-    pub(crate) from: Option<u32>,
-    /// The times of the records that count, where there are any. The version before did not say them.
-    pub(crate) times: Option<Times>,
-    /// Whether what stands behind the bytes that count was given up because of damage.
-    pub(crate) is_damaged: bool,
-}
-
-impl After {
-    pub(crate) fn counted(segment: u32, bytes: u64, times: Option<Times>) -> Self {
-        Self { segment, bytes, from: None, times, is_damaged: false }
-    }
-
-    /// Files in a row that count nothing.
-    pub(crate) fn nothing(first: u32, last: u32) -> Self {
-        Self { from: Some(first), ..Self::counted(last, 0, None) }
-    }
-
-    /// Names some files that count nothing, ascending, as few rows as they make.
-    pub(crate) fn rows(files: &[u32]) -> impl Iterator<Item = Self> {
-        files
-            .chunk_by(|file, next| file.checked_add(1) == Some(*next))
-            .filter_map(|row| Some(Self::nothing(*row.first()?, *row.last()?)))
-    }
-
-    fn json(&self) -> String {
-        let Self { segment, bytes, from, times, is_damaged } = self;
-        let from = from.map(|from| format!(",\"from\":{from}")).unwrap_or_default();
-        let times =
-            times.map(|(from, to)| format!(",\"from\":\"{from}\",\"to\":\"{to}\"")).unwrap_or_default();
-        let damage = if *is_damaged { ",\"damage\":true" } else { "" };
-        format!("{{\"segment\":{segment},\"bytes\":{bytes}{from}{times}{damage}}}")
-    }
-
-    /// A number as `from` names a file, a text is a time.
-    fn read(json: &Json) -> Option<Self> {
-        let time = |name| Timestamp::parse(json.get(name)?.as_str()?.as_bytes());
-        let after = Self {
-            segment: small(json.get("segment")?)?,
-            bytes: json.get("bytes")?.as_u64()?,
-            from: json.get("from").and_then(small),
-            times: time("from").zip(time("to")),
-            is_damaged: json.get("damage").and_then(Json::as_bool).unwrap_or(false),
-        };
-        (after.from.is_none_or(|from| after.bytes == 0 && from <= after.segment)).then_some(after)
-    }
-}
 
 /// The first line of each segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,43 +106,6 @@ pub(crate) struct PruneInfo {
     pub(crate) files: (u32, u32),
     pub(crate) reason: String,
 }
-
-/// Why somebody was told that a record is not confirmed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NotConfirmed {
-    /// The wait bound had passed.
-    Timeout,
-    /// Nobody waited, because a wait before had reached its bound.
-    Stalled,
-    /// Nobody waited, because no segment could be written to.
-    Failing,
-}
-
-impl NotConfirmed {
-    /// All of them, in the order of their declaration.
-    pub(crate) const ALL: [Self; 3] = [Self::Timeout, Self::Stalled, Self::Failing];
-
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Timeout => "timeout",
-            Self::Stalled => "stalled",
-            Self::Failing => "failing",
-        }
-    }
-}
-
-/// Records that are durable although somebody was told that they are not confirmed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Unconfirmed {
-    pub(crate) reason: String,
-    /// First and last numbers.
-    pub(crate) records: Vec<(u64, u64)>,
-    /// Of which chain, where it is not the one in which this stands.
-    pub(crate) chain: Option<(ChainNumber, ChainId)>,
-}
-
-/// How many ranges surely fit one line.
-pub(crate) const MAX_RANGES: usize = 1000;
 
 /// The last record of an orderly end.
 #[derive(Debug)]
@@ -363,21 +268,6 @@ impl PruneInfo {
     }
 }
 
-impl Unconfirmed {
-    pub(crate) fn payload(&self, at: Timestamp) -> Vec<u8> {
-        detail(at, Kind::Unconfirmed, |object| {
-            object.text("reason", &self.reason);
-            if let Some((chain, id)) = self.chain {
-                object.text("chain", &chain.to_string());
-                object.text("id", &id.to_string());
-            }
-            let ranges: Vec<String> =
-                self.records.iter().map(|(first, last)| format!("[{first},{last}]")).collect();
-            object.raw("records", &format!("[{}]", ranges.join(",")));
-        })
-    }
-}
-
 impl CloseInfo<'_> {
     pub(crate) fn payload(&self, at: Timestamp) -> Vec<u8> {
         detail(at, Kind::Close, |object| {
@@ -393,7 +283,7 @@ pub(crate) fn mark_payload(at: Timestamp, chains: &Witnesses) -> Vec<u8> {
 }
 
 /// A payload with one object named like its kind.
-fn detail(at: Timestamp, kind: Kind, fill: impl FnOnce(&mut Object)) -> Vec<u8> {
+pub(super) fn detail(at: Timestamp, kind: Kind, fill: impl FnOnce(&mut Object)) -> Vec<u8> {
     let mut object = Object { json: Vec::new() };
     fill(&mut object);
     if object.json.is_empty() {
@@ -406,12 +296,12 @@ fn detail(at: Timestamp, kind: Kind, fill: impl FnOnce(&mut Object)) -> Vec<u8> 
 }
 
 /// A JSON object under construction.
-struct Object {
+pub(super) struct Object {
     json: Vec<u8>,
 }
 
 impl Object {
-    fn raw(&mut self, name: &str, json: &str) {
+    pub(super) fn raw(&mut self, name: &str, json: &str) {
         self.json.push(if self.json.is_empty() { b'{' } else { b',' });
         self.json.push(b'"');
         self.json.extend_from_slice(name.as_bytes());
@@ -423,7 +313,7 @@ impl Object {
         self.raw(name, itoa::Buffer::new().format(number));
     }
 
-    fn text(&mut self, name: &str, text: &str) {
+    pub(super) fn text(&mut self, name: &str, text: &str) {
         self.raw(name, "\"");
         escape_into(&mut self.json, text);
         self.json.push(b'"');
@@ -515,26 +405,6 @@ pub(crate) fn read_gap(detail: &[u8]) -> Option<(String, u64, u64)> {
     Some((json.get("reason")?.as_str()?.to_owned(), count("critical")?, count("routine")?))
 }
 
-/// Reads the object of an `unconfirmed` record.
-pub(crate) fn read_unconfirmed(detail: &[u8]) -> Option<Unconfirmed> {
-    let json: Json = serde_json::from_slice(detail).ok()?;
-    let records = json.get("records")?.as_array()?.iter().map(|range| {
-        let (first, last) = (range.get(0)?.as_u64()?, range.get(1)?.as_u64()?);
-        (range.as_array()?.len() == 2 && 1 <= first && first <= last).then_some((first, last))
-    });
-    let chain = match json.get("chain") {
-        Some(chain) => {
-            Some((ChainNumber::parse(chain.as_str()?)?, ChainId::parse(json.get("id")?.as_str()?)?))
-        }
-        None => None,
-    };
-    Some(Unconfirmed {
-        reason: json.get("reason")?.as_str()?.to_owned(),
-        records: records.collect::<Option<_>>()?,
-        chain,
-    })
-}
-
 /// Reads the object of a `recovery` record: its cause, and the segment that it is about.
 pub(crate) fn read_recovery(detail: &[u8]) -> Option<(String, Option<u32>)> {
     let json: Json = serde_json::from_slice(detail).ok()?;
@@ -560,7 +430,7 @@ fn digest(json: &Json) -> Option<Digest> {
     Digest::from_hex(json.as_str()?.as_bytes())
 }
 
-fn small(json: &Json) -> Option<u32> {
+pub(super) fn small(json: &Json) -> Option<u32> {
     json.as_u64()?.try_into().ok()
 }
 
@@ -606,23 +476,5 @@ mod tests {
         super::super::seal(&mut line, 1, &prune.payload(Timestamp::from_unix(0, 0)), None, &Digest::ZERO);
         line.pop();
         assert_eq!(read_prune(parser.parse(&line).unwrap().detail.unwrap()), Some(prune));
-
-        for chain in [None, Some((ChainNumber::FIRST, ChainId(7)))] {
-            let records = vec![(1, 2), (u64::MAX, u64::MAX)];
-            let refused = Unconfirmed { reason: "timeout".into(), records, chain };
-            line.clear();
-            super::super::seal(
-                &mut line,
-                1,
-                &refused.payload(Timestamp::from_unix(0, 0)),
-                None,
-                &Digest::ZERO,
-            );
-            line.pop();
-            assert_eq!(read_unconfirmed(parser.parse(&line).unwrap().detail.unwrap()), Some(refused));
-        }
-        let most = vec![(u64::MAX, u64::MAX); MAX_RANGES];
-        let refused = Unconfirmed { reason: "failing".into(), records: most, chain: None };
-        assert!(refused.payload(Timestamp::from_unix(0, 0)).len() < super::super::MAX_PAYLOAD);
     }
 }

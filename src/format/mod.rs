@@ -2,6 +2,7 @@
 //!
 //! docs/format.md specifies what stands here; the two change together.
 
+mod after;
 mod control;
 mod detail;
 mod encode;
@@ -9,16 +10,19 @@ mod event;
 mod names;
 mod plain;
 mod strict;
+mod unconfirmed;
 mod value;
 
+pub(crate) use after::{After, Times};
 pub(crate) use control::{
-    After, Cause, ChainId, CloseInfo, Format, GapInfo, MAX_RANGES, NotConfirmed, NoticeInfo, OpenInfo,
-    PruneInfo, PruneReason, RecoveryInfo, SegmentInfo, Times, Unconfirmed, Witness, Witnesses, mark_payload,
-    read_first, read_gap, read_prune, read_recovery, read_unconfirmed, read_witnesses, says_machine,
+    Cause, ChainId, CloseInfo, Format, GapInfo, NoticeInfo, OpenInfo, PruneInfo, PruneReason, RecoveryInfo,
+    SegmentInfo, Witness, Witnesses, mark_payload, read_first, read_gap, read_prune, read_recovery,
+    read_witnesses, says_machine,
 };
 pub(crate) use detail::{Control, control_of, is_right};
 pub(crate) use encode::{Beginning, MAX_PAYLOAD, Payload, escape_into, push_if_plain, seal, time_of};
 pub(crate) use strict::{Line, LineParser, Malformed, seq_of};
+pub(crate) use unconfirmed::{MAX_RANGES, NotConfirmed, Unconfirmed, read_unconfirmed};
 pub use value::Value;
 pub(crate) use value::{parse_object, parse_value, text_of};
 

@@ -34,6 +34,14 @@ enum Named {
     Elsewhere(Unconfirmed),
 }
 
+/// Refused events that were written, and the records that they are.
+#[derive(Debug)]
+struct Written {
+    reason: NotConfirmed,
+    events: Refused,
+    records: Vec<(u64, u64)>,
+}
+
 /// What a ledger knows of refused events.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
@@ -52,7 +60,7 @@ impl Refusals {
     pub(super) fn place(&mut self, ticket: Ticket, seq: u64) {
         match self.placed.last_mut() {
             Some(last) if last.first + last.count == ticket && last.seq + last.count == seq => {
-                last.count += 1
+                last.count += 1;
             }
             _ => self.placed.push(Placed { first: ticket, seq, count: 1 }),
         }
@@ -78,21 +86,21 @@ impl Refusals {
     }
 
     /// The places of refused events that were written, by reason; these are taken out.
-    fn take_placed(&mut self) -> Vec<(NotConfirmed, Refused, Vec<(u64, u64)>)> {
+    fn take_placed(&mut self) -> Vec<Written> {
         let mut found = Vec::new();
         for reason in NotConfirmed::ALL {
-            let mut taken = Refused::default();
+            let mut events = Refused::default();
             let mut records = Vec::new();
             for placed in &self.placed {
                 let tickets = self.refused.of(reason).take(placed.first, placed.first + placed.count - 1);
                 for (first, last) in tickets.ranges() {
                     let seq = |ticket| placed.seq + (ticket - placed.first);
                     records.push((seq(first), seq(last)));
-                    taken.of(reason).add_range(first, last);
+                    events.of(reason).add_range(first, last);
                 }
             }
             if !records.is_empty() {
-                found.push((reason, taken, records));
+                found.push(Written { reason, events, records });
             }
         }
         found
@@ -125,15 +133,15 @@ impl Ledger {
         for records in std::mem::take(&mut self.refusals.elsewhere) {
             named.push((records.clone(), Named::Elsewhere(records)));
         }
-        for (reason, mut taken, records) in self.refusals.take_placed() {
+        for Written { reason, mut events, records } in self.refusals.take_placed() {
             // What is named in several lines counts as named with the last of them.
             let chunks: Vec<&[(u64, u64)]> = records.chunks(MAX_RANGES).collect();
             for (number, chunk) in chunks.iter().enumerate() {
                 let is_last = number + 1 == chunks.len();
-                let tickets = if is_last { std::mem::take(&mut taken) } else { Refused::default() };
-                let line =
+                let tickets = if is_last { std::mem::take(&mut events) } else { Refused::default() };
+                let record =
                     Unconfirmed { reason: reason.as_str().to_owned(), records: chunk.to_vec(), chain: None };
-                named.push((line, Named::Here(tickets)));
+                named.push((record, Named::Here(tickets)));
             }
         }
         if named.is_empty() {
@@ -142,8 +150,8 @@ impl Ledger {
         }
         self.lines.clear();
         let (mut at, mut durable) = (self.written, Some(self.durable.seq));
-        for (line, what) in named {
-            let payload = line.payload(now.wall);
+        for (record, what) in named {
+            let payload = record.payload(now.wall);
             self.times.note(&payload);
             at = (at.0 + 1, seal(&mut self.lines, at.0 + 1, &payload, durable.take(), &at.1));
             self.refusals.naming.push(Naming { seq: at.0, what });
@@ -171,7 +179,7 @@ impl Ledger {
             }
         }
         let still = self.refusals.refused.clone();
-        for (reason, _, records) in self.refusals.take_placed() {
+        for Written { reason, records, .. } in self.refusals.take_placed() {
             for chunk in records.chunks(MAX_RANGES) {
                 let reason = reason.as_str().to_owned();
                 to.refusals.elsewhere.push(Unconfirmed {

@@ -125,7 +125,8 @@ pub enum Error {
     Unconfirmed {
         /// The directory of the log.
         path: PathBuf,
-        /// How many accepted records are not durable.
+        /// How many records were not durable, at least 1: what was waited for, which for `close` and `rotate` is a record
+        /// of the log itself.
         not_durable: u64,
         /// The bound that passed.
         bound: Duration,

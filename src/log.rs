@@ -371,7 +371,8 @@ impl Handle {
     fn unconfirmed(&self) -> Error {
         Error::Unconfirmed {
             path: self.path.clone(),
-            not_durable: self.queue.not_durable(),
+            // The writer may have come to it since; and the `close` record, or the first line of a new segment, is no event.
+            not_durable: self.queue.not_durable().max(1),
             bound: self.queue.wait_bound(),
         }
     }

@@ -87,7 +87,7 @@ impl Run {
         let what = format!("{name} was destroyed");
         must_be_damaged(&clone.disk, &what)?;
         self.open_and_close(&mut clone, |found| {
-            let is_seen = found.chain != chain.get() || found.left_alone;
+            let is_seen = found.chain != chain.get() || found.left_alone || found.damaged;
             if is_seen {
                 Ok(())
             } else {

@@ -21,7 +21,7 @@ fn a_file_that_was_given_up_holds_no_more_than_a_first_write() {
     let line = segment(Chain { segment: 2, ..Chain::bare(0) }, "").segments[&3].clone();
     let two = [&line[..], b"{}\n"].concat();
     let garbage = [&line[..], b"\0\0"].concat();
-    let (long, longest) = (vec![b'x'; 61_441], vec![b'x'; 61_440]);
+    let (too_much, most) = (vec![b'x'; 61_441], vec![b'x'; 61_440]);
     for (bytes, is_destroyed) in [
         (&b""[..], false),
         (b"half a li", false),
@@ -33,8 +33,8 @@ fn a_file_that_was_given_up_holds_no_more_than_a_first_write() {
         (b"two\r\nlines", true),
         (b"two\nlines\0", false),
         (b"two\nlines\x7f", false),
-        (&longest[..], false),
-        (&long[..], true),
+        (&most[..], false),
+        (&too_much[..], true),
     ] {
         let what = String::from_utf8_lossy(&bytes[..bytes.len().min(20)]).into_owned();
         let mut log = given_up(ROW);

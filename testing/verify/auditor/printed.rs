@@ -164,22 +164,22 @@ fn a_large_log_is_checked_in_pieces() {
     if !is_there("a_large_log_is_checked_in_pieces") {
         return;
     }
-    let long = "x".repeat(2_000);
-    let chain = (0..4_000).fold(started(true), |chain, _| chain.event(&long)).close();
+    let action = "x".repeat(2_000);
+    let chain = (0..4_000).fold(started(true), |chain, _| chain.event(&action)).close();
     let mut log = Log::of(&[&chain]);
     assert!(log.file(0, 1).len() > 8 * 1024 * 1024);
     OnDisk::of(&log).is(INTACT, &["  records  4,005 (4,002 events)\n", &chain.head().to_string()]);
     log.edit(0, 1, |lines| lines[2_500][1_000] ^= 1);
     log.edit(0, 1, |lines| drop(lines.remove(1_500)));
     log.edit(0, 1, |lines| lines[700] = [vec![b'y'; 3 * 1024 * 1024], b"\n".to_vec()].concat());
-    let long = "the line is no record: it is longer than 60 KiB (3145729 bytes)";
+    let too_long = "the line is no record: it is longer than 60 KiB (3145729 bytes)";
     OnDisk::of(&log).is(
         DAMAGED,
         &[
             "  records  4,002 (3,999 events)\n",
             "\nfindings (3)\n",
             "malformed: chain 000, segment 1, line 701 (byte ",
-            long,
+            too_long,
             "line 1501",
             "1 record is missing before this line",
             "edited: chain 000, segment 1, line 2500 ",

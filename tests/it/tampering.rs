@@ -129,6 +129,9 @@ fn a_cut_at_a_line_is_found_with_a_head_kept_elsewhere() {
     let text = fs::read_to_string(&last).unwrap();
     // The whole last segment, and so the close of the run.
     fs::remove_file(&last).unwrap();
+    // Its lock file knows how far it came. Whoever cuts a log can remove that, too.
+    expect_damage(&path, FindingKind::Ahead);
+    fs::remove_dir_all(path.join("control")).unwrap();
     let report = verify(&path).unwrap();
     assert_eq!(report.verdict(), Verdict::Unclean, "{report}");
     assert!(!report.not_checked().is_empty());
@@ -177,7 +180,7 @@ fn recovery_never_voids_what_was_durable() {
                 log.confirm(|| tracing::info!(target: "audit", action = "a", actor = "b", number)).unwrap();
             }
         });
-        // A copy without the close, with a torn line and a flipped byte.
+        // A copy without the close and without `control`, with a torn line and a flipped byte.
         let segment = &segments(&path)[0];
         let mut bytes = fs::read(segment).unwrap();
         log.close().unwrap();
@@ -185,6 +188,7 @@ fn recovery_never_voids_what_was_durable() {
         bytes[start + 60] ^= 1;
         bytes.extend_from_slice(b"{\"seq\":");
         fs::write(segment, &bytes).unwrap();
+        fs::remove_dir_all(path.join("control")).unwrap();
         assert_eq!(verify(&path).unwrap().verdict(), Verdict::Damaged);
 
         let log = AuditLog::open(&path).unwrap();

@@ -14,12 +14,17 @@ struct Response {
 }
 
 fn export_key(audit: &AuditLog, actor: &str, key: u32) -> Response {
-    // First the evidence, then the action.
+    // First the evidence of the attempt, then the action, then its outcome. On an error the record may become durable
+    // all the same, so it must not say that something was done.
+    let resource = format!("key/{key}");
     let receipt = audit.confirm(|| {
-        tracing::info!(target: "audit", action = "key.export", actor, resource = format!("key/{key}"), outcome = "allowed");
+        tracing::info!(target: "audit", action = "key.export", actor, resource, outcome = "attempted");
     });
     match receipt {
-        Ok(receipt) => Response { status: 200, body: format!("key {key}, recorded as {receipt}") },
+        Ok(receipt) => {
+            tracing::info!(target: "audit", action = "key.export", actor, resource, outcome = "done");
+            Response { status: 200, body: format!("key {key}, recorded as {receipt}") }
+        }
         Err(error) => Response { status: 503, body: format!("refused: {error}") },
     }
 }

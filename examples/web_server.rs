@@ -36,12 +36,16 @@ fn request_span(headers: &HeaderMap) -> tracing::Span {
 }
 
 async fn delete_account(State(audit): State<AuditLog>, Path(account): Path<u32>) -> (StatusCode, String) {
-    // Refused unless the record is durable; the task waits without blocking its thread.
+    // Refused unless the record of the attempt is durable; the task waits without blocking its thread.
+    let resource = format!("account/{account}");
     let recorded = audit.confirm_async(|| {
-        tracing::info!(target: "audit", action = "account.delete", resource = format!("account/{account}"), outcome = "allowed");
+        tracing::info!(target: "audit", action = "account.delete", resource, outcome = "attempted");
     });
     match recorded.await {
-        Ok(receipt) => (StatusCode::OK, format!("deleted, recorded as {receipt}\n")),
+        Ok(receipt) => {
+            tracing::info!(target: "audit", action = "account.delete", resource, outcome = "done");
+            (StatusCode::OK, format!("deleted, recorded as {receipt}\n"))
+        }
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
     }
 }

@@ -108,6 +108,14 @@ fn a_row_of_files_is_read_as_strictly_as_any_number() {
     let rows = segment(Chain { segment: 4, ..chain.clone() }, &format!("{},{times}", counts(&chain)));
     let after = format!("{ROW},{}", counts(&rows));
     OnDisk::of(&Log::of(&[&segment(rows, &after).close()])).is(INTACT, &[]);
+    // Also about a file that is there.
+    let chain = started(true);
+    let older = format!("{},{}", counts(&chain), r#"{"segment":2,"bytes":4}"#);
+    let rows = segment(Chain { segment: 2, ..chain }, &older);
+    let after = format!(r#"{{"segment":2,"bytes":0,"from":2}},{}"#, counts(&rows));
+    let mut log = Log::of(&[&segment(rows, &after).close()]);
+    log.files.insert(name(0, 2), b"half".to_vec());
+    OnDisk::of(&log).is(INTACT, &["void: chain 000: 4 bytes of segment 2 are void"]);
 }
 
 #[test]

@@ -105,6 +105,8 @@ pub(crate) struct Slots {
     /// The counter of the newest slot, and which of the two that is.
     counter: u64,
     newest: usize,
+    /// Whether one of the slots must have been lost: both had been written.
+    pub(crate) is_one_lost: bool,
     /// Whether a slot is of another file: the lock was copied, or restored from a backup.
     pub(crate) is_of_another_file: bool,
 }
@@ -113,6 +115,7 @@ impl Slots {
     pub(crate) fn read(file: &dyn File) -> io::Result<Self> {
         let identity = Identity::of(file)?;
         let mut slots = Self { newest: 1, ..Self::default() };
+        let mut good = 0;
         for (number, block) in SLOTS.into_iter().enumerate() {
             let mut bytes = [0; BLOCK];
             let read = read_full(file, &mut bytes, (block * BLOCK) as u64)?;
@@ -120,10 +123,14 @@ impl Slots {
             let Some((counter, of, noted)) = text.and_then(|text| parse(text.trim_end())) else { continue };
             if of != identity {
                 slots.is_of_another_file = true;
-            } else if slots.noted.is_none() || counter > slots.counter {
+                continue;
+            }
+            good += 1;
+            if slots.noted.is_none() || counter > slots.counter {
                 (slots.counter, slots.newest, slots.noted) = (counter, number, Some(noted));
             }
         }
+        slots.is_one_lost = good == 1 && slots.counter > 1;
         Ok(slots)
     }
 

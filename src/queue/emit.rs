@@ -43,7 +43,7 @@ impl Queue {
         }
         state.oldest_queued.get_or_insert(draft.at);
         if let Some(scope) = scope {
-            scope.accept(ticket);
+            scope.accept(ticket, self.durable.load(Ordering::Acquire));
         } else if self.syncs_at_once(draft.severity) {
             state.wanted = ticket;
         }
@@ -196,8 +196,11 @@ impl Queue {
         let waiter = if waits { Waiter::Event(ticket) } else { Waiter::All };
         if self.gauges.failing.get() {
             let mut state = self.lock();
+            if self.is_durable(ticket) {
+                return;
+            }
             state.unconfirmed += 1;
-            if waits && !self.is_durable(ticket) {
+            if waits {
                 state.refused.of(NotConfirmed::Failing).add(ticket);
             }
         } else if self.wait_within(bound, ticket, waiter).is_ok() && self.is_durable(ticket) {

@@ -35,14 +35,18 @@ impl Scope {
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn accept(&self, ticket: Ticket) {
+    /// Takes in an event. Which of those before it are durable need not be remembered.
+    pub(super) fn accept(&self, ticket: Ticket, durable: Ticket) {
         self.each(|counts| {
             counts.accepted += 1;
             counts.last = ticket;
         });
         let mut scope = Some(self);
         while let Some(current) = scope {
-            current.tickets.lock().unwrap_or_else(PoisonError::into_inner).add(ticket);
+            let mut tickets = current.tickets.lock().unwrap_or_else(PoisonError::into_inner);
+            drop(tickets.take(0, durable));
+            tickets.add(ticket);
+            drop(tickets);
             scope = current.outer.as_deref();
         }
     }

@@ -80,6 +80,11 @@ struct Ahead {
 /// How much is read ahead at most. A writer has no more that is not durable, unless its queue is set to more.
 const MAX_AHEAD: usize = 32 << 20;
 
+/// What something that was read takes, roughly.
+fn length(next: &Result<Head, Error>) -> usize {
+    next.as_ref().map_or(256, |head| head.record.length())
+}
+
 impl Ahead {
     /// Takes in what a line says of others.
     fn note(&mut self, line: &Line<'_>) {
@@ -105,15 +110,18 @@ impl Ahead {
     }
 
     fn push(&mut self, next: Result<Head, Error>) {
-        self.bytes += next.as_ref().map_or(0, |head| head.record.length());
+        self.bytes += length(&next);
         self.read.push_back(next);
     }
 
     fn pop(&mut self) -> Option<Result<Head, Error>> {
         let mut next = self.read.pop_front()?;
+        self.bytes -= length(&next);
         if let Ok(head) = &mut next {
-            self.bytes -= head.record.length();
             let seq = head.record.seq();
+            while self.refused.first_key_value().is_some_and(|(_, last)| *last < seq) {
+                self.refused.pop_first();
+            }
             if self.refused.range(..=seq).any(|(_, last)| *last >= seq) {
                 head.record.set_unconfirmed();
             }

@@ -112,8 +112,10 @@ impl<'a> Judge<'a> {
     /// Files that count nothing were given up with no more than a first write in them.
     fn destroyed_segments(&mut self) {
         for file in &self.track.files {
-            let first = self.durable.floor.0.saturating_add(1);
-            if file.destroyed_before.is_none_or(|before| before <= first) {
+            // What stands before the first record that retention left is a leftover.
+            let (through, _) = self.durable.floor;
+            let is_left_over = |before: u64| through > 0 && before <= through.saturating_add(1);
+            if file.destroyed_before.is_none_or(is_left_over) {
                 continue;
             }
             let place = Place { segment: file.name.segment, line: 1, offset: 0 };
@@ -151,10 +153,13 @@ impl<'a> Judge<'a> {
         let mut tail: Option<&Anomaly> = None;
         let mut is_only_unfinished = true;
         let mut copies = 0;
+        let last_good = track.follow.files.iter().rfind(|file| file.good.records > 0);
+        let last_good = last_good.map_or(0, |file| file.segment);
         for anomaly in track.follow.anomalies.kept().iter().take(track.follow.judged) {
             let Some(here) = self.durable.above_floor(anomaly) else { continue };
             if !self.durable.makes_damage(anomaly) {
-                is_only_unfinished &= anomaly.is_unfinished;
+                // A file that its writer has just begun may have no good line yet.
+                is_only_unfinished &= anomaly.is_unfinished || anomaly.place.segment > last_good;
                 tail = tail.or(Some(anomaly));
                 continue;
             }

@@ -364,6 +364,7 @@ impl Writer {
         let begun = self.ledger.begin_segment(now);
         if begun.is_ok() {
             self.queue.gauges.segments.add(1);
+            self.queue.gauges.degraded.set(false);
             self.timers.segment_begun(now.elapsed);
         }
         self.settle(begun, now, clock)

@@ -10,7 +10,7 @@ use super::{
     recover::{Recovered, Recovery},
 };
 use crate::{
-    chain_reader::{Directory, MAX_CHAINS, NotedState, said_of},
+    chain_reader::{Directory, MAX_CHAINS, Noted, NotedState, said_of},
     clock::{Clock, Moment},
     error::Error,
     format::{CloseInfo, NoticeInfo, OpenInfo, Witness, Witnesses},
@@ -169,7 +169,7 @@ impl<'a> Opener<'a> {
             if settings.exclusive {
                 return Err(Error::Locked { path, pid: holders.first().map(|holder| holder.pid) });
             }
-            let Some(next) = self.next_number(&directory, &chains, former)? else {
+            let Some(next) = self.next_number(&directory, &chains, former) else {
                 let reason =
                     format!("it has {MAX_CHAINS} already; close some of the processes that write it");
                 return Err(Error::NoChain { path, reason });
@@ -214,14 +214,13 @@ impl<'a> Opener<'a> {
         directory: &Directory,
         chains: &BTreeSet<ChainNumber>,
         former: &Former,
-    ) -> Result<Option<ChainNumber>, Error> {
+    ) -> Option<ChainNumber> {
         let mut used: BTreeSet<ChainNumber> =
             chains.iter().copied().chain(former.left).chain(former.seen.keys().copied()).collect();
         for chain in chains {
-            let seen = others::ever_seen_by(self.storage.as_ref(), directory, *chain);
-            used.extend(seen.map_err(self.cannot("read the chains of"))?);
+            used.extend(others::ever_seen_by(self.storage.as_ref(), directory, *chain).unwrap_or_default());
         }
-        Ok(ChainNumber::all().take(usize::from(MAX_CHAINS)).find(|number| !used.contains(number)))
+        ChainNumber::all().take(usize::from(MAX_CHAINS)).find(|number| !used.contains(number))
     }
 
     fn try_chain(&mut self, chain: ChainNumber) -> Result<Attempt, Error> {
@@ -240,10 +239,11 @@ impl<'a> Opener<'a> {
         // Whoever held the lock until now may have begun a segment since the directory was listed.
         let names = directory.segments(chain);
         let noted = lock.slots.noted.as_ref();
-        let witnessed = match noted {
-            Some(noted) => noted.head().into_iter().collect(),
-            None => self.witnesses_of(&directory, chain)?,
-        };
+        let mut witnessed: Vec<Witness> = noted.and_then(Noted::head).into_iter().collect();
+        if witnessed.is_empty() || lock.slots.is_one_lost {
+            // A newer head may have stood there, and others may have seen it.
+            witnessed.extend(self.witnesses_of(&directory, chain));
+        }
         let mut notices = Vec::new();
         if let Some(noted) = noted.filter(|noted| others::is_of_another_machine(self.storage.as_ref(), noted))
         {
@@ -279,15 +279,14 @@ impl<'a> Opener<'a> {
         })
     }
 
-    /// What the other chains say of one.
-    fn witnesses_of(&self, directory: &Directory, chain: ChainNumber) -> Result<Vec<Witness>, Error> {
+    /// What the other chains say of one. A chain that cannot be read says nothing: its failure is its own.
+    fn witnesses_of(&self, directory: &Directory, chain: ChainNumber) -> Vec<Witness> {
         let wanted = BTreeSet::from([chain]);
-        let mut all = Vec::new();
-        for other in directory.chains.keys().filter(|other| **other != chain) {
-            let said = said_of(self.storage.as_ref(), &directory.segments(*other), Some(&wanted));
-            all.extend(said.map_err(self.cannot("read the chains of"))?.into_values());
-        }
-        Ok(all)
+        let others = directory.chains.keys().filter(|other| **other != chain);
+        let said = others.filter_map(|other| {
+            said_of(self.storage.as_ref(), &directory.segments(*other), Some(&wanted)).ok()
+        });
+        said.flat_map(Witnesses::into_values).collect()
     }
 
     /// Writes `open` and what was found into the chain that was taken, and recovers what others left.
@@ -356,6 +355,8 @@ impl<'a> Opener<'a> {
             match self.try_chain(*chain) {
                 Ok(Attempt::Taken(mut taken)) => {
                     notices.append(&mut taken.notices);
+                    // Where it needs a new segment, that names every chain, too.
+                    others::refresh(self.storage.as_ref(), &mut taken.ledger, directory);
                     found.extend(end_chain(*taken, self.now));
                 }
                 Ok(Attempt::LeftAlone(report)) => found.push(report),
@@ -467,7 +468,11 @@ pub(super) fn take_free_chain(
     now: &Moment,
 ) -> Option<Ledger> {
     match Opener::new(storage, clock, now, false).try_chain(chain).ok()? {
-        Attempt::Taken(taken) if taken.closed => Some(taken.ledger),
+        Attempt::Taken(mut taken) if taken.closed => {
+            let directory = Directory::read(storage.as_ref()).ok()?;
+            others::refresh(storage.as_ref(), &mut taken.ledger, &directory);
+            Some(taken.ledger)
+        }
         _ => None,
     }
 }

@@ -47,7 +47,8 @@ pub(super) fn ever_seen_by(
     directory: &Directory,
     chain: ChainNumber,
 ) -> io::Result<BTreeSet<ChainNumber>> {
-    match noted(storage, chain)? {
+    // What left a chain alone without knowing its head knows nothing of what it saw, either.
+    match noted(storage, chain)?.filter(|noted| noted.head().is_some()) {
         Some(noted) => Ok(noted.witnessed),
         None => Ok(said_of(storage, &directory.segments(chain), None)?.into_keys().collect()),
     }
@@ -62,7 +63,7 @@ pub(super) fn refresh(storage: &dyn Storage, ledger: &mut Ledger, directory: &Di
     // What cannot be read keeps its last known head.
     let heads: Vec<_> =
         others.filter_map(|chain| Some((chain, head(storage, directory, chain).ok()??))).collect();
-    let unsure = ledger.must_look_up(&heads, directory);
+    let unsure = ledger.must_look_up(&heads);
     if !unsure.is_empty()
         && let Ok(said) = said_of(storage, &directory.segments(own), Some(&unsure))
     {
@@ -77,8 +78,12 @@ pub(super) fn note_left(
     lock: &mut ChainLock,
     segments: &[SegmentName],
 ) -> io::Result<()> {
-    let Some(newest) = segments.last() else { return Ok(()) };
-    let bytes = storage.stat(Dir::Log, &newest.to_string())?.map_or(0, |stat| stat.bytes);
+    let (segment, bytes) = match segments.last() {
+        Some(newest) => {
+            (newest.segment, storage.stat(Dir::Log, &newest.to_string())?.map_or(0, |stat| stat.bytes))
+        }
+        None => (0, 0),
+    };
     let unknown = Noted {
         state: NotedState::Left,
         id: ChainId(0),
@@ -89,7 +94,7 @@ pub(super) fn note_left(
         machine: machine(&[&storage.machine_id()]),
     };
     let known = lock.slots.noted.clone().unwrap_or(unknown);
-    let point = Point { segment: newest.segment, end: bytes, ..known.point };
+    let point = Point { segment, end: bytes, ..known.point };
     lock.note(Noted { state: NotedState::Left, point, ..known })
 }
 

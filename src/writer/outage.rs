@@ -117,6 +117,7 @@ impl Writer {
             return Err(Halted { next_try: outage.next_try });
         }
         self.state = State::Writing;
+        self.queue.gauges.degraded.set(false);
         self.queue.gauges.segments.add(1);
         self.timers.marks.record_written(now.elapsed);
         if self.queue.gauges.failing.set(false) {
@@ -139,6 +140,8 @@ impl Writer {
             open(&self.storage, &self.settings, &former, clock, now).map_err(|error| error.to_string())?;
         let mut old = std::mem::replace(&mut self.ledger, opened.ledger);
         self.ledger.continue_events(old.durable_events());
+        // Also what was refused while the other chain was opened.
+        old.refuse(&self.queue.take_refused());
         let left = (old.chain(), old.id());
         old.hand_over_refused(&mut self.ledger, left);
         self.pending.put_first(old.take_retained());

@@ -72,6 +72,11 @@ struct Rest {
 }
 
 impl Rest {
+    fn give_up(&mut self, file: &SegmentFile) {
+        let failed = if file.looks_stillborn { &mut self.failed } else { &mut self.failed_before };
+        failed.push(file.name.segment);
+    }
+
     /// Whether they cannot all be named in one line.
     fn are_too_many(&self) -> bool {
         self.failed.len() + 1 >= MAX_FAILED || self.failed_before.len() > MAX_FAILED_BEFORE
@@ -103,8 +108,8 @@ impl Recovery<'_> {
     pub(super) fn run(&self) -> Result<Recovered, Error> {
         let last_number = self.names.last().map(|name| name.segment);
         if let Some(noted) = self.lock.slots.noted.as_ref().filter(|noted| noted.state == NotedState::Left)
-            && last_number == Some(noted.point.segment)
-            && self.length_of_newest()? == Some(noted.point.end)
+            && last_number.unwrap_or(0) == noted.point.segment
+            && self.length_of_newest()?.unwrap_or(0) == noted.point.end
         {
             return Ok(Recovered::PassedOver(
                 self.report_of_left(false, "it was left alone before, and is as it was"),
@@ -117,7 +122,9 @@ impl Recovery<'_> {
             ));
         }
         let lock_path = self.storage.path(Dir::Control, &self.lock.chain.lock_name());
-        let noted = self.lock.slots.noted.as_ref().map_or(0, |noted| noted.point.segment);
+        // With `left`, the point is another one.
+        let noted = self.lock.slots.noted.as_ref().filter(|noted| noted.state != NotedState::Left);
+        let noted = noted.map_or(0, |noted| noted.point.segment);
         let now = self.storage.boot_id();
         match self.lock.read().map_err(Error::io("read", lock_path))? {
             Entry::Unsynced { boot } if boot == now => Ok(self.leave_alone(
@@ -160,9 +167,12 @@ impl Recovery<'_> {
 
     /// A write or sync failed under this boot: the pages of that segment lie, so the entry decides.
     fn after_poison(&self, point: Point) -> Result<Recovered, Error> {
-        let failed: Vec<u32> =
-            self.names.iter().map(|name| name.segment).filter(|number| *number > point.segment).collect();
-        let rest = Rest { failed, ..Rest::default() };
+        let mut rest = Rest::default();
+        for name in self.names.iter().filter(|name| name.segment > point.segment) {
+            let file = self.open(*name, Access::Read)?;
+            let looked_at = self.look_at(*name, file.as_ref())?;
+            rest.give_up(&SegmentFile::unclaimed(*name, looked_at.0, &looked_at.1));
+        }
         if point.seq == 0 {
             return self.begin(rest, true);
         }
@@ -275,9 +285,7 @@ impl Recovery<'_> {
         file: Box<dyn File>,
         noted: Option<(&Noted, Kind)>,
     ) -> Result<bool, Error> {
-        let path = || self.path(name);
-        let bytes = file.stat().map_err(Error::io("inspect", path()))?.bytes;
-        let first = Beginning::read(file.as_ref(), name, bytes).map_err(Error::io("read", path()))?;
+        let (bytes, first) = self.look_at(name, file.as_ref())?;
         tail.files.insert(0, SegmentFile::unclaimed(name, bytes, &first));
         tail.is_later = matches!(first.line, FirstLine::Later);
         tail.first = first.line.segment();
@@ -288,6 +296,13 @@ impl Recovery<'_> {
         }
         let is_enough = noted.map_or(tail.first.is_some(), |(noted, _)| name.segment == noted.point.segment);
         Ok(tail.is_later || is_enough)
+    }
+
+    /// How many bytes a file has, and how it begins.
+    fn look_at(&self, name: SegmentName, file: &dyn File) -> Result<(u64, Beginning), Error> {
+        let bytes = file.stat().map_err(Error::io("inspect", self.path(name)))?.bytes;
+        let first = Beginning::read(file, name, bytes).map_err(Error::io("read", self.path(name)))?;
+        Ok((bytes, first))
     }
 
     fn follow(&self, tail: &Tail, noted: Option<(&Noted, Kind)>) -> Result<Follow, Error> {
@@ -302,8 +317,7 @@ impl Recovery<'_> {
             if number == segment {
                 rest.void += file.bytes.saturating_sub(end);
             } else if number > segment {
-                let failed = if file.looks_stillborn { &mut rest.failed } else { &mut rest.failed_before };
-                failed.push(number);
+                rest.give_up(file);
                 rest.void += file.bytes;
             }
         }

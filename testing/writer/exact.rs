@@ -143,7 +143,7 @@ fn a_name_that_is_taken_is_passed_over() {
     let chain = ended_well(&mut world, &mut node);
     assert_eq!(chain.segments, [1, 3]);
     let first = first_line(&world, "audit-000-00000003.jsonl");
-    assert!(first.contains("},{\"segment\":2,\"bytes\":0,\"from\":2}],"), "{first}");
+    assert!(first.contains("},{\"segment\":2,\"bytes\":0}],"), "{first}");
     assert_eq!(world.disk.contents(SECOND_FILE).unwrap(), b"somebody's\n");
 }
 

@@ -80,7 +80,8 @@ impl Ledger {
             return Err(self.not_begun("sync", number, error, false));
         }
         if let Err(error) = segment.tampering().and_then(|what| what.map_or(Ok(()), tampered)) {
-            self.failed.push(number);
+            // Whatever somebody wrote to it, it need not look as our own writes leave a file.
+            self.failed_before.push(number);
             return Err(self.not_begun("trust", number, error, false));
         }
         if self.poison == Poison::Written {
@@ -168,13 +169,13 @@ impl Ledger {
             if self.next_segment > SegmentName::MAX_SEGMENT {
                 return Err(io::Error::other("every segment number is used"));
             }
-            if self.failed.len() + 1 >= MAX_FAILED {
+            if self.failed.len() + 1 >= MAX_FAILED || self.failed_before.len() >= MAX_FAILED_BEFORE {
                 return Err(io::Error::other("too many files behind the last record could not be used"));
             }
             let name = SegmentName { chain: self.chain(), segment: self.next_segment };
             match Segment::create(&self.storage, name, now.wall) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    self.failed.push(self.next_segment);
+                    self.failed_before.push(self.next_segment);
                     self.next_segment += 1;
                 }
                 created => {

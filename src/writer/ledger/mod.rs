@@ -80,6 +80,8 @@ pub(super) struct Ledger {
     witnesses: Witnesses,
     /// Every other chain that was ever witnessed.
     witnessed: BTreeSet<ChainNumber>,
+    /// Those of them of which was looked up what this chain said.
+    looked_up: BTreeSet<ChainNumber>,
     /// What this chain last said of each of them.
     named: BTreeMap<ChainNumber, LastNamed>,
     run: Run,
@@ -222,6 +224,7 @@ impl Ledger {
             refusals: Refusals::default(),
             appended_bytes: 0,
             witnessed,
+            looked_up: BTreeSet::new(),
             named,
             run: Run::Found,
             unnoted: None,

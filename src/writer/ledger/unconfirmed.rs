@@ -144,6 +144,8 @@ impl Ledger {
                 named.push((record, Named::Here(tickets)));
             }
         }
+        // Of what is durable and has no place nothing can be said.
+        drop(self.refusals.refused.take(0, self.events.durable));
         if named.is_empty() {
             self.live = Some(live);
             return Ok(());
@@ -182,11 +184,9 @@ impl Ledger {
         for Written { reason, records, .. } in self.refusals.take_placed() {
             for chunk in records.chunks(MAX_RANGES) {
                 let reason = reason.as_str().to_owned();
-                to.refusals.elsewhere.push(Unconfirmed {
-                    reason,
-                    records: chunk.to_vec(),
-                    chain: Some(chain),
-                });
+                // An exclusive log goes on in the same chain.
+                let of = Some(chain).filter(|chain| *chain != (to.chain(), to.id));
+                to.refusals.elsewhere.push(Unconfirmed { reason, records: chunk.to_vec(), chain: of });
             }
         }
         to.refusals.elsewhere.append(&mut self.refusals.elsewhere);

@@ -28,19 +28,24 @@ impl Ledger {
         }
     }
 
-    /// Chains of which this run does not know what was said, and must: they are gone, or end before what was said.
+    /// Chains of which this run does not know what was said, and must: they have no head any more, or end before what was
+    /// said. Each is looked up once.
     pub(in crate::writer) fn must_look_up(
-        &self,
+        &mut self,
         heads: &[(ChainNumber, Witness)],
-        directory: &Directory,
     ) -> BTreeSet<ChainNumber> {
         let went_back = |(chain, head): &&(ChainNumber, Witness)| {
             self.named.get(chain).is_some_and(|named| head.seq < named.seq)
         };
         let shorter = heads.iter().filter(went_back).map(|(chain, _)| chain);
-        let gone = self.witnessed.iter().filter(|chain| !directory.chains.contains_key(chain));
-        let unknown = |chain: &&ChainNumber| !self.witnesses.contains_key(chain) && **chain != self.chain();
-        shorter.chain(gone).filter(unknown).copied().collect()
+        let has_head = |chain: &ChainNumber| heads.iter().any(|(other, _)| other == chain);
+        let gone = self.witnessed.iter().filter(|chain| !has_head(chain));
+        let unknown = |chain: &&ChainNumber| {
+            !self.witnesses.contains_key(chain) && !self.looked_up.contains(chain) && **chain != self.chain()
+        };
+        let unsure: BTreeSet<ChainNumber> = shorter.chain(gone).filter(unknown).copied().collect();
+        self.looked_up.extend(&unsure);
+        unsure
     }
 
     /// Takes the durable heads of other chains into what this one witnesses. Returns the chains that were witnessed

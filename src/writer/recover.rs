@@ -270,7 +270,11 @@ impl Recovery<'_> {
             }
             return self.begin(self.rest(&mut tail, (0, 0))?, false);
         };
-        match go_on(&follow, &durable, &tail.files) {
+        // What lies in an earlier file than the noted head is below it, whatever number it has: it may be void, and the
+        // segment that said so destroyed.
+        let noted = self.lock.slots.noted.as_ref().filter(|noted| noted.state != NotedState::Left);
+        let least = noted.map_or(0, |noted| noted.point.segment);
+        match go_on(&follow, &durable, &tail.files).filter(|cut| cut.segment >= least) {
             Some(cut) => self.go_on(&cut, &first, &follow, tail),
             None => Ok(self.ends_early()),
         }

@@ -434,7 +434,7 @@ pub(crate) fn check_notices(chains: &BTreeMap<u16, Chain>, lost_a_lock: bool) ->
 /// Every event that somebody was told is not confirmed, and that is there, is named so before anything that was emitted
 /// after it was acknowledged; and nothing else is named.
 pub(crate) fn check_refusals(world: &World, chains: &BTreeMap<u16, Chain>) -> Result<(), Failure> {
-    let mut named: BTreeSet<(u16, u64)> = BTreeSet::new();
+    let (mut named, mut named_elsewhere) = (BTreeSet::new(), BTreeSet::new());
     for (number, chain) in chains {
         for line in chain.of_kind(Kind::Unconfirmed) {
             let detail = line.text.split_once("\"unconfirmed\":{").map(|(_, rest)| format!("{{{rest}"));
@@ -442,8 +442,14 @@ pub(crate) fn check_refusals(world: &World, chains: &BTreeMap<u16, Chain>) -> Re
             let refused = detail.and_then(|detail| read_unconfirmed(detail.get(..end)?.as_bytes()));
             let Some(refused) = refused else { return Err(format!("cannot be read: {}", line.text).into()) };
             let of = refused.chain.map_or(*number, |(chain, _)| chain.get());
-            named
-                .extend(refused.records.iter().flat_map(|(first, last)| *first..=*last).map(|seq| (of, seq)));
+            let records =
+                refused.records.iter().flat_map(|(first, last)| *first..=*last).map(|seq| (of, seq));
+            // In a chain that was left, numbers that never became durable may be of other records now.
+            if refused.chain.is_some() {
+                named_elsewhere.extend(records);
+            } else {
+                named.extend(records);
+            }
         }
     }
     let emissions = || world.producers.iter().flat_map(|producer| &producer.emissions);
@@ -458,6 +464,10 @@ pub(crate) fn check_refusals(world: &World, chains: &BTreeMap<u16, Chain>) -> Re
                 }
             }
         }
+    }
+    for (number, chain) in chains {
+        let there = chain.lines.iter().filter(|line| named_elsewhere.contains(&(*number, line.seq)));
+        is_named.extend(there.filter_map(|line| line.number).filter(|number| refused.contains(number)));
     }
     let there: BTreeSet<u64> = chains.values().flat_map(Chain::numbers).collect();
     for producer in &world.producers {

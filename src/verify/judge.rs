@@ -55,12 +55,15 @@ impl<'a> Judge<'a> {
         let claimed = evidence.claims.iter().filter(|claim| is_meant(claim, track)).map(|claim| claim.seq);
         let durable = Durable::of(&track.follow, &track.files, trusted, claimed);
         let (through, own) = (durable.floor.0, durable_by_itself(&track.follow));
-        let named = evidence.claims.iter().map(|claim| claim.seq);
+        let last = track.follow.good.last.map(|last| last.seq);
+        let named = evidence.claims.iter().map(|claim| claim.seq).filter(|seq| Some(*seq) != last);
         let inserted =
             track.follow.anomalies.kept().iter().filter(|anomaly| anomaly.fault == Fault::Inserted);
         let copied = inserted.filter_map(|anomaly| anomaly.records).map(|(seq, _)| seq).take(MAX_COPIES);
-        let wanted = named.chain(copied).chain([through, through.saturating_add(1), own]);
-        let looked_up = track.look_up(storage, &wanted.collect())?;
+        let is_left = track.follow.start.is_some_and(|start| start.seq <= through);
+        let floor = [through, through.saturating_add(1)].into_iter().filter(|_| is_left);
+        let head = Some(own).filter(|own| last.is_some_and(|last| last > *own));
+        let looked_up = track.look_up(storage, &named.chain(copied).chain(floor).chain(head).collect())?;
         Ok(Self { track, evidence, findings, not_checked, durable, looked_up, is_torn: false })
     }
 
@@ -277,7 +280,8 @@ impl<'a> Judge<'a> {
         if seq == self.durable.floor.0 {
             return Some(self.durable.floor.1);
         }
-        self.looked_up.get(&seq).map(|(hash, _)| *hash)
+        let last = self.track.follow.good.last.filter(|last| last.seq == seq);
+        last.map(|last| last.hash).or_else(|| self.looked_up.get(&seq).map(|(hash, _)| *hash))
     }
 
     /// What is left of the last removed or trusted record must have the hash that stands for it.

@@ -92,6 +92,13 @@ fn the_first_write_of_a_segment_is_its_first_line_alone_and_its_head_is_noted_be
     }
     let second = world.disk.contents(SECOND_FILE).unwrap();
     assert!(String::from_utf8(second).unwrap().lines().nth(1).unwrap().contains("\"kind\":\"recovery\""));
+    // As it is when only the first write was made.
+    world.disk.inject(Fault::error(&[Op::SyncData], Errno::IO).on(SECOND_FILE));
+    world.disk.inject(Fault::error(&[Op::SyncAll], Errno::IO).on(THIRD_FILE));
+    node.critical(&mut world);
+    node.run_for(&mut world, SECOND);
+    let third = String::from_utf8(world.disk.contents(THIRD_FILE).unwrap()).unwrap();
+    assert_eq!(third.lines().count(), 1, "{third}");
     ended_well(&mut world, &mut node);
 }
 
@@ -227,6 +234,29 @@ fn a_chain_that_was_put_back_is_continued() {
     node.critical(&mut world);
     node.close(&mut world);
     assert_eq!(verify(&world.disk).verdict(), Verdict::Intact);
+}
+
+/// Its files were copied to another machine, written there, and brought back.
+#[test]
+fn a_chain_that_went_on_elsewhere_is_left_alone() {
+    let mut world = World::new(1);
+    closed(&mut world, 1);
+    let here = world.disk.contents(FIRST).unwrap();
+    let mut elsewhere = World::on(SimDisk::with_files(2, &BTreeMap::from([(FIRST.to_owned(), here)])));
+    elsewhere.now = world.now;
+    for world in [&mut world, &mut elsewhere] {
+        let (mut node, found) = reopened(world);
+        assert_eq!(found, []);
+        node.critical(world);
+        node.critical(world);
+        node.close(world);
+    }
+    world.disk.overwrite(FIRST, &elsewhere.disk.contents(FIRST).unwrap());
+    let (mut node, found) = reopened(&mut world);
+    assert!(found[0].left_alone && found[0].damaged, "{found:?}");
+    assert_eq!(node.queue.gauges.head().unwrap().chain(), 1);
+    node.close(&mut world);
+    assert_eq!(verify(&world.disk).verdict(), Verdict::Damaged);
 }
 
 #[test]

@@ -131,14 +131,20 @@ impl AuditLog {
     /// be recorded, [`Error::Unconfirmed`] when the wait bound passed (at once while the log is
     /// stalled): the records may still become durable. An action that must not happen unrecorded is
     /// refused on any of them.
+    ///
+    /// Records of the closure that become durable after such an error are named by a chained `unconfirmed` record, see
+    /// [`Record::unconfirmed`](crate::Record::unconfirmed), before anything newer is acknowledged; those that were
+    /// durable before the error are not, nor is anything if the process ends first. So record the attempt before the
+    /// act, and the outcome after it.
     pub fn confirm(&self, emit: impl FnOnce()) -> Result<Receipt, Error> {
         let scope = self.handle.run_in_scope(emit);
+        self.handle.check_recorded(&scope)?;
         let waited = self.handle.queue.wait_until_durable(scope.counts().last, Waiter::Scope(&scope));
         self.handle.receipt(&scope, waited.is_ok())
     }
 
     /// As [`confirm`](Self::confirm), for tasks: the closure runs at the call, the future waits. It
-    /// needs no particular runtime.
+    /// needs no particular runtime. A future that is dropped told nobody anything: nothing is named.
     ///
     /// # Errors
     ///
@@ -148,6 +154,7 @@ impl AuditLog {
         let scope = self.handle.run_in_scope(emit);
         let log = self.clone();
         Box::pin(async move {
+            log.handle.check_recorded(&scope)?;
             let in_time = log.handle.wait_async(scope.counts().last, Waiter::Scope(&scope)).await;
             log.handle.receipt(&scope, in_time)
         })
@@ -300,17 +307,28 @@ impl Handle {
         Arc::clone(guard.scope())
     }
 
-    /// What `confirm` returns, after its wait.
-    fn receipt(&self, scope: &Scope, in_time: bool) -> Result<Receipt, Error> {
+    /// Whether every event of a `confirm` was accepted. Where one was not, the others count for nothing.
+    fn check_recorded(&self, scope: &Scope) -> Result<(), Error> {
         let counts = scope.counts();
         let path = || self.path.clone();
         if counts.lost > 0 {
+            if counts.accepted > 0 {
+                self.queue.refuse_rest(scope);
+            }
             let reason = counts.reason.map_or("unknown", |reason| reason.as_str());
             return Err(Error::Lost { path: path(), lost: counts.lost, reason });
         }
         if counts.accepted == 0 {
             return Err(Error::NothingToConfirm { path: path() });
         }
+        Ok(())
+    }
+
+    /// What `confirm` returns, after its wait.
+    fn receipt(&self, scope: &Scope, in_time: bool) -> Result<Receipt, Error> {
+        // What was accepted can be lost while the log ends.
+        self.check_recorded(scope)?;
+        let counts = scope.counts();
         // Who was told that it is not confirmed hears nothing else, whatever the writer did since.
         match counts.durable.filter(|(ticket, _)| in_time && *ticket == counts.last) {
             Some((_, head)) => Ok(Receipt(head)),

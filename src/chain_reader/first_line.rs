@@ -88,10 +88,11 @@ fn read_up_to(file: &dyn File, bytes: &mut Vec<u8>, wanted: usize) -> io::Result
     Ok(())
 }
 
-/// Whether there is no byte that no text has. What a crash leaves of one line has none of the line feeds that several
-/// lines have, or zeros, or whatever lay on the disk before.
+/// Whether this is UTF-8 without control characters other than white space. What a crash leaves of one line has none of
+/// the line feeds that several lines have, or zeros, or whatever lay on the disk before.
 fn is_text(bytes: &[u8]) -> bool {
-    bytes.iter().all(|byte| !byte.is_ascii_control() || matches!(byte, b'\t' | b'\n' | b'\r'))
+    let is_of_text = |byte: &u8| !byte.is_ascii_control() || matches!(byte, b'\t' | b'\n' | b'\r');
+    std::str::from_utf8(bytes).is_ok() && bytes.iter().all(is_of_text)
 }
 
 impl FirstLine {

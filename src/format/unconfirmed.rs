@@ -14,17 +14,20 @@ pub(crate) enum NotConfirmed {
     Stalled,
     /// Nobody waited, because no segment could be written to.
     Failing,
+    /// Nobody waited, because another event of the same `confirm` was lost.
+    Lost,
 }
 
 impl NotConfirmed {
     /// All of them, in the order of their declaration.
-    pub(crate) const ALL: [Self; 3] = [Self::Timeout, Self::Stalled, Self::Failing];
+    pub(crate) const ALL: [Self; 4] = [Self::Timeout, Self::Stalled, Self::Failing, Self::Lost];
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Timeout => "timeout",
             Self::Stalled => "stalled",
             Self::Failing => "failing",
+            Self::Lost => "lost",
         }
     }
 }

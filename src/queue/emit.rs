@@ -200,9 +200,7 @@ impl Queue {
                 return;
             }
             state.unconfirmed += 1;
-            if waits {
-                state.refused.of(NotConfirmed::Failing).add(ticket);
-            }
+            self.refuse(&mut state, waiter, NotConfirmed::Failing);
         } else if self.wait_within(bound, ticket, waiter).is_ok() && self.is_durable(ticket) {
             return;
         }
@@ -281,6 +279,20 @@ impl Queue {
         }
         state.unconfirmed += 1;
         let reason = if self.is_stalled() { NotConfirmed::Stalled } else { NotConfirmed::Timeout };
+        self.refuse(&mut state, waiter, reason);
+        self.stall(&state);
+        Err(NotDurable)
+    }
+
+    /// Somebody is told at once that none of these events is confirmed, because one of them was lost.
+    pub(crate) fn refuse_rest(&self, scope: &Scope) {
+        if !self.is_forked() {
+            self.refuse(&mut self.lock(), Waiter::Scope(scope), NotConfirmed::Lost);
+        }
+    }
+
+    /// Somebody is told that these events are not confirmed. Under the lock under which the writer publishes.
+    fn refuse(&self, state: &mut State, waiter: Waiter<'_>, reason: NotConfirmed) {
         let durable = self.durable.load(Ordering::Acquire);
         let refused = state.refused.of(reason);
         match waiter {
@@ -292,8 +304,6 @@ impl Queue {
                 }
             }
         }
-        self.stall(&state);
-        Err(NotDurable)
     }
 
     /// Ready once everything up to `ticket` is durable, or never will be because the log is closed;

@@ -63,11 +63,12 @@ pub(crate) struct Refused([Tickets; NotConfirmed::ALL.len()]);
 
 impl Refused {
     pub(crate) fn of(&mut self, reason: NotConfirmed) -> &mut Tickets {
-        let [timeout, stalled, failing] = &mut self.0;
+        let [timeout, stalled, failing, lost] = &mut self.0;
         match reason {
             NotConfirmed::Timeout => timeout,
             NotConfirmed::Stalled => stalled,
             NotConfirmed::Failing => failing,
+            NotConfirmed::Lost => lost,
         }
     }
 

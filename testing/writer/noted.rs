@@ -410,9 +410,11 @@ fn many_stillborn_files_are_no_damage() {
     let mut world = World::new(1);
     closed(&mut world, 1);
     for segment in 2..=990 {
-        let torn: &[u8] = match segment % 3 {
+        let torn: &[u8] = match segment % 4 {
             0 => b"",
             1 => b"{\"seq\":7,\"ts\":\"2026",
+            // A sector that the disk made up, with line feeds and no control character in it.
+            2 => b"{\"seq\":7,\"t\xc3\n\xfe\xed\n\x80q",
             _ => &[0; 700],
         };
         world.disk.replace(&format!("audit-000-{segment:08}.jsonl"), torn);

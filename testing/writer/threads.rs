@@ -1,8 +1,10 @@
 //! The real thread of the writer, real emitters, and a simulated disk.
 
 use std::{
+    collections::BTreeMap,
+    path::Path,
     sync::{
-        Arc, Barrier,
+        Arc, Barrier, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     task::{Poll, Wake, Waker},
@@ -15,12 +17,12 @@ use super::{
     world::{MS, SECOND, Settings},
 };
 use crate::{
-    FlushMode, OnFull, Severity, Stats, Verdict, Verifier,
+    FlushMode, OnFull, Record, Records, Severity, Stats, Verdict, Verifier,
     clock::{Clock, Timestamp},
     format::{Kind, Payload},
     gauges::Gauges,
     notify::Notifier,
-    queue::{Draft, Queue, Scope, Stage},
+    queue::{Draft, Queue, Scope, Stage, Waiter},
     storage::sim::{Op, SimDisk},
     wait::block_until,
     writer::{self, Writer},
@@ -225,13 +227,56 @@ fn a_hung_disk_holds_nobody_longer_than_the_bound() {
     }
     assert!(begun.elapsed() < bound, "{:?}", begun.elapsed());
     assert_eq!(log.stats().unconfirmed, 201);
-    assert!(log.queue.wait_until_durable(log.queue.accepted(), crate::queue::Waiter::All).is_err());
+    assert!(log.queue.wait_until_durable(log.queue.accepted(), Waiter::All).is_err());
     log.queue.end(Stage::Closing);
     assert_eq!(block_until(bound, |waker| log.queue.poll_closed(waker)), None);
     log.disk.release();
     log.close();
     assert!(!log.queue.is_stalled());
     log.check();
+}
+
+/// Syncs take about as long as whoever waits has patience. Each wait ends with one answer, and the log has the same.
+#[test]
+fn a_timeout_that_races_with_success_is_decided_once() {
+    let mut settings = Settings::default();
+    settings.queue.wait_bound = MS / 2;
+    let mut log = Running::start(&settings);
+    let told = Mutex::new(BTreeMap::new());
+    thread::scope(|scope| {
+        let confirm = || {
+            for _ in 0..300 {
+                let events = Scope::new(None);
+                let number = log.emit(Severity::Critical, Some(&events));
+                let waiter = Waiter::Scope(&events);
+                let is_refused = log.queue.wait_until_durable(events.counts().last, waiter).is_err();
+                told.lock().unwrap().insert(number, is_refused);
+                // In a stall nobody waits, and nothing races.
+                while log.queue.is_stalled() {
+                    thread::yield_now();
+                }
+            }
+        };
+        let waits: Vec<_> = (0..6).map(|_| scope.spawn(confirm)).collect();
+        while waits.iter().any(|wait| !wait.is_finished()) {
+            log.disk.hold(Op::SyncData);
+            thread::sleep(MS / 2);
+            log.disk.release();
+            thread::sleep(MS / 10);
+        }
+    });
+    log.close();
+    log.check();
+    let storage = log.disk.process().storage();
+    let records = Records::of(storage, Path::new("/log")).unwrap().map(Result::unwrap);
+    let number = |record: &Record| record.field("n").and_then(crate::Value::as_i64).unwrap().unsigned_abs();
+    let named: BTreeMap<u64, bool> =
+        records.filter(Record::is_event).map(|record| (number(&record), record.unconfirmed())).collect();
+    let told = told.into_inner().unwrap();
+    let refused = told.values().filter(|is_refused| **is_refused).count();
+    assert!(refused > 0 && refused < told.len(), "{refused} of {}: nothing raced", told.len());
+    let wrong: Vec<_> = told.iter().filter(|(number, refused)| named.get(number) != Some(refused)).collect();
+    assert!(wrong.is_empty(), "told something else: {wrong:?}");
 }
 
 #[test]

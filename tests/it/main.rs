@@ -23,6 +23,7 @@ mod lifecycle;
 mod processes;
 mod promises;
 mod recipes;
+mod refused;
 mod severities;
 mod support;
 mod tampering;

@@ -288,7 +288,7 @@ fn the_async_forms_do_not_block_a_current_thread_runtime() {
 }
 
 /// A layer nearer to the registry that vetoes what it is told to.
-struct Vetoes;
+pub(crate) struct Vetoes;
 
 impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Vetoes {
     fn event_enabled(

@@ -33,6 +33,9 @@ fn a_file_that_was_given_up_holds_no_more_than_a_first_write() {
         (b"two\r\nlines", true),
         (b"two\nlines\0", false),
         (b"two\nlines\x7f", false),
+        (b"two\nlines\x80", false),
+        (b"two\nlines\xc3", false),
+        (b"two\nlines\xc3\xa9", true),
         (&most[..], false),
         (&too_much[..], true),
     ] {

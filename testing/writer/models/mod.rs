@@ -10,7 +10,12 @@ mod with_loom;
 #[cfg(shuttle)]
 mod with_shuttle;
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
     LossReason, Records, Severity, Stats, Value, Verdict, Verifier,
@@ -19,7 +24,7 @@ use crate::{
     gauges::Gauges,
     harness::world::{MS, SECOND, Settings},
     notify::Notifier,
-    queue::{Draft, Pause, Queue, Scope, Stage},
+    queue::{Draft, Pause, Queue, Scope, Stage, Waiter},
     storage::{Dir, sim::SimDisk},
     sync::{Condvar, Mutex, thread},
     writer::{self, Former, Next, Writer},
@@ -148,7 +153,7 @@ impl Log {
     fn confirm(&self, emitted: &Emitted) -> bool {
         let ticket = emitted.scope.counts().last;
         // A wait can end at its bound just before the event is durable, so only that is asked.
-        drop(self.queue.wait_until_durable(ticket, crate::queue::Waiter::All));
+        drop(self.queue.wait_until_durable(ticket, Waiter::All));
         let is_durable = self.queue.is_durable(ticket);
         if is_durable {
             assert!(self.is_on_disk(emitted.number), "{} is acknowledged and not on disk", emitted.number);
@@ -166,9 +171,12 @@ impl Log {
     }
 
     fn is_on_disk(&self, number: u64) -> bool {
+        self.has_on_disk(&format!("{{\"n\":{number}}}"))
+    }
+
+    fn has_on_disk(&self, text: &str) -> bool {
         // A call, so that checkers try every order of this and the writer's calls.
         drop(self.disk.process().storage().list(Dir::Log));
-        let text = format!("{{\"n\":{number}}}");
         let holds = |name: &String| {
             let bytes = self.disk.durable_contents(name).unwrap_or_default();
             bytes.windows(text.len()).any(|window| window == text.as_bytes())
@@ -198,6 +206,9 @@ impl Log {
                 |value: Option<&Value>| value.and_then(Value::as_i64).unwrap_or_default().unsigned_abs();
             if record.is_event() {
                 held.events.insert(number(record.field("n")), held.order.len());
+                if record.unconfirmed() {
+                    held.unconfirmed.insert(number(record.field("n")));
+                }
                 held.order.push(number(record.field("n")));
                 held.told_before.push(held.lost);
             } else if let Some(gap) = record.get("gap") {
@@ -231,6 +242,8 @@ struct Held {
     told_before: Vec<u64>,
     /// Where each event stands.
     events: BTreeMap<u64, usize>,
+    /// Those that `unconfirmed` records name.
+    unconfirmed: BTreeSet<u64>,
     /// How many losses gap records tell in all.
     lost: u64,
 }

@@ -13,6 +13,7 @@
 //! | `closing_…` | published before the sync; a bell listened to after the lock was let go |
 //! | `a_writer_that_pauses_…` | a wake-up claimed and not given; a pause that does not look before it begins; a rotation that wakes nobody |
 //! | `a_wait_that_ends_…` | no second look before a stall is declared |
+//! | `a_timeout_that_races_…` | who is refused is noted after the lock was let go; published without asking who was refused |
 //!
 //! The spin of the last but two was real: a writer that had made room went round and round until the
 //! threads that it had told had run.
@@ -22,7 +23,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use super::{Arc, Doze, Log, MS, Model, NEVER, Next, Settings, Severity, Stage};
+use super::{Arc, Doze, Log, MS, Model, NEVER, Next, Settings, Severity, Stage, Waiter};
 use crate::{
     FlushMode, LossReason, OnFull,
     storage::sim::{Errno, Fault, Op},
@@ -36,9 +37,13 @@ fn explore(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
     builder.max_branches = 20_000;
     let orders = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&orders);
+    let model = Arc::new(model);
     builder.check(move || {
         counted.fetch_add(1, Ordering::Relaxed);
-        model();
+        let model = Arc::clone(&model);
+        // Opening a log needs more than the stack that loom gives its first thread.
+        let thread = loom::thread::Builder::new().stack_size(STACK_WORDS);
+        thread.spawn(move || model()).expect("no thread").join().expect("the model failed");
     });
     println!("{} orders", orders.load(Ordering::Relaxed));
 }
@@ -53,6 +58,9 @@ fn settings(flush_mode: FlushMode, on_full: OnFull, events: u64) -> Settings {
 }
 
 const PLENTY: u64 = 1000;
+
+/// 512 KiB: loom counts in words.
+const STACK_WORDS: usize = 64 << 10;
 
 fn batched() -> FlushMode {
     FlushMode::Batched { size: 1, interval: 10 * MS }
@@ -122,7 +130,7 @@ fn what_is_lost_is_told_exactly_and_before_the_next_event() {
                     if !log.emit(number, Severity::Routine).is_accepted {
                         lost.lock().unwrap().push(number);
                         // Until there is room again.
-                        drop(log.queue.wait_until_durable(log.queue.accepted(), crate::queue::Waiter::All));
+                        drop(log.queue.wait_until_durable(log.queue.accepted(), Waiter::All));
                     }
                 }
             });
@@ -214,6 +222,39 @@ fn a_writer_that_pauses_is_woken_for_whoever_waits() {
             assert_eq!(rotated, Some(true));
         });
         model.finish(Doze::UntilWoken);
+    });
+}
+
+#[test]
+fn a_timeout_that_races_with_success_is_decided_once() {
+    explore(2, || {
+        let mut settings = settings(FlushMode::Immediate, OnFull::Block, PLENTY);
+        settings.queue.wait_bound = std::time::Duration::ZERO;
+        let model = Model::new(&settings, 2);
+        let told = Arc::new(Mutex::new(Vec::new()));
+        for number in [1, 2] {
+            let told = Arc::clone(&told);
+            model.produce(move |log| {
+                let emitted = log.emit(number, Severity::Critical);
+                let ticket = emitted.scope.counts().last;
+                let waiter = Waiter::Scope(&emitted.scope);
+                let is_confirmed = log.queue.wait_until_durable(ticket, waiter).is_ok();
+                let mut told = told.lock().unwrap();
+                let is_newer =
+                    |(_, other, other_confirmed): &(_, _, bool)| *other < ticket && !other_confirmed;
+                if is_confirmed && told.iter().any(is_newer) {
+                    assert!(
+                        log.has_on_disk("\"kind\":\"unconfirmed\""),
+                        "acknowledged, and not named before"
+                    );
+                }
+                told.push((number, ticket, is_confirmed));
+            });
+        }
+        let held = model.finish(Doze::UntilWoken);
+        for (number, _, is_confirmed) in told.lock().unwrap().iter() {
+            assert_eq!(held.unconfirmed.contains(number), !is_confirmed, "{number} was told something else");
+        }
     });
 }
 

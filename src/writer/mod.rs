@@ -408,10 +408,8 @@ impl Writer {
         if !(self.timers.note_is_due(now.elapsed) || self.ledger.must_note()) {
             return;
         }
-        let noted = self.ledger.note(NotedState::Open);
-        self.timers.noted();
-        if let Err(error) = noted {
-            self.timers.note_is_due(now.elapsed);
+        if let Err(error) = self.ledger.note(NotedState::Open) {
+            self.timers.note_failed(now.elapsed);
             if self.queue.gauges.degraded.set(true) {
                 let lock = self.storage.path(Dir::Control, &self.ledger.chain().lock_name());
                 let message =
@@ -419,6 +417,7 @@ impl Writer {
                 self.note(NoticeCode::HeadNotNoted, &message, now);
             }
         } else {
+            self.timers.noted();
             self.queue.gauges.degraded.set(false);
         }
     }

@@ -156,12 +156,12 @@ impl<'a> Opener<'a> {
             let is_just_taken = |holder: &Holder| {
                 holder.since.is_some_and(|since| since <= now && now.since(since) < JUST_TAKEN)
             };
-            let is_waiting = if holders.iter().any(is_just_taken) {
-                pauses.waited < settings.wait_for_chain.max(PROBE_TIME)
+            let bound = if holders.iter().any(is_just_taken) {
+                settings.wait_for_chain.max(PROBE_TIME)
             } else {
-                pauses.waited < PROBE_TIME
+                PROBE_TIME
             };
-            if is_waiting && (settings.exclusive || !chains.is_empty()) {
+            if pauses.waited < bound && (settings.exclusive || !chains.is_empty()) {
                 self.clock.sleep(pauses.next());
                 continue;
             }

@@ -91,7 +91,7 @@ pub(super) fn note_left(
         times: None,
         pruned: None,
         witnessed: BTreeSet::new(),
-        machine: machine(&[&storage.machine_id()]),
+        machine: this_machine(storage),
     };
     let known = lock.slots.noted.clone().unwrap_or(unknown);
     let point = Point { segment, end: bytes, ..known.point };
@@ -107,8 +107,13 @@ pub(super) fn machine(parts: &[&str]) -> String {
     Digest::of_body(parts.join("\n").as_bytes()).to_string().chars().take(MACHINE_DIGITS).collect()
 }
 
+/// What the lock files of this machine say.
+pub(super) fn this_machine(storage: &dyn Storage) -> String {
+    machine(&[&storage.machine_id()])
+}
+
 pub(super) fn is_of_another_machine(storage: &dyn Storage, noted: &Noted) -> bool {
-    let here = machine(&[&storage.machine_id()]);
+    let here = this_machine(storage);
     !here.is_empty() && noted.machine != "-" && noted.machine != here
 }
 

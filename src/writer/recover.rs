@@ -122,9 +122,6 @@ impl Recovery<'_> {
             ));
         }
         let lock_path = self.storage.path(Dir::Control, &self.lock.chain.lock_name());
-        // With `left`, the point is another one.
-        let noted = self.lock.slots.noted.as_ref().filter(|noted| noted.state != NotedState::Left);
-        let noted = noted.map_or(0, |noted| noted.point.segment);
         let now = self.storage.boot_id();
         match self.lock.read().map_err(Error::io("read", lock_path))? {
             Entry::Unsynced { boot } if boot == now => Ok(self.leave_alone(
@@ -132,7 +129,7 @@ impl Recovery<'_> {
                 "its last segment could not be synced since the machine started; it is tried again after a restart",
             )),
             // Once the head is noted in a later segment, what the entry says is of the past.
-            Entry::Poison { boot, point } if boot == now && noted <= point.segment => {
+            Entry::Poison { boot, point } if boot == now && self.noted_segment() <= point.segment => {
                 self.after_poison(point)
             }
             _ => self.after_scan(),
@@ -272,9 +269,7 @@ impl Recovery<'_> {
         };
         // What lies in an earlier file than the noted head is below it, whatever number it has: it may be void, and the
         // segment that said so destroyed.
-        let noted = self.lock.slots.noted.as_ref().filter(|noted| noted.state != NotedState::Left);
-        let least = noted.map_or(0, |noted| noted.point.segment);
-        match go_on(&follow, &durable, &tail.files).filter(|cut| cut.segment >= least) {
+        match go_on(&follow, &durable, &tail.files).filter(|cut| cut.segment >= self.noted_segment()) {
             Some(cut) => self.go_on(&cut, &first, &follow, tail),
             None => Ok(self.ends_early()),
         }
@@ -335,6 +330,12 @@ impl Recovery<'_> {
             rest.failed.pop();
         }
         Ok(rest)
+    }
+
+    /// The segment of the noted head, or 0. With `left`, the point is another one.
+    fn noted_segment(&self) -> u32 {
+        let noted = self.lock.slots.noted.as_ref().filter(|noted| noted.state != NotedState::Left);
+        noted.map_or(0, |noted| noted.point.segment)
     }
 
     fn sync_names(&self) -> io::Result<()> {

@@ -142,6 +142,10 @@ impl Timers {
         self.note_due = None;
     }
 
+    pub(super) fn note_failed(&mut self, now: Duration) {
+        self.note_due = Some(now + NOTE_AFTER);
+    }
+
     pub(super) fn segment_begun(&mut self, now: Duration) {
         self.retention_due = now;
     }

@@ -434,7 +434,7 @@ pub(crate) fn check_notices(chains: &BTreeMap<u16, Chain>, lost_a_lock: bool) ->
 /// Every event that somebody was told is not confirmed, and that is there, is named so before anything that was emitted
 /// after it was acknowledged; and nothing else is named.
 pub(crate) fn check_refusals(world: &World, chains: &BTreeMap<u16, Chain>) -> Result<(), Failure> {
-    let (mut named, mut named_elsewhere) = (BTreeSet::new(), BTreeSet::new());
+    let mut named = BTreeSet::new();
     for (number, chain) in chains {
         for line in chain.of_kind(Kind::Unconfirmed) {
             let detail = line.text.split_once("\"unconfirmed\":{").map(|(_, rest)| format!("{{{rest}"));
@@ -444,12 +444,7 @@ pub(crate) fn check_refusals(world: &World, chains: &BTreeMap<u16, Chain>) -> Re
             let of = refused.chain.map_or(*number, |(chain, _)| chain.get());
             let records =
                 refused.records.iter().flat_map(|(first, last)| *first..=*last).map(|seq| (of, seq));
-            // In a chain that was left, numbers that never became durable may be of other records now.
-            if refused.chain.is_some() {
-                named_elsewhere.extend(records);
-            } else {
-                named.extend(records);
-            }
+            named.extend(records);
         }
     }
     let emissions = || world.producers.iter().flat_map(|producer| &producer.emissions);
@@ -464,10 +459,6 @@ pub(crate) fn check_refusals(world: &World, chains: &BTreeMap<u16, Chain>) -> Re
                 }
             }
         }
-    }
-    for (number, chain) in chains {
-        let there = chain.lines.iter().filter(|line| named_elsewhere.contains(&(*number, line.seq)));
-        is_named.extend(there.filter_map(|line| line.number).filter(|number| refused.contains(number)));
     }
     if chains.values().any(|chain| chain.pruned > 0) {
         // Retention removes lines that name records with them, and an event may stand in two chains.

@@ -108,23 +108,54 @@ fn records_are_named_by_the_numbers_with_which_they_are_written_again() {
     assert_eq!(named(&chains[&0]), ["[[8,8]]"]);
 }
 
+/// A chain is left in which a refused event was written.
+fn moved(world: &mut World, before: impl FnOnce(&World)) -> Node {
+    let mut node = begun(world);
+    node.emit(world, Severity::Routine, 40);
+    node.pump(world);
+    assert!(node.refuse_the_last(world).is_some());
+    before(world);
+    world.disk.remove_behind_back(LOCK);
+    world.advance(150 * MS);
+    node.emit(world, Severity::Routine, 40);
+    node.run_for(world, 2 * SECOND);
+    assert_eq!(node.queue.gauges.head().unwrap().chain(), 1);
+    node
+}
+
 #[test]
 fn a_change_of_chain_names_the_place_in_both() {
     let mut world = World::new(1);
-    let mut node = begun(&mut world);
-    node.emit(&mut world, Severity::Routine, 40);
-    node.pump(&mut world);
-    assert!(node.refuse_the_last(&mut world).is_some());
-    world.disk.remove_behind_back(LOCK);
-    world.advance(150 * MS);
-    node.emit(&mut world, Severity::Routine, 40);
-    node.run_for(&mut world, 2 * SECOND);
-    assert_eq!(node.queue.gauges.head().unwrap().chain(), 1);
+    let mut node = moved(&mut world, |_| {});
     let chains = closed(&mut world, &mut node);
     let named = named(&chains[&1]);
     assert_eq!(named.len(), 2, "{named:?}");
     let first = chains[&1].of_kind(Kind::Unconfirmed)[0].text.clone();
     assert!(first.contains("\"chain\":\"000\",\"id\":\"") && named[0] == "[[5,5]]", "{first}");
+}
+
+#[test]
+fn nobody_else_gets_a_number_that_was_named_in_a_chain_that_was_left() {
+    let mut world = World::new(1);
+    let mut node = moved(&mut world, |_| {});
+    node.close(&mut world);
+    world.disk.power_cut();
+    let mut node = begun(&mut world);
+    assert_eq!(node.queue.gauges.head().unwrap().chain(), 0);
+    closed(&mut world, &mut node);
+}
+
+#[test]
+fn what_cannot_be_made_durable_in_a_chain_that_is_left_is_void_there() {
+    let mut world = World::new(1);
+    let fails = |world: &World| world.disk.inject(Fault::error(&[Op::SyncData], Errno::IO).on(FIRST));
+    let mut node = moved(&mut world, fails);
+    let chains = closed(&mut world, &mut node);
+    let named = named(&chains[&1]);
+    assert_eq!(named.len(), 1, "{named:?}");
+    let mut node = begun(&mut world);
+    assert_eq!(node.queue.gauges.head().unwrap().chain(), 0);
+    closed(&mut world, &mut node);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use tracing_audit::{AuditLog, Error, FlushMode, NoteKind, verify};
+use tracing_audit::{AuditLog, Error, FlushMode, NoteKind, Record, verify};
 use tracing_subscriber::prelude::*;
 
 use crate::{
@@ -77,7 +77,7 @@ fn where_one_event_of_a_confirm_is_lost_the_others_are_named() {
         tracing::info!(target: "audit", action = "last", actor = "mia");
     });
     log.close().unwrap();
-    let named: Vec<bool> = events(&path).iter().map(|event| event.unconfirmed()).collect();
+    let named: Vec<bool> = events(&path).iter().map(Record::unconfirmed).collect();
     assert_eq!(named, [true, true, true, true, false, false]);
     let report = verify(&path).unwrap();
     report.ensure_intact().unwrap();

@@ -85,6 +85,8 @@ pub(super) struct Ledger {
     /// What this chain last said of each of them.
     named: BTreeMap<ChainNumber, LastNamed>,
     run: Run,
+    /// This machine, as the lock file says it.
+    machine: String,
     /// A new segment whose head could not be noted yet: nothing may follow in it.
     unnoted: Option<Segment>,
     /// Chains whose absence has been told.
@@ -201,6 +203,7 @@ impl Ledger {
         let noted = lock.slots.noted.iter().flat_map(|noted| &noted.witnessed);
         let witnessed = start.witnesses.keys().chain(noted).copied().collect();
         Self {
+            machine: others::this_machine(storage.as_ref()),
             storage,
             lock,
             id: start.id,
@@ -295,7 +298,7 @@ impl Ledger {
     }
 
     fn append_chunk(&mut self, chunk: Chunk, now: &Moment) -> Result<(), Trouble> {
-        let Some(mut live) = self.live.take() else {
+        let Some(live) = self.live.take() else {
             self.retain(chunk, now);
             return Ok(());
         };
@@ -303,6 +306,11 @@ impl Ledger {
         self.lines.shrink_to(MAX_LINES_KEPT);
         let sealed = self.seal_chunk(&chunk, self.written, Some(self.durable.seq));
         self.retain(chunk, now);
+        self.write_lines(live, sealed)
+    }
+
+    /// Writes what `lines` holds, which is sealed up to this record, to the segment that is written to from then on.
+    fn write_lines(&mut self, mut live: Segment, sealed: (u64, Digest)) -> Result<(), Trouble> {
         match live.append(&self.lines) {
             Ok(()) => {
                 self.appended_bytes += self.lines.len() as u64;
@@ -327,17 +335,12 @@ impl Ledger {
                 begun => begun?,
             }
         }
-        let Some(mut live) = self.live.take() else { return Ok(()) };
+        let Some(live) = self.live.take() else { return Ok(()) };
         self.lines.clear();
         let seq = self.written.0 + 1;
         self.times.note(payload);
         let hash = seal(&mut self.lines, seq, payload, Some(self.durable.seq), &self.written.1);
-        if let Err(refused) = live.append(&self.lines) {
-            return Err(self.write_refused(live, refused));
-        }
-        self.appended_bytes += self.lines.len() as u64;
-        self.written = (seq, hash);
-        self.live = Some(live);
+        self.write_lines(live, (seq, hash))?;
         self.sync()?;
         self.run = Run::Closed;
         // Whether a run ended in order its lines decide. Where this fails, the next opener notes it.

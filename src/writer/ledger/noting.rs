@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{Ledger, Run, Trouble, others};
+use super::{Ledger, Run, Trouble};
 use crate::chain_reader::{Noted, NotedState};
 
 /// A head is noted anew once so much became durable behind it.
@@ -18,7 +18,7 @@ impl Ledger {
             times: self.times.durable(),
             pruned: self.pruned.filter(|(through, _)| *through < self.durable.seq),
             witnessed: self.witnessed.clone(),
-            machine: others::machine(&[&self.storage.machine_id()]),
+            machine: self.machine.clone(),
         };
         self.lock.note(noted)?;
         if state == NotedState::Open {

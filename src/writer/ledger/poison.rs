@@ -7,7 +7,7 @@ use super::{
     super::lock::{ChainLock, Entry, Tried},
     Ledger, Poison,
 };
-use crate::{segment_name::SegmentName, storage::Dir};
+use crate::{format::Cause, segment_name::SegmentName, storage::Dir};
 
 impl Ledger {
     /// The last segment is not to be trusted any more: its lock file says so from here on, because
@@ -45,10 +45,25 @@ impl Ledger {
 
     /// Before another chain is taken: whoever takes this one must know what is wrong with it.
     pub(in crate::writer) fn leave(&mut self) -> io::Result<()> {
+        self.sync_before_leaving();
         if self.poison == Poison::None && self.hand_over_names().is_ok() {
             Ok(())
         } else {
             self.write_poison()
+        }
+    }
+
+    /// The next chain says for ever where refused records stand in this one, and nobody else may get their numbers. So
+    /// what is written here is made durable, and is not acknowledged; where that fails it is void.
+    fn sync_before_leaving(&mut self) {
+        let Some(mut live) = self.live.take_if(|live| live.bytes > live.synced) else { return };
+        match live.sync() {
+            Err(error) => {
+                self.poison();
+                self.end_segment(&live, Cause::SyncFailed, &error.to_string());
+            }
+            Ok(()) if matches!(live.tampering(), Ok(None)) => self.live = Some(live),
+            Ok(()) => self.end_segment(&live, Cause::Replaced, "somebody else changed the file"),
         }
     }
 

@@ -72,6 +72,11 @@ impl Refusals {
             placed.count = placed.count.min((seq + 1).saturating_sub(placed.seq));
             placed.count > 0
         });
+        self.name_again_behind(seq);
+    }
+
+    /// What was named by lines behind this record is to be named again.
+    fn name_again_behind(&mut self, seq: u64) {
         for naming in self.naming.extract_if(.., |naming| naming.seq > seq) {
             match naming.what {
                 Named::Here(refused) => self.refused.append(&refused),
@@ -128,7 +133,7 @@ impl Ledger {
 
     /// Appends lines that name what was refused and written, in a write of their own.
     pub(in crate::writer) fn name_refused(&mut self, now: &Moment) -> Result<(), Trouble> {
-        let Some(mut live) = self.live.take() else { return Ok(()) };
+        let Some(live) = self.live.take() else { return Ok(()) };
         let mut named = Vec::new();
         for records in std::mem::take(&mut self.refusals.elsewhere) {
             named.push((records.clone(), Named::Elsewhere(records)));
@@ -158,28 +163,13 @@ impl Ledger {
             at = (at.0 + 1, seal(&mut self.lines, at.0 + 1, &payload, durable.take(), &at.1));
             self.refusals.naming.push(Naming { seq: at.0, what });
         }
-        match live.append(&self.lines) {
-            Ok(()) => {
-                self.appended_bytes += self.lines.len() as u64;
-                self.written = at;
-                live.has_records = true;
-                self.live = Some(live);
-                Ok(())
-            }
-            Err(refused) => Err(self.write_refused(live, refused)),
-        }
+        self.write_lines(live, at)
     }
 
     /// Hands over what another chain has to name of this one, which is left: where refused events stand in it, and which
     /// are still to come.
     pub(in crate::writer) fn hand_over_refused(&mut self, to: &mut Self, chain: (ChainNumber, ChainId)) {
-        self.refusals.void_behind(self.durable.seq.max(self.written.0));
-        for naming in std::mem::take(&mut self.refusals.naming) {
-            match naming.what {
-                Named::Here(refused) => self.refusals.refused.append(&refused),
-                Named::Elsewhere(records) => self.refusals.elsewhere.push(records),
-            }
-        }
+        self.refusals.name_again_behind(0);
         let still = self.refusals.refused.clone();
         for Written { reason, records, .. } in self.refusals.take_placed() {
             for chunk in records.chunks(MAX_RANGES) {

@@ -78,8 +78,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     audit.close_async().await?;
     for record in read(&path)? {
         let record = record?;
-        if record.kind() == "event" {
-            println!("{}", record.as_str());
+        if record.is_event() {
+            println!("{}", record.as_json());
             assert_eq!(record.actor(), Some("mia"));
             assert_eq!(record.request_id(), Some("r-4711"));
         }

@@ -65,6 +65,7 @@ impl Builder {
             allow_network_fs: false,
             on_full: OnFull::default(),
             on_failure: OnFailure::default(),
+            stderr: true,
             on_notice: None,
             on_head: None,
         };
@@ -98,8 +99,8 @@ impl Builder {
 
     /// Accepts chain 000 only: a second opener, in this or another process, gets [`Error::Locked`] instead of a chain
     /// of its own. It waits before it does: see [`wait_for_chain`](Self::wait_for_chain). Default: off.
-    pub fn exclusive(mut self) -> Self {
-        self.plan.exclusive = true;
+    pub fn exclusive(mut self, exclusive: bool) -> Self {
+        self.plan.exclusive = exclusive;
         self
     }
 
@@ -190,15 +191,23 @@ impl Builder {
 
     /// Makes directories 0750 and files 0640 instead of 0700 and 0600, so that a log shipper in the
     /// group can read them. Default: off.
-    pub fn group_readable(mut self) -> Self {
-        self.plan.group_readable = true;
+    pub fn group_readable(mut self, readable: bool) -> Self {
+        self.plan.group_readable = readable;
         self
     }
 
     /// Accepts NFS, SMB and 9p, whose locks and syncs the promises of this library cannot rest on.
     /// Default: off.
-    pub fn allow_network_fs(mut self) -> Self {
-        self.plan.allow_network_fs = true;
+    pub fn allow_network_fs(mut self, allow: bool) -> Self {
+        self.plan.allow_network_fs = allow;
+        self
+    }
+
+    /// Whether the log prints a line to standard error when critical events are lost or the disk refuses them, at most
+    /// one a minute. Turn it off where standard error is a terminal interface, and hear
+    /// [`on_notice`](Self::on_notice) instead. Default: on.
+    pub fn stderr(mut self, print: bool) -> Self {
+        self.plan.stderr = print;
         self
     }
 
@@ -257,7 +266,7 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`Error::Setting`] for a value out of range, [`Error::Unsafe`] for a directory that is a
+    /// [`Error::Setting`] for a value out of range, [`Error::InsecureDirectory`] for a directory that is a
     /// symlink, belongs to another user or is writable by others, [`Error::NetworkFileSystem`],
     /// [`Error::Locked`] where `exclusive` was asked for, [`Error::NoChain`], and [`Error::Io`] with
     /// the path for anything that the system refuses.

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::{error::Error, segment_name::ChainNumber};
+use crate::{error::ParseError, segment_name::ChainNumber};
 
 /// A SHA-256 hash, printed and parsed as 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -92,11 +92,11 @@ impl fmt::Debug for Digest {
 }
 
 impl FromStr for Digest {
-    type Err = Error;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, Error> {
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         Self::from_hex(text.as_bytes())
-            .ok_or_else(|| Error::unreadable("digest", text, "64 lower-case hexadecimal digits"))
+            .ok_or_else(|| ParseError::new("digest", text, "64 lower-case hexadecimal digits"))
     }
 }
 
@@ -139,9 +139,9 @@ impl fmt::Display for Head {
 }
 
 impl FromStr for Head {
-    type Err = Error;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, Error> {
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         let parse = || {
             let (chain, rest) = text.split_once('/')?;
             let (seq, hash) = rest.split_once(':')?;
@@ -152,7 +152,7 @@ impl FromStr for Head {
                 hash: Digest::from_hex(hash.as_bytes())?,
             })
         };
-        parse().ok_or_else(|| Error::unreadable("head", text, "<chain>/<sequence number>:<hash>"))
+        parse().ok_or_else(|| ParseError::new("head", text, "<chain>/<sequence number>:<hash>"))
     }
 }
 
@@ -189,6 +189,12 @@ impl Receipt {
     }
 }
 
+impl From<Receipt> for Head {
+    fn from(receipt: Receipt) -> Self {
+        receipt.0
+    }
+}
+
 impl fmt::Display for Receipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -196,9 +202,9 @@ impl fmt::Display for Receipt {
 }
 
 impl FromStr for Receipt {
-    type Err = Error;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, Error> {
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         text.parse().map(Self)
     }
 }

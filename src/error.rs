@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::verdict::Verdict;
+use crate::{stats::LossReason, verdict::Verdict};
 
 /// What could not be done, and to which path.
 ///
@@ -51,7 +51,7 @@ pub enum Error {
         /// The directory of the log.
         path: PathBuf,
         /// Why, and what to do.
-        reason: String,
+        reason: NoChainReason,
     },
 
     /// A setting of the builder has a value that cannot work.
@@ -65,11 +65,11 @@ pub enum Error {
 
     /// The directory, or a file in it, is not safe to write evidence to.
     #[error("refusing to use {}: {reason}", path.display())]
-    Unsafe {
+    InsecureDirectory {
         /// The directory or file.
         path: PathBuf,
         /// What is wrong and how to mend it.
-        reason: String,
+        reason: InsecureReason,
     },
 
     /// The directory is on a file system on which locks and syncs cannot be relied on.
@@ -111,10 +111,18 @@ pub enum Error {
     Lost {
         /// The directory of the log.
         path: PathBuf,
-        /// How many events.
+        /// How many events, at least 1.
         lost: u64,
-        /// Why.
-        reason: &'static str,
+        /// Why the last of them was lost.
+        reason: LossReason,
+    },
+
+    /// Every event of the log is durable, but the `close` record could not be made so before the log was given up: the
+    /// next opener finds a run that did not end in order.
+    #[error("the log {} could not be ended in order: its last record could not be made durable", path.display())]
+    NotClosed {
+        /// The directory of the log.
+        path: PathBuf,
     },
 
     /// The wait bound passed before everything was durable. The records may still become durable.
@@ -154,15 +162,8 @@ pub enum Error {
     },
 
     /// A text is not what it was said to be.
-    #[error("cannot read {text:?} as a {what}: expected {expected}")]
-    Unreadable {
-        /// What was to be read.
-        what: &'static str,
-        /// The text, cut to 100 characters.
-        text: String,
-        /// What would be right.
-        expected: &'static str,
-    },
+    #[error(transparent)]
+    Parse(#[from] ParseError),
 
     /// A line of the log that is no record, met while reading. Verification says more.
     #[error("line {line} of {} is not a record; verify the log", path.display())]
@@ -195,7 +196,98 @@ impl Error {
         move |source| Self::Io { action, path: path.as_ref().to_owned(), source }
     }
 
-    pub(crate) fn unreadable(what: &'static str, text: &str, expected: &'static str) -> Self {
-        Self::Unreadable { what, text: text.chars().take(100).collect(), expected }
+    /// Whether the wait bound passed. Nothing is lost then: the records are kept, and may still become durable.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Self::Unconfirmed { .. })
+    }
+
+    /// The file or directory that it is about, where it is about one.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Io { path, .. }
+            | Self::Thread { path, .. }
+            | Self::Locked { path, .. }
+            | Self::NoChain { path, .. }
+            | Self::InsecureDirectory { path, .. }
+            | Self::NetworkFileSystem { path, .. }
+            | Self::NothingToConfirm { path }
+            | Self::Lost { path, .. }
+            | Self::NotClosed { path }
+            | Self::Unconfirmed { path, .. }
+            | Self::Closed { path }
+            | Self::Forked { path }
+            | Self::NoLog { path }
+            | Self::BadLine { path, .. }
+            | Self::NotIntact { path, .. } => Some(path),
+            Self::Setting { .. } | Self::NotAttached(_) | Self::AttachedTwice | Self::Parse(_) => None,
+        }
+    }
+}
+
+/// Why no chain could be taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NoChainReason {
+    /// The log has as many chains as it can have, and each is taken or cannot be continued.
+    #[error("it has {chains} already; close some of the processes that write it")]
+    TooMany {
+        /// How many chains a log can have.
+        chains: u16,
+    },
+    /// With `exclusive`: chain 000 is left alone as it is.
+    #[error(
+        "{why}; to begin it anew, move its files (audit-{chain:03}-*.jsonl) and control/chain-{chain:03}.lock aside, and \
+         keep them"
+    )]
+    LeftAlone {
+        /// The number of the chain.
+        chain: u16,
+        /// Why, in a sentence.
+        why: String,
+    },
+}
+
+/// Why a directory, or a file in it, is not safe to write evidence to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum InsecureReason {
+    /// The path of the log is a symbolic link, or no directory.
+    #[error("it is a symlink or not a directory; name the directory itself")]
+    NotADirectory,
+    /// The directory belongs to another user.
+    #[error("it belongs to another user; use a directory owned by the user of this process")]
+    ForeignDirectory,
+    /// Other users can write to the directory.
+    #[error("other users can write to it; remove that permission (chmod go-w)")]
+    WritableDirectory,
+    /// Something that is no regular file has the name of a file of the log.
+    #[error("it is not a regular file; move it away")]
+    NotAFile,
+    /// A file of the log has hard links.
+    #[error("it has more than one name; remove the hard links")]
+    HardLinked,
+    /// A file of the log belongs to another user.
+    #[error("it belongs to another user; move it away")]
+    ForeignFile,
+    /// Other users can write to a file of the log.
+    #[error("other users can write to it; find out why, and move it away")]
+    WritableFile,
+}
+
+/// A text that is not what it was to be read as: a head, a digest, a name, a setting.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot read {text:?} as a {what}: expected {expected}")]
+pub struct ParseError {
+    what: &'static str,
+    /// Cut to 100 characters.
+    text: String,
+    expected: &'static str,
+}
+
+impl ParseError {
+    pub(crate) fn new(what: &'static str, text: &str, expected: &'static str) -> Self {
+        Self { what, text: text.chars().take(100).collect(), expected }
     }
 }

@@ -72,6 +72,7 @@ mod gauges;
 mod harness;
 mod heads;
 mod log;
+mod named;
 mod notify;
 mod queue;
 mod read;
@@ -91,16 +92,19 @@ mod writer;
 pub use builder::Builder;
 pub use capture::{AuditFilter, AuditLayer, Candidate};
 pub use chain::{Digest, Head, Receipt};
-pub use error::Error;
-pub use format::Value;
-pub use log::{AuditLog, Confirming};
+pub use error::{Error, InsecureReason, NoChainReason, ParseError};
+pub use format::{RecordKind, Value};
+pub use log::{AuditFuture, AuditLog};
 pub use read::{Records, read};
 pub use record::Record;
 pub use settings::{FlushMode, OnFailure, OnFull, Retention, Rotation};
 pub use severity::Severity;
-pub use stats::{ChainRecovery, Health, Loss, LossReason, Notice, NoticeCode, NoticeCount, Recovery, Stats};
+pub use stats::{ChainRecovery, Health, Loss, LossReason, Notice, NoticeCount, NoticeKind, Recovery, Stats};
 pub use verdict::Verdict;
-pub use verify::{Finding, FindingKind, Note, NoteKind, Report, Verifier, verify};
+pub use verify::{
+    ChainReport, ChainState, Finding, FindingKind, NotChecked, NotCheckedKind, Note, NoteKind, Report,
+    Verifier, verify,
+};
 
 /// What the macros expand to; not for use by hand.
 #[doc(hidden)]

@@ -1,11 +1,12 @@
 //! `AuditLog`: the handle of an application.
 
 use std::{
+    fmt,
     future::Future,
     path::{Path, PathBuf},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    task::{Poll, Waker},
+    task::{Context, Poll, Waker},
     thread::JoinHandle,
     time::Duration,
 };
@@ -21,7 +22,7 @@ use crate::{
     error::Error,
     heads::Heads,
     queue::{Queue, Scope, Stage, Ticket, Waiter},
-    stats::{Health, Recovery, Stats},
+    stats::{Health, LossReason, Recovery, Stats},
     wait::{Timer, block_until},
     wiring::Parts,
 };
@@ -38,17 +39,47 @@ const GIVING_UP: Duration = Duration::from_millis(100);
 ///
 /// What a crash leaves is described at [`FlushMode`](crate::FlushMode). A process that ends without
 /// `close` loses what was queued and not yet written, and the next opener records that it did.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[must_use = "the log is closed when its last handle is dropped"]
 pub struct AuditLog {
     handle: Arc<Handle>,
 }
 
-/// What [`AuditLog::confirm_async`] returns: it borrows nothing, so it can be spawned.
-pub type Confirming = Pin<Box<dyn Future<Output = Result<Receipt, Error>> + Send>>;
+impl fmt::Debug for AuditLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Nothing that a lock guards, and nothing of what was emitted.
+        f.debug_struct("AuditLog").field("path", &self.handle.path).finish_non_exhaustive()
+    }
+}
+
+/// A wait for a log, as a future: what every method whose name ends in `_async` returns.
+///
+/// It borrows nothing, so it can be spawned, and needs no particular runtime. What it waits for was begun by the call
+/// itself; dropping it ends the wait and nothing else. It keeps a handle on the log.
+#[must_use = "what was asked for has begun, but only awaiting tells how it ended"]
+pub struct AuditFuture<T>(Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>);
+
+impl<T> AuditFuture<T> {
+    fn new(future: impl Future<Output = Result<T, Error>> + Send + 'static) -> Self {
+        Self(Box::pin(future))
+    }
+}
+
+impl<T> Future for AuditFuture<T> {
+    type Output = Result<T, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(context)
+    }
+}
+
+impl<T> fmt::Debug for AuditFuture<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuditFuture").finish_non_exhaustive()
+    }
+}
 
 /// What all clones share; dropped with the last of them.
-#[derive(Debug)]
 struct Handle {
     path: PathBuf,
     queue: Arc<Queue>,
@@ -149,11 +180,10 @@ impl AuditLog {
     /// # Errors
     ///
     /// As `confirm`, when awaited.
-    #[must_use = "the closure has run, but only awaiting tells whether its events are durable"]
-    pub fn confirm_async(&self, emit: impl FnOnce()) -> Confirming {
+    pub fn confirm_async(&self, emit: impl FnOnce()) -> AuditFuture<Receipt> {
         let scope = self.handle.run_in_scope(emit);
         let log = self.clone();
-        Box::pin(async move {
+        AuditFuture::new(async move {
             log.handle.check_recorded(&scope)?;
             let in_time = log.handle.wait_async(scope.counts().last, Waiter::Scope(&scope)).await;
             log.handle.receipt(&scope, in_time)
@@ -172,15 +202,19 @@ impl AuditLog {
         self.handle.flushed(ticket, waited.is_ok())
     }
 
-    /// As [`flush`](Self::flush), for tasks of any runtime.
+    /// As [`flush`](Self::flush), for tasks: of what was accepted before the call.
     ///
     /// # Errors
     ///
-    /// As `flush`.
-    pub async fn flush_async(&self) -> Result<(), Error> {
-        let ticket = self.handle.accepted()?;
-        let in_time = self.handle.wait_async(ticket, Waiter::All).await;
-        self.handle.flushed(ticket, in_time)
+    /// As `flush`, when awaited.
+    pub fn flush_async(&self) -> AuditFuture<()> {
+        let log = self.clone();
+        let accepted = self.handle.accepted();
+        AuditFuture::new(async move {
+            let ticket = accepted?;
+            let in_time = log.handle.wait_async(ticket, Waiter::All).await;
+            log.handle.flushed(ticket, in_time)
+        })
     }
 
     /// Ends the live segment and begins a new one, e.g. before a copy is taken away. The chain goes
@@ -191,17 +225,27 @@ impl AuditLog {
     /// [`Error::Unconfirmed`] when that took longer than the wait bound, [`Error::Closed`] when the
     /// log is closed.
     pub fn rotate(&self) -> Result<(), Error> {
+        let number = self.handle.ask_rotation()?;
         let queue = &self.handle.queue;
-        self.handle.accepted()?;
-        if queue.stage() > Stage::Open {
-            return Err(self.handle.closed());
-        }
-        let number = queue.ask_rotation();
-        match block_until(queue.wait_bound(), |waker| queue.poll_rotated(number, waker)) {
-            Some(true) => Ok(()),
-            Some(false) => Err(self.handle.closed()),
-            None => Err(self.handle.unconfirmed()),
-        }
+        let rotated = block_until(queue.wait_bound(), |waker| queue.poll_rotated(number, waker));
+        self.handle.rotated(rotated)
+    }
+
+    /// As [`rotate`](Self::rotate), for tasks.
+    ///
+    /// # Errors
+    ///
+    /// As `rotate`, when awaited.
+    pub fn rotate_async(&self) -> AuditFuture<()> {
+        let log = self.clone();
+        let asked = self.handle.ask_rotation();
+        AuditFuture::new(async move {
+            let number = asked?;
+            let queue = &log.handle.queue;
+            let poll = |waker: &Waker| queue.poll_rotated(number, waker);
+            let rotated = log.handle.bounded(queue.wait_bound(), poll).await;
+            log.handle.rotated(rotated)
+        })
     }
 
     /// The last durable record of the chain that this handle writes. Kept elsewhere, it makes a cut
@@ -278,7 +322,8 @@ impl AuditLog {
     ///
     /// [`Error::Unconfirmed`] when that was not done within the wait bound; it says how many records
     /// are not durable. The writer goes on trying; call again to wait again. [`Error::Lost`] when
-    /// the writer had to give up. [`Error::Forked`] in a forked child.
+    /// the writer had to give up and events were lost, [`Error::NotClosed`] when only the `close` record was.
+    /// [`Error::Forked`] in a forked child.
     pub fn close(&self) -> Result<Head, Error> {
         self.handle.begin_close()?;
         let bound = self.handle.queue.wait_bound();
@@ -286,16 +331,20 @@ impl AuditLog {
         self.handle.end_close()
     }
 
-    /// As [`close`](Self::close), for tasks of any runtime.
+    /// As [`close`](Self::close), for tasks: the call begins to close the log, for all clones.
     ///
     /// # Errors
     ///
-    /// As `close`.
-    pub async fn close_async(&self) -> Result<Head, Error> {
-        self.handle.begin_close()?;
-        let queue = &self.handle.queue;
-        self.handle.bounded(queue.wait_bound(), |waker: &Waker| self.handle.poll_ended(waker)).await;
-        self.handle.end_close()
+    /// As `close`, when awaited.
+    pub fn close_async(&self) -> AuditFuture<Head> {
+        let log = self.clone();
+        let begun = self.handle.begin_close();
+        AuditFuture::new(async move {
+            begun?;
+            let handle = &log.handle;
+            handle.bounded(handle.queue.wait_bound(), |waker: &Waker| handle.poll_ended(waker)).await;
+            handle.end_close()
+        })
     }
 }
 
@@ -315,8 +364,7 @@ impl Handle {
             if counts.accepted > 0 {
                 self.queue.refuse_rest(scope);
             }
-            let reason = counts.reason.map_or("unknown", |reason| reason.as_str());
-            return Err(Error::Lost { path: path(), lost: counts.lost, reason });
+            return Err(Error::Lost { path: path(), lost: counts.lost, reason: counts.reason });
         }
         if counts.accepted == 0 {
             return Err(Error::NothingToConfirm { path: path() });
@@ -341,20 +389,38 @@ impl Handle {
     async fn wait_async(&self, ticket: Ticket, waiter: Waiter<'_>) -> bool {
         let queue = &self.queue;
         let bound = if queue.is_stalled() { Duration::ZERO } else { queue.wait_bound() };
-        let in_time = self.bounded(bound, |waker: &Waker| queue.poll_durable(ticket, waker)).await;
+        let poll = |waker: &Waker| queue.poll_durable(ticket, waker);
+        let in_time = self.bounded(bound, poll).await.is_some();
         queue.judge_wait(ticket, in_time, waiter).is_ok()
     }
 
-    /// `poll`, for as long as the bound allows. Where no timer thread can be started, without one.
-    async fn bounded<P>(&self, bound: Duration, mut poll: P) -> bool
+    /// `poll`, for as long as the bound allows; `None` once it has passed. Where no timer thread can be started, without
+    /// a bound.
+    async fn bounded<T, P>(&self, bound: Duration, mut poll: P) -> Option<T>
     where
-        P: FnMut(&Waker) -> Poll<()> + Send + Unpin,
+        P: FnMut(&Waker) -> Poll<T> + Send + Unpin,
     {
         if let Ok(timer) = self.timer.get_or_try_init(|| Timer::start(capture::mark_own_thread)) {
-            return timer.bounded(bound, poll).await.is_some();
+            return timer.bounded(bound, poll).await;
         }
-        std::future::poll_fn(|context| poll(context.waker())).await;
-        true
+        Some(std::future::poll_fn(|context| poll(context.waker())).await)
+    }
+
+    fn ask_rotation(&self) -> Result<u64, Error> {
+        self.accepted()?;
+        if self.queue.stage() > Stage::Open {
+            return Err(self.closed());
+        }
+        Ok(self.queue.ask_rotation())
+    }
+
+    /// What `rotate` returns, after its wait.
+    fn rotated(&self, rotated: Option<bool>) -> Result<(), Error> {
+        match rotated {
+            Some(true) => Ok(()),
+            Some(false) => Err(self.closed()),
+            None => Err(self.unconfirmed()),
+        }
     }
 
     fn accepted(&self) -> Result<Ticket, Error> {
@@ -428,7 +494,8 @@ impl Handle {
         }
         match (self.queue.not_durable(), self.queue.gauges.closed_in_order.get()) {
             (0, true) => Ok(self.head()),
-            (lost, _) => Err(Error::Lost { path: self.path.clone(), lost, reason: "io_failure" }),
+            (0, false) => Err(Error::NotClosed { path: self.path.clone() }),
+            (lost, _) => Err(Error::Lost { path: self.path.clone(), lost, reason: LossReason::IoFailure }),
         }
     }
 }

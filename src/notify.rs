@@ -14,7 +14,7 @@ use std::{
 use crate::{
     clock::Clock,
     gauges::Gauge,
-    stats::{Notice, NoticeCode, NoticeCount},
+    stats::{Notice, NoticeCount, NoticeKind},
 };
 
 /// A closure of the application that hears notices.
@@ -47,12 +47,13 @@ enum Message {
 
 /// Hands notices to the application on a thread of their own, and prints the one bounded line.
 pub(crate) struct Notifier {
-    log: String,
+    /// How lines on standard error call the log; `None` where none are printed.
+    log: Option<String>,
     clock: Clock,
     sender: Option<SyncSender<Message>>,
     pub(crate) dropped: Arc<Gauge>,
-    /// How often each code was told, in the order of their table.
-    told: [Gauge; NoticeCode::ALL.len()],
+    /// How often each kind was told, in the order of their table.
+    told: [Gauge; NoticeKind::ALL.len()],
     /// Guards when a line was last printed. Held only to read and change it.
     last_line: Mutex<Option<Duration>>,
 }
@@ -67,14 +68,14 @@ impl Notifier {
     /// Starts the thread that calls `on_notice`, if there is one. `mark_thread` runs there first. What it is told is
     /// kept until it is `attached`, `release`d, or a second old.
     pub(crate) fn start(
-        log: String,
+        log: Option<String>,
         clock: Clock,
         on_notice: Option<OnNotice>,
         mark_thread: fn(),
     ) -> std::io::Result<Arc<Self>> {
-        let Some(on_notice) = on_notice else { return Ok(Arc::new(Self::new(log, clock, None, None))) };
+        let Some(on_notice) = on_notice else { return Ok(Arc::new(Self::new(log, clock, None))) };
         let (sender, waiting) = sync_channel(WAITING_NOTICES);
-        let notifier = Self::new(log, clock, Some(sender), None);
+        let notifier = Self::new(log, clock, Some(sender));
         let dropped = Arc::clone(&notifier.dropped);
         thread::Builder::new().name("audit-notice".to_owned()).spawn(move || {
             mark_thread();
@@ -94,18 +95,13 @@ impl Notifier {
     /// One that nobody hears, and that prints nothing either.
     #[cfg(any(test, audit_simulation))]
     pub(crate) fn silent(clock: Clock) -> Arc<Self> {
-        // A line is due a minute after the last, and the last was printed at the end of time.
-        Arc::new(Self::new(String::new(), clock, None, Some(Duration::MAX)))
+        Arc::new(Self::new(None, clock, None))
     }
 
-    fn new(
-        log: String,
-        clock: Clock,
-        sender: Option<SyncSender<Message>>,
-        last_line: Option<Duration>,
-    ) -> Self {
-        let (dropped, told) = Default::default();
-        Self { log, clock, sender, dropped, told, last_line: Mutex::new(last_line) }
+    fn new(log: Option<String>, clock: Clock, sender: Option<SyncSender<Message>>) -> Self {
+        let dropped = Arc::default();
+        let told = std::array::from_fn(|_| Gauge::default());
+        Self { log, clock, sender, dropped, told, last_line: Mutex::default() }
     }
 
     /// The layer of the log is in a subscriber, which is installed now or in a moment: `is_heard` says whether what
@@ -125,18 +121,22 @@ impl Notifier {
         !matches!(sent, Some(Err(TrySendError::Full(_))))
     }
 
-    /// How often each code was told; those that were.
+    /// How often each kind was told; those that were.
     pub(crate) fn counts(&self) -> Vec<NoticeCount> {
-        let all = NoticeCode::ALL.into_iter().zip(&self.told);
-        let told = all.map(|(code, count)| NoticeCount { code, count: count.get() });
+        let all = NoticeKind::ALL.iter().zip(&self.told);
+        let told = all.map(|(kind, count)| NoticeCount { kind: *kind, count: count.get() });
         told.filter(|told| told.count > 0).collect()
     }
 
-    pub(crate) fn tell(&self, code: NoticeCode, message: impl Into<String>) {
-        if let Some(count) = self.told.get(code as usize) {
+    pub(crate) fn tell(&self, kind: NoticeKind, message: impl Into<String>) {
+        if let Some(count) = self.told.get(kind as usize) {
             count.add(1);
         }
-        if self.sender.is_some() && !self.send(Message::Notice(Notice { code, message: message.into() })) {
+        if self.sender.is_none() {
+            return;
+        }
+        let time = self.clock.wall().to_system_time();
+        if !self.send(Message::Notice(Notice { kind, time, message: message.into() })) {
             self.dropped.add(1);
         }
     }
@@ -144,6 +144,7 @@ impl Notifier {
     /// Prints one line to standard error, at most once a minute. Where standard error takes nothing,
     /// who tells waits for a moment only.
     pub(crate) fn print(&self, message: &str) {
+        let Some(log) = &self.log else { return };
         let now = self.clock.elapsed();
         let mut last = self.last_line.lock().unwrap_or_else(PoisonError::into_inner);
         if last.is_some_and(|last| now.saturating_sub(last) < QUIET) {
@@ -151,7 +152,7 @@ impl Notifier {
         }
         *last = Some(now);
         drop(last);
-        let line = format!("tracing-audit: {}: {message}\n", self.log);
+        let line = format!("tracing-audit: {log}: {message}\n");
         let (done, over) = sync_channel::<()>(1);
         let thread = thread::Builder::new().name("audit-stderr".to_owned()).spawn(move || {
             // Where standard error is closed there is nobody to tell.
@@ -201,7 +202,7 @@ mod tests {
     fn notifier() -> (Arc<Notifier>, Receiver<String>) {
         let (sender, heard) = channel();
         let on_notice: OnNotice = Box::new(move |notice| sender.send(notice.message.clone()).unwrap());
-        let notifier = Notifier::start(String::new(), Clock::start(), Some(on_notice), || {}).unwrap();
+        let notifier = Notifier::start(None, Clock::start(), Some(on_notice), || {}).unwrap();
         (notifier, heard)
     }
 
@@ -211,20 +212,20 @@ mod tests {
     #[test]
     fn what_comes_early_is_kept_in_order_until_a_subscriber_is_installed() {
         let (notifier, heard) = notifier();
-        notifier.tell(NoticeCode::Recovered, "first");
+        notifier.tell(NoticeKind::Recovered, "first");
         notifier.attached(|| IS_INSTALLED.load(Ordering::SeqCst));
-        notifier.tell(NoticeCode::Healed, "second");
+        notifier.tell(NoticeKind::Healed, "second");
         assert!(heard.recv_timeout(Duration::from_millis(20)).is_err(), "told to nobody");
         IS_INSTALLED.store(true, Ordering::SeqCst);
         let begun = Instant::now();
         assert_eq!([heard.recv().unwrap(), heard.recv().unwrap()], ["first", "second"]);
         assert!(begun.elapsed() < EARLY / 2, "at once");
-        notifier.tell(NoticeCode::Healed, "third");
+        notifier.tell(NoticeKind::Healed, "third");
         notifier.attached(|| false);
-        notifier.tell(NoticeCode::Recovered, "fourth");
+        notifier.tell(NoticeKind::Recovered, "fourth");
         assert_eq!([heard.recv().unwrap(), heard.recv().unwrap()], ["third", "fourth"]);
-        let counts: Vec<_> = notifier.counts().iter().map(|told| (told.code, told.count)).collect();
-        assert_eq!(counts, [(NoticeCode::Healed, 2), (NoticeCode::Recovered, 2)]);
+        let counts: Vec<_> = notifier.counts().iter().map(|told| (told.kind, told.count)).collect();
+        assert_eq!(counts, [(NoticeKind::Healed, 2), (NoticeKind::Recovered, 2)]);
     }
 
     #[test]
@@ -232,7 +233,7 @@ mod tests {
         for is_attached in [false, true] {
             let begun = Instant::now();
             let (notifier, heard) = notifier();
-            notifier.tell(NoticeCode::Recovered, "first");
+            notifier.tell(NoticeKind::Recovered, "first");
             if is_attached {
                 notifier.attached(|| false);
             }
@@ -245,7 +246,7 @@ mod tests {
     fn the_end_of_the_log_lets_go_of_what_is_kept() {
         for is_dropped in [false, true] {
             let (notifier, heard) = notifier();
-            notifier.tell(NoticeCode::Recovered, "first");
+            notifier.tell(NoticeKind::Recovered, "first");
             let begun = Instant::now();
             let kept = (!is_dropped).then_some(notifier);
             if let Some(notifier) = &kept {
@@ -261,7 +262,7 @@ mod tests {
         let (notifier, heard) = notifier();
         let mut told = 0;
         while notifier.dropped.get() == 0 {
-            notifier.tell(NoticeCode::Recovered, "again");
+            notifier.tell(NoticeKind::Recovered, "again");
             told += 1;
         }
         assert!(told > WAITING_NOTICES as u64);
@@ -274,8 +275,8 @@ mod tests {
 
     #[test]
     fn what_nobody_hears_is_counted() {
-        let notifier = Notifier::start(String::new(), Clock::start(), None, || {}).unwrap();
-        notifier.tell(NoticeCode::Damage, "said to nobody");
+        let notifier = Notifier::start(None, Clock::start(), None, || {}).unwrap();
+        notifier.tell(NoticeKind::Damage, "said to nobody");
         notifier.release();
         assert_eq!((notifier.counts().len(), notifier.dropped.get()), (1, 0));
     }

@@ -1,11 +1,11 @@
 //! A record that has its place in a chain, as it was read back.
 
-use std::{collections::BTreeMap, sync::OnceLock, time::SystemTime};
+use std::{collections::BTreeMap, fmt, sync::OnceLock, time::SystemTime};
 
 use crate::{
     chain::{Digest, Head},
     clock::Timestamp,
-    format::{Line, Value, parse_object, text_of},
+    format::{Line, RecordKind, Value, parse_object, text_of},
     segment_name::ChainNumber,
     severity::Severity,
 };
@@ -14,9 +14,10 @@ use crate::{
 ///
 /// Its line is well formed and matches its own hash. That it is linked to the lines around it, only
 /// [`verify`](crate::verify()) says.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Record {
     head: Head,
+    kind: RecordKind,
     at: Option<Timestamp>,
     is_provisional: bool,
     is_unconfirmed: bool,
@@ -26,6 +27,13 @@ pub struct Record {
     /// All members, parsed when one is first asked for that is no text: most readers look at a few texts
     /// of each record and go on.
     members: OnceLock<BTreeMap<String, Value>>,
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not what the application recorded.
+        f.debug_struct("Record").field("head", &self.head).field("kind", &self.kind()).finish_non_exhaustive()
+    }
 }
 
 impl PartialEq for Record {
@@ -40,6 +48,7 @@ impl Record {
     pub(crate) fn of(chain: ChainNumber, line: &Line<'_>, durable: u64) -> Option<Self> {
         Some(Self {
             head: Head { chain, seq: line.seq, hash: line.hash },
+            kind: line.kind,
             at: line.at(),
             is_provisional: line.seq > durable,
             is_unconfirmed: false,
@@ -99,11 +108,11 @@ impl Record {
         self.is_unconfirmed = true;
     }
 
-    /// When the event happened, as it stands in the log: RFC 3339 in UTC, nine digits of a second.
-    /// Empty where the record does not say.
+    /// When the event happened, as it stands in the log: RFC 3339 in UTC, nine digits of a second. `None` where the
+    /// record does not say it, which this library never writes.
     #[must_use]
-    pub fn timestamp(&self) -> &str {
-        self.text("ts").unwrap_or_default()
+    pub fn timestamp(&self) -> Option<&str> {
+        self.text("ts")
     }
 
     /// When the event happened, by the clock of the machine that wrote it; `None` where the record
@@ -118,23 +127,22 @@ impl Record {
         self.at
     }
 
-    /// `event`, or the kind of what the log says of itself: `segment`, `open`, `mark`, `gap`, `unconfirmed`,
-    /// `notice`, `recovery`, `prune`, `close`, or one of a later version.
+    /// What the record is. Of [`RecordKind::Other`], `get("kind")` has the name.
     #[must_use]
-    pub fn kind(&self) -> &str {
-        self.text("kind").unwrap_or_default()
+    pub fn kind(&self) -> RecordKind {
+        self.kind
     }
 
     /// Whether the record is an audit event of the application.
     #[must_use]
     pub fn is_event(&self) -> bool {
-        self.kind() == "event"
+        self.kind == RecordKind::Event
     }
 
     /// How critical the event is.
     #[must_use]
     pub fn severity(&self) -> Option<Severity> {
-        self.text("severity").and_then(Severity::parse)
+        self.text("severity")?.parse().ok()
     }
 
     /// The level of the `tracing` event: `ERROR`, `WARN`, `INFO`, `DEBUG` or `TRACE`.
@@ -238,7 +246,7 @@ impl Record {
 
     /// The record as it stands in the log: one line of JSON, without the line feed.
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub fn as_json(&self) -> &str {
         &self.line
     }
 

@@ -1,6 +1,6 @@
 //! Which events are critical.
 
-use std::fmt;
+use crate::named::named;
 
 /// How much depends on an event being on disk. In [`FlushMode::Hybrid`](crate::FlushMode::Hybrid)
 /// a critical event is durable when the macro returns; a routine one is queued.
@@ -13,23 +13,6 @@ pub enum Severity {
 }
 
 impl Severity {
-    /// Every severity, in the order of their tables.
-    pub(crate) const ALL: [Self; 2] = [Self::Routine, Self::Critical];
-
-    /// The name in the log: `routine` or `critical`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Routine => "routine",
-            Self::Critical => "critical",
-        }
-    }
-
-    /// Reads the name in the log.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|severity| severity.as_str() == text)
-    }
-
     /// Reads what an event calls its severity: one of [`SPELLINGS`], in any case. Says also whether that is its
     /// name in the log.
     pub(crate) fn understand(text: &str) -> Option<(Self, bool)> {
@@ -42,11 +25,10 @@ impl Severity {
     }
 }
 
-impl fmt::Display for Severity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+named!(Severity, "severity", [
+    Routine => "routine",
+    Critical => "critical",
+]);
 
 /// What applications call a severity: the words of syslog (RFC 5424), of OCSF, and of the usual loggers. README
 /// has the same table. What asks for somebody to act now is critical; a warning is not.
@@ -197,7 +179,7 @@ mod tests {
             assert_eq!(Severity::understand(nothing), None, "{nothing:?}");
         }
         // The log itself knows two names.
-        assert_eq!((Severity::parse("crit"), Severity::parse("CRITICAL")), (None, None));
+        assert!("crit".parse::<Severity>().is_err() && "CRITICAL".parse::<Severity>().is_err());
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! What an operator can ask a running log: counters, health, recoveries and notices.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
 
-use crate::{chain::Head, severity::Severity};
+use crate::{chain::Head, named::named, severity::Severity};
 
 /// Why an event could not be recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,38 +28,15 @@ pub enum LossReason {
     Forked,
 }
 
-impl LossReason {
-    /// Every reason, in the order of their tables.
-    pub(crate) const ALL: [Self; 7] = [
-        Self::QueueFull,
-        Self::IoFailure,
-        Self::Panic,
-        Self::Reentrant,
-        Self::Vetoed,
-        Self::Closed,
-        Self::Forked,
-    ];
-
-    /// The name in a `gap` record.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::QueueFull => "queue_full",
-            Self::IoFailure => "io_failure",
-            Self::Panic => "panic",
-            Self::Reentrant => "reentrant",
-            Self::Vetoed => "vetoed",
-            Self::Closed => "closed",
-            Self::Forked => "forked",
-        }
-    }
-}
-
-impl fmt::Display for LossReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+named!(LossReason, "reason of a loss", [
+    QueueFull => "queue_full",
+    IoFailure => "io_failure",
+    Panic => "panic",
+    Reentrant => "reentrant",
+    Vetoed => "vetoed",
+    Closed => "closed",
+    Forked => "forked",
+]);
 
 /// Counters of an open log since it was opened.
 #[derive(Debug, Clone, Default)]
@@ -107,8 +87,8 @@ impl Stats {
 
     /// How often a kind of notice was told.
     #[must_use]
-    pub fn noticed(&self, code: NoticeCode) -> u64 {
-        self.notices.iter().find(|notice| notice.code == code).map_or(0, |notice| notice.count)
+    pub fn noticed(&self, kind: NoticeKind) -> u64 {
+        self.notices.iter().find(|notice| notice.kind == kind).map_or(0, |notice| notice.count)
     }
 }
 
@@ -117,7 +97,7 @@ impl Stats {
 #[non_exhaustive]
 pub struct NoticeCount {
     /// Which kind.
-    pub code: NoticeCode,
+    pub kind: NoticeKind,
     /// How often since the log was opened.
     pub count: u64,
 }
@@ -173,20 +153,16 @@ impl Health {
     }
 }
 
-impl fmt::Display for Health {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Closed => "closed",
-            Self::Failing => "failing",
-            Self::Stalled => "stalled",
-            Self::Tampered => "tampered",
-            Self::Overloaded => "overloaded",
-            Self::Degraded => "degraded",
-            Self::LowSpace => "low space",
-            Self::Healthy => "healthy",
-        })
-    }
-}
+named!(Health, "state of a log", [
+    Closed => "closed",
+    Failing => "failing",
+    Stalled => "stalled",
+    Tampered => "tampered",
+    Overloaded => "overloaded",
+    Degraded => "degraded",
+    LowSpace => "low_space",
+    Healthy => "healthy",
+]);
 
 /// What opening a log found of earlier runs and did about it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -204,7 +180,7 @@ impl Recovery {
     /// the log lies, or of who can read it, do not change that: look at `notices` for those.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.chains.is_empty() && self.notices.iter().all(|notice| notice.code != NoticeCode::ChainMissing)
+        self.chains.is_empty() && self.notices.iter().all(|notice| notice.kind != NoticeKind::ChainMissing)
     }
 }
 
@@ -232,21 +208,41 @@ pub struct ChainRecovery {
 #[non_exhaustive]
 pub struct Notice {
     /// Which kind of thing.
-    pub code: NoticeCode,
+    pub kind: NoticeKind,
+    /// When, by the wall clock.
+    pub time: SystemTime,
     /// What happened and what to do, in a sentence.
     pub message: String,
 }
 
+impl NoticeKind {
+    /// Whether somebody must act: something is lost, at risk, or was changed by others. What only says what happened, or
+    /// that it is over, needs nobody.
+    #[must_use]
+    pub const fn needs_action(self) -> bool {
+        !matches!(
+            self,
+            Self::SpaceReturned
+                | Self::Healed
+                | Self::Recovered
+                | Self::HeadUnknown
+                | Self::MachineChanged
+                | Self::ClockStep
+                | Self::Pruned
+        )
+    }
+}
+
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.code, self.message)
+        write!(f, "{}: {}", self.kind, self.message)
     }
 }
 
 /// The kinds of [`Notice`]; what is about the log's content is also a `notice` record in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum NoticeCode {
+pub enum NoticeKind {
     /// Free space fell below the watermark.
     LowSpace,
     /// Free space is above the watermark again.
@@ -294,88 +290,39 @@ pub enum NoticeCode {
     Vetoed,
 }
 
-impl NoticeCode {
-    /// Every code, in the order of their tables.
-    pub(crate) const ALL: [Self; 22] = [
-        Self::LowSpace,
-        Self::SpaceReturned,
-        Self::SegmentFailed,
-        Self::Failing,
-        Self::Healed,
-        Self::Stalled,
-        Self::EventsLost,
-        Self::CriticalNotRecorded,
-        Self::SegmentTampered,
-        Self::SegmentExposed,
-        Self::LockReplaced,
-        Self::Recovered,
-        Self::Damage,
-        Self::ChainMissing,
-        Self::HeadUnknown,
-        Self::HeadNotNoted,
-        Self::MachineChanged,
-        Self::ClockStep,
-        Self::VolatileFileSystem,
-        Self::Pruned,
-        Self::RetentionFailed,
-        Self::Vetoed,
-    ];
-
-    /// The name in a `notice` record.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::LowSpace => "low_space",
-            Self::SpaceReturned => "space_returned",
-            Self::SegmentFailed => "segment_failed",
-            Self::Failing => "failing",
-            Self::Healed => "healed",
-            Self::Stalled => "stalled",
-            Self::EventsLost => "events_lost",
-            Self::CriticalNotRecorded => "critical_not_recorded",
-            Self::SegmentTampered => "segment_tampered",
-            Self::SegmentExposed => "segment_exposed",
-            Self::LockReplaced => "lock_replaced",
-            Self::Recovered => "recovered",
-            Self::Damage => "damage",
-            Self::ChainMissing => "chain_missing",
-            Self::HeadUnknown => "head_unknown",
-            Self::HeadNotNoted => "head_not_noted",
-            Self::MachineChanged => "machine_changed",
-            Self::ClockStep => "clock_step",
-            Self::VolatileFileSystem => "volatile_filesystem",
-            Self::Pruned => "pruned",
-            Self::RetentionFailed => "retention_failed",
-            Self::Vetoed => "vetoed",
-        }
-    }
-}
-
-impl fmt::Display for NoticeCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+named!(NoticeKind, "kind of a notice", [
+    LowSpace => "low_space",
+    SpaceReturned => "space_returned",
+    SegmentFailed => "segment_failed",
+    Failing => "failing",
+    Healed => "healed",
+    Stalled => "stalled",
+    EventsLost => "events_lost",
+    CriticalNotRecorded => "critical_not_recorded",
+    SegmentTampered => "segment_tampered",
+    SegmentExposed => "segment_exposed",
+    LockReplaced => "lock_replaced",
+    Recovered => "recovered",
+    Damage => "damage",
+    ChainMissing => "chain_missing",
+    HeadUnknown => "head_unknown",
+    HeadNotNoted => "head_not_noted",
+    MachineChanged => "machine_changed",
+    ClockStep => "clock_step",
+    VolatileFileSystem => "volatile_filesystem",
+    Pruned => "pruned",
+    RetentionFailed => "retention_failed",
+    Vetoed => "vetoed",
+]);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// One that is not in the list is not counted.
-    #[test]
-    fn every_notice_is_in_the_list_at_its_place() {
-        let names = include_str!("stats.rs").split("impl NoticeCode {").nth(1).unwrap_or_default();
-        let names = names.split("\n}").next().unwrap_or_default().matches(" => \"").count();
-        assert_eq!(NoticeCode::ALL.len(), names);
-        for (place, code) in NoticeCode::ALL.into_iter().enumerate() {
-            assert_eq!(code as usize, place, "{code}");
-        }
-    }
-
     #[test]
     fn what_was_not_told_was_told_never() {
-        let told = NoticeCount { code: NoticeCode::Failing, count: 3 };
+        let told = NoticeCount { kind: NoticeKind::Failing, count: 3 };
         let stats = Stats { notices: vec![told], ..Stats::default() };
-        assert_eq!((stats.noticed(NoticeCode::Failing), stats.noticed(NoticeCode::Healed)), (3, 0));
+        assert_eq!((stats.noticed(NoticeKind::Failing), stats.noticed(NoticeKind::Healed)), (3, 0));
     }
 }

@@ -1,6 +1,6 @@
 //! What a verification can find a log to be.
 
-use std::fmt;
+use crate::named::named;
 
 /// What a verification found the log to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,12 +15,8 @@ pub enum Verdict {
     Damaged,
 }
 
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Intact => "intact",
-            Self::Unclean => "unclean",
-            Self::Damaged => "damaged",
-        })
-    }
-}
+named!(Verdict, "verdict", [
+    Intact => "intact",
+    Unclean => "unclean",
+    Damaged => "damaged",
+]);

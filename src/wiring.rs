@@ -14,14 +14,14 @@ use crate::{
     capture::{self, Capture, Rules},
     chain::Head,
     clock::Clock,
-    error::Error,
+    error::{Error, InsecureReason},
     gauges::Gauges,
     heads::{Heads, OnHead},
     notify::{Notifier, OnNotice},
     queue::{Queue, QueueSettings},
     settings::{FlushMode, OnFailure, OnFull, Retention, Rotation},
     stats::{Notice, Recovery},
-    storage::{Dir, Disk, DiskOptions, Refusal, Storage},
+    storage::{Dir, Disk, DiskOptions, Storage},
     writer::{self, Former, Opened, Writer, WriterSettings},
 };
 
@@ -30,6 +30,7 @@ const MIB: u64 = 1 << 20;
 pub(crate) const MIN_SEGMENT_BYTES: u64 = 64 << 10;
 
 /// Everything that an application settles, checked.
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting that an application turns on or off")]
 pub(crate) struct Plan {
     pub(crate) dir: PathBuf,
     pub(crate) service: String,
@@ -46,6 +47,7 @@ pub(crate) struct Plan {
     pub(crate) allow_network_fs: bool,
     pub(crate) on_full: OnFull,
     pub(crate) on_failure: OnFailure,
+    pub(crate) stderr: bool,
     pub(crate) on_notice: Option<OnNotice>,
     pub(crate) on_head: Option<OnHead>,
 }
@@ -81,15 +83,15 @@ pub(crate) fn start(plan: Plan) -> Result<Parts, Error> {
     };
     let opened =
         writer::open(&storage, &settings, &Former::default(), clock, &clock.now()).map_err(unsafe_file)?;
-    let notifier =
-        Notifier::start(path.display().to_string(), clock, plan.on_notice, capture::mark_own_thread)
-            .map_err(|source| Error::Thread { path: path.clone(), source })?;
+    let name = plan.stderr.then(|| path.display().to_string());
+    let notifier = Notifier::start(name, clock, plan.on_notice, capture::mark_own_thread)
+        .map_err(|source| Error::Thread { path: path.clone(), source })?;
     let gauges = Arc::new(Gauges::default());
     let heads =
         plan.on_head.map(|on_head| Heads::start(on_head, Arc::clone(&gauges), capture::mark_own_thread));
     let heads = heads.transpose().map_err(|source| Error::Thread { path: path.clone(), source })?;
-    for (code, message) in opened.notices() {
-        notifier.tell(*code, message.clone());
+    for (kind, message) in opened.notices() {
+        notifier.tell(*kind, message.clone());
     }
     let queue_settings = QueueSettings {
         bytes: plan.queue_bytes,
@@ -100,8 +102,9 @@ pub(crate) fn start(plan: Plan) -> Result<Parts, Error> {
     };
     let queue = Arc::new(Queue::new(queue_settings, clock, gauges, notifier));
     let capture = Capture::new(Arc::clone(&queue), plan.rules);
-    let notices =
-        opened.notices().iter().map(|(code, message)| Notice { code: *code, message: message.clone() });
+    let time = clock.wall().to_system_time();
+    let notices = opened.notices().iter();
+    let notices = notices.map(|(kind, message)| Notice { kind: *kind, time, message: message.clone() });
     let recovery = Recovery { chains: opened.found().to_vec(), notices: notices.collect() };
     let (first_head, writer) = start_writer(&path, storage, settings, opened, clock, &queue)?;
     Ok(Parts { path, queue, capture, recovery, first_head, heads, writer })
@@ -158,7 +161,7 @@ fn rotation_below(rotation: Rotation, limit: Option<u64>) -> Result<Rotation, Er
 /// Tells what is unsafe from what the system refused.
 fn refused(path: &Path, error: io::Error) -> Error {
     match refusal(&error) {
-        Some(reason) => Error::Unsafe { path: path.to_owned(), reason },
+        Some(reason) => Error::InsecureDirectory { path: path.to_owned(), reason },
         None => Error::io("create the log directory", path)(error),
     }
 }
@@ -167,14 +170,13 @@ fn refused(path: &Path, error: io::Error) -> Error {
 fn unsafe_file(error: Error) -> Error {
     match error {
         Error::Io { action, path, source } => match refusal(&source) {
-            Some(reason) => Error::Unsafe { path, reason },
+            Some(reason) => Error::InsecureDirectory { path, reason },
             None => Error::Io { action, path, source },
         },
         error => error,
     }
 }
 
-fn refusal(error: &io::Error) -> Option<String> {
-    let refusal = error.get_ref()?.downcast_ref::<Refusal>()?;
-    Some(refusal.0.to_owned())
+fn refusal(error: &io::Error) -> Option<InsecureReason> {
+    error.get_ref()?.downcast_ref().copied()
 }

@@ -11,7 +11,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 fn queue(settings: QueueSettings) -> Arc<Queue> {
     let clock = Clock::start();
-    let notifier = Notifier::start("log".to_owned(), clock, None, || {}).expect("no thread");
+    let notifier = Notifier::start(Some("log".to_owned()), clock, None, || {}).expect("no thread");
     Arc::new(Queue::new(settings, clock, Arc::new(Gauges::default()), notifier))
 }
 
@@ -289,11 +289,11 @@ fn a_receipt_is_of_the_last_event_that_is_durable() {
 }
 
 /// What an operator hears while `happens`.
-fn told(settings: QueueSettings, happens: impl FnOnce(&Queue)) -> Vec<NoticeCode> {
+fn told(settings: QueueSettings, happens: impl FnOnce(&Queue)) -> Vec<NoticeKind> {
     let (sender, heard) = std::sync::mpsc::channel();
-    let on_notice = Box::new(move |notice: &crate::Notice| sender.send(notice.code).expect("send"));
+    let on_notice = Box::new(move |notice: &crate::Notice| sender.send(notice.kind).expect("send"));
     let clock = Clock::start();
-    let notifier = Notifier::start("log".to_owned(), clock, Some(on_notice), || {}).expect("no thread");
+    let notifier = Notifier::start(Some("log".to_owned()), clock, Some(on_notice), || {}).expect("no thread");
     let queue = Queue::new(settings, clock, Arc::new(Gauges::default()), notifier);
     happens(&queue);
     // The thread that calls the closure ends with the notifier, and the closure with it.
@@ -309,14 +309,14 @@ fn a_loss_is_told_once_and_a_critical_one_each_time() {
         lose(queue, LossReason::QueueFull, Severity::Routine);
         assert!(queue.lock().losses.are_pending(), "a `gap` record will tell of it");
     });
-    assert_eq!(heard, [NoticeCode::EventsLost]);
+    assert_eq!(heard, [NoticeKind::EventsLost]);
     let heard = told(settings(), |queue| {
         lose(queue, LossReason::QueueFull, Severity::Critical);
         lose(queue, LossReason::QueueFull, Severity::Critical);
     });
     assert_eq!(
         heard,
-        [NoticeCode::EventsLost, NoticeCode::CriticalNotRecorded, NoticeCode::CriticalNotRecorded]
+        [NoticeKind::EventsLost, NoticeKind::CriticalNotRecorded, NoticeKind::CriticalNotRecorded]
     );
     // Often the closure that hears notices emitted it.
     assert_eq!(told(settings(), |queue| lose(queue, LossReason::Reentrant, Severity::Critical)), []);
@@ -333,13 +333,13 @@ fn a_wait_in_vain_is_told_of_where_the_event_is_critical() {
     let immediate =
         QueueSettings { flush_mode: FlushMode::Immediate, wait_bound: Duration::ZERO, ..settings() };
     for severity in [Severity::Routine, Severity::Critical] {
-        let critical: &[NoticeCode] =
-            if severity == Severity::Critical { &[NoticeCode::CriticalNotRecorded] } else { &[] };
+        let critical: &[NoticeKind] =
+            if severity == Severity::Critical { &[NoticeKind::CriticalNotRecorded] } else { &[] };
         let heard = told(immediate, |queue| {
             submit(queue, severity);
             assert_eq!((queue.lock().unconfirmed, queue.is_stalled()), (1, true));
         });
-        assert_eq!(heard, [&[NoticeCode::Stalled], critical].concat());
+        assert_eq!(heard, [&[NoticeKind::Stalled], critical].concat());
         let heard = told(immediate, |queue| {
             queue.gauges.failing.set(true);
             submit(queue, severity);
@@ -354,7 +354,7 @@ fn a_wait_in_vain_is_told_of_where_the_event_is_critical() {
         submit(queue, Severity::Routine);
         submit(queue, Severity::Critical);
     });
-    assert_eq!(heard, [NoticeCode::CriticalNotRecorded]);
+    assert_eq!(heard, [NoticeKind::CriticalNotRecorded]);
 }
 
 #[test]
@@ -364,7 +364,7 @@ fn a_stall_is_told_once_and_a_closed_log_is_none() {
         assert!(queue.wait_until_durable(1, Waiter::All).is_err());
         assert!(queue.wait_until_durable(1, Waiter::All).is_err());
     });
-    assert_eq!(heard, [NoticeCode::Stalled]);
+    assert_eq!(heard, [NoticeKind::Stalled]);
     let heard = told(settings(), |queue| {
         submit(queue, Severity::Routine);
         queue.closed();
@@ -377,7 +377,7 @@ fn a_stall_is_told_once_and_a_closed_log_is_none() {
         queue.closed();
         queue.wait_for_own(1, Severity::Critical, FAR, true);
     });
-    assert_eq!(heard, [NoticeCode::CriticalNotRecorded], "it is not durable and never will be");
+    assert_eq!(heard, [NoticeKind::CriticalNotRecorded], "it is not durable and never will be");
 }
 
 /// A thread that waits for an event, when it is asleep or about to be.

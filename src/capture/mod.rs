@@ -34,7 +34,7 @@ use crate::{
     gauges::Flag,
     queue::Queue,
     severity::Severity,
-    stats::{LossReason, NoticeCode},
+    stats::{LossReason, NoticeKind},
 };
 use pending::Vetoed;
 
@@ -76,7 +76,7 @@ impl Capture {
         if self.veto_told.set(true) {
             let message = "a layer nearer to the registry vetoes audit events in `event_enabled`; \
                            give that layer a filter of its own with `.with_filter(…)`";
-            self.queue.notifier.tell(NoticeCode::Vetoed, message);
+            self.queue.notifier.tell(NoticeKind::Vetoed, message);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What does not fit, before it is known whether it was durable. Only when a chain has been read to
 //! its end is it known how far it was durable; until then everything odd is kept with its position.
 
-use crate::{chain::Digest, format::Kind};
+use crate::{chain::Digest, format::RecordKind};
 
 /// What can be wrong with a line of a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +59,7 @@ const MAX_KEPT: usize = 4096;
 pub(crate) struct Last {
     pub(crate) seq: u64,
     pub(crate) hash: Digest,
-    pub(crate) kind: Kind,
+    pub(crate) kind: RecordKind,
 }
 
 /// How far a chain was good: what a torn tail takes it back to.

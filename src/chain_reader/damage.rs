@@ -9,7 +9,7 @@ use super::{
     follow::{Follow, missing_records},
     layout::SegmentFile,
 };
-use crate::{chain::Digest, format::Kind};
+use crate::{chain::Digest, format::RecordKind};
 
 /// What is known to have been durable of a chain.
 #[derive(Debug, Clone, Copy)]
@@ -66,7 +66,7 @@ impl Durable {
 /// How far the chain itself says that it was durable: its marks, and a last good `close`.
 pub(crate) fn durable_by_itself(follow: &Follow) -> u64 {
     // Nothing is written behind a `close` before it is durable, and it is synced before anybody hears of it.
-    let closed = follow.good.last.filter(|last| last.kind == Kind::Close).map_or(0, |last| last.seq);
+    let closed = follow.good.last.filter(|last| last.kind == RecordKind::Close).map_or(0, |last| last.seq);
     follow.facts.mark.max(closed)
 }
 

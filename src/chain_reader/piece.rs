@@ -4,7 +4,7 @@
 use super::lines::split;
 use crate::{
     chain::Digest,
-    format::{Control, Kind, LineParser, control_of},
+    format::{Control, LineParser, RecordKind, control_of},
 };
 
 /// What a faultless piece is to its chain.
@@ -14,7 +14,7 @@ pub(crate) struct Summary {
     pub(crate) previous: Digest,
     pub(crate) last_seq: u64,
     pub(crate) last_hash: Digest,
-    pub(crate) last_kind: Kind,
+    pub(crate) last_kind: RecordKind,
     pub(crate) lines: u64,
     pub(crate) events: u64,
     /// The highest `durable` mark.
@@ -29,7 +29,7 @@ pub(crate) fn summarize(parser: &mut LineParser, bytes: &[u8]) -> Option<Summary
     for (_, line) in split(bytes) {
         let line = parser.parse(line).ok()?;
         // Where a file begins the first line is looked at by itself: what follows would be checked twice.
-        if line.kind == Kind::Segment || !line.hash_is_right() {
+        if line.kind == RecordKind::Segment || !line.hash_is_right() {
             return None;
         }
         let so_far = summary.get_or_insert(Summary {
@@ -50,7 +50,7 @@ pub(crate) fn summarize(parser: &mut LineParser, bytes: &[u8]) -> Option<Summary
         so_far.last_hash = line.hash;
         so_far.last_kind = line.kind;
         so_far.lines += 1;
-        so_far.events += u64::from(line.kind == Kind::Event);
+        so_far.events += u64::from(line.kind == RecordKind::Event);
         so_far.mark = so_far.mark.max(line.durable.unwrap_or(0));
         if let Some(control) = control_of(&line, false).ok()? {
             so_far.controls.push((line.seq, control));
@@ -78,7 +78,10 @@ mod tests {
         let summary = summary(&lines(&chain)[2..].concat()).unwrap();
         assert_eq!((summary.first_seq, summary.previous), (3, chain.hashes[&2]));
         assert_eq!((summary.last_seq, summary.last_hash), (7, chain.hash));
-        assert_eq!((summary.last_kind, summary.lines, summary.events, summary.mark), (Kind::Mark, 5, 3, 6));
+        assert_eq!(
+            (summary.last_kind, summary.lines, summary.events, summary.mark),
+            (RecordKind::Mark, 5, 3, 6)
+        );
         let controls: Vec<u64> = summary.controls.iter().map(|(seq, _)| *seq).collect();
         assert_eq!(controls, [4, 7]);
     }

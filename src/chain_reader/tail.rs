@@ -9,7 +9,7 @@ use super::{
     noted::Point,
 };
 use crate::{
-    format::{ChainId, Kind, LineParser, MAX_LINE, Witness, Witnesses, is_right, read_witnesses},
+    format::{ChainId, LineParser, MAX_LINE, RecordKind, Witness, Witnesses, is_right, read_witnesses},
     segment_name::{ChainNumber, SegmentName},
     storage::{File, Storage, read_full},
 };
@@ -50,7 +50,7 @@ pub(crate) fn said_of(
             // Most lines are passed over without being parsed.
             let line =
                 piece.filter(|line| chains.find(line).is_some()).and_then(|line| parser.parse(line).ok());
-            let line = line.filter(|line| line.kind != Kind::Event && line.hash_is_right());
+            let line = line.filter(|line| line.kind != RecordKind::Event && line.hash_is_right());
             for (chain, witness) in line.and_then(|line| read_witnesses(line.detail?)).into_iter().flatten() {
                 if wanted.is_none_or(|wanted| wanted.contains(&chain)) {
                     said.entry(chain).or_insert(witness);
@@ -91,7 +91,7 @@ fn head_of(file: &dyn File, id: ChainId) -> io::Result<Option<Witness>> {
 }
 
 /// Whether a segment has this record, and it ends where this says: the kind of the record.
-pub(crate) fn kind_at(file: &dyn File, point: &Point) -> io::Result<Option<Kind>> {
+pub(crate) fn kind_at(file: &dyn File, point: &Point) -> io::Result<Option<RecordKind>> {
     let mut parser = LineParser::default();
     let mut kind = None;
     if file.stat()?.bytes < point.end {
@@ -120,7 +120,7 @@ pub(crate) fn last_mark(file: &dyn File, end: u64) -> io::Result<Option<u64>> {
         if !is_right(&line, false) {
             return ControlFlow::Continue(());
         }
-        found = if was_end && line.kind == Kind::Close { Some(line.seq) } else { line.durable };
+        found = if was_end && line.kind == RecordKind::Close { Some(line.seq) } else { line.durable };
         found.map_or(ControlFlow::Continue(()), |_| ControlFlow::Break(()))
     })?;
     Ok(found)
@@ -225,7 +225,8 @@ mod tests {
 
         fn event(self, padding: usize, durable: Option<u64>) -> Self {
             let mut payload = Vec::new();
-            Payload::begin(&mut payload, Timestamp::now(), Kind::Event).text("action", &"x".repeat(padding));
+            Payload::begin(&mut payload, Timestamp::now(), RecordKind::Event)
+                .text("action", &"x".repeat(padding));
             self.line(&payload, durable)
         }
 
@@ -356,7 +357,7 @@ mod tests {
             kind_at(open.as_ref(), &point).unwrap()
         };
         let (middle, end) = (first.bytes.len() as u64, file.bytes.len() as u64);
-        assert_eq!((at(&first, middle), at(&file, end)), (Some(Kind::Event), Some(Kind::Close)));
+        assert_eq!((at(&first, middle), at(&file, end)), (Some(RecordKind::Event), Some(RecordKind::Close)));
         for (written, end) in
             [(&first, end), (&file, middle), (&file, end - 1), (&file, end + 1), (&first, 0)]
         {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde_json::Value as Json;
 
-use super::{After, FORMAT_VERSION, Kind, Payload, escape_into};
+use super::{After, FORMAT_VERSION, Payload, RecordKind, escape_into};
 use crate::{
     chain::Digest,
     clock::Timestamp,
@@ -193,7 +193,7 @@ impl SegmentInfo {
     }
 
     pub(crate) fn payload(&self, at: Timestamp) -> Vec<u8> {
-        detail(at, Kind::Segment, |object| {
+        detail(at, RecordKind::Segment, |object| {
             object.number("format", FORMAT_VERSION);
             object.text("id", &self.id.to_string());
             object.text("chain", &self.chain.to_string());
@@ -210,7 +210,7 @@ impl SegmentInfo {
 
 impl OpenInfo<'_> {
     pub(crate) fn payload(&self, at: Timestamp) -> Vec<u8> {
-        detail(at, Kind::Open, |object| {
+        detail(at, RecordKind::Open, |object| {
             object.text("writer", &format!("{:016x}", self.writer));
             object.text("service", self.service);
             object.text("host", self.host);
@@ -226,7 +226,7 @@ impl OpenInfo<'_> {
 
 impl GapInfo {
     pub(crate) fn payload(&self, at: Timestamp) -> Vec<u8> {
-        detail(at, Kind::Gap, |object| {
+        detail(at, RecordKind::Gap, |object| {
             object.text("reason", self.reason.as_str());
             object.number("critical", self.critical);
             object.number("routine", self.routine);
@@ -238,7 +238,7 @@ impl GapInfo {
 
 impl NoticeInfo<'_> {
     pub(crate) fn payload(&self, at: Timestamp) -> Vec<u8> {
-        detail(at, Kind::Notice, |object| {
+        detail(at, RecordKind::Notice, |object| {
             object.text("code", self.code);
             object.text("message", self.message);
         })
@@ -247,7 +247,7 @@ impl NoticeInfo<'_> {
 
 impl RecoveryInfo<'_> {
     pub(crate) fn payload(&self, at: Timestamp) -> Vec<u8> {
-        detail(at, Kind::Recovery, |object| {
+        detail(at, RecordKind::Recovery, |object| {
             object.text("cause", self.cause.as_str());
             object.number("segment", u64::from(self.segment));
             object.number("bytes", self.bytes);
@@ -259,7 +259,7 @@ impl RecoveryInfo<'_> {
 
 impl PruneInfo {
     pub(crate) fn payload(&self, at: Timestamp) -> Vec<u8> {
-        detail(at, Kind::Prune, |object| {
+        detail(at, RecordKind::Prune, |object| {
             object.number("through", self.through);
             object.text("hash", &self.hash.to_string());
             object.raw("files", &format!("[{},{}]", self.files.0, self.files.1));
@@ -270,7 +270,7 @@ impl PruneInfo {
 
 impl CloseInfo<'_> {
     pub(crate) fn payload(&self, at: Timestamp) -> Vec<u8> {
-        detail(at, Kind::Close, |object| {
+        detail(at, RecordKind::Close, |object| {
             object.number("events", self.events);
             object.witnesses(self.chains);
         })
@@ -279,11 +279,11 @@ impl CloseInfo<'_> {
 
 /// The payload of a `mark`.
 pub(crate) fn mark_payload(at: Timestamp, chains: &Witnesses) -> Vec<u8> {
-    detail(at, Kind::Mark, |object| object.witnesses(chains))
+    detail(at, RecordKind::Mark, |object| object.witnesses(chains))
 }
 
 /// A payload with one object named like its kind.
-pub(super) fn detail(at: Timestamp, kind: Kind, fill: impl FnOnce(&mut Object)) -> Vec<u8> {
+pub(super) fn detail(at: Timestamp, kind: RecordKind, fill: impl FnOnce(&mut Object)) -> Vec<u8> {
     let mut object = Object { json: Vec::new() };
     fill(&mut object);
     if object.json.is_empty() {
@@ -465,7 +465,7 @@ mod tests {
         line.pop();
         let mut parser = LineParser::default();
         let parsed = parser.parse(&line).unwrap();
-        assert_eq!(parsed.kind, Kind::Segment);
+        assert_eq!(parsed.kind, RecordKind::Segment);
         assert!(
             matches!(read_first(parsed.detail.unwrap()), Some(Format::Known(Some(read))) if *read == segment)
         );

@@ -2,8 +2,8 @@
 //! good by the same rule: this one.
 
 use super::{
-    Format, Kind, Line, SegmentInfo, Unconfirmed, Witnesses, read_first, read_gap, read_prune, read_recovery,
-    read_unconfirmed, read_witnesses, says_machine,
+    Format, Line, RecordKind, SegmentInfo, Unconfirmed, Witnesses, read_first, read_gap, read_prune,
+    read_recovery, read_unconfirmed, read_witnesses, says_machine,
 };
 use crate::chain::Digest;
 
@@ -43,24 +43,26 @@ pub(crate) fn control_of(line: &Line<'_>, begins_file: bool) -> Result<Option<Co
     const LATER_INSIDE: &str = "a `segment` line of a later format inside a file";
     let detail = line.detail.unwrap_or_default();
     let control = match line.kind {
-        Kind::Event | Kind::Notice | Kind::Other => return Ok(None),
-        Kind::Segment => match read_first(detail) {
+        RecordKind::Event | RecordKind::Notice | RecordKind::Other => return Ok(None),
+        RecordKind::Segment => match read_first(detail) {
             None => None,
             Some(Format::Later(_)) if !begins_file => return Err(LATER_INSIDE),
             Some(Format::Later(format)) => Some(Control::Later(format)),
             Some(Format::Known(info)) => info.map(Control::Segment),
         },
-        Kind::Open => {
+        RecordKind::Open => {
             read_witnesses(detail).map(|seen| Control::Open { seen, is_old: !says_machine(detail) })
         }
-        Kind::Mark => read_witnesses(detail).map(Control::Mark),
-        Kind::Close => read_witnesses(detail).map(Control::Close),
-        Kind::Gap => {
+        RecordKind::Mark => read_witnesses(detail).map(Control::Mark),
+        RecordKind::Close => read_witnesses(detail).map(Control::Close),
+        RecordKind::Gap => {
             read_gap(detail).map(|(reason, critical, routine)| Control::Gap { reason, critical, routine })
         }
-        Kind::Unconfirmed => read_unconfirmed(detail).map(Control::Unconfirmed),
-        Kind::Recovery => read_recovery(detail).map(|(cause, segment)| Control::Recovery { cause, segment }),
-        Kind::Prune => {
+        RecordKind::Unconfirmed => read_unconfirmed(detail).map(Control::Unconfirmed),
+        RecordKind::Recovery => {
+            read_recovery(detail).map(|(cause, segment)| Control::Recovery { cause, segment })
+        }
+        RecordKind::Prune => {
             read_prune(detail).map(|prune| Control::Prune { through: prune.through, hash: prune.hash })
         }
     };

@@ -3,7 +3,7 @@
 use std::ptr;
 
 use super::{
-    Kind, MAX_LINE,
+    MAX_LINE, RecordKind,
     plain::{self, plain_ascii_length},
 };
 use crate::{
@@ -38,7 +38,7 @@ impl Beginning {
     ) -> Payload<'a> {
         if self.second != Some(at.unix_seconds()) || !ptr::eq(self.members, members) {
             self.bytes.clear();
-            Payload::begin(&mut self.bytes, at, Kind::Event).members(members.as_bytes());
+            Payload::begin(&mut self.bytes, at, RecordKind::Event).members(members.as_bytes());
             self.second = Some(at.unix_seconds());
             self.members = members;
         }
@@ -69,7 +69,7 @@ pub(crate) struct Payload<'a> {
 
 impl<'a> Payload<'a> {
     /// Begins a payload at the end of `bytes`: time and kind come first.
-    pub(crate) fn begin(bytes: &'a mut Vec<u8>, at: Timestamp, kind: Kind) -> Self {
+    pub(crate) fn begin(bytes: &'a mut Vec<u8>, at: Timestamp, kind: RecordKind) -> Self {
         bytes.extend_from_slice(TIME);
         bytes.extend_from_slice(&at.to_bytes());
         bytes.extend_from_slice(b"\",\"kind\":\"");
@@ -258,7 +258,7 @@ mod tests {
             let at = Timestamp::from_unix(second, nanos);
             let (mut quick, mut anew) = (Vec::new(), Vec::new());
             beginning.write(&mut quick, at, members);
-            Payload::begin(&mut anew, at, Kind::Event).members(members.as_bytes());
+            Payload::begin(&mut anew, at, RecordKind::Event).members(members.as_bytes());
             assert_eq!(String::from_utf8(quick).unwrap(), String::from_utf8(anew).unwrap());
         }
     }

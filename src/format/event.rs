@@ -1,7 +1,7 @@
 //! The short way through a line: the members of an event in their order, which nearly every line has.
 
 use super::{
-    Kind,
+    RecordKind,
     plain::find_quote,
     strict::{Scanner, Top},
 };
@@ -71,7 +71,7 @@ impl<'a> Scanner<'a, '_> {
     /// order shows that none stands twice, so nothing is kept of their names. `None` for every other
     /// line, also where something is wrong.
     pub(super) fn members_of_an_event(&mut self) -> Option<Top<'a>> {
-        let mut top = Top { seq: 0, kind: Kind::Other, time: None, durable: None, detail: None };
+        let mut top = Top { seq: 0, kind: RecordKind::Other, time: None, durable: None, detail: None };
         let mut later = EVENT_MEMBERS.iter();
         loop {
             let word = word(self.bytes.get(self.at..)?);
@@ -82,7 +82,7 @@ impl<'a> Scanner<'a, '_> {
                 Role::Time => top.time = Some(self.value(1).ok()?),
                 Role::Kind => {
                     // No member of an event is named like its kind.
-                    top.kind = (self.value(1).ok()? == b"\"event\"").then_some(Kind::Event)?;
+                    top.kind = (self.value(1).ok()? == b"\"event\"").then_some(RecordKind::Event)?;
                 }
                 Role::Durable => top.durable = Some(self.whole_number()?),
                 Role::None if self.is_plain && self.bytes.get(self.at) == Some(&b'"') => {
@@ -91,7 +91,7 @@ impl<'a> Scanner<'a, '_> {
                 Role::None => drop(self.value(1).ok()?),
             }
             if self.at == self.bytes.len() {
-                return (top.kind == Kind::Event).then_some(top);
+                return (top.kind == RecordKind::Event).then_some(top);
             }
             self.expect(b',').ok()?;
         }

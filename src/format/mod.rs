@@ -13,6 +13,8 @@ mod strict;
 mod unconfirmed;
 mod value;
 
+use crate::named::named;
+
 pub(crate) use after::{After, Times};
 pub(crate) use control::{
     Cause, ChainId, CloseInfo, Format, GapInfo, NoticeInfo, OpenInfo, PruneInfo, PruneReason, RecoveryInfo,
@@ -32,47 +34,51 @@ pub(crate) const MAX_LINE: usize = 60 * 1024;
 /// The version of the format that this library writes.
 pub(crate) const FORMAT_VERSION: u64 = 1;
 
-/// The kinds of record that this library knows. Readers accept others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Kind {
-    Segment,
-    Open,
+/// What a record is: an audit event of the application, or what the log says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum RecordKind {
+    /// An audit event.
     Event,
+    /// The first line of each segment: the identity of the chain, and what counts of the files before.
+    Segment,
+    /// A process opened the log.
+    Open,
+    /// Everything before was durable at this time.
     Mark,
+    /// Events that could not be recorded, with their number.
     Gap,
+    /// Records that are durable although somebody was told that they are not confirmed.
     Unconfirmed,
+    /// Something an operator was told.
     Notice,
+    /// The chain went on after a crash, a failure or damage.
     Recovery,
+    /// Retention removes segments.
     Prune,
+    /// The run ended in order.
     Close,
     /// A kind of a later version.
     Other,
 }
 
-impl Kind {
-    const NAMED: [(Self, &'static str); 10] = [
-        (Self::Event, "event"),
-        (Self::Segment, "segment"),
-        (Self::Open, "open"),
-        (Self::Mark, "mark"),
-        (Self::Gap, "gap"),
-        (Self::Unconfirmed, "unconfirmed"),
-        (Self::Notice, "notice"),
-        (Self::Recovery, "recovery"),
-        (Self::Prune, "prune"),
-        (Self::Close, "close"),
-    ];
+named!(RecordKind, "kind of record", [
+    Event => "event",
+    Segment => "segment",
+    Open => "open",
+    Mark => "mark",
+    Gap => "gap",
+    Unconfirmed => "unconfirmed",
+    Notice => "notice",
+    Recovery => "recovery",
+    Prune => "prune",
+    Close => "close",
+    Other => "other",
+]);
 
-    #[cfg(test)]
-    pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-        Self::NAMED.iter().map(|(_, name)| *name)
-    }
-
-    pub(crate) fn as_str(self) -> &'static str {
-        Self::NAMED.iter().find(|(kind, _)| *kind == self).map_or("other", |(_, name)| name)
-    }
-
+impl RecordKind {
+    /// Reads the name in a line.
     pub(crate) fn parse(name: &[u8]) -> Self {
-        Self::NAMED.iter().find(|(_, known)| known.as_bytes() == name).map_or(Self::Other, |(kind, _)| *kind)
+        Self::ALL.iter().find(|kind| kind.as_str().as_bytes() == name).map_or(Self::Other, |kind| *kind)
     }
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::{
-    Kind, MAX_LINE,
+    MAX_LINE, RecordKind,
     encode::must_escape,
     names::{Members, Names, decode},
     plain::{find_quote, is_plain_ascii, plain_length},
@@ -30,7 +30,7 @@ pub(crate) struct Line<'a> {
     /// Without the line feed.
     pub(crate) bytes: &'a [u8],
     pub(crate) seq: u64,
-    pub(crate) kind: Kind,
+    pub(crate) kind: RecordKind,
     /// The value of `ts`, as JSON.
     time: Option<&'a [u8]>,
     /// The `durable` mark, on the first line of each write.
@@ -130,7 +130,7 @@ fn split_previous(body: &[u8]) -> Option<(&[u8], Digest)> {
 /// What the members of the top level say.
 pub(super) struct Top<'a> {
     pub(super) seq: u64,
-    pub(super) kind: Kind,
+    pub(super) kind: RecordKind,
     pub(super) time: Option<&'a [u8]>,
     pub(super) durable: Option<u64>,
     pub(super) detail: Option<&'a [u8]>,
@@ -160,7 +160,7 @@ impl<'a> Scanner<'a, '_> {
     fn top_level(&mut self) -> Result<Top<'a>, Malformed> {
         self.at = 1;
         self.names.clear();
-        let mut top = Top { seq: 0, kind: Kind::Other, time: None, durable: None, detail: None };
+        let mut top = Top { seq: 0, kind: RecordKind::Other, time: None, durable: None, detail: None };
         let mut kind_name = Cow::default();
         let mut members = self.names.open();
         loop {
@@ -186,7 +186,7 @@ impl<'a> Scanner<'a, '_> {
             }
             if self.at == self.bytes.len() {
                 self.names.close(members);
-                top.kind = Kind::parse(&kind_name);
+                top.kind = RecordKind::parse(&kind_name);
                 return Ok(top);
             }
             self.expect(b',')?;
@@ -424,7 +424,7 @@ mod tests {
     fn a_sealed_line_parses_to_what_was_sealed() {
         let line = line_of(r#","ts":"2026-11-21T08:00:00.000000005Z","kind":"mark","mark":{"chains":{}}"#);
         let parsed = LineParser::default().parse(&line).unwrap();
-        assert_eq!((parsed.seq, parsed.kind, parsed.durable), (7, Kind::Mark, Some(6)));
+        assert_eq!((parsed.seq, parsed.kind, parsed.durable), (7, RecordKind::Mark, Some(6)));
         assert_eq!(parsed.at(), Timestamp::parse(b"2026-11-21T08:00:00.000000005Z"));
         assert_eq!(parsed.detail, Some(&br#"{"chains":{}}"#[..]));
         assert_eq!(parsed.previous, Digest::ZERO);
@@ -513,7 +513,7 @@ mod tests {
         let parsed = parser.parse(&line[..line.len() - 1]).unwrap();
         assert_eq!(
             (parsed.kind, parsed.durable, parsed.detail),
-            (Kind::Prune, Some(6), Some(&br#"{"a":1}"#[..]))
+            (RecordKind::Prune, Some(6), Some(&br#"{"a":1}"#[..]))
         );
     }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::{ChainId, Kind, control::detail};
+use super::{ChainId, RecordKind, control::detail};
 use crate::{clock::Timestamp, segment_name::ChainNumber};
 
 /// Why somebody was told that a record is not confirmed.
@@ -47,7 +47,7 @@ pub(crate) const MAX_RANGES: usize = 1000;
 
 impl Unconfirmed {
     pub(crate) fn payload(&self, at: Timestamp) -> Vec<u8> {
-        detail(at, Kind::Unconfirmed, |object| {
+        detail(at, RecordKind::Unconfirmed, |object| {
             object.text("reason", &self.reason);
             if let Some((chain, id)) = self.chain {
                 object.text("chain", &chain.to_string());

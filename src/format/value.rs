@@ -1,6 +1,6 @@
 //! Values of a record that was read back.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use serde_json::Value as Json;
 
@@ -39,6 +39,35 @@ impl Value {
         if let Self::Integer(integer) = self { Some(*integer) } else { None }
     }
 
+    /// The whole number, if it is one that is not negative.
+    #[must_use]
+    pub fn as_u64(&self) -> Option<u64> {
+        self.as_i64().and_then(|integer| u64::try_from(integer).ok())
+    }
+
+    /// The number, if it is one. Whole numbers beyond ±2^53 lose digits.
+    #[must_use]
+    pub fn as_f64(&self) -> Option<f64> {
+        match self {
+            #[expect(clippy::cast_precision_loss, reason = "said above")]
+            Self::Integer(integer) => Some(*integer as f64),
+            Self::Float(float) => Some(*float),
+            _ => None,
+        }
+    }
+
+    /// The values of the list, if it is one.
+    #[must_use]
+    pub fn as_list(&self) -> Option<&[Self]> {
+        if let Self::List(values) = self { Some(values) } else { None }
+    }
+
+    /// The members of the object by their names, if it is one.
+    #[must_use]
+    pub fn as_object(&self) -> Option<&BTreeMap<String, Self>> {
+        if let Self::Object(members) = self { Some(members) } else { None }
+    }
+
     /// The truth value, if it is one.
     #[must_use]
     pub fn as_bool(&self) -> Option<bool> {
@@ -48,7 +77,21 @@ impl Value {
     /// The member of this name, if it is an object that has it.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Self> {
-        if let Self::Object(members) = self { members.get(name) } else { None }
+        self.as_object()?.get(name)
+    }
+
+    fn to_json(&self) -> Json {
+        match self {
+            Self::Null => Json::Null,
+            Self::Bool(bool) => Json::Bool(*bool),
+            Self::Integer(integer) => Json::from(*integer),
+            Self::Float(float) => Json::from(*float),
+            Self::Text(text) => Json::String(text.clone()),
+            Self::List(list) => list.iter().map(Self::to_json).collect(),
+            Self::Object(members) => {
+                members.iter().map(|(name, value)| (name.clone(), value.to_json())).collect()
+            }
+        }
     }
 
     fn from_json(json: Json) -> Self {
@@ -64,6 +107,16 @@ impl Value {
             Json::Object(members) => Self::Object(
                 members.into_iter().map(|(name, value)| (name, Self::from_json(value))).collect(),
             ),
+        }
+    }
+}
+
+/// Prints a text as it is, and anything else as JSON.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => f.pad(text),
+            other => f.pad(&other.to_json().to_string()),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use super::{
     Arc, Draft, Duration, EAGER_LOOKS, FlushMode, Instant, LossReason, MAX_STALLED_WAITERS, MutexGuard,
-    NotDurable, NoticeCode, OnFailure, OnFull, Ordering, PoisonError, Poll, Queue, Scope, Severity, Stage,
+    NotDurable, NoticeKind, OnFailure, OnFull, Ordering, PoisonError, Poll, Queue, Scope, Severity, Stage,
     State, Ticket, Timestamp, Waiter, Waker, register, thread,
 };
 use crate::{format::NotConfirmed, wait::look_until};
@@ -138,7 +138,7 @@ impl Queue {
             return;
         }
         if first {
-            self.notifier.tell(NoticeCode::EventsLost, format!("audit events are being lost: {reason}"));
+            self.notifier.tell(NoticeKind::EventsLost, format!("audit events are being lost: {reason}"));
         }
         if closed {
             self.notifier.print("an audit event came after the log was closed and is not recorded");
@@ -150,7 +150,7 @@ impl Queue {
 
     /// A critical event was not recorded, or nobody knows.
     pub(super) fn critical_failed(&self, message: &str) {
-        self.notifier.tell(NoticeCode::CriticalNotRecorded, message);
+        self.notifier.tell(NoticeKind::CriticalNotRecorded, message);
         self.notifier.print(message);
         if self.settings.on_failure == OnFailure::Abort {
             self.abort();
@@ -211,7 +211,7 @@ impl Queue {
                 self.critical_failed("the disk refuses to take a critical audit event; it is held in memory");
             } else {
                 let message = "a critical audit event was not durable within the wait bound";
-                self.notifier.tell(NoticeCode::CriticalNotRecorded, message);
+                self.notifier.tell(NoticeKind::CriticalNotRecorded, message);
                 self.notifier.print(message);
             }
         }
@@ -329,7 +329,7 @@ impl Queue {
     pub(super) fn stall(&self, _state: &MutexGuard<'_, State>) {
         if !self.stalled.swap(true, Ordering::AcqRel) {
             let message = "the disk does not answer in time; events are held in memory and nobody waits";
-            self.notifier.tell(NoticeCode::Stalled, message);
+            self.notifier.tell(NoticeKind::Stalled, message);
         }
     }
 }

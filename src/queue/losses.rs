@@ -55,11 +55,8 @@ impl Losses {
     }
 
     pub(super) fn list(&self) -> Vec<Loss> {
-        LossReason::ALL
-            .into_iter()
-            .zip(&self.total)
-            .flat_map(|(reason, by_severity)| list(reason, *by_severity))
-            .collect()
+        let by_reason = LossReason::ALL.iter().zip(&self.total);
+        by_reason.flat_map(|(reason, by_severity)| list(*reason, *by_severity)).collect()
     }
 }
 
@@ -67,10 +64,10 @@ impl Losses {
 /// [`Severity::ALL`].
 pub(super) fn list(reason: LossReason, by_severity: [u64; Severity::ALL.len()]) -> Vec<Loss> {
     Severity::ALL
-        .into_iter()
+        .iter()
         .zip(by_severity)
         .rev()
-        .map(|(severity, events)| Loss { reason, severity, events })
+        .map(|(severity, events)| Loss { reason, severity: *severity, events })
         .filter(|loss| loss.events > 0)
         .collect()
 }

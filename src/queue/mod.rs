@@ -34,7 +34,7 @@ use crate::{
     notify::Notifier,
     settings::{FlushMode, OnFailure, OnFull},
     severity::Severity,
-    stats::{LossReason, NoticeCode, Stats},
+    stats::{LossReason, NoticeKind, Stats},
     sync::{
         Condvar, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},

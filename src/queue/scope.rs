@@ -16,14 +16,21 @@ pub(crate) struct Scope {
 }
 
 /// What happened to the events of a scope so far.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct ScopeCounts {
     pub(crate) accepted: u64,
     pub(crate) last: Ticket,
     pub(crate) lost: u64,
-    pub(crate) reason: Option<LossReason>,
+    /// Why the last of those was.
+    pub(crate) reason: LossReason,
     /// The newest event that is durable, and its place in the chain.
     pub(crate) durable: Option<(Ticket, Head)>,
+}
+
+impl Default for ScopeCounts {
+    fn default() -> Self {
+        Self { accepted: 0, last: 0, lost: 0, reason: LossReason::QueueFull, durable: None }
+    }
 }
 
 impl Scope {
@@ -59,7 +66,7 @@ impl Scope {
     pub(super) fn lose(&self, reason: LossReason) {
         self.each(|counts| {
             counts.lost += 1;
-            counts.reason = Some(reason);
+            counts.reason = reason;
         });
     }
 

@@ -1,7 +1,7 @@
 //! The side of the queue that the writer serves.
 
 use super::{
-    Chunks, Clock, Duration, EAGER_WAKE_BYTES, Group, LossReason, MutexGuard, NoticeCode, Ordering, Orders,
+    Chunks, Clock, Duration, EAGER_WAKE_BYTES, Group, LossReason, MutexGuard, NoticeKind, Ordering, Orders,
     Pause, Queue, Refused, Stage, State, Take, Ticket, WAKE_BYTES, Waker, chunk, thread,
 };
 use crate::wait::wake_quietly;
@@ -122,7 +122,7 @@ impl Queue {
             self.room.notify_all();
         }
         if was_stalled {
-            self.notifier.tell(NoticeCode::Healed, "the disk answers again");
+            self.notifier.tell(NoticeKind::Healed, "the disk answers again");
         }
         self.ring(woken);
         ready.into_iter().for_each(wake_quietly);

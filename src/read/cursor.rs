@@ -9,7 +9,7 @@ use crate::{
     chain_reader::{Follow, Layout, Part, Piece, SegmentFile, Source, SourcePlace, last_mark, open_segment},
     clock::Timestamp,
     error::Error,
-    format::{Kind, Line, LineParser, read_unconfirmed},
+    format::{Line, LineParser, RecordKind, read_unconfirmed},
     record::Record,
     segment_name::ChainNumber,
     storage::{Dir, Storage},
@@ -89,7 +89,7 @@ impl Ahead {
     /// Takes in what a line says of others.
     fn note(&mut self, line: &Line<'_>) {
         self.mark = self.mark.max(line.durable.unwrap_or(0));
-        self.is_naming = line.kind == Kind::Unconfirmed;
+        self.is_naming = line.kind == RecordKind::Unconfirmed;
         if !self.is_naming {
             return;
         }

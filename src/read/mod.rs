@@ -36,7 +36,7 @@ use cursor::{Cursor, Head};
 /// for record in tracing_audit::read("audit-log")? {
 ///     let record = record?;
 ///     if record.action() == Some("auth.failure") {
-///         println!("{} {}", record.timestamp(), record.actor().unwrap_or("somebody"));
+///         println!("{} {}", record.timestamp().unwrap_or_default(), record.actor().unwrap_or("somebody"));
 ///     }
 /// }
 /// # Ok(())

@@ -14,6 +14,7 @@ use rustix::{
 };
 
 use super::{Access, Dir, File, FileSystem, LockKind, Stat, Storage};
+use crate::error::InsecureReason;
 
 const CONTROL: &str = "control";
 
@@ -103,9 +104,7 @@ fn make_dir(path: &Path, mode: Mode) -> io::Result<fs::File> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let dir =
         rustix::fs::open(path, flags, Mode::empty()).map(fs::File::from).map_err(|error| match error {
-            Errno::LOOP | Errno::NOTDIR => {
-                refusal("it is a symlink or not a directory; name the directory itself")
-            }
+            Errno::LOOP | Errno::NOTDIR => refusal(InsecureReason::NotADirectory),
             error => error.into(),
         })?;
     if is_new {
@@ -134,30 +133,18 @@ fn make_dir(path: &Path, mode: Mode) -> io::Result<fs::File> {
 fn check_dir(dir: &fs::File) -> io::Result<()> {
     let stat = rustix::fs::fstat(dir)?;
     if stat.st_uid != rustix::process::geteuid().as_raw() {
-        return Err(refusal("it belongs to another user; use a directory owned by the user of this process"));
+        return Err(refusal(InsecureReason::ForeignDirectory));
     }
     if Mode::from_raw_mode(stat.st_mode).intersects(Mode::WGRP | Mode::WOTH) {
-        return Err(refusal("other users can write to it; remove that permission (chmod go-w)"));
+        return Err(refusal(InsecureReason::WritableDirectory));
     }
     Ok(())
 }
 
-/// An error that says: this is not safe. The builder turns it into `Error::Unsafe`.
-fn refusal(reason: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::PermissionDenied, Refusal(reason))
+/// An error that says: this is not safe. The builder turns it into `Error::InsecureDirectory`.
+fn refusal(reason: InsecureReason) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, reason)
 }
-
-/// Why a directory or file is not used.
-#[derive(Debug)]
-pub(crate) struct Refusal(pub(crate) &'static str);
-
-impl std::fmt::Display for Refusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-impl std::error::Error for Refusal {}
 
 /// Whether a write failed only because there is no room: the bytes before it can still be trusted.
 pub(crate) fn is_out_of_room(error: &io::Error) -> bool {
@@ -284,16 +271,16 @@ impl Storage for Disk {
 fn check_file(file: &fs::File) -> io::Result<()> {
     let metadata = file.metadata()?;
     if !metadata.file_type().is_file() {
-        return Err(refusal("it is not a regular file; move it away"));
+        return Err(refusal(InsecureReason::NotAFile));
     }
     if metadata.nlink() != 1 {
-        return Err(refusal("it has more than one name; remove the hard links"));
+        return Err(refusal(InsecureReason::HardLinked));
     }
     if metadata.uid() != rustix::process::geteuid().as_raw() {
-        return Err(refusal("it belongs to another user; move it away"));
+        return Err(refusal(InsecureReason::ForeignFile));
     }
     if metadata.mode() & 0o022 != 0 {
-        return Err(refusal("other users can write to it; find out why, and move it away"));
+        return Err(refusal(InsecureReason::WritableFile));
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ pub(crate) mod sim;
 
 use std::{fmt, io, path::PathBuf, sync::Arc};
 
-pub(crate) use disk::{Disk, DiskOptions, Refusal, is_out_of_room};
+pub(crate) use disk::{Disk, DiskOptions, is_out_of_room};
 pub(crate) use filesystem::FileSystem;
 
 /// Which directory of a log.

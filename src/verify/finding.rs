@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::{
     chain_reader::{Anomaly, Fault, Place},
+    named::named,
     segment_name::ChainNumber,
     verdict::Verdict,
 };
@@ -48,9 +49,6 @@ pub enum FindingKind {
 }
 
 impl FindingKind {
-    /// How many kinds there are, for tables by kind.
-    pub(super) const COUNT: usize = 16;
-
     /// What one finding of this kind makes of the log.
     #[must_use]
     pub const fn verdict(self) -> Verdict {
@@ -59,36 +57,26 @@ impl FindingKind {
             _ => Verdict::Damaged,
         }
     }
-
-    /// A short name, e.g. `broken_link`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Edited => "edited",
-            Self::Malformed => "malformed",
-            Self::Deleted => "deleted",
-            Self::Inserted => "inserted",
-            Self::Duplicate => "duplicate",
-            Self::BrokenLink => "broken_link",
-            Self::MissingSegment => "missing_segment",
-            Self::RenamedSegment => "renamed_segment",
-            Self::Voided => "voided",
-            Self::Destroyed => "destroyed",
-            Self::Ahead => "ahead",
-            Self::HeadMismatch => "head_mismatch",
-            Self::MissingChain => "missing_chain",
-            Self::UnsupportedFormat => "unsupported_format",
-            Self::TornTail => "torn_tail",
-            Self::NotClosed => "not_closed",
-        }
-    }
 }
 
-impl fmt::Display for FindingKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+named!(FindingKind, "kind of a finding", [
+    Edited => "edited",
+    Malformed => "malformed",
+    Deleted => "deleted",
+    Inserted => "inserted",
+    Duplicate => "duplicate",
+    BrokenLink => "broken_link",
+    MissingSegment => "missing_segment",
+    RenamedSegment => "renamed_segment",
+    Voided => "voided",
+    Destroyed => "destroyed",
+    Ahead => "ahead",
+    HeadMismatch => "head_mismatch",
+    MissingChain => "missing_chain",
+    UnsupportedFormat => "unsupported_format",
+    TornTail => "torn_tail",
+    NotClosed => "not_closed",
+]);
 
 /// One thing that is wrong, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +84,7 @@ pub struct Finding {
     pub(super) kind: FindingKind,
     pub(super) chain: ChainNumber,
     pub(super) place: Option<Place>,
-    pub(super) sequence: Option<u64>,
+    pub(super) seq: Option<u64>,
     pub(super) message: String,
 }
 
@@ -121,7 +109,7 @@ impl Finding {
             kind: anomaly.fault.into(),
             chain,
             place: Some(anomaly.place),
-            sequence: anomaly.records.map(|(first, _)| first),
+            seq: anomaly.records.map(|(first, _)| first),
             message: anomaly.message.clone(),
         }
     }
@@ -158,8 +146,8 @@ impl Finding {
 
     /// The sequence number of the record it is about; of the first, where it is about several.
     #[must_use]
-    pub fn sequence(&self) -> Option<u64> {
-        self.sequence
+    pub fn seq(&self) -> Option<u64> {
+        self.seq
     }
 
     /// What was found, in a sentence. It never contains text of the log itself.
@@ -178,8 +166,8 @@ impl fmt::Display for Finding {
         if let (Some(line), Some(offset)) = (self.line(), self.offset()) {
             write!(f, ", line {line} (byte {offset})")?;
         }
-        if let Some(sequence) = self.sequence {
-            write!(f, ", record {sequence}")?;
+        if let Some(seq) = self.seq {
+            write!(f, ", record {seq}")?;
         }
         write!(f, ": {}", self.message)
     }
@@ -213,28 +201,93 @@ pub enum NoteKind {
     Live,
 }
 
-impl NoteKind {
-    /// A short name, e.g. `leftover`.
+named!(NoteKind, "kind of a note", [
+    Void => "void",
+    Undeclared => "undeclared",
+    Gap => "gap",
+    Unconfirmed => "unconfirmed",
+    Recovery => "recovery",
+    Unclosed => "unclosed",
+    Leftover => "leftover",
+    Stillborn => "stillborn",
+    Foreign => "foreign",
+    Live => "live",
+]);
+
+/// What a verification could not check, by what it would have needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum NotCheckedKind {
+    /// The end of a chain behind the newest head that was given, or all of it where none was: a head kept elsewhere.
+    End,
+    /// A head that was given, whose record was removed by retention or is trusted.
+    Head,
+    /// Records that retention removed.
+    Pruned,
+    /// Records before a head that the caller trusts.
+    Trusted,
+    /// Segments of a later format.
+    Format,
+    /// Whether a writer holds the chain: its lock could not be read.
+    Lock,
+    /// The noted head of a chain: its lock file is a copy, or could not be read.
+    NotedHead,
+    /// Whole chains that no other chain witnessed: a head of each.
+    Chains,
+    /// Who wrote the lines: signatures.
+    Author,
+}
+
+named!(NotCheckedKind, "kind of what was not checked", [
+    End => "end",
+    Head => "head",
+    Pruned => "pruned",
+    Trusted => "trusted",
+    Format => "format",
+    Lock => "lock",
+    NotedHead => "noted_head",
+    Chains => "chains",
+    Author => "author",
+]);
+
+/// Something that a verification could not check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotChecked {
+    kind: NotCheckedKind,
+    chain: Option<ChainNumber>,
+    message: String,
+}
+
+impl NotChecked {
+    pub(super) fn of(kind: NotCheckedKind, chain: Option<ChainNumber>, message: impl Into<String>) -> Self {
+        Self { kind, chain, message: message.into() }
+    }
+
+    /// What could not be checked.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Void => "void",
-            Self::Undeclared => "undeclared",
-            Self::Gap => "gap",
-            Self::Unconfirmed => "unconfirmed",
-            Self::Recovery => "recovery",
-            Self::Unclosed => "unclosed",
-            Self::Leftover => "leftover",
-            Self::Stillborn => "stillborn",
-            Self::Foreign => "foreign",
-            Self::Live => "live",
-        }
+    pub fn kind(&self) -> NotCheckedKind {
+        self.kind
+    }
+
+    /// The number of the chain, where it is about one.
+    #[must_use]
+    pub fn chain(&self) -> Option<u16> {
+        self.chain.map(ChainNumber::get)
+    }
+
+    /// What could not be checked and why, in words that go on "it was not checked …".
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
     }
 }
 
-impl fmt::Display for NoteKind {
+impl fmt::Display for NotChecked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        if let Some(chain) = self.chain {
+            write!(f, "chain {chain}: ")?;
+        }
+        f.write_str(&self.message)
     }
 }
 

@@ -4,13 +4,13 @@ use crate::{
     chain::{Digest, Head},
     chain_reader::{Anomaly, Durable, Fault, Good, Last, Place, durable_by_itself, missing_records},
     error::Error,
-    format::Kind,
+    format::RecordKind,
     storage::Storage,
 };
 
 use super::{
-    finding::{Finding, FindingKind, Note, NoteKind},
-    report::{ChainSummary, End, Findings},
+    finding::{Finding, FindingKind, NotChecked, NotCheckedKind, Note, NoteKind},
+    report::{ChainReport, ChainState, Findings},
     track::{LookedUp, Track},
     witness::{Claim, Source},
 };
@@ -35,7 +35,7 @@ pub(super) struct Judge<'a> {
     pub(super) track: &'a Track,
     pub(super) evidence: &'a Evidence<'a>,
     pub(super) findings: &'a mut Findings,
-    pub(super) not_checked: &'a mut Vec<String>,
+    pub(super) not_checked: &'a mut Vec<NotChecked>,
     durable: Durable,
     /// The records that somebody names, as they stand in the chain.
     looked_up: LookedUp,
@@ -49,7 +49,7 @@ impl<'a> Judge<'a> {
         evidence: &'a Evidence<'a>,
         storage: &'a dyn Storage,
         findings: &'a mut Findings,
-        not_checked: &'a mut Vec<String>,
+        not_checked: &'a mut Vec<NotChecked>,
     ) -> Result<Self, Error> {
         let trusted = evidence.trusted.map(|head| (head.seq, head.hash));
         let claimed = evidence.claims.iter().filter(|claim| is_meant(claim, track)).map(|claim| claim.seq);
@@ -67,7 +67,7 @@ impl<'a> Judge<'a> {
         Ok(Self { track, evidence, findings, not_checked, durable, looked_up, is_torn: false })
     }
 
-    pub(super) fn run(mut self) -> ChainSummary {
+    pub(super) fn run(mut self) -> (ChainReport, Vec<Note>) {
         self.absent_segments();
         self.destroyed_segments();
         self.start();
@@ -76,28 +76,28 @@ impl<'a> Judge<'a> {
         self.claims();
         self.floor_hash();
         let last = good.last;
-        let is_closed = last.is_some_and(|last| last.kind == Kind::Close);
-        let end = match (&self.track.follow.later_format, self.evidence.is_held, is_closed) {
+        let is_closed = last.is_some_and(|last| last.kind == RecordKind::Close);
+        let state = match (&self.track.follow.later_format, self.evidence.is_held, is_closed) {
             (Some((place, format)), ..) => {
                 self.later_format(*place, *format);
-                End::Unknown
+                ChainState::Unknown
             }
-            (None, true, _) => End::Live,
+            (None, true, _) => ChainState::Live,
             (None, false, true) => {
                 self.stillborn_end();
-                End::Closed
+                ChainState::Closed
             }
             (None, false, false) => {
                 let message = "the chain ends without `close`, and nobody holds it";
                 self.find(FindingKind::NotClosed, None, last.map(|last| last.seq), message.to_owned());
-                End::NotClosed
+                ChainState::NotClosed
             }
         };
-        self.summary(good, end, is_unfinished)
+        self.summary(good, state, is_unfinished)
     }
 
-    fn find(&mut self, kind: FindingKind, place: Option<Place>, sequence: Option<u64>, message: String) {
-        self.findings.push(Finding { kind, chain: self.track.chain, place, sequence, message });
+    fn find(&mut self, kind: FindingKind, place: Option<Place>, seq: Option<u64>, message: String) {
+        self.findings.push(Finding { kind, chain: self.track.chain, place, seq, message });
     }
 
     /// Files that a segment counts and that retention did not remove.
@@ -264,10 +264,11 @@ impl<'a> Judge<'a> {
             self.find(FindingKind::Ahead, None, Some(claim.seq), message);
         } else if claim.seq < self.durable.floor.0 {
             if claim.source == Source::Kept {
-                self.not_checked.push(format!(
-                    "chain {chain}: the head for record {} (the record was removed by retention, or is trusted)",
+                let message = format!(
+                    "the head for record {} (the record was removed by retention, or is trusted)",
                     claim.seq
-                ));
+                );
+                self.not_checked.push(NotChecked::of(NotCheckedKind::Head, Some(chain), message));
             }
         } else if self.hash_of(claim.seq).is_some_and(|hash| hash != claim.hash) {
             let message = format!("{who} names another hash of this record: the chain was rewritten");
@@ -305,13 +306,12 @@ impl<'a> Judge<'a> {
     fn later_format(&mut self, place: Place, format: u64) {
         let message = format!("the segment has format {format}, which this version cannot judge");
         self.find(FindingKind::UnsupportedFormat, Some(place), None, message);
-        self.not_checked.push(format!(
-            "chain {}: everything from segment {} on, whose format {format} is unknown here",
-            self.track.chain, place.segment
-        ));
+        let message =
+            format!("everything from segment {} on, whose format {format} is unknown here", place.segment);
+        self.not_checked.push(NotChecked::of(NotCheckedKind::Format, Some(self.track.chain), message));
     }
 
-    fn summary(self, good: Good, end: End, is_unfinished: bool) -> ChainSummary {
+    fn summary(self, good: Good, state: ChainState, is_unfinished: bool) -> (ChainReport, Vec<Note>) {
         let chain = self.track.chain;
         let mut notes = self.track.notes.kept.clone();
         // A writer that holds the chain may be about to remove them.
@@ -324,28 +324,30 @@ impl<'a> Judge<'a> {
             notes.push(Note::of(NoteKind::Live, chain, format!("a writer holds the chain{what}")));
         }
         if let Some((through, _)) = self.track.follow.facts.pruned {
-            self.not_checked.push(format!("chain {chain}: records 1 to {through}, removed by retention"));
+            let message = format!("records 1 to {through}, removed by retention");
+            self.not_checked.push(NotChecked::of(NotCheckedKind::Pruned, Some(chain), message));
         }
         if let Some(head) = self.evidence.trusted {
-            self.not_checked
-                .push(format!("chain {chain}: everything up to record {}, which is trusted", head.seq));
+            let message = format!("everything up to record {}, which is trusted", head.seq);
+            self.not_checked.push(NotChecked::of(NotCheckedKind::Trusted, Some(chain), message));
         }
         let head = self.head(good.last);
         let provisional =
             good.last.map_or(0, |last| last.seq.saturating_sub(head.map_or(0, |head| head.seq)));
-        let more_notes = self.track.notes.more;
-        ChainSummary {
+        let report = ChainReport {
             chain,
+            first: self.track.follow.start.map(|start| start.seq).filter(|_| good.records > 0),
+            last: good.last.map(|last| last.seq),
             records: good.records,
             events: good.events,
             segments: self.track.follow.files.len() as u64,
             head,
             provisional,
-            end,
+            state,
             lost: self.track.notes.lost,
-            notes,
-            more_notes,
-        }
+            unconfirmed: self.track.notes.unconfirmed,
+        };
+        (report, notes)
     }
 
     /// The last durable record that is there.

@@ -33,13 +33,13 @@ use crate::{
     storage::{Dir, Disk, Storage},
 };
 
-pub use finding::{Finding, FindingKind, Note, NoteKind};
-pub use report::Report;
+pub use finding::{Finding, FindingKind, NotChecked, NotCheckedKind, Note, NoteKind};
+pub use report::{ChainReport, ChainState, Report};
 
 use judge::{Evidence, Judge};
 use lock::Probe;
 use progress::{Callback, Progress};
-use report::{ChainSummary, Findings};
+use report::Findings;
 use track::{Context, Track};
 use witness::Claims;
 
@@ -106,15 +106,16 @@ impl Verifier {
     ///
     /// With a head that was stored where the log's owner cannot write, a log that was cut, rewritten
     /// or put back as an older copy is found to be damaged, up to that record. Default: none.
-    pub fn expect_head(mut self, head: Head) -> Self {
-        self.kept.push(head);
+    pub fn expect_head(mut self, head: impl Into<Head>) -> Self {
+        self.kept.push(head.into());
         self
     }
 
     /// Trusts everything up to this record and begins there: segments that end before it are not
     /// read. The rest must link to it. For a log that is verified often, with the head that the last
     /// verification reported. Default: every chain from its beginning.
-    pub fn from(mut self, head: Head) -> Self {
+    pub fn start_after(mut self, head: impl Into<Head>) -> Self {
+        let head = head.into();
         self.trusted.retain(|known| known.chain != head.chain);
         self.trusted.push(head);
         self
@@ -200,9 +201,9 @@ impl Verifier {
             },
         )?;
         report.missing_chains(&claims, &there);
-        let unknown =
-            noted.unknown.iter().map(|(chain, why)| format!("chain {chain}: its noted head, {why}"));
-        report.not_checked.extend(unknown);
+        report.not_checked.extend(noted.unknown.iter().map(|(chain, why)| {
+            NotChecked::of(NotCheckedKind::NotedHead, Some(*chain), format!("its noted head, {why}"))
+        }));
         report.limits(&self.kept);
         Ok(report)
     }
@@ -248,9 +249,11 @@ fn first_look(
 
 /// What came of judging one chain.
 struct Judged {
-    chain: ChainSummary,
+    chain: ChainReport,
+    notes: Vec<Note>,
+    more_notes: u64,
     findings: Findings,
-    not_checked: Vec<String>,
+    not_checked: Vec<NotChecked>,
 }
 
 /// Reads one chain to its very end and judges it.
@@ -275,26 +278,25 @@ fn last_look(
             false
         }
         Probe::Unknown => {
-            not_checked.push(format!(
-                "chain {}: whether a writer holds it, since its lock could not be read",
-                track.chain
-            ));
+            let message = "whether a writer holds it, since its lock could not be read";
+            not_checked.push(NotChecked::of(NotCheckedKind::Lock, Some(track.chain), message));
             false
         }
     };
     track.notes.note_files(track.chain, &track.follow.files);
     let evidence = Evidence { claims, trusted, is_held };
-    let chain = Judge::new(track, &evidence, context.storage, &mut findings, &mut not_checked)?.run();
-    Ok(Judged { chain, findings, not_checked })
+    let judge = Judge::new(track, &evidence, context.storage, &mut findings, &mut not_checked)?;
+    let (chain, notes) = judge.run();
+    Ok(Judged { chain, notes, more_notes: track.notes.more, findings, not_checked })
 }
 
 impl Report {
     fn add(&mut self, judged: Judged) {
-        let Judged { mut chain, findings, not_checked } = judged;
+        let Judged { chain, mut notes, more_notes, findings, not_checked } = judged;
         self.findings.append(findings);
         self.not_checked.extend(not_checked);
-        self.notes.append(&mut chain.notes);
-        self.more_notes += chain.more_notes;
+        self.notes.append(&mut notes);
+        self.more_notes += more_notes;
         self.heads.extend(chain.head);
         self.chains.push(chain);
     }
@@ -307,7 +309,7 @@ impl Report {
                     kind: FindingKind::MissingChain,
                     chain: *chain,
                     place: None,
-                    sequence: Some(claim.seq),
+                    seq: Some(claim.seq),
                     message: format!("{} names record {}, and the chain is gone", claim.who(), claim.seq),
                 });
             }
@@ -319,22 +321,30 @@ impl Report {
         for chain in &self.chains {
             let number = chain.chain;
             let highest = kept.iter().filter(|head| head.chain == number).map(|head| head.seq).max();
-            self.not_checked.push(match highest {
-                Some(seq) => format!(
-                    "chain {number}: whether records after {seq} were cut off or rewritten (no later head was given)"
-                ),
-                None => format!(
-                    "chain {number}: whether its end was cut off at a line, an older copy was put back, or all \
-                     of it was rewritten (no head kept elsewhere was given)"
-                ),
-            });
+            let message = match highest {
+                Some(seq) => {
+                    format!("whether records after {seq} were cut off or rewritten (no later head was given)")
+                }
+                None => {
+                    "whether its end was cut off at a line, an older copy was put back, or all of it was \
+                         rewritten (no head kept elsewhere was given)"
+                        .to_owned()
+                }
+            };
+            self.not_checked.push(NotChecked::of(NotCheckedKind::End, Some(number), message));
         }
         self.not_checked.extend([
-            "whether a chain was removed that no other chain witnessed and of which no head was given"
-                .to_owned(),
-            "who wrote the lines: well-formed lines appended by somebody else, a forged `prune` among them, \
-             look like the log's own (only signatures would tell)"
-                .to_owned(),
+            NotChecked::of(
+                NotCheckedKind::Chains,
+                None,
+                "whether a chain was removed that no other chain witnessed and of which no head was given",
+            ),
+            NotChecked::of(
+                NotCheckedKind::Author,
+                None,
+                "who wrote the lines: well-formed lines appended by somebody else, a forged `prune` among them, \
+                 look like the log's own (only signatures would tell)",
+            ),
         ]);
     }
 }

@@ -1,10 +1,15 @@
 //! The report: what was found, what is worth knowing, and what could not be checked.
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
-use crate::{chain::Head, chain_reader::Fault, error::Error, segment_name::ChainNumber, verdict::Verdict};
+use crate::{
+    chain::Head, chain_reader::Fault, error::Error, named::named, segment_name::ChainNumber, verdict::Verdict,
+};
 
-use super::finding::{Finding, FindingKind, Note};
+use super::finding::{Finding, FindingKind, NotChecked, Note};
 
 /// How many findings a report holds; all are counted.
 const MAX_FINDINGS: usize = 1000;
@@ -15,7 +20,7 @@ const MAX_PRINTED: usize = 20;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Findings {
     kept: Vec<Finding>,
-    counts: [u64; FindingKind::COUNT],
+    counts: [u64; FindingKind::ALL.len()],
     verdict: Option<Verdict>,
 }
 
@@ -52,45 +57,145 @@ impl Findings {
 }
 
 /// How a chain ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum ChainState {
+    /// Its last run ended in order.
     Closed,
+    /// A writer holds it.
     Live,
+    /// Its last run ended without `close`, and nobody holds it.
     NotClosed,
+    /// It is damaged at its end, or of a later format: how it ends was not judged.
     Unknown,
 }
 
+named!(ChainState, "state of a chain", [
+    Closed => "closed",
+    Live => "live",
+    NotClosed => "not_closed",
+    Unknown => "unknown",
+]);
+
 /// One chain in a report.
-#[derive(Debug, Clone)]
-pub(super) struct ChainSummary {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChainReport {
     pub(super) chain: ChainNumber,
+    pub(super) first: Option<u64>,
+    pub(super) last: Option<u64>,
     pub(super) records: u64,
     pub(super) events: u64,
     pub(super) segments: u64,
     pub(super) head: Option<Head>,
     /// How many records stand behind the head.
     pub(super) provisional: u64,
-    pub(super) end: End,
+    pub(super) state: ChainState,
     /// Events that the chain says were not recorded: critical and routine.
     pub(super) lost: (u64, u64),
-    pub(super) notes: Vec<Note>,
-    pub(super) more_notes: u64,
+    pub(super) unconfirmed: u64,
+}
+
+impl ChainReport {
+    /// The number of the chain.
+    #[must_use]
+    pub fn chain(&self) -> u16 {
+        self.chain.get()
+    }
+
+    /// The sequence number of its first good record; higher than 1 where retention removed some, or where the
+    /// verification started after a head.
+    #[must_use]
+    pub fn first_seq(&self) -> Option<u64> {
+        self.first
+    }
+
+    /// The sequence number of its last good record.
+    #[must_use]
+    pub fn last_seq(&self) -> Option<u64> {
+        self.last
+    }
+
+    /// How many good records it has, of all kinds.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// How many of the records are audit events.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// How many segments were read.
+    #[must_use]
+    pub fn segments(&self) -> u64 {
+        self.segments
+    }
+
+    /// Its last durable record, if it has any.
+    #[must_use]
+    pub fn head(&self) -> Option<Head> {
+        self.head
+    }
+
+    /// How many good records stand behind the head, of which the log does not say that they are durable.
+    #[must_use]
+    pub fn provisional(&self) -> u64 {
+        self.provisional
+    }
+
+    /// How it ends.
+    #[must_use]
+    pub fn state(&self) -> ChainState {
+        self.state
+    }
+
+    /// How many critical events it says could not be recorded.
+    #[must_use]
+    pub fn lost_critical(&self) -> u64 {
+        self.lost.0
+    }
+
+    /// How many routine events it says could not be recorded.
+    #[must_use]
+    pub fn lost_routine(&self) -> u64 {
+        self.lost.1
+    }
+
+    /// How many records its `unconfirmed` records name, see [`Record::unconfirmed`](crate::Record::unconfirmed).
+    #[must_use]
+    pub fn unconfirmed(&self) -> u64 {
+        self.unconfirmed
+    }
 }
 
 /// What a verification found.
 ///
 /// Prints as text for people: the verdict, the chains and their heads, the findings, the notes, and
 /// what could not be checked.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[must_use = "a verification that nobody looks at protects nothing; call `ensure_intact`"]
 pub struct Report {
     pub(super) path: PathBuf,
-    pub(super) chains: Vec<ChainSummary>,
+    pub(super) chains: Vec<ChainReport>,
     pub(super) heads: Vec<Head>,
     pub(super) findings: Findings,
     pub(super) notes: Vec<Note>,
     pub(super) more_notes: u64,
-    pub(super) not_checked: Vec<String>,
+    pub(super) not_checked: Vec<NotChecked>,
+}
+
+impl fmt::Debug for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Report")
+            .field("path", &self.path)
+            .field("verdict", &self.verdict())
+            .field("records", &self.records())
+            .field("chains", &self.chains.len())
+            .field("findings", &self.findings.counts.iter().sum::<u64>())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Report {
@@ -163,9 +268,21 @@ impl Report {
         &self.notes
     }
 
-    /// What this verification could not check, in sentences.
+    /// The chains, by their numbers.
     #[must_use]
-    pub fn not_checked(&self) -> &[String] {
+    pub fn chains(&self) -> &[ChainReport] {
+        &self.chains
+    }
+
+    /// The directory that was verified.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What this verification could not check.
+    #[must_use]
+    pub fn not_checked(&self) -> &[NotChecked] {
         &self.not_checked
     }
 }
@@ -199,13 +316,13 @@ impl fmt::Display for Report {
     }
 }
 
-impl fmt::Display for ChainSummary {
+impl fmt::Display for ChainReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let end = match self.end {
-            End::Closed => "closed",
-            End::Live => "being written",
-            End::NotClosed => "ended without close",
-            End::Unknown => "end not judged",
+        let end = match self.state {
+            ChainState::Closed => "closed",
+            ChainState::Live => "being written",
+            ChainState::NotClosed => "ended without close",
+            ChainState::Unknown => "end not judged",
         };
         let plural = |count: u64| if count == 1 { "" } else { "s" };
         writeln!(

@@ -30,7 +30,7 @@ use crate::{
     format::{MAX_LINE, MAX_PAYLOAD, mark_payload},
     queue::{Chunks, Orders, Pause, Queue, Refused, Stage},
     settings::{FlushMode, Retention, Rotation},
-    stats::NoticeCode,
+    stats::NoticeKind,
     storage::{Dir, Storage},
 };
 use flush::FlushPolicy;
@@ -414,7 +414,7 @@ impl Writer {
                 let lock = self.storage.path(Dir::Control, &self.ledger.chain().lock_name());
                 let message =
                     format!("cannot note the head in {}: {error}; it is tried again", lock.display());
-                self.note(NoticeCode::HeadNotNoted, &message, now);
+                self.note(NoticeKind::HeadNotNoted, &message, now);
             }
         } else {
             self.timers.noted();
@@ -430,11 +430,11 @@ impl Writer {
         let outcome = retention::run(&self.storage, &self.settings.retention, &mut self.ledger, clock, now);
         if !outcome.removed.is_empty() {
             let message = format!("removed by retention: {}", outcome.removed.join(", "));
-            self.queue.notifier.tell(NoticeCode::Pruned, message);
+            self.queue.notifier.tell(NoticeKind::Pruned, message);
         }
         if let Some((name, error)) = outcome.failed {
             self.timers.retention_failed(now.elapsed);
-            self.note(NoticeCode::RetentionFailed, &format!("cannot remove {name}: {error}"), now);
+            self.note(NoticeKind::RetentionFailed, &format!("cannot remove {name}: {error}"), now);
         }
         self.settle(outcome.trouble.map_or(Ok(()), Err), now, clock)
     }

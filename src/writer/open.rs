@@ -12,11 +12,11 @@ use super::{
 use crate::{
     chain_reader::{Directory, MAX_CHAINS, Noted, NotedState, said_of},
     clock::{Clock, Moment},
-    error::Error,
+    error::{Error, NoChainReason},
     format::{CloseInfo, NoticeInfo, OpenInfo, Witness, Witnesses},
     queue::Chunks,
     segment_name::{ChainNumber, SegmentName},
-    stats::{ChainRecovery, NoticeCode},
+    stats::{ChainRecovery, NoticeKind},
     storage::{Dir, FileSystem, Storage},
 };
 
@@ -45,7 +45,7 @@ pub(super) const FEW: usize = 16;
 pub(crate) struct Opened {
     pub(super) ledger: Ledger,
     pub(super) found: Vec<ChainRecovery>,
-    pub(super) notices: Vec<(NoticeCode, String)>,
+    pub(super) notices: Vec<(NoticeKind, String)>,
 }
 
 impl Opened {
@@ -55,7 +55,7 @@ impl Opened {
     }
 
     /// What the log's operator must hear of opening it.
-    pub(crate) fn notices(&self) -> &[(NoticeCode, String)] {
+    pub(crate) fn notices(&self) -> &[(NoticeKind, String)] {
         &self.notices
     }
 }
@@ -76,7 +76,7 @@ struct Taken {
     closed: bool,
     story: Option<Story>,
     report: Option<ChainRecovery>,
-    notices: Vec<(NoticeCode, String)>,
+    notices: Vec<(NoticeKind, String)>,
 }
 
 /// Opens the log: the lowest-numbered chain that is free, or a new one.
@@ -170,9 +170,7 @@ impl<'a> Opener<'a> {
                 return Err(Error::Locked { path, pid: holders.first().map(|holder| holder.pid) });
             }
             let Some(next) = self.next_number(&directory, &chains, former) else {
-                let reason =
-                    format!("it has {MAX_CHAINS} already; close some of the processes that write it");
-                return Err(Error::NoChain { path, reason });
+                return Err(Error::NoChain { path, reason: NoChainReason::TooMany { chains: MAX_CHAINS } });
             };
             // Where another opener was faster, the next look finds the number in use.
             if let Some(taken) = self.take(next, &mut holders)? {
@@ -197,11 +195,7 @@ impl<'a> Opener<'a> {
         };
         if self.is_exclusive {
             let path = self.storage.path(Dir::Log, "");
-            let reason = format!(
-                "{}; to begin it anew, move its files (audit-{chain}-*.jsonl) and control/{} aside, and keep them",
-                report.message,
-                chain.lock_name()
-            );
+            let reason = NoChainReason::LeftAlone { chain: chain.get(), why: report.message };
             return Err(Error::NoChain { path, reason });
         }
         self.found.push(report);
@@ -249,10 +243,10 @@ impl<'a> Opener<'a> {
         {
             let message =
                 format!("chain {chain} was written on another machine ({}) until now", noted.machine);
-            notices.push((NoticeCode::MachineChanged, message));
+            notices.push((NoticeKind::MachineChanged, message));
         }
         if noted.is_none() && !names.is_empty() {
-            notices.push((NoticeCode::HeadUnknown, others::unknown_head(chain, &lock)));
+            notices.push((NoticeKind::HeadUnknown, others::unknown_head(chain, &lock)));
         }
         let recovery = Recovery {
             storage: self.storage,
@@ -343,7 +337,7 @@ impl<'a> Opener<'a> {
         &mut self,
         directory: &Directory,
         passed_over: [Option<ChainNumber>; 2],
-    ) -> (Vec<ChainRecovery>, Vec<(NoticeCode, String)>) {
+    ) -> (Vec<ChainRecovery>, Vec<(NoticeKind, String)>) {
         let (mut found, mut notices) = (Vec::new(), Vec::new());
         for chain in directory.chains.keys() {
             if passed_over.contains(&Some(*chain)) || self.knows(*chain) {
@@ -397,31 +391,31 @@ impl Pauses {
 }
 
 /// What an operator must hear of where the log lies.
-fn notices_of_the_place(filesystem: &FileSystem, ledger: &Ledger) -> Vec<(NoticeCode, String)> {
+fn notices_of_the_place(filesystem: &FileSystem, ledger: &Ledger) -> Vec<(NoticeKind, String)> {
     let mut notices = Vec::new();
     if filesystem.is_volatile() {
         let message = format!("the log is on {filesystem}, which forgets everything at a restart");
-        notices.push((NoticeCode::VolatileFileSystem, message));
+        notices.push((NoticeKind::VolatileFileSystem, message));
     }
     if let Some(path) = ledger.exposed() {
         let message = format!("{} can be read by every user; find out why (chmod o=)", path.display());
-        notices.push((NoticeCode::SegmentExposed, message));
+        notices.push((NoticeKind::SegmentExposed, message));
     }
     notices
 }
 
 /// What an operator must hear of a chain that is gone.
-pub(super) fn missing_chain(chain: ChainNumber) -> (NoticeCode, String) {
-    (NoticeCode::ChainMissing, format!("chain {chain} was seen before and is gone; verify the log"))
+pub(super) fn missing_chain(chain: ChainNumber) -> (NoticeKind, String) {
+    (NoticeKind::ChainMissing, format!("chain {chain} was seen before and is gone; verify the log"))
 }
 
 /// What an operator must hear of a recovery.
-fn notice_of(report: &ChainRecovery) -> (NoticeCode, String) {
-    let code = if report.damaged { NoticeCode::Damage } else { NoticeCode::Recovered };
+fn notice_of(report: &ChainRecovery) -> (NoticeKind, String) {
+    let code = if report.damaged { NoticeKind::Damage } else { NoticeKind::Recovered };
     (code, report.message.clone())
 }
 
-fn put_notices(batch: &mut Chunks, notices: &[(NoticeCode, String)], now: &Moment) {
+fn put_notices(batch: &mut Chunks, notices: &[(NoticeKind, String)], now: &Moment) {
     for (code, message) in notices {
         let notice = NoticeInfo { code: code.as_str(), message };
         batch.push(&notice.payload(now.wall), None, None);

@@ -8,7 +8,7 @@ use crate::{
     clock::{Clock, Moment},
     queue::{Pause, Stage},
     segment_name::SegmentName,
-    stats::{LossReason, NoticeCode},
+    stats::{LossReason, NoticeKind},
     storage::Dir,
 };
 
@@ -81,14 +81,14 @@ impl Writer {
         if trouble.old_goes_on {
             self.timers.rotation_failed(now.elapsed);
             let message = format!("{message}; the old segment goes on");
-            self.queue.notifier.tell(NoticeCode::SegmentFailed, message);
+            self.queue.notifier.tell(NoticeKind::SegmentFailed, message);
             return Ok(());
         }
         if trouble.is_tampering {
             self.queue.gauges.tampered.set(true);
-            self.note(NoticeCode::SegmentTampered, &message, now);
+            self.note(NoticeKind::SegmentTampered, &message, now);
         } else {
-            self.queue.notifier.tell(NoticeCode::SegmentFailed, message);
+            self.queue.notifier.tell(NoticeKind::SegmentFailed, message);
         }
         self.heal(Outage::begin(now.elapsed), now, clock)
     }
@@ -112,7 +112,7 @@ impl Writer {
             if self.queue.gauges.failing.set(true) {
                 let message = format!("{message}; events are held in memory until the disk takes them");
                 self.queue.notifier.print(&message);
-                self.queue.notifier.tell(NoticeCode::Failing, message);
+                self.queue.notifier.tell(NoticeKind::Failing, message);
             }
             return Err(Halted { next_try: outage.next_try });
         }
@@ -121,7 +121,7 @@ impl Writer {
         self.queue.gauges.segments.add(1);
         self.timers.marks.record_written(now.elapsed);
         if self.queue.gauges.failing.set(false) {
-            self.queue.notifier.tell(NoticeCode::Healed, "the log records again");
+            self.queue.notifier.tell(NoticeKind::Healed, "the log records again");
         }
         self.acknowledge(now).or_else(|trouble| self.meet(&trouble, now, clock))
     }

@@ -15,7 +15,7 @@ use crate::{
     },
     clock::Timestamp,
     error::Error,
-    format::{Cause, ChainId, Kind, Witness, Witnesses},
+    format::{Cause, ChainId, RecordKind, Witness, Witnesses},
     segment_name::SegmentName,
     stats::ChainRecovery,
     storage::{Access, Dir, File, Storage},
@@ -143,7 +143,7 @@ impl Recovery<'_> {
     }
 
     /// The noted head and its kind, where the record stands where it was noted: what lies before it need not be read.
-    fn noted(&self) -> Result<Option<(&Noted, Kind)>, Error> {
+    fn noted(&self) -> Result<Option<(&Noted, RecordKind)>, Error> {
         let noted = self.lock.slots.noted.as_ref();
         let Some(noted) = noted.filter(|noted| noted.state != NotedState::Left && noted.point.seq > 0) else {
             return Ok(None);
@@ -282,7 +282,7 @@ impl Recovery<'_> {
         tail: &mut Tail,
         name: SegmentName,
         file: Box<dyn File>,
-        noted: Option<(&Noted, Kind)>,
+        noted: Option<(&Noted, RecordKind)>,
     ) -> Result<bool, Error> {
         let (bytes, first) = self.look_at(name, file.as_ref())?;
         tail.files.insert(0, SegmentFile::unclaimed(name, bytes, &first));
@@ -304,7 +304,7 @@ impl Recovery<'_> {
         Ok((bytes, first))
     }
 
-    fn follow(&self, tail: &Tail, noted: Option<(&Noted, Kind)>) -> Result<Follow, Error> {
+    fn follow(&self, tail: &Tail, noted: Option<(&Noted, RecordKind)>) -> Result<Follow, Error> {
         Follow::through(self.storage.as_ref(), self.lock.chain, &tail.files, noted, self.witnessed)
     }
 
@@ -420,7 +420,7 @@ impl Recovery<'_> {
             }
             None => None,
         };
-        let ended_in_order = is_whole && cut.last.kind == Kind::Close;
+        let ended_in_order = is_whole && cut.last.kind == RecordKind::Close;
         // An empty file behind the end belongs to nobody until a segment line uses it or names it.
         let closed = ended_in_order && rest.empty.is_none();
         let void = rest.void;

@@ -5,14 +5,14 @@ use crate::{
     chain_reader::Directory,
     clock::{Clock, Moment},
     format::NoticeInfo,
-    stats::NoticeCode,
+    stats::NoticeKind,
 };
 
 impl Writer {
     pub(super) fn watch_clocks(&mut self, now: &Moment) {
         if let Some(step) = self.timers.clock_step(now) {
             let way = if step.is_ahead { "ahead" } else { "back" };
-            self.note(NoticeCode::ClockStep, &format!("the wall clock stepped {way} by {:?}", step.by), now);
+            self.note(NoticeKind::ClockStep, &format!("the wall clock stepped {way} by {:?}", step.by), now);
         }
     }
 
@@ -39,7 +39,7 @@ impl Writer {
         let is_lost = matches!(self.ledger.is_lock_in_place(), Ok(false));
         if is_lost {
             let message = format!("the lock of chain {} was removed or replaced", self.ledger.chain());
-            self.note(NoticeCode::LockReplaced, &message, now);
+            self.note(NoticeKind::LockReplaced, &message, now);
         }
         is_lost
     }
@@ -53,9 +53,9 @@ impl Writer {
         let is_low = free < self.settings.low_space;
         if self.queue.gauges.low_space.set(is_low) {
             if is_low {
-                self.note(NoticeCode::LowSpace, &format!("{free} bytes are free; make room"), now);
+                self.note(NoticeKind::LowSpace, &format!("{free} bytes are free; make room"), now);
             } else {
-                self.note(NoticeCode::SpaceReturned, &format!("{free} bytes are free"), now);
+                self.note(NoticeKind::SpaceReturned, &format!("{free} bytes are free"), now);
             }
         }
     }
@@ -69,7 +69,7 @@ impl Writer {
     }
 
     /// Tells an operator, and the log.
-    pub(super) fn note(&mut self, code: NoticeCode, message: &str, now: &Moment) {
+    pub(super) fn note(&mut self, code: NoticeKind, message: &str, now: &Moment) {
         self.queue.notifier.tell(code, message);
         self.pending.notes.push(&NoticeInfo { code: code.as_str(), message }.payload(now.wall), None, None);
     }

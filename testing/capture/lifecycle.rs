@@ -16,7 +16,7 @@ use tracing_subscriber::{
 };
 
 use super::{Log, Recorder, emit_through, install};
-use crate::{capture, stats::NoticeCode};
+use crate::{capture, stats::NoticeKind};
 
 /// Emits audit events whenever it is formatted.
 struct Talkative(tracing::Dispatch);
@@ -85,7 +85,7 @@ fn an_audit_event_inside_the_formatting_of_another_layer_is_recorded() {
         ["nested", "nested", "outer", "nested", "nested", "outer", "nested", "nested", "outer"]
     );
     assert_eq!(log.lost(), "3 critical reentrant, 3 routine reentrant");
-    assert!(log.notices.lock().unwrap().iter().all(|notice| notice.code != NoticeCode::Vetoed));
+    assert!(log.notices.lock().unwrap().iter().all(|notice| notice.kind != NoticeKind::Vetoed));
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn a_vetoed_event_is_counted_and_told_once() {
     // The first of the failures was not looked at closely.
     assert_eq!(log.lost(), "5 critical vetoed, 1 routine vetoed");
     let told =
-        || log.notices.lock().unwrap().iter().filter(|notice| notice.code == NoticeCode::Vetoed).count();
+        || log.notices.lock().unwrap().iter().filter(|notice| notice.kind == NoticeKind::Vetoed).count();
     while told() == 0 {
         thread::yield_now();
     }

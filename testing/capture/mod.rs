@@ -74,7 +74,8 @@ impl Log {
         let notices = Arc::<Mutex<Vec<Notice>>>::default();
         let heard = Arc::clone(&notices);
         let on_notice = Box::new(move |notice: &Notice| heard.lock().unwrap().push(notice.clone()));
-        let notifier = Notifier::start("test".to_owned(), clock, Some(on_notice), super::mark_own_thread);
+        let notifier =
+            Notifier::start(Some("test".to_owned()), clock, Some(on_notice), super::mark_own_thread);
         let queue = Arc::new(Queue::new(settings, clock, Arc::default(), notifier.unwrap()));
         Self { capture: Capture::new(queue, rules), notices, _alone: alone }
     }

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     Report, Severity, Verdict, Verifier,
     chain::{Digest, Head},
-    format::{Format, Kind, LineParser, SegmentInfo, read_first, read_prune, read_unconfirmed},
+    format::{Format, LineParser, RecordKind, SegmentInfo, read_first, read_prune, read_unconfirmed},
     segment_name::{ChainNumber, SegmentName},
     storage::sim::SimDisk,
 };
@@ -20,7 +20,7 @@ const SEVERITIES: [Severity; 2] = [Severity::Routine, Severity::Critical];
 #[derive(Debug, Clone)]
 pub(crate) struct Line {
     pub(crate) seq: u64,
-    pub(crate) kind: Kind,
+    pub(crate) kind: RecordKind,
     pub(crate) hash: Digest,
     pub(crate) durable: Option<u64>,
     pub(crate) segment: u32,
@@ -58,7 +58,7 @@ impl Chain {
         self.lines.get(usize::try_from(seq.checked_sub(first)?).ok()?)
     }
 
-    pub(crate) fn of_kind(&self, kind: Kind) -> Vec<&Line> {
+    pub(crate) fn of_kind(&self, kind: RecordKind) -> Vec<&Line> {
         self.lines.iter().filter(|line| line.kind == kind).collect()
     }
 }
@@ -90,7 +90,7 @@ fn read_file(bytes: &[u8], segment: u32) -> File {
         if !line.hash_is_right() || !follows {
             break;
         }
-        if file.lines.is_empty() && line.kind == Kind::Segment {
+        if file.lines.is_empty() && line.kind == RecordKind::Segment {
             file.info = match line.detail.and_then(read_first) {
                 Some(Format::Known(info)) => info.map(|info| *info),
                 _ => None,
@@ -103,7 +103,7 @@ fn read_file(bytes: &[u8], segment: u32) -> File {
             hash: line.hash,
             durable: line.durable,
             segment,
-            number: if line.kind == Kind::Event { member(&text, "n") } else { None },
+            number: if line.kind == RecordKind::Event { member(&text, "n") } else { None },
             text,
             previous: line.previous,
             end,
@@ -181,8 +181,8 @@ fn read_chain(files: &BTreeMap<u32, File>) -> Result<Chain, String> {
         let detail = line.text.split_once(&format!("\"{}\":{{", line.kind.as_str())).map(|(_, rest)| rest);
         let object = detail.map(|rest| format!("{{{rest}"));
         let through = match line.kind {
-            Kind::Prune => prune_through(object.as_deref()),
-            Kind::Segment => {
+            RecordKind::Prune => prune_through(object.as_deref()),
+            RecordKind::Segment => {
                 line.text.split_once("\"pruned\":").and_then(|(_, rest)| member(rest, "through"))
             }
             _ => None,
@@ -272,8 +272,8 @@ fn gaps_by_writer(chains: &BTreeMap<u16, Chain>) -> BTreeMap<(u64, Severity), u6
         let mut writer = 0;
         for line in &chain.lines {
             match line.kind {
-                Kind::Open => writer = writer_of(&line.text).unwrap_or(0),
-                Kind::Gap => {
+                RecordKind::Open => writer = writer_of(&line.text).unwrap_or(0),
+                RecordKind::Gap => {
                     for severity in SEVERITIES {
                         let count = member(&line.text, severity.as_str()).unwrap_or(0);
                         *gaps.entry((writer, severity)).or_default() += count;
@@ -387,7 +387,7 @@ pub(crate) fn check_counts(world: &World, chains: &BTreeMap<u16, Chain>) -> Resu
         let written =
             lines().filter(|line| line.number.is_some() && line.text.contains(&wanted)).count() as u64;
         let gaps: u64 = lines()
-            .filter(|line| line.kind == Kind::Gap)
+            .filter(|line| line.kind == RecordKind::Gap)
             .map(|line| member(&line.text, severity.as_str()).unwrap_or(0))
             .sum();
         if written + gaps != emitted {
@@ -419,7 +419,7 @@ pub(crate) fn last_good_record(bytes: &[u8]) -> Option<u64> {
 pub(crate) fn check_notices(chains: &BTreeMap<u16, Chain>, lost_a_lock: bool) -> Result<(), Failure> {
     let accusing = |line: &&Line| {
         let says = |code| line.text.contains(&format!("\"code\":\"{code}\""));
-        line.kind == Kind::Notice
+        line.kind == RecordKind::Notice
             && (says("segment_tampered")
                 || says("chain_missing")
                 || says("damage")
@@ -436,7 +436,7 @@ pub(crate) fn check_notices(chains: &BTreeMap<u16, Chain>, lost_a_lock: bool) ->
 pub(crate) fn check_refusals(world: &World, chains: &BTreeMap<u16, Chain>) -> Result<(), Failure> {
     let mut named = BTreeSet::new();
     for (number, chain) in chains {
-        for line in chain.of_kind(Kind::Unconfirmed) {
+        for line in chain.of_kind(RecordKind::Unconfirmed) {
             let detail = line.text.split_once("\"unconfirmed\":{").map(|(_, rest)| format!("{{{rest}"));
             let end = detail.as_deref().and_then(|detail| detail.find('}')).map_or(0, |end| end + 1);
             let refused = detail.and_then(|detail| read_unconfirmed(detail.get(..end)?.as_bytes()));

@@ -10,7 +10,7 @@ use crate::{
     Error, FlushMode, OnFailure, OnFull, Retention, Rotation, Severity,
     chain::Head,
     clock::{Clock, Moment, Simulated, Timestamp},
-    format::{Kind, Payload},
+    format::{Payload, RecordKind},
     gauges::Gauges,
     notify::Notifier,
     queue::{Draft, Pause, Queue, QueueSettings, Scope, Stage, Waiter},
@@ -244,7 +244,7 @@ impl Node {
         world.emitted += 1;
         let number = world.emitted;
         let mut payload = Vec::new();
-        let mut members = Payload::begin(&mut payload, world.now.wall, Kind::Event);
+        let mut members = Payload::begin(&mut payload, world.now.wall, RecordKind::Event);
         members.raw("severity", format!("\"{severity}\"").as_bytes());
         members.raw("fields", format!("{{\"n\":{number},\"p\":\"{}\"}}", "x".repeat(padding)).as_bytes());
         let scope = Scope::new(None);

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, mem, ops::Range};
 use rustix::io::Errno;
 
 use super::prng::Prng;
+use crate::error::InsecureReason;
 
 /// What a disk writes at once: after a power cut each sector has a fate of its own.
 pub(super) const SECTOR: usize = 512;
@@ -16,7 +17,7 @@ pub(super) enum Nature {
     Regular,
     Symlink,
     /// A regular file that the disk would refuse to write to, and its reason.
-    Unsafe(&'static str),
+    Insecure(InsecureReason),
 }
 
 #[derive(Debug, Clone, Default)]

@@ -38,6 +38,7 @@ pub(crate) use fault::{Applied, Fault, Op, SyncFailure};
 pub(crate) use prng::Prng;
 pub(crate) use process::SimProcess;
 
+use crate::error::InsecureReason;
 use fault::Crash;
 use inode::{Inode, Nature};
 use machine::Machine;
@@ -245,9 +246,9 @@ impl SimDisk {
     }
 
     /// Makes a file one that the disk refuses to write to, for this reason.
-    pub(crate) fn make_unsafe(&self, name: &str, reason: &'static str) -> bool {
+    pub(crate) fn make_insecure(&self, name: &str, reason: InsecureReason) -> bool {
         let mut machine = self.0.lock();
-        machine.inode_at(name).map(|inode| inode.nature = Nature::Unsafe(reason)).is_some()
+        machine.inode_at(name).map(|inode| inode.nature = Nature::Insecure(reason)).is_some()
     }
 
     /// `rm -rf` of the log directory: open files go on without a name.

@@ -103,7 +103,7 @@ fn bad_bytes_above_the_mark_at_the_end_are_a_torn_tail() {
     check(&report, Unclean, &[TornTail, NotClosed]);
     assert_eq!(report.records(), 5);
     assert_eq!(report.heads(), [chain.head_at(4)]);
-    assert_eq!(report.findings()[0].sequence(), Some(6));
+    assert_eq!(report.findings()[0].seq(), Some(6));
     // The same at the mark is damage.
     let mut log = Log::of(&[&chain]);
     log.edit(0, 1, |lines| lines[3][20] ^= 1);
@@ -342,7 +342,7 @@ fn a_pruned_chain_begins_behind_what_was_removed() {
         }
         let report = log.verify();
         check(&report, Intact, &[]);
-        assert!(report.not_checked().iter().any(|what| what.contains("removed by retention")));
+        assert!(report.not_checked().iter().any(|what| what.message().contains("removed by retention")));
     }
     // Damage in a leftover is no damage of the log.
     let mut log = whole.clone();
@@ -488,18 +488,18 @@ fn only_what_comes_after_a_trusted_head_is_checked() {
     // Segment 1 is not even read.
     log.file(0, 1).clear();
     for seq in 6..=chain.seq {
-        let report = log.verifier().from(chain.head_at(seq)).run_on(&log).unwrap();
+        let report = log.verifier().start_after(chain.head_at(seq)).run_on(&log).unwrap();
         check(&report, Intact, &[]);
         let mut wrong = chain.head_at(seq);
         wrong.hash = crate::chain::Digest::of_bytes(b"x");
-        let report = log.verifier().from(wrong).run_on(&log).unwrap();
+        let report = log.verifier().start_after(wrong).run_on(&log).unwrap();
         assert_eq!(report.verdict(), Damaged, "{report}");
     }
     log.edit(0, 3, |lines| lines[2][20] ^= 1);
-    let report = log.verifier().from(chain.head_at(7)).run_on(&log).unwrap();
+    let report = log.verifier().start_after(chain.head_at(7)).run_on(&log).unwrap();
     check(&report, Damaged, &[Edited]);
     log.edit(0, 3, |lines| lines.truncate(2));
-    let report = log.verifier().from(chain.head()).run_on(&log).unwrap();
+    let report = log.verifier().start_after(chain.head()).run_on(&log).unwrap();
     assert_eq!(report.verdict(), Damaged, "{report}");
 }
 

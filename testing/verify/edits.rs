@@ -9,7 +9,7 @@ use super::{
 use crate::{
     chain::Digest,
     clock::Timestamp,
-    format::{CloseInfo, Kind, Payload, PruneInfo, Witnesses, seal},
+    format::{CloseInfo, Payload, PruneInfo, RecordKind, Witnesses, seal},
     storage::sim::Prng,
 };
 
@@ -346,7 +346,7 @@ impl Editor<'_> {
         let mut hash = Digest::from_hex(from.hash.as_bytes()).unwrap();
         for number in 1..=events {
             let mut payload = Vec::new();
-            Payload::begin(&mut payload, at, Kind::Event).text("action", "never.happened");
+            Payload::begin(&mut payload, at, RecordKind::Event).text("action", "never.happened");
             hash = seal(&mut lines, from.seq + number, &payload, Some(from.seq + number - 1), &hash);
         }
         if close {

@@ -102,7 +102,7 @@ fn without(gone: std::ops::RangeInclusive<usize>) -> (Chain, Log) {
 fn records_missing_across_a_trusted_head_are_missing_from_there_on() {
     for (gone, line, missing) in [(8..=10, 3, "2 records are"), (8..=9, 3, "1 record is")] {
         let (chain, log) = without(gone);
-        let report = log.verifier().from(chain.head_at(8)).run_on(&log).unwrap();
+        let report = log.verifier().start_after(chain.head_at(8)).run_on(&log).unwrap();
         let deleted = format!("deleted: {}, record 9: {missing} missing before this line", at(&log, 2, line));
         finds(&report, &[deleted]);
     }
@@ -111,9 +111,9 @@ fn records_missing_across_a_trusted_head_are_missing_from_there_on() {
 #[test]
 fn records_missing_up_to_a_trusted_head_are_as_trusted_as_it_is() {
     let (chain, log) = without(7..=8);
-    check(&log.verifier().from(chain.head_at(8)).run_on(&log).unwrap(), Intact, &[]);
+    check(&log.verifier().start_after(chain.head_at(8)).run_on(&log).unwrap(), Intact, &[]);
     let wrong = Head { hash: other(), ..chain.head_at(8) };
-    let report = log.verifier().from(wrong).run_on(&log).unwrap();
+    let report = log.verifier().start_after(wrong).run_on(&log).unwrap();
     let broken = format!(
         "broken_link: {}, record 7: the line does not link to record 8, the last that was removed",
         at(&log, 2, 2)
@@ -121,9 +121,9 @@ fn records_missing_up_to_a_trusted_head_are_as_trusted_as_it_is() {
     let mismatch = "head_mismatch: chain 000, record 8: the record behind this one does not link to it";
     finds(&report, &[broken.as_str(), mismatch]);
     let (chain, log) = without(7..=7);
-    check(&log.verifier().from(chain.head_at(9)).run_on(&log).unwrap(), Intact, &[]);
+    check(&log.verifier().start_after(chain.head_at(9)).run_on(&log).unwrap(), Intact, &[]);
     let wrong = Head { hash: other(), ..chain.head_at(9) };
-    let report = log.verifier().from(wrong).run_on(&log).unwrap();
+    let report = log.verifier().start_after(wrong).run_on(&log).unwrap();
     let mismatch = "head_mismatch: chain 000, record 9: the record has another hash than the one that the \
                     chain goes on from";
     finds(&report, &[mismatch]);
@@ -134,8 +134,8 @@ fn an_edit_counts_from_the_record_after_the_trusted_one_on() {
     let chain = Chain::new(0).events(3).roll().events(8).close();
     let mut log = Log::of(&[&chain]);
     log.edit(0, 2, |lines| lines[2][20] ^= 1);
-    check(&log.verifier().from(chain.head_at(8)).run_on(&log).unwrap(), Intact, &[]);
-    let report = log.verifier().from(chain.head_at(7)).run_on(&log).unwrap();
+    check(&log.verifier().start_after(chain.head_at(8)).run_on(&log).unwrap(), Intact, &[]);
+    let report = log.verifier().start_after(chain.head_at(7)).run_on(&log).unwrap();
     finds(&report, &[format!("edited: {}, record 8: the line does not match its own hash", at(&log, 2, 3))]);
 }
 
@@ -145,7 +145,7 @@ fn a_trusted_head_says_where_reading_begins() {
     let chain = Chain::new(0).events(3).roll().events(3).roll().events(2).close();
     let log = Log::of(&[&chain]);
     for (seq, records, segments) in [(5, 13, 3), (6, 8, 2), (9, 8, 2), (10, 4, 1), (13, 4, 1)] {
-        let report = log.verifier().from(chain.head_at(seq)).run_on(&log).unwrap();
+        let report = log.verifier().start_after(chain.head_at(seq)).run_on(&log).unwrap();
         assert_eq!((report.records(), report.chains[0].segments), (records, segments), "{seq}");
     }
     // A file that counts nothing is no place to begin.
@@ -154,9 +154,9 @@ fn a_trusted_head_says_where_reading_begins() {
     let two = Chain { segments: one.clone().roll().segments, segment: 2, ..one };
     let three = two.segment(vec![after(1, bytes), after(2, 0)]).event("x").close();
     let log = Log::of(&[&three]);
-    let report = log.verifier().from(three.head_at(7)).run_on(&log).unwrap();
+    let report = log.verifier().start_after(three.head_at(7)).run_on(&log).unwrap();
     assert_eq!((report.records(), report.chains[0].segments), (3, 1), "{report}");
-    let report = log.verifier().from(three.head_at(5)).run_on(&log).unwrap();
+    let report = log.verifier().start_after(three.head_at(5)).run_on(&log).unwrap();
     assert_eq!((report.records(), report.chains[0].segments), (8, 3), "{report}");
 }
 
@@ -165,19 +165,27 @@ fn what_a_file_lacks_that_holds_only_trusted_records_is_no_damage() {
     let chain = Chain::new(0).events(3).roll().events(3).close();
     let mut log = Log::of(&[&chain]);
     log.file(0, 1).clear();
-    check(&log.verifier().from(chain.head_at(5)).run_on(&log).unwrap(), Intact, &[]);
+    check(&log.verifier().start_after(chain.head_at(5)).run_on(&log).unwrap(), Intact, &[]);
     assert_eq!(log.verify().verdict(), Damaged);
+}
+
+fn not_checked(report: &crate::Report) -> Vec<String> {
+    report.not_checked().iter().map(ToString::to_string).collect()
 }
 
 #[test]
 fn the_last_of_two_trusted_heads_counts_and_each_chain_has_its_own() {
     let (first, second) = (closed(), Chain::new(1).events(2).close());
     let log = Log::of(&[&first, &second]);
-    let verifier = log.verifier().from(first.head_at(4)).from(second.head_at(3)).from(first.head_at(7));
+    let verifier = log
+        .verifier()
+        .start_after(first.head_at(4))
+        .start_after(second.head_at(3))
+        .start_after(first.head_at(7));
     let report = verifier.run_on(&log).unwrap();
     check(&report, Intact, &[]);
     assert_eq!(
-        report.not_checked()[..2],
+        not_checked(&report)[..2],
         [
             "chain 000: everything up to record 7, which is trusted",
             "chain 001: everything up to record 3, which is trusted",
@@ -238,7 +246,7 @@ fn a_head_of_a_removed_record_cannot_be_checked() {
         "chain 000: records 1 to 5, removed by retention",
         "chain 000: whether records after 4 were cut off or rewritten (no later head was given)",
     ];
-    assert_eq!(report.not_checked(), [&expected[..], &general[..]].concat());
+    assert_eq!(not_checked(&report), [&expected[..], &general[..]].concat());
     // The hash of the last removed record is known.
     let report = log.verifier().expect_head(chain.head_at(5)).run_on(&log).unwrap();
     assert_eq!((report.not_checked().len(), report.is_intact()), (5, true), "{report}");
@@ -303,7 +311,7 @@ fn claims_within_reach_of_a_later_format_are_judged() {
         assert_eq!((report.records(), report.events()), (5, 3));
         assert_eq!(report.heads(), [chain.head_at(4)]);
         assert_eq!(
-            report.not_checked()[0],
+            not_checked(&report)[0],
             "chain 000: everything from segment 2 on, whose format 2 is unknown here"
         );
     }
@@ -334,7 +342,7 @@ fn as_many_records_are_missing_as_no_bad_line_stands_for() {
     });
     let report = log.verify();
     check(&report, Damaged, &[Malformed, Deleted]);
-    assert_eq!((report.findings()[0].line(), report.findings()[0].sequence()), (Some(4), None));
+    assert_eq!((report.findings()[0].line(), report.findings()[0].seq()), (Some(4), None));
     assert_eq!(
         report.findings()[1].to_string(),
         format!("deleted: {}, record 5: 2 records are missing before this line", at(&log, 1, 5))
@@ -356,7 +364,7 @@ fn a_line_that_comes_too_early_is_one_finding() {
         lines.insert(5, forged);
     });
     let found: Vec<_> =
-        log.verify().findings().iter().map(|finding| (finding.line(), finding.sequence())).collect();
+        log.verify().findings().iter().map(|finding| (finding.line(), finding.seq())).collect();
     assert_eq!(found, [(Some(5), Some(7)), (Some(6), Some(5))]);
 }
 

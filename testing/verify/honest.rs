@@ -6,7 +6,7 @@ use super::log::Log;
 use crate::{
     FlushMode, Head, OnFailure, OnFull, Retention, Rotation, Severity,
     clock::{Clock, Moment, Timestamp},
-    format::{Kind, Payload},
+    format::{Payload, RecordKind},
     gauges::Gauges,
     notify::Notifier,
     queue::{Draft, Pause, Queue, QueueSettings, Stage},
@@ -76,7 +76,7 @@ impl Machine {
             on_full: OnFull::DropRoutine,
             on_failure: OnFailure::Continue,
         };
-        let notifier = Notifier::start("log".to_owned(), clock, None, || {}).unwrap();
+        let notifier = Notifier::start(Some("log".to_owned()), clock, None, || {}).unwrap();
         let queue = Arc::new(Queue::new(queue, clock, Arc::new(Gauges::default()), notifier));
         let writer = Writer::new(storage, Arc::clone(&queue), self.settings.clone(), opened, self.now);
         let heads = vec![writer.head()];
@@ -120,7 +120,7 @@ impl Process {
     fn submit(&mut self, machine: &Machine) {
         self.events += 1;
         let mut payload = Vec::new();
-        let mut members = Payload::begin(&mut payload, machine.now.wall, Kind::Event);
+        let mut members = Payload::begin(&mut payload, machine.now.wall, RecordKind::Event);
         for (name, value) in [
             ("severity", "routine"),
             ("level", "INFO"),

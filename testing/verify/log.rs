@@ -12,7 +12,7 @@ use crate::{
     chain::{Digest, Head},
     clock::Timestamp,
     format::{
-        After, Cause, ChainId, CloseInfo, GapInfo, Kind, OpenInfo, Payload, PruneInfo, RecoveryInfo,
+        After, Cause, ChainId, CloseInfo, GapInfo, OpenInfo, Payload, PruneInfo, RecordKind, RecoveryInfo,
         SegmentInfo, Witness, Witnesses, mark_payload, seal,
     },
     segment_name::{ChainNumber, SegmentName},
@@ -325,7 +325,7 @@ impl Chain {
     pub(crate) fn event_marked(mut self, action: &str, durable: Option<u64>) -> Self {
         let mut payload = Vec::new();
         let at = self.at();
-        Payload::begin(&mut payload, at, Kind::Event).text("action", action);
+        Payload::begin(&mut payload, at, RecordKind::Event).text("action", action);
         self.put(&payload, durable)
     }
 

@@ -179,7 +179,7 @@ fn one_case(logs: &[Honest], heads: &[BTreeMap<u16, Head>], number: u64) -> Resu
             return Err(told(format!("nothing is said of the bytes\n{report}")));
         }
         let is_rewritten = effects[0].shape == Shape::Rewritten;
-        if is_rewritten && !report.not_checked().iter().any(|what| what.contains("was rewritten")) {
+        if is_rewritten && !report.not_checked().iter().any(|what| what.message().contains("was rewritten")) {
             return Err(told(format!("it does not say what it could not check\n{report}")));
         }
         let verifier = heads.values().fold(log.verifier(), |verifier, head| verifier.expect_head(*head));

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     Rotation, Severity,
-    format::Kind,
+    format::RecordKind,
     segment_name::{ChainNumber, SegmentName},
     storage::sim::{Errno, Fault, Op},
 };
@@ -89,7 +89,7 @@ fn a_segment_that_failed_is_told_of_to_the_byte() {
         let void = world.disk.contents(FIRST).unwrap().len() - durable;
         assert!(void > 0 && node.queue.not_durable() == 0);
         let chain = ended_well(&mut world, &mut node);
-        let [told] = *chain.of_kind(Kind::Recovery) else { panic!("{}", chain.kinds()) };
+        let [told] = *chain.of_kind(RecordKind::Recovery) else { panic!("{}", chain.kinds()) };
         let wanted = format!("\"cause\":\"sync_failed\",\"segment\":1,\"bytes\":{durable},\"void\":{void},");
         assert!(told.text.contains(&wanted), "{wanted}: {}", told.text);
         assert_eq!(told.segment, if has_durable { 2 } else { 3 });

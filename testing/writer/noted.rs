@@ -11,8 +11,8 @@ use super::{
 use crate::{
     ChainRecovery, Error, FindingKind, Report, Verdict, Verifier,
     chain_reader::BLOCK,
-    format::Kind,
-    stats::NoticeCode,
+    format::RecordKind,
+    stats::NoticeKind,
     storage::sim::{Errno, Fault, Op, SimDisk},
 };
 
@@ -270,7 +270,8 @@ fn an_exclusive_log_says_what_to_move_aside_and_begins_anew_without_it() {
     for _ in 0..2 {
         match world.open(&settings).unwrap_err() {
             Error::NoChain { reason, .. } => assert!(
-                reason.contains("audit-000-*.jsonl") && reason.contains("control/chain-000.lock"),
+                reason.to_string().contains("audit-000-*.jsonl")
+                    && reason.to_string().contains("control/chain-000.lock"),
                 "{reason}"
             ),
             error => panic!("{error}"),
@@ -298,7 +299,9 @@ fn a_file_with_the_last_number_makes_the_next_chain_be_taken() {
         node.close(&mut world);
         assert_eq!(reopened(&mut world).1, [], "told once");
         match world.open(&Settings::default().exclusive()).unwrap_err() {
-            Error::NoChain { reason, .. } => assert!(reason.contains("audit-000-*.jsonl"), "{reason}"),
+            Error::NoChain { reason, .. } => {
+                assert!(reason.to_string().contains("audit-000-*.jsonl"), "{reason}");
+            }
             error => panic!("{error}"),
         }
     }
@@ -366,7 +369,7 @@ fn a_lock_file_that_is_gone_torn_old_or_a_copy_is_no_witness_and_no_false_alarm(
             );
             ended_well(&mut world, &mut node);
             let told = String::from_utf8(world.disk.contents(SECOND_FILE).unwrap()).unwrap();
-            let code = NoticeCode::HeadUnknown.as_str();
+            let code = NoticeKind::HeadUnknown.as_str();
             assert!(told.contains(&format!("\"notice\":{{\"code\":\"{code}\"")), "{what}: {told}");
         }
     }
@@ -490,16 +493,16 @@ fn a_chain_names_only_what_changed_and_few_at_a_time() {
     first.close(&mut world);
     let chains = oracle::read_log(&world.disk.snapshot()).unwrap();
     let of_first = |kind| chains[&0].of_kind(kind).into_iter().map(named).collect::<Vec<_>>();
-    assert_eq!(of_first(Kind::Open), [0]);
-    assert_eq!(of_first(Kind::Mark), [16, 4], "never named ones first");
-    assert_eq!(of_first(Kind::Close), [0], "all others rest");
+    assert_eq!(of_first(RecordKind::Open), [0]);
+    assert_eq!(of_first(RecordKind::Mark), [16, 4], "never named ones first");
+    assert_eq!(of_first(RecordKind::Close), [0], "all others rest");
     // A later run knows what was named.
     nodes[3].critical(&mut world);
     nodes[3].run_for(&mut world, 2 * SECOND);
     let mut again = world.opened(&settings);
     again.close(&mut world);
     let chains = oracle::read_log(&world.disk.snapshot()).unwrap();
-    let opens: Vec<_> = chains[&0].of_kind(Kind::Open).into_iter().map(named).collect();
+    let opens: Vec<_> = chains[&0].of_kind(RecordKind::Open).into_iter().map(named).collect();
     assert_eq!(opens, [0, 1]);
 }
 

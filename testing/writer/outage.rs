@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     Severity,
-    format::Kind,
+    format::RecordKind,
     queue::Stage,
     storage::sim::{Errno, Fault, Op},
 };
@@ -65,7 +65,7 @@ fn a_disk_that_is_filled_and_freed_a_hundred_times_keeps_the_count() {
         assert!(!node.is_failing() && node.queue.not_durable() == 0);
     }
     let chain = ended_well(&mut world, &mut node);
-    assert!(chain.of_kind(Kind::Gap).len() >= 100);
+    assert!(chain.of_kind(RecordKind::Gap).len() >= 100);
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn why_a_segment_ended_is_told_in_its_own_chain_only() {
     node.close(&mut world);
     let chains = oracle::check(&world, Strictness::OnceOrTwice).unwrap();
     assert_eq!(chains[&1].numbers(), [3]);
-    assert_eq!(chains[&1].of_kind(Kind::Recovery).len(), 0, "{}", chains[&1].kinds());
+    assert_eq!(chains[&1].of_kind(RecordKind::Recovery).len(), 0, "{}", chains[&1].kinds());
 }
 
 #[test]

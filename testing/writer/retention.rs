@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Retention, Rotation, Verdict,
-    format::Kind,
+    format::RecordKind,
     storage::sim::{Errno, Fault, Op, Prng},
 };
 
@@ -55,7 +55,7 @@ fn the_oldest_segments_go_after_a_durable_prune_record() {
     assert!(trace[removed + 1].contains("SyncDir ."), "until then a power cut brings them back");
     node.close(&mut world);
     let chain = checked(&world);
-    assert!(chain.pruned > 0 && !chain.of_kind(Kind::Prune).is_empty());
+    assert!(chain.pruned > 0 && !chain.of_kind(RecordKind::Prune).is_empty());
     // What was pruned is known to the next run too.
     let mut node = world.opened(&keeping(1));
     fill(&mut world, &mut node, 1);
@@ -178,7 +178,7 @@ fn after_a_clock_that_jumped_ahead_nothing_is_removed_for_a_day() {
     assert_eq!(files(&world).len(), 1);
     node.close(&mut world);
     let chain = checked(&world);
-    assert!(chain.of_kind(Kind::Notice)[0].text.contains("clock_step"));
+    assert!(chain.of_kind(RecordKind::Notice)[0].text.contains("clock_step"));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     Error, LossReason, Rotation, Severity, Stats, Verdict,
     clock::{Clock, Timestamp},
-    format::Kind,
+    format::RecordKind,
     queue::{MADE, Pause, Stage},
     storage::sim::{Errno, Fault, Op},
     writer::Next,
@@ -54,7 +54,7 @@ fn a_quiet_log_is_marked_after_a_minute_and_every_hour() {
     node.run_for(&mut world, Duration::from_secs(3 * 3600 + 200));
     node.close(&mut world);
     let chains = checked(&world);
-    let marks = chains[&0].of_kind(Kind::Mark);
+    let marks = chains[&0].of_kind(RecordKind::Mark);
     assert_eq!(marks.len(), 4, "{}", chains[&0].kinds());
     assert!(marks.iter().all(|mark| mark.durable == Some(mark.seq - 1)));
 }
@@ -96,7 +96,7 @@ fn an_hour_that_goes_back_begins_one_segment_and_no_more() {
     node.close(&mut world);
     let chains = checked(&world);
     assert_eq!(chains[&0].segments, [1, 2]);
-    let notices = chains[&0].of_kind(Kind::Notice);
+    let notices = chains[&0].of_kind(RecordKind::Notice);
     assert!(notices.len() == 1 && notices[0].text.contains("stepped back"), "{notices:?}");
 }
 
@@ -122,10 +122,10 @@ fn writers_at_the_same_time_have_chains_of_their_own_and_witness_each_other() {
     again.close(&mut world);
     let chains = checked(&world);
     assert_eq!(chains.keys().copied().collect::<Vec<_>>(), [0, 1, 2]);
-    let open = chains[&0].of_kind(Kind::Open).last().unwrap().text.clone();
+    let open = chains[&0].of_kind(RecordKind::Open).last().unwrap().text.clone();
     assert!(open.contains("\"chains\":{\"001\":{") && open.contains("\"002\":{"), "{open}");
-    assert!(chains[&2].of_kind(Kind::Mark)[0].text.contains("\"000\":{"), "{}", chains[&2].kinds());
-    assert_eq!(chains[&0].of_kind(Kind::Close).len(), 2);
+    assert!(chains[&2].of_kind(RecordKind::Mark)[0].text.contains("\"000\":{"), "{}", chains[&2].kinds());
+    assert_eq!(chains[&0].of_kind(RecordKind::Close).len(), 2);
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn an_idle_chain_that_vanishes_is_noticed_at_once() {
     assert!(world.disk.remove_behind_back("audit-001-00000001.jsonl"));
     let node = world.opened(&Settings::default());
     let log = read_log(&world.disk.snapshot()).unwrap();
-    let notice = log[&0].of_kind(Kind::Notice)[0].text.clone();
+    let notice = log[&0].of_kind(RecordKind::Notice)[0].text.clone();
     assert!(notice.contains("chain_missing") && notice.contains("chain 001"), "{notice}");
     // Its number stays its own.
     let third = world.opened(&Settings::default());
@@ -200,7 +200,7 @@ fn a_gap_stands_exactly_before_the_next_event() {
     let kinds = chains[&0].kinds();
     let critical = kinds.find("gap").unwrap();
     assert_eq!(&kinds[critical..], "gap event event gap close", "{kinds}");
-    let gap = &chains[&0].of_kind(Kind::Gap)[0].text;
+    let gap = &chains[&0].of_kind(RecordKind::Gap)[0].text;
     let written = chains[&0].numbers().len() - 2;
     assert!(gap.contains(&format!("\"routine\":{}", 40 - written)), "{gap}");
     assert_eq!(node.queue.not_durable(), 0);
@@ -302,8 +302,11 @@ fn low_space_is_told_once_and_so_is_its_return() {
     tick(&mut world, false);
     node.close(&mut world);
     let chains = checked(&world);
-    let notices: Vec<bool> =
-        chains[&0].of_kind(Kind::Notice).iter().map(|notice| notice.text.contains("\"low_space\"")).collect();
+    let notices: Vec<bool> = chains[&0]
+        .of_kind(RecordKind::Notice)
+        .iter()
+        .map(|notice| notice.text.contains("\"low_space\""))
+        .collect();
     assert_eq!(notices, [true, false]);
 }
 

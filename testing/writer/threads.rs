@@ -19,7 +19,7 @@ use super::{
 use crate::{
     FlushMode, OnFull, Record, Records, Severity, Stats, Verdict, Verifier,
     clock::{Clock, Timestamp},
-    format::{Kind, Payload},
+    format::{Payload, RecordKind},
     gauges::Gauges,
     notify::Notifier,
     queue::{Draft, Queue, Scope, Stage, Waiter},
@@ -46,7 +46,7 @@ impl Running {
         let opened =
             writer::open(&storage, &settings.writer, &writer::Former::default(), clock, &clock.now())
                 .expect("open");
-        let notifier = Notifier::start("log".to_owned(), clock, None, || {}).expect("no thread");
+        let notifier = Notifier::start(Some("log".to_owned()), clock, None, || {}).expect("no thread");
         let queue = Arc::new(Queue::new(settings.queue, clock, Arc::new(Gauges::default()), notifier));
         let writer = Writer::new(storage, Arc::clone(&queue), settings.writer.clone(), opened, clock.now());
         let thread = thread::spawn(move || writer.run(clock));
@@ -57,7 +57,7 @@ impl Running {
         let number = self.emitted.fetch_add(1, Ordering::Relaxed) + 1;
         let at = Timestamp::now();
         let mut payload = Vec::new();
-        let mut members = Payload::begin(&mut payload, at, Kind::Event);
+        let mut members = Payload::begin(&mut payload, at, RecordKind::Event);
         members.text("severity", severity.as_str());
         members.raw("fields", format!("{{\"n\":{number},\"p\":\"{}\"}}", "x".repeat(100)).as_bytes());
         self.queue.submit(&Draft { payload: &payload, severity, at }, scope);
@@ -85,7 +85,7 @@ impl Running {
         let chains = read_log(&self.disk.snapshot()).unwrap();
         let numbers = chains[&0].numbers();
         let lost: u64 = chains[&0]
-            .of_kind(Kind::Gap)
+            .of_kind(RecordKind::Gap)
             .iter()
             .flat_map(|gap| ["\"critical\":", "\"routine\":"].map(|name| (gap, name)))
             .map(|(gap, name)| {

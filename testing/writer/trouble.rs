@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Error, FlushMode, Verdict,
-    format::Kind,
+    format::RecordKind,
     storage::sim::{Applied, Errno, Fault, Op},
 };
 
@@ -84,7 +84,7 @@ fn a_failed_sync_is_poison_until_a_new_segment_is_durable() {
         assert_eq!(entry(&world), "clean");
         let chain = ended_well(&mut world, &mut node);
         assert_eq!(chain.segments, [1, 2]);
-        assert_eq!(chain.of_kind(Kind::Recovery).len(), 1);
+        assert_eq!(chain.of_kind(RecordKind::Recovery).len(), 1);
     }
 }
 
@@ -244,7 +244,7 @@ fn a_chain_whose_lock_was_replaced_is_left_for_the_next_number() {
         other.close(&mut world);
         let chains = oracle::check(&world, Strictness::OnceOrTwice).unwrap();
         assert!(
-            chains[&1].of_kind(Kind::Notice)[0].text.contains("lock_replaced"),
+            chains[&1].of_kind(RecordKind::Notice)[0].text.contains("lock_replaced"),
             "{:?}",
             chains[&1].kinds()
         );
@@ -357,7 +357,9 @@ fn a_segment_that_cannot_be_synced_at_open_decides_nothing_until_the_next_boot()
     world.disk.inject(Fault::error(&[Op::SyncAll], Errno::IO).on(FIRST));
     let before = world.disk.contents(FIRST);
     match world.open(&Settings::default().exclusive()).unwrap_err() {
-        Error::NoChain { reason, .. } => assert!(reason.contains("could not be synced"), "{reason}"),
+        Error::NoChain { reason, .. } => {
+            assert!(reason.to_string().contains("could not be synced"), "{reason}");
+        }
         error => panic!("{error}"),
     }
     // Under the same boot it is not tried again: the second sync would lie.

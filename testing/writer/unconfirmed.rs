@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     NoteKind, Severity, Verdict, Verifier,
-    format::Kind,
+    format::RecordKind,
     storage::sim::{Errno, Fault, Op},
 };
 
@@ -23,7 +23,7 @@ fn closed(world: &mut World, node: &mut Node) -> std::collections::BTreeMap<u16,
 fn named(chain: &Chain) -> Vec<String> {
     let ranges =
         |text: &str| text.split_once("\"records\":").unwrap().1.split_once('}').unwrap().0.to_owned();
-    chain.of_kind(Kind::Unconfirmed).into_iter().map(|line| ranges(&line.text)).collect()
+    chain.of_kind(RecordKind::Unconfirmed).into_iter().map(|line| ranges(&line.text)).collect()
 }
 
 /// Three requests were refused with 503 while the disk was full; when space returned, their records said
@@ -130,7 +130,7 @@ fn a_change_of_chain_names_the_place_in_both() {
     let chains = closed(&mut world, &mut node);
     let named = named(&chains[&1]);
     assert_eq!(named.len(), 2, "{named:?}");
-    let first = chains[&1].of_kind(Kind::Unconfirmed)[0].text.clone();
+    let first = chains[&1].of_kind(RecordKind::Unconfirmed)[0].text.clone();
     assert!(first.contains("\"chain\":\"000\",\"id\":\"") && named[0] == "[[5,5]]", "{first}");
 }
 

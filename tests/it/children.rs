@@ -109,7 +109,7 @@ fn open_and_close_again_and_again(path: &Path) {
         let log = AuditLog::builder(path)
             .rotation(Rotation::never().max_bytes(64 << 10))
             .on_notice(|_| {})
-            .exclusive()
+            .exclusive(true)
             .open()
             .unwrap();
         with_layer(&log, || {
@@ -119,7 +119,7 @@ fn open_and_close_again_and_again(path: &Path) {
             log.confirm(|| tracing::info!(target: "audit", action = "a", actor = "b")).unwrap();
         });
         // Nobody else gets it, and a path that is none leaves nothing either.
-        AuditLog::builder(path).exclusive().open().unwrap_err();
+        AuditLog::builder(path).exclusive(true).open().unwrap_err();
         AuditLog::open("/proc/version/log").unwrap_err();
         assert_eq!(tracing_audit::verify(path).unwrap().verdict(), tracing_audit::Verdict::Intact);
         assert!(tracing_audit::read(path).unwrap().next().is_some());

@@ -134,7 +134,7 @@ fn restart(builder: Builder) {
     static TOLD: AtomicU64 = AtomicU64::new(0);
     let log = builder
         .on_notice(|notice| {
-            tracing::warn!("heard {}", notice.code);
+            tracing::warn!("heard {}", notice.kind);
             TOLD.fetch_add(1, Ordering::SeqCst);
         })
         .open()
@@ -184,7 +184,7 @@ fn notice(builder: Builder, on_full: OnFull) {
         .low_space(u64::MAX)
         .on_notice(|notice| {
             for _ in 0..1000 {
-                audit_critical!(action = "heard", actor = "closure", code = %notice.code);
+                audit_critical!(action = "heard", actor = "closure", code = %notice.kind);
             }
         })
         .open()
@@ -353,9 +353,9 @@ fn events_inside_formatting_are_counted_and_those_of_drop_and_on_close_recorded(
     assert_eq!(actions(&path), ["outer", "in.span", "closed", "dropped"]);
     let events = events(&path);
     assert!(
-        events[0].as_str().contains(r#""fields":{"shown":"a","displayed":"a"}"#),
+        events[0].as_json().contains(r#""fields":{"shown":"a","displayed":"a"}"#),
         "{}",
-        events[0].as_str()
+        events[0].as_json()
     );
     assert_eq!(events[1].actor(), Some("a"));
     // `audit_critical!` inside is counted as what it is.
@@ -399,8 +399,12 @@ fn a_panic_in_debug_costs_its_own_value_only() {
     runs_well("panic", &path);
     assert_eq!(actions(&path), ["before", "outer", "after"]);
     let outer = events(&path).remove(1);
-    assert!(outer.as_str().contains(r#""fields":{"first":1,"bad":"so far","last":2}"#), "{}", outer.as_str());
-    assert!(outer.as_str().contains(r#""truncated":["bad"]"#), "{}", outer.as_str());
+    assert!(
+        outer.as_json().contains(r#""fields":{"first":1,"bad":"so far","last":2}"#),
+        "{}",
+        outer.as_json()
+    );
+    assert!(outer.as_json().contains(r#""truncated":["bad"]"#), "{}", outer.as_json());
     intact(&path);
 }
 

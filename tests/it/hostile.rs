@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tracing_audit::{AuditLog, Error, NoticeCode, Verdict, verify};
+use tracing_audit::{AuditLog, Error, NoticeKind, Verdict, verify};
 
 use crate::{
     children::SECRET,
@@ -137,7 +137,7 @@ fn a_second_name_of_the_live_segment_is_noticed_before_the_next_acknowledgement(
     let length = fs::metadata(&copy).unwrap().len();
     emit(&log, "after");
     assert_eq!(segments(&path).len(), 2, "acknowledged in a new segment");
-    wait_for("the notice", || notices.lock().unwrap().contains(&NoticeCode::SegmentTampered));
+    wait_for("the notice", || notices.lock().unwrap().contains(&NoticeKind::SegmentTampered));
     emit(&log, "later");
     log.close().unwrap();
     assert!(lines_of(&path, "notice")[0].contains("second name"), "{:?}", lines_of(&path, "notice"));
@@ -154,7 +154,7 @@ fn a_segment_that_everybody_can_read_is_told() {
     a_log(&path);
     fs::set_permissions(&segments(&path)[0], Permissions::from_mode(0o644)).unwrap();
     let (log, notices) = open_and_hear(&path);
-    wait_for("the notice", || notices.lock().unwrap().contains(&NoticeCode::SegmentExposed));
+    wait_for("the notice", || notices.lock().unwrap().contains(&NoticeKind::SegmentExposed));
     emit(&log, "second");
     log.close().unwrap();
     assert!(lines_of(&path, "notice")[0].contains("\"code\":\"segment_exposed\""));
@@ -163,7 +163,10 @@ fn a_segment_that_everybody_can_read_is_told() {
     // A file that others can write to is no evidence, and not continued.
     fs::set_permissions(&segments(&path)[0], Permissions::from_mode(0o646)).unwrap();
     let error = AuditLog::open(&path).unwrap_err();
-    assert!(error.to_string().contains("write") || matches!(error, Error::Unsafe { .. }), "{error}");
+    assert!(
+        error.to_string().contains("write") || matches!(error, Error::InsecureDirectory { .. }),
+        "{error}"
+    );
 }
 
 /// Files are opened below a directory that is held open: who swaps a parent gets nothing.
@@ -263,7 +266,7 @@ fn a_file_of_another_owner_is_not_written_to() {
     std::os::unix::fs::chown(&segment, Some(65534), Some(65534)).unwrap();
     let before = fs::read(&segment).unwrap();
     let opened = AuditLog::open(&path);
-    assert!(matches!(&opened, Err(Error::Unsafe { .. } | Error::Io { .. })), "{opened:?}");
+    assert!(matches!(&opened, Err(Error::InsecureDirectory { .. } | Error::Io { .. })), "{opened:?}");
     assert_eq!(fs::read(&segment).unwrap(), before);
     // While it is written.
     let (_dir, path) = fresh();

@@ -166,8 +166,8 @@ fn events_inside_debug_and_panics_in_debug_are_survived_and_counted() {
     log.close().unwrap();
     let events = events(&path);
     assert_eq!(events.len(), 3);
-    assert!(events[0].as_str().contains("\"inner\":\"chatty\""), "{}", events[0].as_str());
-    assert!(events[1].as_str().contains("\"before\":1"), "{}", events[1].as_str());
+    assert!(events[0].as_json().contains("\"inner\":\"chatty\""), "{}", events[0].as_json());
+    assert!(events[1].as_json().contains("\"before\":1"), "{}", events[1].as_json());
     verify(&path).unwrap().ensure_intact().unwrap();
 }
 

@@ -53,7 +53,7 @@ fn a_second_exclusive_opener_is_told_who_holds_the_log() {
         line.clear();
         assert!(stdout.read_line(&mut line).unwrap() > 0);
     }
-    let error = AuditLog::builder(&log).exclusive().open().unwrap_err();
+    let error = AuditLog::builder(&log).exclusive(true).open().unwrap_err();
     assert!(matches!(error, Error::Locked { pid: Some(pid), .. } if pid == holder.id()), "{error}");
     // Who does not insist gets a chain of its own.
     let other = AuditLog::open(&log).unwrap();
@@ -61,7 +61,7 @@ fn a_second_exclusive_opener_is_told_who_holds_the_log() {
     other.close().unwrap();
     holder.kill().unwrap();
     holder.wait().unwrap();
-    let again = AuditLog::builder(&log).exclusive().open().unwrap();
+    let again = AuditLog::builder(&log).exclusive(true).open().unwrap();
     assert_eq!(again.head().chain(), 0);
     again.close().unwrap();
     verify(&log).unwrap().ensure_intact().unwrap();

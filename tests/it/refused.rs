@@ -1,6 +1,7 @@
 //! What `confirm` said, and what the log says of it.
 
 use std::{
+    pin::Pin,
     task::{Context, Waker},
     time::Duration,
 };
@@ -72,7 +73,7 @@ fn where_one_event_of_a_confirm_is_lost_the_others_are_named() {
         });
         assert!(matches!(outer, Err(Error::Lost { lost: 1, .. })), "{outer:?}");
         let mut waiting = log.confirm_async(one_of_two_is_lost);
-        assert!(waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
+        assert!(Pin::new(&mut waiting).poll(&mut Context::from_waker(Waker::noop())).is_ready());
         drop(log.confirm_async(one_of_two_is_lost));
         tracing::info!(target: "audit", action = "last", actor = "mia");
     });
@@ -93,7 +94,7 @@ fn a_future_that_is_dropped_names_nothing() {
         drop(log.confirm_async(|| tracing::info!(target: "audit", action = "never.polled", actor = "mia")));
         let mut polled =
             log.confirm_async(|| tracing::info!(target: "audit", action = "polled", actor = "mia"));
-        drop(polled.as_mut().poll(&mut Context::from_waker(Waker::noop())));
+        drop(Pin::new(&mut polled).poll(&mut Context::from_waker(Waker::noop())));
         drop(polled);
     });
     log.close().unwrap();

@@ -46,11 +46,11 @@ fn the_usual_spellings_of_a_severity_are_understood() {
         let events = events(&path);
         assert_eq!(events.len(), words.len() * 4);
         for (record, said) in events.iter().zip(words.iter().flat_map(|word| [word; 4])) {
-            assert_eq!(record.severity(), Some(severity), "{said}: {}", record.as_str());
-            assert_eq!(names(record, "incomplete"), [""; 0], "{said}: {}", record.as_str());
+            assert_eq!(record.severity(), Some(severity), "{said}: {}", record.as_json());
+            assert_eq!(names(record, "incomplete"), [""; 0], "{said}: {}", record.as_json());
             // What it was called is kept, where that says more than the record does.
             let kept = word(record).map(|kept| kept.trim_matches([' ', '"']).to_lowercase());
-            assert_eq!(kept, (said != name).then(|| said.clone()), "{}", record.as_str());
+            assert_eq!(kept, (said != name).then(|| said.clone()), "{}", record.as_json());
         }
     }
 }
@@ -83,10 +83,10 @@ fn a_severity_that_is_not_understood_is_routine_and_incomplete() {
     let not_understood = |number: usize| number != 10;
     for (number, record) in events.iter().enumerate() {
         let said = names(record, "incomplete");
-        assert_eq!(said.contains(&"severity".to_owned()), not_understood(number), "{}", record.as_str());
-        assert_eq!(said.contains(&"actor".to_owned()), number == 7, "{}", record.as_str());
+        assert_eq!(said.contains(&"severity".to_owned()), not_understood(number), "{}", record.as_json());
+        assert_eq!(said.contains(&"actor".to_owned()), number == 7, "{}", record.as_json());
         let repeated = names(record, "repeated");
-        assert_eq!(repeated, if number > 9 { &["severity"][..] } else { &[] }, "{}", record.as_str());
+        assert_eq!(repeated, if number > 9 { &["severity"][..] } else { &[] }, "{}", record.as_json());
     }
     assert_eq!(word(&events[0]).as_deref(), Some("purple"), "the value is kept");
     let expected = [&[false; 8][..], &[true; 3], &[false], &[true]].concat();

@@ -11,7 +11,7 @@ use std::{
 };
 
 use tempfile::TempDir;
-use tracing_audit::{AuditLog, NoticeCode, Receipt, Record, read};
+use tracing_audit::{AuditLog, NoticeKind, Receipt, Record, read};
 use tracing_subscriber::prelude::*;
 
 /// A directory that goes when the test ends, and the path of a log in it.
@@ -22,10 +22,10 @@ pub(crate) fn fresh() -> (TempDir, PathBuf) {
 }
 
 /// Opens a log, and the codes of the notices that it gives from then on.
-pub(crate) fn open_and_hear(log: &Path) -> (AuditLog, Arc<Mutex<Vec<NoticeCode>>>) {
+pub(crate) fn open_and_hear(log: &Path) -> (AuditLog, Arc<Mutex<Vec<NoticeKind>>>) {
     let notices = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&notices);
-    let log = AuditLog::builder(log).on_notice(move |notice| heard.lock().unwrap().push(notice.code)).open();
+    let log = AuditLog::builder(log).on_notice(move |notice| heard.lock().unwrap().push(notice.kind)).open();
     (log.unwrap(), notices)
 }
 
@@ -54,7 +54,7 @@ pub(crate) fn records(log: &Path) -> Vec<Record> {
 #[track_caller]
 pub(crate) fn events(log: &Path) -> Vec<Record> {
     let mut records = records(log);
-    records.retain(|record| record.kind() == "event");
+    records.retain(Record::is_event);
     records
 }
 
@@ -65,8 +65,8 @@ pub(crate) fn lines_of(log: &Path, kind: &str) -> Vec<String> {
     read(log)
         .unwrap()
         .filter_map(Result::ok)
-        .filter(|record| record.kind() == kind)
-        .map(|record| record.as_str().to_owned())
+        .filter(|record| record.kind().as_str() == kind)
+        .map(|record| record.as_json().to_owned())
         .collect()
 }
 

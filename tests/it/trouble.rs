@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tracing_audit::{AuditLog, Error, FlushMode, Health, NoticeCode, OnFull, Verdict, verify};
+use tracing_audit::{AuditLog, Error, FlushMode, Health, NoticeKind, OnFull, Verdict, verify};
 
 use crate::support::{
     Mount, assert_all_present, child, events, fresh, independent_verdict, lines_of, open_and_hear, records,
@@ -120,9 +120,9 @@ fn meddle(what: impl FnOnce(&std::path::Path), verdict: Verdict) {
         assert!(!log.health().is_healthy());
         log.close().unwrap();
     });
-    wait_for("the notice", || notices.lock().unwrap().contains(&NoticeCode::SegmentTampered));
+    wait_for("the notice", || notices.lock().unwrap().contains(&NoticeKind::SegmentTampered));
     // Counted also where nobody hears, and still there after the end.
-    assert!(log.stats().noticed(NoticeCode::SegmentTampered) > 0, "{:?}", log.stats());
+    assert!(log.stats().noticed(NoticeKind::SegmentTampered) > 0, "{:?}", log.stats());
     assert!(log.stats().notices.iter().all(|notice| notice.count > 0));
     let again = AuditLog::open(&path).unwrap();
     assert_eq!(again.health(), Health::Healthy, "until the next open");
@@ -190,27 +190,27 @@ fn a_removed_lock_moves_the_writer_to_the_next_chain() {
 #[test]
 fn recovery_has_the_notices_of_where_the_log_lies_and_who_can_read_it() {
     #[track_caller]
-    fn check(path: &std::path::Path, expected: &[NoticeCode], is_clean: bool) {
+    fn check(path: &std::path::Path, expected: &[NoticeKind], is_clean: bool) {
         let log = AuditLog::open(path).unwrap();
-        let codes: Vec<_> = log.recovery().notices.iter().map(|notice| notice.code).collect();
+        let codes: Vec<_> = log.recovery().notices.iter().map(|notice| notice.kind).collect();
         assert_eq!((codes.as_slice(), log.recovery().is_clean()), (expected, is_clean));
         log.close().unwrap();
     }
     let (_dir, path) = fresh();
     check(&path, &[], true);
     fs::set_permissions(&segments(&path)[0], fs::Permissions::from_mode(0o644)).unwrap();
-    check(&path, &[NoticeCode::SegmentExposed], true);
+    check(&path, &[NoticeKind::SegmentExposed], true);
     // A run without close: its notice stands beside the chain that it is of.
     let (_dir, path) = fresh();
     child("exit", &path, &[]).output().unwrap();
-    check(&path, &[NoticeCode::Recovered], false);
+    check(&path, &[NoticeKind::Recovered], false);
     let Some(mount) = Mount::tmpfs("8m") else {
         return skip(
             "recovery_has_the_notices_of_where_the_log_lies_and_who_can_read_it",
             "mounting is not allowed",
         );
     };
-    check(&mount.path().join("log"), &[NoticeCode::VolatileFileSystem], true);
+    check(&mount.path().join("log"), &[NoticeKind::VolatileFileSystem], true);
 }
 
 /// Found at open, before there is a layer: the closure hears of it all the same.
@@ -231,10 +231,10 @@ fn a_chain_that_vanished_is_told_of_when_the_log_is_opened() {
     let (log, notices) = open_and_hear(&path);
     // Without a chain to recover, and not clean all the same.
     assert!(log.recovery().chains.is_empty() && !log.recovery().is_clean(), "{:?}", log.recovery());
-    let codes: Vec<_> = log.recovery().notices.iter().map(|notice| notice.code).collect();
-    assert_eq!(codes, [NoticeCode::ChainMissing]);
-    assert_eq!(log.stats().noticed(NoticeCode::ChainMissing), 1);
-    wait_for("the notice", || notices.lock().unwrap().contains(&NoticeCode::ChainMissing));
+    let codes: Vec<_> = log.recovery().notices.iter().map(|notice| notice.kind).collect();
+    assert_eq!(codes, [NoticeKind::ChainMissing]);
+    assert_eq!(log.stats().noticed(NoticeKind::ChainMissing), 1);
+    wait_for("the notice", || notices.lock().unwrap().contains(&NoticeKind::ChainMissing));
     log.close().unwrap();
     assert_eq!(verify(&path).unwrap().verdict(), Verdict::Damaged);
 }
@@ -264,7 +264,7 @@ fn unsafe_directories_are_refused_with_the_reason() {
     let (dir, path) = fresh();
     let check = |expected: &str| {
         let error = AuditLog::open(&path).unwrap_err();
-        assert!(matches!(error, Error::Unsafe { .. }), "{error}");
+        assert!(matches!(error, Error::InsecureDirectory { .. }), "{error}");
         assert!(error.to_string().contains(expected), "{error}");
     };
     fs::create_dir(dir.path().join("elsewhere")).unwrap();
@@ -302,7 +302,7 @@ fn what_lies_at_a_name_of_ours_is_never_followed_nor_overwritten() {
     let lock = path.join("control/chain-000.lock");
     fs::remove_file(&lock).unwrap();
     symlink(&precious, &lock).unwrap();
-    assert!(AuditLog::builder(&path).exclusive().open().is_err());
+    assert!(AuditLog::builder(&path).exclusive(true).open().is_err());
     assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
 }
 
@@ -316,7 +316,7 @@ fn files_are_private_whatever_the_umask() {
     assert_eq!(mode(&segments(&path)[0]), 0o600);
     assert_eq!(mode(&path.join("control/chain-000.lock")), 0o600);
     let (_dir, path) = fresh();
-    AuditLog::builder(&path).group_readable().open().unwrap().close().unwrap();
+    AuditLog::builder(&path).group_readable(true).open().unwrap().close().unwrap();
     assert_eq!((mode(&path), mode(&segments(&path)[0])), (0o750, 0o640));
 }
 

@@ -23,7 +23,7 @@ struct Run {
 pub(crate) fn short_run(dir: &str, is_exclusive: bool) -> Result<String> {
     let mut builder = AuditLog::builder(dir).service("short");
     if is_exclusive {
-        builder = builder.exclusive().wait_for_chain(Duration::from_secs(60));
+        builder = builder.exclusive(true).wait_for_chain(Duration::from_secs(60));
     }
     let begun = Instant::now();
     let audit = builder.open()?;

@@ -5,7 +5,7 @@ use super::{
     Follow, Jump, Start, missing_records,
 };
 use crate::{
-    format::{Control, Kind, Line, SegmentInfo, Witness, control_of},
+    format::{Control, Line, RecordKind, SegmentInfo, Witness, control_of},
     segment_name::SegmentName,
 };
 
@@ -104,7 +104,7 @@ impl Follow {
         let is_another = |named: &Witness| named.seq == line.seq && named.hash != line.hash;
         self.is_contradicted |= self.named.iter().any(is_another);
         let last = Last { seq: line.seq, hash: line.hash, kind: line.kind };
-        self.accept(last, 1, u64::from(line.kind == Kind::Event));
+        self.accept(last, 1, u64::from(line.kind == RecordKind::Event));
         true
     }
 

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     chain::Digest,
     error::Error,
-    format::{Control, Kind, Line, LineParser, Malformed, Times, Witness, control_of},
+    format::{Control, Line, LineParser, Malformed, RecordKind, Times, Witness, control_of},
     segment_name::{ChainNumber, SegmentName},
     storage::Storage,
 };
@@ -122,7 +122,7 @@ impl Follow {
     }
 
     /// A chain whose last record that was looked at is the noted one, of this kind.
-    fn behind(chain: ChainNumber, noted: &Noted, kind: Kind) -> Self {
+    fn behind(chain: ChainNumber, noted: &Noted, kind: RecordKind) -> Self {
         let Point { segment, seq, hash, .. } = noted.point;
         let mut follow = Self::new(chain);
         follow.begin_file(SegmentName { chain, segment });
@@ -149,7 +149,7 @@ impl Follow {
         storage: &dyn Storage,
         chain: ChainNumber,
         files: &[SegmentFile],
-        noted: Option<(&Noted, Kind)>,
+        noted: Option<(&Noted, RecordKind)>,
         named: &[Witness],
     ) -> Result<Self, Error> {
         let mut follow =
@@ -326,7 +326,7 @@ impl Follow {
     fn void(&mut self, parser: &mut LineParser, bytes: &[u8]) {
         for (_, line) in split(bytes) {
             let Ok(line) = parser.parse(line) else { continue };
-            let claims = line.durable.is_some() || line.kind == Kind::Prune;
+            let claims = line.durable.is_some() || line.kind == RecordKind::Prune;
             if line.seq < self.next || !claims || !line.hash_is_right() {
                 continue;
             }

@@ -125,7 +125,7 @@ fn log() -> (Arc<Queue>, Dispatch) {
         on_failure: OnFailure::Continue,
     };
     let clock = Clock::start();
-    let notifier = Notifier::start("log".to_owned(), clock, None, || {}).expect("no thread is started");
+    let notifier = Notifier::start(Some("log".to_owned()), clock, None, || {}).expect("no thread is started");
     let queue = Arc::new(Queue::new(settings, clock, Arc::default(), notifier));
     let capture = Capture::new(Arc::clone(&queue), Rules::default());
     let dispatch = Dispatch::new(Registry::default().with(capture::layer(&capture)));

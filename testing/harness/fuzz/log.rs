@@ -6,7 +6,7 @@ use super::image;
 use crate::{
     FlushMode, Head, OnFailure, OnFull, Records, Report, Retention, Rotation, Severity, Verdict, Verifier,
     clock::{Clock, Moment, Simulated, Timestamp},
-    format::{Kind, Payload},
+    format::{Payload, RecordKind},
     gauges::Gauges,
     notify::Notifier,
     queue::{Draft, Queue, QueueSettings, Scope, Stage},
@@ -111,12 +111,12 @@ fn open_write_close(disk: &SimDisk) -> Option<bool> {
     let clock = Clock::hurried();
     let mut now = Moment { elapsed: SECOND, wall: Timestamp::from_unix(START, 0) };
     let opened = writer::open(&storage, &writer_settings(), &Former::default(), clock, &now).ok()?;
-    let notifier = Notifier::start("log".to_owned(), clock, None, || {}).expect("no thread is started");
+    let notifier = Notifier::start(Some("log".to_owned()), clock, None, || {}).expect("no thread is started");
     let queue = Arc::new(Queue::new(queue_settings(), clock, Arc::new(Gauges::default()), notifier));
     let mut writer = Writer::new(storage, Arc::clone(&queue), writer_settings(), opened, now);
     for severity in [Severity::Routine, Severity::Critical] {
         let mut payload = Vec::new();
-        Payload::begin(&mut payload, now.wall, Kind::Event).raw("action", b"\"fuzz\"");
+        Payload::begin(&mut payload, now.wall, RecordKind::Event).raw("action", b"\"fuzz\"");
         // In a scope, so that nobody waits here.
         let draft = Draft { payload: &payload, severity, at: now.wall };
         queue.submit(&draft, Some(&Scope::new(None)));

@@ -5,8 +5,9 @@ use std::io;
 use rustix::io::Errno;
 
 use super::{CONTROL, CONTROL_INODE, DEVICE, Handle, Machine, Mode, PLENTY, fail};
+use crate::error::InsecureReason;
 use crate::storage::{
-    Access, Dir, LockKind, Refusal, Stat,
+    Access, Dir, LockKind, Stat,
     sim::{
         fault::{Op, SyncFailure},
         inode::{Inode, Nature},
@@ -55,11 +56,11 @@ impl Machine {
         let Some(found) = self.inodes.get(&inode) else { return fail(Errno::IO) };
         match found.nature {
             Nature::Symlink => return fail(Errno::LOOP),
-            Nature::Unsafe(reason) if access != Access::Read => return Err(refusal(reason)),
+            Nature::Insecure(reason) if access != Access::Read => return Err(refusal(reason)),
             _ if access != Access::Read && links != 1 => {
-                return Err(refusal("it has more than one name; remove the hard links"));
+                return Err(refusal(InsecureReason::HardLinked));
             }
-            Nature::Regular | Nature::Unsafe(_) => {}
+            Nature::Regular | Nature::Insecure(_) => {}
         }
         let handle = Handle {
             inode,
@@ -267,6 +268,6 @@ impl Machine {
     }
 }
 
-fn refusal(reason: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::PermissionDenied, Refusal(reason))
+fn refusal(reason: InsecureReason) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, reason)
 }

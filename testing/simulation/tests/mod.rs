@@ -7,7 +7,8 @@ mod whole;
 use std::{io, thread};
 
 use super::*;
-use crate::storage::{Access, Dir, File, LockKind, Refusal, Storage, is_out_of_room, read_full};
+use crate::error::InsecureReason;
+use crate::storage::{Access, Dir, File, LockKind, Storage, is_out_of_room, read_full};
 
 const SEGMENT: &str = "audit-000-00000001.jsonl";
 const LOCK: &str = "chain-000.lock";

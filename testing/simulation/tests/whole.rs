@@ -74,12 +74,13 @@ fn files_are_opened_as_the_disk_opens_them() {
     let mut byte = [0; 1];
     assert_eq!(reader.read_at(&mut byte, 4).expect("read"), 0);
 
-    let refused =
-        |error: io::Error| error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Refusal>);
+    let refused = |error: io::Error| {
+        error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<InsecureReason>)
+    };
     assert!(disk.hard_link(SEGMENT, "second"));
     assert_eq!(file.stat().expect("stat").links, 2);
     assert!(open("second", Access::Append).is_err_and(refused));
-    assert!(disk.make_unsafe(SEGMENT, "somebody else can write to it"));
+    assert!(disk.make_insecure(SEGMENT, InsecureReason::WritableFile));
     assert!(open(SEGMENT, Access::Append).is_err_and(refused));
     disk.put_symlink("link");
     check_errno(open("link", Access::Read), Errno::LOOP);

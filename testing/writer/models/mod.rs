@@ -20,7 +20,7 @@ use std::{
 use crate::{
     LossReason, Records, Severity, Stats, Value, Verdict, Verifier,
     clock::{Clock, Moment, Timestamp},
-    format::{Kind, Payload},
+    format::{Payload, RecordKind},
     gauges::Gauges,
     harness::world::{MS, SECOND, Settings},
     notify::Notifier,
@@ -66,7 +66,7 @@ impl Model {
         let now = Moment { elapsed: SECOND, wall: Timestamp::from_unix(1_795_248_000, 0) };
         let opened =
             writer::open(&storage, &settings.writer, &Former::default(), clock, &now).expect("cannot open");
-        let notifier = Notifier::start("log".to_owned(), clock, None, || {}).expect("no thread");
+        let notifier = Notifier::start(Some("log".to_owned()), clock, None, || {}).expect("no thread");
         let queue = Arc::new(Queue::new(settings.queue, clock, Arc::new(Gauges::default()), notifier));
         let writer = Writer::new(storage, Arc::clone(&queue), settings.writer.clone(), opened, now);
         let log = Arc::new(Log { disk, queue, producers: Mutex::new(producers), ended: Condvar::new() });
@@ -126,7 +126,8 @@ impl Log {
     fn payload(number: u64) -> Vec<u8> {
         let mut payload = Vec::new();
         let at = Timestamp::from_unix(1_795_248_000, 0);
-        Payload::begin(&mut payload, at, Kind::Event).raw("fields", format!("{{\"n\":{number}}}").as_bytes());
+        Payload::begin(&mut payload, at, RecordKind::Event)
+            .raw("fields", format!("{{\"n\":{number}}}").as_bytes());
         payload
     }
 

@@ -9,7 +9,7 @@ use std::{
     path::Path,
 };
 
-use tracing_audit::{AuditLog, Head, Record, Severity, Value, Verifier, read};
+use tracing_audit::{AuditLog, Head, Record, RecordKind, Severity, Value, Verifier, read};
 use tracing_subscriber::prelude::*;
 
 use crate::Outcome;
@@ -156,11 +156,11 @@ fn look(dir: &Path) -> Outcome<Found> {
 impl Found {
     fn take(&mut self, record: &Record) {
         self.records += 1;
-        *self.kinds.entry(record.kind().to_owned()).or_default() += 1;
+        *self.kinds.entry(record.kind().to_string()).or_default() += 1;
         self.first.entry(record.chain()).or_insert(record.seq());
         let cut = match record.kind() {
-            "prune" => record.get("prune"),
-            "segment" => record.get("segment").and_then(|segment| segment.get("pruned")),
+            RecordKind::Prune => record.get("prune"),
+            RecordKind::Segment => record.get("segment").and_then(|segment| segment.get("pruned")),
             _ => None,
         };
         if let Some(through) = cut.and_then(|cut| number_in(cut, "through")) {

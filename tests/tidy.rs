@@ -390,7 +390,9 @@ fn names_to_explain(error: &str, stats: &str) -> Vec<String> {
         (name.starts_with(char::is_uppercase) && name.chars().all(char::is_alphanumeric))
             .then(|| name.to_owned())
     });
-    let notices = block(stats, "impl NoticeKind {")
+    // The table of names ends with its first line that begins with a bracket.
+    let notices = block(stats, "named!(NoticeKind").split("\n]").next().unwrap_or_default();
+    let notices = notices
         .lines()
         .filter_map(|line| Some(line.split_once("=> \"")?.1.trim_end_matches([',', '"']).to_owned()));
     let fields = block(stats, "pub struct Stats {")
@@ -627,7 +629,7 @@ fn documents_are_read_as_people_read_them() {
     assert_eq!(files_named_in(text), BTreeSet::from(["src/a.rs".to_owned(), ".ci/run".to_owned()]));
     let names = names_to_explain(
         "pub enum Error {\n    /// Text.\n    #[error(\"x\")]\n    Io {\n        path: PathBuf,\n    },\n    NotAttached(String),\n}\n",
-        "pub struct Stats {\n    /// Text.\n    pub durable: u64,\n}\nimpl NoticeKind {\n    Self::Low => \"low\",\n}\n",
+        "pub struct Stats {\n    /// Text.\n    pub durable: u64,\n}\nnamed!(NoticeKind, \"kind\", [\n    Low => \"low\",\n]);\n",
     );
     assert_eq!(names, ["Io", "NotAttached", "low", "durable"]);
 }

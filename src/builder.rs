@@ -28,6 +28,25 @@ const MAX_SERVICE: usize = 256;
 /// Settings of a log that is about to be opened.
 ///
 /// Made by [`AuditLog::builder`]; every setting has a default, and [`open`](Self::open) checks all.
+///
+/// # Examples
+///
+/// ```no_run
+/// # fn main() -> Result<(), tracing_audit::Error> {
+/// use std::time::Duration;
+/// use tracing_audit::{AuditLog, OnFull, Retention, Rotation};
+///
+/// let audit = AuditLog::builder("/var/lib/shop/audit")
+///     .service("shop")
+///     .critical_actions(["payment.refund"])
+///     .rotation(Rotation::daily().max_bytes(64 << 20))
+///     .retention(Retention::keep_all().max_age(Duration::from_secs(400 * 24 * 3600)))
+///     .on_full(OnFull::DropRoutine)
+///     .on_notice(|notice| eprintln!("audit: {notice}"))
+///     .open()?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "nothing happens until `open` is called"]
 pub struct Builder {
     plan: Plan,

@@ -105,6 +105,8 @@ impl FromStr for Digest {
 /// A head that is kept elsewhere (printed, mailed, stored in another system) is what makes a cut
 /// or a rewritten log detectable: hand it to [`Verifier::expect_head`](crate::Verifier::expect_head).
 /// Prints and parses as `<chain>/<sequence number>:<hash>`, e.g. `000/42:9f3c…`.
+#[doc(alias = "hash chain")]
+#[doc(alias = "checkpoint")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Head {
     pub(crate) chain: ChainNumber,

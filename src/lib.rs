@@ -119,7 +119,8 @@ pub mod simulation {
     pub use crate::harness::{Failure, Outcome, fuzz, replay, run};
 }
 
-/// The programs of the README are compiled with the others.
+/// The programs of the README and of the changelog are compiled with the others.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
-mod readme {}
+#[doc = include_str!("../CHANGELOG.md")]
+mod documents {}

@@ -40,6 +40,8 @@ const GIVING_UP: Duration = Duration::from_millis(100);
 /// What a crash leaves is described at [`FlushMode`](crate::FlushMode). A process that ends without
 /// `close` loses what was queued and not yet written, and the next opener records that it did.
 #[derive(Clone)]
+#[doc(alias = "tamper-evident")]
+#[doc(alias = "audit trail")]
 #[must_use = "the log is closed when its last handle is dropped"]
 pub struct AuditLog {
     handle: Arc<Handle>,
@@ -167,6 +169,21 @@ impl AuditLog {
     /// [`Record::unconfirmed`](crate::Record::unconfirmed), before anything newer is acknowledged; those that were
     /// durable before the error are not, nor is anything if the process ends first. So record the attempt before the
     /// act, and the outcome after it.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # fn export(_key: u32) {}
+    /// # fn main() -> Result<(), tracing_audit::Error> {
+    /// # let audit = tracing_audit::AuditLog::open("audit-log")?;
+    /// let receipt = audit.confirm(|| {
+    ///     tracing::info!(target: "audit", action = "key.export", actor = "mia", outcome = "attempted");
+    /// })?; // Refused, where this is an error.
+    /// export(7);
+    /// tracing::info!(target: "audit", action = "key.export", actor = "mia", outcome = "done", attempt = %receipt);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn confirm(&self, emit: impl FnOnce()) -> Result<Receipt, Error> {
         let scope = self.handle.run_in_scope(emit);
         self.handle.check_recorded(&scope)?;

@@ -4,6 +4,29 @@ use std::{fmt, time::Duration};
 
 /// When records are synced to disk. Every mode writes eagerly: a queued record reaches the file
 /// within 10 ms, so that a killed process loses little; the mode decides when `fdatasync` runs.
+///
+/// | what can be lost | killed process | power cut |
+/// |---|---|---|
+/// | `Immediate` | nothing that a macro returned from | nothing that a macro returned from |
+/// | `Batched` | what was queued in the last 10 ms | what was not synced: at most `size` records or `interval` |
+/// | `Hybrid` | of routine events, as `Batched`; of critical ones nothing | of routine events, as `Batched`; of critical ones nothing |
+///
+/// # Examples
+///
+/// ```no_run
+/// # fn main() -> Result<(), tracing_audit::Error> {
+/// use std::time::Duration;
+/// use tracing_audit::{AuditLog, FlushMode};
+///
+/// // Syncs after 1,000 records or 200 ms; nobody waits.
+/// let mode = FlushMode::Batched { size: 1_000, interval: Duration::from_millis(200) };
+/// let audit = AuditLog::builder("audit-log").flush_mode(mode).open()?;
+/// # Ok(())
+/// # }
+/// ```
+#[doc(alias = "fsync")]
+#[doc(alias = "fdatasync")]
+#[doc(alias = "durability")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FlushMode {

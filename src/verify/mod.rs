@@ -56,6 +56,9 @@ const MAX_FOREIGN: usize = 100;
 ///
 /// [`Error::NoLog`] where there is no segment, [`Error::Io`] where one cannot be read. What is wrong
 /// with the log is no error but in the [`Report`].
+#[doc(alias = "hash chain")]
+#[doc(alias = "tamper-evident")]
+#[doc(alias = "integrity")]
 pub fn verify(dir: impl AsRef<Path>) -> Result<Report, Error> {
     Verifier::new(dir).run()
 }
@@ -64,9 +67,9 @@ pub fn verify(dir: impl AsRef<Path>) -> Result<Report, Error> {
 ///
 /// ```no_run
 /// # fn main() -> Result<(), tracing_audit::Error> {
-/// use tracing_audit::Verifier;
-/// let kept = std::env::var("LAST_AUDIT_HEAD").unwrap_or_default();
-/// let report = Verifier::new("audit-log").expect_head(kept.parse()?).run()?;
+/// use tracing_audit::{Head, Verifier};
+/// let kept: Head = std::env::var("LAST_AUDIT_HEAD").unwrap_or_default().parse()?;
+/// let report = Verifier::new("audit-log").expect_head(kept).run()?;
 /// report.ensure_intact()
 /// # }
 /// ```

@@ -14,6 +14,7 @@
     reason = "a test that meets what it did not expect has failed"
 )]
 
+mod api;
 mod children;
 mod first_format;
 mod global;

@@ -15,6 +15,7 @@
 )]
 
 mod children;
+mod current;
 mod first_format;
 mod global;
 mod heads;

@@ -67,6 +67,8 @@ impl Builder {
             on_failure: OnFailure::default(),
             on_notice: None,
             on_head: None,
+            #[cfg(feature = "fault-injection")]
+            faults: None,
         };
         Self { plan, bad_names: Vec::new() }
     }
@@ -248,6 +250,14 @@ impl Builder {
         F: Fn(Head) + Send + 'static,
     {
         self.plan.on_head = Some(OnHead { interval, tell: Box::new(on_head) });
+        self
+    }
+
+    /// Makes the disk of this log obey a switch, for tests of an application only. Needs the feature
+    /// `fault-injection`. Default: none.
+    #[cfg(feature = "fault-injection")]
+    pub fn faults(mut self, faults: &crate::Faults) -> Self {
+        self.plan.faults = Some(faults.clone());
         self
     }
 

@@ -99,6 +99,8 @@ pub use record::Record;
 pub use settings::{FlushMode, OnFailure, OnFull, Retention, Rotation};
 pub use severity::Severity;
 pub use stats::{ChainRecovery, Health, Loss, LossReason, Notice, NoticeCode, NoticeCount, Recovery, Stats};
+#[cfg(feature = "fault-injection")]
+pub use storage::Faults;
 pub use verdict::Verdict;
 pub use verify::{Finding, FindingKind, Note, NoteKind, Report, Verifier, verify};
 

@@ -102,7 +102,7 @@ impl AuditLog {
     /// - where the layer is inside a `tracing_subscriber::reload::Layer`, through which nobody can look, although
     ///   its events are recorded: hand the `AuditLog` over there. Boxed and optional layers, layers in a `Vec`, and
     ///   filters around the layer, reloaded ones too, hide nothing;
-    /// - inside the callbacks of a layer or subscriber, where tracing has no current subscriber if that is a scoped one.
+    /// - inside the callbacks of a layer or subscriber, where a scoped subscriber is not the current one.
     ///
     /// # Examples
     ///

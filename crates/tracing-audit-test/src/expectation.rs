@@ -78,6 +78,7 @@ impl<'log> Expectation<'log> {
     /// # Panics
     ///
     /// When there is none, or more than one: the message shows the events that are there, and how they differ.
+    #[expect(clippy::must_use_candidate, reason = "an assertion may be all that is wanted")]
     #[track_caller]
     pub fn once(self) -> Record {
         let mut found = self.times(1);
@@ -89,6 +90,7 @@ impl<'log> Expectation<'log> {
     /// # Panics
     ///
     /// As [`once`](Self::once).
+    #[expect(clippy::must_use_candidate, reason = "an assertion may be all that is wanted")]
     #[track_caller]
     pub fn times(self, expected: usize) -> Vec<Record> {
         let events = self.log.events();

@@ -194,23 +194,21 @@ impl TestLog {
     /// Shows events for the message of an assertion, each with what a closure says of it, and what may explain that
     /// there are no more.
     fn shown(&self, events: &[Record], remark: impl Fn(&Record) -> String) -> String {
-        let mut shown = match events.len() {
+        let mut lines = vec![match events.len() {
             0 => "the log has no events".to_owned(),
             1 => "the log has 1 event:".to_owned(),
             count => format!("the log has {count} events:"),
-        };
-        for event in events {
-            shown += &format!("\n  {}{}", event.as_str(), remark(event));
-        }
-        for loss in self.log.stats().lost {
-            shown += &format!("\n{} {} events were lost ({})", loss.events, loss.severity, loss.reason);
-        }
+        }];
+        lines.extend(events.iter().map(|event| format!("  {}{}", event.as_str(), remark(event))));
+        let lost = self.log.stats().lost.into_iter();
+        lines.extend(lost.map(|loss| format!("lost: {} {} ({})", loss.events, loss.severity, loss.reason)));
         let current = AuditLog::current();
         if current.is_none_or(|current| current.path() != self.path()) {
-            shown += "\nthe calling thread is not attached to this log; each thread and task that emits must be, \
-                      for as long as it emits";
+            let advice = "the calling thread is not attached to this log; each thread and task that emits must be, \
+                          for as long as it emits";
+            lines.push(advice.to_owned());
         }
-        shown
+        lines.join("\n")
     }
 }
 

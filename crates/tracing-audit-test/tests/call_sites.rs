@@ -1,7 +1,5 @@
 //! Call sites that are met first by threads of other tests, which have no subscriber. The only test of its process.
 
-#![expect(clippy::unwrap_used, reason = "a test that meets what it did not expect has failed")]
-
 use std::{sync::Barrier, thread};
 
 use tracing_audit::audit;

@@ -1,7 +1,5 @@
 //! The tests of the README: a small application, and what is tested of its audit trail.
 
-#![expect(clippy::unwrap_used, reason = "a test that meets what it did not expect has failed")]
-
 use std::time::Duration;
 
 use tracing_audit::{AuditLog, Error, Severity};

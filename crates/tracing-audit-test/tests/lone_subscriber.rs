@@ -2,8 +2,6 @@
 //! <https://github.com/tokio-rs/tracing/issues/2874>. When this test fails, tracing has mended that, and
 //! `call_sites.rs` of the kit can go. The only test of its process.
 
-#![expect(clippy::unwrap_used, reason = "a test that meets what it did not expect has failed")]
-
 use tracing_audit::{AuditLog, audit};
 use tracing_subscriber::prelude::*;
 

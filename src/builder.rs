@@ -87,6 +87,8 @@ impl Builder {
             stderr: true,
             on_notice: None,
             on_head: None,
+            #[cfg(feature = "fault-injection")]
+            faults: None,
         };
         Self { plan, bad_names: Vec::new() }
     }
@@ -276,6 +278,14 @@ impl Builder {
         F: Fn(Head) + Send + 'static,
     {
         self.plan.on_head = Some(OnHead { interval, tell: Box::new(on_head) });
+        self
+    }
+
+    /// Makes the disk of this log obey a switch, for tests of an application only. Needs the feature
+    /// `fault-injection`. Default: none.
+    #[cfg(feature = "fault-injection")]
+    pub fn faults(mut self, faults: &crate::Faults) -> Self {
+        self.plan.faults = Some(faults.clone());
         self
     }
 

@@ -100,6 +100,8 @@ pub use record::Record;
 pub use settings::{FlushMode, OnFailure, OnFull, Retention, Rotation};
 pub use severity::Severity;
 pub use stats::{ChainRecovery, Health, Loss, LossReason, Notice, NoticeCount, NoticeKind, Recovery, Stats};
+#[cfg(feature = "fault-injection")]
+pub use storage::Faults;
 pub use verdict::Verdict;
 pub use verify::{
     ChainReport, ChainState, Finding, FindingKind, NotChecked, NotCheckedKind, Note, NoteKind, Report,

@@ -1,6 +1,7 @@
 //! `AuditLog`: the handle of an application.
 
 use std::{
+    any::Any,
     fmt,
     future::Future,
     path::{Path, PathBuf},
@@ -114,7 +115,49 @@ impl AuditLog {
         let Parts { path, queue, capture, recovery, first_head, heads, writer } = parts;
         let writer = Mutex::new(Some(writer));
         let timer = OnceCell::new();
-        Self { handle: Arc::new(Handle { path, queue, capture, recovery, first_head, heads, timer, writer }) }
+        let handle = Arc::new(Handle { path, queue, capture, recovery, first_head, heads, timer, writer });
+        let shared: Arc<dyn Any + Send + Sync> = Arc::<Handle>::clone(&handle);
+        handle.capture.set_handle(Arc::downgrade(&shared));
+        Self { handle }
+    }
+
+    /// Finds the log behind the subscriber of the calling thread, scoped or global, so that a library can
+    /// [`confirm`](Self::confirm) without being handed a log. To emit events, a library needs `tracing` alone.
+    ///
+    /// Returns a handle like any other: while it is held the log stays open, so drop it when the work is done. With
+    /// layers of several logs, the log is the one whose layer was added last (of a `Vec` of layers, the first in it).
+    ///
+    /// Returns `None`
+    ///
+    /// - where the subscriber has no layer of a log, or there is no subscriber;
+    /// - when the last handle of the log was dropped, which closed it. A log that was closed while handles of it are
+    ///   left is returned, and `confirm` on it is an error, as it should be;
+    /// - where the layer is inside a `tracing_subscriber::reload::Layer`, through which nobody can look, although
+    ///   its events are recorded: hand the `AuditLog` over there. Boxed and optional layers, layers in a `Vec`, and
+    ///   filters around the layer, reloaded ones too, hide nothing;
+    /// - inside the callbacks of a layer or subscriber, where a scoped subscriber is not the current one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tracing_audit::{AuditLog, Error};
+    ///
+    /// /// Of a library: the key is not handed out unless that is on record.
+    /// fn export_key(actor: &str) -> Result<(), Error> {
+    ///     let attempt = || tracing::info!(target: "audit", action = "key.export", actor, outcome = "attempted");
+    ///     match AuditLog::current() {
+    ///         Some(audit) => drop(audit.confirm(attempt)?),
+    ///         // The application keeps no log that can be asked. Whether that will do is for the library to say.
+    ///         None => attempt(),
+    ///     }
+    ///     Ok(())
+    /// }
+    /// # export_key("mia").unwrap();
+    /// ```
+    #[must_use]
+    pub fn current() -> Option<Self> {
+        let handle = capture::current()?.downcast().ok()?;
+        Some(Self { handle })
     }
 
     /// The layer that captures audit events for this log, inside its own per-layer filter. Add it to
@@ -130,7 +173,12 @@ impl AuditLog {
     /// Proves, at this moment, that audit events from the configured level to `ERROR`, and spans
     /// with what they inherit, reach this log through the current subscriber, each once. Reaches nobody's
     /// output. Call it once the subscriber is installed: a filter that hides audit events hides them
-    /// from every layer, and nothing else would tell.
+    /// from every layer, and nothing else would tell. It also rebuilds tracing's interest cache, so that no call site
+    /// that was met before stays silent.
+    ///
+    /// The current subscriber is that of the calling thread: the scoped one inside `with_default`, `set_default` and
+    /// `WithSubscriber`, as in a test, else the global one. A scoped subscriber hears no other thread, so an
+    /// application installs a global one, with `init()`.
     ///
     /// # Errors
     ///

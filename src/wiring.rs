@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "fault-injection")]
+use crate::storage::{Faults, FaultyStorage};
 use crate::{
     capture::{self, Capture, Rules},
     chain::Head,
@@ -50,6 +52,8 @@ pub(crate) struct Plan {
     pub(crate) stderr: bool,
     pub(crate) on_notice: Option<OnNotice>,
     pub(crate) on_head: Option<OnHead>,
+    #[cfg(feature = "fault-injection")]
+    pub(crate) faults: Option<Faults>,
 }
 
 /// What a handle is made of.
@@ -114,6 +118,11 @@ fn open_directory(plan: &Plan) -> Result<Arc<dyn Storage>, Error> {
     let options = DiskOptions { group_readable: plan.group_readable };
     let disk = Disk::create(&plan.dir, options).map_err(|error| refused(&plan.dir, error))?;
     let storage: Arc<dyn Storage> = Arc::new(disk);
+    #[cfg(feature = "fault-injection")]
+    let storage = match &plan.faults {
+        Some(faults) => Arc::new(FaultyStorage::new(storage, faults.clone())),
+        None => storage,
+    };
     let filesystem = storage.filesystem();
     if !plan.allow_network_fs && filesystem.is_network() {
         let path = storage.path(Dir::Log, "");

@@ -447,7 +447,7 @@ impl Repository {
                 self.offences.push(format!("{file}: has {lines} lines; does it have one reason to exist?"));
             }
         }
-        for file in [self.sources("tests"), self.sources("examples")].concat() {
+        for file in [self.sources("tests"), self.sources("examples"), self.sources("crates")].concat() {
             let tokens = tokens_of(&self.read(&file)).unwrap_or_default();
             if !lines_with(&tokens, &["#", "[", "ignore"]).is_empty() {
                 self.offences.push(format!("{file}: ignores a test; what cannot run says so and is counted"));
@@ -499,13 +499,15 @@ impl Repository {
 
     fn check_readme(&mut self) {
         let readme = self.read("README.md");
-        let example = self.read("examples/quickstart.rs");
-        let program = example
-            .lines()
-            .skip_while(|line| line.starts_with("//!") || line.starts_with("#![") || line.is_empty());
-        let program = program.collect::<Vec<_>>().join("\n");
-        if program.is_empty() || !readme.contains(&program) {
-            self.offences.push("README.md: its program is not that of examples/quickstart.rs".to_owned());
+        for file in ["examples/quickstart.rs", "crates/tracing-audit-test/tests/login.rs"] {
+            let example = self.read(file);
+            let program = example
+                .lines()
+                .skip_while(|line| line.starts_with("//!") || line.starts_with("#![") || line.is_empty());
+            let program = program.collect::<Vec<_>>().join("\n");
+            if program.is_empty() || !readme.contains(&program) {
+                self.offences.push(format!("README.md: does not show the program of {file}"));
+            }
         }
     }
 }

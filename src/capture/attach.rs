@@ -15,7 +15,7 @@ use std::{
 use tracing::level_filters::STATIC_MAX_LEVEL;
 use tracing_core::{
     Callsite, Dispatch, Event, Level, LevelFilter, Metadata, Subscriber,
-    callsite::Identifier,
+    callsite::{Identifier, rebuild_interest_cache},
     dispatcher,
     field::{FieldSet, Value},
     metadata::Kind,
@@ -117,28 +117,31 @@ impl fmt::Display for Flaw {
 /// Proves that audit events with these targets, at every level from the log's own to `ERROR`, reach
 /// the log, each once, and so do the spans from which they inherit.
 ///
-/// The proof is given for the subscriber of the calling thread and for that of a new one, which can
-/// only be the global one.
+/// The proof is given for the subscriber of the calling thread, global or scoped.
 pub(crate) fn ensure_attached(capture: &Capture, targets: &[&str]) -> Result<(), Error> {
-    let here = prove(capture, targets);
-    let elsewhere = thread::scope(|scope| {
-        let prover = thread::Builder::new().name("audit-probe".to_owned());
-        // Where no thread can be had the proof is for this one.
-        prover.spawn_scoped(scope, || prove(capture, targets)).ok()?.join().ok()
-    });
-    let message = match (here, elsewhere) {
-        (Ok(()), Some(Ok(())) | None) => return Ok(()),
-        (Err(Flaw::Doubled), _) | (Ok(()), Some(Err(Flaw::Doubled))) => return Err(Error::AttachedTwice),
-        (Ok(()), Some(Err(why))) => format!(
-            "the log is attached only to a scoped subscriber, that of this thread; \
-             install it with `init()` for the others: {why}"
-        ),
-        (Err(why), Some(Ok(()))) => {
-            format!("{why} (this is about the scoped subscriber of this thread; the global one is attached)")
-        }
-        (Err(why), _) => why.to_string(),
-    };
-    Err(Error::NotAttached(message))
+    // A callsite that was first met on a thread without a subscriber can be cached as `never`, and stays silent on
+    // every thread: https://github.com/tokio-rs/tracing/issues/2874. Without a subscriber here, rebuilding would do
+    // that to all of them.
+    if has_subscriber() {
+        rebuild_interest_cache();
+    }
+    match prove(capture, targets) {
+        Ok(()) => Ok(()),
+        Err(Flaw::Doubled) => Err(Error::AttachedTwice),
+        Err(why) if is_proved_elsewhere(capture, targets) => Err(Error::NotAttached(format!(
+            "{why} (this is about the scoped subscriber of this thread; the global one is attached)"
+        ))),
+        Err(why) => Err(Error::NotAttached(why.to_string())),
+    }
+}
+
+/// Whether the proof succeeds on a new thread, whose subscriber can only be the global one.
+fn is_proved_elsewhere(capture: &Capture, targets: &[&str]) -> bool {
+    let prove = || prove(capture, targets).is_ok();
+    let prover = thread::Builder::new().name("audit-probe".to_owned());
+    thread::scope(|scope| {
+        prover.spawn_scoped(scope, prove).is_ok_and(|thread| thread.join().unwrap_or_default())
+    })
 }
 
 /// The proof for the subscriber of the calling thread.

@@ -1,11 +1,12 @@
 //! The layer: from tracing's callbacks to drafts in the queue.
 
 use std::{
+    any::Any,
     cell::Cell,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     ptr,
-    sync::Arc,
+    sync::{Arc, Weak},
 };
 
 use tracing_core::{
@@ -87,6 +88,11 @@ impl AuditLayer {
     /// Whether this is a layer of the log.
     pub(super) fn is_of(&self, capture: &Capture) -> bool {
         self.capture.id == capture.id
+    }
+
+    /// What the handles of the log share.
+    pub(super) fn handle(&self) -> Option<&Weak<dyn Any + Send + Sync>> {
+        self.capture.handle.get()
     }
 
     /// Names this layer among others, as long as it lives.

@@ -2,6 +2,7 @@
 
 mod attach;
 mod candidate;
+mod current;
 mod event;
 mod fields;
 mod filter;
@@ -20,15 +21,20 @@ mod tests;
 mod thread;
 mod verdict;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    any::Any,
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use tracing_core::Subscriber;
 use tracing_subscriber::{filter::Filtered, layer::Layer as _, registry::LookupSpan};
 
-pub(crate) use self::{attach::ensure_attached, rules::Rules, scope::confirm_scope, thread::mark_own_thread};
+pub(crate) use self::{
+    attach::ensure_attached, current::current, rules::Rules, scope::confirm_scope, thread::mark_own_thread,
+};
 pub use self::{candidate::Candidate, filter::AuditFilter, layer::AuditLayer};
 use crate::{
     gauges::Flag,
@@ -49,13 +55,22 @@ pub(crate) struct Capture {
     registered: AtomicU64,
     /// Whether it was told that events are vetoed.
     veto_told: Flag,
+    /// What `current` hands out. Weak, because the log is closed when its last handle is dropped, and a subscriber
+    /// may live as long as the process.
+    handle: OnceLock<Weak<dyn Any + Send + Sync>>,
 }
 
 impl Capture {
     pub(crate) fn new(queue: Arc<Queue>, rules: Rules) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Self { id, queue, rules, registered: AtomicU64::new(0), veto_told: Flag::default() })
+        let (registered, veto_told) = (AtomicU64::new(0), Flag::default());
+        Arc::new(Self { id, queue, rules, registered, veto_told, handle: OnceLock::new() })
+    }
+
+    /// Says what all handles of the log share. The first call counts.
+    pub(crate) fn set_handle(&self, handle: Weak<dyn Any + Send + Sync>) {
+        drop(self.handle.set(handle));
     }
 
     /// Counts events that were announced and never came.

@@ -2,6 +2,8 @@
 //! simulation another. Errors here are plain `io::Error`; who calls adds the path.
 
 mod disk;
+#[cfg(feature = "fault-injection")]
+mod faults;
 mod filesystem;
 #[cfg(any(test, audit_simulation))]
 #[path = "../../testing/simulation/mod.rs"]
@@ -10,6 +12,10 @@ pub(crate) mod sim;
 use std::{fmt, io, path::PathBuf, sync::Arc};
 
 pub(crate) use disk::{Disk, DiskOptions, is_out_of_room};
+#[cfg(feature = "fault-injection")]
+pub use faults::Faults;
+#[cfg(feature = "fault-injection")]
+pub(crate) use faults::FaultyStorage;
 pub(crate) use filesystem::FileSystem;
 
 /// Which directory of a log.

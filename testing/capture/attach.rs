@@ -15,7 +15,6 @@ use super::{
     },
     Log, Recorder, Rules, install,
 };
-use crate::Error;
 
 /// Proves for the subscriber, and that the proof is right: real events at INFO, WARN and ERROR and a
 /// real span arrive or do not, and nobody saw a probe.
@@ -186,16 +185,27 @@ fn a_subscriber_without_the_layer_is_found() {
     assert_eq!(second.lost(), "");
 }
 
+/// It was once refused, so that no test of an application could call what the application calls.
 #[test]
-fn a_scoped_subscriber_is_not_enough() {
+fn a_scoped_subscriber_is_enough_for_its_own_thread() {
     let log = Log::new();
-    let _guard = log.install();
-    assert_eq!(prove(&log.capture, &["audit"]), Ok(()));
-    let Err(Error::NotAttached(message)) = ensure_attached(&log.capture, &["audit"]) else {
-        panic!("a scoped subscriber was taken for the global one");
-    };
-    assert!(message.contains("attached only to a scoped subscriber"), "{message}");
-    assert!(message.contains("no tracing subscriber is set"), "{message}");
+    let ensured = || ensure_attached(&log.capture, &["audit"]).map_err(|error| error.to_string());
+    let refused = ensured().unwrap_err();
+    assert!(refused.contains("no tracing subscriber is set"), "{refused}");
+    {
+        let _guard = log.install();
+        assert_eq!(ensured(), Ok(()));
+        let elsewhere =
+            std::thread::scope(|scope| scope.spawn(|| prove(&log.capture, &["audit"])).join().unwrap());
+        assert!(elsewhere.unwrap_err().to_string().contains("no tracing subscriber is set"));
+    }
+    assert!(ensured().is_err());
+    // The innermost counts.
+    let _outer = log.install();
+    let deaf = tracing::Dispatch::new(Registry::default().with(LevelFilter::WARN).with(log.layer()));
+    let refused = tracing::dispatcher::with_default(&deaf, ensured).unwrap_err();
+    assert!(refused.contains("at INFO"), "{refused}");
+    assert_eq!(ensured(), Ok(()));
 }
 
 #[test]

@@ -101,6 +101,7 @@ pub(crate) fn play(scenario: &str, path: &Path) {
         }
         "fork" => forks(&opened(builder)),
         "current-thread" => current_thread(builder),
+        "early" => early(&builder.open().unwrap()),
         "abort-closed" => {
             let log = opened(builder.on_failure(OnFailure::Abort));
             emit_both(&log);
@@ -281,6 +282,27 @@ fn current_thread(builder: Builder) {
         log.close_async().await.unwrap();
     });
     assert_eq!(log.stats().lost_total(), 0, "{:?}", log.stats());
+}
+
+/// A thread without a subscriber meets a call site first, while the only subscriber is a scoped one.
+fn early(log: &AuditLog) {
+    fn emit() {
+        audit!(action = "early", actor = "b");
+    }
+    let _guard = tracing_subscriber::registry().with(log.layer()).set_default();
+    std::thread::spawn(emit).join().unwrap();
+    emit();
+    assert_eq!(
+        log.stats().accepted_routine,
+        0,
+        "tracing asks every subscriber: is the rebuilding still needed?"
+    );
+    log.ensure_attached().unwrap();
+    emit();
+    // Where there is no subscriber, asking changes nothing for the threads that have one.
+    std::thread::scope(|scope| scope.spawn(|| log.ensure_attached().unwrap_err()).join().unwrap());
+    emit();
+    log.close().unwrap();
 }
 
 fn rotate_for_ever(log: &AuditLog) {
@@ -465,6 +487,15 @@ fn a_runtime_of_one_thread_may_wait_for_room() {
     let output = runs_well("current-thread", &path);
     assert_all_present(&path, &receipts(&output.stdout));
     assert_eq!((receipts(&output.stdout).len(), actions(&path).len()), (5, 2505));
+    intact(&path);
+}
+
+/// Such a call site was silent for ever, and the log still said that it was attached.
+#[test]
+fn ensure_attached_wakes_call_sites_that_were_met_too_early() {
+    let (_dir, path) = fresh();
+    runs_well("early", &path);
+    assert_eq!(actions(&path), ["early", "early"]);
     intact(&path);
 }
 

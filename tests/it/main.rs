@@ -16,6 +16,7 @@
 
 mod api;
 mod children;
+mod current;
 mod first_format;
 mod global;
 mod heads;

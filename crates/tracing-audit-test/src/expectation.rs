@@ -1,0 +1,226 @@
+//! What a test expects of the events of a log, and what it is told when they are others.
+
+use std::fmt;
+
+use tracing_audit::{Record, Severity, Value};
+
+use crate::TestLog;
+
+/// The largest whole number that a log writes as a number.
+const MAX_INTEGER: u64 = (1 << 53) - 1;
+
+/// An assertion on the events of a log: what they must say, and at the end how many of them do.
+///
+/// Made by [`TestLog::expect`]. What is not named may be anything.
+#[derive(Debug)]
+#[must_use = "nothing is asserted until `once`, `times` or `never`"]
+pub struct Expectation<'log> {
+    log: &'log TestLog,
+    members: Vec<Member>,
+}
+
+/// What one member of an event must be.
+#[derive(Debug)]
+struct Member {
+    name: String,
+    /// Whether it stands under `fields`.
+    is_field: bool,
+    value: FieldValue,
+}
+
+impl<'log> Expectation<'log> {
+    pub(crate) fn on(log: &'log TestLog) -> Self {
+        Self { log, members: Vec::new() }
+    }
+
+    /// The event has this action.
+    pub fn action(self, action: impl Into<FieldValue>) -> Self {
+        self.member("action", action)
+    }
+
+    /// The event has this actor, of its own or from a span.
+    pub fn actor(self, actor: impl Into<FieldValue>) -> Self {
+        self.member("actor", actor)
+    }
+
+    /// The event has this resource.
+    pub fn resource(self, resource: impl Into<FieldValue>) -> Self {
+        self.member("resource", resource)
+    }
+
+    /// The event has this outcome.
+    pub fn outcome(self, outcome: impl Into<FieldValue>) -> Self {
+        self.member("outcome", outcome)
+    }
+
+    /// The event was recorded with this severity.
+    pub fn severity(self, severity: Severity) -> Self {
+        self.member("severity", severity.to_string())
+    }
+
+    /// The event has a field with this value, of those that stand under `fields`. A number is not the text of it.
+    pub fn field(self, name: &str, value: impl Into<FieldValue>) -> Self {
+        self.with(name, true, value.into())
+    }
+
+    /// The event has this member, by its name in the record: `session_id`, `message`, `target` and so on.
+    pub fn member(self, name: &str, value: impl Into<FieldValue>) -> Self {
+        self.with(name, false, value.into())
+    }
+
+    fn with(mut self, name: &str, is_field: bool, value: FieldValue) -> Self {
+        self.members.push(Member { name: name.to_owned(), is_field, value });
+        self
+    }
+
+    /// Asserts that there is exactly one such event, and returns it.
+    ///
+    /// # Panics
+    ///
+    /// When there is none, or more than one: the message shows the events that are there, and how they differ.
+    #[expect(clippy::must_use_candidate, reason = "an assertion may be all that is wanted")]
+    #[track_caller]
+    pub fn once(self) -> Record {
+        let mut found = self.times(1);
+        found.remove(0)
+    }
+
+    /// Asserts that there are exactly so many such events, and returns them.
+    ///
+    /// # Panics
+    ///
+    /// As [`once`](Self::once).
+    #[expect(clippy::must_use_candidate, reason = "an assertion may be all that is wanted")]
+    #[track_caller]
+    pub fn times(self, expected: usize) -> Vec<Record> {
+        let events = self.log.events();
+        let found: Vec<Record> = events.iter().filter(|event| self.is_met_by(event)).cloned().collect();
+        assert!(
+            found.len() == expected,
+            "events with {self}: expected {expected}, found {}\n{}",
+            found.len(),
+            self.log.shown(&events, |event| self.differences(event))
+        );
+        found
+    }
+
+    /// Asserts that there is no such event.
+    ///
+    /// # Panics
+    ///
+    /// When there is one: the message shows the events that are there.
+    #[track_caller]
+    pub fn never(self) {
+        self.times(0);
+    }
+
+    fn is_met_by(&self, event: &Record) -> bool {
+        self.members.iter().all(|member| member.is_met_by(event))
+    }
+
+    fn differences(&self, event: &Record) -> String {
+        let members = self.members.iter().filter(|member| !member.is_met_by(event));
+        let differences = members.map(|member| match member.of(event) {
+            Some(value) => format!("\n    {} is {}", member.name, FieldValue(value.clone())),
+            None => format!("\n    {} is not there", member.name),
+        });
+        differences.collect()
+    }
+}
+
+impl fmt::Display for Expectation<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let members: Vec<String> =
+            self.members.iter().map(|member| format!("{} = {}", member.name, member.value)).collect();
+        write!(f, "{{ {} }}", members.join(", "))
+    }
+}
+
+impl Member {
+    fn of<'event>(&self, event: &'event Record) -> Option<&'event Value> {
+        if self.is_field { event.field(&self.name) } else { event.get(&self.name) }
+    }
+
+    fn is_met_by(&self, event: &Record) -> bool {
+        self.of(event) == Some(&self.value.0)
+    }
+}
+
+/// A value as a log writes it: a text, a number or a truth value.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FieldValue(Value);
+
+impl fmt::Display for FieldValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Value::Text(text) => write!(f, "{text:?}"),
+            Value::Integer(number) => write!(f, "{number}"),
+            Value::Float(number) => write!(f, "{number:?}"),
+            Value::Bool(bool) => write!(f, "{bool}"),
+            other => write!(f, "{other:?}"),
+        }
+    }
+}
+
+impl From<Value> for FieldValue {
+    fn from(value: Value) -> Self {
+        Self(value)
+    }
+}
+
+impl From<&str> for FieldValue {
+    fn from(text: &str) -> Self {
+        Self(Value::Text(text.to_owned()))
+    }
+}
+
+impl From<String> for FieldValue {
+    fn from(text: String) -> Self {
+        Self(Value::Text(text))
+    }
+}
+
+impl From<bool> for FieldValue {
+    fn from(bool: bool) -> Self {
+        Self(Value::Bool(bool))
+    }
+}
+
+impl From<f64> for FieldValue {
+    fn from(number: f64) -> Self {
+        Self(Value::Float(number))
+    }
+}
+
+impl From<i64> for FieldValue {
+    fn from(number: i64) -> Self {
+        // A whole number that other tools would round stands in the log as text.
+        let is_exact = number.unsigned_abs() <= MAX_INTEGER;
+        Self(if is_exact { Value::Integer(number) } else { Value::Text(number.to_string()) })
+    }
+}
+
+impl From<u64> for FieldValue {
+    fn from(number: u64) -> Self {
+        i64::try_from(number).map_or_else(|_| Self(Value::Text(number.to_string())), Self::from)
+    }
+}
+
+impl From<usize> for FieldValue {
+    fn from(number: usize) -> Self {
+        Self::from(number as u64)
+    }
+}
+
+/// The smaller whole numbers, which all are an `i64`.
+macro_rules! from_integers {
+    ($($Integer:ty),*) => {
+        $(impl From<$Integer> for FieldValue {
+            fn from(number: $Integer) -> Self {
+                Self::from(i64::from(number))
+            }
+        })*
+    };
+}
+
+from_integers!(i8, i16, i32, u8, u16, u32);

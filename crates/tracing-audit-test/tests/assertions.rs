@@ -1,0 +1,154 @@
+//! What a test asserts, and what it is told when that does not hold.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that meets what it did not expect has failed")]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use tracing::{dispatcher::with_default, info, info_span, instrument::WithSubscriber as _};
+use tracing_audit::{AuditLog, FlushMode, Severity, audit, audit_critical};
+use tracing_audit_test::{capture, capture_with};
+
+/// The message of an assertion that must fail.
+#[track_caller]
+fn message_of<T>(assertion: impl FnOnce() -> T) -> String {
+    let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(assertion()))) else {
+        panic!("the assertion holds");
+    };
+    *panic.downcast::<String>().unwrap()
+}
+
+#[test]
+fn what_is_expected_is_found() {
+    let audit = capture();
+    let _attached = audit.attach();
+    info_span!("request", session_id = "s-1", actor = "mia").in_scope(|| {
+        audit!(
+            action = "a",
+            resource = "r",
+            outcome = "o",
+            n = 3,
+            big = u64::MAX,
+            yes = true,
+            x = 0.5,
+            "said"
+        );
+    });
+    audit_critical!(action = "b", actor = "tom");
+    info!(action = "c", "not an audit event");
+    let found = audit
+        .expect()
+        .action("a")
+        .actor("mia")
+        .resource("r")
+        .outcome("o")
+        .severity(Severity::Routine)
+        .member("session_id", "s-1")
+        .member("message", "said")
+        .field("n", 3)
+        .field("big", u64::MAX)
+        .field("yes", true)
+        .field("x", 0.5)
+        .once();
+    assert_eq!(found.action(), Some("a"));
+    assert_eq!(audit.expect().times(2).len(), 2);
+    audit.expect().action("c").never();
+    audit.expect().severity(Severity::Critical).action("b").once();
+    assert_eq!(
+        audit.assert_recorded(|record| record.severity() == Some(Severity::Critical)).actor(),
+        Some("tom")
+    );
+    assert_eq!(audit.events().len(), 2);
+    assert!(audit.records().iter().any(|record| record.kind() == "open"));
+    audit.assert_intact();
+    // A log that was closed is read as before.
+    audit.expect().times(2);
+}
+
+#[test]
+fn a_failure_shows_what_is_there_and_how_it_differs() {
+    let audit = capture();
+    let _attached = audit.attach();
+    audit!(action = "auth.failure", actor = "mallory", n = 3);
+    let message = message_of(|| audit.expect().action("auth.failure").actor("mia").field("n", "3").once());
+    let expected = r#"events with { action = "auth.failure", actor = "mia", n = "3" }: expected 1, found 0"#;
+    assert!(message.starts_with(expected), "{message}");
+    assert!(message.contains("the log has 1 event:\n  {\"seq\":"), "{message}");
+    assert!(message.contains("\n    actor is \"mallory\"\n    n is 3"), "{message}");
+    assert!(!message.contains("not attached"), "{message}");
+    assert!(message_of(|| audit.expect().action("auth.failure").times(2)).contains("expected 2, found 1"));
+    assert!(message_of(|| audit.expect().actor("mallory").never()).contains("expected 0, found 1"));
+    let message = message_of(|| audit.assert_recorded(|record| record.actor().is_none()));
+    assert!(message.contains("as the closure says") && message.contains("mallory"), "{message}");
+    // Members and fields are not the same.
+    audit.expect().field("actor", "mallory").never();
+    audit.expect().member("n", 3).never();
+}
+
+#[test]
+fn a_failure_says_what_may_explain_it() {
+    let audit = capture();
+    audit!(action = "unheard", actor = "b");
+    let message = message_of(|| audit.expect().action("unheard").once());
+    assert!(message.contains("the log has no events\nthe calling thread is not attached"), "{message}");
+    let attached = audit.attach();
+    audit.log().close().unwrap();
+    audit!(action = "late", actor = "b");
+    let message = message_of(|| audit.expect().action("late").once());
+    assert!(message.contains("\nlost: 1 routine (closed)"), "{message}");
+    drop(attached);
+    assert!(message_of(|| audit.expect().once()).contains("not attached"));
+}
+
+#[test]
+fn logs_of_several_tests_do_not_hear_each_other() {
+    let (first, second) = (capture(), capture());
+    let outer = first.attach();
+    audit!(action = "first", actor = "b");
+    {
+        let _inner = second.attach();
+        audit!(action = "second", actor = "b");
+        assert_eq!(AuditLog::current().unwrap().path(), second.path());
+    }
+    audit!(action = "first", actor = "b");
+    with_default(second.dispatch(), || audit!(action = "second", actor = "b"));
+    drop(outer);
+    audit!(action = "nobody's", actor = "b");
+    first.expect().action("first").times(2);
+    second.expect().action("second").times(2);
+    assert_eq!((first.events().len(), second.events().len()), (2, 2));
+}
+
+#[test]
+fn tasks_take_the_subscriber_along() {
+    let audit = capture();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    let task = async {
+        AuditLog::current().unwrap().ensure_attached().unwrap();
+        audit!(action = "a", actor = "b");
+    };
+    runtime.block_on(async { tokio::spawn(task.with_subscriber(audit.dispatch().clone())).await.unwrap() });
+    audit.expect().action("a").once();
+}
+
+#[test]
+fn an_application_is_attached_when_its_test_is() {
+    let audit =
+        capture_with(|builder| builder.flush_mode(FlushMode::Immediate).critical_actions(["key.export"]));
+    audit.log().ensure_attached().unwrap_err();
+    let attached = audit.attach();
+    audit.log().ensure_attached().unwrap();
+    audit!(action = "KeyExport", actor = "b");
+    audit.expect().severity(Severity::Critical).once();
+    drop(attached);
+    audit.log().ensure_attached().unwrap_err();
+}
+
+#[test]
+fn the_directory_goes_with_the_log() {
+    let audit = capture();
+    let (path, clone) = (audit.path().to_owned(), audit.log().clone());
+    assert!(path.exists());
+    drop(audit);
+    assert!(!path.exists());
+    assert_eq!(clone.health(), tracing_audit::Health::Closed);
+}

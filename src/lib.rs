@@ -83,6 +83,7 @@ mod severity;
 mod stats;
 mod storage;
 mod sync;
+mod units;
 mod verdict;
 mod verify;
 mod wait;

@@ -43,8 +43,8 @@ mod tests {
     use std::{fmt::Display, str::FromStr};
 
     use crate::{
-        FindingKind, Health, LossReason, NoteKind, NoticeKind, RecordKind, Severity, Verdict,
-        error::ParseError,
+        FindingKind, Health, LossReason, NoteKind, NoticeKind, OnFailure, OnFull, RecordKind, Severity,
+        Verdict, error::ParseError,
     };
 
     #[track_caller]
@@ -73,6 +73,8 @@ mod tests {
         check(FindingKind::ALL);
         check(NoteKind::ALL);
         check(RecordKind::ALL);
+        check(OnFull::ALL);
+        check(OnFailure::ALL);
     }
 
     /// Tables by value count on it.

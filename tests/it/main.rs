@@ -15,11 +15,14 @@
 )]
 
 mod children;
+#[cfg(feature = "serde")]
+mod data;
 mod first_format;
 mod global;
 mod heads;
 mod hostile;
 mod lifecycle;
+mod metrics;
 mod processes;
 mod promises;
 mod recipes;

@@ -25,8 +25,8 @@ use crate::{
 /// Every setting of a [`Builder`] that is no closure, as data. Needs the feature `serde`.
 ///
 /// It names no file and no format: read it with the crate that a service reads its other settings with, as a part of
-/// them. Keys have the names of the builder's methods. A key that is left out has the builder's default; one that is not
-/// known is an error that names it. Values out of range are errors of [`open`](Self::open).
+/// them. Keys have the names of the builder's methods. A key that is left out has the builder's default; one that is
+/// not known is an error that names it. Values out of range are errors of [`open`](Self::open).
 ///
 /// ```toml
 /// dir = "/var/lib/payments/audit-log"    # the only one that must be there
@@ -53,10 +53,10 @@ use crate::{
 /// on_failure = "continue"                # or "abort"
 /// ```
 ///
-/// Durations are numbers with a unit, `ns`, `us`, `ms`, `s`, `m`, `h` or `d`, as in `1s` or `1h30m`. Sizes are bytes, or
-/// a number with `kB`, `MB`, `GB`, `TB`, `KiB`, `MiB`, `GiB` or `TiB`. Neither is ever rounded. What is left out of a
-/// table for `flush_mode` has the default of [`FlushMode`]. Serialised, each setting is the text that it prints, and what
-/// is not set is left out.
+/// Durations are numbers with a unit, `ns`, `us`, `ms`, `s`, `m`, `h` or `d`, as in `1s` or `1h30m`. Sizes are bytes,
+/// or a number with `kB`, `MB`, `GB`, `TB`, `KiB`, `MiB`, `GiB` or `TiB`. Neither is ever rounded. What is left out of a
+/// table for `flush_mode` has the default of [`FlushMode`]. Serialised, each setting is the text that it prints, and
+/// what is not set is left out.
 ///
 /// # Examples
 ///

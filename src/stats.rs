@@ -40,8 +40,8 @@ named!(LossReason, "reason of a loss", [
 
 /// Counters of an open log since it was opened. [`for_each`](Self::for_each) tells them as metrics.
 ///
-/// With the feature `serde` it serialises under the names of its fields, durations as seconds: `last_sync_duration_seconds`
-/// and `oldest_not_durable_seconds`.
+/// With the feature `serde` it serialises under the names of its fields, durations as seconds:
+/// `last_sync_duration_seconds` and `oldest_not_durable_seconds`.
 #[derive(Debug, Clone, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]

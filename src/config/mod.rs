@@ -54,8 +54,8 @@ use crate::{
 /// ```
 ///
 /// Durations are numbers with a unit, `ns`, `us`, `ms`, `s`, `m`, `h` or `d`, as in `1s` or `1h30m`. Sizes are bytes,
-/// or a number with `kB`, `MB`, `GB`, `TB`, `KiB`, `MiB`, `GiB` or `TiB`. Neither is ever rounded. What is left out of a
-/// table for `flush_mode` has the default of [`FlushMode`]. Serialised, each setting is the text that it prints, and
+/// or a number with `kB`, `MB`, `GB`, `TB`, `KiB`, `MiB`, `GiB` or `TiB`. Neither is ever rounded. What is left out of
+/// a table for `flush_mode` has the default of [`FlushMode`]. Serialised, each setting is the text that it prints, and
 /// what is not set is left out.
 ///
 /// # Examples

@@ -304,10 +304,45 @@ impl Builder {
         wiring::start(self.plan).map(AuditLog::of)
     }
 
+    /// Everything that is set and can be compared.
+    #[cfg(all(test, feature = "serde"))]
+    pub(crate) fn everything(&self) -> String {
+        let Self { plan, bad_names } = self;
+        let Plan {
+            dir,
+            service,
+            flush_mode,
+            rotation,
+            retention,
+            exclusive,
+            wait_for_chain,
+            rules,
+            queue_bytes,
+            wait_bound,
+            low_space,
+            group_readable,
+            allow_network_fs,
+            on_full,
+            on_failure,
+            stderr,
+            on_notice: _,
+            on_head: _,
+            #[cfg(feature = "fault-injection")]
+                faults: _,
+        } = plan;
+        let critical = rules.critical.contains("key.export");
+        let first =
+            (dir, service, flush_mode, rotation, retention, exclusive, wait_for_chain, rules, critical);
+        let second =
+            (queue_bytes, wait_bound, low_space, group_readable, allow_network_fs, on_full, on_failure);
+        format!("{first:?} {second:?} {stderr} {bad_names:?}")
+    }
+
     fn check(&self) -> Result<(), Error> {
         let in_range = |setting, good: bool, reason: &str| {
             if good { Ok(()) } else { Err(Error::Setting { setting, reason: reason.to_owned() }) }
         };
+        in_range("dir", !self.plan.dir.as_os_str().is_empty(), "it names no directory")?;
         let (size, interval) = match self.plan.flush_mode {
             FlushMode::Immediate => (1, MIN_INTERVAL),
             FlushMode::Batched { size, interval } => (size, interval),

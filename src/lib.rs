@@ -31,6 +31,8 @@
 //!   killed process or a power cut can lose.
 //! - [`AuditLog::confirm`] is how an application refuses what it could not record.
 //! - [`AuditLog::health`], [`AuditLog::stats`] and [`Builder::on_notice`] tell an operator.
+//! - [`Stats::for_each`] names the counters for metrics. The feature `serde`, off by default, adds `Config`, every
+//!   setting as data, and serialises counters, reports and records.
 //! - [`verify`](verify()) and [`Verifier`] check a log, [`read`](read()) reads it. A [`Head`] that is kept
 //!   elsewhere makes a cut or rewritten log detectable.
 //!
@@ -64,6 +66,8 @@ mod capture;
 mod chain;
 mod chain_reader;
 mod clock;
+#[cfg(feature = "serde")]
+mod config;
 mod error;
 mod format;
 mod gauges;
@@ -72,17 +76,21 @@ mod gauges;
 mod harness;
 mod heads;
 mod log;
+mod metrics;
 mod named;
 mod notify;
 mod queue;
 mod read;
 mod record;
 mod segment_name;
+#[cfg(feature = "serde")]
+mod serialize;
 mod settings;
 mod severity;
 mod stats;
 mod storage;
 mod sync;
+mod units;
 mod verdict;
 mod verify;
 mod wait;
@@ -92,9 +100,12 @@ mod writer;
 pub use builder::Builder;
 pub use capture::{AuditFilter, AuditLayer, Candidate};
 pub use chain::{Digest, Head, Receipt};
+#[cfg(feature = "serde")]
+pub use config::Config;
 pub use error::{Error, InsecureReason, NoChainReason, ParseError};
 pub use format::{RecordKind, Value};
 pub use log::{AuditFuture, AuditLog};
+pub use metrics::{Metric, MetricKind};
 pub use read::{Records, read};
 pub use record::Record;
 pub use settings::{FlushMode, OnFailure, OnFull, Retention, Rotation};

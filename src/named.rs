@@ -22,6 +22,9 @@ macro_rules! named {
             }
         }
 
+        #[cfg(feature = "serde")]
+        $crate::serialize::as_text!($type, $what);
+
         /// Reads exactly the stable name.
         impl std::str::FromStr for $type {
             type Err = $crate::error::ParseError;
@@ -43,8 +46,8 @@ mod tests {
     use std::{fmt::Display, str::FromStr};
 
     use crate::{
-        FindingKind, Health, LossReason, NoteKind, NoticeKind, RecordKind, Severity, Verdict,
-        error::ParseError,
+        ChainState, FindingKind, Health, LossReason, MetricKind, NotCheckedKind, NoteKind, NoticeKind,
+        OnFailure, OnFull, RecordKind, Severity, Verdict, error::ParseError,
     };
 
     #[track_caller]
@@ -73,6 +76,11 @@ mod tests {
         check(FindingKind::ALL);
         check(NoteKind::ALL);
         check(RecordKind::ALL);
+        check(OnFull::ALL);
+        check(OnFailure::ALL);
+        check(MetricKind::ALL);
+        check(ChainState::ALL);
+        check(NotCheckedKind::ALL);
     }
 
     /// Tables by value count on it.

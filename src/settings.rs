@@ -1,6 +1,12 @@
 //! What can be chosen: passive values, without behaviour.
 
-use std::{fmt, time::Duration};
+use std::{fmt, str::FromStr, time::Duration};
+
+use crate::{
+    error::ParseError,
+    named::named,
+    units::{DurationText, SizeText, digits, parse_duration, parse_size},
+};
 
 /// When records are synced to disk. Every mode writes eagerly: a queued record reaches the file
 /// within 10 ms, so that a killed process loses little; the mode decides when `fdatasync` runs.
@@ -52,10 +58,25 @@ pub enum FlushMode {
     },
 }
 
+impl FlushMode {
+    /// The defaults of a batch, in either mode.
+    pub(crate) const DEFAULT_SIZE: u32 = 100;
+    pub(crate) const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
+
+    /// What the text or table says that names no more than the mode.
+    pub(crate) const fn default_batched() -> Self {
+        Self::Batched { size: Self::DEFAULT_SIZE, interval: Self::DEFAULT_INTERVAL }
+    }
+}
+
 impl Default for FlushMode {
     /// `Hybrid` with 100 records, one second, critical events immediate.
     fn default() -> Self {
-        Self::Hybrid { batch_size: 100, batch_interval: Duration::from_secs(1), critical_immediate: true }
+        Self::Hybrid {
+            batch_size: Self::DEFAULT_SIZE,
+            batch_interval: Self::DEFAULT_INTERVAL,
+            critical_immediate: true,
+        }
     }
 }
 
@@ -73,8 +94,46 @@ impl fmt::Display for FlushMode {
     }
 }
 
+impl FromStr for FlushMode {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let parse = || {
+            let words: Vec<&str> = text.split(' ').collect();
+            let hybrid = |batch_size, batch_interval, critical_immediate| {
+                let (batch_size, batch_interval) = (count(batch_size)?, parse_duration(batch_interval).ok()?);
+                Some(Self::Hybrid { batch_size, batch_interval, critical_immediate })
+            };
+            match *words {
+                ["immediate"] => Some(Self::Immediate),
+                ["batched"] => Some(Self::default_batched()),
+                ["batched", size, interval] => {
+                    Some(Self::Batched { size: count(size)?, interval: parse_duration(interval).ok()? })
+                }
+                ["hybrid"] => Some(Self::default()),
+                ["hybrid", size, interval] => hybrid(size, interval, false),
+                ["hybrid", size, interval, "critical_immediate"] => hybrid(size, interval, true),
+                _ => None,
+            }
+        };
+        parse().ok_or_else(|| {
+            let expected =
+                "`immediate`, `batched`, `hybrid`, `batched 100 1s` or `hybrid 100 1s critical_immediate`";
+            ParseError::new("flush mode", text, expected)
+        })
+    }
+}
+
+/// A number of records or segments.
+fn count(text: &str) -> Option<u32> {
+    u32::try_from(digits(text)?).ok()
+}
+
 /// When a new segment begins. By the clock in UTC, by size, or both, whichever comes first. The
 /// chain goes on: sequence numbers and links do not restart.
+///
+/// Prints and parses as `never`, `hourly`, `daily`, a size, or a period and a size: `daily 256MiB`. As in code, `daily`
+/// alone sets no limit of size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rotation {
     pub(crate) period: Option<Period>,
@@ -127,11 +186,56 @@ impl Default for Rotation {
     }
 }
 
+impl fmt::Display for Rotation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let period = match self.period {
+            None => None,
+            Some(Period::Hour) => Some("hourly"),
+            Some(Period::Day) => Some("daily"),
+        };
+        let size = (self.max_bytes != u64::MAX).then_some(SizeText(self.max_bytes));
+        match (period, size) {
+            (None, None) => f.write_str("never"),
+            (Some(period), None) => f.write_str(period),
+            (None, Some(size)) => write!(f, "{size}"),
+            (Some(period), Some(size)) => write!(f, "{period} {size}"),
+        }
+    }
+}
+
+impl FromStr for Rotation {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let parse = || {
+            let (word, size) = text.split_once(' ').map_or((text, None), |(word, size)| (word, Some(size)));
+            let period = match (word, size) {
+                ("never", None) => return Some(Self::never()),
+                ("hourly", _) => Self::hourly(),
+                ("daily", _) => Self::daily(),
+                _ => return Some(Self::never().max_bytes(parse_size(text).ok()?)),
+            };
+            let Some(size) = size else { return Some(period) };
+            Some(period.max_bytes(parse_size(size).ok()?))
+        };
+        parse().ok_or_else(|| {
+            ParseError::new(
+                "rotation",
+                text,
+                "`never`, `hourly`, `daily`, a size such as `256MiB`, or `daily 256MiB`",
+            )
+        })
+    }
+}
+
 /// Which old segments are removed. The default keeps everything.
 ///
 /// Limits count for each chain by itself. Only whole segments go, oldest first, never the newest
 /// of a chain, and none while a file named `hold` lies in the directory. A chained `prune` record
 /// is durable before a file goes.
+///
+/// Prints and parses as `keep_all`, or as the names of its limits, each with its value: `max_age 90d max_bytes 10GiB
+/// max_segments 100 min_age 30d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Retention {
     pub(crate) max_age: Option<Duration>,
@@ -181,6 +285,54 @@ impl Retention {
     }
 }
 
+impl fmt::Display for Retention {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { max_age, max_bytes, max_segments, min_age } = self;
+        let limits = [
+            max_age.map(|age| format!("max_age {}", DurationText(age))),
+            max_bytes.map(|bytes| format!("max_bytes {}", SizeText(bytes))),
+            max_segments.map(|segments| format!("max_segments {segments}")),
+            min_age.map(|age| format!("min_age {}", DurationText(age))),
+        ];
+        let limits: Vec<String> = limits.into_iter().flatten().collect();
+        if limits.is_empty() { f.write_str("keep_all") } else { f.write_str(&limits.join(" ")) }
+    }
+}
+
+impl FromStr for Retention {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let parse = || {
+            if text == "keep_all" {
+                return Some(Self::keep_all());
+            }
+            let words: Vec<&str> = text.split(' ').collect();
+            let (limits, []) = words.as_chunks() else { return None };
+            limits.iter().try_fold(Self::keep_all(), |retention, limit| match *limit {
+                ["max_age", age] if retention.max_age.is_none() => {
+                    Some(retention.max_age(parse_duration(age).ok()?))
+                }
+                ["max_bytes", bytes] if retention.max_bytes.is_none() => {
+                    Some(retention.max_bytes(parse_size(bytes).ok()?))
+                }
+                ["max_segments", segments] if retention.max_segments.is_none() => {
+                    Some(retention.max_segments(count(segments)?))
+                }
+                ["min_age", age] if retention.min_age.is_none() => {
+                    Some(retention.min_age(parse_duration(age).ok()?))
+                }
+                _ => None,
+            })
+        };
+        parse().ok_or_else(|| {
+            let expected =
+                "`keep_all`, or limits such as `max_age 90d max_bytes 10GiB max_segments 100 min_age 30d`";
+            ParseError::new("retention", text, expected)
+        })
+    }
+}
+
 /// What a routine event does when the part of the queue that is not kept for critical ones is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -193,6 +345,11 @@ pub enum OnFull {
     DropRoutine,
 }
 
+named!(OnFull, "choice for `on_full`", [
+    Block => "block",
+    DropRoutine => "drop_routine",
+]);
+
 /// What happens when a critical event cannot be recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -202,4 +359,129 @@ pub enum OnFailure {
     Continue,
     /// Ends the process with `abort`, after a last attempt to write.
     Abort,
+}
+
+named!(OnFailure, "choice for `on_failure`", [
+    Continue => "continue",
+    Abort => "abort",
+]);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[track_caller]
+    fn check<T: FromStr<Err = ParseError> + fmt::Display + fmt::Debug + PartialEq>(value: T, text: &str) {
+        assert_eq!(value.to_string(), text);
+        assert_eq!(text.parse(), Ok(value));
+    }
+
+    #[track_caller]
+    fn refuse<T: FromStr<Err = ParseError> + fmt::Debug>(texts: &[&str], expected: &str) {
+        for text in texts {
+            let error = text.parse::<T>().unwrap_err().to_string();
+            assert!(error.contains(&format!("{text:?}")) && error.contains(expected), "{error}");
+        }
+    }
+
+    /// What it prints stands in the `open` records of every log there is.
+    #[test]
+    fn a_flush_mode_prints_and_parses() {
+        check(FlushMode::Immediate, "immediate");
+        check(FlushMode::default(), "hybrid 100 1s critical_immediate");
+        check(FlushMode::Batched { size: 5, interval: Duration::from_millis(200) }, "batched 5 200ms");
+        let hybrid = |critical_immediate| FlushMode::Hybrid {
+            batch_size: 7,
+            batch_interval: Duration::from_micros(1_500),
+            critical_immediate,
+        };
+        check(hybrid(false), "hybrid 7 1.5ms");
+        check(hybrid(true), "hybrid 7 1.5ms critical_immediate");
+        assert_eq!("hybrid".parse(), Ok(FlushMode::default()));
+        assert_eq!("batched".parse(), Ok(FlushMode::Batched { size: 100, interval: Duration::from_secs(1) }));
+        refuse::<FlushMode>(
+            &[
+                "",
+                "Hybrid",
+                "hybrid ",
+                "hybrid 100",
+                "hybrid 100 1s now",
+                "batched 5 200",
+                "batched x 1s",
+                "immediate 1",
+            ],
+            "`hybrid`",
+        );
+    }
+
+    #[test]
+    fn a_rotation_prints_and_parses() {
+        check(Rotation::never(), "never");
+        check(Rotation::hourly(), "hourly");
+        check(Rotation::daily(), "daily");
+        check(Rotation::default(), "daily 256MiB");
+        check(Rotation::never().max_bytes(64 << 10), "64KiB");
+        check(Rotation::hourly().max_bytes(1_000), "hourly 1000");
+        assert_eq!("daily 256 MiB".parse(), Ok(Rotation::default()));
+        assert_eq!("256 MiB".parse(), Ok(Rotation::never().max_bytes(256 << 20)));
+        refuse::<Rotation>(
+            &["", "weekly", "Daily", "daily ", "never 256MiB", "daily daily", "daily 1h"],
+            "`hourly`",
+        );
+    }
+
+    #[test]
+    fn a_retention_prints_and_parses() {
+        let day = Duration::from_secs(86_400);
+        check(Retention::keep_all(), "keep_all");
+        check(Retention::keep_all().max_segments(3), "max_segments 3");
+        check(Retention::keep_all().min_age(day / 2), "min_age 12h");
+        let all =
+            Retention::keep_all().max_age(90 * day).max_bytes(10 << 30).max_segments(100).min_age(30 * day);
+        check(all, "max_age 90d max_bytes 10GiB max_segments 100 min_age 30d");
+        refuse::<Retention>(
+            &[
+                "",
+                "keep_all ",
+                "max_age",
+                "max_age 90",
+                "max_age 1d max_age 2d",
+                "age 90d",
+                "max_segments -1",
+            ],
+            "`keep_all`",
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn settings_are_read_back_as_they_are_printed(
+            size: u32,
+            (seconds, nanos) in (any::<u64>(), 0..1_000_000_000_u32),
+            bytes: u64,
+            flag: bool,
+            chosen in 0..16_u32,
+        ) {
+            let interval = Duration::new(seconds, nanos);
+            let batched = FlushMode::Batched { size, interval };
+            let hybrid = FlushMode::Hybrid { batch_size: size, batch_interval: interval, critical_immediate: flag };
+            for mode in [batched, hybrid] {
+                prop_assert_eq!(mode.to_string().parse(), Ok(mode));
+            }
+            for rotation in [Rotation::never(), Rotation::hourly(), Rotation::daily()] {
+                let rotation = rotation.max_bytes(bytes);
+                prop_assert_eq!(rotation.to_string().parse(), Ok(rotation));
+            }
+            let is_chosen = |bit: u32| chosen & (1 << bit) != 0;
+            let retention = Retention {
+                max_age: is_chosen(0).then_some(interval),
+                max_bytes: is_chosen(1).then_some(bytes),
+                max_segments: is_chosen(2).then_some(size),
+                min_age: is_chosen(3).then_some(interval),
+            };
+            prop_assert_eq!(retention.to_string().parse(), Ok(retention));
+        }
+    }
 }

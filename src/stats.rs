@@ -38,8 +38,12 @@ named!(LossReason, "reason of a loss", [
     Forked => "forked",
 ]);
 
-/// Counters of an open log since it was opened.
+/// Counters of an open log since it was opened. [`for_each`](Self::for_each) tells them as metrics.
+///
+/// With the feature `serde` it serialises under the names of its fields, durations as seconds:
+/// `last_sync_duration_seconds` and `oldest_not_durable_seconds`.
 #[derive(Debug, Clone, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Stats {
     /// Routine events taken into the queue.
@@ -57,12 +61,20 @@ pub struct Stats {
     /// Bytes of events that are queued or not yet durable, against `queue_bytes`.
     pub queued_bytes: u64,
     /// Age of the oldest accepted event that is not durable.
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "oldest_not_durable_seconds", serialize_with = "crate::serialize::seconds")
+    )]
     pub oldest_not_durable: Duration,
     /// Records, of every kind, written since the last sync.
     pub records_since_sync: u64,
     /// Syncs of segments that succeeded.
     pub syncs: u64,
     /// How long the last successful sync took.
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "last_sync_duration_seconds", serialize_with = "crate::serialize::seconds")
+    )]
     pub last_sync: Duration,
     /// Bytes appended to segments.
     pub written_bytes: u64,
@@ -94,6 +106,7 @@ impl Stats {
 
 /// How often one kind of notice was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct NoticeCount {
     /// Which kind.
@@ -104,6 +117,7 @@ pub struct NoticeCount {
 
 /// How many events of one severity were lost for one reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Loss {
     /// Why.
@@ -166,6 +180,7 @@ named!(Health, "state of a log", [
 
 /// What opening a log found of earlier runs and did about it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Recovery {
     /// The chains that had to be recovered, or could not be continued.
@@ -186,6 +201,7 @@ impl Recovery {
 
 /// What was found in one chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ChainRecovery {
     /// The number of the chain.
@@ -205,11 +221,13 @@ pub struct ChainRecovery {
 
 /// Something an operator must hear, handed to [`Builder::on_notice`](crate::Builder::on_notice).
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Notice {
     /// Which kind of thing.
     pub kind: NoticeKind,
     /// When, by the wall clock.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::time"))]
     pub time: SystemTime,
     /// What happened and what to do, in a sentence.
     pub message: String,

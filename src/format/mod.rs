@@ -8,6 +8,8 @@ mod detail;
 mod encode;
 mod event;
 mod names;
+#[cfg(feature = "serde")]
+mod ordered;
 mod plain;
 mod strict;
 mod unconfirmed;
@@ -23,6 +25,8 @@ pub(crate) use control::{
 };
 pub(crate) use detail::{Control, control_of, is_right};
 pub(crate) use encode::{Beginning, MAX_PAYLOAD, Payload, escape_into, push_if_plain, seal, time_of};
+#[cfg(feature = "serde")]
+pub(crate) use ordered::serialize_line;
 pub(crate) use strict::{Line, LineParser, Malformed, seq_of};
 pub(crate) use unconfirmed::{MAX_RANGES, NotConfirmed, Unconfirmed, read_unconfirmed};
 pub use value::Value;

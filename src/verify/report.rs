@@ -268,6 +268,12 @@ impl Report {
         &self.notes
     }
 
+    /// How many notes there are beyond [`notes`](Self::notes).
+    #[must_use]
+    pub fn more_notes(&self) -> u64 {
+        self.more_notes
+    }
+
     /// The chains, by their numbers.
     #[must_use]
     pub fn chains(&self) -> &[ChainReport] {

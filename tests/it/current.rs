@@ -118,7 +118,7 @@ fn a_subscriber_keeps_no_log_open() {
         assert_eq!(found(), None);
     });
     let closed = tracing_audit::read(&path).unwrap().last().unwrap().unwrap();
-    assert_eq!((closed.kind(), events(&path).len()), ("close", 2));
+    assert_eq!((closed.kind(), events(&path).len()), (tracing_audit::RecordKind::Close, 2));
 }
 
 #[test]

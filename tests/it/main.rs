@@ -17,11 +17,14 @@
 mod api;
 mod children;
 mod current;
+#[cfg(feature = "serde")]
+mod data;
 mod first_format;
 mod global;
 mod heads;
 mod hostile;
 mod lifecycle;
+mod metrics;
 mod processes;
 mod promises;
 mod recipes;

@@ -58,7 +58,7 @@ fn what_is_expected_is_found() {
         Some("tom")
     );
     assert_eq!(audit.events().len(), 2);
-    assert!(audit.records().iter().any(|record| record.kind() == "open"));
+    assert!(audit.records().iter().any(|record| record.kind() == tracing_audit::RecordKind::Open));
     audit.assert_intact();
     // A log that was closed is read as before.
     audit.expect().times(2);

@@ -37,7 +37,7 @@ fn no_event_is_lost_when_a_thread_without_subscriber_meets_its_call_site_first()
         for thread in 0..THREADS {
             let (audit, barrier) = (&audit, &barrier);
             scope.spawn(move || {
-                let attached = (thread % 2 == 0).then(|| audit.attach());
+                let _attached = (thread % 2 == 0).then(|| audit.attach());
                 for emit in CALL_SITES {
                     barrier.wait();
                     emit(thread);
@@ -52,7 +52,7 @@ fn no_event_is_lost_when_a_thread_without_subscriber_meets_its_call_site_first()
     drop(audit);
     thread::spawn(of_one_thread).join().unwrap();
     let audit = capture();
-    let attached = audit.attach();
+    let _attached = audit.attach();
     of_one_thread();
     audit.expect().action("first").once();
 }

@@ -31,7 +31,7 @@
 //!   killed process or a power cut can lose.
 //! - [`AuditLog::confirm`] is how an application refuses what it could not record.
 //! - [`AuditLog::health`], [`AuditLog::stats`] and [`Builder::on_notice`] tell an operator.
-//! - [`verify`](verify()) and [`Verifier`] check a log, [`read`](read()) reads it. A [`Head`] that is kept
+//! - [`verify`](verify()) and [`Verifier`] check a log, [`read`](read()) and [`Reader`] read it. A [`Head`] that is kept
 //!   elsewhere makes a cut or rewritten log detectable.
 //!
 //! # What is promised
@@ -94,7 +94,7 @@ pub use chain::{Digest, Head, Receipt};
 pub use error::Error;
 pub use format::Value;
 pub use log::{AuditLog, Confirming};
-pub use read::{Records, read};
+pub use read::{ReadItem, ReadItems, Reader, Records, Stopper, read};
 pub use record::Record;
 pub use settings::{FlushMode, OnFailure, OnFull, Retention, Rotation};
 pub use severity::Severity;

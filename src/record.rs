@@ -6,7 +6,7 @@ use crate::{
     chain::{Digest, Head},
     clock::Timestamp,
     format::{Line, Value, parse_object, text_of},
-    segment_name::ChainNumber,
+    segment_name::SegmentName,
     severity::Severity,
 };
 
@@ -17,6 +17,9 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Record {
     head: Head,
+    /// Where the line stands: its segment, and where it begins in it.
+    segment: u32,
+    offset: u64,
     at: Option<Timestamp>,
     is_provisional: bool,
     is_unconfirmed: bool,
@@ -36,10 +39,13 @@ impl PartialEq for Record {
 }
 
 impl Record {
-    /// Takes over a line. `None` where it is not UTF-8, which a parsed line always is.
-    pub(crate) fn of(chain: ChainNumber, line: &Line<'_>, durable: u64) -> Option<Self> {
+    /// Takes over a line that begins at this offset of its segment. `None` where it is not UTF-8, which a parsed line
+    /// always is.
+    pub(crate) fn of(name: SegmentName, offset: u64, line: &Line<'_>, durable: u64) -> Option<Self> {
         Some(Self {
-            head: Head { chain, seq: line.seq, hash: line.hash },
+            head: Head { chain: name.chain, seq: line.seq, hash: line.hash },
+            segment: name.segment,
+            offset,
             at: line.at(),
             is_provisional: line.seq > durable,
             is_unconfirmed: false,
@@ -240,6 +246,19 @@ impl Record {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.line
+    }
+
+    /// The name of the file in which the record stands, in the directory of the log.
+    #[must_use]
+    pub fn file_name(&self) -> String {
+        SegmentName { chain: self.head.chain, segment: self.segment }.to_string()
+    }
+
+    /// Where the line begins in its [file](Self::file_name), in bytes. It is there as long as the file is: segments are
+    /// not rewritten.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.offset
     }
 
     fn text(&self, name: &str) -> Option<&str> {

@@ -11,8 +11,8 @@ use crate::{
 /// Below this distance reading is as cheap as looking once more.
 const NEAR: u64 = 64 << 10;
 
-/// How much is read to find one line: enough for most, and in a second step for any.
-const PROBES: [usize; 2] = [8 << 10, 2 * MAX_LINE];
+/// How much is read to find one line: enough for most, then for long ones, then for any.
+const PROBES: [usize; 3] = [8 << 10, 32 << 10, 2 * MAX_LINE];
 
 /// Returns where a line begins with which reading can begin: `is_before` holds for it, unless it is the first. What
 /// holds for a line has to hold for those before it.

@@ -1,3 +1,8 @@
+//! What is read of logs that were made by hand, and of logs that change meanwhile.
+
+mod following;
+mod places;
+
 use std::{path::Path, sync::Arc};
 
 use super::Records;

@@ -22,6 +22,7 @@ mod hostile;
 mod lifecycle;
 mod processes;
 mod promises;
+mod reader;
 mod recipes;
 mod refused;
 mod severities;

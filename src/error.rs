@@ -184,8 +184,8 @@ pub enum Error {
         summary: String,
     },
 
-    /// The log does not have the record behind which a reading was to begin: it ends before it, has another one in its place,
-    /// or not its chain. Somebody cut it, rewrote it or put back an older copy; or the record was never durable.
+    /// The log does not have the record behind which a reading was to begin: it ends before it, has another one in its
+    /// place, or not its chain. Somebody cut it, rewrote it or put back an older copy; or the record was never durable.
     #[error("the log {} does not have the record {head}; verify it with this head", path.display())]
     NoSuchRecord {
         /// The directory of the log.

@@ -27,6 +27,12 @@ pub(crate) struct LinesBackward {
     is_first: bool,
 }
 
+/// Where a line begins in the file, and the line without its line feed.
+pub(crate) type PieceBackward<'a> = (u64, Option<&'a [u8]>);
+
+/// Where a line begins in the file, and where it stands in the window.
+type Found = (u64, Option<Range<usize>>);
+
 impl LinesBackward {
     pub(crate) fn new(end: u64, start: u64) -> Self {
         Self { start, end, window: FIRST_WINDOW, bytes: Vec::new(), from: end, whole: 0, is_first: true }
@@ -34,12 +40,12 @@ impl LinesBackward {
 
     /// The line before, where it begins and without its line feed; `None` in its place for what has no line feed
     /// behind it or is longer than a line can be.
-    pub(crate) fn next(&mut self, file: &dyn File) -> io::Result<Option<(u64, Option<&[u8]>)>> {
+    pub(crate) fn next(&mut self, file: &dyn File) -> io::Result<Option<PieceBackward<'_>>> {
         let Some((offset, line)) = self.find(file)? else { return Ok(None) };
         Ok(Some((offset, line.and_then(|line| self.bytes.get(line)))))
     }
 
-    fn find(&mut self, file: &dyn File) -> io::Result<Option<(u64, Option<Range<usize>>)>> {
+    fn find(&mut self, file: &dyn File) -> io::Result<Option<Found>> {
         loop {
             if let Some(line) = self.last_line() {
                 self.whole = line.start;

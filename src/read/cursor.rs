@@ -74,11 +74,11 @@ pub(super) struct Cursor {
     began_inside: bool,
     /// The time of the last record: one without a time follows at once.
     last: Timestamp,
-    is_at_end: bool,
+    state: State,
     ahead: Ahead,
     /// A record that must be there, before the first that is handed out.
     must_have: Option<Head>,
-    /// What a record cannot be handed out before: its number, if any was.
+    /// The number that follows what was handed out.
     expected: Option<u64>,
     /// What has to be said before the next record.
     before: Option<ReadItem>,
@@ -89,9 +89,17 @@ pub(super) struct Cursor {
     passed: VecDeque<Stand>,
     /// What a pass was begun with: the files there were, and the length of the first.
     seen: Option<(Vec<u32>, u64)>,
-    /// Whether the file system refused something in this pass.
-    has_failed: bool,
-    is_over: bool,
+}
+
+/// How a pass goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Reading,
+    AtEnd,
+    /// The file system refused something.
+    Failed,
+    /// The chain is not the one that was to be read: there is no other pass.
+    Over,
 }
 
 impl Cursor {
@@ -117,7 +125,7 @@ impl Cursor {
             at: 0,
             began_inside: false,
             last: Timestamp::from_unix(i64::MIN, 0),
-            is_at_end: false,
+            state: State::Reading,
             ahead: Ahead::default(),
             must_have: after,
             expected: after.map(|head| head.seq.saturating_add(1)),
@@ -126,8 +134,6 @@ impl Cursor {
             standing: Standing::default(),
             passed: VecDeque::new(),
             seen: None,
-            has_failed: false,
-            is_over: false,
         };
         cursor.stand.segment = cursor.files.first().map_or(0, |file| file.name.segment);
         cursor.stand.offset = offset;
@@ -171,15 +177,14 @@ impl Cursor {
         self.place = SourcePlace::at(file, offset);
         self.piece.clear();
         self.at = 0;
-        self.is_at_end = false;
-        self.has_failed = false;
+        self.state = State::Reading;
     }
 
     /// Looks whether there is more than at the last look, among the files that there are now, and begins a pass if so.
     pub(super) fn look_again(&mut self, storage: &dyn Storage, numbers: &[u32]) -> Result<bool, Error> {
         let numbers: Vec<u32> =
             numbers.iter().copied().filter(|number| *number >= self.stand.segment).collect();
-        if self.is_over || numbers.is_empty() || self.has_seen(storage, &numbers)? {
+        if self.state == State::Over || numbers.is_empty() || self.has_seen(storage, &numbers)? {
             return Ok(false);
         }
         let known = self.files.iter().find(|file| file.name.segment == self.stand.segment);
@@ -208,7 +213,9 @@ impl Cursor {
 
     /// Whether there is nothing but what there was.
     fn has_seen(&self, storage: &dyn Storage, numbers: &[u32]) -> Result<bool, Error> {
-        let Some((files, length)) = self.seen.as_ref().filter(|_| !self.has_failed) else { return Ok(false) };
+        let Some((files, length)) = self.seen.as_ref().filter(|_| self.state != State::Failed) else {
+            return Ok(false);
+        };
         let [segment] = *numbers else { return Ok(false) };
         if *files != [segment] || segment != self.stand.segment {
             return Ok(false);
@@ -274,17 +281,16 @@ impl Cursor {
 
     /// The error of a record that must be there, and where the chain ends it is not.
     fn missing(&mut self, storage: &dyn Storage) -> Option<Error> {
-        if self.has_failed {
+        if self.state == State::Failed {
             return None;
         }
         let head = self.must_have.take()?;
-        self.is_over = true;
-        self.is_at_end = true;
+        self.state = State::Over;
         Some(Error::NoSuchRecord { path: log_path(storage), head })
     }
 
     fn read_next(&mut self, storage: &dyn Storage) -> Option<Result<Next, Error>> {
-        while !self.is_at_end {
+        while self.state == State::Reading {
             // Taken out while a line of it is looked at.
             let piece = std::mem::take(&mut self.piece);
             let (_, rest) = piece.split_at(self.at);
@@ -294,22 +300,21 @@ impl Cursor {
                     Ok(None) => continue,
                     Ok(Some(bad)) => return Some(Err(bad)),
                     Err(error) => {
-                        self.is_at_end = true;
-                        self.has_failed = true;
+                        self.state = State::Failed;
                         return Some(Err(error));
                     }
                 }
             };
             let (line, _) = rest.split_at(end);
             if self.wanted.durable_only && self.is_beyond(line) {
-                self.is_at_end = true;
+                self.state = State::AtEnd;
                 return None;
             }
             let offset = self.offset + self.at as u64;
             self.at += end + 1;
             let record = self.record(line, offset);
             self.piece = piece;
-            if self.is_over {
+            if self.state == State::Over {
                 return self.missing(storage).map(Err);
             }
             if self.ends_here() {
@@ -340,8 +345,11 @@ impl Cursor {
         let is_later = self.follow.later_format.is_some();
         let line = parsed.ok().filter(|line| is_next || is_later && line.hash_is_right())?;
         self.ahead.note(&line);
-        self.is_over |= self.must_have.is_some_and(|head| contradicts(head, &line));
-        self.must_have = self.must_have.filter(|head| self.is_over || line.seq < head.seq);
+        if self.must_have.is_some_and(|head| contradicts(head, &line)) {
+            self.state = State::Over;
+            return None;
+        }
+        self.must_have = self.must_have.filter(|head| line.seq < head.seq);
         let name = SegmentName { chain: self.chain(), segment: self.follow.segment() };
         Record::of(name, offset, &line, self.durable)
     }
@@ -374,7 +382,7 @@ impl Cursor {
         let part = source.next();
         self.place = source.suspend();
         match part? {
-            None => self.is_at_end = true,
+            None => self.state = State::AtEnd,
             Some(Part::Begin(name)) => {
                 self.follow.begin_file(name);
                 self.began_inside = false;
@@ -402,8 +410,10 @@ impl Cursor {
     fn ends_here(&mut self) -> bool {
         let is_torn = self.follow.anomalies.take_lowest_new().is_some_and(|at| at > self.durable);
         let is_last = || self.files.iter().skip(self.place.file() + 1).all(|file| file.first_seq.is_none());
-        self.is_at_end |= is_torn && is_last();
-        self.is_at_end
+        if is_torn && is_last() {
+            self.state = State::AtEnd;
+        }
+        self.state != State::Reading
     }
 
     fn bad_line(&self, storage: &dyn Storage, offset: u64) -> Error {

@@ -23,8 +23,8 @@ pub enum ReadItem {
         last_seq: u64,
     },
 
-    /// All records of the chain from this number on that were handed out before are void: a new segment begins with this
-    /// number. They had been [provisional](Record::is_provisional). Most of them come again, with other numbers or
+    /// All records of the chain from this number on that were handed out before are void: a new segment begins with
+    /// this number. They had been [provisional](Record::is_provisional). Most of them come again, with other numbers or
     /// neighbours.
     #[non_exhaustive]
     Withdrawn {

@@ -29,8 +29,8 @@ const LAST_PAUSE: Duration = Duration::from_millis(250);
 /// What a [`Reader`](crate::Reader) reads, item by item; see [`Reader::items`](crate::Reader::items).
 ///
 /// The end is `None`. A reading that follows blocks until there is more, and ends when it is
-/// [stopped](Self::stopper). After an error the reading goes on: behind a line that is no record, with another chain where a
-/// file cannot be read, and with another try where the log is followed.
+/// [stopped](Self::stopper). After an error the reading goes on: behind a line that is no record, with another chain
+/// where a file cannot be read, and with another try where the log is followed.
 pub struct ReadItems {
     storage: Arc<dyn Storage>,
     plan: Plan,
@@ -148,7 +148,8 @@ impl ReadItems {
         Ok(())
     }
 
-    /// Reads the next record of the chains of which none is there. What cannot be read is said at once, and passed over.
+    /// Reads the next record of the chains of which none is there. What cannot be read is said at once, and passed
+    /// over.
     fn fill(&mut self) {
         for index in std::mem::take(&mut self.to_fill) {
             let Some(walk) = self.walks.get_mut(index) else { continue };
@@ -212,8 +213,8 @@ impl ReadItems {
         Ok(())
     }
 
-    /// Hands out the next item if there is one within this time, and `None` if there is not, the reading has ended, or it was
-    /// [stopped](Stopper::is_stopped). With [`Duration::ZERO`] it looks once and does not wait.
+    /// Hands out the next item if there is one within this time, and `None` if there is not, the reading has ended, or
+    /// it was [stopped](Stopper::is_stopped). With [`Duration::ZERO`] it looks once and does not wait.
     ///
     /// For who collects batches; the iterator itself waits without a bound.
     #[doc(alias = "try_next")]

@@ -18,16 +18,11 @@ mod tests;
 
 use std::{fmt, path::Path};
 
-#[cfg(any(test, audit_simulation))]
-use std::sync::Arc;
-
 pub use item::ReadItem;
 pub use items::ReadItems;
 pub use reader::Reader;
 pub use stopper::Stopper;
 
-#[cfg(any(test, audit_simulation))]
-use crate::storage::Storage;
 use crate::{error::Error, record::Record};
 
 /// Reads the records of the log in a directory: those of each chain in their order, the chains
@@ -66,14 +61,6 @@ pub struct Records(ReadItems);
 impl fmt::Debug for Records {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Records").finish_non_exhaustive()
-    }
-}
-
-impl Records {
-    /// The records of a log wherever it is stored.
-    #[cfg(any(test, audit_simulation))]
-    pub(crate) fn of(storage: Arc<dyn Storage>, dir: &Path) -> Result<Self, Error> {
-        Reader::new(dir).records_of(storage)
     }
 }
 

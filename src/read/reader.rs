@@ -19,8 +19,8 @@ use crate::{
 
 /// Reads a log: all of it, its end, what follows a record, or for as long as it is written.
 ///
-/// It reads while it is iterated, in windows, so that a log of any length takes little memory. It never writes, takes no
-/// lock, and works while other processes write, rotate and prune.
+/// It reads while it is iterated, in windows, so that a log of any length takes little memory. It never writes, takes
+/// no lock, and works while other processes write, rotate and prune.
 ///
 /// # Order
 ///
@@ -143,8 +143,8 @@ impl Reader {
     }
 
     /// Reads only records whose time is this or later, and those that have none, without reading what lies before. The
-    /// place is found by bisecting, and begins ten minutes early: a record is missed only if a clock was set back by more than
-    /// that behind it. Default: records of every time.
+    /// place is found by bisecting, and begins ten minutes early: a record is missed only if a clock was set back by
+    /// more than that behind it. Default: records of every time.
     pub fn since(mut self, time: SystemTime) -> Self {
         self.plan.since = Some(Timestamp::from_system_time(time));
         self
@@ -159,10 +159,10 @@ impl Reader {
         self
     }
 
-    /// Reads from the newest record to the oldest, without reading more than is taken. What a torn tail is, is told from
-    /// the last durable record on, so that the same records come as forward. Where times in a chain go back, it may be
-    /// merged with others in another order. Cannot be combined with [`follow`](Self::follow) or [`after`](Self::after).
-    /// Default: `false`.
+    /// Reads from the newest record to the oldest, without reading more than is taken. What a torn tail is, is told
+    /// from the last durable record on, so that the same records come as forward. Where times in a chain go back, it
+    /// may be merged with others in another order. Cannot be combined with [`follow`](Self::follow) or
+    /// [`after`](Self::after). Default: `false`.
     pub fn reverse(mut self, reverse: bool) -> Self {
         self.plan.is_reverse = reverse;
         self
@@ -193,25 +193,32 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// Those of [`items`](Self::items), and [`Error::Setting`] with [`follow`](Self::follow): who follows must hear what
-    /// is missing and withdrawn.
+    /// Those of [`items`](Self::items), and [`Error::Setting`] with [`follow`](Self::follow): who follows must hear
+    /// what is missing and withdrawn.
     pub fn records(self) -> Result<Records, Error> {
-        self.must_not_follow()?;
-        self.items().map(Records)
+        let storage = self.storage()?;
+        self.records_of(storage)
     }
 
     /// Begins to read.
     ///
     /// # Errors
     ///
-    /// [`Error::NoLog`] where there is no segment, [`Error::Io`] where one cannot be read, [`Error::NoSuchRecord`] where
-    /// the log does not have the record of [`after`](Self::after), [`Error::Unreadable`] for a [`chain`](Self::chain)
-    /// that is none, [`Error::Setting`] for settings that cannot be combined.
+    /// [`Error::NoLog`] where there is no segment, [`Error::Io`] where one cannot be read, [`Error::NoSuchRecord`]
+    /// where the log does not have the record of [`after`](Self::after), [`Error::Unreadable`] for a
+    /// [`chain`](Self::chain) that is none, [`Error::Setting`] for settings that cannot be combined.
     pub fn items(self) -> Result<ReadItems, Error> {
+        let storage = self.storage()?;
+        self.items_of(storage)
+    }
+
+    fn storage(&self) -> Result<Arc<dyn Storage>, Error> {
         match Disk::open_existing(&self.dir) {
-            Ok(disk) => self.items_of(Arc::new(disk)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::NoLog { path: self.dir }),
-            Err(error) => Err(Error::io("open", self.dir)(error)),
+            Ok(disk) => Ok(Arc::new(disk)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(Error::NoLog { path: self.dir.clone() })
+            }
+            Err(error) => Err(Error::io("open", &self.dir)(error)),
         }
     }
 
@@ -229,18 +236,12 @@ impl Reader {
     }
 
     /// The records wherever the log is stored.
-    #[cfg(any(test, audit_simulation))]
-    pub(super) fn records_of(self, storage: Arc<dyn Storage>) -> Result<Records, Error> {
-        self.must_not_follow()?;
-        self.items_of(storage).map(Records)
-    }
-
-    fn must_not_follow(&self) -> Result<(), Error> {
-        if !self.plan.follows {
-            return Ok(());
+    pub(crate) fn records_of(self, storage: Arc<dyn Storage>) -> Result<Records, Error> {
+        if self.plan.follows {
+            let reason = "it needs `items`, which say what is missing and withdrawn".to_owned();
+            return Err(Error::Setting { setting: "follow", reason });
         }
-        let reason = "it needs `items`, which say what is missing and withdrawn".to_owned();
-        Err(Error::Setting { setting: "follow", reason })
+        self.items_of(storage).map(Records)
     }
 }
 

@@ -90,12 +90,12 @@ fn rotation_and_new_chains_are_followed() {
     live.expect("1/1 1/2 1/3 1/4 1/5");
     // A file without its first line, and then with it.
     let three = one.clone().roll();
-    let line = &three.segments[&4];
+    let begun = &three.segments[&4];
     live.disk.replace(&name(0, 4), b"");
     live.expect("");
-    live.append(&name(0, 4), &line[..50]);
+    live.append(&name(0, 4), &begun[..50]);
     live.expect("");
-    live.append(&name(0, 4), &line[50..]);
+    live.append(&name(0, 4), &begun[50..]);
     live.expect("0/7");
     live.write(&two.close());
     live.expect("1/6");

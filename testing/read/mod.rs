@@ -3,9 +3,8 @@
 mod following;
 mod places;
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
-use super::Records;
 use crate::{
     Error, Record,
     chain_reader::{Piece, Pieces, open_segment},
@@ -15,7 +14,7 @@ use crate::{
 };
 
 fn records(log: &Log) -> Vec<Result<Record, Error>> {
-    Records::of(Arc::new(log.clone()), Path::new("/log")).unwrap().collect()
+    crate::Reader::new("/log").records_of(Arc::new(log.clone())).unwrap().collect()
 }
 
 fn seqs(log: &Log) -> Vec<(u16, u64)> {

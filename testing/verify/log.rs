@@ -94,7 +94,7 @@ pub(crate) fn name(chain: u16, segment: u32) -> String {
 
 #[derive(Debug)]
 struct Bytes {
-    bytes: Vec<u8>,
+    content: Vec<u8>,
     read: Arc<AtomicU64>,
     is_held: bool,
 }
@@ -119,13 +119,13 @@ impl Storage for Log {
         if dir == Dir::Control {
             let chain = ChainNumber::parse_lock_name(name).unwrap().get();
             return Ok(Box::new(Bytes {
-                bytes: Vec::new(),
+                content: Vec::new(),
                 read: Arc::default(),
                 is_held: self.held.contains(&chain),
             }));
         }
-        let bytes = self.bytes_of(name).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Box::new(Bytes { bytes, read: Arc::clone(&self.read_bytes), is_held: false }))
+        let content = self.bytes_of(name).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Box::new(Bytes { content, read: Arc::clone(&self.read_bytes), is_held: false }))
     }
 
     fn stat(&self, _: Dir, name: &str) -> io::Result<Option<Stat>> {
@@ -175,7 +175,7 @@ fn stat_of(bytes: &[u8]) -> Stat {
 
 impl File for Bytes {
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-        let rest = self.bytes.get(usize::try_from(offset).unwrap()..).unwrap_or_default();
+        let rest = self.content.get(usize::try_from(offset).unwrap()..).unwrap_or_default();
         let length = rest.len().min(bytes.len());
         self.read.fetch_add(length as u64, Ordering::Relaxed);
         bytes[..length].copy_from_slice(&rest[..length]);
@@ -183,7 +183,7 @@ impl File for Bytes {
     }
 
     fn stat(&self) -> io::Result<Stat> {
-        Ok(stat_of(&self.bytes))
+        Ok(stat_of(&self.content))
     }
 
     fn birth(&self) -> io::Result<u64> {

@@ -152,9 +152,9 @@ fn what_lies_before_is_not_read() {
     for (what, reader, limit) in [
         ("the last ten", reader().last(10), 2_000_000),
         ("the last ten backward", reader().last(10).reverse(true), 1_200_000),
-        ("a record", reader().from_seq(middle), 1_000_000),
+        ("a record", reader().from_seq(middle), 1_500_000),
         ("a time", reader().since(late), 3_000_000),
-        ("behind a head", reader().after(chain.head_at(middle)), 1_000_000),
+        ("behind a head", reader().after(chain.head_at(middle)), 1_500_000),
     ] {
         let log = log.clone();
         let read = Arc::clone(&log.read_bytes);

@@ -159,7 +159,9 @@ fn the_place_to_begin_is_found_in_a_large_log() {
         }
         times.sort();
         println!("{what}: median {:?}, most {:?}", times[4], times[8]);
-        assert!(mib.is_none() || times[4] < Duration::from_millis(50), "{what}: {times:?}");
+        // All of this log is younger than the ten minutes that a time begins early.
+        let is_far = mib.is_none() || what == "since a time";
+        assert!(is_far || times[4] < Duration::from_millis(50), "{what}: {times:?}");
         first
     };
     let middle = head.seq() / 2;

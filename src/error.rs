@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{stats::LossReason, verdict::Verdict};
+use crate::{chain::Head, stats::LossReason, verdict::Verdict};
 
 /// What could not be done, and to which path.
 ///
@@ -184,6 +184,16 @@ pub enum Error {
         /// The first findings, in a sentence.
         summary: String,
     },
+
+    /// The log does not have the record behind which a reading was to begin: it ends before it, has another one in its
+    /// place, or not its chain. Somebody cut it, rewrote it or put back an older copy; or the record was never durable.
+    #[error("the log {} does not have the record {head}; verify it with this head", path.display())]
+    NoSuchRecord {
+        /// The directory of the log.
+        path: PathBuf,
+        /// The record.
+        head: Head,
+    },
 }
 
 fn holder(pid: Option<u32>) -> String {
@@ -220,6 +230,7 @@ impl Error {
             | Self::Forked { path }
             | Self::NoLog { path }
             | Self::BadLine { path, .. }
+            | Self::NoSuchRecord { path, .. }
             | Self::NotIntact { path, .. } => Some(path),
             Self::Setting { .. } | Self::NotAttached(_) | Self::AttachedTwice | Self::Parse(_) => None,
         }

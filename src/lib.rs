@@ -33,7 +33,7 @@
 //! - [`AuditLog::health`], [`AuditLog::stats`] and [`Builder::on_notice`] tell an operator.
 //! - [`Stats::for_each`] names the counters for metrics. The feature `serde`, off by default, adds `Config`, every
 //!   setting as data, and serialises counters, reports and records.
-//! - [`verify`](verify()) and [`Verifier`] check a log, [`read`](read()) reads it. A [`Head`] that is kept
+//! - [`verify`](verify()) and [`Verifier`] check a log, [`read`](read()) and [`Reader`] read it. A [`Head`] that is kept
 //!   elsewhere makes a cut or rewritten log detectable.
 //!
 //! # What is promised
@@ -106,7 +106,7 @@ pub use error::{Error, InsecureReason, NoChainReason, ParseError};
 pub use format::{RecordKind, Value};
 pub use log::{AuditFuture, AuditLog};
 pub use metrics::{Metric, MetricKind};
-pub use read::{Records, read};
+pub use read::{ReadItem, ReadItems, Reader, Records, Stopper, read};
 pub use record::Record;
 pub use settings::{FlushMode, OnFailure, OnFull, Retention, Rotation};
 pub use severity::Severity;

@@ -6,7 +6,7 @@ use crate::{
     chain::{Digest, Head},
     clock::Timestamp,
     format::{Line, RecordKind, Value, parse_object, text_of},
-    segment_name::ChainNumber,
+    segment_name::SegmentName,
     severity::Severity,
 };
 
@@ -18,6 +18,9 @@ use crate::{
 pub struct Record {
     head: Head,
     kind: RecordKind,
+    /// Where the line stands: its segment, and where it begins in it.
+    segment: u32,
+    offset: u64,
     at: Option<Timestamp>,
     is_provisional: bool,
     is_unconfirmed: bool,
@@ -44,11 +47,14 @@ impl PartialEq for Record {
 }
 
 impl Record {
-    /// Takes over a line. `None` where it is not UTF-8, which a parsed line always is.
-    pub(crate) fn of(chain: ChainNumber, line: &Line<'_>, durable: u64) -> Option<Self> {
+    /// Takes over a line that begins at this offset of its segment. `None` where it is not UTF-8, which a parsed line
+    /// always is.
+    pub(crate) fn of(name: SegmentName, offset: u64, line: &Line<'_>, durable: u64) -> Option<Self> {
         Some(Self {
-            head: Head { chain, seq: line.seq, hash: line.hash },
+            head: Head { chain: name.chain, seq: line.seq, hash: line.hash },
             kind: line.kind,
+            segment: name.segment,
+            offset,
             at: line.at(),
             is_provisional: line.seq > durable,
             is_unconfirmed: false,
@@ -248,6 +254,19 @@ impl Record {
     #[must_use]
     pub fn as_json(&self) -> &str {
         &self.line
+    }
+
+    /// The name of the file in which the record stands, in the directory of the log.
+    #[must_use]
+    pub fn file_name(&self) -> String {
+        SegmentName { chain: self.head.chain, segment: self.segment }.to_string()
+    }
+
+    /// Where the line begins in its [file](Self::file_name), in bytes. It is there as long as the file is: segments are
+    /// not rewritten.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.offset
     }
 
     fn text(&self, name: &str) -> Option<&str> {

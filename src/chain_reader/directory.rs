@@ -28,7 +28,25 @@ impl Directory {
         Self::read(storage).map_err(Error::io("list", log_path(storage)))
     }
 
-    /// The same, for callers that add the path themselves.
+    /// Lists the directory so that no file is missed behind which a later one was seen: a listing may leave out what is
+    /// made while it goes on, and have what was made after that.
+    pub(crate) fn list_without_holes(storage: &dyn Storage) -> Result<Self, Error> {
+        let first = Self::list(storage)?;
+        let is_hole = |pair: &[u32]| matches!(pair, [one, next] if one + 1 != *next);
+        if !first.chains.values().any(|numbers| numbers.windows(2).any(is_hole)) {
+            return Ok(first);
+        }
+        // All that is older than what was seen was there before this listing began.
+        let mut second = Self::list(storage)?;
+        second.chains.retain(|chain, numbers| {
+            let newest = first.chains.get(chain).and_then(|seen| seen.last().copied());
+            numbers.retain(|number| newest.is_some_and(|newest| *number <= newest));
+            !numbers.is_empty()
+        });
+        Ok(second)
+    }
+
+    /// Lists the directory, for callers that add the path themselves.
     pub(crate) fn read(storage: &dyn Storage) -> io::Result<Self> {
         let mut directory = Self::default();
         for name in storage.list(Dir::Log)? {

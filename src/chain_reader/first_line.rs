@@ -67,6 +67,14 @@ impl Beginning {
         Ok(Self { line, looks_stillborn })
     }
 
+    /// The time of a good first line.
+    pub(crate) fn at(&self) -> Option<Timestamp> {
+        match &self.line {
+            FirstLine::Segment(start) => start.at,
+            FirstLine::Later | FirstLine::Bad => None,
+        }
+    }
+
     /// The sequence number of a good first line.
     pub(crate) fn seq(&self) -> Option<u64> {
         match &self.line {

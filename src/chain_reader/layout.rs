@@ -1,9 +1,10 @@
 //! Which files of a chain count, and how many of their bytes: first lines say so of the files before them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::first_line::{Beginning, FirstLine, open_segment};
 use crate::{
+    clock::Timestamp,
     error::Error,
     format::After,
     segment_name::{ChainNumber, SegmentName},
@@ -24,6 +25,8 @@ pub(crate) struct SegmentFile {
     pub(crate) counted: Option<u64>,
     /// The sequence number of its first line, if that is a good `segment` line of this file.
     pub(crate) first_seq: Option<u64>,
+    /// The time of that line.
+    pub(crate) first_at: Option<Timestamp>,
     /// Whether it holds no more than the first write of a segment, which a crash can leave torn.
     pub(crate) looks_stillborn: bool,
     /// Where a later segment says that it counts nothing, so that it never held more than a first write, and it does:
@@ -44,6 +47,7 @@ impl SegmentFile {
             bytes,
             counted: None,
             first_seq: first.seq(),
+            first_at: first.at(),
             looks_stillborn: first.looks_stillborn,
             destroyed_before: None,
             after,
@@ -60,6 +64,7 @@ impl SegmentFile {
             bytes: stat.bytes,
             counted: None,
             first_seq: self.first_seq,
+            first_at: self.first_at,
             looks_stillborn: self.looks_stillborn && stat.bytes == self.bytes,
             destroyed_before: None,
             after: self.after.clone(),
@@ -111,17 +116,43 @@ impl Layout {
     pub(crate) fn settle(mut files: Vec<SegmentFile>) -> Self {
         let mut claims = Claims::default();
         for file in files.iter_mut().rev() {
-            if let Some(claim) = claims.about(file.name.segment) {
-                file.counted = Some(claim.bytes);
-                let is_destroyed = claim.is_of_a_row && !file.looks_stillborn;
-                file.destroyed_before = is_destroyed.then_some(claim.before_seq);
-            }
-            let Some(first_seq) = file.first_seq.filter(|_| file.counted != Some(0)) else { continue };
-            for claim in file.after.iter().filter(|claim| claim.segment < file.name.segment) {
-                claims.add(claim, first_seq);
-            }
+            claims.meet(file);
         }
         Self { files, absent: claims.into_absent() }
+    }
+}
+
+/// The files of one chain, looked at from the newest on and as far back as somebody asks: only newer files say how much
+/// of an older one counts.
+#[derive(Debug)]
+pub(crate) struct LayoutFromEnd {
+    chain: ChainNumber,
+    /// Files that were not looked at, oldest first.
+    unseen: Vec<u32>,
+    claims: Claims,
+    files: VecDeque<SegmentFile>,
+}
+
+impl LayoutFromEnd {
+    pub(crate) fn new(chain: ChainNumber, numbers: &[u32]) -> Self {
+        Self { chain, unseen: numbers.to_vec(), claims: Claims::default(), files: VecDeque::new() }
+    }
+
+    /// Looks at the next older file that is there.
+    pub(crate) fn older(&mut self, storage: &dyn Storage) -> Result<Option<&SegmentFile>, Error> {
+        while let Some(segment) = self.unseen.pop() {
+            if let Some(mut file) = look_at(storage, SegmentName { chain: self.chain, segment })? {
+                self.claims.meet(&mut file);
+                self.files.push_front(file);
+                return Ok(self.files.front());
+            }
+        }
+        Ok(None)
+    }
+
+    /// Hands out the files that were looked at and not handed out yet, oldest first.
+    pub(crate) fn take_files(&mut self) -> Vec<SegmentFile> {
+        std::mem::take(&mut self.files).into()
     }
 }
 
@@ -149,6 +180,19 @@ struct Claim {
 }
 
 impl Claims {
+    /// Lets a file hear what newer ones say of it, and say what it says of older ones.
+    fn meet(&mut self, file: &mut SegmentFile) {
+        if let Some(claim) = self.about(file.name.segment) {
+            file.counted = Some(claim.bytes);
+            let is_destroyed = claim.is_of_a_row && !file.looks_stillborn;
+            file.destroyed_before = is_destroyed.then_some(claim.before_seq);
+        }
+        let Some(first_seq) = file.first_seq.filter(|_| file.counted != Some(0)) else { return };
+        for claim in file.after.iter().filter(|claim| claim.segment < file.name.segment) {
+            self.add(claim, first_seq);
+        }
+    }
+
     fn add(&mut self, after: &After, before_seq: u64) {
         self.added += 1;
         let claim = Claim {

@@ -4,9 +4,11 @@
 //! `directory` lists the files; `layout` knows how many bytes of each count, as `first_line`s say; `source` hands
 //! them out in their order, cut by `lines`. `follow` goes through them line by line and keeps what does not fit
 //! as `anomaly`, good lines add up to `facts`, `piece` is a stretch without fault; `damage` says what was
-//! altered and what is only torn. `tail` reads from the end; `noted` is what lock files say of it.
+//! altered and what is only torn. `tail` reads from the end, with `backward`; `seek` begins in the middle; `noted` is
+//! what lock files say of it.
 
 mod anomaly;
+mod backward;
 mod damage;
 mod directory;
 mod facts;
@@ -16,15 +18,17 @@ mod layout;
 mod lines;
 mod noted;
 mod piece;
+mod seek;
 mod source;
 mod tail;
 
 pub(crate) use anomaly::{Anomaly, Fault, Good, Last, Place};
+pub(crate) use backward::LinesBackward;
 pub(crate) use damage::{Durable, GoOn, durable_by_itself, go_on, is_all_torn};
 pub(crate) use directory::{Directory, chains_with_a_lock, log_path};
 pub(crate) use first_line::{Beginning, FirstLine, SegmentStart, open_segment};
-pub(crate) use follow::{FileCount, Follow, missing_records};
-pub(crate) use layout::{Absent, Layout, SegmentFile};
+pub(crate) use follow::{FileCount, Follow, Standing, missing_records};
+pub(crate) use layout::{Absent, Layout, LayoutFromEnd, SegmentFile};
 #[cfg(test)]
 pub(crate) use lines::Pieces;
 pub(crate) use lines::{Piece, split};
@@ -32,5 +36,6 @@ pub(crate) use noted::{
     BLOCK, Identity, MACHINE_DIGITS, MAX_CHAINS, Noted, NotedState, Point, SLOTS, Slots, read_noted,
 };
 pub(crate) use piece::{Summary, summarize};
+pub(crate) use seek::{line_number, seek_line};
 pub(crate) use source::{Part, Source, SourcePlace};
 pub(crate) use tail::{durable_head, kind_at, last_mark, said_of};

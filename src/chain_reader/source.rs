@@ -42,6 +42,11 @@ pub(crate) struct SourcePlace {
 }
 
 impl SourcePlace {
+    /// At `offset` of the file `first`, to read what counts from there on.
+    pub(crate) fn at(first: usize, offset: u64) -> Self {
+        Self { next: first, offset, skips_void: true, ..Self::default() }
+    }
+
     /// Which file the parts are of that were handed out last.
     pub(crate) fn file(&self) -> usize {
         self.next.saturating_sub(1)

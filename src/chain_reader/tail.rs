@@ -5,18 +5,15 @@ use std::{collections::BTreeSet, io, ops::ControlFlow};
 use memchr::memmem;
 
 use super::{
+    backward::LinesBackward,
     first_line::{FirstLine, open_if_there},
     noted::Point,
 };
 use crate::{
     format::{ChainId, LineParser, MAX_LINE, RecordKind, Witness, Witnesses, is_right, read_witnesses},
     segment_name::{ChainNumber, SegmentName},
-    storage::{File, Storage, read_full},
+    storage::{File, Storage},
 };
-
-/// How much of the end of a segment is read at first, and at most at once.
-const FIRST_WINDOW: u64 = 64 << 10;
-const LAST_WINDOW: u64 = 4 << 20;
 
 /// How far back a last mark is looked for. A writer never has as much that is not durable.
 const MARK_REACH: u64 = 64 << 20;
@@ -126,48 +123,17 @@ pub(crate) fn last_mark(file: &dyn File, end: u64) -> io::Result<Option<u64>> {
     Ok(found)
 }
 
-/// Calls `each` for every piece of a file between two offsets, the last first: a line without its line feed and
-/// where it begins, or `None` for what has no line feed behind it or is longer than a line can be.
+/// Calls `each` for every piece of a file between two offsets, the last first, as [`LinesBackward`] finds them.
 fn lines_backward(
     file: &dyn File,
-    mut end: u64,
+    end: u64,
     start: u64,
     mut each: impl FnMut(Option<&[u8]>, u64) -> ControlFlow<()>,
 ) -> io::Result<()> {
-    let mut window = FIRST_WINDOW;
-    let mut bytes = Vec::new();
-    let mut is_first = true;
-    while end > start {
-        let from = end.saturating_sub(window).max(start);
-        window = (window * 4).min(LAST_WINDOW);
-        bytes.resize(usize::try_from(end - from).unwrap_or(usize::MAX), 0);
-        let read = read_full(file, &mut bytes, from)?;
-        bytes.truncate(read);
-        let whole = memchr::memrchr(b'\n', &bytes).map_or(0, |at| at + 1);
-        let (mut lines, unfinished) = bytes.split_at(whole);
-        // Behind the first window it is the beginning of an overlong line, whose end was passed over.
-        let is_unfinished = is_first && !unfinished.is_empty();
-        is_first = false;
-        if is_unfinished && each(None, from + whole as u64).is_break() {
-            return Ok(());
-        }
-        while let Some(text) = lines.strip_suffix(b"\n") {
-            let begin = match memchr::memrchr(b'\n', text) {
-                Some(before) => before + 1,
-                None if from == 0 => 0,
-                None => break,
-            };
-            let (before, line) = text.split_at(begin);
-            let piece = (line.len() < MAX_LINE).then_some(line);
-            if each(piece, from + begin as u64).is_break() {
-                return Ok(());
-            }
-            lines = before;
-        }
-        // What is left is the end of a line that begins before the window, or is longer than a line can be.
-        end = if whole == 0 || lines.len() > MAX_LINE { from } else { from + lines.len() as u64 };
-        if lines.len() > MAX_LINE && each(None, from).is_break() || from == start {
-            return Ok(());
+    let mut lines = LinesBackward::new(end, start);
+    while let Some((offset, piece)) = lines.next(file)? {
+        if each(piece, offset).is_break() {
+            break;
         }
     }
     Ok(())

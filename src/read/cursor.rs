@@ -1,52 +1,65 @@
-//! One chain on its way through a reader.
+//! One chain on its way through a reader, from its older records to its newer ones.
+//!
+//! A reading that follows the log is a row of passes: each goes to the end of what is there, and the next begins where
+//! the last one stood.
 
-use std::{
-    cmp::Ordering,
-    collections::{BTreeMap, VecDeque},
+use std::collections::VecDeque;
+
+use super::{
+    ahead::Ahead,
+    item::ReadItem,
+    next::{Direction, Next},
+    start::{Start, durable_by_itself},
 };
-
 use crate::{
-    chain_reader::{Follow, Layout, Part, Piece, SegmentFile, Source, SourcePlace, last_mark, open_segment},
+    chain::Head,
+    chain_reader::{
+        Follow, Layout, LayoutFromEnd, Part, Piece, SegmentFile, Source, SourcePlace, Standing, line_number,
+        log_path, open_segment,
+    },
     clock::Timestamp,
     error::Error,
-    format::{Line, LineParser, RecordKind, read_unconfirmed},
+    format::{Line, LineParser, seq_of},
     record::Record,
-    segment_name::ChainNumber,
+    segment_name::{ChainNumber, SegmentName},
     storage::{Dir, Storage},
 };
 
-/// The next record of a chain, ordered so that a heap has the earliest on top.
-#[derive(Debug)]
-pub(super) struct Head {
-    at: Timestamp,
-    pub(super) cursor: usize,
-    pub(super) record: Record,
+/// How many files a chain may have begun since a file that is declared void in part.
+const MAX_PASSED: usize = 64;
+
+/// Which records of a chain are wanted.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Wanted {
+    /// Only records that are known to be durable.
+    pub(super) durable_only: bool,
+    /// Only records from this number on.
+    pub(super) from_seq: u64,
+    /// Only records of this time and later.
+    pub(super) since: Option<Timestamp>,
 }
 
-impl Ord for Head {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.at, other.cursor).cmp(&(self.at, self.cursor))
+impl Wanted {
+    pub(super) fn has(&self, record: &Record) -> bool {
+        record.seq() >= self.from_seq
+            && !(self.durable_only && record.is_provisional())
+            && self.since.is_none_or(|since| record.at().is_none_or(|at| at >= since))
     }
 }
 
-impl PartialOrd for Head {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
+/// Behind what was handed out last.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Stand {
+    /// 0 where nothing was.
+    pub(super) segment: u32,
+    pub(super) offset: u64,
 }
-
-impl PartialEq for Head {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Head {}
 
 /// Where a chain is being read.
 #[derive(Debug)]
 pub(super) struct Cursor {
     index: usize,
+    wanted: Wanted,
     files: Vec<SegmentFile>,
     /// The last record known to be durable.
     durable: u64,
@@ -57,90 +70,51 @@ pub(super) struct Cursor {
     piece: Vec<u8>,
     offset: u64,
     at: usize,
+    /// Whether reading began in the middle of the file, so that its lines were not counted.
+    began_inside: bool,
     /// The time of the last record: one without a time follows at once.
     last: Timestamp,
-    is_at_end: bool,
+    state: State,
     ahead: Ahead,
+    /// A record that must be there, before the first that is handed out.
+    must_have: Option<Head>,
+    /// The number that follows what was handed out.
+    expected: Option<u64>,
+    /// What has to be said before the next record.
+    before: Option<ReadItem>,
+    /// What the next pass begins with.
+    stand: Stand,
+    standing: Standing,
+    /// How far the files before were read.
+    passed: VecDeque<Stand>,
+    /// What a pass was begun with: the files there were, and the length of the first.
+    seen: Option<(Vec<u32>, u64)>,
 }
 
-/// What was read and not handed out yet: whether a record was refused stands behind it, at the latest where a mark says
-/// that it is durable.
-#[derive(Debug, Default)]
-struct Ahead {
-    read: VecDeque<Result<Head, Error>>,
-    bytes: usize,
-    /// The highest mark so far.
-    mark: u64,
-    /// Whether what was read last names refused records: another such line may follow.
-    is_naming: bool,
-    /// First and last numbers of refused records.
-    refused: BTreeMap<u64, u64>,
-}
-
-/// How much is read ahead at most. A writer has no more that is not durable, unless its queue is set to more.
-const MAX_AHEAD: usize = 32 << 20;
-
-/// What something that was read takes, roughly.
-fn length(next: &Result<Head, Error>) -> usize {
-    next.as_ref().map_or(256, |head| head.record.length())
-}
-
-impl Ahead {
-    /// Takes in what a line says of others.
-    fn note(&mut self, line: &Line<'_>) {
-        self.mark = self.mark.max(line.durable.unwrap_or(0));
-        self.is_naming = line.kind == RecordKind::Unconfirmed;
-        if !self.is_naming {
-            return;
-        }
-        let named = line.detail.and_then(read_unconfirmed).filter(|named| named.chain.is_none());
-        for (first, last) in named.into_iter().flat_map(|named| named.records) {
-            let known = self.refused.entry(first).or_insert(last);
-            *known = last.max(*known);
-        }
-    }
-
-    /// Whether enough was read to hand out the next.
-    fn is_ready(&self) -> bool {
-        match self.read.front() {
-            Some(Ok(head)) => head.record.seq() <= self.mark && !self.is_naming || self.bytes > MAX_AHEAD,
-            Some(Err(_)) => true,
-            None => false,
-        }
-    }
-
-    fn push(&mut self, next: Result<Head, Error>) {
-        self.bytes += length(&next);
-        self.read.push_back(next);
-    }
-
-    fn pop(&mut self) -> Option<Result<Head, Error>> {
-        let mut next = self.read.pop_front()?;
-        self.bytes -= length(&next);
-        if let Ok(head) = &mut next {
-            let seq = head.record.seq();
-            while self.refused.first_key_value().is_some_and(|(_, last)| *last < seq) {
-                self.refused.pop_first();
-            }
-            if self.refused.range(..=seq).any(|(_, last)| *last >= seq) {
-                head.record.set_unconfirmed();
-            }
-        }
-        Some(next)
-    }
+/// How a pass goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Reading,
+    AtEnd,
+    /// The file system refused something.
+    Failed,
+    /// The chain is not the one that was to be read: there is no other pass.
+    Over,
 }
 
 impl Cursor {
+    /// Begins to read a chain. With `after`, that record must be there, or have been.
     pub(super) fn new(
-        storage: &dyn Storage,
-        chain: ChainNumber,
-        numbers: &[u32],
         index: usize,
-    ) -> Result<Self, Error> {
-        let files = Layout::of(storage, chain, numbers, None)?.files;
-        let durable = durable_by_itself(storage, &files)?;
-        Ok(Self {
+        chain: ChainNumber,
+        start: Start,
+        wanted: Wanted,
+        after: Option<Head>,
+    ) -> (Self, LayoutFromEnd) {
+        let Start { files, offset, durable, older } = start;
+        let mut cursor = Self {
             index,
+            wanted,
             files,
             durable,
             follow: Follow::new(chain),
@@ -149,23 +123,174 @@ impl Cursor {
             piece: Vec::new(),
             offset: 0,
             at: 0,
+            began_inside: false,
             last: Timestamp::from_unix(i64::MIN, 0),
-            is_at_end: false,
+            state: State::Reading,
             ahead: Ahead::default(),
-        })
+            must_have: after,
+            expected: after.map(|head| head.seq.saturating_add(1)),
+            before: None,
+            stand: Stand::default(),
+            standing: Standing::default(),
+            passed: VecDeque::new(),
+            seen: None,
+        };
+        cursor.stand.segment = cursor.files.first().map_or(0, |file| file.name.segment);
+        cursor.stand.offset = offset;
+        cursor.begin(0);
+        (cursor, older)
+    }
+
+    /// A chain that began while others were being read: what is gone of it by now is missed.
+    pub(super) fn expect_the_first(&mut self) {
+        self.expected = Some(1);
+    }
+
+    pub(super) fn chain(&self) -> ChainNumber {
+        self.follow.chain
+    }
+
+    /// Where what was handed out ends.
+    pub(super) fn stand(&self) -> Stand {
+        self.stand
+    }
+
+    pub(super) fn durable(&self) -> u64 {
+        self.durable
+    }
+
+    pub(super) fn into_files(self) -> Vec<SegmentFile> {
+        self.files
+    }
+
+    /// Begins a pass with a file: where it is the one that was read last, behind what was.
+    fn begin(&mut self, file: usize) {
+        let name = self.files.get(file).map(|file| file.name);
+        let offset =
+            if name.is_some_and(|name| name.segment == self.stand.segment) { self.stand.offset } else { 0 };
+        if let Some(name) = name.filter(|_| offset > 0 && self.follow.start.is_none()) {
+            self.follow.begin_file(name);
+            // Not the first, whichever it is.
+            self.follow.line = 1;
+            self.began_inside = true;
+        }
+        self.place = SourcePlace::at(file, offset);
+        self.piece.clear();
+        self.at = 0;
+        self.state = State::Reading;
+    }
+
+    /// Looks whether there is more than at the last look, among the files that there are now, and begins a pass if so.
+    pub(super) fn look_again(&mut self, storage: &dyn Storage, numbers: &[u32]) -> Result<bool, Error> {
+        let numbers: Vec<u32> =
+            numbers.iter().copied().filter(|number| *number >= self.stand.segment).collect();
+        if self.state == State::Over || numbers.is_empty() || self.has_seen(storage, &numbers)? {
+            return Ok(false);
+        }
+        let known = self.files.iter().find(|file| file.name.segment == self.stand.segment);
+        let layout = Layout::of(storage, self.chain(), &numbers, known)?;
+        let current = layout.files.first().filter(|file| file.name.segment == self.stand.segment);
+        let length = current.map_or(0, |file| file.bytes);
+        let is_cut =
+            current.is_some_and(|file| file.counted.is_some_and(|counted| counted < self.stand.offset));
+        let is_withdrawn = is_cut
+            || layout.absent.iter().any(|claim| {
+                let is_named = |passed: &&Stand| (claim.from..=claim.segment).contains(&passed.segment);
+                self.passed.iter().filter(is_named).any(|passed| claim.bytes < passed.offset)
+            });
+        self.durable = self.durable.max(durable_by_itself(storage, &layout.files)?);
+        self.files = layout.files;
+        self.seen = Some((numbers, length));
+        let first = usize::from(is_cut);
+        if is_withdrawn {
+            self.withdraw(first);
+        } else {
+            self.follow = Follow::at(self.chain(), self.standing);
+        }
+        self.begin(first);
+        Ok(true)
+    }
+
+    /// Whether there is nothing but what there was.
+    fn has_seen(&self, storage: &dyn Storage, numbers: &[u32]) -> Result<bool, Error> {
+        let Some((files, length)) = self.seen.as_ref().filter(|_| self.state != State::Failed) else {
+            return Ok(false);
+        };
+        let [segment] = *numbers else { return Ok(false) };
+        if *files != [segment] || segment != self.stand.segment {
+            return Ok(false);
+        }
+        let name = SegmentName { chain: self.chain(), segment }.to_string();
+        let stat =
+            storage.stat(Dir::Log, &name).map_err(Error::io("look at", storage.path(Dir::Log, &name)))?;
+        Ok(stat.is_some_and(|stat| stat.bytes == *length))
+    }
+
+    /// Forgets what a new segment declares void, to go on with this file.
+    fn withdraw(&mut self, first: usize) {
+        self.passed.clear();
+        self.follow = Follow::new(self.chain());
+        self.standing = Standing::default();
+        let segment = self.files.get(first).map_or(self.stand.segment, |file| file.name.segment);
+        self.stand = Stand { segment, offset: 0 };
+        self.began_inside = false;
+        self.ahead.forget();
+        if self.expected.is_some_and(|expected| expected > self.wanted.from_seq) {
+            self.wanted.from_seq = 0;
+        }
     }
 
     /// The next record. After an error it goes on behind what was wrong, unless that was a file.
-    pub(super) fn next(&mut self, storage: &dyn Storage) -> Option<Result<Head, Error>> {
-        while !self.ahead.is_ready() {
-            let Some(next) = self.read_next(storage) else { break };
-            self.ahead.push(next);
+    pub(super) fn next(&mut self, storage: &dyn Storage) -> Option<Result<Next, Error>> {
+        loop {
+            while !self.ahead.is_ready() {
+                let Some(next) = self.read_next(storage) else { break };
+                self.ahead.push(next);
+            }
+            match self.ahead.pop() {
+                Some(Ok(next)) => {
+                    if let Some(next) = self.hand_out(next) {
+                        return Some(Ok(next));
+                    }
+                }
+                Some(Err(error)) => return Some(Err(error)),
+                None => return self.missing(storage).map(Err),
+            }
         }
-        self.ahead.pop()
     }
 
-    fn read_next(&mut self, storage: &dyn Storage) -> Option<Result<Head, Error>> {
-        while !self.is_at_end {
+    /// Notes what lies between a record and the one before it.
+    fn hand_out(&mut self, mut next: Next) -> Option<Next> {
+        let seq = next.record.seq();
+        if seq < self.wanted.from_seq || self.wanted.durable_only && next.record.is_provisional() {
+            return None;
+        }
+        let (chain, first_seq) = (next.record.chain(), self.expected.unwrap_or(seq));
+        if first_seq < seq {
+            self.before = Some(ReadItem::Gap { chain, first_seq, last_seq: seq - 1 });
+        } else if first_seq > seq {
+            self.before = Some(ReadItem::Withdrawn { chain, from_seq: seq });
+        }
+        self.expected = Some(seq.saturating_add(1));
+        if !self.wanted.has(&next.record) {
+            return None;
+        }
+        next.before = self.before.take();
+        Some(next)
+    }
+
+    /// The error of a record that must be there, and where the chain ends it is not.
+    fn missing(&mut self, storage: &dyn Storage) -> Option<Error> {
+        if self.state == State::Failed {
+            return None;
+        }
+        let head = self.must_have.take()?;
+        self.state = State::Over;
+        Some(Error::NoSuchRecord { path: log_path(storage), head })
+    }
+
+    fn read_next(&mut self, storage: &dyn Storage) -> Option<Result<Next, Error>> {
+        while self.state == State::Reading {
             // Taken out while a line of it is looked at.
             let piece = std::mem::take(&mut self.piece);
             let (_, rest) = piece.split_at(self.at);
@@ -175,25 +300,40 @@ impl Cursor {
                     Ok(None) => continue,
                     Ok(Some(bad)) => return Some(Err(bad)),
                     Err(error) => {
-                        self.is_at_end = true;
+                        self.state = State::Failed;
                         return Some(Err(error));
                     }
                 }
             };
             let (line, _) = rest.split_at(end);
+            if self.wanted.durable_only && self.is_beyond(line) {
+                self.state = State::AtEnd;
+                return None;
+            }
             let offset = self.offset + self.at as u64;
             self.at += end + 1;
             let record = self.record(line, offset);
             self.piece = piece;
+            if self.state == State::Over {
+                return self.missing(storage).map(Err);
+            }
             if self.ends_here() {
                 return None;
             }
+            self.stand_at(self.offset + self.at as u64);
             return Some(match record {
-                Some(record) => Ok(self.head(record)),
-                None => Err(self.bad_line(storage)),
+                Some(record) => Ok(self.place_in_time(record)),
+                None => Err(self.bad_line(storage, offset)),
             });
         }
         None
+    }
+
+    /// Whether what is durable ends before a line. One with too high a number among others is judged as usual.
+    fn is_beyond(&self, line: &[u8]) -> bool {
+        let follow = &self.follow;
+        let may_end = follow.line == 0 || follow.start.is_none() || follow.next > self.durable;
+        may_end && seq_of(line).is_some_and(|seq| seq > self.durable)
     }
 
     /// The record in a line, if it is one and belongs there.
@@ -205,13 +345,32 @@ impl Cursor {
         let is_later = self.follow.later_format.is_some();
         let line = parsed.ok().filter(|line| is_next || is_later && line.hash_is_right())?;
         self.ahead.note(&line);
-        Record::of(self.follow.chain, &line, self.durable)
+        if self.must_have.is_some_and(|head| contradicts(head, &line)) {
+            self.state = State::Over;
+            return None;
+        }
+        self.must_have = self.must_have.filter(|head| line.seq < head.seq);
+        let name = SegmentName { chain: self.chain(), segment: self.follow.segment() };
+        Record::of(name, offset, &line, self.durable)
     }
 
-    fn head(&mut self, record: Record) -> Head {
+    fn place_in_time(&mut self, record: Record) -> Next {
         // Inside a chain the order is `seq`, whatever the clock did.
         self.last = record.at().unwrap_or(self.last).max(self.last);
-        Head { at: self.last, cursor: self.index, record }
+        Next { at: self.last, chain: self.index, direction: Direction::Forward, before: None, record }
+    }
+
+    /// Notes that everything before this offset was handed out.
+    fn stand_at(&mut self, offset: u64) {
+        let segment = self.follow.segment();
+        if segment != self.stand.segment {
+            self.passed.push_back(self.stand);
+            if self.passed.len() > MAX_PASSED {
+                self.passed.pop_front();
+            }
+        }
+        self.stand = Stand { segment, offset };
+        self.standing = self.follow.standing();
     }
 
     /// Reads on; returns what cannot be a record in it.
@@ -223,8 +382,11 @@ impl Cursor {
         let part = source.next();
         self.place = source.suspend();
         match part? {
-            None => self.is_at_end = true,
-            Some(Part::Begin(name)) => self.follow.begin_file(name),
+            None => self.state = State::AtEnd,
+            Some(Part::Begin(name)) => {
+                self.follow.begin_file(name);
+                self.began_inside = false;
+            }
             Some(Part::Counted(Piece::Lines { offset, bytes })) => {
                 (self.offset, self.piece) = (offset, bytes);
             }
@@ -232,7 +394,11 @@ impl Cursor {
                 ref bad @ (Piece::Overlong { offset, length } | Piece::Unfinished { offset, length }),
             )) => {
                 self.follow.bad_bytes(offset, length, matches!(bad, Piece::Unfinished { .. }));
-                return Ok((!self.ends_here()).then(|| self.bad_line(storage)));
+                if self.ends_here() {
+                    return Ok(None);
+                }
+                self.stand_at(offset + length);
+                return Ok(Some(self.bad_line(storage, offset)));
             }
             Some(Part::TooShort { .. } | Part::Void(_)) => {}
         }
@@ -244,26 +410,33 @@ impl Cursor {
     fn ends_here(&mut self) -> bool {
         let is_torn = self.follow.anomalies.take_lowest_new().is_some_and(|at| at > self.durable);
         let is_last = || self.files.iter().skip(self.place.file() + 1).all(|file| file.first_seq.is_none());
-        self.is_at_end |= is_torn && is_last();
-        self.is_at_end
+        if is_torn && is_last() {
+            self.state = State::AtEnd;
+        }
+        self.state != State::Reading
     }
 
-    fn bad_line(&self, storage: &dyn Storage) -> Error {
-        let name = self.files.get(self.place.file()).map_or_else(String::new, |file| file.name.to_string());
-        Error::BadLine { path: storage.path(Dir::Log, &name), line: self.follow.line }
+    fn bad_line(&self, storage: &dyn Storage, offset: u64) -> Error {
+        let Some(name) = self.files.get(self.place.file()).map(|file| file.name) else {
+            return Error::BadLine { path: log_path(storage), line: self.follow.line };
+        };
+        let line = if self.began_inside { number_of(storage, name, offset) } else { Ok(self.follow.line) };
+        line.map_or_else(
+            |error| error,
+            |line| Error::BadLine { path: storage.path(Dir::Log, &name.to_string()), line },
+        )
     }
 }
 
-/// The highest record that the chain says was durable, looked for from its end on.
-fn durable_by_itself(storage: &dyn Storage, files: &[SegmentFile]) -> Result<u64, Error> {
-    for file in files.iter().rev().filter(|file| file.counted != Some(0)) {
-        let Some(open) = open_segment(storage, file.name)? else { continue };
-        let mark =
-            open.stat().and_then(|stat| last_mark(&*open, file.counted.unwrap_or(u64::MAX).min(stat.bytes)));
-        let path = || storage.path(Dir::Log, &file.name.to_string());
-        if let Some(mark) = mark.map_err(|error| Error::io("read", path())(error))? {
-            return Ok(mark);
-        }
-    }
-    Ok(0)
+/// Whether a line shows that the chain has another record than this head. What was pruned behind it shows nothing.
+fn contradicts(head: Head, line: &Line<'_>) -> bool {
+    line.seq == head.seq && line.hash != head.hash
+        || line.seq.checked_sub(1) == Some(head.seq) && line.previous != head.hash
+}
+
+/// The number of the line that begins at an offset of a file.
+pub(super) fn number_of(storage: &dyn Storage, name: SegmentName, offset: u64) -> Result<u64, Error> {
+    let Some(open) = open_segment(storage, name)? else { return Ok(1) };
+    line_number(&*open, offset)
+        .map_err(|error| Error::io("read", storage.path(Dir::Log, &name.to_string()))(error))
 }

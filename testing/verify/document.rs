@@ -33,7 +33,7 @@ fn the_vector_is_an_intact_log() {
     check(&report, Verdict::Intact, &[]);
     assert_eq!((report.records(), report.events()), (5, 1));
     assert!(DOCUMENT.contains(&format!("e.g. `{}`", report.heads()[0])));
-    let records = crate::Records::of(std::sync::Arc::new(log), std::path::Path::new("/log")).unwrap();
+    let records = crate::Reader::new("/log").records_of(std::sync::Arc::new(log)).unwrap();
     let event = records.map(Result::unwrap).find(crate::Record::is_event).unwrap();
     assert_eq!((event.actor(), event.action()), (Some("mallory"), Some("auth.failure")));
     assert_eq!(event.field("tenant").and_then(crate::Value::as_str), Some("café"));

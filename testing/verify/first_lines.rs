@@ -7,7 +7,6 @@ use super::{
 };
 use crate::{
     FindingKind::{BrokenLink, Malformed, NotClosed, TornTail, UnsupportedFormat},
-    Records,
     Verdict::{Damaged, Unclean},
     format::ChainId,
 };
@@ -124,8 +123,7 @@ fn a_line_of_a_later_format_inside_a_file_is_bad() {
     let in_front = Log::of(&[&later(Chain { segment: 2, ..Chain::new(0).events(2) }).events(1)]);
     check(&in_front.verify(), Unclean, &[UnsupportedFormat]);
     for (log, bad) in [(inside, 1), (in_front, 0)] {
-        let read: Vec<_> =
-            Records::of(std::sync::Arc::new(log), std::path::Path::new("/log")).unwrap().collect();
+        let read: Vec<_> = crate::Reader::new("/log").records_of(std::sync::Arc::new(log)).unwrap().collect();
         assert_eq!((read.len(), read.iter().filter(|record| record.is_err()).count()), (7, bad));
     }
 }

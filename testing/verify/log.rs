@@ -4,7 +4,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use crate::{
@@ -27,6 +30,8 @@ pub(crate) struct Log {
     pub(crate) held: BTreeSet<u16>,
     /// What happens the next times the directory is listed, the first call last.
     pub(crate) script: Mutex<Vec<BTreeMap<String, Vec<u8>>>>,
+    /// How many bytes were read.
+    pub(crate) read_bytes: Arc<AtomicU64>,
     /// What the script has made of the files.
     now: Mutex<Option<BTreeMap<String, Vec<u8>>>>,
 }
@@ -72,6 +77,11 @@ impl Log {
         *file = lines.concat();
     }
 
+    /// How many bytes the files have.
+    pub(crate) fn file_bytes(&self) -> usize {
+        self.files.values().map(Vec::len).sum()
+    }
+
     fn bytes_of(&self, name: &str) -> Option<Vec<u8>> {
         let now = self.now.lock().unwrap();
         now.as_ref().unwrap_or(&self.files).get(name).cloned()
@@ -84,7 +94,8 @@ pub(crate) fn name(chain: u16, segment: u32) -> String {
 
 #[derive(Debug)]
 struct Bytes {
-    bytes: Vec<u8>,
+    content: Vec<u8>,
+    read: Arc<AtomicU64>,
     is_held: bool,
 }
 
@@ -107,10 +118,14 @@ impl Storage for Log {
     fn open(&self, dir: Dir, name: &str, _: Access) -> io::Result<Box<dyn File>> {
         if dir == Dir::Control {
             let chain = ChainNumber::parse_lock_name(name).unwrap().get();
-            return Ok(Box::new(Bytes { bytes: Vec::new(), is_held: self.held.contains(&chain) }));
+            return Ok(Box::new(Bytes {
+                content: Vec::new(),
+                read: Arc::default(),
+                is_held: self.held.contains(&chain),
+            }));
         }
-        let bytes = self.bytes_of(name).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Box::new(Bytes { bytes, is_held: false }))
+        let content = self.bytes_of(name).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Box::new(Bytes { content, read: Arc::clone(&self.read_bytes), is_held: false }))
     }
 
     fn stat(&self, _: Dir, name: &str) -> io::Result<Option<Stat>> {
@@ -160,14 +175,15 @@ fn stat_of(bytes: &[u8]) -> Stat {
 
 impl File for Bytes {
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-        let rest = self.bytes.get(usize::try_from(offset).unwrap()..).unwrap_or_default();
+        let rest = self.content.get(usize::try_from(offset).unwrap()..).unwrap_or_default();
         let length = rest.len().min(bytes.len());
+        self.read.fetch_add(length as u64, Ordering::Relaxed);
         bytes[..length].copy_from_slice(&rest[..length]);
         Ok(length)
     }
 
     fn stat(&self) -> io::Result<Stat> {
-        Ok(stat_of(&self.bytes))
+        Ok(stat_of(&self.content))
     }
 
     fn birth(&self) -> io::Result<u64> {

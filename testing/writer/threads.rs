@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    path::Path,
     sync::{
         Arc, Barrier, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -17,7 +16,7 @@ use super::{
     world::{MS, SECOND, Settings},
 };
 use crate::{
-    FlushMode, OnFull, Record, Records, Severity, Stats, Verdict, Verifier,
+    FlushMode, OnFull, Record, Severity, Stats, Verdict, Verifier,
     clock::{Clock, Timestamp},
     format::{Payload, RecordKind},
     gauges::Gauges,
@@ -268,7 +267,7 @@ fn a_timeout_that_races_with_success_is_decided_once() {
     log.close();
     log.check();
     let storage = log.disk.process().storage();
-    let records = Records::of(storage, Path::new("/log")).unwrap().map(Result::unwrap);
+    let records = crate::Reader::new("/log").records_of(storage).unwrap().map(Result::unwrap);
     let number = |record: &Record| record.field("n").and_then(crate::Value::as_i64).unwrap().unsigned_abs();
     let named: BTreeMap<u64, bool> =
         records.filter(Record::is_event).map(|record| (number(&record), record.unconfirmed())).collect();

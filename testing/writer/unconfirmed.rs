@@ -48,8 +48,7 @@ fn what_was_refused_while_the_disk_was_full_is_named_when_space_returns() {
     let report = Verifier::new("/log").run_on(&*world.disk.process().storage()).unwrap();
     assert_eq!(report.verdict(), Verdict::Intact, "{report}");
     let storage = world.disk.process().storage();
-    let records =
-        crate::read::Records::of(storage, std::path::Path::new("/log")).unwrap().map(Result::unwrap);
+    let records = crate::Reader::new("/log").records_of(storage).unwrap().map(Result::unwrap);
     let refused: Vec<u64> = records.filter(crate::Record::unconfirmed).map(|record| record.seq()).collect();
     assert_eq!(refused, [7, 9, 10]);
     let notes = report.notes().iter().filter(|note| note.kind() == NoteKind::Unconfirmed).count();

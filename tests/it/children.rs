@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use tracing_audit::{AuditLog, FlushMode, Rotation};
+use tracing_audit::{AuditLog, FlushMode, Retention, Rotation};
 
 use crate::support::with_layer;
 
@@ -20,6 +20,7 @@ fn entry() {
     match role.as_str() {
         "confirm" => confirm_for_ever(&log, arguments[0].parse().unwrap()),
         "emit" => emit(&log, arguments[0], arguments[1].parse().unwrap()),
+        "churn" => churn(&log, arguments[0].parse().unwrap()),
         "hold" => hold(&log),
         "exit" => exit_without_close(&log),
         "secrets" => keep_secrets(&log),
@@ -72,6 +73,30 @@ fn emit(log: &Path, mode: &str, events: u32) {
             // One in ten is critical.
             let action = if number % 10 == 0 { "auth.failure" } else { "auth.success" };
             tracing::info!(target: "audit", action, actor = "child", number);
+        }
+    });
+    log.close().unwrap();
+}
+
+/// Writes for some milliseconds, in small segments of which only a few are kept, and closes.
+fn churn(log: &Path, milliseconds: u64) {
+    let log = AuditLog::builder(log)
+        .rotation(Rotation::never().max_bytes(64 << 10))
+        .retention(Retention::default().max_segments(4))
+        .on_notice(|_| {})
+        .open()
+        .unwrap();
+    let begun = std::time::Instant::now();
+    with_layer(&log, || {
+        for number in 0_u64.. {
+            tracing::info!(target: "audit", action = "noise", actor = "child", number);
+            if number.is_multiple_of(50) {
+                std::thread::sleep(Duration::from_millis(1));
+                tracing::warn!(target: "audit", action = "auth.failure", actor = "child", number);
+            }
+            if begun.elapsed() > Duration::from_millis(milliseconds) {
+                break;
+            }
         }
     });
     log.close().unwrap();

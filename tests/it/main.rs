@@ -27,6 +27,7 @@ mod lifecycle;
 mod metrics;
 mod processes;
 mod promises;
+mod reader;
 mod recipes;
 mod refused;
 mod severities;

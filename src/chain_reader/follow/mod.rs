@@ -15,7 +15,7 @@ use super::{
 use crate::{
     chain::Digest,
     error::Error,
-    format::{Control, Line, LineParser, Malformed, RecordKind, Times, Witness, control_of},
+    format::{ChainId, Control, Line, LineParser, Malformed, RecordKind, Times, Witness, control_of},
     segment_name::{ChainNumber, SegmentName},
     storage::Storage,
 };
@@ -40,6 +40,18 @@ struct Jump {
     hash: Option<Digest>,
     /// The name of the anomaly that it made.
     anomaly: Option<usize>,
+}
+
+/// Where a chain stands, to go on there later.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Standing {
+    segment: u32,
+    line: u64,
+    start: Option<Start>,
+    next: u64,
+    hash: Option<Digest>,
+    holes: u64,
+    id: Option<ChainId>,
 }
 
 /// What one file holds.
@@ -119,6 +131,24 @@ impl Follow {
             named: Vec::new(),
             is_contradicted: false,
         }
+    }
+
+    /// A chain that goes on where it stood.
+    pub(crate) fn at(chain: ChainNumber, standing: Standing) -> Self {
+        let Standing { segment, line, start, next, hash, holes, id } = standing;
+        let mut follow = Self::new(chain);
+        if start.is_some() {
+            follow.begin_file(SegmentName { chain, segment });
+            (follow.line, follow.start, follow.next, follow.hash) = (line, start, next, hash);
+            (follow.holes, follow.facts.id) = (holes, id);
+        }
+        follow
+    }
+
+    /// Where the chain stands.
+    pub(crate) fn standing(&self) -> Standing {
+        let Self { line, start, next, hash, holes, .. } = *self;
+        Standing { segment: self.segment(), line, start, next, hash, holes, id: self.facts.id }
     }
 
     /// A chain whose last record that was looked at is the noted one, of this kind.

@@ -1,10 +1,10 @@
 //! Any bytes as the files of a log.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::image;
 use crate::{
-    FlushMode, Head, OnFailure, OnFull, Records, Report, Retention, Rotation, Severity, Verdict, Verifier,
+    FlushMode, Head, OnFailure, OnFull, Report, Retention, Rotation, Severity, Verdict, Verifier,
     clock::{Clock, Moment, Simulated, Timestamp},
     format::{Payload, RecordKind},
     gauges::Gauges,
@@ -93,7 +93,7 @@ struct Read {
 
 fn read(disk: &SimDisk) -> Read {
     let mut read = Read::default();
-    let Ok(records) = Records::of(disk.process().storage(), Path::new("/log")) else { return read };
+    let Ok(records) = crate::Reader::new("/log").records_of(disk.process().storage()) else { return read };
     for record in records {
         match record {
             Ok(record) if record.is_provisional() => read.provisional += 1,

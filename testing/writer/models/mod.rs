@@ -12,13 +12,12 @@ mod with_shuttle;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
     sync::Arc,
     time::Duration,
 };
 
 use crate::{
-    LossReason, Records, Severity, Stats, Value, Verdict, Verifier,
+    LossReason, Severity, Stats, Value, Verdict, Verifier,
     clock::{Clock, Moment, Timestamp},
     format::{Payload, RecordKind},
     gauges::Gauges,
@@ -201,7 +200,7 @@ impl Log {
         let storage = self.disk.process().storage();
         let report = Verifier::new("/log").threads(1).run_on(&*storage).expect("cannot verify");
         assert_eq!(report.verdict(), Verdict::Intact, "{report}");
-        for record in Records::of(storage, Path::new("/log")).expect("cannot read") {
+        for record in crate::Reader::new("/log").records_of(storage).expect("cannot read") {
             let record = record.expect("no record");
             let number =
                 |value: Option<&Value>| value.and_then(Value::as_i64).unwrap_or_default().unsigned_abs();

@@ -1,6 +1,10 @@
-use std::{path::Path, sync::Arc};
+//! What is read of logs that were made by hand, and of logs that change meanwhile.
 
-use super::Records;
+mod following;
+mod places;
+
+use std::sync::Arc;
+
 use crate::{
     Error, Record, RecordKind,
     chain_reader::{Piece, Pieces, open_segment},
@@ -10,7 +14,7 @@ use crate::{
 };
 
 fn records(log: &Log) -> Vec<Result<Record, Error>> {
-    Records::of(Arc::new(log.clone()), Path::new("/log")).unwrap().collect()
+    crate::Reader::new("/log").records_of(Arc::new(log.clone())).unwrap().collect()
 }
 
 fn seqs(log: &Log) -> Vec<(u16, u64)> {

@@ -1,0 +1,165 @@
+//! One chain on its way through a reader, from its newer records to its older ones.
+
+use super::{
+    ahead::Refused,
+    cursor::{Cursor, Stand, Wanted, number_of},
+    item::ReadItem,
+    next::{Direction, Next},
+    start::{CLOCK_STEP, From, Start},
+};
+use crate::{
+    chain_reader::{LayoutFromEnd, LinesBackward, SegmentFile, open_segment},
+    clock::Timestamp,
+    error::Error,
+    format::{LineParser, is_right},
+    record::Record,
+    segment_name::{ChainNumber, SegmentName},
+    storage::{Dir, File, Storage},
+};
+
+/// Where a chain is being read backward.
+#[derive(Debug)]
+pub(super) struct Backward {
+    index: usize,
+    wanted: Wanted,
+    durable: u64,
+    /// Where the chain ends.
+    end: Stand,
+    /// Files that were looked at to find the end, and those before them.
+    files: Vec<SegmentFile>,
+    older: LayoutFromEnd,
+    current: Option<Current>,
+    parser: LineParser,
+    refused: Refused,
+    /// The record before which the next one must stand, if one was handed out.
+    below: Option<u64>,
+    last: Timestamp,
+    is_at_end: bool,
+}
+
+#[derive(Debug)]
+struct Current {
+    name: SegmentName,
+    file: Box<dyn File>,
+    lines: LinesBackward,
+}
+
+impl Backward {
+    /// Begins at the end of a chain: behind its last record that a reading forward would hand out.
+    pub(super) fn new(
+        storage: &dyn Storage,
+        index: usize,
+        chain: ChainNumber,
+        numbers: &[u32],
+        wanted: Wanted,
+    ) -> Result<Self, Error> {
+        let start = Start::find(storage, chain, numbers, From::Seq(u64::MAX), 0)?;
+        let everything = Wanted { durable_only: wanted.durable_only, ..Wanted::default() };
+        let (mut forward, older) = Cursor::new(index, chain, start, everything, None);
+        // What is wrong on the way is met again on the way back.
+        while forward.next(storage).is_some() {}
+        let (end, durable) = (forward.stand(), forward.durable());
+        Ok(Self {
+            index,
+            wanted,
+            durable,
+            end,
+            files: forward.into_files(),
+            older,
+            current: None,
+            parser: LineParser::default(),
+            refused: Refused::default(),
+            below: None,
+            last: Timestamp::from_unix(i64::MAX, 0),
+            is_at_end: false,
+        })
+    }
+
+    /// The record before. After an error it goes on before what was wrong.
+    pub(super) fn next(&mut self, storage: &dyn Storage) -> Option<Result<Next, Error>> {
+        while !self.is_at_end {
+            match self.read(storage) {
+                Ok(Some(next)) => return Some(Ok(next)),
+                Ok(None) => {}
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        None
+    }
+
+    /// The record before, if the next piece is one and wanted.
+    fn read(&mut self, storage: &dyn Storage) -> Result<Option<Next>, Error> {
+        let Some(mut current) = self.current.take() else {
+            self.current = self.open_older(storage).inspect_err(|_| self.is_at_end = true)?;
+            self.is_at_end = self.current.is_none();
+            return Ok(None);
+        };
+        let name = current.name;
+        let path = || storage.path(Dir::Log, &name.to_string());
+        let piece = current.lines.next(&*current.file).map_err(Error::io("read", path()));
+        let Some((offset, line)) = piece.inspect_err(|_| self.is_at_end = true)? else { return Ok(None) };
+        let record = line.and_then(|line| self.record(name, offset, line));
+        self.current = Some(current);
+        let Some(record) = record else {
+            let line = number_of(storage, name, offset)?;
+            return Err(Error::BadLine { path: path(), line });
+        };
+        Ok(self.hand_out(record))
+    }
+
+    /// The record in a line, if it is one and belongs before those that were read.
+    fn record(&mut self, name: SegmentName, offset: u64, line: &[u8]) -> Option<Record> {
+        let line = self.parser.parse(line).ok().filter(|line| is_right(line, offset == 0))?;
+        if self.below.is_some_and(|below| line.seq >= below) {
+            return None;
+        }
+        self.refused.note(&line);
+        let mut record = Record::of(name, offset, &line, self.durable)?;
+        self.refused.forget_above(line.seq);
+        if self.refused.names(line.seq) {
+            record.set_unconfirmed();
+        }
+        Some(record)
+    }
+
+    fn hand_out(&mut self, record: Record) -> Option<Next> {
+        let (seq, at) = (record.seq(), record.at());
+        let is_older = |since: Timestamp| at.is_some_and(|at| since.since(at) > CLOCK_STEP);
+        if seq < self.wanted.from_seq || self.wanted.since.is_some_and(is_older) {
+            self.is_at_end = true;
+            return None;
+        }
+        let below = self.below.replace(seq);
+        let gap = below.and_then(|below| {
+            let (first_seq, last_seq) = (seq.saturating_add(1), below.saturating_sub(1));
+            let chain = record.chain();
+            (first_seq <= last_seq).then_some(ReadItem::Gap { chain, first_seq, last_seq })
+        });
+        if !self.wanted.has(&record) {
+            return None;
+        }
+        // Inside a chain the order is `seq`, whatever the clock did.
+        self.last = at.unwrap_or(self.last).min(self.last);
+        Some(Next { at: self.last, chain: self.index, direction: Direction::Backward, before: gap, record })
+    }
+
+    /// Opens the next older file of which anything counts and that is still there.
+    fn open_older(&mut self, storage: &dyn Storage) -> Result<Option<Current>, Error> {
+        loop {
+            if self.files.is_empty() && self.older.older(storage)?.is_some() {
+                self.files = self.older.take_files();
+            }
+            let Some(file) = self.files.pop() else { return Ok(None) };
+            if file.counted == Some(0) || file.name.segment > self.end.segment {
+                continue;
+            }
+            let Some(open) = open_segment(storage, file.name)? else { continue };
+            let end = if file.name.segment == self.end.segment {
+                self.end.offset
+            } else {
+                file.counted.unwrap_or(file.bytes).min(file.bytes)
+            };
+            return Ok(Some(Current { name: file.name, file: open, lines: LinesBackward::new(end, 0) }));
+        }
+    }
+}

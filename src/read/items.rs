@@ -1,0 +1,318 @@
+//! The chains of a log, merged, and waited for.
+
+use std::{
+    collections::{BTreeMap, BinaryHeap, VecDeque},
+    fmt,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    backward::Backward,
+    cursor::{Cursor, Wanted},
+    item::ReadItem,
+    next::Next,
+    reader::Plan,
+    start::{From, Start},
+    stopper::Stopper,
+};
+use crate::{
+    chain::Head, chain_reader::Directory, clock::Clock, error::Error, segment_name::ChainNumber,
+    storage::Storage,
+};
+
+/// How long a reading that follows rests before it looks again: at first, and at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LAST_PAUSE: Duration = Duration::from_millis(250);
+
+/// What a [`Reader`](crate::Reader) reads, item by item; see [`Reader::items`](crate::Reader::items).
+///
+/// The end is `None`. A reading that follows blocks until there is more, and ends when it is
+/// [stopped](Self::stopper). After an error the reading goes on: behind a line that is no record, with another chain
+/// where a file cannot be read, and with another try where the log is followed.
+pub struct ReadItems {
+    storage: Arc<dyn Storage>,
+    plan: Plan,
+    walks: Vec<Walk>,
+    /// The next record of each chain, the first to hand out on top.
+    heads: BinaryHeap<Next>,
+    /// The chains of which no record is there.
+    to_fill: Vec<usize>,
+    /// What comes before the next record.
+    due: VecDeque<Result<ReadItem, Error>>,
+    /// How many records are still wanted.
+    left: u64,
+    pause: Duration,
+    /// Whether to rest before the next look: something could not be read.
+    must_rest: bool,
+    stopper: Stopper,
+}
+
+impl fmt::Debug for ReadItems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadItems").field("stopper", &self.stopper).finish_non_exhaustive()
+    }
+}
+
+/// One chain.
+#[derive(Debug)]
+enum Walk {
+    Forward(Box<Cursor>),
+    Backward(Box<Backward>),
+}
+
+impl Walk {
+    fn next(&mut self, storage: &dyn Storage) -> Option<Result<Next, Error>> {
+        match self {
+            Self::Forward(cursor) => cursor.next(storage),
+            Self::Backward(backward) => backward.next(storage),
+        }
+    }
+
+    fn as_cursor(&mut self) -> Option<&mut Cursor> {
+        match self {
+            Self::Forward(cursor) => Some(cursor),
+            Self::Backward(_) => None,
+        }
+    }
+}
+
+impl ReadItems {
+    /// Begins to read as planned.
+    pub(super) fn open(storage: Arc<dyn Storage>, plan: Plan, dir: &Path) -> Result<Self, Error> {
+        let directory = Directory::list_without_holes(&*storage)?;
+        if directory.chains.is_empty() && !plan.follows {
+            return Err(Error::NoLog { path: dir.to_owned() });
+        }
+        let missing = |head: &&Head| plan.wants(head.chain) && !directory.chains.contains_key(&head.chain);
+        if let Some(head) = plan.after.iter().find(missing) {
+            return Err(Error::NoSuchRecord { path: dir.to_owned(), head: *head });
+        }
+        let firsts = plan.firsts(&storage, &directory)?;
+        let mut items = Self::new(storage, plan);
+        for (chain, numbers) in &directory.chains {
+            if items.plan.wants(*chain) {
+                items.add(*chain, numbers, firsts.get(chain).copied())?;
+            }
+        }
+        items.fill();
+        let is_lie = |due: &Result<ReadItem, Error>| matches!(due, Err(Error::NoSuchRecord { .. }));
+        match items.due.iter().position(is_lie).and_then(|at| items.due.remove(at)) {
+            Some(Err(error)) => Err(error),
+            _ => Ok(items),
+        }
+    }
+
+    fn new(storage: Arc<dyn Storage>, plan: Plan) -> Self {
+        let is_bounded = !plan.follows;
+        Self {
+            storage,
+            walks: Vec::new(),
+            heads: BinaryHeap::new(),
+            to_fill: Vec::new(),
+            due: VecDeque::new(),
+            left: plan.last.filter(|_| is_bounded).unwrap_or(u64::MAX),
+            plan,
+            pause: FIRST_PAUSE,
+            must_rest: false,
+            stopper: Stopper::default(),
+        }
+    }
+
+    /// Begins to read a chain, not before the record `first`.
+    fn add(&mut self, chain: ChainNumber, numbers: &[u32], first: Option<u64>) -> Result<(), Error> {
+        let index = self.walks.len();
+        let plan = &self.plan;
+        let after = plan.after.iter().find(|head| head.chain == chain).copied();
+        let behind = after.map_or(0, |head| head.seq.saturating_add(1));
+        let wanted = Wanted {
+            durable_only: plan.durable_only,
+            from_seq: plan.from_seq.max(behind).max(first.unwrap_or(0)),
+            since: plan.since,
+        };
+        let walk = if plan.is_reverse {
+            Walk::Backward(Box::new(Backward::new(&*self.storage, index, chain, numbers, wanted)?))
+        } else {
+            let from = match (after, plan.since) {
+                (Some(head), _) => From::Seq(head.seq),
+                (None, _) if wanted.from_seq > 1 => From::Seq(wanted.from_seq),
+                (None, Some(since)) => From::Time(since),
+                (None, None) => From::Beginning,
+            };
+            let start = Start::find(&*self.storage, chain, numbers, from, after.map_or(0, |head| head.seq))?;
+            Walk::Forward(Box::new(Cursor::new(index, chain, start, wanted, after).0))
+        };
+        self.walks.push(walk);
+        self.to_fill.push(index);
+        Ok(())
+    }
+
+    /// Reads the next record of the chains of which none is there. What cannot be read is said at once, and passed
+    /// over.
+    fn fill(&mut self) {
+        for index in std::mem::take(&mut self.to_fill) {
+            let Some(walk) = self.walks.get_mut(index) else { continue };
+            match walk.next(&*self.storage) {
+                Some(Ok(head)) => self.heads.push(head),
+                Some(Err(error)) => {
+                    self.due.push_back(Err(error));
+                    self.to_fill.push(index);
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// The next item of what was there at the last look.
+    fn next_here(&mut self) -> Option<Result<ReadItem, Error>> {
+        while self.left > 0 {
+            if let Some(due) = self.due.pop_front() {
+                self.left -= u64::from(matches!(due, Ok(ReadItem::Record(_))));
+                return Some(due);
+            }
+            if !self.to_fill.is_empty() {
+                self.fill();
+                continue;
+            }
+            let next = self.heads.pop()?;
+            self.to_fill.push(next.chain);
+            self.due.extend(next.before.map(Ok));
+            self.due.push_back(Ok(ReadItem::Record(next.record)));
+        }
+        None
+    }
+
+    /// Looks what is there now, in chains that are known and in those that began since.
+    fn look_again(&mut self) -> Result<(), Error> {
+        let directory = Directory::list_without_holes(&*self.storage)?;
+        for (chain, numbers) in &directory.chains {
+            if !self.plan.wants(*chain) {
+                continue;
+            }
+            let is_this = |walk: &mut Walk| walk.as_cursor().is_some_and(|cursor| cursor.chain() == *chain);
+            let Some(index) = self.walks.iter_mut().position(is_this) else {
+                self.add_new(*chain, numbers)?;
+                continue;
+            };
+            let cursor = self.walks.get_mut(index).and_then(Walk::as_cursor);
+            let has_more = cursor.map(|cursor| cursor.look_again(&*self.storage, numbers));
+            if has_more.transpose()?.unwrap_or(false) {
+                self.to_fill.push(index);
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins to read a chain that began after this reading.
+    fn add_new(&mut self, chain: ChainNumber, numbers: &[u32]) -> Result<(), Error> {
+        self.add(chain, numbers, None)?;
+        if let Some(cursor) = self.walks.last_mut().and_then(Walk::as_cursor) {
+            cursor.expect_the_first();
+        }
+        Ok(())
+    }
+
+    /// Hands out the next item if there is one within this time, and `None` if there is not, the reading has ended, or
+    /// it was [stopped](Stopper::is_stopped). With [`Duration::ZERO`] it looks once and does not wait.
+    ///
+    /// For who collects batches; the iterator itself waits without a bound.
+    #[doc(alias = "try_next")]
+    pub fn next_within(&mut self, bound: Duration) -> Option<Result<ReadItem, Error>> {
+        self.wait(Some(bound))
+    }
+
+    /// What ends this reading, from any thread.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        self.stopper.clone()
+    }
+
+    fn wait(&mut self, bound: Option<Duration>) -> Option<Result<ReadItem, Error>> {
+        let clock = Clock::start();
+        let left = || bound.map_or(LAST_PAUSE, |bound| bound.saturating_sub(clock.elapsed()));
+        while !self.stopper.is_stopped() {
+            if let Some(item) = self.next_here() {
+                return Some(self.noted(item));
+            }
+            if !self.plan.follows {
+                return None;
+            }
+            if !std::mem::take(&mut self.must_rest) {
+                if let Err(error) = self.look_again() {
+                    return Some(self.noted(Err(error)));
+                }
+                if let Some(item) = self.next_here() {
+                    return Some(self.noted(item));
+                }
+            }
+            let pause = self.pause.min(left());
+            if pause.is_zero() || self.stopper.sleep(pause) {
+                return None;
+            }
+            self.pause = (self.pause * 2).min(LAST_PAUSE);
+        }
+        None
+    }
+
+    /// Looks soon again behind what was found, and not before a rest behind what failed.
+    fn noted(&mut self, item: Result<ReadItem, Error>) -> Result<ReadItem, Error> {
+        if matches!(item, Err(Error::Io { .. })) {
+            self.must_rest = true;
+        } else {
+            self.pause = FIRST_PAUSE;
+        }
+        item
+    }
+}
+
+impl Iterator for ReadItems {
+    type Item = Result<ReadItem, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.wait(None)
+    }
+}
+
+impl Plan {
+    fn wants(&self, chain: ChainNumber) -> bool {
+        self.chains.is_empty() || self.chains.contains(&chain)
+    }
+
+    /// With which record of each chain the last ones of the log begin, if they are asked for: found from the end on.
+    fn firsts(
+        &self,
+        storage: &Arc<dyn Storage>,
+        directory: &Directory,
+    ) -> Result<BTreeMap<ChainNumber, u64>, Error> {
+        let mut firsts = BTreeMap::new();
+        let Some(last) = self.last.filter(|_| !self.is_reverse) else { return Ok(firsts) };
+        let plan = Self { after: Vec::new(), is_reverse: true, follows: false, ..self.clone() };
+        let mut items = ReadItems::new(Arc::clone(storage), plan);
+        for (chain, numbers) in directory.chains.iter().filter(|(chain, _)| self.wants(**chain)) {
+            let behind = self.after.iter().find(|head| head.chain == *chain);
+            items.add(*chain, numbers, behind.map(|head| head.seq.saturating_add(1)))?;
+        }
+        items.fill();
+        let mut left = last;
+        while left > 0 {
+            match items.next_here() {
+                // What cannot be read is told when it is read forward.
+                Some(Ok(ReadItem::Record(record))) => {
+                    firsts.insert(record.head().chain, record.seq());
+                    left -= 1;
+                }
+                Some(_) => {}
+                None => return Ok(BTreeMap::new()),
+            }
+        }
+        items.left = u64::MAX;
+        // Of chains that have no such record nothing is wanted that is there.
+        items.fill();
+        for next in items.heads {
+            let head = next.record.head();
+            firsts.entry(head.chain).or_insert(head.seq.saturating_add(1));
+        }
+        Ok(firsts)
+    }
+}

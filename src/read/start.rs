@@ -1,0 +1,105 @@
+//! Where the reading of a chain begins, found without reading what lies before.
+
+use std::time::Duration;
+
+use crate::{
+    chain_reader::{LayoutFromEnd, SegmentFile, last_mark, open_segment, seek_line},
+    clock::Timestamp,
+    error::Error,
+    segment_name::{ChainNumber, SegmentName},
+    storage::{Dir, Storage},
+};
+
+/// By how much the times of a chain may go back: a clock that is set, and threads that take turns. Where they never go
+/// back by more, every line before one that is older than a time by this much is older than that time.
+pub(super) const CLOCK_STEP: Duration = Duration::from_secs(600);
+
+/// With which record of a chain to begin.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum From {
+    Beginning,
+    /// The record with this number, or one before it.
+    Seq(u64),
+    /// A record before the first that can be as late as this.
+    Time(Timestamp),
+}
+
+/// Where to begin.
+#[derive(Debug)]
+pub(super) struct Start {
+    /// The files from the first one to read on.
+    pub(super) files: Vec<SegmentFile>,
+    /// Where in the first file to begin.
+    pub(super) offset: u64,
+    /// The last record known to be durable.
+    pub(super) durable: u64,
+    /// The files before.
+    pub(super) older: LayoutFromEnd,
+}
+
+impl Start {
+    /// Finds the place, looking at files from the newest on and no further than that takes. `trusted` is known to be
+    /// durable from elsewhere. What is not durable is read in any case: only from there on can be told where a torn
+    /// tail begins.
+    pub(super) fn find(
+        storage: &dyn Storage,
+        chain: ChainNumber,
+        numbers: &[u32],
+        from: From,
+        trusted: u64,
+    ) -> Result<Self, Error> {
+        let mut older = LayoutFromEnd::new(chain, numbers);
+        let mut mark = None;
+        let mut offset = 0;
+        while let Some(file) = older.older(storage)? {
+            if file.counted == Some(0) {
+                continue;
+            }
+            if mark.is_none() {
+                mark = mark_in(storage, file)?;
+            }
+            let Some(durable) = mark.map(|mark| mark.max(trusted)) else { continue };
+            let is_before = |seq: u64, at: Option<Timestamp>| match from {
+                From::Beginning => false,
+                From::Seq(first) => seq < first.min(durable),
+                From::Time(first) => seq < durable && at.is_some_and(|at| first.since(at) > CLOCK_STEP),
+            };
+            if file.first_seq.is_some_and(|seq| is_before(seq, file.first_at)) {
+                let end = file.counted.map_or(file.bytes, |counted| counted.min(file.bytes));
+                offset = seek(storage, file.name, end, is_before)?;
+                break;
+            }
+        }
+        let durable = mark.unwrap_or(0).max(trusted);
+        Ok(Self { files: older.take_files(), offset, durable, older })
+    }
+}
+
+fn seek(
+    storage: &dyn Storage,
+    name: SegmentName,
+    end: u64,
+    is_before: impl Fn(u64, Option<Timestamp>) -> bool,
+) -> Result<u64, Error> {
+    let Some(open) = open_segment(storage, name)? else { return Ok(0) };
+    seek_line(&*open, end, |line| is_before(line.seq, line.at()))
+        .map_err(|error| Error::io("read", storage.path(Dir::Log, &name.to_string()))(error))
+}
+
+/// The highest record that a file says was durable.
+pub(super) fn mark_in(storage: &dyn Storage, file: &SegmentFile) -> Result<Option<u64>, Error> {
+    let Some(open) = open_segment(storage, file.name)? else { return Ok(None) };
+    let end = open.stat().map(|stat| file.counted.unwrap_or(u64::MAX).min(stat.bytes));
+    end.and_then(|end| last_mark(&*open, end))
+        .map_err(|error| Error::io("read", storage.path(Dir::Log, &file.name.to_string()))(error))
+}
+
+/// The highest record that the chain says was durable, looked for from its end on.
+pub(super) fn durable_by_itself(storage: &dyn Storage, files: &[SegmentFile]) -> Result<u64, Error> {
+    for file in files.iter().rev().filter(|file| file.counted != Some(0)) {
+        if let Some(mark) = mark_in(storage, file)? {
+            return Ok(mark);
+        }
+    }
+    Ok(0)
+}

@@ -41,7 +41,7 @@ use crate::{
 /// ```no_run
 /// # fn main() -> Result<(), tracing_audit::Error> {
 /// for record in tracing_audit::Reader::new("audit-log").last(10).records()? {
-///     println!("{}", record?.as_str());
+///     println!("{}", record?.as_json());
 /// }
 /// # Ok(())
 /// # }
@@ -168,9 +168,10 @@ impl Reader {
         self
     }
 
-    /// Reads only records that the log says are durable, so that none is withdrawn later: those up to the last
-    /// `durable` mark, and a `close` that nothing follows. The mark stands in the next write: the last records of a log
-    /// that then rests come with the `mark` that the writer writes after 60 s. Default: `false`, with
+    /// Reads only records that the log says are durable: those up to the last `durable` mark, and a `close` that nothing
+    /// follows. The mark stands in the next write: the last records of a log that then rests come with the `mark` that
+    /// the writer writes after 60 s. None is withdrawn later, with one exception: a `close` is durable a moment after it
+    /// can be read, and a power cut in that moment takes it back. Default: `false`, with
     /// [`Record::is_provisional`](crate::Record::is_provisional).
     pub fn durable_only(mut self, durable_only: bool) -> Self {
         self.plan.durable_only = durable_only;
@@ -179,8 +180,9 @@ impl Reader {
 
     /// Goes on when the end is reached: waits for more, through rotation, new chains and retention, until
     /// [`ReadItems::stopper`](crate::ReadItems::stopper) ends it. It looks every 10 ms, and after a while without
-    /// anything new every 250 ms. The directory must be there; it may be empty. Needs [`items`](Self::items). Default:
-    /// `false`.
+    /// anything new every 250 ms. The directory must be there; it may be empty. Needs [`items`](Self::items). Whether a
+    /// record is [`unconfirmed`](crate::Record::unconfirmed) is known only as far as it can be read at that moment: what
+    /// names it may be written later. Default: `false`.
     #[doc(alias = "tail")]
     #[doc(alias = "watch")]
     pub fn follow(mut self, follow: bool) -> Self {
@@ -205,7 +207,7 @@ impl Reader {
     /// # Errors
     ///
     /// [`Error::NoLog`] where there is no segment, [`Error::Io`] where one cannot be read, [`Error::NoSuchRecord`]
-    /// where the log does not have the record of [`after`](Self::after), [`Error::Unreadable`] for a
+    /// where the log does not have the record of [`after`](Self::after), [`Error::Parse`] for a
     /// [`chain`](Self::chain) that is none, [`Error::Setting`] for settings that cannot be combined.
     pub fn items(self) -> Result<ReadItems, Error> {
         let storage = self.storage()?;

@@ -79,6 +79,28 @@ fn random_log(seed: u64) -> Log {
     log
 }
 
+/// What is torn is told from the last durable record on, however much of it there is.
+#[test]
+fn nothing_is_found_by_number_or_time_in_a_long_torn_tail() {
+    let durable = Chain::new(0).events(5).mark();
+    let mut torn = durable.clone();
+    for _ in 0..300 {
+        torn = torn.event_marked(&"x".repeat(2_000), None);
+    }
+    let mut log = Log::of(&[&torn]);
+    let file = log.file(0, 1);
+    let bad = durable.segments[&1].len() + 20;
+    file[bad] ^= 1;
+    assert!(file.len() > 600_000);
+    let all = records(&log, reader());
+    assert_eq!(all.last().unwrap().seq(), durable.seq);
+    for seq in [durable.seq + 1, durable.seq + 2, durable.seq + 200, torn.seq] {
+        assert_eq!(records(&log, reader().from_seq(seq)), [], "{seq}");
+    }
+    let late = all.last().unwrap().time().unwrap() + std::time::Duration::from_secs(3600);
+    assert_eq!(records(&log, reader().since(late)), []);
+}
+
 #[test]
 fn every_way_to_begin_gives_the_same_cut_of_the_log() {
     for seed in 0..250 {

@@ -5,8 +5,9 @@ use std::time::{Duration, SystemTime};
 use tracing_audit::{
     AuditFilter, AuditFuture, AuditLayer, AuditLog, Builder, ChainRecovery, ChainReport, ChainState, Digest,
     Error, Finding, FindingKind, FlushMode, Head, Health, Loss, LossReason, NotChecked, NotCheckedKind, Note,
-    NoteKind, Notice, NoticeKind, OnFailure, OnFull, ParseError, Receipt, Record, RecordKind, Records,
-    Recovery, Report, Retention, Rotation, Severity, Stats, Value, Verdict, Verifier, read, verify,
+    NoteKind, Notice, NoticeKind, OnFailure, OnFull, ParseError, ReadItem, ReadItems, Reader, Receipt,
+    Record, RecordKind, Records, Recovery, Report, Retention, Rotation, Severity, Stats, Stopper, Value,
+    Verdict, Verifier, read, verify,
 };
 
 use crate::support::{fresh, with_layer};
@@ -22,8 +23,21 @@ fn everything_can_be_sent_to_another_thread() {
     is_shared::<(ChainRecovery, Digest, Error, Finding, FindingKind, FlushMode, Head, Health)>();
     is_shared::<(ChainReport, ChainState, NotChecked, NotCheckedKind, ParseError, RecordKind)>();
     is_shared::<(Loss, LossReason, Note, NoteKind, Notice, NoticeKind, OnFailure, OnFull)>();
-    is_shared::<(Receipt, Record, Recovery, Report, Retention, Rotation, Severity, Stats, Value, Verdict)>();
-    is_send::<(Builder, Records, Verifier)>();
+    is_shared::<(
+        Receipt,
+        Record,
+        Recovery,
+        Report,
+        Retention,
+        Rotation,
+        Severity,
+        Stats,
+        Stopper,
+        Value,
+        Verdict,
+    )>();
+    is_shared::<(ReadItem, Reader, Stopper)>();
+    is_send::<(Builder, ReadItems, Records, Verifier)>();
     is_send::<AuditFuture<()>>();
 }
 

@@ -70,6 +70,13 @@ fn follow(log: &Path) -> ReadItems {
     Reader::new(log).durable_only(true).follow(true).items().unwrap()
 }
 
+/// What this process holds in memory, see `proc_pid_status(5)`.
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse().unwrap_or_default()
+}
+
 /// Some seconds; longer with `AUDIT_FOLLOW_SECONDS`.
 #[test]
 fn a_follower_gets_every_durable_record_once_while_four_processes_write_rotate_and_prune() {
@@ -87,9 +94,13 @@ fn a_follower_gets_every_durable_record_once_while_four_processes_write_rotate_a
     let mut writers: Vec<_> = (0..4).map(|_| start()).collect();
     let mut seen = Seen::default();
     let mut kills = 0;
+    let mut early = None;
     while begun.elapsed() < length {
         if let Some(item) = items.next_within(Duration::from_millis(20)) {
             seen.take(item.unwrap());
+        }
+        if begun.elapsed() > length / 5 {
+            early.get_or_insert_with(resident_kib);
         }
         // One is killed again and again, and its chain recovered by whoever comes next.
         if begun.elapsed() > Duration::from_millis(700) * (kills + 1) {
@@ -98,6 +109,12 @@ fn a_follower_gets_every_durable_record_once_while_four_processes_write_rotate_a
             killed.wait().unwrap();
             kills += 1;
         }
+    }
+    if let (Some(early), Some(_)) = (early, seconds) {
+        // Beside other tests of this process it says nothing.
+        let late = resident_kib();
+        println!("resident: {early} KiB after a fifth of the time, {late} KiB at the end");
+        assert!(late < early + (16 << 10), "{early} KiB, then {late} KiB");
     }
     for mut writer in writers {
         assert!(writer.wait().unwrap().success());

@@ -26,6 +26,10 @@ impl Refused {
         true
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn names(&self, seq: u64) -> bool {
         self.0.range(..=seq).any(|(_, last)| *last >= seq)
     }
@@ -68,6 +72,7 @@ fn length(next: &Result<Next, Error>) -> usize {
 
 impl Ahead {
     /// Takes in what a line says of others.
+    #[inline]
     pub(super) fn note(&mut self, line: &Line<'_>) {
         self.mark = self.mark.max(line.durable.unwrap_or(0));
         self.is_naming = self.refused.note(line);
@@ -87,14 +92,17 @@ impl Ahead {
         self.read.push_back(next);
     }
 
+    #[inline]
     pub(super) fn pop(&mut self) -> Option<Result<Next, Error>> {
         let mut next = self.read.pop_front()?;
         self.bytes -= length(&next);
         if let Ok(next) = &mut next {
             let seq = next.record.seq();
-            self.refused.forget_below(seq);
-            if self.refused.names(seq) {
-                next.record.set_unconfirmed();
+            if !self.refused.is_empty() {
+                self.refused.forget_below(seq);
+                if self.refused.names(seq) {
+                    next.record.set_unconfirmed();
+                }
             }
         }
         Some(next)

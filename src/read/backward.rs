@@ -140,7 +140,13 @@ impl Backward {
         }
         // Inside a chain the order is `seq`, whatever the clock did.
         self.last = at.unwrap_or(self.last).min(self.last);
-        Some(Next { at: self.last, chain: self.index, direction: Direction::Backward, before: gap, record })
+        Some(Next {
+            at: self.last,
+            chain: self.index,
+            direction: Direction::Backward,
+            before: gap.map(Box::new),
+            record,
+        })
     }
 
     /// Opens the next older file of which anything counts and that is still there.

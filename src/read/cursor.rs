@@ -37,6 +37,8 @@ pub(super) struct Wanted {
     pub(super) from_seq: u64,
     /// Only records of this time and later.
     pub(super) since: Option<Timestamp>,
+    /// Whether there is another pass behind what is there now.
+    pub(super) follows: bool,
 }
 
 impl Wanted {
@@ -81,7 +83,7 @@ pub(super) struct Cursor {
     /// The number that follows what was handed out.
     expected: Option<u64>,
     /// What has to be said before the next record.
-    before: Option<ReadItem>,
+    before: Option<Box<ReadItem>>,
     /// What the next pass begins with.
     stand: Stand,
     standing: Standing,
@@ -248,8 +250,8 @@ impl Cursor {
                 self.ahead.push(next);
             }
             match self.ahead.pop() {
-                Some(Ok(next)) => {
-                    if let Some(next) = self.hand_out(next) {
+                Some(Ok(mut next)) => {
+                    if self.may_hand_out(&mut next) {
                         return Some(Ok(next));
                     }
                 }
@@ -259,24 +261,24 @@ impl Cursor {
         }
     }
 
-    /// Notes what lies between a record and the one before it.
-    fn hand_out(&mut self, mut next: Next) -> Option<Next> {
+    /// Whether a record is wanted. Notes what lies between it and the one before it.
+    fn may_hand_out(&mut self, next: &mut Next) -> bool {
         let seq = next.record.seq();
         if seq < self.wanted.from_seq || self.wanted.durable_only && next.record.is_provisional() {
-            return None;
+            return false;
         }
         let (chain, first_seq) = (next.record.chain(), self.expected.unwrap_or(seq));
         if first_seq < seq {
-            self.before = Some(ReadItem::Gap { chain, first_seq, last_seq: seq - 1 });
+            self.before = Some(Box::new(ReadItem::Gap { chain, first_seq, last_seq: seq - 1 }));
         } else if first_seq > seq {
-            self.before = Some(ReadItem::Withdrawn { chain, from_seq: seq });
+            self.before = Some(Box::new(ReadItem::Withdrawn { chain, from_seq: seq }));
         }
         self.expected = Some(seq.saturating_add(1));
-        if !self.wanted.has(&next.record) {
-            return None;
+        let has = self.wanted.has(&next.record);
+        if has {
+            next.before = self.before.take();
         }
-        next.before = self.before.take();
-        Some(next)
+        has
     }
 
     /// The error of a record that must be there, and where the chain ends it is not.
@@ -370,7 +372,9 @@ impl Cursor {
             }
         }
         self.stand = Stand { segment, offset };
-        self.standing = self.follow.standing();
+        if self.wanted.follows {
+            self.standing = self.follow.standing();
+        }
     }
 
     /// Reads on; returns what cannot be a record in it.

@@ -130,6 +130,7 @@ impl ReadItems {
             durable_only: plan.durable_only,
             from_seq: plan.from_seq.max(behind).max(first.unwrap_or(0)),
             since: plan.since,
+            follows: plan.follows,
         };
         let walk = if plan.is_reverse {
             Walk::Backward(Box::new(Backward::new(&*self.storage, index, chain, numbers, wanted)?))
@@ -150,8 +151,10 @@ impl ReadItems {
 
     /// Reads the next record of the chains of which none is there. What cannot be read is said at once, and passed
     /// over.
+    #[inline]
     fn fill(&mut self) {
-        for index in std::mem::take(&mut self.to_fill) {
+        let mut to_fill = std::mem::take(&mut self.to_fill);
+        for index in to_fill.drain(..) {
             let Some(walk) = self.walks.get_mut(index) else { continue };
             match walk.next(&*self.storage) {
                 Some(Ok(head)) => self.heads.push(head),
@@ -162,23 +165,48 @@ impl ReadItems {
                 None => {}
             }
         }
+        if self.to_fill.is_empty() {
+            // Its room serves the next record.
+            self.to_fill = to_fill;
+        }
     }
 
     /// The next item of what was there at the last look.
+    #[inline]
     fn next_here(&mut self) -> Option<Result<ReadItem, Error>> {
         while self.left > 0 {
             if let Some(due) = self.due.pop_front() {
                 self.left -= u64::from(matches!(due, Ok(ReadItem::Record(_))));
                 return Some(due);
             }
-            if !self.to_fill.is_empty() {
-                self.fill();
-                continue;
-            }
-            let next = self.heads.pop()?;
-            self.to_fill.push(next.chain);
-            self.due.extend(next.before.map(Ok));
-            self.due.push_back(Ok(ReadItem::Record(next.record)));
+            let next = match self.walks.as_mut_slice() {
+                // One chain needs no merging.
+                [walk] if self.heads.is_empty() && !self.to_fill.is_empty() => {
+                    match walk.next(&*self.storage) {
+                        Some(Ok(next)) => next,
+                        Some(Err(error)) => return Some(Err(error)),
+                        None => {
+                            self.to_fill.clear();
+                            return None;
+                        }
+                    }
+                }
+                _ if !self.to_fill.is_empty() => {
+                    self.fill();
+                    continue;
+                }
+                _ => {
+                    let next = self.heads.pop()?;
+                    self.to_fill.push(next.chain);
+                    next
+                }
+            };
+            let record = Ok(ReadItem::Record(next.record));
+            let Some(before) = next.before else {
+                self.left -= 1;
+                return Some(record);
+            };
+            self.due.extend([Ok(*before), record]);
         }
         None
     }
@@ -228,22 +256,24 @@ impl ReadItems {
         self.stopper.clone()
     }
 
+    #[inline]
     fn wait(&mut self, bound: Option<Duration>) -> Option<Result<ReadItem, Error>> {
-        let clock = Clock::start();
-        let left = || bound.map_or(LAST_PAUSE, |bound| bound.saturating_sub(clock.elapsed()));
+        let mut clock = None;
         while !self.stopper.is_stopped() {
-            if let Some(item) = self.next_here() {
-                return Some(self.noted(item));
+            let item = self.next_here();
+            if let Some(item) = &item {
+                self.note(item);
             }
-            if !self.plan.follows {
-                return None;
+            if item.is_some() || !self.plan.follows {
+                return item;
             }
+            let clock = *clock.get_or_insert_with(Clock::start);
+            let left = || bound.map_or(LAST_PAUSE, |bound| bound.saturating_sub(clock.elapsed()));
             if !std::mem::take(&mut self.must_rest) {
-                if let Err(error) = self.look_again() {
-                    return Some(self.noted(Err(error)));
-                }
-                if let Some(item) = self.next_here() {
-                    return Some(self.noted(item));
+                let item = self.look_again().map_or_else(|error| Some(Err(error)), |()| self.next_here());
+                if let Some(found) = &item {
+                    self.note(found);
+                    return item;
                 }
             }
             let pause = self.pause.min(left());
@@ -256,13 +286,12 @@ impl ReadItems {
     }
 
     /// Looks soon again behind what was found, and not before a rest behind what failed.
-    fn noted(&mut self, item: Result<ReadItem, Error>) -> Result<ReadItem, Error> {
+    fn note(&mut self, item: &Result<ReadItem, Error>) {
         if matches!(item, Err(Error::Io { .. })) {
             self.must_rest = true;
         } else {
             self.pause = FIRST_PAUSE;
         }
-        item
     }
 }
 

@@ -68,6 +68,12 @@ impl Iterator for Records {
     type Item = Result<Record, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.0.find_map(|item| item.map(ReadItem::into_record).transpose())
+        loop {
+            match self.0.next()? {
+                Ok(ReadItem::Record(record)) => return Some(Ok(record)),
+                Ok(ReadItem::Gap { .. } | ReadItem::Withdrawn { .. }) => {}
+                Err(error) => return Some(Err(error)),
+            }
+        }
     }
 }

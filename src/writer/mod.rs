@@ -293,7 +293,8 @@ impl Writer {
             return Ok(Next::Pause(Pause::Backoff, until));
         }
         let events = self.ledger.durable_events();
-        let closed = open::close_chain(&mut self.ledger, events, now);
+        let is_last = stage >= Stage::Abandoned || self.timers.close_failed_often();
+        let closed = open::close_chain(&mut self.ledger, events, is_last, now);
         self.settle(closed, now, clock)?;
         if self.ledger.is_closed() {
             self.queue.gauges.closed_in_order.set(true);

@@ -436,9 +436,14 @@ pub(super) fn write_through(ledger: &mut Ledger, batch: &mut Chunks, now: &Momen
 }
 
 /// Ends a chain in order: everything else first, then `close` as a write of its own.
-pub(super) fn close_chain(ledger: &mut Ledger, events: u64, now: &Moment) -> Result<(), Trouble> {
+pub(super) fn close_chain(
+    ledger: &mut Ledger,
+    events: u64,
+    is_last: bool,
+    now: &Moment,
+) -> Result<(), Trouble> {
     let payload = CloseInfo { events, chains: &ledger.name_others(usize::MAX) }.payload(now.wall);
-    ledger.close(&payload, now)
+    ledger.close(&payload, is_last, now)
 }
 
 fn end_chain(mut taken: Taken, now: &Moment) -> Option<ChainRecovery> {
@@ -450,7 +455,7 @@ fn end_chain(mut taken: Taken, now: &Moment) -> Option<ChainRecovery> {
     let mut batch = Chunks::default();
     tell_story(&mut batch, taken.story.as_ref(), now);
     let ended = write_through(&mut taken.ledger, &mut batch, now)
-        .and_then(|()| close_chain(&mut taken.ledger, 0, now));
+        .and_then(|()| close_chain(&mut taken.ledger, 0, true, now));
     ended.ok().and(taken.report)
 }
 

@@ -104,7 +104,7 @@ fn run_all(
             let pruned = prune(storage, retention, &mut free, &directory, now, outcome);
             // The trouble of a chain that is not ours ends with it: the next opener recovers it.
             let is_written = outcome.trouble.take().is_none() && free.head() != head;
-            if is_written && close_chain(&mut free, 0, now).is_err() {
+            if is_written && close_chain(&mut free, 0, true, now).is_err() {
                 continue;
             }
             pruned?;

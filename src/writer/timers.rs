@@ -20,6 +20,8 @@ const RETENTION_CHECK: Duration = Duration::from_secs(3600);
 const RETENTION_RETRY: Duration = Duration::from_secs(60);
 /// How long retention rests after the wall clock jumped ahead, so that a wrong clock removes nothing.
 const RETENTION_REST: Duration = Duration::from_secs(24 * 3600);
+/// How often `close` waits for a new segment where a file that came to nothing lies behind the live one.
+const CLOSE_ATTEMPTS: u32 = 4;
 /// The first and the longest pause between attempts to write `close`.
 const FIRST_CLOSE_RETRY: Duration = Duration::from_millis(50);
 const LAST_CLOSE_RETRY: Duration = Duration::from_secs(2);
@@ -167,6 +169,11 @@ impl Timers {
         self.closes_failed += 1;
         self.close_rests = now + pause;
         self.close_rests
+    }
+
+    /// Whether `close` was tried often enough for a disk that fails for a moment.
+    pub(super) fn close_failed_often(&self) -> bool {
+        self.closes_failed >= CLOSE_ATTEMPTS
     }
 
     pub(super) fn is_awake(&self, now: Duration) -> bool {

@@ -38,3 +38,46 @@ fn a_close_that_always_fails_is_given_up_and_leaves_few_files() {
     let mut again = world.opened(&Settings::default());
     again.close(&mut world);
 }
+
+/// An empty file behind `close` looks like one that was emptied.
+#[test]
+fn a_disk_that_is_full_for_a_moment_does_not_leave_an_empty_file_behind_close() {
+    for failures in 0..3 {
+        let mut world = World::new(1);
+        let mut node = world.opened(&Settings::default());
+        node.critical(&mut world);
+        node.run_for(&mut world, SECOND * 2);
+        // The first is the rotation, which leaves the file behind.
+        for _ in 0..=failures {
+            world.disk.inject(Fault::error(&[Op::Append], Errno::NOSPC).on("audit-000-00000002"));
+        }
+        node.queue.ask_rotation();
+        node.pump(&mut world);
+        assert_eq!(world.disk.contents("audit-000-00000002.jsonl"), Some(Vec::new()), "{failures}");
+        node.queue.end(Stage::Closing);
+        node.run_for(&mut world, SECOND);
+        assert!(world.producers[0].closed, "{failures}");
+        drop(node);
+        let report = crate::Verifier::new("/log").run_on(&*world.disk.process().storage()).unwrap();
+        assert_eq!(report.verdict(), crate::Verdict::Intact, "{failures}: {report}");
+    }
+}
+
+#[test]
+fn a_disk_that_stays_full_does_not_keep_a_log_open() {
+    let mut world = World::new(1);
+    let mut node = world.opened(&Settings::default());
+    node.critical(&mut world);
+    node.run_for(&mut world, SECOND * 2);
+    world.disk.inject(Fault::error(&[Op::Append], Errno::NOSPC).on("audit-000-00000002").and_later());
+    node.queue.ask_rotation();
+    node.pump(&mut world);
+    node.queue.end(Stage::Closing);
+    node.run_for(&mut world, SECOND * 2);
+    assert!(world.producers[0].closed);
+    drop(node);
+    world.disk.clear_faults();
+    world.opened(&Settings::default()).close(&mut world);
+    let report = crate::Verifier::new("/log").run_on(&*world.disk.process().storage()).unwrap();
+    assert_eq!(report.verdict(), crate::Verdict::Intact, "{report}");
+}

@@ -324,14 +324,16 @@ impl Ledger {
     }
 
     /// Makes everything durable, then writes the last record of an orderly end by itself. It is not
-    /// retained: where it fails, the next attempt makes another, so that a chain never closes twice.
-    pub(super) fn close(&mut self, payload: &[u8], now: &Moment) -> Result<(), Trouble> {
+    /// retained: where it fails, the next attempt makes another, so that a chain never closes twice. Behind a file that
+    /// came to nothing, the chain ends where no segment can be begun only if that is said to be the last attempt: it is
+    /// found to be unclean then.
+    pub(super) fn close(&mut self, payload: &[u8], is_last: bool, now: &Moment) -> Result<(), Trouble> {
         self.note_open()?;
         self.sync()?;
         if self.live.is_none() || self.has_idle_files() {
             // A file that came to nothing, with nothing behind it to say so, looks like one that was emptied.
             match self.begin_segment(now) {
-                Err(trouble) if trouble.old_goes_on => {}
+                Err(trouble) if trouble.old_goes_on && is_last => {}
                 begun => begun?,
             }
         }

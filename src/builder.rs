@@ -359,7 +359,18 @@ impl Builder {
             self.plan.rotation.max_bytes >= MIN_SEGMENT_BYTES,
             "a segment must be allowed at least 64 KiB",
         )?;
-        in_range("retention", self.plan.retention.max_segments != Some(0), "at least 1 segment is kept")?;
+        let Retention { max_age, max_bytes, max_segments, min_age } = self.plan.retention;
+        in_range("retention", max_segments != Some(0), "at least 1 segment is kept")?;
+        in_range(
+            "retention",
+            max_age != Some(Duration::ZERO) && max_bytes != Some(0),
+            "a limit of 0 would remove every finished segment at once; leave it out to keep all",
+        )?;
+        in_range(
+            "retention",
+            max_age.zip(min_age).is_none_or(|(max, min)| max >= min),
+            "`min_age` is longer than `max_age`, which would remove nothing by age",
+        )?;
         in_range("queue_bytes", self.plan.queue_bytes >= MIN_QUEUE_BYTES, "the queue needs at least 1 MiB")?;
         in_range(
             "wait_bound",

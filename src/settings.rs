@@ -87,8 +87,8 @@ impl fmt::Display for FlushMode {
             Self::Batched { size, interval } => write!(f, "batched {size} {interval:?}"),
             Self::Hybrid { batch_size, batch_interval, critical_immediate } => write!(
                 f,
-                "hybrid {batch_size} {batch_interval:?}{}",
-                if *critical_immediate { " critical_immediate" } else { "" }
+                "hybrid {batch_size} {batch_interval:?} {}",
+                if *critical_immediate { "critical_immediate" } else { "critical_queued" }
             ),
         }
     }
@@ -111,14 +111,16 @@ impl FromStr for FlushMode {
                     Some(Self::Batched { size: count(size)?, interval: parse_duration(interval).ok()? })
                 }
                 ["hybrid"] => Some(Self::default()),
-                ["hybrid", size, interval] => hybrid(size, interval, false),
+                // Whether anybody waits for a critical event is said, and not left out.
                 ["hybrid", size, interval, "critical_immediate"] => hybrid(size, interval, true),
+                ["hybrid", size, interval, "critical_queued"] => hybrid(size, interval, false),
                 _ => None,
             }
         };
         parse().ok_or_else(|| {
             let expected =
-                "`immediate`, `batched`, `hybrid`, `batched 100 1s` or `hybrid 100 1s critical_immediate`";
+                "`immediate`, `batched`, `hybrid`, `batched 100 1s`, `hybrid 100 1s critical_immediate` or \
+                 `hybrid 100 1s critical_queued`";
             ParseError::new("flush mode", text, expected)
         })
     }
@@ -151,8 +153,7 @@ impl Rotation {
     /// The default size limit of a segment: 256 MiB.
     pub(crate) const DEFAULT_MAX_BYTES: u64 = 256 << 20;
 
-    /// One segment for as long as the log lives. Opening reads the last segment whole, so a log
-    /// that grows for ever opens ever slower.
+    /// One segment for as long as the log lives. Retention then never removes anything, and a copy takes all of it.
     #[must_use]
     pub const fn never() -> Self {
         Self { period: None, max_bytes: u64::MAX }
@@ -397,7 +398,7 @@ mod tests {
             batch_interval: Duration::from_micros(1_500),
             critical_immediate,
         };
-        check(hybrid(false), "hybrid 7 1.5ms");
+        check(hybrid(false), "hybrid 7 1.5ms critical_queued");
         check(hybrid(true), "hybrid 7 1.5ms critical_immediate");
         assert_eq!("hybrid".parse(), Ok(FlushMode::default()));
         assert_eq!("batched".parse(), Ok(FlushMode::Batched { size: 100, interval: Duration::from_secs(1) }));
@@ -407,6 +408,7 @@ mod tests {
                 "Hybrid",
                 "hybrid ",
                 "hybrid 100",
+                "hybrid 100 1s",
                 "hybrid 100 1s now",
                 "batched 5 200",
                 "batched x 1s",

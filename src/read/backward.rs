@@ -56,8 +56,12 @@ impl Backward {
         let start = Start::find(storage, chain, numbers, From::Seq(u64::MAX), 0)?;
         let everything = Wanted { durable_only: wanted.durable_only, ..Wanted::default() };
         let (mut forward, older) = Cursor::new(index, chain, start, everything, None);
-        // What is wrong on the way is met again on the way back.
-        while forward.next(storage).is_some() {}
+        while let Some(next) = forward.next(storage) {
+            // A line that is no record is met again on the way back; behind a file that cannot be read nothing is.
+            if let Err(error @ Error::Io { .. }) = next {
+                return Err(error);
+            }
+        }
         let (end, durable) = (forward.stand(), forward.durable());
         Ok(Self {
             index,
@@ -144,7 +148,7 @@ impl Backward {
             at: self.last,
             chain: self.index,
             direction: Direction::Backward,
-            before: gap.map(Box::new),
+            before: gap.into_iter().collect(),
             record,
         })
     }

@@ -65,6 +65,8 @@ pub(super) struct Cursor {
     files: Vec<SegmentFile>,
     /// The last record known to be durable.
     durable: u64,
+    /// The one known to be from elsewhere.
+    trusted: u64,
     follow: Follow,
     place: SourcePlace,
     parser: LineParser,
@@ -83,7 +85,7 @@ pub(super) struct Cursor {
     /// The number that follows what was handed out.
     expected: Option<u64>,
     /// What has to be said before the next record.
-    before: Option<Box<ReadItem>>,
+    before: Vec<ReadItem>,
     /// What the next pass begins with.
     stand: Stand,
     standing: Standing,
@@ -113,12 +115,14 @@ impl Cursor {
         wanted: Wanted,
         after: Option<Head>,
     ) -> (Self, LayoutFromEnd) {
-        let Start { files, offset, durable, older } = start;
+        let Start { mut files, offset, durable, older } = start;
+        pass_over_empty(&mut files);
         let mut cursor = Self {
             index,
             wanted,
             files,
             durable,
+            trusted: after.map_or(0, |head| head.seq),
             follow: Follow::new(chain),
             place: SourcePlace::default(),
             parser: LineParser::default(),
@@ -131,7 +135,7 @@ impl Cursor {
             ahead: Ahead::default(),
             must_have: after,
             expected: after.map(|head| head.seq.saturating_add(1)),
-            before: None,
+            before: Vec::new(),
             stand: Stand::default(),
             standing: Standing::default(),
             passed: VecDeque::new(),
@@ -145,7 +149,8 @@ impl Cursor {
 
     /// A chain that began while others were being read: what is gone of it by now is missed.
     pub(super) fn expect_the_first(&mut self) {
-        self.expected = Some(1);
+        // What lies before a time was not looked at.
+        self.expected = self.wanted.since.is_none().then(|| self.wanted.from_seq.max(1));
     }
 
     pub(super) fn chain(&self) -> ChainNumber {
@@ -198,10 +203,14 @@ impl Cursor {
         let is_withdrawn = is_cut
             || layout.absent.iter().any(|claim| {
                 let is_named = |passed: &&Stand| (claim.from..=claim.segment).contains(&passed.segment);
-                self.passed.iter().filter(is_named).any(|passed| claim.bytes < passed.offset)
+                let read = self.passed.iter().chain([&self.stand]);
+                read.filter(is_named).any(|passed| claim.bytes < passed.offset)
             });
-        self.durable = self.durable.max(durable_by_itself(storage, &layout.files)?);
+        let durable = durable_by_itself(storage, &layout.files)?;
+        // A `close` that was taken for durable may be withdrawn.
+        self.durable = if is_withdrawn { durable.max(self.trusted) } else { durable.max(self.durable) };
         self.files = layout.files;
+        pass_over_empty(&mut self.files);
         self.seen = Some((numbers, length));
         let first = usize::from(is_cut);
         if is_withdrawn {
@@ -269,14 +278,14 @@ impl Cursor {
         }
         let (chain, first_seq) = (next.record.chain(), self.expected.unwrap_or(seq));
         if first_seq < seq {
-            self.before = Some(Box::new(ReadItem::Gap { chain, first_seq, last_seq: seq - 1 }));
+            self.before.push(ReadItem::Gap { chain, first_seq, last_seq: seq - 1 });
         } else if first_seq > seq {
-            self.before = Some(Box::new(ReadItem::Withdrawn { chain, from_seq: seq }));
+            self.before.push(ReadItem::Withdrawn { chain, from_seq: seq });
         }
         self.expected = Some(seq.saturating_add(1));
         let has = self.wanted.has(&next.record);
         if has {
-            next.before = self.before.take();
+            next.before = std::mem::take(&mut self.before);
         }
         has
     }
@@ -334,7 +343,9 @@ impl Cursor {
     /// Whether what is durable ends before a line. One with too high a number among others is judged as usual.
     fn is_beyond(&self, line: &[u8]) -> bool {
         let follow = &self.follow;
-        let may_end = follow.line == 0 || follow.start.is_none() || follow.next > self.durable;
+        let next = follow.next.saturating_add(follow.holes);
+        let is_later = follow.later_format.is_some();
+        let may_end = follow.line == 0 || follow.start.is_none() || next > self.durable || is_later;
         may_end && seq_of(line).is_some_and(|seq| seq > self.durable)
     }
 
@@ -359,7 +370,7 @@ impl Cursor {
     fn place_in_time(&mut self, record: Record) -> Next {
         // Inside a chain the order is `seq`, whatever the clock did.
         self.last = record.at().unwrap_or(self.last).max(self.last);
-        Next { at: self.last, chain: self.index, direction: Direction::Forward, before: None, record }
+        Next { at: self.last, chain: self.index, direction: Direction::Forward, before: Vec::new(), record }
     }
 
     /// Notes that everything before this offset was handed out.
@@ -429,6 +440,14 @@ impl Cursor {
             |error| error,
             |line| Error::BadLine { path: storage.path(Dir::Log, &name.to_string()), line },
         )
+    }
+}
+
+/// What comes to a file that was empty at the look is for the next one: its first line may say that less of the files
+/// before counts.
+fn pass_over_empty(files: &mut [SegmentFile]) {
+    for file in files.iter_mut().filter(|file| file.bytes == 0) {
+        file.counted = Some(0);
     }
 }
 

@@ -26,6 +26,9 @@ use crate::{
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LAST_PAUSE: Duration = Duration::from_millis(250);
 
+/// How often a directory is listed in which files go while it is opened.
+const MAX_LOOKS: usize = 100;
+
 /// What a [`Reader`](crate::Reader) reads, item by item; see [`Reader::items`](crate::Reader::items).
 ///
 /// The end is `None`. A reading that follows blocks until there is more, and ends when it is
@@ -80,8 +83,30 @@ impl Walk {
 
 impl ReadItems {
     /// Begins to read as planned.
-    pub(super) fn open(storage: Arc<dyn Storage>, plan: Plan, dir: &Path) -> Result<Self, Error> {
-        let directory = Directory::list_without_holes(&*storage)?;
+    pub(super) fn open(storage: &Arc<dyn Storage>, plan: &Plan, dir: &Path) -> Result<Self, Error> {
+        let mut looks = 1;
+        loop {
+            let directory = Directory::list_without_holes(&**storage)?;
+            match Self::open_listed(Arc::clone(storage), plan.clone(), dir, &directory) {
+                // Retention may have removed the files that were listed: before a record is called missing, the
+                // directory is listed again.
+                Err(Error::NoSuchRecord { .. })
+                    if looks < MAX_LOOKS
+                        && Directory::list_without_holes(&**storage)?.chains != directory.chains =>
+                {
+                    looks += 1;
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    fn open_listed(
+        storage: Arc<dyn Storage>,
+        plan: Plan,
+        dir: &Path,
+        directory: &Directory,
+    ) -> Result<Self, Error> {
         if directory.chains.is_empty() && !plan.follows {
             return Err(Error::NoLog { path: dir.to_owned() });
         }
@@ -89,7 +114,7 @@ impl ReadItems {
         if let Some(head) = plan.after.iter().find(missing) {
             return Err(Error::NoSuchRecord { path: dir.to_owned(), head: *head });
         }
-        let firsts = plan.firsts(&storage, &directory)?;
+        let firsts = plan.firsts(&storage, directory)?;
         let mut items = Self::new(storage, plan);
         for (chain, numbers) in &directory.chains {
             if items.plan.wants(*chain) {
@@ -202,11 +227,11 @@ impl ReadItems {
                 }
             };
             let record = Ok(ReadItem::Record(next.record));
-            let Some(before) = next.before else {
+            if next.before.is_empty() {
                 self.left -= 1;
                 return Some(record);
-            };
-            self.due.extend([Ok(*before), record]);
+            }
+            self.due.extend(next.before.into_iter().map(Ok).chain([record]));
         }
         None
     }
@@ -219,14 +244,18 @@ impl ReadItems {
                 continue;
             }
             let is_this = |walk: &mut Walk| walk.as_cursor().is_some_and(|cursor| cursor.chain() == *chain);
+            // What is wrong with one chain keeps nobody from the others.
             let Some(index) = self.walks.iter_mut().position(is_this) else {
-                self.add_new(*chain, numbers)?;
+                if let Err(error) = self.add_new(*chain, numbers) {
+                    self.due.push_back(Err(error));
+                }
                 continue;
             };
             let cursor = self.walks.get_mut(index).and_then(Walk::as_cursor);
-            let has_more = cursor.map(|cursor| cursor.look_again(&*self.storage, numbers));
-            if has_more.transpose()?.unwrap_or(false) {
-                self.to_fill.push(index);
+            match cursor.map(|cursor| cursor.look_again(&*self.storage, numbers)) {
+                Some(Ok(true)) => self.to_fill.push(index),
+                Some(Err(error)) => self.due.push_back(Err(error)),
+                Some(Ok(false)) | None => {}
             }
         }
         Ok(())
@@ -326,18 +355,21 @@ impl Plan {
         let mut left = last;
         while left > 0 {
             match items.next_here() {
-                // What cannot be read is told when it is read forward.
                 Some(Ok(ReadItem::Record(record))) => {
                     firsts.insert(record.head().chain, record.seq());
                     left -= 1;
                 }
+                Some(Err(error @ Error::Io { .. })) => return Err(error),
+                // A line that is no record is told when it is read forward.
                 Some(_) => {}
                 None => return Ok(BTreeMap::new()),
             }
         }
         items.left = u64::MAX;
         // Of chains that have no such record nothing is wanted that is there.
-        items.fill();
+        while !items.to_fill.is_empty() {
+            items.fill();
+        }
         for next in items.heads {
             let head = next.record.head();
             firsts.entry(head.chain).or_insert(head.seq.saturating_add(1));

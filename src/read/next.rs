@@ -19,8 +19,8 @@ pub(super) struct Next {
     /// Whose it is.
     pub(super) chain: usize,
     pub(super) direction: Direction,
-    /// What has to be said before it, which is rare: so it takes no room in each.
-    pub(super) before: Option<Box<ReadItem>>,
+    /// What has to be said before it, which is rare.
+    pub(super) before: Vec<ReadItem>,
     pub(super) record: Record,
 }
 

@@ -62,7 +62,7 @@ use crate::{
 /// });
 /// for item in items {
 ///     match item? {
-///         ReadItem::Record(record) => println!("{} {}", record.head(), record.as_str()),
+///         ReadItem::Record(record) => println!("{} {}", record.head(), record.as_json()),
 ///         ReadItem::Gap { chain, first_seq, last_seq, .. } => {
 ///             eprintln!("records {first_seq} to {last_seq} of chain {chain} are gone");
 ///         }
@@ -225,6 +225,7 @@ impl Reader {
     }
 
     /// The same wherever the log is stored.
+    #[expect(clippy::needless_pass_by_value, reason = "it is shared with every file that is opened")]
     pub(super) fn items_of(mut self, storage: Arc<dyn Storage>) -> Result<ReadItems, Error> {
         let Plan { is_reverse, follows, after, .. } = &self.plan;
         if *is_reverse && (*follows || !after.is_empty()) {
@@ -234,7 +235,7 @@ impl Reader {
         for chain in &self.chains {
             self.plan.chains.insert(parse_chain(chain)?);
         }
-        ReadItems::open(storage, self.plan, &self.dir)
+        ReadItems::open(&storage, &self.plan, &self.dir)
     }
 
     /// The records wherever the log is stored.

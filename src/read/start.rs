@@ -86,10 +86,11 @@ fn seek(
         .map_err(|error| Error::io("read", storage.path(Dir::Log, &name.to_string()))(error))
 }
 
-/// The highest record that a file says was durable.
+/// The highest record that a file says was durable, among the bytes that it had when its first line was looked at: a
+/// mark behind a first line that came later says nothing of what the files before count.
 pub(super) fn mark_in(storage: &dyn Storage, file: &SegmentFile) -> Result<Option<u64>, Error> {
     let Some(open) = open_segment(storage, file.name)? else { return Ok(None) };
-    let end = open.stat().map(|stat| file.counted.unwrap_or(u64::MAX).min(stat.bytes));
+    let end = open.stat().map(|stat| file.counted.unwrap_or(file.bytes).min(file.bytes).min(stat.bytes));
     end.and_then(|end| last_mark(&*open, end))
         .map_err(|error| Error::io("read", storage.path(Dir::Log, &file.name.to_string()))(error))
 }

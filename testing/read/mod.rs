@@ -1,6 +1,7 @@
 //! What is read of logs that were made by hand, and of logs that change meanwhile.
 
 mod following;
+mod looks;
 mod places;
 
 use std::sync::Arc;

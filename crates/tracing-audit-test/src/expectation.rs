@@ -188,7 +188,14 @@ impl From<bool> for FieldValue {
 
 impl From<f64> for FieldValue {
     fn from(number: f64) -> Self {
-        Self(Value::Float(number))
+        // What is no number in JSON stands in the log as a text.
+        let text = match number {
+            number if number.is_nan() => "NaN",
+            f64::INFINITY => "Infinity",
+            f64::NEG_INFINITY => "-Infinity",
+            number => return Self(Value::Float(number)),
+        };
+        Self(Value::Text(text.to_owned()))
     }
 }
 

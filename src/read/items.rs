@@ -271,7 +271,8 @@ impl ReadItems {
     }
 
     /// Hands out the next item if there is one within this time, and `None` if there is not, the reading has ended, or
-    /// it was [stopped](Stopper::is_stopped). With [`Duration::ZERO`] it looks once and does not wait.
+    /// it was [stopped](Stopper::is_stopped). With [`Duration::ZERO`] it looks once and does not wait. The bound is one of
+    /// waiting: records that are there and not wanted are passed over first, however many they are.
     ///
     /// For who collects batches; the iterator itself waits without a bound.
     #[doc(alias = "try_next")]

@@ -179,7 +179,8 @@ impl Reader {
     }
 
     /// Goes on when the end is reached: waits for more, through rotation, new chains and retention, until
-    /// [`ReadItems::stopper`](crate::ReadItems::stopper) ends it. It looks every 10 ms, and after a while without
+    /// [`ReadItems::stopper`](crate::ReadItems::stopper) ends it. It stays with the directory that was opened: one that is
+    /// removed and made again under the same name must be read anew. It looks every 10 ms, and after a while without
     /// anything new every 250 ms. The directory must be there; it may be empty. Needs [`items`](Self::items). Whether a
     /// record is [`unconfirmed`](crate::Record::unconfirmed) is known only as far as it can be read at that moment: what
     /// names it may be written later. Default: `false`.

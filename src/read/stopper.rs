@@ -25,7 +25,8 @@ impl fmt::Debug for Stopper {
 }
 
 impl Stopper {
-    /// Ends the reading: a thread that waits for the next item gets `None` at once, and everybody after it.
+    /// Ends the reading: a thread that waits for the next item gets `None` at once, one that is looking for a record that
+    /// is wanted once it has looked, and everybody after it.
     #[doc(alias = "cancel")]
     pub fn stop(&self) {
         *self.lock() = true;

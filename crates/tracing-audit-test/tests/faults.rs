@@ -135,3 +135,19 @@ fn a_log_that_stalls_is_closed_and_removed_with_its_test() {
     assert!(begun.elapsed() < Duration::from_secs(30));
     assert!(!path.exists());
 }
+
+/// What `rotate` and `close` wait for are records of the log itself, and no event.
+#[test]
+fn a_wait_that_ran_out_of_time_names_at_least_one_record() {
+    let audit = log();
+    let _attached = audit.attach();
+    emit("a");
+    audit.log().flush().unwrap();
+    audit.faults().stall();
+    for waited in [audit.log().rotate(), audit.log().close().map(drop)] {
+        match waited.unwrap_err() {
+            Error::Unconfirmed { not_durable, .. } => assert!(not_durable > 0),
+            error => panic!("{error}"),
+        }
+    }
+}

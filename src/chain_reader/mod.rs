@@ -36,6 +36,6 @@ pub(crate) use noted::{
     BLOCK, Identity, MACHINE_DIGITS, MAX_CHAINS, Noted, NotedState, Point, SLOTS, Slots, read_noted,
 };
 pub(crate) use piece::{Summary, summarize};
-pub(crate) use seek::{line_number, seek_line};
+pub(crate) use seek::{lines_between, seek_line};
 pub(crate) use source::{Part, Source, SourcePlace};
 pub(crate) use tail::{durable_head, kind_at, last_mark, said_of};

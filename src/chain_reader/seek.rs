@@ -51,12 +51,12 @@ pub(crate) fn seek_line(
     Ok(low)
 }
 
-/// The number of the line that begins at an offset, counted from 1.
-pub(crate) fn line_number(file: &dyn File, offset: u64) -> io::Result<u64> {
+/// How many lines end between two offsets.
+pub(crate) fn lines_between(file: &dyn File, from: u64, to: u64) -> io::Result<u64> {
     let mut window = vec![0; 256 << 10];
-    let (mut at, mut number) = (0, 1);
-    while at < offset {
-        let wanted = usize::try_from(offset - at).map_or(window.len(), |left| left.min(window.len()));
+    let (mut at, mut number) = (from, 0);
+    while at < to {
+        let wanted = usize::try_from(to - at).map_or(window.len(), |left| left.min(window.len()));
         let Some(room) = window.get_mut(..wanted) else { break };
         let read = read_full(file, room, at)?;
         let Some(bytes) = window.get(..read).filter(|bytes| !bytes.is_empty()) else { break };

@@ -1,14 +1,16 @@
 //! One chain on its way through a reader, from its newer records to its older ones.
 
+use std::io;
+
 use super::{
     ahead::Refused,
-    cursor::{Cursor, Stand, Wanted, number_of},
+    cursor::{Cursor, Stand, Wanted},
     item::ReadItem,
     next::{Direction, Next},
     start::{CLOCK_STEP, From, Start},
 };
 use crate::{
-    chain_reader::{LayoutFromEnd, LinesBackward, SegmentFile, open_segment},
+    chain_reader::{LayoutFromEnd, LinesBackward, SegmentFile, lines_between, open_segment},
     clock::Timestamp,
     error::Error,
     format::{LineParser, is_right},
@@ -42,6 +44,21 @@ struct Current {
     name: SegmentName,
     file: Box<dyn File>,
     lines: LinesBackward,
+    /// The line that was numbered last: where it begins, and its number.
+    numbered: Option<(u64, u64)>,
+}
+
+impl Current {
+    /// The number of the line that begins at an offset, which is before any that was asked for. No part of the file is
+    /// counted twice from its middle on.
+    fn number_of(&mut self, offset: u64) -> io::Result<u64> {
+        let number = match self.numbered {
+            Some((later, number)) => number.saturating_sub(lines_between(&*self.file, offset, later)?),
+            None => lines_between(&*self.file, 0, offset)? + 1,
+        };
+        self.numbered = Some((offset, number));
+        Ok(number)
+    }
 }
 
 impl Backward {
@@ -103,9 +120,10 @@ impl Backward {
         let piece = current.lines.next(&*current.file).map_err(Error::io("read", path()));
         let Some((offset, line)) = piece.inspect_err(|_| self.is_at_end = true)? else { return Ok(None) };
         let record = line.and_then(|line| self.record(name, offset, line));
+        let number = record.is_none().then(|| current.number_of(offset));
         self.current = Some(current);
         let Some(record) = record else {
-            let line = number_of(storage, name, offset)?;
+            let line = number.transpose().map_err(Error::io("read", path()))?.unwrap_or(0);
             return Err(Error::BadLine { path: path(), line });
         };
         Ok(self.hand_out(record))
@@ -169,7 +187,12 @@ impl Backward {
             } else {
                 file.counted.unwrap_or(file.bytes).min(file.bytes)
             };
-            return Ok(Some(Current { name: file.name, file: open, lines: LinesBackward::new(end, 0) }));
+            return Ok(Some(Current {
+                name: file.name,
+                file: open,
+                lines: LinesBackward::new(end, 0),
+                numbered: None,
+            }));
         }
     }
 }

@@ -14,8 +14,8 @@ use super::{
 use crate::{
     chain::Head,
     chain_reader::{
-        Follow, Layout, LayoutFromEnd, Part, Piece, SegmentFile, Source, SourcePlace, Standing, line_number,
-        log_path, open_segment,
+        Follow, Layout, LayoutFromEnd, Part, Piece, SegmentFile, Source, SourcePlace, Standing,
+        lines_between, log_path, open_segment,
     },
     clock::Timestamp,
     error::Error,
@@ -76,6 +76,8 @@ pub(super) struct Cursor {
     at: usize,
     /// Whether reading began in the middle of the file, so that its lines were not counted.
     began_inside: bool,
+    /// How many lines of the file stand before those that were counted, once it was asked for.
+    lines_before: Option<u64>,
     /// The time of the last record: one without a time follows at once.
     last: Timestamp,
     state: State,
@@ -130,6 +132,7 @@ impl Cursor {
             offset: 0,
             at: 0,
             began_inside: false,
+            lines_before: None,
             last: Timestamp::from_unix(i64::MIN, 0),
             state: State::Reading,
             ahead: Ahead::default(),
@@ -180,6 +183,7 @@ impl Cursor {
             // Not the first, whichever it is.
             self.follow.line = 1;
             self.began_inside = true;
+            self.lines_before = None;
         }
         self.place = SourcePlace::at(file, offset);
         self.piece.clear();
@@ -431,15 +435,21 @@ impl Cursor {
         self.state != State::Reading
     }
 
-    fn bad_line(&self, storage: &dyn Storage, offset: u64) -> Error {
+    fn bad_line(&mut self, storage: &dyn Storage, offset: u64) -> Error {
         let Some(name) = self.files.get(self.place.file()).map(|file| file.name) else {
             return Error::BadLine { path: log_path(storage), line: self.follow.line };
         };
-        let line = if self.began_inside { number_of(storage, name, offset) } else { Ok(self.follow.line) };
-        line.map_or_else(
-            |error| error,
-            |line| Error::BadLine { path: storage.path(Dir::Log, &name.to_string()), line },
-        )
+        if self.began_inside && self.lines_before.is_none() {
+            match number_of(storage, name, offset) {
+                Ok(number) => self.lines_before = Some(number.saturating_sub(self.follow.line)),
+                Err(error) => return error,
+            }
+        }
+        let before = self.lines_before.filter(|_| self.began_inside).unwrap_or(0);
+        Error::BadLine {
+            path: storage.path(Dir::Log, &name.to_string()),
+            line: before.saturating_add(self.follow.line),
+        }
     }
 }
 
@@ -457,9 +467,10 @@ fn contradicts(head: Head, line: &Line<'_>) -> bool {
         || line.seq.checked_sub(1) == Some(head.seq) && line.previous != head.hash
 }
 
-/// The number of the line that begins at an offset of a file.
-pub(super) fn number_of(storage: &dyn Storage, name: SegmentName, offset: u64) -> Result<u64, Error> {
+/// The number of the line that begins at an offset of a file, counted from 1.
+fn number_of(storage: &dyn Storage, name: SegmentName, offset: u64) -> Result<u64, Error> {
     let Some(open) = open_segment(storage, name)? else { return Ok(1) };
-    line_number(&*open, offset)
+    lines_between(&*open, 0, offset)
+        .map(|before| before + 1)
         .map_err(|error| Error::io("read", storage.path(Dir::Log, &name.to_string()))(error))
 }

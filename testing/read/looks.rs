@@ -298,3 +298,24 @@ fn a_close_that_is_withdrawn_makes_nothing_durable_that_has_its_number() {
     disk.replace(&name(0, 2), &next.segments[&2]);
     assert_eq!(now(&mut items), "");
 }
+
+/// With a copy of an early line near its end, most of the log does not fit what is read backward: it is told, and no part
+/// of a file is counted again for each line.
+#[test]
+fn lines_that_do_not_fit_are_numbered_once() {
+    let count = 2_000;
+    let mut log = Log::of(&[&Chain::new(0).events(count).mark()]);
+    log.edit(0, 1, |lines| {
+        let copy = lines[1].clone();
+        let at = lines.len() - 4;
+        lines.insert(at, copy);
+    });
+    let (size, read) = (log.file_bytes() as u64, Arc::clone(&log.read_bytes));
+    let items = Reader::new("/log").reverse(true).items_of(Arc::new(log)).unwrap();
+    let told: Vec<String> = items.map(show).collect();
+    let bad: Vec<u64> =
+        told.iter().filter_map(|item| item.strip_prefix("<line ")?.split(' ').next()?.parse().ok()).collect();
+    assert!(bad.len() > 1_000 && bad.is_sorted_by(|earlier, later| earlier > later), "{:?}", &told[..10]);
+    let read = read.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(read < 20 * size, "{read} bytes of {size}");
+}

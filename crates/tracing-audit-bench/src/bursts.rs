@@ -72,8 +72,10 @@ fn runs(dir: &Path, kind: &str, count: usize, at_once: usize) -> Result<(Duratio
 
 fn chains(dir: &Path) -> Result<usize> {
     let names = std::fs::read_dir(dir)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let chains: std::collections::BTreeSet<String> =
-        names.filter(|name| name.starts_with("audit-")).filter_map(|name| name.get(..9).map(str::to_owned)).collect();
+    let chains: std::collections::BTreeSet<String> = names
+        .filter(|name| name.starts_with("audit-"))
+        .filter_map(|name| name.get(..9).map(str::to_owned))
+        .collect();
     Ok(chains.len())
 }
 
@@ -149,7 +151,8 @@ fn with_chains(root: &Path, chains: usize) -> Result<()> {
 fn opening(root: &Path) -> Result<()> {
     let dir = root.join("large");
     make_chains(&dir, 1, 500_000)?;
-    let bytes: u64 = std::fs::read_dir(&dir)?.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum();
+    let bytes: u64 =
+        std::fs::read_dir(&dir)?.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum();
     let (took, alone) = runs(&dir, "shared", 1, 1)?;
     line(&format!("opening {} MB after `close`", bytes / 1_000_000), &dir, took, &alone)?;
     let mut child = start(&dir, "killed")?;
@@ -175,7 +178,8 @@ fn verification(root: &Path) -> Result<()> {
     for (chains, events) in [(1, 512_000), (256, 2_000)] {
         let dir = root.join(format!("verify-{chains}"));
         make_chains(&dir, chains, events)?;
-        let bytes: u64 = std::fs::read_dir(&dir)?.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum();
+        let bytes: u64 =
+            std::fs::read_dir(&dir)?.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum();
         let mut best = Duration::MAX;
         for _ in 0..3 {
             let begun = Instant::now();

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{chain::Head, stats::LossReason, verdict::Verdict};
+use crate::{chain::Head, segment_name::ChainNumber, stats::LossReason, verdict::Verdict};
 
 /// What could not be done, and to which path.
 ///
@@ -196,6 +196,14 @@ pub enum Error {
     },
 }
 
+/// The files of a chain, for who moves them.
+fn files_of(chain: u16) -> String {
+    let named = |chain: ChainNumber| {
+        format!("its files ({}) and control/{}", chain.segment_pattern(), chain.lock_name())
+    };
+    ChainNumber::new(chain).map_or_else(|| "its files".to_owned(), named)
+}
+
 fn holder(pid: Option<u32>) -> String {
     pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
 }
@@ -248,10 +256,7 @@ pub enum NoChainReason {
         chains: u16,
     },
     /// With `exclusive`: chain 000 is left alone as it is.
-    #[error(
-        "{why}; to begin it anew, move its files (audit-{chain:03}-*.jsonl) and control/chain-{chain:03}.lock aside, and \
-         keep them"
-    )]
+    #[error("{why}; to begin it anew, move {} aside, and keep them", files_of(*chain))]
     LeftAlone {
         /// The number of the chain.
         chain: u16,

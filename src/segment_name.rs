@@ -28,6 +28,11 @@ impl ChainNumber {
         format!("chain-{self}.lock")
     }
 
+    /// The files of this chain, as a shell names them.
+    pub(crate) fn segment_pattern(self) -> String {
+        format!("audit-{self}-*.jsonl")
+    }
+
     pub(crate) fn parse(text: &str) -> Option<Self> {
         decimal(text, 3).and_then(|number| Self::new(u16::try_from(number).ok()?))
     }

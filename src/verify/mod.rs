@@ -190,11 +190,9 @@ impl Verifier {
             || (),
             || Ok(jobs.next()),
             |(), mut track| {
-                let silent = Progress::default();
-                let context = Context { storage, threads: inside, progress: &silent };
                 let claims = claims.get(&track.chain).map_or(&[][..], Vec::as_slice);
                 let trusted = trusted(track.chain);
-                last_look(&mut track, &context, claims, trusted).map(|judged| (judged, silent.done()))
+                on_its_own(storage, inside, |context| last_look(&mut track, context, claims, trusted))
             },
             |judged| {
                 let (judged, bytes) = judged?;
@@ -235,10 +233,8 @@ fn first_look(
         || (),
         || Ok(jobs.next().map(|(chain, _)| *chain)),
         |(), chain| {
-            let silent = Progress::default();
             let mut track = Track::new(chain, trusted(chain));
-            let context = Context { storage, threads: 1, progress: &silent };
-            track.advance(&context).map(|()| (track, silent.done()))
+            on_its_own(storage, 1, |context| track.advance(context).map(|()| track))
         },
         |looked_at| {
             let (track, bytes) = looked_at?;
@@ -248,6 +244,17 @@ fn first_look(
         },
     )?;
     Ok(tracks)
+}
+
+/// Works on one chain beside others: progress is told by whoever gathers the results, so the bytes come with them.
+fn on_its_own<T>(
+    storage: &dyn Storage,
+    threads: usize,
+    work: impl FnOnce(&Context<'_>) -> Result<T, Error>,
+) -> Result<(T, u64), Error> {
+    let silent = Progress::default();
+    let done = work(&Context { storage, threads, progress: &silent })?;
+    Ok((done, silent.done()))
 }
 
 /// What came of judging one chain.

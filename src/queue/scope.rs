@@ -44,18 +44,15 @@ impl Scope {
 
     /// Takes in an event. Which of those before it are durable need not be remembered.
     pub(super) fn accept(&self, ticket: Ticket, durable: Ticket) {
-        self.each(|counts| {
-            counts.accepted += 1;
-            counts.last = ticket;
-        });
-        let mut scope = Some(self);
-        while let Some(current) = scope {
-            let mut tickets = current.tickets.lock().unwrap_or_else(PoisonError::into_inner);
+        self.each(|scope| {
+            scope.count(|counts| {
+                counts.accepted += 1;
+                counts.last = ticket;
+            });
+            let mut tickets = scope.tickets.lock().unwrap_or_else(PoisonError::into_inner);
             drop(tickets.take(0, durable));
             tickets.add(ticket);
-            drop(tickets);
-            scope = current.outer.as_deref();
-        }
+        });
     }
 
     /// The events that were accepted.
@@ -64,25 +61,35 @@ impl Scope {
     }
 
     pub(super) fn lose(&self, reason: LossReason) {
-        self.each(|counts| {
-            counts.lost += 1;
-            counts.reason = reason;
+        self.each(|scope| {
+            scope.count(|counts| {
+                counts.lost += 1;
+                counts.reason = reason;
+            });
         });
     }
 
     /// The writer says that an event of this scope is durable.
     pub(crate) fn confirm(&self, ticket: Ticket, head: Head) {
-        self.each(|counts| {
-            if counts.durable.is_none_or(|(known, _)| known < ticket) {
-                counts.durable = Some((ticket, head));
-            }
+        self.each(|scope| {
+            scope.count(|counts| {
+                if counts.durable.is_none_or(|(known, _)| known < ticket) {
+                    counts.durable = Some((ticket, head));
+                }
+            });
         });
     }
 
-    fn each(&self, mut change: impl FnMut(&mut ScopeCounts)) {
+    /// Changes the counts of this scope alone.
+    fn count(&self, change: impl FnOnce(&mut ScopeCounts)) {
+        change(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Goes through this scope and those around it.
+    fn each(&self, mut change: impl FnMut(&Self)) {
         let mut scope = Some(self);
         while let Some(current) = scope {
-            change(&mut current.counts.lock().unwrap_or_else(PoisonError::into_inner));
+            change(current);
             scope = current.outer.as_deref();
         }
     }

@@ -411,13 +411,13 @@ pub(super) fn missing_chain(chain: ChainNumber) -> (NoticeKind, String) {
 
 /// What an operator must hear of a recovery.
 fn notice_of(report: &ChainRecovery) -> (NoticeKind, String) {
-    let code = if report.damaged { NoticeKind::Damage } else { NoticeKind::Recovered };
-    (code, report.message.clone())
+    let kind = if report.damaged { NoticeKind::Damage } else { NoticeKind::Recovered };
+    (kind, report.message.clone())
 }
 
 fn put_notices(batch: &mut Chunks, notices: &[(NoticeKind, String)], now: &Moment) {
-    for (code, message) in notices {
-        let notice = NoticeInfo { code: code.as_str(), message };
+    for (kind, message) in notices {
+        let notice = NoticeInfo { code: kind.as_str(), message };
         batch.push(&notice.payload(now.wall), None, None);
     }
 }

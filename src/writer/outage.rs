@@ -145,8 +145,8 @@ impl Writer {
         let left = (old.chain(), old.id());
         old.hand_over_refused(&mut self.ledger, left);
         self.pending.put_first(old.take_retained());
-        for (code, message) in opened.notices {
-            self.queue.notifier.tell(code, message);
+        for (kind, message) in opened.notices {
+            self.queue.notifier.tell(kind, message);
         }
         Ok(())
     }

@@ -63,14 +63,14 @@ impl Writer {
     pub(super) fn refresh_witnesses(&mut self, now: &Moment) {
         let Ok(directory) = Directory::read(self.storage.as_ref()) else { return };
         for chain in others::refresh(self.storage.as_ref(), &mut self.ledger, &directory) {
-            let (code, message) = open::missing_chain(chain);
-            self.note(code, &message, now);
+            let (kind, message) = open::missing_chain(chain);
+            self.note(kind, &message, now);
         }
     }
 
     /// Tells an operator, and the log.
-    pub(super) fn note(&mut self, code: NoticeKind, message: &str, now: &Moment) {
-        self.queue.notifier.tell(code, message);
-        self.pending.notes.push(&NoticeInfo { code: code.as_str(), message }.payload(now.wall), None, None);
+    pub(super) fn note(&mut self, kind: NoticeKind, message: &str, now: &Moment) {
+        self.queue.notifier.tell(kind, message);
+        self.pending.notes.push(&NoticeInfo { code: kind.as_str(), message }.payload(now.wall), None, None);
     }
 }

@@ -10,6 +10,7 @@ use super::{
     start::{CLOCK_STEP, From, Start},
 };
 use crate::{
+    chain::Digest,
     chain_reader::{LayoutFromEnd, LinesBackward, SegmentFile, lines_between, open_segment},
     clock::Timestamp,
     error::Error,
@@ -34,9 +35,47 @@ pub(super) struct Backward {
     parser: LineParser,
     refused: Refused,
     /// The record before which the next one must stand, if one was handed out.
-    below: Option<u64>,
+    below: Option<Below>,
     last: Timestamp,
     is_at_end: bool,
+}
+
+/// What a record says of the one before it.
+#[derive(Debug, Clone, Copy)]
+struct Below {
+    seq: u64,
+    previous: Digest,
+}
+
+/// How far before a line the one that should stand in its place is looked for.
+const NEAR: u64 = 1 << 20;
+
+/// Lines that were put between a record and the one before it.
+#[derive(Debug)]
+struct Inserted {
+    /// Where the one before begins, if it stands near.
+    right: Option<u64>,
+    /// How far it was looked for: no part of the file is looked through twice.
+    looked: u64,
+}
+
+impl Inserted {
+    /// Whether a line at this offset, which is not the one before a record, stands behind that one.
+    fn has(&mut self, offset: u64, below: Below, file: &dyn File) -> io::Result<bool> {
+        if self.right.is_none_or(|right| offset <= right) && offset <= self.looked {
+            self.right = None;
+            self.looked = offset.saturating_sub(NEAR);
+            let (mut parser, mut lines) = (LineParser::default(), LinesBackward::new(offset, self.looked));
+            while let Some((at, line)) = lines.next(file)? {
+                let line = line.and_then(|line| parser.parse(line).ok());
+                if line.is_some_and(|line| line.hash == below.previous) {
+                    (self.right, self.looked) = (Some(at), at);
+                    break;
+                }
+            }
+        }
+        Ok(self.right.is_some_and(|right| right < offset))
+    }
 }
 
 #[derive(Debug)]
@@ -44,6 +83,7 @@ struct Current {
     name: SegmentName,
     file: Box<dyn File>,
     lines: LinesBackward,
+    inserted: Inserted,
     /// The line that was numbered last: where it begins, and its number.
     numbered: Option<(u64, u64)>,
 }
@@ -119,39 +159,54 @@ impl Backward {
         let path = || storage.path(Dir::Log, &name.to_string());
         let piece = current.lines.next(&*current.file).map_err(Error::io("read", path()));
         let Some((offset, line)) = piece.inspect_err(|_| self.is_at_end = true)? else { return Ok(None) };
-        let record = line.and_then(|line| self.record(name, offset, line));
+        let (file, inserted) = (&*current.file, &mut current.inserted);
+        let is_inserted = |below| inserted.has(offset, below, file);
+        let record = line.map(|line| self.record(name, offset, line, is_inserted)).transpose();
+        let record = record.map_err(Error::io("read", path()))?.flatten();
         let number = record.is_none().then(|| current.number_of(offset));
         self.current = Some(current);
-        let Some(record) = record else {
+        let Some((record, below)) = record else {
             let line = number.transpose().map_err(Error::io("read", path()))?.unwrap_or(0);
             return Err(Error::BadLine { path: path(), line });
         };
-        Ok(self.hand_out(record))
+        Ok(self.hand_out(record, below))
     }
 
-    /// The record in a line, if it is one and belongs before those that were read.
-    fn record(&mut self, name: SegmentName, offset: u64, line: &[u8]) -> Option<Record> {
-        let line = self.parser.parse(line).ok().filter(|line| is_right(line, offset == 0))?;
-        if self.below.is_some_and(|below| line.seq >= below) {
-            return None;
-        }
+    /// The record in a line, if it is one and belongs before the last that was read; and the number of that one.
+    fn record(
+        &mut self,
+        name: SegmentName,
+        offset: u64,
+        line: &[u8],
+        is_inserted: impl FnOnce(Below) -> io::Result<bool>,
+    ) -> io::Result<Option<(Record, Option<u64>)>> {
+        let Some(line) = self.parser.parse(line).ok().filter(|line| is_right(line, offset == 0)) else {
+            return Ok(None);
+        };
+        let is_wrong = match self.below {
+            None => false,
+            Some(below) if line.seq >= below.seq => true,
+            Some(below) => line.hash != below.previous && is_inserted(below)?,
+        };
+        let Some(mut record) = Record::of(name, offset, &line, self.durable).filter(|_| !is_wrong) else {
+            return Ok(None);
+        };
         self.refused.note(&line);
-        let mut record = Record::of(name, offset, &line, self.durable)?;
         self.refused.forget_above(line.seq);
         if self.refused.names(line.seq) {
             record.set_unconfirmed();
         }
-        Some(record)
+        let below = self.below.replace(Below { seq: line.seq, previous: line.previous });
+        Ok(Some((record, below.map(|below| below.seq))))
     }
 
-    fn hand_out(&mut self, record: Record) -> Option<Next> {
+    fn hand_out(&mut self, record: Record, below: Option<u64>) -> Option<Next> {
         let (seq, at) = (record.seq(), record.at());
         let is_older = |since: Timestamp| at.is_some_and(|at| since.since(at) > CLOCK_STEP);
         if seq < self.wanted.from_seq || self.wanted.since.is_some_and(is_older) {
             self.is_at_end = true;
             return None;
         }
-        let below = self.below.replace(seq);
         let gap = below.and_then(|below| {
             let (first_seq, last_seq) = (seq.saturating_add(1), below.saturating_sub(1));
             let chain = record.chain();
@@ -191,6 +246,7 @@ impl Backward {
                 name: file.name,
                 file: open,
                 lines: LinesBackward::new(end, 0),
+                inserted: Inserted { right: None, looked: end },
                 numbered: None,
             }));
         }

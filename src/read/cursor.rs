@@ -119,10 +119,11 @@ impl Cursor {
     ) -> (Self, LayoutFromEnd) {
         let Start { mut files, offset, durable, older } = start;
         pass_over_empty(&mut files);
+        let behind = after.map(|head| head.seq.saturating_add(1));
+        let is_there = |file: &SegmentFile| file.first_seq.is_some_and(|first| first <= wanted.from_seq);
         let mut cursor = Self {
             index,
             wanted,
-            files,
             durable,
             trusted: after.map_or(0, |head| head.seq),
             follow: Follow::new(chain),
@@ -137,7 +138,9 @@ impl Cursor {
             state: State::Reading,
             ahead: Ahead::default(),
             must_have: after,
-            expected: after.map(|head| head.seq.saturating_add(1)),
+            // From a place in a damaged file records may be passed over.
+            expected: behind.or_else(|| files.first().is_some_and(is_there).then_some(wanted.from_seq)),
+            files,
             before: Vec::new(),
             stand: Stand::default(),
             standing: Standing::default(),

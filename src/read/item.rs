@@ -12,7 +12,8 @@ pub enum ReadItem {
     Record(Record),
 
     /// Records that should come here and do not. Retention removed them before they were read, or their lines are no
-    /// records any more: which of both, [`verify`](crate::verify()) says.
+    /// records any more: which of both, [`verify`](crate::verify()) says. If what was removed said that records before
+    /// were void, nothing withdraws these: [provisional](Record::is_provisional) records before a gap may be void.
     #[non_exhaustive]
     Gap {
         /// The number of the chain.

@@ -114,8 +114,12 @@ impl ReadItems {
         if let Some(head) = plan.after.iter().find(missing) {
             return Err(Error::NoSuchRecord { path: dir.to_owned(), head: *head });
         }
-        let firsts = plan.firsts(&storage, directory)?;
+        let (firsts, is_exact) = plan.firsts(&storage, directory)?;
         let mut items = Self::new(storage, plan);
+        if !is_exact {
+            // None of the last may be missing: there may be more instead.
+            items.left = u64::MAX;
+        }
         for (chain, numbers) in &directory.chains {
             if items.plan.wants(*chain) {
                 items.add(*chain, numbers, firsts.get(chain).copied())?;
@@ -339,13 +343,14 @@ impl Plan {
     }
 
     /// With which record of each chain the last ones of the log begin, if they are asked for: found from the end on.
+    /// And whether a reading forward counts as many from there: where lines are damaged it may count more.
     fn firsts(
         &self,
         storage: &Arc<dyn Storage>,
         directory: &Directory,
-    ) -> Result<BTreeMap<ChainNumber, u64>, Error> {
-        let mut firsts = BTreeMap::new();
-        let Some(last) = self.last.filter(|_| !self.is_reverse) else { return Ok(firsts) };
+    ) -> Result<(BTreeMap<ChainNumber, u64>, bool), Error> {
+        let (mut firsts, mut is_exact) = (BTreeMap::new(), true);
+        let Some(last) = self.last.filter(|_| !self.is_reverse) else { return Ok((firsts, is_exact)) };
         let plan = Self { after: Vec::new(), is_reverse: true, follows: false, ..self.clone() };
         let mut items = ReadItems::new(Arc::clone(storage), plan);
         for (chain, numbers) in directory.chains.iter().filter(|(chain, _)| self.wants(**chain)) {
@@ -361,9 +366,9 @@ impl Plan {
                     left -= 1;
                 }
                 Some(Err(error @ Error::Io { .. })) => return Err(error),
-                // A line that is no record is told when it is read forward.
-                Some(_) => {}
-                None => return Ok(BTreeMap::new()),
+                // What is wrong is told when it is read forward.
+                Some(_) => is_exact = false,
+                None => return Ok((BTreeMap::new(), is_exact)),
             }
         }
         items.left = u64::MAX;
@@ -375,6 +380,6 @@ impl Plan {
             let head = next.record.head();
             firsts.entry(head.chain).or_insert(head.seq.saturating_add(1));
         }
-        Ok(firsts)
+        Ok((firsts, is_exact))
     }
 }

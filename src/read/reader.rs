@@ -31,8 +31,11 @@ use crate::{
 /// # What is not there
 ///
 /// Numbers that are passed over are a [`ReadItem::Gap`](crate::ReadItem::Gap): retention removed the records while they
-/// were read. A line that is no record is an [`Error::BadLine`], after which the reading goes on. What a later segment
-/// declares void is passed over.
+/// were read. A line that is no record, or one that stands where it does not belong, is an [`Error::BadLine`], after which
+/// the reading goes on. What a later segment declares void is passed over.
+///
+/// A reading is no verification: in a damaged log it hands out what it can read, and one that begins inside or goes
+/// backward may hand out less than one from the beginning. What it passes over it says.
 ///
 /// # Examples
 ///
@@ -135,7 +138,9 @@ impl Reader {
     }
 
     /// Begins with the record of this number, counted from 1, in every chain, without reading what lies before: it is
-    /// found by bisecting, in some twenty small reads in 10 GB. Default: 1.
+    /// found by bisecting, in some twenty small reads in 10 GB. One that follows and has to
+    /// [withdraw](crate::ReadItem::Withdrawn) records hands out those that take their place, also below this number.
+    /// Default: 1.
     #[doc(alias = "seek")]
     pub fn from_seq(mut self, seq: u64) -> Self {
         self.plan.from_seq = seq;
@@ -151,7 +156,8 @@ impl Reader {
     }
 
     /// Reads only the last records of the log: so many in all, the newest when the chains are merged by time. They are
-    /// found from the end on, and what lies before is not read. One that follows goes on behind them. Default: all.
+    /// found from the end on, and what lies before is not read. In a damaged log there may be more before them. One that
+    /// follows goes on behind them. Default: all.
     #[doc(alias = "tail")]
     #[doc(alias = "limit")]
     pub fn last(mut self, records: u64) -> Self {
@@ -182,7 +188,7 @@ impl Reader {
     /// [`ReadItems::stopper`](crate::ReadItems::stopper) ends it. It stays with the directory that was opened: one that is
     /// removed and made again under the same name must be read anew. It looks every 10 ms, and after a while without
     /// anything new every 250 ms. The directory must be there; it may be empty. Needs [`items`](Self::items). Whether a
-    /// record is [`unconfirmed`](crate::Record::unconfirmed) is known only as far as it can be read at that moment: what
+    /// record is [`unconfirmed`](crate::Record::is_unconfirmed) is known only as far as it can be read at that moment: what
     /// names it may be written later. Default: `false`.
     #[doc(alias = "tail")]
     #[doc(alias = "watch")]

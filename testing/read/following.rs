@@ -1,6 +1,6 @@
 //! Readings that wait for more, over a log that changes under them.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use super::super::{ReadItem, ReadItems, Reader};
 use crate::{
@@ -261,11 +261,18 @@ fn a_reading_is_stopped_from_another_thread() {
     let chain = Chain::new(0);
     let mut live = Live::new(&[&chain], |reader| reader);
     live.expect("0/1 0/2");
-    let stopper = live.items.stopper();
-    let waiting = std::thread::spawn(move || (live.items.next().is_none(), live.items.next().is_none()));
-    assert!(!stopper.is_stopped());
+    let (stopper, disk) = (live.items.stopper(), live.disk.clone());
+    let waiting = std::thread::spawn(move || {
+        let third = live.items.next().unwrap().unwrap().into_record().map(|record| record.seq());
+        (third, live.items.next().is_none(), live.items.next().is_none())
+    });
+    // It waits: what comes now is handed out.
+    std::thread::sleep(Duration::from_millis(50));
+    disk.replace(&name(0, 2), &chain.roll().segments[&2]);
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(!waiting.is_finished() && !stopper.is_stopped());
     stopper.stop();
-    assert_eq!(waiting.join().unwrap(), (true, true));
+    assert_eq!(waiting.join().unwrap(), (Some(3), true, true));
     assert_eq!(format!("{stopper:?}"), "Stopper { is_stopped: true }");
 }
 
@@ -283,5 +290,5 @@ fn a_failing_disk_delays() {
     live.disk.clear_faults();
     let item = live.items.next_within(Duration::from_secs(5)).unwrap().unwrap();
     assert_eq!(item.into_record().map(|record| record.seq()), Some(3));
-    let _storage: Arc<dyn crate::storage::Storage> = live.disk.process().storage();
+    live.expect("");
 }

@@ -1,5 +1,6 @@
 //! What is read of logs that were made by hand, and of logs that change meanwhile.
 
+mod damaged;
 mod following;
 mod looks;
 mod places;

@@ -107,7 +107,7 @@ impl FromStr for Digest {
 /// Prints and parses as `<chain>/<sequence number>:<hash>`, e.g. `000/42:9f3c…`.
 #[doc(alias = "hash chain")]
 #[doc(alias = "checkpoint")]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Head {
     pub(crate) chain: ChainNumber,
     pub(crate) seq: u64,
@@ -162,7 +162,7 @@ impl FromStr for Head {
 ///
 /// What [`AuditLog::confirm`](crate::AuditLog::confirm) returns. It can be verified later like any
 /// other [`Head`]; prints and parses the same way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Receipt(pub(crate) Head);
 
 impl Receipt {

@@ -17,6 +17,7 @@ use crate::{chain::Head, segment_name::ChainNumber, stats::LossReason, verdict::
 pub enum Error {
     /// The system refused an operation on a file or directory of the log.
     #[error("cannot {action} {}", path.display())]
+    #[non_exhaustive]
     Io {
         /// What was tried.
         action: &'static str,
@@ -28,6 +29,7 @@ pub enum Error {
 
     /// The system did not start the thread that writes the log.
     #[error("cannot start the writer thread of the log {}", path.display())]
+    #[non_exhaustive]
     Thread {
         /// The directory of the log.
         path: PathBuf,
@@ -38,6 +40,7 @@ pub enum Error {
     /// Another process, or another `AuditLog` of this one, holds the log that was to be opened with
     /// [`Builder::exclusive`](crate::Builder::exclusive).
     #[error("the log {} is held by {}; stop it, or open without `exclusive`", path.display(), holder(*pid))]
+    #[non_exhaustive]
     Locked {
         /// The directory of the log.
         path: PathBuf,
@@ -47,6 +50,7 @@ pub enum Error {
 
     /// Every chain that this log can have is taken or cannot be continued.
     #[error("no chain is free in the log {}: {reason}", path.display())]
+    #[non_exhaustive]
     NoChain {
         /// The directory of the log.
         path: PathBuf,
@@ -56,6 +60,7 @@ pub enum Error {
 
     /// A setting of the builder has a value that cannot work.
     #[error("the setting `{setting}` is out of range: {reason}")]
+    #[non_exhaustive]
     Setting {
         /// The name of the builder's method.
         setting: &'static str,
@@ -65,6 +70,7 @@ pub enum Error {
 
     /// The directory, or a file in it, is not safe to write evidence to.
     #[error("refusing to use {}: {reason}", path.display())]
+    #[non_exhaustive]
     InsecureDirectory {
         /// The directory or file.
         path: PathBuf,
@@ -77,6 +83,7 @@ pub enum Error {
         "refusing to keep an audit log on {filesystem} at {}: its locks and syncs cannot be relied on; \
          use a local disk, or `allow_network_fs`", path.display()
     )]
+    #[non_exhaustive]
     NetworkFileSystem {
         /// The directory of the log.
         path: PathBuf,
@@ -84,23 +91,34 @@ pub enum Error {
         filesystem: String,
     },
 
-    /// Audit events do not reach the layer: the message says which, what hides them, and how to mend it.
-    #[error("{0}")]
-    NotAttached(String),
+    /// Audit events do not reach the layer.
+    #[error("{reason}")]
+    #[non_exhaustive]
+    NotAttached {
+        /// The directory of the log.
+        path: PathBuf,
+        /// What hides them, and how to mend it.
+        reason: String,
+    },
 
     /// Every audit event reaches the log twice, or more often, and would be recorded as often: its layer is in the
     /// subscriber more than once.
     #[error(
-        "every audit event reaches the log twice, because its layer is in the subscriber more than once; add \
-         `layer()` once"
+        "every audit event reaches the log {} twice, because its layer is in the subscriber more than once; add \
+         `layer()` once", path.display()
     )]
-    AttachedTwice,
+    #[non_exhaustive]
+    AttachedTwice {
+        /// The directory of the log.
+        path: PathBuf,
+    },
 
     /// The closure given to `confirm` emitted no event that this log could see.
     #[error(
         "no audit event reached the log {} from the closure given to `confirm`; \
          emit one on the calling thread, and check the filters with `ensure_attached`", path.display()
     )]
+    #[non_exhaustive]
     NothingToConfirm {
         /// The directory of the log.
         path: PathBuf,
@@ -108,6 +126,7 @@ pub enum Error {
 
     /// Some of what had to be recorded was lost before it could be written.
     #[error("audit events could not be recorded in {}: {lost}, because: {reason}", path.display())]
+    #[non_exhaustive]
     Lost {
         /// The directory of the log.
         path: PathBuf,
@@ -120,6 +139,7 @@ pub enum Error {
     /// Every event of the log is durable, but the `close` record could not be made so before the log was given up: the
     /// next opener finds a run that did not end in order.
     #[error("the log {} could not be ended in order: its last record could not be made durable", path.display())]
+    #[non_exhaustive]
     NotClosed {
         /// The directory of the log.
         path: PathBuf,
@@ -130,6 +150,7 @@ pub enum Error {
         "{not_durable} records of the log {} were not durable within {bound:?}; they are kept and \
          tried again", path.display()
     )]
+    #[non_exhaustive]
     Unconfirmed {
         /// The directory of the log.
         path: PathBuf,
@@ -142,6 +163,7 @@ pub enum Error {
 
     /// The log was closed, by this handle or another clone of it.
     #[error("the log {} is closed", path.display())]
+    #[non_exhaustive]
     Closed {
         /// The directory of the log.
         path: PathBuf,
@@ -149,6 +171,7 @@ pub enum Error {
 
     /// The calling process was forked from the one that opened the log.
     #[error("the log {} belongs to the parent process; open it again in the child", path.display())]
+    #[non_exhaustive]
     Forked {
         /// The directory of the log.
         path: PathBuf,
@@ -156,6 +179,7 @@ pub enum Error {
 
     /// There is no log at this path, so nothing could be checked or read.
     #[error("there is no audit log at {}", path.display())]
+    #[non_exhaustive]
     NoLog {
         /// The directory that was named.
         path: PathBuf,
@@ -167,6 +191,7 @@ pub enum Error {
 
     /// A line of the log that is no record, met while reading. Verification says more.
     #[error("line {line} of {} is not a record; verify the log", path.display())]
+    #[non_exhaustive]
     BadLine {
         /// The segment.
         path: PathBuf,
@@ -176,6 +201,7 @@ pub enum Error {
 
     /// The log is not intact.
     #[error("the log {} is {verdict}: {summary}", path.display())]
+    #[non_exhaustive]
     NotIntact {
         /// The directory of the log.
         path: PathBuf,
@@ -188,6 +214,7 @@ pub enum Error {
     /// The log does not have the record behind which a reading was to begin: it ends before it, has another one in its
     /// place, or not its chain. Somebody cut it, rewrote it or put back an older copy; or the record was never durable.
     #[error("the log {} does not have the record {head}; verify it with this head", path.display())]
+    #[non_exhaustive]
     NoSuchRecord {
         /// The directory of the log.
         path: PathBuf,
@@ -230,6 +257,8 @@ impl Error {
             | Self::NoChain { path, .. }
             | Self::InsecureDirectory { path, .. }
             | Self::NetworkFileSystem { path, .. }
+            | Self::NotAttached { path, .. }
+            | Self::AttachedTwice { path }
             | Self::NothingToConfirm { path }
             | Self::Lost { path, .. }
             | Self::NotClosed { path }
@@ -240,7 +269,7 @@ impl Error {
             | Self::BadLine { path, .. }
             | Self::NoSuchRecord { path, .. }
             | Self::NotIntact { path, .. } => Some(path),
-            Self::Setting { .. } | Self::NotAttached(_) | Self::AttachedTwice | Self::Parse(_) => None,
+            Self::Setting { .. } | Self::Parse(_) => None,
         }
     }
 }
@@ -251,12 +280,14 @@ impl Error {
 pub enum NoChainReason {
     /// The log has as many chains as it can have, and each is taken or cannot be continued.
     #[error("it has {chains} already; close some of the processes that write it")]
+    #[non_exhaustive]
     TooMany {
         /// How many chains a log can have.
         chains: u16,
     },
     /// With `exclusive`: chain 000 is left alone as it is.
     #[error("{why}; to begin it anew, move {} aside, and keep them", files_of(*chain))]
+    #[non_exhaustive]
     LeftAlone {
         /// The number of the chain.
         chain: u16,

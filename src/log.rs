@@ -58,7 +58,14 @@ impl fmt::Debug for AuditLog {
 /// A wait for a log, as a future: what every method whose name ends in `_async` returns.
 ///
 /// It borrows nothing, so it can be spawned, and needs no particular runtime. What it waits for was begun by the call
-/// itself; dropping it ends the wait and nothing else. It keeps a handle on the log.
+/// itself; dropping it ends the wait and nothing else. A wait bound begins when it is first awaited.
+///
+/// It keeps a handle on the log. The last handle that is dropped closes the log and blocks its thread, for at most the
+/// wait bound: on a runtime, end with [`close_async`](AuditLog::close_async), or keep a handle outside of tasks.
+///
+/// # Panics
+///
+/// As every `async` block, when it is polled again after it was ready.
 #[must_use = "what was asked for has begun, but only awaiting tells how it ended"]
 pub struct AuditFuture<T>(Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>);
 
@@ -199,7 +206,7 @@ impl AuditLog {
     {
         let targets: Vec<I::Item> = targets.into_iter().collect();
         let targets: Vec<&str> = targets.iter().map(AsRef::as_ref).collect();
-        capture::ensure_attached(&self.handle.capture, &targets)
+        capture::ensure_attached(&self.handle.capture, &self.handle.path, &targets)
     }
 
     /// Runs a closure and waits until every audit event that it emitted on this thread, in any span,

@@ -94,7 +94,7 @@ impl Stats {
             accepted_critical,
             durable,
             lost,
-            unconfirmed,
+            unconfirmed_waits,
             queued_events,
             queued_bytes,
             oldest_not_durable,
@@ -121,7 +121,7 @@ impl Stats {
                 tell("tracing_audit_lost_events_total", &labels, float(found.map(|loss| loss.events).sum()));
             }
         }
-        tell("tracing_audit_unconfirmed_waits_total", &[], float(*unconfirmed));
+        tell("tracing_audit_unconfirmed_waits_total", &[], float(*unconfirmed_waits));
         tell("tracing_audit_queued_events", &[], float(*queued_events));
         tell("tracing_audit_queued_bytes", &[], float(*queued_bytes));
         tell("tracing_audit_oldest_not_durable_seconds", &[], oldest_not_durable.as_secs_f64());
@@ -173,7 +173,7 @@ mod tests {
                 loss(LossReason::QueueFull, Severity::Routine, 4),
                 loss(LossReason::Closed, Severity::Critical, 5),
             ],
-            unconfirmed: 6,
+            unconfirmed_waits: 6,
             queued_events: 7,
             queued_bytes: 8,
             oldest_not_durable: Duration::from_millis(9_250),

@@ -101,7 +101,7 @@ impl Record {
     /// itself says so within the next 32 MiB; a process that ended before it could write that down leaves nothing to
     /// see. Of records in a chain that was left for another, [`verify`](crate::verify()) says it in a note.
     #[must_use]
-    pub fn unconfirmed(&self) -> bool {
+    pub fn is_unconfirmed(&self) -> bool {
         self.is_unconfirmed
     }
 

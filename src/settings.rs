@@ -33,7 +33,7 @@ use crate::{
 #[doc(alias = "fsync")]
 #[doc(alias = "fdatasync")]
 #[doc(alias = "durability")]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FlushMode {
     /// Every macro returns when its record is durable. Threads that wait share syncs.
@@ -136,14 +136,14 @@ fn count(text: &str) -> Option<u32> {
 ///
 /// Prints and parses as `never`, `hourly`, `daily`, a size, or a period and a size: `daily 256MiB`. As in code, `daily`
 /// alone sets no limit of size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rotation {
     pub(crate) period: Option<Period>,
     pub(crate) max_bytes: u64,
 }
 
 /// A stretch of UTC time that one segment covers at most.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Period {
     Hour,
     Day,
@@ -237,7 +237,7 @@ impl FromStr for Rotation {
 ///
 /// Prints and parses as `keep_all`, or as the names of its limits, each with its value: `max_age 90d max_bytes 10GiB
 /// max_segments 100 min_age 30d`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct Retention {
     pub(crate) max_age: Option<Duration>,
     pub(crate) max_bytes: Option<u64>,
@@ -335,7 +335,7 @@ impl FromStr for Retention {
 }
 
 /// What a routine event does when the part of the queue that is not kept for critical ones is full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 #[non_exhaustive]
 pub enum OnFull {
     /// The emitting thread waits for room, at most for the wait bound; then the event is lost,
@@ -352,7 +352,7 @@ named!(OnFull, "choice for `on_full`", [
 ]);
 
 /// What happens when a critical event cannot be recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 #[non_exhaustive]
 pub enum OnFailure {
     /// Counts, tells `on_notice`, and prints a line to standard error at most once a minute.

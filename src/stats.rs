@@ -42,7 +42,7 @@ named!(LossReason, "reason of a loss", [
 ///
 /// With the feature `serde` it serialises under the names of its fields, durations as seconds:
 /// `last_sync_duration_seconds` and `oldest_not_durable_seconds`.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Stats {
@@ -55,7 +55,7 @@ pub struct Stats {
     /// Events that could not be recorded, by reason and severity; only what is not zero.
     pub lost: Vec<Loss>,
     /// Waits that ended at the wait bound, or were not begun because the log was stalled.
-    pub unconfirmed: u64,
+    pub unconfirmed_waits: u64,
     /// Events in the queue, not yet written.
     pub queued_events: u64,
     /// Bytes of events that are queued or not yet durable, against `queue_bytes`.
@@ -129,7 +129,7 @@ pub struct Loss {
 }
 
 /// The state of an open log, worst first when several hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Health {
     /// Closed: nothing is recorded any more.
@@ -160,7 +160,8 @@ impl Health {
         matches!(self, Self::Healthy)
     }
 
-    /// Whether an event emitted now can be expected to become durable.
+    /// Whether a critical event emitted now can be expected to become durable. While the log is
+    /// [`Overloaded`](Self::Overloaded), routine ones are lost, and counted, unless they [wait](crate::OnFull).
     #[must_use]
     pub const fn is_recording(self) -> bool {
         matches!(self, Self::Healthy | Self::LowSpace | Self::Degraded | Self::Overloaded | Self::Tampered)
@@ -258,7 +259,7 @@ impl fmt::Display for Notice {
 }
 
 /// The kinds of [`Notice`]; what is about the log's content is also a `notice` record in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum NoticeKind {
     /// Free space fell below the watermark.

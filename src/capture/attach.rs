@@ -7,7 +7,9 @@
 use std::{
     cell::Cell,
     collections::HashMap,
-    fmt, ptr,
+    fmt,
+    path::Path,
+    ptr,
     sync::{Mutex, OnceLock, PoisonError},
     thread,
 };
@@ -118,7 +120,7 @@ impl fmt::Display for Flaw {
 /// the log, each once, and so do the spans from which they inherit.
 ///
 /// The proof is given for the subscriber of the calling thread, global or scoped.
-pub(crate) fn ensure_attached(capture: &Capture, targets: &[&str]) -> Result<(), Error> {
+pub(crate) fn ensure_attached(capture: &Capture, path: &Path, targets: &[&str]) -> Result<(), Error> {
     // A callsite that was first met on a thread without a subscriber can be cached as `never`, and stays silent on
     // every thread: https://github.com/tokio-rs/tracing/issues/2874. Without a subscriber here, rebuilding would do
     // that to all of them.
@@ -127,11 +129,14 @@ pub(crate) fn ensure_attached(capture: &Capture, targets: &[&str]) -> Result<(),
     }
     match prove(capture, targets) {
         Ok(()) => Ok(()),
-        Err(Flaw::Doubled) => Err(Error::AttachedTwice),
-        Err(why) if is_proved_elsewhere(capture, targets) => Err(Error::NotAttached(format!(
-            "{why} (this is about the scoped subscriber of this thread; the global one is attached)"
-        ))),
-        Err(why) => Err(Error::NotAttached(why.to_string())),
+        Err(Flaw::Doubled) => Err(Error::AttachedTwice { path: path.to_owned() }),
+        Err(why) => {
+            let mut reason = why.to_string();
+            if is_proved_elsewhere(capture, targets) {
+                reason += " (this is about the scoped subscriber of this thread; the global one is attached)";
+            }
+            Err(Error::NotAttached { path: path.to_owned(), reason })
+        }
     }
 }
 

@@ -57,6 +57,8 @@ use crate::{
 /// or a number with `kB`, `MB`, `GB`, `TB`, `KiB`, `MiB`, `GiB` or `TiB`. Neither is ever rounded. What is left out of
 /// a table for `flush_mode` has the default of [`FlushMode`]. Serialised, each setting is the text that it prints, and
 /// what is not set is left out.
+/// An unknown key is an error, except under `#[serde(flatten)]`, where serde does not tell a struct which keys are its own:
+/// give it a table.
 ///
 /// # Examples
 ///

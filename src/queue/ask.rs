@@ -78,7 +78,7 @@ impl Queue {
         numbers.accepted_critical = state.accepted_critical;
         numbers.accepted_routine = state.accepted - state.accepted_critical;
         numbers.lost = state.losses.list();
-        numbers.unconfirmed = state.unconfirmed;
+        numbers.unconfirmed_waits = state.unconfirmed;
         numbers.queued_events = state.chunks.drafts();
         numbers.queued_bytes = state.held_bytes;
         let oldest = state.oldest_taken.or(state.oldest_queued);

@@ -189,7 +189,10 @@ fn a_subscriber_without_the_layer_is_found() {
 #[test]
 fn a_scoped_subscriber_is_enough_for_its_own_thread() {
     let log = Log::new();
-    let ensured = || ensure_attached(&log.capture, &["audit"]).map_err(|error| error.to_string());
+    let ensured = || {
+        ensure_attached(&log.capture, std::path::Path::new("log"), &["audit"])
+            .map_err(|error| error.to_string())
+    };
     let refused = ensured().unwrap_err();
     assert!(refused.contains("no tracing subscriber is set"), "{refused}");
     {

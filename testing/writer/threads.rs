@@ -139,7 +139,7 @@ fn sixty_four_threads_share_syncs_and_none_is_forgotten() {
             end.wait();
         }
     });
-    assert_eq!(log.stats().unconfirmed, 0);
+    assert_eq!(log.stats().unconfirmed_waits, 0);
     let syncs = syncs() - before;
     assert!(syncs <= 3 * ROUNDS, "{syncs} syncs for {ROUNDS} rounds");
     log.close();
@@ -225,7 +225,7 @@ fn a_hung_disk_holds_nobody_longer_than_the_bound() {
         log.emit(Severity::Routine, None);
     }
     assert!(begun.elapsed() < bound, "{:?}", begun.elapsed());
-    assert_eq!(log.stats().unconfirmed, 201);
+    assert_eq!(log.stats().unconfirmed_waits, 201);
     assert!(log.queue.wait_until_durable(log.queue.accepted(), Waiter::All).is_err());
     log.queue.end(Stage::Closing);
     assert_eq!(block_until(bound, |waker| log.queue.poll_closed(waker)), None);
@@ -270,7 +270,7 @@ fn a_timeout_that_races_with_success_is_decided_once() {
     let records = crate::Reader::new("/log").records_of(storage).unwrap().map(Result::unwrap);
     let number = |record: &Record| record.field("n").and_then(crate::Value::as_i64).unwrap().unsigned_abs();
     let named: BTreeMap<u64, bool> =
-        records.filter(Record::is_event).map(|record| (number(&record), record.unconfirmed())).collect();
+        records.filter(Record::is_event).map(|record| (number(&record), record.is_unconfirmed())).collect();
     let told = told.into_inner().unwrap();
     let refused = told.values().filter(|is_refused| **is_refused).count();
     assert!(refused > 0 && refused < told.len(), "{refused} of {}: nothing raced", told.len());

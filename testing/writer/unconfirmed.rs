@@ -49,7 +49,8 @@ fn what_was_refused_while_the_disk_was_full_is_named_when_space_returns() {
     assert_eq!(report.verdict(), Verdict::Intact, "{report}");
     let storage = world.disk.process().storage();
     let records = crate::Reader::new("/log").records_of(storage).unwrap().map(Result::unwrap);
-    let refused: Vec<u64> = records.filter(crate::Record::unconfirmed).map(|record| record.seq()).collect();
+    let refused: Vec<u64> =
+        records.filter(crate::Record::is_unconfirmed).map(|record| record.seq()).collect();
     assert_eq!(refused, [7, 9, 10]);
     let notes = report.notes().iter().filter(|note| note.kind() == NoteKind::Unconfirmed).count();
     assert_eq!(notes, 2, "{report}");

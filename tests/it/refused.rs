@@ -42,7 +42,7 @@ fn a_log_says_of_which_records_confirm_was_an_error() {
     let events = events(&path);
     let exports = events.iter().filter(|event| event.action() == Some("key.export"));
     let named: Vec<i64> = exports
-        .filter(|event| event.unconfirmed())
+        .filter(|event| event.is_unconfirmed())
         .map(|event| event.field("request").unwrap().as_i64().unwrap())
         .collect();
     assert_eq!(named, refused);
@@ -78,7 +78,7 @@ fn where_one_event_of_a_confirm_is_lost_the_others_are_named() {
         tracing::info!(target: "audit", action = "last", actor = "mia");
     });
     log.close().unwrap();
-    let named: Vec<bool> = events(&path).iter().map(Record::unconfirmed).collect();
+    let named: Vec<bool> = events(&path).iter().map(Record::is_unconfirmed).collect();
     assert_eq!(named, [true, true, true, true, false, false]);
     let report = verify(&path).unwrap();
     report.ensure_intact().unwrap();
@@ -99,5 +99,5 @@ fn a_future_that_is_dropped_names_nothing() {
     });
     log.close().unwrap();
     let events = events(&path);
-    assert!(events.len() == 2 && events.iter().all(|event| !event.unconfirmed()));
+    assert!(events.len() == 2 && events.iter().all(|event| !event.is_unconfirmed()));
 }

@@ -206,7 +206,7 @@ impl Log {
                 |value: Option<&Value>| value.and_then(Value::as_i64).unwrap_or_default().unsigned_abs();
             if record.is_event() {
                 held.events.insert(number(record.field("n")), held.order.len());
-                if record.unconfirmed() {
+                if record.is_unconfirmed() {
                     held.unconfirmed.insert(number(record.field("n")));
                 }
                 held.order.push(number(record.field("n")));

@@ -287,6 +287,6 @@ fn a_wait_that_ends_while_its_event_becomes_durable_leaves_no_stall() {
             !model.log.queue.is_stalled(),
             "everything is durable, and no sync will come that ends the stall"
         );
-        assert!(model.log.stats().unconfirmed <= 1);
+        assert!(model.log.stats().unconfirmed_waits <= 1);
     });
 }

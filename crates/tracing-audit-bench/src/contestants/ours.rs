@@ -55,7 +55,7 @@ impl Subject for Ours {
 
     fn finish(self: Box<Self>) -> Result<()> {
         let stats = self.0.stats();
-        if stats.lost_total() + stats.unconfirmed > 0 {
+        if stats.lost_total() + stats.unconfirmed_waits > 0 {
             return Err(format!("events were lost or unconfirmed: {stats:?}").into());
         }
         self.0.close()?;

@@ -100,7 +100,7 @@ fn stats(log: &AuditLog) -> String {
         stats.durable,
         lost(Severity::Routine),
         lost(Severity::Critical),
-        stats.unconfirmed,
+        stats.unconfirmed_waits,
         stats.queued_bytes,
         stats.syncs,
         stats.segments,

@@ -237,7 +237,7 @@ impl FromStr for Rotation {
 ///
 /// Prints and parses as `keep_all`, or as the names of its limits, each with its value: `max_age 90d max_bytes 10GiB
 /// max_segments 100 min_age 30d`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
 pub struct Retention {
     pub(crate) max_age: Option<Duration>,
     pub(crate) max_bytes: Option<u64>,

@@ -51,7 +51,7 @@ pub(super) fn removable(
 mod tests {
     use super::*;
 
-    fn check(retention: Retention, expected: Option<(usize, PruneReason)>) {
+    fn check(retention: &Retention, expected: Option<(usize, PruneReason)>) {
         let sealed: Vec<Sealed> = (1..=5)
             .map(|segment| Sealed {
                 segment,
@@ -59,19 +59,19 @@ mod tests {
                 ended: Timestamp::from_unix(i64::from(segment) * 100, 0),
             })
             .collect();
-        assert_eq!(removable(&retention, &sealed, 50, Timestamp::from_unix(600, 0)), expected);
+        assert_eq!(removable(retention, &sealed, 50, Timestamp::from_unix(600, 0)), expected);
     }
 
     #[test]
     fn the_oldest_go_first_and_the_newest_stays() {
-        let keep = Retention::keep_all();
+        let keep = Retention::keep_all;
         let age = Duration::from_secs;
-        check(keep, None);
-        check(keep.max_age(age(350)), Some((2, PruneReason::Age)));
-        check(keep.max_bytes(250), Some((3, PruneReason::Bytes)));
-        check(keep.max_bytes(1), Some((5, PruneReason::Bytes)));
-        check(keep.max_segments(2), Some((4, PruneReason::Segments)));
-        check(keep.max_segments(1).min_age(age(450)), Some((1, PruneReason::Segments)));
-        check(keep.max_bytes(1).min_age(age(1000)), None);
+        check(&keep(), None);
+        check(&keep().max_age(age(350)), Some((2, PruneReason::Age)));
+        check(&keep().max_bytes(250), Some((3, PruneReason::Bytes)));
+        check(&keep().max_bytes(1), Some((5, PruneReason::Bytes)));
+        check(&keep().max_segments(2), Some((4, PruneReason::Segments)));
+        check(&keep().max_segments(1).min_age(age(450)), Some((1, PruneReason::Segments)));
+        check(&keep().max_bytes(1).min_age(age(1000)), None);
     }
 }

@@ -56,14 +56,14 @@ fn a_log_rolls_by_size_and_removes_what_retention_says_and_no_more() {
     // While a hold exists nothing goes.
     let keep = Retention::keep_all().max_segments(3);
     fs::write(path.join("hold"), "").unwrap();
-    let log = builder().retention(keep).open().unwrap();
+    let log = builder().retention(keep.clone()).open().unwrap();
     emit(&log, 100);
     log.close().unwrap();
     assert!(segments(&path).len() > before.len());
     fs::remove_file(path.join("hold")).unwrap();
 
     // Nor what is young.
-    let log = builder().retention(keep.min_age(Duration::from_secs(3600))).open().unwrap();
+    let log = builder().retention(keep.clone().min_age(Duration::from_secs(3600))).open().unwrap();
     emit(&log, 100);
     log.close().unwrap();
     assert_eq!(segments(&path)[0], before[0]);

@@ -221,7 +221,7 @@ impl AuditLog {
     /// refused on any of them.
     ///
     /// Records of the closure that become durable after such an error are named by a chained `unconfirmed` record, see
-    /// [`Record::unconfirmed`](crate::Record::unconfirmed), before anything newer is acknowledged; those that were
+    /// [`Record::is_unconfirmed`](crate::Record::is_unconfirmed), before anything newer is acknowledged; those that were
     /// durable before the error are not, nor is anything if the process ends first. So record the attempt before the
     /// act, and the outcome after it.
     ///

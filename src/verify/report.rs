@@ -163,7 +163,7 @@ impl ChainReport {
         self.lost.1
     }
 
-    /// How many records its `unconfirmed` records name, see [`Record::unconfirmed`](crate::Record::unconfirmed).
+    /// How many records its `unconfirmed` records name, see [`Record::is_unconfirmed`](crate::Record::is_unconfirmed).
     #[must_use]
     pub fn unconfirmed(&self) -> u64 {
         self.unconfirmed

@@ -10,6 +10,7 @@ use crate::{
     error::Error,
     heads::OnHead,
     log::AuditLog,
+    segment_name::{MAX_FORWARD_REQUIRED, is_forwarder_name},
     settings::{FlushMode, OnFailure, OnFull, Retention, Rotation},
     severity::Severity,
     stats::Notice,
@@ -339,9 +340,6 @@ impl Builder {
     }
 
     fn check(&self) -> Result<(), Error> {
-        let in_range = |setting, good: bool, reason: &str| {
-            if good { Ok(()) } else { Err(Error::Setting { setting, reason: reason.to_owned() }) }
-        };
         in_range("dir", !self.plan.dir.as_os_str().is_empty(), "it names no directory")?;
         let (size, interval) = match self.plan.flush_mode {
             FlushMode::Immediate => (1, MIN_INTERVAL),
@@ -359,18 +357,7 @@ impl Builder {
             self.plan.rotation.max_bytes >= MIN_SEGMENT_BYTES,
             "a segment must be allowed at least 64 KiB",
         )?;
-        let Retention { max_age, max_bytes, max_segments, min_age } = self.plan.retention;
-        in_range("retention", max_segments != Some(0), "at least 1 segment is kept")?;
-        in_range(
-            "retention",
-            max_age != Some(Duration::ZERO) && max_bytes != Some(0),
-            "a limit of 0 would remove every finished segment at once; leave it out to keep all",
-        )?;
-        in_range(
-            "retention",
-            max_age.zip(min_age).is_none_or(|(max, min)| max >= min),
-            "`min_age` is longer than `max_age`, which would remove nothing by age",
-        )?;
+        check_retention(&self.plan.retention)?;
         in_range("queue_bytes", self.plan.queue_bytes >= MIN_QUEUE_BYTES, "the queue needs at least 1 MiB")?;
         in_range(
             "wait_bound",
@@ -397,6 +384,42 @@ impl Builder {
              `release_max_level_…` feature, or choose a level that it keeps",
         )
     }
+}
+
+fn in_range(setting: &'static str, good: bool, reason: &str) -> Result<(), Error> {
+    if good { Ok(()) } else { Err(Error::Setting { setting, reason: reason.to_owned() }) }
+}
+
+fn check_retention(retention: &Retention) -> Result<(), Error> {
+    let Retention { max_age, max_bytes, max_segments, min_age, require_forwarded, unless_free_below } =
+        retention;
+    in_range("retention", *max_segments != Some(0), "at least 1 segment is kept")?;
+    in_range(
+        "retention",
+        *max_age != Some(Duration::ZERO) && *max_bytes != Some(0),
+        "a limit of 0 would remove every finished segment at once; leave it out to keep all",
+    )?;
+    in_range(
+        "retention",
+        max_age.zip(*min_age).is_none_or(|(max, min)| max >= min),
+        "`min_age` is longer than `max_age`, which would remove nothing by age",
+    )?;
+    if let Some(name) = require_forwarded.iter().find(|name| !is_forwarder_name(name)) {
+        let reason = format!(
+            "{name:?} is no name of a forwarder: 1 to 32 characters, of `a` to `z`, `0` to `9` and `-`"
+        );
+        return Err(Error::Setting { setting: "retention", reason });
+    }
+    in_range(
+        "retention",
+        require_forwarded.iter().map(|name| name.len() + 1).sum::<usize>() <= MAX_FORWARD_REQUIRED,
+        "the names of all forwarders take at most 512 bytes, with one for the end of each",
+    )?;
+    in_range(
+        "retention",
+        unless_free_below.is_none() || !require_forwarded.is_empty(),
+        "`unless_free_below` needs `require_forwarded`",
+    )
 }
 
 fn program_name() -> String {

@@ -60,6 +60,7 @@ compile_error!(
      so the promise that a returned critical event survives a power cut could not be kept"
 );
 
+mod audit_future;
 mod bell;
 mod builder;
 mod capture;
@@ -97,6 +98,7 @@ mod wait;
 mod wiring;
 mod writer;
 
+pub use audit_future::AuditFuture;
 pub use builder::Builder;
 pub use capture::{AuditFilter, AuditLayer, Candidate};
 pub use chain::{Digest, Head, Receipt};
@@ -104,7 +106,7 @@ pub use chain::{Digest, Head, Receipt};
 pub use config::Config;
 pub use error::{Error, InsecureReason, NoChainReason, ParseError};
 pub use format::{RecordKind, Value};
-pub use log::{AuditFuture, AuditLog};
+pub use log::AuditLog;
 pub use metrics::{Metric, MetricKind};
 pub use read::{ReadItem, ReadItems, Reader, Records, Stopper, read};
 pub use record::Record;

@@ -3,11 +3,9 @@
 use std::{
     any::Any,
     fmt,
-    future::Future,
     path::{Path, PathBuf},
-    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll, Waker},
+    task::{Poll, Waker},
     thread::JoinHandle,
     time::Duration,
 };
@@ -17,6 +15,7 @@ use tracing_core::Subscriber;
 use tracing_subscriber::{filter::Filtered, registry::LookupSpan};
 
 use crate::{
+    audit_future::AuditFuture,
     builder::Builder,
     capture::{self, AuditFilter, AuditLayer, Capture},
     chain::{Head, Receipt},
@@ -52,40 +51,6 @@ impl fmt::Debug for AuditLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Nothing that a lock guards, and nothing of what was emitted.
         f.debug_struct("AuditLog").field("path", &self.handle.path).finish_non_exhaustive()
-    }
-}
-
-/// A wait for a log, as a future: what every method whose name ends in `_async` returns.
-///
-/// It borrows nothing, so it can be spawned, and needs no particular runtime. What it waits for was begun by the call
-/// itself; dropping it ends the wait and nothing else. A wait bound begins when it is first awaited.
-///
-/// It keeps a handle on the log. The last handle that is dropped closes the log and blocks its thread, for at most the
-/// wait bound: on a runtime, end with [`close_async`](AuditLog::close_async), or keep a handle outside of tasks.
-///
-/// # Panics
-///
-/// As every `async` block, when it is polled again after it was ready.
-#[must_use = "what was asked for has begun, but only awaiting tells how it ended"]
-pub struct AuditFuture<T>(Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>);
-
-impl<T> AuditFuture<T> {
-    fn new(future: impl Future<Output = Result<T, Error>> + Send + 'static) -> Self {
-        Self(Box::pin(future))
-    }
-}
-
-impl<T> Future for AuditFuture<T> {
-    type Output = Result<T, Error>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(context)
-    }
-}
-
-impl<T> fmt::Debug for AuditFuture<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AuditFuture").finish_non_exhaustive()
     }
 }
 
@@ -371,6 +336,38 @@ impl AuditLog {
         stats
     }
 
+    /// Waits until the durable head is another than this one, and returns it; `None` when it was not within the bound, and at
+    /// once when it will not be any more: the log is closed, or the process was forked. It hurries nothing: what is durable
+    /// follows the flush mode.
+    ///
+    /// For who passes on what is durable; see [`ReadItems::trust`](crate::ReadItems::trust).
+    #[must_use]
+    pub fn next_head(&self, known: Head, bound: Duration) -> Option<Head> {
+        if self.handle.queue.is_forked() {
+            return None;
+        }
+        let mut watch = self.handle.queue.watch();
+        block_until(bound, |waker| watch.poll(waker, || self.handle.other_head(known))).flatten()
+    }
+
+    /// As [`next_head`](Self::next_head), for tasks: the head is the one that was known when the bound has passed.
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub fn next_head_async(&self, known: Head, bound: Duration) -> AuditFuture<Head> {
+        let log = self.clone();
+        AuditFuture::new(async move {
+            let handle = &log.handle;
+            if handle.queue.is_forked() {
+                return Ok(known);
+            }
+            let mut watch = handle.queue.watch();
+            let poll = |waker: &Waker| watch.poll(waker, || handle.other_head(known));
+            Ok(handle.bounded(bound, poll).await.flatten().unwrap_or(known))
+        })
+    }
+
     /// What opening found of earlier runs, did about it, and gave notice of.
     #[must_use]
     pub fn recovery(&self) -> &Recovery {
@@ -518,6 +515,10 @@ impl Handle {
             return self.first_head;
         }
         self.queue.gauges.head().unwrap_or(self.first_head)
+    }
+
+    fn other_head(&self, known: Head) -> Option<Head> {
+        Some(self.head()).filter(|head| *head != known)
     }
 
     fn closed(&self) -> Error {

@@ -74,6 +74,28 @@ impl fmt::Display for SegmentName {
     }
 }
 
+/// The file in the directory of a log that names the forwarders whose stores must have a segment before anybody removes
+/// it.
+pub(crate) const FORWARD_REQUIRED: &str = "forward-required";
+/// What that file can hold: one sector, which a disk writes whole or not at all.
+pub(crate) const MAX_FORWARD_REQUIRED: usize = 512;
+
+/// Whether a forwarder can have this name.
+pub(crate) fn is_forwarder_name(name: &str) -> bool {
+    let is_right = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+    (1..=32).contains(&name.len()) && name.bytes().all(is_right)
+}
+
+/// The file in `control` in which a forwarder says what its store has.
+pub(crate) fn position_name(forwarder: &str) -> String {
+    format!("forward-{forwarder}")
+}
+
+/// Whether a file in `control` is such a file. A forwarder's lock and its other files have a dot in their names.
+pub(crate) fn is_position_name(name: &str) -> bool {
+    name.strip_prefix("forward-").is_some_and(is_forwarder_name)
+}
+
 /// Exactly `digits` decimal digits: one number has one name.
 fn decimal(text: &str, digits: usize) -> Option<u32> {
     (text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit()))
@@ -91,6 +113,17 @@ mod tests {
         assert_eq!(name.to_string(), "audit-017-00000042.jsonl");
         assert_eq!(SegmentName::parse("audit-017-00000042.jsonl"), Some(name));
         assert_eq!(ChainNumber::parse_lock_name("chain-017.lock"), Some(name.chain));
+    }
+
+    #[test]
+    fn only_the_position_of_a_forwarder_is_one() {
+        assert!(is_position_name(&position_name("postgres-2")));
+        let long = position_name(&"a".repeat(33));
+        for name in
+            ["forward-", "forward-a.lock", "forward-a.new", "forward-a.rejected.jsonl", "forward-A", &long]
+        {
+            assert!(!is_position_name(name), "{name}");
+        }
     }
 
     #[test]

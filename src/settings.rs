@@ -236,20 +236,29 @@ impl FromStr for Rotation {
 /// is durable before a file goes.
 ///
 /// Prints and parses as `keep_all`, or as the names of its limits, each with its value: `max_age 90d max_bytes 10GiB
-/// max_segments 100 min_age 30d`.
+/// max_segments 100 min_age 30d require_forwarded archive,postgres unless_free_below 1GiB`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
 pub struct Retention {
     pub(crate) max_age: Option<Duration>,
     pub(crate) max_bytes: Option<u64>,
     pub(crate) max_segments: Option<u32>,
     pub(crate) min_age: Option<Duration>,
+    pub(crate) require_forwarded: Vec<String>,
+    pub(crate) unless_free_below: Option<u64>,
 }
 
 impl Retention {
     /// Keeps everything, until limits are added.
     #[must_use]
     pub const fn keep_all() -> Self {
-        Self { max_age: None, max_bytes: None, max_segments: None, min_age: None }
+        Self {
+            max_age: None,
+            max_bytes: None,
+            max_segments: None,
+            min_age: None,
+            require_forwarded: Vec::new(),
+            unless_free_below: None,
+        }
     }
 
     /// Removes a segment when its last record is older than this.
@@ -280,6 +289,49 @@ impl Retention {
         self
     }
 
+    /// Removes a segment only when each of these forwarders says that its store has all of it. A record that a store
+    /// refused counts as missing there, and so does everything behind it. What lies before the record at which a
+    /// forwarder began is not asked for. Names have 1 to 32 characters, of `a` to `z`, `0` to `9` and `-`. Called again,
+    /// it adds names. Default: none.
+    ///
+    /// The requirement stands in the directory, in the file `forward-required`, to which `open` adds the names. So every
+    /// process that removes segments obeys it, also one without this setting, and after this setting is gone. To lift
+    /// it, take the name out of this setting, reopen the log, and remove the name from the file; with the last name,
+    /// remove the file. A file that is empty or cannot be understood stops all removal, as `hold` does, until a log is
+    /// opened with this setting.
+    ///
+    /// While a store is down, old segments stay and the disk can fill: watch for the notice
+    /// [`RetentionWaits`](crate::NoticeKind::RetentionWaits), or see [`unless_free_below`](Self::unless_free_below).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tracing_audit::Retention;
+    ///
+    /// let day = Duration::from_secs(24 * 3600);
+    /// let retention = Retention::keep_all().max_age(90 * day).require_forwarded(["archive", "postgres"]);
+    /// assert_eq!(retention.to_string(), "max_age 90d require_forwarded archive,postgres");
+    /// ```
+    #[must_use]
+    pub fn require_forwarded<I>(mut self, names: I) -> Self
+    where
+        I: IntoIterator<Item: Into<String>>,
+    {
+        self.require_forwarded.extend(names.into_iter().map(Into::into));
+        self
+    }
+
+    /// Ignores [`require_forwarded`](Self::require_forwarded) while the file system has fewer free bytes than this: then
+    /// as many segments go as bring it above, if the other limits allow it. **Their records may never reach the store**;
+    /// the forwarder reports them as missed. It holds for this process only; give it to each process that removes
+    /// segments. It does not apply to `hold`, or to a `forward-required` that cannot be understood. Default: off.
+    #[must_use]
+    pub const fn unless_free_below(mut self, bytes: u64) -> Self {
+        self.unless_free_below = Some(bytes);
+        self
+    }
+
     /// Whether anything is ever removed.
     pub(crate) fn is_off(&self) -> bool {
         self.max_age.is_none() && self.max_bytes.is_none() && self.max_segments.is_none()
@@ -288,12 +340,15 @@ impl Retention {
 
 impl fmt::Display for Retention {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { max_age, max_bytes, max_segments, min_age } = self;
+        let Self { max_age, max_bytes, max_segments, min_age, require_forwarded, unless_free_below } = self;
         let limits = [
             max_age.map(|age| format!("max_age {}", DurationText(age))),
             max_bytes.map(|bytes| format!("max_bytes {}", SizeText(bytes))),
             max_segments.map(|segments| format!("max_segments {segments}")),
             min_age.map(|age| format!("min_age {}", DurationText(age))),
+            (!require_forwarded.is_empty())
+                .then(|| format!("require_forwarded {}", require_forwarded.join(","))),
+            unless_free_below.map(|bytes| format!("unless_free_below {}", SizeText(bytes))),
         ];
         let limits: Vec<String> = limits.into_iter().flatten().collect();
         if limits.is_empty() { f.write_str("keep_all") } else { f.write_str(&limits.join(" ")) }
@@ -323,12 +378,19 @@ impl FromStr for Retention {
                 ["min_age", age] if retention.min_age.is_none() => {
                     Some(retention.min_age(parse_duration(age).ok()?))
                 }
+                ["require_forwarded", names] if retention.require_forwarded.is_empty() => {
+                    Some(retention.require_forwarded(names.split(',')))
+                }
+                ["unless_free_below", bytes] if retention.unless_free_below.is_none() => {
+                    Some(retention.unless_free_below(parse_size(bytes).ok()?))
+                }
                 _ => None,
             })
         };
         parse().ok_or_else(|| {
             let expected =
-                "`keep_all`, or limits such as `max_age 90d max_bytes 10GiB max_segments 100 min_age 30d`";
+                "`keep_all`, or limits such as `max_age 90d max_bytes 10GiB max_segments 100 min_age 30d \
+                 require_forwarded archive,postgres unless_free_below 1GiB`";
             ParseError::new("retention", text, expected)
         })
     }
@@ -442,7 +504,13 @@ mod tests {
         check(Retention::keep_all().min_age(day / 2), "min_age 12h");
         let all =
             Retention::keep_all().max_age(90 * day).max_bytes(10 << 30).max_segments(100).min_age(30 * day);
-        check(all, "max_age 90d max_bytes 10GiB max_segments 100 min_age 30d");
+        let limits = "max_age 90d max_bytes 10GiB max_segments 100 min_age 30d";
+        check(all.clone(), limits);
+        check(
+            all.require_forwarded(["archive", "postgres"]).unless_free_below(1 << 30),
+            &format!("{limits} require_forwarded archive,postgres unless_free_below 1GiB"),
+        );
+        check(Retention::keep_all().require_forwarded(["a"]), "require_forwarded a");
         refuse::<Retention>(
             &[
                 "",
@@ -452,6 +520,9 @@ mod tests {
                 "max_age 1d max_age 2d",
                 "age 90d",
                 "max_segments -1",
+                "require_forwarded",
+                "require_forwarded a require_forwarded b",
+                "unless_free_below 1h",
             ],
             "`keep_all`",
         );
@@ -464,7 +535,8 @@ mod tests {
             (seconds, nanos) in (any::<u64>(), 0..1_000_000_000_u32),
             bytes: u64,
             flag: bool,
-            chosen in 0..16_u32,
+            chosen in 0..64_u32,
+            names in proptest::collection::vec("[a-z0-9-]{1,32}", 1..4),
         ) {
             let interval = Duration::new(seconds, nanos);
             let batched = FlushMode::Batched { size, interval };
@@ -482,6 +554,8 @@ mod tests {
                 max_bytes: is_chosen(1).then_some(bytes),
                 max_segments: is_chosen(2).then_some(size),
                 min_age: is_chosen(3).then_some(interval),
+                require_forwarded: if is_chosen(4) { names } else { Vec::new() },
+                unless_free_below: is_chosen(5).then_some(bytes),
             };
             prop_assert_eq!(retention.to_string().parse(), Ok(retention));
         }

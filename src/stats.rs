@@ -305,6 +305,9 @@ pub enum NoticeKind {
     Pruned,
     /// Retention could not remove a segment.
     RetentionFailed,
+    /// Segments that retention would remove stay, because a forwarder does not say yet that its store has them. Told
+    /// once, until none waits any more.
+    RetentionWaits,
     /// A layer nearer to the registry vetoes audit events.
     Vetoed,
 }
@@ -331,6 +334,7 @@ named!(NoticeKind, "kind of a notice", [
     VolatileFileSystem => "volatile_filesystem",
     Pruned => "pruned",
     RetentionFailed => "retention_failed",
+    RetentionWaits => "retention_waits",
     Vetoed => "vetoed",
 ]);
 

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     error::Error,
-    segment_name::{ChainNumber, SegmentName},
+    segment_name::{ChainNumber, FORWARD_REQUIRED, SegmentName},
     storage::{Dir, Storage},
 };
 
@@ -52,7 +52,7 @@ impl Directory {
         for name in storage.list(Dir::Log)? {
             match SegmentName::parse(&name) {
                 Some(segment) => directory.chains.entry(segment.chain).or_default().push(segment.segment),
-                None if name == "control" || name == "hold" => {}
+                None if ["control", "hold", FORWARD_REQUIRED].contains(&name.as_str()) => {}
                 None => directory.foreign.push(name),
             }
         }

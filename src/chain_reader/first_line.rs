@@ -6,7 +6,7 @@ use crate::{
     chain::Digest,
     clock::Timestamp,
     error::Error,
-    format::{Control, Line, LineParser, MAX_LINE, SegmentInfo, control_of},
+    format::{ChainId, Control, Line, LineParser, MAX_LINE, SegmentInfo, control_of},
     segment_name::SegmentName,
     storage::{Access, Dir, File, Storage, read_full},
 };
@@ -71,6 +71,14 @@ impl Beginning {
     pub(crate) fn at(&self) -> Option<Timestamp> {
         match &self.line {
             FirstLine::Segment(start) => start.at,
+            FirstLine::Later | FirstLine::Bad => None,
+        }
+    }
+
+    /// The id of the chain that a good first line names.
+    pub(crate) fn id(&self) -> Option<ChainId> {
+        match &self.line {
+            FirstLine::Segment(start) => Some(start.info.id),
             FirstLine::Later | FirstLine::Bad => None,
         }
     }

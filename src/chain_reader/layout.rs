@@ -6,7 +6,7 @@ use super::first_line::{Beginning, FirstLine, open_segment};
 use crate::{
     clock::Timestamp,
     error::Error,
-    format::After,
+    format::{After, ChainId},
     segment_name::{ChainNumber, SegmentName},
     storage::{Dir, Storage},
 };
@@ -27,6 +27,8 @@ pub(crate) struct SegmentFile {
     pub(crate) first_seq: Option<u64>,
     /// The time of that line.
     pub(crate) first_at: Option<Timestamp>,
+    /// The id of the chain that it names.
+    pub(crate) id: Option<ChainId>,
     /// Whether it holds no more than the first write of a segment, which a crash can leave torn.
     pub(crate) looks_stillborn: bool,
     /// Where a later segment says that it counts nothing, so that it never held more than a first write, and it does:
@@ -48,6 +50,7 @@ impl SegmentFile {
             counted: None,
             first_seq: first.seq(),
             first_at: first.at(),
+            id: first.id(),
             looks_stillborn: first.looks_stillborn,
             destroyed_before: None,
             after,
@@ -65,6 +68,7 @@ impl SegmentFile {
             counted: None,
             first_seq: self.first_seq,
             first_at: self.first_at,
+            id: self.id,
             looks_stillborn: self.looks_stillborn && stat.bytes == self.bytes,
             destroyed_before: None,
             after: self.after.clone(),

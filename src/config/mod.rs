@@ -37,6 +37,7 @@ use crate::{
 /// rotation = "daily 256MiB"              # or "never", "hourly", "daily", "256MiB", or a table:
 /// # rotation = { every = "day", max_bytes = "256MiB" }
 /// retention = { max_age = "400d", max_bytes = "10GiB", max_segments = 1000, min_age = "90d" }  # or "keep_all"
+/// # retention = { max_age = "400d", require_forwarded = ["postgres"], unless_free_below = "1GiB" }
 /// exclusive = false
 /// wait_for_chain = "250ms"
 /// level = "info"

@@ -16,7 +16,7 @@ const EVERYTHING: &str = r#"
     service = "payments"
     flush_mode = { mode = "hybrid", batch_size = 50, batch_interval = "500ms", critical_immediate = false }
     rotation = { every = "hour", max_bytes = "64MiB" }
-    retention = { max_age = "400d", max_bytes = "10GiB", max_segments = 1000, min_age = "90d" }
+    retention = { max_age = "400d", max_bytes = "10GiB", max_segments = 1000, min_age = "90d", require_forwarded = ["archive", "postgres"], unless_free_below = "1GiB" }
     exclusive = true
     wait_for_chain = "1s"
     level = "debug"
@@ -62,7 +62,13 @@ fn every_setting_is_read_and_reaches_the_builder() {
         }),
         rotation: Some(Rotation::hourly().max_bytes(64 << 20)),
         retention: Some(
-            Retention::keep_all().max_age(400 * day).max_bytes(10 << 30).max_segments(1000).min_age(90 * day),
+            Retention::keep_all()
+                .max_age(400 * day)
+                .max_bytes(10 << 30)
+                .max_segments(1000)
+                .min_age(90 * day)
+                .require_forwarded(["archive", "postgres"])
+                .unless_free_below(1 << 30),
         ),
         exclusive: Some(true),
         wait_for_chain: Some(Duration::from_secs(1)),
@@ -84,7 +90,7 @@ fn every_setting_is_read_and_reaches_the_builder() {
         .service("payments")
         .flush_mode(expected.flush_mode.unwrap())
         .rotation(expected.rotation.unwrap())
-        .retention(expected.retention.unwrap())
+        .retention(expected.retention.clone().unwrap())
         .exclusive(true)
         .wait_for_chain(Duration::from_secs(1))
         .level(Level::DEBUG)
@@ -153,6 +159,10 @@ fn a_setting_is_a_text_or_a_table() {
     assert_eq!(retention("'keep_all'"), Retention::keep_all());
     assert_eq!(retention("{}"), Retention::keep_all());
     assert_eq!(retention("'max_segments 3'"), retention("{ max_segments = 3 }"));
+    assert_eq!(
+        retention("'require_forwarded archive,postgres unless_free_below 1GiB'"),
+        retention("{ require_forwarded = ['archive', 'postgres'], unless_free_below = '1GiB' }")
+    );
     assert_eq!(value_of("level = 'WARN'").level, Some(Level::WARN));
 }
 

@@ -267,6 +267,10 @@ struct RetentionTable {
     max_segments: Option<u32>,
     #[serde(default, with = "as_written")]
     min_age: Option<Duration>,
+    #[serde(default)]
+    require_forwarded: Vec<String>,
+    #[serde(default, with = "as_written")]
+    unless_free_below: Option<u64>,
 }
 
 impl Tabled for Retention {
@@ -274,7 +278,14 @@ impl Tabled for Retention {
     type Table = RetentionTable;
 
     fn of(table: RetentionTable) -> Result<Self, String> {
-        let RetentionTable { max_age, max_bytes, max_segments, min_age } = table;
-        Ok(Self { max_age, max_bytes, max_segments, min_age })
+        let RetentionTable {
+            max_age,
+            max_bytes,
+            max_segments,
+            min_age,
+            require_forwarded,
+            unless_free_below,
+        } = table;
+        Ok(Self { max_age, max_bytes, max_segments, min_age, require_forwarded, unless_free_below })
     }
 }

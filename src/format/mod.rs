@@ -11,6 +11,7 @@ mod names;
 #[cfg(feature = "serde")]
 mod ordered;
 mod plain;
+mod position;
 mod strict;
 mod unconfirmed;
 mod value;
@@ -27,6 +28,7 @@ pub(crate) use detail::{Control, control_of, is_right};
 pub(crate) use encode::{Beginning, MAX_PAYLOAD, Payload, escape_into, push_if_plain, seal, time_of};
 #[cfg(feature = "serde")]
 pub(crate) use ordered::serialize_line;
+pub(crate) use position::Position;
 pub(crate) use strict::{Line, LineParser, Malformed, seq_of};
 pub(crate) use unconfirmed::{MAX_RANGES, NotConfirmed, Unconfirmed, read_unconfirmed};
 pub use value::Value;

@@ -14,8 +14,10 @@ mod sleepers;
 #[cfg(test)]
 #[path = "../../testing/queue.rs"]
 mod tests;
+mod watch;
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, OnceLock, PoisonError},
     task::{Poll, Waker},
     time::{Duration, Instant},
@@ -117,6 +119,10 @@ struct State {
     losses: Losses,
     /// Tasks that wait for an event to be durable, and whoever waits for the end.
     waiters: Vec<(Ticket, Waker)>,
+    /// Whoever waits for more events to be durable and hurries none, each under a number of its own.
+    watchers: BTreeMap<u64, Waker>,
+    /// The number that was given last.
+    watched: u64,
     /// Threads that wait for an event to be durable.
     sleepers: Sleepers,
     /// Threads that wait for room and were not told of any since.

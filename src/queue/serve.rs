@@ -111,8 +111,9 @@ impl Queue {
         }
         let was_stalled = self.stalled.swap(false, Ordering::AcqRel);
         let woken = state.sleepers.leave_through(ticket);
-        let ready: Vec<Waker> =
+        let mut ready: Vec<Waker> =
             state.waiters.extract_if(.., |(at, _)| *at <= ticket).map(|(_, waker)| waker).collect();
+        ready.extend(std::mem::take(&mut state.watchers).into_values());
         // From here on they have room, even if it takes them a while to see it: a writer that took
         // them for waiting would go round and round until they have run.
         let blocked = std::mem::take(&mut state.blocked) > 0;
@@ -171,11 +172,12 @@ impl Queue {
         state.stage = Stage::Closed;
         let waiters = std::mem::take(&mut state.waiters);
         let rotate = std::mem::take(&mut state.rotate);
+        let watchers = std::mem::take(&mut state.watchers);
         let woken = state.sleepers.leave_through(Ticket::MAX);
         drop(state);
         self.ring(woken);
         self.room.notify_all();
-        waiters.into_iter().chain(rotate).for_each(|(_, waker)| wake_quietly(waker));
+        waiters.into_iter().chain(rotate).chain(watchers).for_each(|(_, waker)| wake_quietly(waker));
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     chain_reader::{LayoutFromEnd, LinesBackward, SegmentFile, lines_between, open_segment},
     clock::Timestamp,
     error::Error,
-    format::{LineParser, is_right},
+    format::{ChainId, LineParser, is_right},
     record::Record,
     segment_name::{ChainNumber, SegmentName},
     storage::{Dir, File, Storage},
@@ -24,7 +24,9 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Backward {
     index: usize,
+    chain: ChainNumber,
     wanted: Wanted,
+    id: Option<ChainId>,
     durable: u64,
     /// Where the chain ends.
     end: Stand,
@@ -122,7 +124,9 @@ impl Backward {
         let (end, durable) = (forward.stand(), forward.durable());
         Ok(Self {
             index,
+            chain,
             wanted,
+            id: forward.id(),
             durable,
             end,
             files: forward.into_files(),
@@ -134,6 +138,14 @@ impl Backward {
             last: Timestamp::from_unix(i64::MAX, 0),
             is_at_end: false,
         })
+    }
+
+    pub(super) fn chain(&self) -> ChainNumber {
+        self.chain
+    }
+
+    pub(super) fn id(&self) -> Option<ChainId> {
+        self.id
     }
 
     /// The record before. After an error it goes on before what was wrong.

@@ -19,7 +19,7 @@ use crate::{
     },
     clock::Timestamp,
     error::Error,
-    format::{Line, LineParser, seq_of},
+    format::{ChainId, Line, LineParser, seq_of},
     record::Record,
     segment_name::{ChainNumber, SegmentName},
     storage::{Dir, Storage},
@@ -63,6 +63,8 @@ pub(super) struct Cursor {
     index: usize,
     wanted: Wanted,
     files: Vec<SegmentFile>,
+    /// The id of the chain, once it was read.
+    id: Option<ChainId>,
     /// The last record known to be durable.
     durable: u64,
     /// The one known to be from elsewhere.
@@ -140,6 +142,7 @@ impl Cursor {
             must_have: after,
             // From a place in a damaged file records may be passed over.
             expected: behind.or_else(|| files.first().is_some_and(is_there).then_some(wanted.from_seq)),
+            id: id_in(&files),
             files,
             before: Vec::new(),
             stand: Stand::default(),
@@ -161,6 +164,20 @@ impl Cursor {
 
     pub(super) fn chain(&self) -> ChainNumber {
         self.follow.chain
+    }
+
+    pub(super) fn id(&self) -> Option<ChainId> {
+        self.id
+    }
+
+    /// Takes a record for durable, and all before it, that somebody knows to be.
+    pub(super) fn trust(&mut self, seq: u64) {
+        if seq > self.durable.max(self.trusted) {
+            // It may be there already, and be waited for.
+            self.seen = None;
+        }
+        self.trusted = self.trusted.max(seq);
+        self.durable = self.durable.max(seq);
     }
 
     /// Where what was handed out ends.
@@ -217,6 +234,7 @@ impl Cursor {
         // A `close` that was taken for durable may be withdrawn.
         self.durable = if is_withdrawn { durable.max(self.trusted) } else { durable.max(self.durable) };
         self.files = layout.files;
+        self.id = self.id.or_else(|| id_in(&self.files));
         pass_over_empty(&mut self.files);
         self.seen = Some((numbers, length));
         let first = usize::from(is_cut);
@@ -454,6 +472,10 @@ impl Cursor {
             line: before.saturating_add(self.follow.line),
         }
     }
+}
+
+fn id_in(files: &[SegmentFile]) -> Option<ChainId> {
+    files.iter().find_map(|file| file.id)
 }
 
 /// What comes to a file that was empty at the look is for the next one: its first line may say that less of the files

@@ -18,8 +18,8 @@ use super::{
     stopper::Stopper,
 };
 use crate::{
-    chain::Head, chain_reader::Directory, clock::Clock, error::Error, segment_name::ChainNumber,
-    storage::Storage,
+    chain::Head, chain_reader::Directory, clock::Clock, error::Error, format::ChainId,
+    segment_name::ChainNumber, storage::Storage,
 };
 
 /// How long a reading that follows rests before it looks again: at first, and at most.
@@ -70,6 +70,20 @@ impl Walk {
         match self {
             Self::Forward(cursor) => cursor.next(storage),
             Self::Backward(backward) => backward.next(storage),
+        }
+    }
+
+    fn chain(&self) -> ChainNumber {
+        match self {
+            Self::Forward(cursor) => cursor.chain(),
+            Self::Backward(backward) => backward.chain(),
+        }
+    }
+
+    fn id(&self) -> Option<ChainId> {
+        match self {
+            Self::Forward(cursor) => cursor.id(),
+            Self::Backward(backward) => backward.id(),
         }
     }
 
@@ -282,6 +296,27 @@ impl ReadItems {
     #[doc(alias = "try_next")]
     pub fn next_within(&mut self, bound: Duration) -> Option<Result<ReadItem, Error>> {
         self.wait(Some(bound))
+    }
+
+    /// The chains that are read so far, and the id of each: 32 hexadecimal digits, drawn when the chain began, so that the
+    /// id and a sequence number name a record for ever. A chain without a readable first line is left out.
+    #[must_use]
+    pub fn chains(&self) -> Vec<(u16, String)> {
+        let chains = self.walks.iter();
+        chains.filter_map(|walk| Some((walk.chain().get(), walk.id()?.to_string()))).collect()
+    }
+
+    /// Takes this record for durable, and all before it in its chain, as [`AuditLog::head`](crate::AuditLog::head) or a
+    /// receipt says. A reading that follows with [`durable_only`](crate::Reader::durable_only) then hands them out at its next
+    /// look, and need not wait for the mark that says so in the log. A head of another log makes it hand out what is not
+    /// durable.
+    pub fn trust(&mut self, head: impl Into<Head>) {
+        let head = head.into();
+        if let Some(cursor) =
+            self.walks.iter_mut().find(|walk| walk.chain() == head.chain).and_then(Walk::as_cursor)
+        {
+            cursor.trust(head.seq);
+        }
     }
 
     /// What ends this reading, from any thread.

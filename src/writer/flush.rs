@@ -18,6 +18,8 @@ const DOZE: Duration = Duration::from_millis(5);
 
 /// How long the log is quiet before a `mark` covers its last records.
 const QUIET: Duration = Duration::from_secs(60);
+/// The same where a forwarder runs beside the log: it hands on only what is covered.
+const QUIET_BESIDE_A_FORWARDER: Duration = Duration::from_secs(1);
 /// How often a `mark` shows that silence was silence.
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -67,31 +69,48 @@ impl FlushPolicy {
     }
 }
 
-/// When a `mark` is due: once when everything is durable and nothing followed for a minute, and
-/// every hour.
+/// When a `mark` is due: once when everything is durable and nothing followed for a minute, or for a second where a
+/// forwarder runs beside the log, and every hour.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct MarkPolicy {
     /// When the last record that is not a mark was written; `None` once a mark covers it.
     uncovered: Option<Duration>,
+    /// Whether nothing came for a second, and no forwarder was there then.
+    is_alone: bool,
     last_mark: Duration,
 }
 
 impl MarkPolicy {
     pub(super) fn new(now: Duration) -> Self {
-        Self { uncovered: Some(now), last_mark: now }
+        Self { uncovered: Some(now), is_alone: false, last_mark: now }
     }
 
     pub(super) fn record_written(&mut self, now: Duration) {
-        self.uncovered = Some(now);
+        (self.uncovered, self.is_alone) = (Some(now), false);
     }
 
     pub(super) fn mark_written(&mut self, now: Duration) {
-        *self = Self { uncovered: None, last_mark: now };
+        *self = Self { uncovered: None, is_alone: false, last_mark: now };
     }
 
+    /// No forwarder was found. It is not looked for again before the next record.
+    pub(super) fn no_forwarder(&mut self) {
+        self.is_alone = true;
+    }
+
+    /// Whether a mark is due only if a forwarder runs beside the log.
+    pub(super) fn needs_forwarder(&self, now: Duration) -> bool {
+        now < self.due_after(QUIET)
+    }
+
+    /// When a mark is due, or when it must be asked whether it is.
     pub(super) fn due_at(&self) -> Duration {
+        self.due_after(if self.is_alone { QUIET } else { QUIET_BESIDE_A_FORWARDER })
+    }
+
+    fn due_after(&self, quiet: Duration) -> Duration {
         let hourly = self.last_mark + HOUR;
-        self.uncovered.map_or(hourly, |at| hourly.min(at + QUIET))
+        self.uncovered.map_or(hourly, |at| hourly.min(at + quiet))
     }
 }
 
@@ -122,10 +141,28 @@ mod tests {
     #[test]
     fn a_mark_follows_silence_once_and_then_every_hour() {
         let mut marks = MarkPolicy::new(Duration::ZERO);
+        marks.no_forwarder();
         assert_eq!(marks.due_at(), QUIET);
+        assert!(!marks.needs_forwarder(QUIET));
         marks.mark_written(QUIET);
         assert_eq!(marks.due_at(), QUIET + HOUR);
         marks.record_written(QUIET * 2);
+        marks.no_forwarder();
         assert_eq!(marks.due_at(), QUIET * 3);
+    }
+
+    #[test]
+    fn a_forwarder_is_looked_for_once_in_each_silence() {
+        let mut marks = MarkPolicy::new(Duration::ZERO);
+        let second = QUIET_BESIDE_A_FORWARDER;
+        assert_eq!(marks.due_at(), second);
+        assert!(marks.needs_forwarder(second));
+        marks.no_forwarder();
+        assert_eq!(marks.due_at(), QUIET);
+        marks.record_written(2 * second);
+        assert_eq!(marks.due_at(), 3 * second);
+        marks.mark_written(3 * second);
+        assert_eq!(marks.due_at(), 3 * second + HOUR, "a mark is no reason for another");
+        assert!(!marks.needs_forwarder(3 * second + HOUR));
     }
 }

@@ -13,10 +13,12 @@ pub(super) struct Sealed {
     pub(super) ended: Timestamp,
 }
 
-/// How many of the oldest sealed segments go, and why. `newest_bytes` is the one that always stays.
+/// How many of the oldest sealed segments go, of which `allowed` may, and why. `newest_bytes` is the one that always
+/// stays.
 pub(super) fn removable(
     retention: &Retention,
     sealed: &[Sealed],
+    allowed: usize,
     newest_bytes: u64,
     now: Timestamp,
 ) -> Option<(usize, PruneReason)> {
@@ -26,7 +28,7 @@ pub(super) fn removable(
     let mut bytes: u64 = sealed.iter().map(|segment| segment.bytes).sum::<u64>() + newest_bytes;
     let mut segments = sealed.len() as u64 + 1;
     let mut removed = None;
-    for (index, segment) in sealed.iter().enumerate() {
+    for (index, segment) in sealed.iter().enumerate().take(allowed) {
         let too_old = retention.max_age.is_some() && !young(retention.max_age, segment);
         let reason = if too_old {
             PruneReason::Age
@@ -51,7 +53,7 @@ pub(super) fn removable(
 mod tests {
     use super::*;
 
-    fn check(retention: &Retention, expected: Option<(usize, PruneReason)>) {
+    fn check(retention: &Retention, allowed: usize, expected: Option<(usize, PruneReason)>) {
         let sealed: Vec<Sealed> = (1..=5)
             .map(|segment| Sealed {
                 segment,
@@ -59,19 +61,28 @@ mod tests {
                 ended: Timestamp::from_unix(i64::from(segment) * 100, 0),
             })
             .collect();
-        assert_eq!(removable(retention, &sealed, 50, Timestamp::from_unix(600, 0)), expected);
+        assert_eq!(removable(retention, &sealed, allowed, 50, Timestamp::from_unix(600, 0)), expected);
     }
 
     #[test]
     fn the_oldest_go_first_and_the_newest_stays() {
         let keep = Retention::keep_all;
         let age = Duration::from_secs;
-        check(&keep(), None);
-        check(&keep().max_age(age(350)), Some((2, PruneReason::Age)));
-        check(&keep().max_bytes(250), Some((3, PruneReason::Bytes)));
-        check(&keep().max_bytes(1), Some((5, PruneReason::Bytes)));
-        check(&keep().max_segments(2), Some((4, PruneReason::Segments)));
-        check(&keep().max_segments(1).min_age(age(450)), Some((1, PruneReason::Segments)));
-        check(&keep().max_bytes(1).min_age(age(1000)), None);
+        let all = usize::MAX;
+        check(&keep(), all, None);
+        check(&keep().max_age(age(350)), all, Some((2, PruneReason::Age)));
+        check(&keep().max_bytes(250), all, Some((3, PruneReason::Bytes)));
+        check(&keep().max_bytes(1), all, Some((5, PruneReason::Bytes)));
+        check(&keep().max_segments(2), all, Some((4, PruneReason::Segments)));
+        check(&keep().max_segments(1).min_age(age(450)), all, Some((1, PruneReason::Segments)));
+        check(&keep().max_bytes(1).min_age(age(1000)), all, None);
+    }
+
+    #[test]
+    fn the_reason_is_that_of_the_last_one_that_may_go() {
+        let retention = Retention::keep_all().max_age(Duration::from_secs(450)).max_segments(2);
+        check(&retention, usize::MAX, Some((4, PruneReason::Segments)));
+        check(&retention, 1, Some((1, PruneReason::Age)));
+        check(&retention, 0, None);
     }
 }

@@ -5,6 +5,7 @@
 //! files of their own.
 
 mod flush;
+mod forwarded;
 mod keep;
 mod ledger;
 mod lock;
@@ -21,7 +22,11 @@ mod tests;
 mod timers;
 mod watch;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
     chain::Head,
@@ -29,6 +34,7 @@ use crate::{
     clock::{Clock, Moment},
     format::{MAX_LINE, MAX_PAYLOAD, mark_payload},
     queue::{Chunks, Orders, Pause, Queue, Refused, Stage},
+    segment_name::ChainNumber,
     settings::{FlushMode, Retention, Rotation},
     stats::NoticeKind,
     storage::{Dir, Storage},
@@ -76,6 +82,8 @@ pub(crate) struct Writer {
     pending: Pending,
     timers: Timers,
     rotations: Rotations,
+    /// The chains of which it was told that removal waits for a forwarder.
+    waiting: BTreeSet<ChainNumber>,
     /// The head that everybody was told last.
     published: Head,
 }
@@ -145,6 +153,7 @@ impl Writer {
             pending,
             timers: Timers::new(&now),
             rotations: Rotations::default(),
+            waiting: BTreeSet::new(),
         };
         // Nobody has waited for anything yet.
         drop(writer.publish());
@@ -391,6 +400,12 @@ impl Writer {
         if self.ledger.unsynced().records > 0 || now.elapsed < self.timers.marks.due_at() {
             return Ok(());
         }
+        if self.timers.marks.needs_forwarder(now.elapsed)
+            && !forwarded::has_a_forwarder(self.storage.as_ref())
+        {
+            self.timers.marks.no_forwarder();
+            return Ok(());
+        }
         self.refresh_witnesses(now);
         let mut batch = Chunks::default();
         batch.push(&mark_payload(now.wall, &self.ledger.name_others(open::FEW)), None, None);
@@ -428,16 +443,30 @@ impl Writer {
         if !has_retention || self.ledger.live().is_none() || !self.timers.take_retention(now.elapsed) {
             return Ok(());
         }
-        let outcome = retention::run(&self.storage, &self.settings.retention, &mut self.ledger, clock, now);
+        let mut outcome =
+            retention::run(&self.storage, &self.settings.retention, &mut self.ledger, clock, now);
         if !outcome.removed.is_empty() {
             let message = format!("removed by retention: {}", outcome.removed.join(", "));
             self.queue.notifier.tell(NoticeKind::Pruned, message);
         }
+        self.tell_of_waits(std::mem::take(&mut outcome.waits), outcome.is_whole, now);
         if let Some((name, error)) = outcome.failed {
             self.timers.retention_failed(now.elapsed);
             self.note(NoticeKind::RetentionFailed, &format!("cannot remove {name}: {error}"), now);
         }
         self.settle(outcome.trouble.map_or(Ok(()), Err), now, clock)
+    }
+
+    /// Tells of each chain once, until a pass finds that it no longer waits.
+    fn tell_of_waits(&mut self, waits: BTreeMap<ChainNumber, String>, is_whole: bool, now: &Moment) {
+        if is_whole {
+            self.waiting.retain(|chain| waits.contains_key(chain));
+        }
+        for (chain, message) in waits {
+            if self.waiting.insert(chain) {
+                self.note(NoticeKind::RetentionWaits, &message, now);
+            }
+        }
     }
 
     fn pause(&self, now: &Moment) -> Next {
@@ -448,8 +477,9 @@ impl Writer {
         let has_retention = !self.settings.retention.is_off();
         let doze = now.elapsed + self.flush.doze();
         let has_note = self.ledger.live().is_some() && self.ledger.is_behind_its_note();
-        let next = self.timers.next(doze, is_rotation_wanted, has_retention, has_note);
         let sync = self.flush.due_at(self.ledger.unsynced());
+        let mark_from = sync.unwrap_or(doze).max(doze);
+        let next = self.timers.next(mark_from, is_rotation_wanted, has_retention, has_note);
         let until = sync.map_or(next, |sync| next.min(sync));
         if self.timers.is_awake(now.elapsed) {
             return Next::Pause(Pause::Doze, until.min(doze));

@@ -3,7 +3,7 @@
 use std::{cell::Cell, collections::BTreeSet, io, sync::Arc, time::Duration};
 
 use super::{
-    WriterSettings,
+    WriterSettings, forwarded,
     ledger::{Ledger, Story, Trouble},
     lock::{ChainLock, Holder, Tried},
     others,
@@ -15,7 +15,7 @@ use crate::{
     error::{Error, NoChainReason},
     format::{CloseInfo, NoticeInfo, OpenInfo, Witness, Witnesses},
     queue::Chunks,
-    segment_name::{ChainNumber, SegmentName},
+    segment_name::{ChainNumber, FORWARD_REQUIRED, SegmentName},
     stats::{ChainRecovery, NoticeKind},
     storage::{Dir, FileSystem, Storage},
 };
@@ -89,6 +89,8 @@ pub(crate) fn open(
 ) -> Result<Opened, Error> {
     let mut opener = Opener::new(storage, clock, now, settings.exclusive);
     let taken = opener.take_a_chain(settings, former)?;
+    forwarded::require(storage.as_ref(), &settings.retention.require_forwarded, clock)
+        .map_err(Error::io("write", storage.path(Dir::Log, FORWARD_REQUIRED)))?;
     opener.begin_run(taken, settings, former)
 }
 

@@ -1,8 +1,9 @@
 //! Removes old segments: a durable `prune` record first, then the files, then their names.
 
-use std::{io, sync::Arc};
+use std::{collections::BTreeMap, io, sync::Arc};
 
 use super::{
+    forwarded::Required,
     keep::{Sealed, removable},
     ledger::{Ledger, Trouble},
     open::{close_chain, take_free_chain, write_through},
@@ -11,7 +12,7 @@ use crate::{
     chain::Digest,
     chain_reader::{Directory, FirstLine, SegmentStart},
     clock::{Clock, Moment, Timestamp},
-    format::{PruneInfo, PruneReason},
+    format::{ChainId, PruneInfo, PruneReason},
     queue::Chunks,
     segment_name::{ChainNumber, SegmentName},
     settings::Retention,
@@ -26,6 +27,10 @@ const HOLD: &str = "hold";
 pub(super) struct Outcome {
     pub(super) removed: Vec<String>,
     pub(super) failed: Option<(String, io::Error)>,
+    /// Whether every chain was looked at.
+    pub(super) is_whole: bool,
+    /// Of which chains something stays that would go if it were forwarded, and why.
+    pub(super) waits: BTreeMap<ChainNumber, String>,
     /// The ledger's own segment failed while the `prune` record was written.
     pub(super) trouble: Option<Trouble>,
 }
@@ -33,6 +38,8 @@ pub(super) struct Outcome {
 /// The old segments of one chain, oldest first, as far back as they are understood.
 #[derive(Debug, Default)]
 struct Old {
+    /// `None` where not even the newest first line can be read.
+    id: Option<ChainId>,
     segments: Vec<OldSegment>,
     /// Files before what retention left. A power cut can bring back what was removed last, and files
     /// that were begun in vain before the first record go only now. Oldest first.
@@ -51,10 +58,43 @@ struct OldSegment {
 }
 
 impl Old {
-    fn removable(&self, retention: &Retention, now: &Moment) -> Option<(usize, PruneReason)> {
+    /// How many of the oldest segments go if so many may, and why.
+    fn removable(&self, retention: &Retention, allowed: usize, now: &Moment) -> Option<(usize, PruneReason)> {
         let sealed: Vec<Sealed> = self.segments.iter().map(|old| old.sealed).collect();
-        removable(retention, &sealed, self.newest_bytes, now.wall)
+        removable(retention, &sealed, allowed, self.newest_bytes, now.wall)
     }
+
+    /// How many of the oldest segments end at or before a record.
+    fn up_to(&self, through: u64) -> usize {
+        self.segments.iter().take_while(|old| old.through.0 <= through).count()
+    }
+
+    /// How many of the oldest segments make so much room.
+    fn making_room(&self, mut bytes: u64) -> usize {
+        let is_needed = |old: &&OldSegment| {
+            let needed = bytes > 0;
+            bytes = bytes.saturating_sub(old.sealed.bytes);
+            needed
+        };
+        self.segments.iter().take_while(is_needed).count()
+    }
+}
+
+/// Which of the old segments of a chain go.
+#[derive(Debug, Clone, Copy)]
+struct Doom {
+    count: usize,
+    reason: PruneReason,
+    /// How many of them their forwarders have. The others go because there is no room.
+    forwarded: usize,
+}
+
+/// A file that goes.
+#[derive(Debug)]
+struct Doomed {
+    name: SegmentName,
+    /// The chain, and the record up to which it must have been forwarded, if it must.
+    wanted: Option<(ChainId, u64)>,
 }
 
 /// Applies retention to the chain of `ledger`, and to every chain that nobody holds.
@@ -87,6 +127,7 @@ fn run_all(
     if storage.stat(Dir::Log, HOLD)?.is_some() {
         return Ok(());
     }
+    let required = Required::read(storage.as_ref(), &retention.require_forwarded);
     let directory = Directory::read(storage.as_ref())?;
     let own = ledger.chain();
     prune(storage, retention, ledger, &directory, now, outcome)?;
@@ -96,7 +137,8 @@ fn run_all(
     }
     for chain in directory.chains.keys().copied().filter(|chain| *chain != own) {
         let old = survey(storage, &directory, chain, 0)?;
-        if old.leftovers.is_empty() && old.removable(retention, now).is_none() {
+        let doom = choose(storage, retention, &required, (chain, &old), now, outcome)?;
+        if doom.is_none() && (old.leftovers.is_empty() || required.is_hold()) {
             continue;
         }
         if let Some(mut free) = take_free_chain(storage, chain, clock, now) {
@@ -110,7 +152,40 @@ fn run_all(
             pruned?;
         }
     }
+    outcome.is_whole = true;
     Ok(())
+}
+
+/// Decides which old segments of a chain go. What stays only because it was not forwarded is noted in `outcome`.
+fn choose(
+    storage: &Arc<dyn Storage>,
+    retention: &Retention,
+    required: &Required,
+    (chain, old): (ChainNumber, &Old),
+    now: &Moment,
+    outcome: &mut Outcome,
+) -> io::Result<Option<Doom>> {
+    let Some((count, reason)) = old.removable(retention, usize::MAX, now) else { return Ok(None) };
+    let limit = old.id.and_then(|id| required.limit(storage.as_ref(), id));
+    let forwarded = limit.as_ref().map_or(count, |limit| old.up_to(limit.through).min(count));
+    let Some(limit) = limit.filter(|_| forwarded < count) else {
+        return Ok(Some(Doom { count, reason, forwarded }));
+    };
+    let missing_bytes = match retention.unless_free_below {
+        Some(least) if !required.is_hold() => least.saturating_sub(storage.free_bytes()?),
+        _ => 0,
+    };
+    let allowed = forwarded.max(old.making_room(missing_bytes)).min(count);
+    let last = old.segments.get(count.saturating_sub(1)).filter(|_| allowed < count);
+    if let Some(last) = last {
+        let message = format!(
+            "chain {chain} keeps old records up to {}, which retention would remove: {}",
+            last.through.0, limit.kept_by
+        );
+        outcome.waits.insert(chain, message);
+    }
+    let doom = old.removable(retention, allowed, now);
+    Ok(doom.map(|(count, reason)| Doom { count, reason, forwarded }))
 }
 
 fn prune(
@@ -123,8 +198,11 @@ fn prune(
 ) -> io::Result<()> {
     let pruned = ledger.pruned.map_or(0, |(through, _)| through);
     let mut old = survey(storage, directory, ledger.chain(), pruned)?;
-    let mut doomed = std::mem::take(&mut old.leftovers);
-    if let Some((count, reason)) = old.removable(retention, now) {
+    let required = Required::read(storage.as_ref(), &retention.require_forwarded);
+    let doom = choose(storage, retention, &required, (ledger.chain(), &old), now, outcome)?;
+    let leftovers = std::mem::take(&mut old.leftovers).into_iter();
+    let mut doomed: Vec<Doomed> = leftovers.map(|name| Doomed { name, wanted: None }).collect();
+    if let Some(Doom { count, reason, forwarded }) = doom {
         let removed: Vec<OldSegment> = old.segments.drain(..count).collect();
         let (Some(first), Some(last)) = (removed.first(), removed.last()) else { return Ok(()) };
         let (through, hash) = last.through;
@@ -134,7 +212,11 @@ fn prune(
         let info = PruneInfo { through, hash, files, reason: reason.as_str().to_owned() };
         let mut batch = Chunks::default();
         batch.push(&info.payload(now.wall), None, None);
-        let files = removed.into_iter().flat_map(|old| old.files);
+        let id = old.id;
+        let files = removed.into_iter().enumerate().flat_map(|(index, old)| {
+            let wanted = id.filter(|_| index < forwarded).map(|id| (id, old.through.0));
+            old.files.into_iter().map(move |name| Doomed { name, wanted })
+        });
         doomed.extend(files);
         if let Err(trouble) = write_through(ledger, &mut batch, now) {
             // The record may not be durable, so no file goes.
@@ -143,14 +225,19 @@ fn prune(
         }
         ledger.pruned = Some((through, hash));
     }
-    remove(storage, &doomed, outcome)
+    remove(storage, retention, &doomed, outcome)
 }
 
-fn remove(storage: &Arc<dyn Storage>, doomed: &[SegmentName], outcome: &mut Outcome) -> io::Result<()> {
-    for name in doomed {
+fn remove(
+    storage: &Arc<dyn Storage>,
+    retention: &Retention,
+    doomed: &[Doomed],
+    outcome: &mut Outcome,
+) -> io::Result<()> {
+    for Doomed { name, wanted } in doomed {
         let name = name.to_string();
-        if storage.stat(Dir::Log, HOLD)?.is_some() {
-            // It came while the record was written. What the record says is gone stays as a leftover.
+        if !may_go(storage, retention, *wanted)? {
+            // It changed while the record was written. What the record says is gone stays as a leftover.
             break;
         }
         match storage.remove(Dir::Log, &name) {
@@ -163,6 +250,23 @@ fn remove(storage: &Arc<dyn Storage>, doomed: &[SegmentName], outcome: &mut Outc
         }
     }
     if outcome.removed.is_empty() { Ok(()) } else { storage.sync_dir(Dir::Log) }
+}
+
+/// Whether a file may go now: there is no hold, and whoever must have it has it.
+fn may_go(
+    storage: &Arc<dyn Storage>,
+    retention: &Retention,
+    wanted: Option<(ChainId, u64)>,
+) -> io::Result<bool> {
+    if storage.stat(Dir::Log, HOLD)?.is_some() {
+        return Ok(false);
+    }
+    let required = Required::read(storage.as_ref(), &retention.require_forwarded);
+    let has_all = wanted.is_none_or(|(id, through)| {
+        let limit = required.limit(storage.as_ref(), id);
+        limit.is_none_or(|limit| through <= limit.through)
+    });
+    Ok(!required.is_hold() && has_all)
 }
 
 /// Follows a chain back from its newest first line to where retention cut it. Where a first line cannot
@@ -183,6 +287,7 @@ fn survey(
         let Some((next, begun)) = &after else {
             old.newest_bytes += stat.bytes;
             after = first_line(storage, *name)?;
+            old.id = after.as_ref().map(|(start, _)| start.info.id);
             continue;
         };
         let said = next.info.pruned.filter(|(through, _)| *through < next.seq);

@@ -16,7 +16,7 @@ const NOTE_AFTER: Duration = Duration::from_secs(1);
 const PATH_CHECK: Duration = Duration::from_millis(100);
 /// How often retention is applied at least.
 const RETENTION_CHECK: Duration = Duration::from_secs(3600);
-/// How long retention rests after it failed.
+/// How long retention rests after it failed, and how often it is applied while room is short.
 const RETENTION_RETRY: Duration = Duration::from_secs(60);
 /// How long retention rests after the wall clock jumped ahead, so that a wrong clock removes nothing.
 const RETENTION_REST: Duration = Duration::from_secs(24 * 3600);
@@ -152,6 +152,11 @@ impl Timers {
         self.retention_due = now;
     }
 
+    /// There is less room than retention is to keep.
+    pub(super) fn retention_soon(&mut self, now: Duration) {
+        self.retention_due = self.retention_due.min(now + RETENTION_RETRY);
+    }
+
     /// The notice of a failure may fill a segment by itself, and a new segment asks for retention: so it rests.
     pub(super) fn retention_failed(&mut self, now: Duration) {
         self.retention_rests = self.retention_rests.max(now + RETENTION_RETRY);
@@ -231,6 +236,18 @@ mod tests {
     }
 
     #[test]
+    fn retention_is_applied_every_minute_while_room_is_short() {
+        let mut timers = Timers::new(&at(0, 1_000));
+        assert!(timers.take_retention(Duration::ZERO));
+        for second in 1..60 {
+            timers.retention_soon(second * SECOND);
+            assert!(!timers.take_retention(second * SECOND));
+        }
+        assert!(timers.take_retention(SECOND + RETENTION_RETRY));
+        assert!(!timers.take_retention(SECOND + 2 * RETENTION_RETRY));
+    }
+
+    #[test]
     fn close_is_tried_again_at_once_and_then_ever_later() {
         let mut timers = Timers::new(&at(0, 0));
         assert_eq!(timers.close_rests_until(Duration::ZERO), None);
@@ -246,6 +263,7 @@ mod tests {
     #[test]
     fn what_is_due_first_ends_the_pause() {
         let mut timers = Timers::new(&at(0, 0));
+        timers.marks.no_forwarder();
         let mark = timers.marks.due_at();
         assert_eq!(timers.next(Duration::ZERO, false, false, false), mark);
         timers.rotation_failed(Duration::ZERO);

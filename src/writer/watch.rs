@@ -50,6 +50,10 @@ impl Writer {
         }
         let Ok(free) = self.storage.free_bytes() else { return };
         self.queue.gauges.free_bytes.set(free);
+        let is_short = self.settings.retention.unless_free_below.is_some_and(|least| free < least);
+        if is_short && !self.waiting.is_empty() {
+            self.timers.retention_soon(now.elapsed);
+        }
         let is_low = free < self.settings.low_space;
         if self.queue.gauges.low_space.set(is_low) {
             if is_low {

@@ -1,6 +1,6 @@
 //! One seeded run of everything at once: faults, power cuts, kills, several processes.
 
-use std::{panic, time::Duration};
+use std::{collections::BTreeMap, panic, time::Duration};
 
 use super::{
     Failure, Outcome,
@@ -13,6 +13,9 @@ use crate::{
     storage::sim::{Applied, Errno, Fault, Op, Prng, SimDisk, SimProcess, SyncFailure},
     writer::Next,
 };
+
+/// A forwarder whose store never has anything.
+const FORWARDER: &str = "archive";
 
 /// Processes that have the log open at the same time at most.
 const MOST_PROCESSES: usize = 4;
@@ -73,8 +76,16 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> Failure {
 impl Run {
     fn new(seed: u64) -> Self {
         let mut prng = Prng::for_purpose(seed, 99);
-        let settings = draw_settings(&mut prng);
+        let mut settings = draw_settings(&mut prng);
         let mut world = World::new(seed);
+        let mut forwarding = Prng::for_purpose(seed, 96);
+        if forwarding.chance(100) {
+            settings.writer.retention = settings.writer.retention.require_forwarded([FORWARDER]);
+        }
+        if forwarding.chance(200) {
+            // It has nothing yet, and is there.
+            world.disk.replace(&format!("control/forward-{FORWARDER}"), b"");
+        }
         world.simulate_the_clock();
         let failure = match prng.below(16) {
             0 => SyncFailure::Ext4Data,
@@ -470,6 +481,9 @@ impl Run {
         let strictness = if self.lost_a_lock { Strictness::OnceOrTwice } else { Strictness::Once };
         let chains = oracle::check(&self.world, strictness)?;
         oracle::check_notices(&chains, self.lost_a_lock)?;
+        if !self.settings.writer.retention.require_forwarded.is_empty() {
+            self.check_that_all_is_there(&chains)?;
+        }
         oracle::check_refusals(&self.world, &chains)?;
         let (verdict, report) = oracle::verify(&self.world)?;
         self.outcome.honest_logs += 1;
@@ -478,6 +492,19 @@ impl Run {
             return Err(Failure::Other(format!("after recovery and close: {report}")));
         }
         Ok(left_alone)
+    }
+
+    /// Where a forwarder must have a segment before it goes, and has nothing.
+    fn check_that_all_is_there(&self, chains: &BTreeMap<u16, oracle::Chain>) -> Result<(), Failure> {
+        let names = self.world.disk.contents("forward-required").unwrap_or_default();
+        // A disk that made up a sector can have left other names there.
+        if !String::from_utf8_lossy(&names).lines().any(|name| name == FORWARDER) {
+            return Err(Failure::Other(format!("forward-required says {names:?}")));
+        }
+        match chains.iter().find(|(_, chain)| chain.pruned > 0) {
+            Some((chain, _)) => Err(Failure::Other(format!("chain {chain} lost what was not forwarded"))),
+            None => Ok(()),
+        }
     }
 
     fn outcome(&self) -> Outcome {

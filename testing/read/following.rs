@@ -292,3 +292,30 @@ fn a_failing_disk_delays() {
     assert_eq!(item.into_record().map(|record| record.seq()), Some(3));
     live.expect("");
 }
+
+/// Who knows from elsewhere that a record is durable waits for no mark.
+#[test]
+fn what_is_trusted_is_handed_out() {
+    let chain = Chain::new(0).event_marked("a", None).event_marked("b", None);
+    let mut live = Live::new(&[&chain], |reader| reader.durable_only(true));
+    live.expect("0/1");
+    live.items.trust(chain.head_at(2));
+    live.expect("0/2");
+    live.items.trust(chain.head_at(3));
+    live.items.trust(chain.head_at(2));
+    live.expect("0/3");
+    // A head that is not there yet.
+    let more = chain.clone().event_marked("c", None).event_marked("d", None);
+    live.items.trust(more.head_at(6));
+    live.expect("0/4");
+    live.write(&more);
+    live.expect("0/5 0/6");
+    live.items.trust(Chain::new(7).head());
+    live.expect("");
+    let id = live.items.chains();
+    assert!(id.len() == 1 && id[0].0 == 0 && id[0].1.len() == 32, "{id:?}");
+    let other = Chain::new(3);
+    live.write(&other);
+    live.expect("3/1");
+    assert_eq!(live.items.chains().iter().map(|(chain, _)| *chain).collect::<Vec<_>>(), [0, 3]);
+}

@@ -461,6 +461,7 @@ fn foreign_files_are_a_note() {
     log.files.insert("notes\u{1b}[31m.txt".into(), Vec::new());
     log.files.insert("control".into(), Vec::new());
     log.files.insert("hold".into(), Vec::new());
+    log.files.insert("forward-required".into(), Vec::new());
     let report = log.verify();
     check(&report, Intact, &[]);
     assert_eq!(report.notes().len(), 1);

@@ -7,9 +7,9 @@ use super::{
     world::{Node, SECOND, Settings, World},
 };
 use crate::{
-    Retention, Rotation, Verdict,
+    NoticeKind, Retention, Rotation, Verdict,
     format::RecordKind,
-    storage::sim::{Errno, Fault, Op, Prng},
+    storage::sim::{Applied, Errno, Fault, Op, Prng},
 };
 
 fn keeping(segments: u32) -> Settings {
@@ -48,7 +48,9 @@ fn the_oldest_segments_go_after_a_durable_prune_record() {
     assert_eq!(files(&world), [5, 6, 7]);
     let trace = world.disk.trace();
     for (at, _) in trace.iter().enumerate().filter(|(_, line)| line.contains("Remove")) {
-        let before = trace[..at].iter().rev().find(|line| !line.contains("Remove") && !line.contains("Stat"));
+        let asks =
+            |line: &str| ["Remove", "Stat", "Open forward-required"].iter().any(|call| line.contains(call));
+        let before = trace[..at].iter().rev().find(|line| !asks(line));
         assert!(before.is_some_and(|line| line.contains("SyncData audit-000-")), "{before:?}");
     }
     let removed = trace.iter().rposition(|line| line.contains("Remove")).unwrap();
@@ -265,4 +267,152 @@ fn a_free_chain_that_was_not_closed_is_not_shortened() {
     }
     assert_eq!(of_other(&world), before);
     assert!(world.disk.snapshot().keys().filter(|name| name.starts_with("audit-000-")).count() < 3);
+}
+
+/// What a forwarder writes when its store has this much of chain 000.
+fn note_position(world: &World, name: &str, seq: u64, refused: Option<u64>) {
+    let files = world.disk.snapshot();
+    let first = files.iter().find(|(name, _)| name.starts_with("audit-000-")).unwrap().1;
+    let line = String::from_utf8(first.clone()).unwrap();
+    let id = line.split_once("\"id\":\"").unwrap().1.split_once('"').unwrap().0;
+    let hash = "ab".repeat(32);
+    let refused = refused.map_or_else(String::new, |refused| format!(",\"refused\":{refused}"));
+    let chain = format!("{{\"chain\":\"000\",\"seq\":{seq},\"hash\":\"{hash}\"{refused}}}");
+    let text = format!("{{\"format\":1,\"chains\":{{\"{id}\":{chain}}}}}");
+    world.disk.replace(&format!("control/forward-{name}"), text.as_bytes());
+}
+
+/// The last record of each segment but the newest.
+fn last_records(world: &World) -> Vec<u64> {
+    let log = oracle::read_log(&world.disk.snapshot()).unwrap();
+    log[&0].of_kind(RecordKind::Segment).iter().skip(1).map(|first| first.seq - 1).collect()
+}
+
+/// A closed log of so many segments.
+fn filled(seed: u64, segments: usize) -> World {
+    let mut world = World::new(seed);
+    let mut node = world.opened(&Settings::default());
+    fill(&mut world, &mut node, segments - 1);
+    node.close(&mut world);
+    world
+}
+
+#[test]
+fn a_segment_stays_until_its_last_record_was_forwarded() {
+    let mut world = filled(1, 5);
+    let last = last_records(&world);
+    let settings = Settings::default()
+        .retention(Retention::keep_all().max_segments(1).require_forwarded(["archive", "postgres"]));
+    let mut node = world.opened(&settings);
+    for (archive, postgres, refused, left) in [
+        (0, 1 << 60, None, 5),
+        (last[0] - 1, last[3], None, 5),
+        (last[3], last[0], None, 4),
+        (last[3], last[3], Some(last[2]), 3),
+        (last[3], last[3], Some(last[2] + 1), 2),
+        (last[3], last[3], None, 1),
+    ] {
+        note_position(&world, "archive", archive, None);
+        note_position(&world, "postgres", postgres, refused);
+        node.run_for(&mut world, Duration::from_secs(3700));
+        assert_eq!(files(&world).len(), left, "{archive} {postgres} {refused:?}");
+    }
+    node.close(&mut world);
+    let chain = checked(&world);
+    let notices = chain.of_kind(RecordKind::Notice);
+    assert_eq!(notices.len(), 1, "told once: {}", chain.kinds());
+    assert!(notices[0].text.contains(NoticeKind::RetentionWaits.as_str()), "{}", notices[0].text);
+    assert!(notices[0].text.contains("forwarder archive"), "{}", notices[0].text);
+}
+
+/// A chain that nobody holds is neither locked nor written to while its segments wait.
+#[test]
+fn a_chain_that_nobody_holds_waits_too() {
+    let mut world = World::new(1);
+    let (mut one, mut two) = (world.opened(&Settings::default()), world.opened(&Settings::default()));
+    for node in [&mut one, &mut two] {
+        fill(&mut world, node, 3);
+        node.close(&mut world);
+    }
+    let of_two = |world: &World| {
+        let files = world.disk.snapshot();
+        files.into_iter().filter(|(name, _)| name.contains("-001")).collect::<Vec<_>>()
+    };
+    let before = of_two(&world);
+    let keep = Retention::keep_all().max_segments(1).require_forwarded(["archive"]);
+    let mut node = world.opened(&Settings::default().retention(keep));
+    node.run_for(&mut world, Duration::from_secs(3 * 3600));
+    assert!(before.len() > 4 && of_two(&world) == before);
+    assert_eq!(files(&world), [1, 2, 3, 4]);
+    node.close(&mut world);
+    let chains = oracle::check(&world, Strictness::Once).unwrap();
+    let told: Vec<_> = chains[&0].of_kind(RecordKind::Notice).iter().map(|line| line.text.clone()).collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].contains("chain 000 keeps") && told[1].contains("chain 001 keeps"), "{told:?}");
+}
+
+#[test]
+fn a_program_without_the_setting_obeys_the_file_and_it_is_asked_before_each_removal() {
+    let mut world = filled(1, 5);
+    let mut node = world.opened(&keeping(1));
+    let disk = world.disk.clone();
+    disk.hold(Op::Remove);
+    std::thread::scope(|scope| {
+        scope.spawn(|| node.pump(&mut world));
+        assert!(disk.wait_until_held(1, 10 * SECOND));
+        // It stands before the first file, and has asked.
+        disk.replace("forward-required", b"archive\n");
+        disk.release();
+    });
+    assert_eq!(files(&world), [2, 3, 4, 5]);
+}
+
+#[test]
+fn a_list_of_forwarders_that_cannot_be_understood_holds_everything() {
+    for text in ["", "archive", "archive\0\0", "\0\0\0\0"] {
+        let mut world = filled(1, 5);
+        world.disk.replace("forward-required", text.as_bytes());
+        let mut node = world.opened(&keeping(1));
+        node.run_for(&mut world, Duration::from_secs(3700));
+        assert_eq!(files(&world), [1, 2, 3, 4, 5], "{text:?}");
+        node.close(&mut world);
+        assert!(checked(&world).of_kind(RecordKind::Notice)[0].text.contains("forward-required is no list"));
+    }
+}
+
+/// Whatever part of the file is on the disk, it requires the name, or holds everything, or `open` did not return.
+#[test]
+fn a_name_is_required_as_soon_as_open_returns_whenever_the_power_fails() {
+    let required = Settings::default().retention(Retention::keep_all().require_forwarded(["archive"]));
+    for applied in [Applied::Fully, Applied::NotAtAll, Applied::Seeded] {
+        for nth in 1.. {
+            let mut world = filled(nth, 3);
+            world.disk.sync_everything();
+            world.disk.cut_power_at(nth, applied);
+            let is_required = world.open(&required).is_ok();
+            let was_cut = world.disk.crashes_to_come() == 0;
+            world.disk.clear_faults();
+            if !was_cut {
+                world.disk.power_cut();
+            }
+            for is_required in [is_required, true] {
+                let mut pruner = world.opened(&keeping(2));
+                pruner.run_for(&mut world, SECOND);
+                pruner.close(&mut world);
+                assert!(!is_required || files(&world).starts_with(&[1]), "{nth} {applied:?}");
+                if files(&world).starts_with(&[1]) {
+                    // The next opener mends what the crash left.
+                    world.opened(&required).close(&mut world);
+                } else {
+                    break;
+                }
+                let names = world.disk.durable_contents("forward-required").unwrap();
+                assert_eq!(String::from_utf8(names).unwrap().trim_end_matches('\n'), "archive");
+            }
+            if !was_cut {
+                assert!(nth > 5, "{nth}");
+                break;
+            }
+        }
+    }
 }

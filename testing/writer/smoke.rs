@@ -7,7 +7,7 @@ use super::{
     world::{MS, Node, SECOND, Settings, World},
 };
 use crate::{
-    Error, LossReason, Rotation, Severity, Stats, Verdict,
+    Error, FlushMode, LossReason, Rotation, Severity, Stats, Verdict,
     clock::{Clock, Timestamp},
     format::RecordKind,
     queue::{MADE, Pause, Stage},
@@ -57,6 +57,65 @@ fn a_quiet_log_is_marked_after_a_minute_and_every_hour() {
     let marks = chains[&0].of_kind(RecordKind::Mark);
     assert_eq!(marks.len(), 4, "{}", chains[&0].kinds());
     assert!(marks.iter().all(|mark| mark.durable == Some(mark.seq - 1)));
+}
+
+/// How often the writer woke in a silence of this length, and looked into `control`.
+fn silence(world: &mut World, node: &mut Node, length: Duration) -> (usize, u64) {
+    world.disk.record_trace();
+    let end = world.now.elapsed + length;
+    let mut wakes = 0;
+    while let Next::Pause(_, until) = node.pump(world)
+        && until < end
+    {
+        wakes += 1;
+        world.advance(until.saturating_sub(world.now.elapsed).max(Duration::from_micros(1)));
+    }
+    let looks = world.disk.trace().iter().filter(|line| line.contains("List control/")).count();
+    (wakes, looks as u64)
+}
+
+#[test]
+fn a_quiet_log_beside_a_forwarder_is_marked_once_after_a_second() {
+    for forwarder in [None, Some("forward-postgres"), Some("forward-postgres.lock")] {
+        let mut world = World::new(1);
+        let mut node = world.opened(&Settings::default());
+        if let Some(name) = forwarder {
+            world.disk.replace(&format!("control/{name}"), b"");
+        }
+        for silences in 1..=3 {
+            node.routine(&mut world);
+            node.run_for(&mut world, 3 * SECOND);
+            let marks = oracle::read_log(&world.disk.snapshot()).unwrap()[&0].of_kind(RecordKind::Mark).len();
+            assert_eq!(marks, if forwarder == Some("forward-postgres") { silences } else { 0 });
+        }
+        node.run_for(&mut world, Duration::from_secs(2 * 3600 + 1800));
+        node.close(&mut world);
+        let chains = checked(&world);
+        let marks = chains[&0].of_kind(RecordKind::Mark);
+        let expected = if forwarder == Some("forward-postgres") { 5 } else { 3 };
+        assert_eq!(marks.len(), expected, "{}", chains[&0].kinds());
+        assert!(marks.iter().all(|mark| mark.durable == Some(mark.seq - 1)));
+    }
+}
+
+#[test]
+fn a_forwarder_is_looked_for_once_in_a_silence_and_never_while_events_come() {
+    for mode in
+        [FlushMode::default(), FlushMode::Immediate, FlushMode::Batched { size: 1000, interval: 20 * SECOND }]
+    {
+        let mut world = World::new(1);
+        let mut node = world.opened(&Settings::with_mode(mode));
+        node.run_for(&mut world, 100 * SECOND);
+        let (_, before) = silence(&mut world, &mut node, SECOND);
+        for _ in 0..20 {
+            node.routine(&mut world);
+            node.run_for(&mut world, SECOND / 2);
+        }
+        let (wakes, looks) = silence(&mut world, &mut node, 59 * SECOND);
+        assert_eq!((before, looks), (0, 1), "{mode}");
+        // The look and what else is due then; what was written last is synced before in some modes.
+        assert!((1..=2).contains(&wakes), "{mode}: {wakes}");
+    }
 }
 
 #[test]

@@ -68,7 +68,7 @@ fn a_log_rolls_by_size_and_removes_what_retention_says_and_no_more() {
     log.close().unwrap();
     assert_eq!(segments(&path)[0], before[0]);
 
-    let log = builder().retention(keep).open().unwrap();
+    let log = builder().retention(keep.clone()).open().unwrap();
     emit(&log, 100);
     log.close().unwrap();
     let after = segments(&path);

@@ -20,11 +20,13 @@ mod current;
 #[cfg(feature = "serde")]
 mod data;
 mod first_format;
+mod forwarding;
 mod global;
 mod heads;
 mod hostile;
 mod lifecycle;
 mod metrics;
+mod next_head;
 mod processes;
 mod promises;
 mod reader;

@@ -1,0 +1,140 @@
+//! One line of a copy, by docs/format.md.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
+use tracing_audit::Digest;
+
+use super::report::CopyFindingKind;
+
+/// The longest line, with its line feed.
+const MAX_LINE: usize = 60 * 1024;
+
+const BODY_START: &str = "{\"seq\":";
+const PREVIOUS_START: &str = ",\"_prev_hash\":\"";
+const HASH_START: &str = ",\"_hash\":\"";
+const HEX_LEN: usize = 64;
+
+/// A line whose layout and hash are right.
+#[derive(Debug)]
+pub(crate) struct CopiedLine<'a> {
+    pub(crate) seq: u64,
+    pub(crate) hash: Digest,
+    pub(crate) previous: Digest,
+    /// All members, as they stand in the line.
+    pub(crate) members: BTreeMap<String, &'a RawValue>,
+}
+
+/// What a `segment` line says of its chain.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub(crate) id: String,
+    pub(crate) chain: u16,
+}
+
+impl<'a> CopiedLine<'a> {
+    /// Parses a line, given without its line feed.
+    pub(crate) fn parse(line: &'a [u8]) -> Result<Self, CopyFindingKind> {
+        let not_a_line = |what| CopyFindingKind::NotALine { what };
+        if line.len() >= MAX_LINE {
+            return Err(not_a_line("it is longer than 60 KiB"));
+        }
+        let text = std::str::from_utf8(line).map_err(|_| not_a_line("it is not UTF-8"))?;
+        let layout = not_a_line("it does not have the layout of a record");
+        let (body, hash) = split(text, HASH_START, "\"}").ok_or_else(|| layout.clone())?;
+        let (start, previous) = split(body, PREVIOUS_START, "\"").ok_or_else(|| layout.clone())?;
+        if !start.starts_with(BODY_START) {
+            return Err(layout);
+        }
+        if hash_of(body) != *hash.as_bytes() {
+            return Err(CopyFindingKind::Altered);
+        }
+        let not_json = not_a_line("it is not JSON");
+        let members: BTreeMap<String, &RawValue> = serde_json::from_str(text).map_err(|_| not_json)?;
+        let seq = members.get("seq").and_then(|seq| seq.get().parse().ok()).filter(|seq| *seq > 0);
+        let seq = seq.ok_or_else(|| not_a_line("its sequence number is no whole number above 0"))?;
+        Ok(Self { seq, hash, previous, members })
+    }
+
+    /// A member that is a text.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn text(&self, name: &str) -> Option<String> {
+        serde_json::from_str(self.members.get(name)?.get()).ok()
+    }
+
+    /// What a `segment` line says of its chain; `None` for every other line.
+    pub(super) fn identity(&self) -> Option<Identity> {
+        #[derive(Deserialize)]
+        struct Segment<'a> {
+            #[serde(borrow)]
+            id: Cow<'a, str>,
+            #[serde(borrow)]
+            chain: Cow<'a, str>,
+        }
+        let segment: Segment<'_> = self.detail("segment")?;
+        Some(Identity { id: segment.id.into_owned(), chain: segment.chain.parse().ok()? })
+    }
+
+    /// Up to where retention had removed records when the line was written, and the hash of the last one.
+    pub(super) fn prune(&self) -> Option<(u64, Option<Digest>)> {
+        #[derive(Deserialize)]
+        struct Pruned<'a> {
+            through: u64,
+            #[serde(borrow)]
+            hash: Option<Cow<'a, str>>,
+        }
+        #[derive(Deserialize)]
+        struct Segment<'a> {
+            #[serde(borrow)]
+            pruned: Option<Pruned<'a>>,
+        }
+        let pruned = match self.detail::<Segment<'_>>("segment") {
+            Some(segment) => segment.pruned?,
+            None => self.detail::<Pruned<'_>>("prune")?,
+        };
+        Some((pruned.through, pruned.hash.and_then(|hash| hash.parse().ok())))
+    }
+
+    /// The object named like the kind, of a line of this kind.
+    fn detail<'b, T: Deserialize<'b>>(&'b self, kind: &str) -> Option<T> {
+        if self.members.get("kind")?.get().trim_matches('"') != kind {
+            return None;
+        }
+        serde_json::from_str(self.members.get(kind)?.get()).ok()
+    }
+}
+
+/// The part of a text before `start` and 64 digits and `end`, and the digits.
+fn split<'a>(text: &'a str, start: &str, end: &str) -> Option<(&'a str, Digest)> {
+    let at = text.len().checked_sub(start.len() + HEX_LEN + end.len())?;
+    let (before, tail) = text.split_at_checked(at)?;
+    let hex = tail.strip_prefix(start)?.strip_suffix(end)?;
+    Some((before, hex.parse().ok()?))
+}
+
+/// The hash of a record, whose body is this and `}`.
+fn hash_of(body: &str) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    hasher.update([0]);
+    hasher.update(body.as_bytes());
+    hasher.update(b"}");
+    hasher.finalize().into()
+}
+
+/// The hash that stands at the end of a line, whatever the rest is.
+pub(super) fn claimed_hash(line: &[u8]) -> Option<Digest> {
+    split(std::str::from_utf8(line).ok()?, HASH_START, "\"}").map(|(_, hash)| hash)
+}
+
+/// The digest of these bytes; `None` where there are not 32.
+pub(crate) fn digest_of(bytes: &[u8]) -> Option<Digest> {
+    let mut hex = String::with_capacity(HEX_LEN);
+    for byte in bytes {
+        for nibble in [byte >> 4, byte & 15] {
+            hex.push(char::from_digit(nibble.into(), 16)?);
+        }
+    }
+    hex.parse().ok()
+}

@@ -1,0 +1,364 @@
+//! Checks a copy of a log: lines, as a store hands them out.
+
+mod line;
+mod report;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+};
+
+use tracing_audit::Digest;
+
+pub(crate) use self::line::{CopiedLine, digest_of};
+pub use self::report::{CopyChain, CopyFinding, CopyFindingKind, CopyHole, CopyReport, HoleReason};
+use crate::sink::{Gap, Position};
+
+/// The longest list of findings in a report. All are counted.
+const MAX_FINDINGS: usize = 1000;
+
+/// Checks the lines of a copy: the hash of each, the link to the one before, and that none is missing.
+///
+/// It is given the lines of each chain in the order of the copy; the chains may be mixed. A copy has durable records
+/// only, so every hole needs an explanation: a gap that the forwarder told of, records that retention removed
+/// before, records that the store refused, or the place where forwarding began.
+///
+/// What it cannot find: lines missing at the end, and lines that somebody appended who knows the format. Compare the
+/// last record of each chain with the log, or with a head kept elsewhere.
+#[derive(Debug, Default)]
+pub struct CopyChecker {
+    chains: BTreeMap<String, Chain>,
+    findings: Vec<CopyFinding>,
+    count: u64,
+}
+
+/// What is known of a chain so far.
+#[derive(Debug, Default)]
+struct Chain {
+    number: Option<u16>,
+    records: u64,
+    first: Option<u64>,
+    /// The last record in its place, with its hash if that can be read.
+    last: Option<(u64, Option<Digest>)>,
+    holes: Vec<Hole>,
+    gaps: Vec<(u64, u64)>,
+    rejected: BTreeSet<u64>,
+    /// `through` and `hash` of each `prune` record and each `segment` line that tells of one.
+    pruned: BTreeMap<u64, Option<Digest>>,
+    /// Forwarding began behind this record.
+    begin: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Hole {
+    first: u64,
+    last: u64,
+    /// What the record behind it links to.
+    previous: Option<Digest>,
+}
+
+impl CopyChecker {
+    /// Knows of nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Checks the next line of a chain. A line feed at its end is ignored.
+    pub fn line(&mut self, chain_id: &str, line: &[u8]) {
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        match CopiedLine::parse(line) {
+            Ok(parsed) => self.parsed(chain_id, &parsed),
+            Err(bad) => self.bad(chain_id, None, line, bad),
+        }
+    }
+
+    /// Takes over that these records were removed before they could be copied.
+    pub fn gap(&mut self, gap: &Gap) {
+        let chain = self.chain(&gap.chain_id);
+        chain.number.get_or_insert(gap.chain);
+        chain.gaps.push((gap.first_seq, gap.last_seq));
+    }
+
+    /// Takes over that the store refused a record, as the forwarder noted in `forward-<name>.rejected.jsonl`.
+    pub fn rejected(&mut self, chain_id: &str, seq: u64) {
+        self.chain(chain_id).rejected.insert(seq);
+    }
+
+    /// Takes over that forwarding of a chain began behind this record, so that the copy has none before.
+    pub fn begins_behind(&mut self, chain_id: &str, seq: u64) {
+        self.chain(chain_id).begin = Some(seq);
+    }
+
+    /// Adds what a store finds by itself, such as a column that does not say what the line says.
+    pub fn finding(&mut self, chain_id: &str, seq: u64, kind: CopyFindingKind) {
+        self.count += 1;
+        if self.findings.len() < MAX_FINDINGS {
+            self.findings.push(CopyFinding { chain_id: chain_id.to_owned(), seq, kind });
+        }
+    }
+
+    /// The number of a chain, as far as its lines said it.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn number(&self, chain_id: &str) -> Option<u16> {
+        self.chains.get(chain_id)?.number
+    }
+
+    /// Explains the holes, and reports.
+    pub fn finish(mut self) -> CopyReport {
+        let mut chains = Vec::new();
+        let mut holes = Vec::new();
+        for (id, chain) in std::mem::take(&mut self.chains) {
+            for hole in &chain.holes {
+                if chain.contradicts(hole) {
+                    self.finding(&id, hole.last.saturating_add(1), CopyFindingKind::Link);
+                }
+                for (range, reason) in chain.explain(hole) {
+                    let (first_seq, last_seq) = range.into_inner();
+                    if reason == HoleReason::Unexplained {
+                        self.finding(&id, first_seq, CopyFindingKind::Missing { through: last_seq });
+                    }
+                    holes.push(CopyHole { chain_id: id.clone(), first_seq, last_seq, reason });
+                }
+            }
+            let last = chain
+                .last
+                .and_then(|(seq, hash)| Some(Position { chain_id: id.as_str().into(), seq, hash: hash? }));
+            let Chain { number, records, first: first_seq, .. } = chain;
+            chains.push(CopyChain { chain_id: id, chain: number, records, first_seq, last });
+        }
+        CopyReport { chains, findings: self.findings, count: self.count, holes }
+    }
+
+    fn chain(&mut self, chain_id: &str) -> &mut Chain {
+        self.chains.entry(chain_id.to_owned()).or_default()
+    }
+
+    pub(crate) fn parsed(&mut self, chain_id: &str, line: &CopiedLine<'_>) {
+        let chain = self.chain(chain_id);
+        let found = chain.place(line.seq, Some(line.hash), Some(line.previous));
+        let is_of_chain = chain.learn(chain_id, line);
+        if let Some(kind) = found {
+            self.finding(chain_id, line.seq, kind);
+        }
+        if !is_of_chain {
+            self.finding(chain_id, line.seq, CopyFindingKind::OtherChain);
+        }
+    }
+
+    /// A bad line stands under its key, or in the place of the record that belongs there: what it says of its number
+    /// is not to be trusted.
+    pub(crate) fn bad(&mut self, chain_id: &str, key: Option<u64>, line: &[u8], bad: CopyFindingKind) {
+        let chain = self.chain(chain_id);
+        let seq = key.unwrap_or_else(|| chain.expected());
+        // The next record may still link to the hash that the line claims.
+        let found = chain.place(seq, line::claimed_hash(line), None);
+        self.finding(chain_id, seq, bad);
+        if let Some(kind) = found {
+            self.finding(chain_id, seq, kind);
+        }
+    }
+}
+
+impl Chain {
+    /// The number of the next record.
+    fn expected(&self) -> u64 {
+        match (self.last, self.begin) {
+            (Some((seq, _)), _) | (None, Some(seq)) => seq.saturating_add(1),
+            (None, None) => 1,
+        }
+    }
+
+    /// Puts a record into its place. `previous` is what it links to, if that is to be judged.
+    fn place(&mut self, seq: u64, hash: Option<Digest>, previous: Option<Digest>) -> Option<CopyFindingKind> {
+        self.records += 1;
+        let expected = self.expected();
+        if seq < expected && (self.last.is_some() || seq == 0) {
+            let is_same = self.last.is_some_and(|last| last == (seq, hash));
+            return Some(if is_same { CopyFindingKind::Repeated } else { CopyFindingKind::Extra });
+        }
+        let before = match self.last {
+            Some((_, hash)) => hash,
+            // What the first record of a chain links to.
+            None if seq == 1 => digest_of(&[0; 32]),
+            None => None,
+        };
+        if seq > expected {
+            self.holes.push(Hole { first: expected, last: seq - 1, previous });
+        }
+        self.first.get_or_insert(seq);
+        self.last = Some((seq, hash));
+        let is_linked = match (before, previous) {
+            _ if seq > expected => true,
+            (Some(before), Some(previous)) => before == previous,
+            _ => true,
+        };
+        (!is_linked).then_some(CopyFindingKind::Link)
+    }
+
+    /// Takes from a good line what it says of its chain. `false` where it is of another chain.
+    fn learn(&mut self, chain_id: &str, line: &CopiedLine<'_>) -> bool {
+        if let Some((through, hash)) = line.prune()
+            && through < line.seq
+        {
+            self.pruned.insert(through, hash);
+        }
+        let Some(identity) = line.identity() else { return true };
+        if identity.id == chain_id {
+            self.number.get_or_insert(identity.chain);
+        }
+        identity.id == chain_id && self.number == Some(identity.chain)
+    }
+
+    /// Whether the record behind a hole links to another record than the one that retention removed last.
+    fn contradicts(&self, hole: &Hole) -> bool {
+        match (self.pruned.get(&hole.last), hole.previous) {
+            (Some(Some(pruned)), Some(previous)) => *pruned != previous,
+            _ => false,
+        }
+    }
+
+    /// Divides a hole by what explains it.
+    fn explain(&self, hole: &Hole) -> Vec<(RangeInclusive<u64>, HoleReason)> {
+        let through = self.pruned.last_key_value().map_or(0, |(through, _)| *through);
+        let mut parts = Vec::new();
+        let mut at = hole.first;
+        while at <= hole.last {
+            let gap = self.gaps.iter().filter(|(first, last)| (*first..=*last).contains(&at));
+            let (end, reason) = if let Some(end) = gap.map(|(_, last)| *last).max() {
+                (end, HoleReason::Gap)
+            } else if at <= through {
+                (self.next_gap(at).min(through), HoleReason::Pruned)
+            } else if self.rejected.contains(&at) {
+                (at, HoleReason::Rejected)
+            } else {
+                let rejected = self.rejected.range(at..).next().map_or(u64::MAX, |seq| seq - 1);
+                (self.next_gap(at).min(rejected), HoleReason::Unexplained)
+            };
+            let end = end.min(hole.last);
+            parts.push((at..=end, reason));
+            at = end.saturating_add(1);
+        }
+        parts
+    }
+
+    /// The last number before the next gap.
+    fn next_gap(&self, at: u64) -> u64 {
+        self.gaps
+            .iter()
+            .filter(|(first, _)| *first > at)
+            .map(|(first, _)| first - 1)
+            .min()
+            .unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sha2::{Digest as _, Sha256};
+
+    use super::*;
+
+    const ID: &str = "0123456789abcdef0123456789abcdef";
+
+    /// Lines of a chain: a `segment` line and so many events.
+    fn chain(events: u64) -> Vec<String> {
+        let segment = format!(
+            r#""kind":"segment","segment":{{"format":1,"id":"{ID}","chain":"007","segment":1,"after":[],"chains":{{}}}}"#
+        );
+        let members = std::iter::once(segment).chain((0..events).map(|_| r#""kind":"event""#.to_owned()));
+        let mut previous = "0".repeat(64);
+        let seal = |(seq, members): (u64, String)| {
+            let body = format!(r#"{{"seq":{seq},{members},"_prev_hash":"{previous}""#);
+            previous = digest_of(&Sha256::digest(format!("\0{body}}}"))).unwrap().to_string();
+            format!(r#"{body},"_hash":"{previous}"}}"#)
+        };
+        (1..).zip(members).map(seal).collect()
+    }
+
+    fn report<T: AsRef<[u8]>>(mut checker: CopyChecker, lines: &[T]) -> CopyReport {
+        for line in lines {
+            checker.line(ID, line.as_ref());
+        }
+        checker.finish()
+    }
+
+    #[track_caller]
+    fn check_report(report: &CopyReport, expected: &[(u64, CopyFindingKind)]) {
+        let found: Vec<_> =
+            report.findings().iter().map(|finding| (finding.seq, finding.kind.clone())).collect();
+        assert_eq!(found, expected, "{report}");
+        assert_eq!(report.is_intact(), expected.is_empty());
+    }
+
+    #[track_caller]
+    fn check<T: AsRef<[u8]>>(checker: CopyChecker, lines: &[T], expected: &[(u64, CopyFindingKind)]) {
+        check_report(&report(checker, lines), expected);
+    }
+
+    #[test]
+    fn a_copy_of_every_line_is_intact() {
+        let report = report(CopyChecker::new(), &chain(5));
+        check_report(&report, &[]);
+        assert_eq!((report.records(), report.chains().len()), (6, 1));
+        let chain_of = &report.chains()[0];
+        assert_eq!((chain_of.chain, chain_of.first_seq), (Some(7), Some(1)));
+        assert_eq!(chain_of.last.as_ref().map(|last| last.seq), Some(6));
+        let with_line_feeds: Vec<String> = chain(5).iter().map(|line| format!("{line}\n")).collect();
+        check(CopyChecker::new(), &with_line_feeds, &[]);
+    }
+
+    #[test]
+    fn changed_lines_are_found() {
+        use CopyFindingKind::{Altered, Extra, Missing, NotALine, Repeated};
+        let good = chain(5);
+        let changed = |at: usize, line: String| {
+            let mut lines = good.clone();
+            lines[at] = line;
+            lines
+        };
+        check(CopyChecker::new(), &changed(2, good[2].replace("event", "evant")), &[(3, Altered)]);
+        check(CopyChecker::new(), &changed(2, good[2].replace("\"seq\":3", "\"seq\":9")), &[(3, Altered)]);
+        let layout = NotALine { what: "it does not have the layout of a record" };
+        check(CopyChecker::new(), &changed(2, String::new()), &[(3, layout)]);
+        check(
+            CopyChecker::new(),
+            &changed(2, good[1].clone()),
+            &[(2, Repeated), (3, Missing { through: 3 })],
+        );
+        check(CopyChecker::new(), &[&good[..], &good[2..3]].concat(), &[(3, Extra)]);
+        check(CopyChecker::new(), &[&good[..2], &good[4..]].concat(), &[(3, Missing { through: 4 })]);
+        check(CopyChecker::new(), &good[1..], &[(1, Missing { through: 1 })]);
+        check(CopyChecker::new(), &[vec![0xFF]], &[(1, NotALine { what: "it is not UTF-8" })]);
+    }
+
+    #[test]
+    fn a_hole_is_divided_by_what_explains_it() {
+        let good = chain(20);
+        let lines = [&good[..2], &good[15..]].concat();
+        let mut checker = CopyChecker::new();
+        checker.gap(&Gap::new(ID.into(), 7, 5..=6));
+        checker.gap(&Gap::new(ID.into(), 7, 6..=8));
+        checker.rejected(ID, 10);
+        let missing = |through| CopyFindingKind::Missing { through };
+        let report = report(checker, &lines);
+        check_report(&report, &[(3, missing(4)), (9, missing(9)), (11, missing(15))]);
+        let holes: Vec<_> =
+            report.holes().iter().map(|hole| (hole.first_seq, hole.last_seq, hole.reason)).collect();
+        let [none, gap, rejected] = [HoleReason::Unexplained, HoleReason::Gap, HoleReason::Rejected];
+        assert_eq!(
+            holes,
+            [(3, 4, none), (5, 6, gap), (7, 8, gap), (9, 9, none), (10, 10, rejected), (11, 15, none)]
+        );
+    }
+
+    #[test]
+    fn forwarding_may_begin_in_the_middle() {
+        let mut checker = CopyChecker::new();
+        checker.begins_behind(ID, 4);
+        check(checker, &chain(9)[4..], &[]);
+        let mut checker = CopyChecker::new();
+        checker.begins_behind(ID, 4);
+        check(checker, &chain(9)[5..], &[(5, CopyFindingKind::Missing { through: 5 })]);
+    }
+}

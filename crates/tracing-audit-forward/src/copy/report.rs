@@ -1,0 +1,208 @@
+//! What the check of a copy found, as data and in sentences.
+
+use std::fmt;
+
+use crate::sink::Position;
+
+/// What the check of a copy found.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct CopyReport {
+    pub(super) chains: Vec<CopyChain>,
+    pub(super) findings: Vec<CopyFinding>,
+    pub(super) count: u64,
+    pub(super) holes: Vec<CopyHole>,
+}
+
+/// A chain of which the copy has anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CopyChain {
+    /// The id of the chain.
+    pub chain_id: String,
+    /// The number of the chain in its log, if the copy says it.
+    pub chain: Option<u16>,
+    /// How many records the copy has, bad ones counted too.
+    pub records: u64,
+    /// The first record.
+    pub first_seq: Option<u64>,
+    /// The last record, to be compared with the log or with a head kept elsewhere. `None` where its hash cannot be
+    /// read.
+    pub last: Option<Position>,
+}
+
+/// A place where a copy is not what it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CopyFinding {
+    /// The id of the chain.
+    pub chain_id: String,
+    /// The record.
+    pub seq: u64,
+    /// What is wrong.
+    pub kind: CopyFindingKind,
+}
+
+/// What is wrong in a place of a copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CopyFindingKind {
+    /// The line is not what its hash says: it was edited.
+    Altered,
+    /// What stands there is no record.
+    #[non_exhaustive]
+    NotALine {
+        /// Why not.
+        what: &'static str,
+    },
+    /// The record does not link to the one before: one of them was replaced.
+    Link,
+    /// Records are missing, and nothing explains it.
+    #[non_exhaustive]
+    Missing {
+        /// The last one of them.
+        through: u64,
+    },
+    /// The same record stands there twice.
+    Repeated,
+    /// A record stands where its number does not belong: it was inserted or moved.
+    Extra,
+    /// The record says that it is of another chain.
+    OtherChain,
+    /// A column of a table does not say what the line says.
+    #[non_exhaustive]
+    Column {
+        /// The name of the column.
+        name: &'static str,
+    },
+}
+
+/// Records that a copy does not have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CopyHole {
+    /// The id of the chain.
+    pub chain_id: String,
+    /// The first record that is missing.
+    pub first_seq: u64,
+    /// The last record that is missing.
+    pub last_seq: u64,
+    /// What explains it.
+    pub reason: HoleReason,
+}
+
+/// What explains that a copy does not have a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HoleReason {
+    /// The forwarder told of a gap: retention removed the records before they could be copied.
+    Gap,
+    /// A later record says that retention had removed the records. Somebody who deletes them from the copy after that
+    /// hides behind it.
+    Pruned,
+    /// The store refused the record.
+    Rejected,
+    /// Nothing: a finding says so too.
+    Unexplained,
+}
+
+impl CopyReport {
+    /// Whether nothing was found: each record is as it was written, and every hole is explained.
+    #[must_use]
+    pub fn is_intact(&self) -> bool {
+        self.count == 0
+    }
+
+    /// How many records the copy has.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.chains.iter().map(|chain| chain.records).sum()
+    }
+
+    /// The chains, by their ids.
+    #[must_use]
+    pub fn chains(&self) -> &[CopyChain] {
+        &self.chains
+    }
+
+    /// What is wrong: the first 1,000 findings.
+    #[must_use]
+    pub fn findings(&self) -> &[CopyFinding] {
+        &self.findings
+    }
+
+    /// How many findings there are, listed or not.
+    #[must_use]
+    pub fn finding_count(&self) -> u64 {
+        self.count
+    }
+
+    /// Which records the copy does not have, and why.
+    #[must_use]
+    pub fn holes(&self) -> &[CopyHole] {
+        &self.holes
+    }
+}
+
+fn in_chains(count: usize) -> String {
+    if count == 1 { "1 chain".to_owned() } else { format!("{count} chains") }
+}
+
+impl fmt::Display for CopyReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = if self.is_intact() { "intact" } else { "DAMAGED" };
+        writeln!(f, "{verdict}: {} records, {}", self.records(), in_chains(self.chains.len()))?;
+        for chain in &self.chains {
+            write!(f, "  chain {}: {} records", chain.chain_id, chain.records)?;
+            match &chain.last {
+                Some(last) => writeln!(f, ", the last is {}:{}", last.seq, last.hash)?,
+                None => writeln!(f)?,
+            }
+        }
+        for hole in self.holes.iter().filter(|hole| hole.reason != HoleReason::Unexplained) {
+            writeln!(f, "  {}", Printed(&hole.chain_id, hole.first_seq, &hole.to_string()))?;
+        }
+        for finding in &self.findings {
+            writeln!(f, "  {}", Printed(&finding.chain_id, finding.seq, &finding.kind.to_string()))?;
+        }
+        let more = self.count - self.findings.len() as u64;
+        if more > 0 { writeln!(f, "  and {more} findings more") } else { Ok(()) }
+    }
+}
+
+/// A place, and what is said of it.
+struct Printed<'a>(&'a str, u64, &'a str);
+
+impl fmt::Display for Printed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(chain_id, seq, text) = self;
+        write!(f, "{chain_id}/{seq}: {text}")
+    }
+}
+
+impl fmt::Display for CopyHole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = match self.reason {
+            HoleReason::Gap => "removed by retention before they were forwarded",
+            HoleReason::Pruned => "removed by retention",
+            HoleReason::Rejected => "refused by the store",
+            HoleReason::Unexplained => "missing",
+        };
+        write!(f, "records {} to {} are not here: {why}", self.first_seq, self.last_seq)
+    }
+}
+
+impl fmt::Display for CopyFindingKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Altered => f.write_str("the line does not match its hash: it was edited"),
+            Self::NotALine { what } => write!(f, "what stands here is no record: {what}"),
+            Self::Link => f.write_str("the record does not link to the one before"),
+            Self::Missing { through } => write!(f, "records are missing from here through {through}"),
+            Self::Repeated => f.write_str("the record stands here twice"),
+            Self::Extra => f.write_str("another record belongs here"),
+            Self::OtherChain => f.write_str("the record says that it is of another chain"),
+            Self::Column { name } => write!(f, "the column {name} does not say what the line says"),
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Chains whose writer died: what it left is durable only once somebody has opened the log and said so.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use fs2::FileExt;
+use tracing_audit::{AuditLog, Reader, RecordKind};
+
+use crate::error::Error;
+
+/// How often the directory is looked at. A chain that did not grow in between is looked at closely, once.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// What was seen of the chains of a log.
+#[derive(Debug, Default)]
+pub(crate) struct Dead {
+    looked: Option<Instant>,
+    /// The newest segment of each chain, its length, and whether it was looked at closely.
+    ends: BTreeMap<u16, End>,
+}
+
+#[derive(Debug, Default)]
+struct End {
+    name: String,
+    bytes: u64,
+    is_judged: bool,
+}
+
+impl Dead {
+    /// Opens the log and closes it where the writer of a chain died and left records of which nothing says that they are
+    /// durable: whoever opens it recovers that chain.
+    pub(crate) fn recover(&mut self, dir: &Path) -> Result<(), Error> {
+        if self.looked.is_some_and(|at| at.elapsed() < LOOK) {
+            return Ok(());
+        }
+        self.looked = Some(Instant::now());
+        let mut is_dead = false;
+        for (chain, (name, bytes)) in ends(dir)? {
+            let end = self.ends.entry(chain).or_default();
+            let is_at_rest = (&end.name, end.bytes) == (&name, bytes) || is_older(&dir.join(&name), LOOK);
+            let is_judged = end.is_judged && (&end.name, end.bytes) == (&name, bytes);
+            *end = End { name, bytes, is_judged };
+            if is_at_rest && !is_judged {
+                let is_open = is_open_end(dir, chain)?;
+                let is_held = is_open && is_held(dir, chain)?;
+                // Who holds it goes on writing, or says soon that everything is durable.
+                end.is_judged = !is_held;
+                is_dead |= is_open && !is_held;
+            }
+        }
+        if is_dead {
+            let log = AuditLog::builder(dir).service("tracing-audit-forward").stderr(false).open()?;
+            log.close()?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a file was written longer ago than this.
+fn is_older(path: &Path, age: Duration) -> bool {
+    let written = fs::metadata(path).and_then(|data| data.modified());
+    written.is_ok_and(|at| at.elapsed().is_ok_and(|elapsed| elapsed > age))
+}
+
+/// The newest segment of each chain and its length.
+fn ends(dir: &Path) -> Result<BTreeMap<u16, (String, u64)>, Error> {
+    let mut ends: BTreeMap<u16, (String, u64)> = BTreeMap::new();
+    for entry in fs::read_dir(dir).map_err(Error::io("list", dir))? {
+        let entry = entry.map_err(Error::io("list", dir))?;
+        let Some((chain, name)) = segment(&entry.file_name().to_string_lossy()) else { continue };
+        let Ok(data) = entry.metadata() else { continue };
+        let end = ends.entry(chain).or_default();
+        if name > end.0 {
+            *end = (name, data.len());
+        }
+    }
+    Ok(ends)
+}
+
+fn segment(name: &str) -> Option<(u16, String)> {
+    let (chain, rest) = name.strip_prefix("audit-")?.split_once('-')?;
+    let number = rest.strip_suffix(".jsonl")?;
+    let is_segment =
+        chain.len() == 3 && number.len() == 8 && number.bytes().all(|byte| byte.is_ascii_digit());
+    is_segment.then_some(())?;
+    Some((chain.parse().ok()?, name.to_owned()))
+}
+
+/// Whether a chain ends with something else than a record that says that all before it is durable.
+fn is_open_end(dir: &Path, chain: u16) -> Result<bool, Error> {
+    let mut items = Reader::new(dir).chain(chain).reverse(true).items()?;
+    let last = items.find_map(|item| item.ok()?.into_record());
+    Ok(last.is_some_and(|record| !matches!(record.kind(), RecordKind::Mark | RecordKind::Close)))
+}
+
+/// Whether a writer has a chain.
+fn is_held(dir: &Path, chain: u16) -> Result<bool, Error> {
+    let path: PathBuf = dir.join("control").join(format!("chain-{chain:03}.lock"));
+    let lock = match File::open(&path) {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(Error::io("open", path)(error)),
+    };
+    match FileExt::try_lock_shared(&lock) {
+        Ok(()) => Ok(false),
+        Err(error) if error.kind() == fs2::lock_contended_error().kind() => Ok(true),
+        Err(error) => Err(Error::io("lock", path)(error)),
+    }
+}

@@ -1,0 +1,82 @@
+//! What cannot be done, and to which path.
+
+use std::{io, path::PathBuf, time::Duration};
+
+use crate::sink::SinkError;
+
+/// Why forwarding could not begin or end.
+///
+/// What goes wrong in between is no error: the forwarder tries again, and says so in [`Stats`](crate::Stats) and notices.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The log could not be read.
+    #[error(transparent)]
+    Log(#[from] tracing_audit::Error),
+
+    /// A file of the forwarder could not be read or written.
+    #[error("cannot {action} {}", path.display())]
+    #[non_exhaustive]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+
+    /// A name of a forwarder has characters that it must not have.
+    #[error("the name of a forwarder is 1 to 32 letters a-z, digits or hyphens, and not {name:?}")]
+    #[non_exhaustive]
+    Name {
+        /// The name.
+        name: String,
+    },
+
+    /// The position on disk is not one that this version wrote.
+    #[error("{} is no position of a forwarder: {reason}; move it away to begin anew, and see what the store has", path.display())]
+    #[non_exhaustive]
+    BadPosition {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// A forwarder of this name runs, and what was asked changes what it knows.
+    #[error("a forwarder named {name} runs; end it first")]
+    #[non_exhaustive]
+    Running {
+        /// The name.
+        name: String,
+    },
+
+    /// The store did not take what was offered to it.
+    #[error("the store of {name} did not answer")]
+    #[non_exhaustive]
+    Store {
+        /// The name of the forwarder.
+        name: String,
+        /// What it said.
+        source: SinkError,
+    },
+
+    /// The time of [`close`](crate::Forwarder::close) has passed. What remains is in the log, and is forwarded when a
+    /// forwarder of this name runs again.
+    #[error("{remaining} records were not forwarded within {bound:?}; they stay in the log")]
+    #[non_exhaustive]
+    Remaining {
+        /// How many records.
+        remaining: u64,
+        /// The time.
+        bound: Duration,
+    },
+}
+
+impl Error {
+    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { action, path, source }
+    }
+}

@@ -1,0 +1,227 @@
+//! A forwarder as its program sees it: it is started, asked how it is, and ended.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use tracing_audit::{AuditLog, Head};
+
+use crate::{
+    engine::Engine,
+    error::Error,
+    position::Files,
+    sink::Sink,
+    stats::{Notice, State, Stats},
+};
+
+/// Where a forwarder begins that has no position yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StartAt {
+    /// With the first record of every chain.
+    #[default]
+    Beginning,
+    /// Behind what is durable now.
+    Now,
+    /// Behind this record of its chain, and with the first record of every other chain.
+    After(Head),
+}
+
+/// Settings of a forwarder.
+#[must_use = "nothing is forwarded before `start`"]
+pub struct Builder {
+    name: String,
+    pub(crate) start_at: StartAt,
+    pub(crate) on_notice: Option<Box<dyn Fn(Notice) + Send>>,
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Builder {
+    /// Where to begin if there is no position of this name yet. Default: [`StartAt::Beginning`].
+    pub fn start_at(mut self, start_at: StartAt) -> Self {
+        self.start_at = start_at;
+        self
+    }
+
+    /// A closure that is given notices, on the thread of the forwarder. Default: they are counted in
+    /// [`Stats`] only.
+    pub fn on_notice(mut self, tell: impl Fn(Notice) + Send + 'static) -> Self {
+        self.on_notice = Some(Box::new(tell));
+        self
+    }
+
+    /// Starts it inside the program that has the log open: a record is offered as soon as it is durable.
+    ///
+    /// It holds a handle on the log until it is [closed](Forwarder::close) or dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Name`], [`Error::BadPosition`], and [`Error::Io`] where its files cannot be read or the thread cannot be
+    /// started. That the store does not answer is no error.
+    pub fn start(self, audit: &AuditLog, sink: impl Sink + 'static) -> Result<Forwarder, Error> {
+        let dir = audit.path().to_owned();
+        self.start_with(dir, Some(audit.clone()), Box::new(sink))
+    }
+
+    /// Starts it beside the programs that write the log in this directory: a record is offered when the log says that it
+    /// is durable, and the log is looked at once a second.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_beside(self, dir: impl AsRef<Path>, sink: impl Sink + 'static) -> Result<Forwarder, Error> {
+        self.start_with(dir.as_ref().to_owned(), None, Box::new(sink))
+    }
+
+    fn start_with(
+        self,
+        dir: PathBuf,
+        audit: Option<AuditLog>,
+        sink: Box<dyn Sink>,
+    ) -> Result<Forwarder, Error> {
+        let files = Files::new(&dir, &self.name)?;
+        // What is wrong with it is told now.
+        files.read()?;
+        let shared = Arc::new(Shared::default());
+        let engine = Engine::new(dir, audit, files, sink, self, Arc::clone(&shared));
+        let thread = thread::Builder::new().name("audit-forward".to_owned());
+        let thread =
+            thread.spawn(move || engine.run()).map_err(Error::io("start the thread for", "the forwarder"))?;
+        Ok(Forwarder { shared, thread: Some(thread) })
+    }
+}
+
+/// A forwarder that runs on a thread of its own. It ends when it is dropped, at once: what the store has not got stays in
+/// the log.
+pub struct Forwarder {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl fmt::Debug for Forwarder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Forwarder").finish_non_exhaustive()
+    }
+}
+
+impl Forwarder {
+    /// Settings for a forwarder of this name: 1 to 32 letters a-z, digits and hyphens. Its position in the log is kept under
+    /// the name, and one forwarder has it at a time.
+    pub fn builder(name: impl Into<String>) -> Builder {
+        Builder { name: name.into(), start_at: StartAt::default(), on_notice: None }
+    }
+
+    /// Starts one with default settings; see [`Builder::start`].
+    ///
+    /// # Errors
+    ///
+    /// As `Builder::start`.
+    pub fn start(audit: &AuditLog, name: &str, sink: impl Sink + 'static) -> Result<Self, Error> {
+        Self::builder(name).start(audit, sink)
+    }
+
+    /// How it is.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.shared.lock().stats.clone()
+    }
+
+    /// Waits until the store has everything that is durable in the log now, or the bound has passed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Remaining`] when the bound has passed.
+    pub fn drain(&self, bound: Duration) -> Result<(), Error> {
+        let round = {
+            let mut state = self.shared.lock();
+            state.drains_asked += 1;
+            state.drains_asked
+        };
+        self.shared.changed.notify_all();
+        self.shared.wait(bound, |state| state.drains_done >= round || state.stats.state == State::Closed);
+        let state = self.shared.lock();
+        if state.drains_done >= round {
+            return Ok(());
+        }
+        Err(Error::Remaining { remaining: state.stats.lag_records, bound })
+    }
+
+    /// Forwards what is durable now, for as long as the bound allows, and ends. A store that hangs holds nobody longer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Remaining`] says how many records the store has not acknowledged. They stay in the log.
+    pub fn close(mut self, bound: Duration) -> Result<(), Error> {
+        let drained = self.drain(bound);
+        self.end();
+        drained
+    }
+
+    fn end(&mut self) {
+        self.shared.lock().is_stopped = true;
+        self.shared.changed.notify_all();
+        let Some(thread) = self.thread.take() else { return };
+        // A call of the sink that hangs keeps its thread, and nobody else.
+        self.shared.wait(ENDING, |state| state.stats.state == State::Closed);
+        if thread.is_finished() {
+            drop(thread.join());
+        }
+    }
+}
+
+impl Drop for Forwarder {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// How long the end is waited for.
+const ENDING: Duration = Duration::from_millis(500);
+
+/// What the forwarder and its thread have in common.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    state: Mutex<Inner>,
+    pub(crate) changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Inner {
+    pub(crate) stats: Stats,
+    pub(crate) is_stopped: bool,
+    pub(crate) drains_asked: u64,
+    pub(crate) drains_done: u64,
+    /// Something became durable.
+    pub(crate) is_woken: bool,
+}
+
+impl Shared {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until something holds; says whether it does.
+    pub(crate) fn wait(&self, bound: Duration, is_so: impl Fn(&Inner) -> bool) -> bool {
+        let deadline = Instant::now().checked_add(bound);
+        let mut state = self.lock();
+        loop {
+            if is_so(&state) {
+                return true;
+            }
+            let left = deadline.map_or(bound, |deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                return false;
+            }
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}

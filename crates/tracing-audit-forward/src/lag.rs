@@ -1,0 +1,63 @@
+//! How far a store is behind the log, and what retention removed: asked of the log, now and then.
+
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
+
+use tracing_audit::{Head, ReadItem, Reader, RecordKind, Value};
+
+use crate::{engine::last_of, error::Error, position::Known};
+
+/// The last durable record of a chain.
+pub(crate) fn durable_head(dir: &Path, chain: u16) -> Result<Option<Head>, Error> {
+    let mut items = Reader::new(dir).chain(chain).durable_only(true).reverse(true).items()?;
+    Ok(items.find_map(|item| item.ok()?.into_record()).map(|record| record.head()))
+}
+
+/// The last record that retention removed from a chain, as the newest `prune` record says.
+pub(crate) fn pruned_through(dir: &Path, chain: u16) -> Result<Option<u64>, Error> {
+    let items = Reader::new(dir).chain(chain).reverse(true).items()?;
+    for item in items {
+        let ReadItem::Record(record) = item? else { continue };
+        if record.kind() == RecordKind::Prune {
+            return Ok(record.get("prune").and_then(|prune| prune.get("through")).and_then(Value::as_u64));
+        }
+    }
+    Ok(None)
+}
+
+/// How many durable records, and how many bytes, the log has behind what was acknowledged. `head` is known to be durable.
+/// What cannot be read now is not counted.
+pub(crate) fn measure(
+    dir: &Path,
+    known: &Known,
+    ids: &BTreeMap<u16, Arc<str>>,
+    head: Option<Head>,
+) -> (u64, u64) {
+    let (mut records, mut bytes) = (0, 0);
+    for (chain, id) in ids {
+        let last = last_of(known, id);
+        let trusted = head.filter(|head| head.chain() == *chain).map_or(0, |head| head.seq());
+        let Ok(said) = durable_head(dir, *chain) else { continue };
+        let durable = said.map_or(0, |head| head.seq()).max(trusted);
+        let behind = durable.saturating_sub(last.map_or(0, |last| last.seq()));
+        records += behind;
+        if behind > 0 {
+            bytes += bytes_behind(dir, *chain, last).unwrap_or(0);
+        }
+    }
+    (records, bytes)
+}
+
+fn bytes_behind(dir: &Path, chain: u16, last: Option<Head>) -> Option<u64> {
+    let mut reader = Reader::new(dir).chain(chain);
+    if let Some(last) = last {
+        reader = reader.after(last);
+    }
+    let first = reader.items().ok()?.find_map(|item| item.ok()?.into_record())?;
+    let (file, offset) = (first.file_name(), first.offset());
+    let pattern = format!("audit-{chain:03}-");
+    let names = fs::read_dir(dir).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let newer = names.filter(|name| name.starts_with(&pattern) && *name >= file);
+    let bytes =
+        newer.filter_map(|name| fs::metadata(dir.join(name)).ok()).map(|data| data.len()).sum::<u64>();
+    Some(bytes.saturating_sub(offset))
+}

@@ -1,0 +1,35 @@
+#![doc = include_str!("../README.md")]
+
+mod copy;
+mod dead;
+mod engine;
+mod error;
+#[cfg(feature = "file")]
+mod file;
+mod forwarder;
+mod heads;
+mod lag;
+#[cfg(feature = "otlp")]
+mod otlp;
+mod pause;
+mod position;
+#[cfg(feature = "postgres")]
+mod postgres;
+mod resolve;
+mod sink;
+mod stats;
+mod status;
+
+pub use copy::{CopyChain, CopyChecker, CopyFinding, CopyFindingKind, CopyHole, CopyReport, HoleReason};
+pub use error::Error;
+#[cfg(feature = "file")]
+pub use file::{FileSink, verify_file};
+pub use forwarder::{Builder, Forwarder, StartAt};
+#[cfg(feature = "otlp")]
+pub use otlp::{Otlp, OtlpBuilder};
+#[cfg(feature = "postgres")]
+pub use postgres::{Postgres, PostgresBuilder, SCHEMA};
+pub use resolve::{Rejected, copy_checker, give_up, offer_again, rejected, skip};
+pub use sink::{Entry, Gap, Position, Sink, SinkError};
+pub use stats::{Notice, NoticeKind, State, Stats};
+pub use status::{ChainStatus, Status, status};

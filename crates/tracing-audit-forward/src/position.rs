@@ -1,0 +1,297 @@
+//! How far the store of one name is known to have the log: `control/forward-<name>`.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use fs2::FileExt;
+use serde::{Deserialize, Serialize};
+use tracing_audit::Head;
+
+use crate::error::Error;
+
+/// The version of the file.
+const FORMAT: u32 = 1;
+
+/// What is known of a store, by the ids of chains.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) chains: BTreeMap<Arc<str>, Acknowledged>,
+}
+
+/// What the store has of a chain.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Acknowledged {
+    /// Behind which record forwarding began; `None`: with the first.
+    pub(crate) from: Option<Head>,
+    /// The last record that was acknowledged, or is the one of `from`.
+    pub(crate) last: Option<Head>,
+    /// The first record that the store refused and nobody gave up.
+    pub(crate) refused: Option<u64>,
+    /// Behind which record forwarding goes on, whatever the store has up to there.
+    pub(crate) skipped: Option<Head>,
+}
+
+/// A record that the store refused: a line of the list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Refusal {
+    #[serde(with = "as_text")]
+    pub(crate) record: Head,
+    pub(crate) chain_id: String,
+    pub(crate) reason: String,
+}
+
+/// A head as its text.
+mod as_text {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use tracing_audit::Head;
+
+    pub(super) fn serialize<S: Serializer>(head: &Head, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(head)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Head, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// The file.
+#[derive(Debug, Serialize, Deserialize)]
+struct Written {
+    format: u32,
+    chains: BTreeMap<String, WrittenChain>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct WrittenChain {
+    chain: String,
+    seq: u64,
+    hash: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    from: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    refused: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    skipped: Option<String>,
+}
+
+/// The files of one forwarder in the directory of a log.
+#[derive(Debug, Clone)]
+pub(crate) struct Files {
+    pub(crate) control: PathBuf,
+    pub(crate) name: String,
+}
+
+impl Files {
+    pub(crate) fn new(dir: &Path, name: &str) -> Result<Self, Error> {
+        let is_right = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+        if !(1..=32).contains(&name.len()) || !name.bytes().all(is_right) {
+            return Err(Error::Name { name: name.to_owned() });
+        }
+        Ok(Self { control: dir.join("control"), name: name.to_owned() })
+    }
+
+    pub(crate) fn position(&self) -> PathBuf {
+        self.control.join(format!("forward-{}", self.name))
+    }
+
+    fn lock(&self) -> PathBuf {
+        self.control.join(format!("forward-{}.lock", self.name))
+    }
+
+    pub(crate) fn rejected(&self) -> PathBuf {
+        self.control.join(format!("forward-{}.rejected.jsonl", self.name))
+    }
+
+    /// Takes the name, so that no other forwarder has it; `None` where one has.
+    pub(crate) fn take(&self) -> Result<Option<File>, Error> {
+        let path = self.lock();
+        let open = private().create(true).truncate(false).write(true).open(&path);
+        let file = open.map_err(Error::io("open", &path))?;
+        match file.try_lock_exclusive() {
+            Ok(()) => Ok(Some(file)),
+            Err(error) if error.kind() == fs2::lock_contended_error().kind() => Ok(None),
+            Err(error) => Err(Error::io("lock", path)(error)),
+        }
+    }
+
+    pub(crate) fn read(&self) -> Result<Known, Error> {
+        let path = self.position();
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Known::default()),
+            Err(error) => return Err(Error::io("read", path)(error)),
+        };
+        parse(&bytes).map_err(|reason| Error::BadPosition { path, reason })
+    }
+
+    pub(crate) fn write(&self, known: &Known) -> Result<(), Error> {
+        let path = self.position();
+        let bytes = print(known).map_err(Error::io("write", &path))?;
+        self.replace(&path, &bytes)
+    }
+
+    /// A new file, synced, renamed, and the directory synced: after a crash it is the old one or the new one.
+    fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
+        let aside = self.control.join(format!("forward-{}.new", self.name));
+        let written = || -> io::Result<()> {
+            let mut file = private().create(true).truncate(true).write(true).open(&aside)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            #[allow(clippy::disallowed_methods, reason = "it is no segment")]
+            fs::rename(&aside, path)?;
+            File::open(&self.control)?.sync_all()
+        };
+        written().map_err(Error::io("write", path))
+    }
+
+    /// The records that the store refused. Half a line, which a crash left, is of a record that is offered again.
+    pub(crate) fn refusals(&self) -> Result<Vec<Refusal>, Error> {
+        let path = self.rejected();
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(Error::io("read", path)(error)),
+        };
+        let lines = bytes.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"));
+        let parsed: Result<Vec<Refusal>, _> = lines.map(serde_json::from_slice).collect();
+        parsed.map_err(|error| Error::BadPosition { path, reason: error.to_string() })
+    }
+
+    pub(crate) fn write_refusals(&self, refusals: &[Refusal]) -> Result<(), Error> {
+        let path = self.rejected();
+        let mut bytes = Vec::new();
+        for refusal in refusals {
+            serde_json::to_writer(&mut bytes, refusal)
+                .map_err(|error| Error::io("write", &path)(error.into()))?;
+            bytes.push(b'\n');
+        }
+        self.replace(&path, &bytes)
+    }
+
+    /// Notes a record that the store refused, durably, and once.
+    pub(crate) fn reject(&self, refusal: &Refusal) -> Result<(), Error> {
+        let path = self.rejected();
+        if self.refusals()?.contains(refusal) {
+            return Ok(());
+        }
+        let line = serde_json::to_string(refusal).map_err(|error| Error::io("write", &path)(error.into()))?;
+        let written = || -> io::Result<()> {
+            let mut file = private().create(true).append(true).open(&path)?;
+            file.write_all(format!("{line}\n").as_bytes())?;
+            file.sync_all()?;
+            File::open(&self.control)?.sync_all()
+        };
+        written().map_err(Error::io("write", path.clone()))
+    }
+}
+
+#[cfg(unix)]
+fn private() -> OpenOptions {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = OpenOptions::new();
+    options.mode(0o600);
+    options
+}
+
+#[cfg(not(unix))]
+fn private() -> OpenOptions {
+    OpenOptions::new()
+}
+
+fn print(known: &Known) -> io::Result<Vec<u8>> {
+    let chains = known.chains.iter().filter_map(|(id, chain)| {
+        let written = WrittenChain {
+            chain: format!("{:03}", chain.last?.chain()),
+            seq: chain.last?.seq(),
+            hash: chain.last?.hash().to_string(),
+            from: chain.from.map(|head| head.to_string()),
+            refused: chain.refused,
+            skipped: chain.skipped.map(|head| head.to_string()),
+        };
+        Some((id.to_string(), written))
+    });
+    let mut bytes = serde_json::to_vec_pretty(&Written { format: FORMAT, chains: chains.collect() })?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+fn parse(bytes: &[u8]) -> Result<Known, String> {
+    let written: Written = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    if written.format != FORMAT {
+        return Err(format!("its format is {}, and this version knows {FORMAT}", written.format));
+    }
+    let mut known = Known::default();
+    for (id, chain) in written.chains {
+        let head = |text: &str| text.parse::<Head>().map_err(|error| error.to_string());
+        let acknowledged = Acknowledged {
+            from: chain.from.as_deref().map(head).transpose()?,
+            last: Some(head(&format!("{}/{}:{}", chain.chain, chain.seq, chain.hash))?),
+            refused: chain.refused,
+            skipped: chain.skipped.as_deref().map(head).transpose()?,
+        };
+        known.chains.insert(id.into(), acknowledged);
+    }
+    Ok(known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(text: &str) -> Head {
+        text.replace('~', &"ab".repeat(32)).parse().unwrap()
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("control")).unwrap();
+        let files = Files::new(dir.path(), "archive").unwrap();
+        assert_eq!(files.read().unwrap(), Known::default());
+        let mut known = Known::default();
+        let some = Acknowledged {
+            from: Some(head("000/7:~")),
+            last: Some(head("000/42:~")),
+            refused: Some(9),
+            skipped: None,
+        };
+        known.chains.insert("a".repeat(32).into(), some);
+        known.chains.insert(
+            "b".repeat(32).into(),
+            Acknowledged { last: Some(head("001/1:~")), skipped: some.last, ..some },
+        );
+        files.write(&known).unwrap();
+        assert_eq!(files.read().unwrap(), known);
+    }
+
+    #[test]
+    fn what_is_no_position_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("control")).unwrap();
+        let files = Files::new(dir.path(), "archive").unwrap();
+        for text in ["", "{", "[]", "{\"format\":2,\"chains\":{}}", "{\"format\":1}"] {
+            fs::write(files.position(), text).unwrap();
+            let error = files.read().unwrap_err().to_string();
+            assert!(error.contains("control/forward-archive is no position of a forwarder"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_held_once() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("control")).unwrap();
+        let files = Files::new(dir.path(), "archive").unwrap();
+        let held = files.take().unwrap();
+        assert!(held.is_some() && files.take().unwrap().is_none());
+        drop(held);
+        assert!(files.take().unwrap().is_some());
+        for name in ["", "a/b", "..", "A", "a b", &"a".repeat(33)] {
+            Files::new(dir.path(), name).unwrap_err();
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! What the columns say of a record: taken from its line alone, so that it can be taken again from a stored line.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use serde_json::{Map, Number, Value, value::RawValue};
+use tokio_postgres::types::Timestamp;
+
+use crate::copy::CopiedLine;
+
+/// The columns that hold a text, each named like the member that it holds.
+pub(super) const TEXTS: [&str; 15] = [
+    "kind",
+    "severity",
+    "level",
+    "action",
+    "actor",
+    "resource",
+    "outcome",
+    "reason",
+    "session_id",
+    "request_id",
+    "source",
+    "trace_id",
+    "span_id",
+    "message",
+    "target",
+];
+
+/// What stands for NUL, which neither `text` nor `jsonb` takes: the symbol for it, U+2400.
+const NUL_SYMBOL: &str = "\u{2400}";
+
+/// How deep objects and lists stand in each other in a record. What is deeper stands in the column as text.
+const MAX_DEPTH: usize = 32;
+
+/// The columns of one record, but its key and its line.
+#[derive(Debug, PartialEq)]
+pub(super) struct Columns {
+    pub(super) at: Timestamp<SystemTime>,
+    /// Nanoseconds behind the microsecond of `at`.
+    pub(super) nanos: i16,
+    /// In the order of [`TEXTS`].
+    pub(super) texts: Vec<Option<String>>,
+    pub(super) fields: Option<Value>,
+}
+
+impl Columns {
+    pub(super) fn of(line: &CopiedLine<'_>) -> Self {
+        let (at, nanos) = match line.text("ts").and_then(|text| parse_time(text.as_bytes())) {
+            Some((at, nanos)) => (Timestamp::Value(at), nanos),
+            None => (Timestamp::NegInfinity, 0),
+        };
+        let fields = line.members.get("fields").filter(|fields| fields.get().starts_with('{'));
+        Self {
+            at,
+            nanos,
+            texts: TEXTS.iter().map(|name| line.text(name).map(|text| without_nul(&text))).collect(),
+            fields: fields.map(|fields| storable(fields, 0)),
+        }
+    }
+}
+
+fn without_nul(text: &str) -> String {
+    text.replace('\0', NUL_SYMBOL)
+}
+
+/// A value as `jsonb` takes it. A number that has no double or 64-bit integer for it is the text of its digits: `jsonb`
+/// would refuse it, or print some of them with 131,072 digits.
+fn storable(raw: &RawValue, depth: usize) -> Value {
+    let text = raw.get();
+    let parsed = match text.as_bytes().first() {
+        Some(b'{' | b'[') if depth > MAX_DEPTH => None,
+        Some(b'{') => serde_json::from_str::<BTreeMap<String, &RawValue>>(text).ok().map(|members| {
+            let members = members.iter().map(|(name, value)| (without_nul(name), storable(value, depth + 1)));
+            Value::Object(members.collect::<Map<_, _>>())
+        }),
+        Some(b'[') => serde_json::from_str::<Vec<&RawValue>>(text)
+            .ok()
+            .map(|items| items.iter().map(|item| storable(item, depth + 1)).collect()),
+        Some(b'"') => serde_json::from_str::<String>(text).ok().map(|text| without_nul(&text).into()),
+        Some(b't' | b'f' | b'n') => serde_json::from_str(text).ok(),
+        _ => number_of(text).map(Value::Number),
+    };
+    parsed.unwrap_or_else(|| without_nul(text).into())
+}
+
+/// A whole number of 64 bits, or a double that is written with a fraction or an exponent.
+fn number_of(text: &str) -> Option<Number> {
+    let number: Number = serde_json::from_str(text).ok()?;
+    let is_whole = !text.contains(['.', 'e', 'E']);
+    (!is_whole || number.is_i64() || number.is_u64()).then_some(number)
+}
+
+/// Whether a value as `jsonb` prints it is the one that was stored.
+pub(super) fn is_stored(value: &Value, printed: &RawValue) -> bool {
+    let text = printed.get();
+    match value {
+        Value::Object(members) => match serde_json::from_str::<BTreeMap<String, &RawValue>>(text) {
+            Ok(printed) => {
+                let both = printed.iter().map(|(name, printed)| (members.get(name), printed));
+                printed.len() == members.len()
+                    && both
+                        .into_iter()
+                        .all(|(value, printed)| value.is_some_and(|value| is_stored(value, printed)))
+            }
+            Err(_) => false,
+        },
+        Value::Array(items) => match serde_json::from_str::<Vec<&RawValue>>(text) {
+            Ok(printed) => {
+                printed.len() == items.len()
+                    && items.iter().zip(printed).all(|(item, printed)| is_stored(item, printed))
+            }
+            Err(_) => false,
+        },
+        // `1e2` is printed as `100`, and `1e300` with all its zeros.
+        Value::Number(number) if number.is_f64() => {
+            text.parse::<f64>().is_ok_and(|printed| number.as_f64() == Some(printed))
+        }
+        Value::Number(number) => number.to_string() == text,
+        Value::Null | Value::Bool(_) | Value::String(_) => {
+            serde_json::from_str::<Value>(text).is_ok_and(|printed| printed == *value)
+        }
+    }
+}
+
+/// Reads `0000-00-00T00:00:00.000000000Z`: the time down to the microsecond, and the nanoseconds behind it.
+fn parse_time(text: &[u8]) -> Option<(SystemTime, i16)> {
+    const SHAPE: &[u8] = b"0000-00-00T00:00:00.000000000Z";
+    let is_of_shape = |(byte, shape): (&u8, &u8)| {
+        if *shape == b'0' { byte.is_ascii_digit() } else { byte == shape }
+    };
+    if text.len() != SHAPE.len() || !text.iter().zip(SHAPE).all(is_of_shape) {
+        return None;
+    }
+    let number = |at: usize, digits: usize| {
+        let digits = text.iter().skip(at).take(digits);
+        digits.fold(0_u32, |number, digit| number * 10 + u32::from(digit - b'0'))
+    };
+    let (year, month, day) = (i64::from(number(0, 4)), number(5, 2), number(8, 2));
+    let (hour, minute, second) = (number(11, 2), number(14, 2), number(17, 2));
+    if !(1..=days_of_month(year, month)).contains(&day) || hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let seconds = days_since_1970(year, month, day) * 86_400 + i64::from(hour * 3600 + minute * 60 + second);
+    let whole = Duration::from_secs(seconds.unsigned_abs());
+    let at = if seconds < 0 { UNIX_EPOCH - whole } else { UNIX_EPOCH + whole };
+    let nanos = number(20, 9);
+    Some((at + Duration::from_micros((nanos / 1000).into()), i16::try_from(nanos % 1000).ok()?))
+}
+
+fn days_of_month(year: i64, month: u32) -> u32 {
+    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    match month {
+        2 => 28 + u32::from(is_leap),
+        4 | 6 | 9 | 11 => 30,
+        1..=12 => 31,
+        _ => 0,
+    }
+}
+
+/// By eras of 400 years that begin on 1 March, so that the leap day is the last of its year.
+fn days_since_1970(year: i64, month: u32, day: u32) -> i64 {
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = i64::from((153 * month + 2) / 5 + day - 1);
+    year.div_euclid(400) * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year
+        - 719_468
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(text: &str) -> Box<RawValue> {
+        RawValue::from_string(text.to_owned()).unwrap()
+    }
+
+    #[track_caller]
+    fn check(given: &str, stored: &str) {
+        let value = storable(&raw(given), 0);
+        assert_eq!(value.to_string(), stored);
+        assert!(is_stored(&value, &raw(stored)));
+    }
+
+    #[test]
+    fn what_jsonb_refuses_is_put_in_another_way() {
+        check(r#""a\u0000b""#, "\"a\u{2400}b\"");
+        check(r#"{"\u0000":[1,null,true]}"#, "{\"\u{2400}\":[1,null,true]}");
+        check("1e400", r#""1e400""#);
+        check("-1e200000", r#""-1e200000""#);
+        check("18446744073709551615", "18446744073709551615");
+        check("18446744073709551616", r#""18446744073709551616""#);
+        check("1.5e300", "1.5e+300");
+        check("0.1", "0.1");
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        let deep = "[".repeat(5000) + &"]".repeat(5000);
+        assert!(storable(&raw(&deep), 0).to_string().contains("\"[[["));
+    }
+
+    #[test]
+    fn numbers_are_compared_as_jsonb_prints_them() {
+        assert!(is_stored(&storable(&raw("1e2"), 0), &raw("100")));
+        assert!(is_stored(&storable(&raw("-0.0"), 0), &raw("0.0")));
+        assert!(is_stored(&storable(&raw("1e300"), 0), &raw(&format!("1{}", "0".repeat(300)))));
+        assert!(!is_stored(&storable(&raw("1"), 0), &raw("2")));
+        assert!(!is_stored(&storable(&raw("{\"a\":1}"), 0), &raw("{\"a\":1,\"b\":2}")));
+        assert!(!is_stored(&storable(&raw("{\"a\":1}"), 0), &raw("[1]")));
+        assert!(!is_stored(&storable(&raw("\"a\""), 0), &raw("null")));
+    }
+
+    #[test]
+    fn times_are_read_as_they_are_written() {
+        let time = |text: &str| parse_time(text.as_bytes());
+        assert_eq!(time("1970-01-01T00:00:00.000001002Z"), Some((UNIX_EPOCH + Duration::from_micros(1), 2)));
+        let leap = UNIX_EPOCH + Duration::from_secs(951_782_400) + Duration::from_micros(999_999);
+        assert_eq!(time("2000-02-29T00:00:00.999999999Z"), Some((leap, 999)));
+        assert_eq!(time("1969-12-31T23:59:59.000000000Z"), Some((UNIX_EPOCH - Duration::from_secs(1), 0)));
+        for bad in [
+            "2001-02-29T00:00:00.000000000Z",
+            "2000-13-01T00:00:00.000000000Z",
+            "2000-01-01",
+            "1970-01-01T00:00:60.000000000Z",
+        ] {
+            assert_eq!(time(bad), None, "{bad}");
+        }
+        assert!(
+            time("0000-01-01T00:00:00.000000000Z").is_some()
+                && time("9999-12-31T23:59:59.999999999Z").is_some()
+        );
+    }
+}

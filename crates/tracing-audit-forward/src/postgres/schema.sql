@@ -1,0 +1,55 @@
+-- A copy of audit logs, version 1. `line` is the evidence: the record as it stands in the log, byte for byte.
+-- Everything else is taken from it, for queries.
+
+CREATE TABLE audit_records (
+    chain_id   text COLLATE "C" NOT NULL,         -- which chain; with seq it names the record for ever
+    seq        bigint           NOT NULL CHECK (seq > 0),
+    chain      smallint         NOT NULL,         -- the number of the chain in its log
+    hash       bytea            NOT NULL CHECK (octet_length(hash) = 32),
+    line       bytea            NOT NULL,
+    ts         timestamptz      NOT NULL,         -- down to the microsecond; -infinity: the record does not say it
+    ts_nanos   smallint         NOT NULL,         -- the three digits behind the microsecond
+    kind       text,
+    severity   text,
+    level      text,
+    action     text,
+    actor      text,
+    resource   text,
+    outcome    text,
+    reason     text,
+    session_id text,
+    request_id text,
+    source     text,
+    trace_id   text,
+    span_id    text,
+    message    text,
+    target     text,
+    fields     jsonb,
+    stored_at  timestamptz      NOT NULL DEFAULT now(),
+    PRIMARY KEY (chain_id, seq)
+);
+
+-- A row of a btree index has room for 2,704 bytes, and a value for 60 KiB: only beginnings are indexed.
+CREATE INDEX ON audit_records (ts);
+CREATE INDEX ON audit_records (left(actor, 100), ts);
+CREATE INDEX ON audit_records (left(action, 100), ts);
+
+-- What retention removed from the log before it could be copied.
+CREATE TABLE audit_gaps (
+    chain_id  text COLLATE "C" NOT NULL,
+    chain     smallint         NOT NULL,
+    first_seq bigint           NOT NULL,
+    last_seq  bigint           NOT NULL,
+    told_at   timestamptz      NOT NULL DEFAULT now(),
+    PRIMARY KEY (chain_id, first_seq, last_seq)
+);
+
+-- The events for people, with the whole record as text.
+CREATE VIEW audit_events AS
+    SELECT ts, severity, level, action, actor, resource, outcome, reason, session_id, request_id, source,
+           trace_id, span_id, message, target, fields, chain, seq, chain_id, convert_from(line, 'UTF8') AS record
+    FROM audit_records
+    WHERE kind = 'event';
+
+-- Read by the program. It refuses a version that it does not know.
+COMMENT ON TABLE audit_records IS 'tracing-audit-forward schema 1';

@@ -1,0 +1,143 @@
+//! What a store is to a forwarder: one small trait.
+
+use std::{ops::RangeInclusive, sync::Arc, time::Duration};
+
+use tracing_audit::{Digest, Record};
+
+/// A store that gets a copy of a log.
+///
+/// All calls come from one thread, one at a time. A call may block for as long as its own timeouts allow: it holds up
+/// this sink and nothing else. Each call that fails is repeated later, so a sink connects again by itself.
+pub trait Sink: Send {
+    /// What the store has: for each of these chains of which it has anything, its last record. `None` where it cannot
+    /// be asked; then the forwarder has to believe its own position.
+    ///
+    /// Asked when forwarding begins, after each [`SinkError::Unavailable`], and before a segment may be removed.
+    ///
+    /// # Errors
+    ///
+    /// Any but [`SinkError::Refused`], [`SinkError::Partly`] and [`SinkError::Conflict`].
+    fn positions(&mut self, chain_ids: &[Arc<str>]) -> Result<Option<Vec<Position>>, SinkError>;
+
+    /// Takes records, in the order of each chain. Returning `Ok` acknowledges all of them: from then on the store must
+    /// have them, whatever happens to it. What the store has already is acknowledged again, if it is the same.
+    ///
+    /// # Errors
+    ///
+    /// [`SinkError`] says which records were not taken, and what will help.
+    fn offer(&mut self, batch: &[Entry]) -> Result<(), SinkError>;
+
+    /// Is told that retention removed records before they could be offered. What the store keeps of that is its own
+    /// matter; the verification of the copy has to accept it and report it.
+    ///
+    /// # Errors
+    ///
+    /// As [`offer`](Self::offer).
+    fn gap(&mut self, gap: &Gap) -> Result<(), SinkError> {
+        let _: &Gap = gap;
+        Ok(())
+    }
+
+    /// Ends the connection. Nothing is offered after this.
+    fn close(&mut self) {}
+}
+
+/// A record on its way to a store. Its key there is the chain's id and the sequence number.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Entry {
+    /// The id of the chain: 32 hexadecimal digits.
+    pub chain_id: Arc<str>,
+    /// The record. [`Record::as_json`] is the line, byte for byte, without its line feed.
+    pub record: Record,
+}
+
+impl Entry {
+    /// A record of this chain.
+    #[must_use]
+    pub fn new(chain_id: Arc<str>, record: Record) -> Self {
+        Self { chain_id, record }
+    }
+}
+
+/// Records that retention removed before they could be offered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Gap {
+    /// The id of the chain.
+    pub chain_id: Arc<str>,
+    /// The number of the chain.
+    pub chain: u16,
+    /// The first record that is missing.
+    pub first_seq: u64,
+    /// The last record that is missing.
+    pub last_seq: u64,
+}
+
+impl Gap {
+    /// These records of a chain are missing.
+    #[must_use]
+    pub fn new(chain_id: Arc<str>, chain: u16, seqs: RangeInclusive<u64>) -> Self {
+        let (first_seq, last_seq) = seqs.into_inner();
+        Self { chain_id, chain, first_seq, last_seq }
+    }
+}
+
+/// The last record of a chain that a store has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs, reason = "every sink makes some")]
+pub struct Position {
+    /// The id of the chain.
+    pub chain_id: Arc<str>,
+    /// Its sequence number.
+    pub seq: u64,
+    /// Its hash.
+    pub hash: Digest,
+}
+
+/// Why a store did not take records, and what will help. Texts say what failed, and hold neither credentials nor the
+/// content of records.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SinkError {
+    /// The store cannot be reached, is full, or asks for patience: the same is offered again later.
+    #[error("{reason}")]
+    Unavailable {
+        /// What failed.
+        reason: String,
+        /// How long the store asks to be left alone, if it says so.
+        retry_after: Option<Duration>,
+    },
+
+    /// Somebody has to change something: credentials, a schema, a certificate. Tried again, seldom.
+    #[error("{reason}")]
+    Setup {
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+
+    /// The store refuses the batch for what is in it, and took none of it. The forwarder divides the batch until it knows
+    /// for which record's sake.
+    #[error("{reason}")]
+    Refused {
+        /// What the store said.
+        reason: String,
+    },
+
+    /// The store took all but these.
+    #[error("{} records were refused", refused.len())]
+    Partly {
+        /// Which records of the batch, counted from 0 in ascending order, and what the store said of each.
+        refused: Vec<(usize, String)>,
+    },
+
+    /// The store has another record under the key of one: a log or a store was restored or cloned. It took none of the
+    /// batch, and nothing more of this chain is offered.
+    #[error("the store has another record in the place of one that is offered: {stored}")]
+    Conflict {
+        /// Which record of the batch, counted from 0.
+        index: usize,
+        /// The hash of the record that is there.
+        stored: Digest,
+    },
+}

@@ -1,0 +1,160 @@
+//! What a forwarder says of itself.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+/// Counters since the forwarder was started, and how it is now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// What it does now.
+    pub state: State,
+    /// Records that the store acknowledged.
+    pub records: u64,
+    /// Bytes of these records.
+    pub bytes: u64,
+    /// Batches that the store acknowledged.
+    pub batches: u64,
+    /// Calls of the sink that failed and are repeated.
+    pub failures: u64,
+    /// Records that the store refused.
+    pub rejected: u64,
+    /// Records that retention removed before they could be offered.
+    pub missed: u64,
+    /// How often the store had less than it had acknowledged.
+    pub losses: u64,
+    /// Chains of which nothing more is forwarded until somebody looks, and why, by number.
+    pub stopped: BTreeMap<u16, String>,
+    /// Durable records that the store has not acknowledged, as of the last look: a second old at most.
+    pub lag_records: u64,
+    /// Bytes of the log behind what the store has acknowledged.
+    pub lag_bytes: u64,
+    /// Age of the oldest record that was read and is not acknowledged.
+    pub lag: Duration,
+    /// What failed last, while it fails.
+    pub trouble: Option<String>,
+}
+
+/// What a forwarder does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum State {
+    /// Another forwarder of this name runs: this one waits for it to end.
+    Waiting,
+    /// It asks the store what it has.
+    #[default]
+    Connecting,
+    /// It forwards, or waits for more.
+    Forwarding,
+    /// The store does not answer, or asks for patience.
+    Unavailable,
+    /// Somebody has to change something: credentials, a schema, a certificate.
+    Setup,
+    /// It ended.
+    Closed,
+}
+
+impl State {
+    /// Every value, in the order of declaration. A later version may add some.
+    pub const ALL: &'static [Self] =
+        &[Self::Waiting, Self::Connecting, Self::Forwarding, Self::Unavailable, Self::Setup, Self::Closed];
+
+    /// Returns the stable name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Connecting => "connecting",
+            Self::Forwarding => "forwarding",
+            Self::Unavailable => "unavailable",
+            Self::Setup => "setup",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl Stats {
+    /// Whether records reach the store, of all chains.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.state == State::Forwarding && self.stopped.is_empty() && self.rejected == 0
+    }
+
+    /// Tells each number under the name that metrics know it by, with its labels, zeros included: names that end in
+    /// `_total` count, others are as they are now.
+    #[allow(clippy::cast_precision_loss, reason = "a metric is a float")]
+    pub fn for_each(&self, mut tell: impl FnMut(&'static str, &[(&'static str, &'static str)], f64)) {
+        for (name, value) in [
+            ("tracing_audit_forward_records_total", self.records),
+            ("tracing_audit_forward_bytes_total", self.bytes),
+            ("tracing_audit_forward_batches_total", self.batches),
+            ("tracing_audit_forward_failures_total", self.failures),
+            ("tracing_audit_forward_rejected_records_total", self.rejected),
+            ("tracing_audit_forward_missed_records_total", self.missed),
+            ("tracing_audit_forward_store_losses_total", self.losses),
+            ("tracing_audit_forward_stopped_chains", self.stopped.len() as u64),
+            ("tracing_audit_forward_lag_records", self.lag_records),
+            ("tracing_audit_forward_lag_bytes", self.lag_bytes),
+        ] {
+            tell(name, &[], value as f64);
+        }
+        tell("tracing_audit_forward_lag_seconds", &[], self.lag.as_secs_f64());
+        for state in State::ALL {
+            let is_it = if *state == self.state { 1.0 } else { 0.0 };
+            tell("tracing_audit_forward_state", &[("state", state.as_str())], is_it);
+        }
+    }
+}
+
+/// Something that an operator may have to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Notice {
+    /// What kind of thing.
+    pub kind: NoticeKind,
+    /// What happened, in a sentence. It holds no credentials and no content of records.
+    pub message: String,
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// What a notice is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum NoticeKind {
+    /// Another forwarder of this name runs.
+    Waiting,
+    /// The store does not answer. Told once for each time.
+    Unavailable,
+    /// Somebody has to change something.
+    Setup,
+    /// The store answers again.
+    Healed,
+    /// The store has less than it had acknowledged: it was restored or lost writes. What is missing is sent again.
+    StoreLost,
+    /// Nothing more of a chain is forwarded until somebody looks.
+    ChainStopped,
+    /// The store refused a record for what is in it.
+    Rejected,
+    /// Retention removed records before they could be offered.
+    Missed,
+    /// A file of the log or of the forwarder cannot be read or written.
+    Io,
+}
+
+impl NoticeKind {
+    /// Whether somebody has to act: what it tells does not end by itself.
+    #[must_use]
+    pub const fn needs_action(self) -> bool {
+        !matches!(self, Self::Waiting | Self::Unavailable | Self::Healed)
+    }
+}

@@ -1,0 +1,543 @@
+//! A forwarder over real logs, and stores that fail in every way that a store can.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail")]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+use tracing_audit::{AuditLog, Digest, Head, Retention, Rotation};
+use tracing_audit_forward::{
+    Entry, Forwarder, Gap, Notice, NoticeKind, Position, Sink, SinkError, StartAt, State, Stats, give_up,
+    offer_again, rejected, skip,
+};
+use tracing_subscriber::prelude::*;
+
+/// What a call of the store does before it takes anything.
+type Script = Box<dyn FnMut(&[Entry]) -> Option<SinkError> + Send>;
+
+/// A store in memory.
+#[derive(Clone, Default)]
+struct Store(Arc<Mutex<Inner>>);
+
+#[derive(Default)]
+struct Inner {
+    rows: BTreeMap<(String, u64), (Digest, String)>,
+    /// In the order in which they came.
+    came: Vec<(String, u64)>,
+    gaps: Vec<Gap>,
+    script: Option<Script>,
+    /// Fails after it took everything.
+    fails_late: bool,
+    asked: u64,
+    cannot_be_asked: bool,
+}
+
+struct StoreSink(Store);
+
+impl Sink for StoreSink {
+    fn positions(&mut self, chain_ids: &[Arc<str>]) -> Result<Option<Vec<Position>>, SinkError> {
+        let mut store = self.0.0.lock().unwrap();
+        store.asked += 1;
+        if store.cannot_be_asked {
+            return Ok(None);
+        }
+        let last = |id: &Arc<str>| {
+            let of_chain = store.rows.range((id.to_string(), 0)..=(id.to_string(), u64::MAX));
+            let ((_, seq), (hash, _)) = of_chain.last()?;
+            Some(Position { chain_id: Arc::clone(id), seq: *seq, hash: *hash })
+        };
+        Ok(Some(chain_ids.iter().filter_map(last).collect()))
+    }
+
+    fn offer(&mut self, batch: &[Entry]) -> Result<(), SinkError> {
+        let mut store = self.0.0.lock().unwrap();
+        let refused = store.script.as_mut().and_then(|script| script(batch));
+        if let Some(error) = refused.clone().filter(|_| !store.fails_late) {
+            return Err(error);
+        }
+        for (index, entry) in batch.iter().enumerate() {
+            let stored = store.rows.get(&(entry.chain_id.to_string(), entry.record.seq()));
+            if let Some((stored, _)) = stored.filter(|(stored, _)| *stored != entry.record.hash()) {
+                return Err(SinkError::Conflict { index, stored: *stored });
+            }
+        }
+        for entry in batch {
+            let key = (entry.chain_id.to_string(), entry.record.seq());
+            store.came.push(key.clone());
+            store.rows.insert(key, (entry.record.hash(), entry.record.as_json().to_owned()));
+        }
+        refused.map_or(Ok(()), Err)
+    }
+
+    fn gap(&mut self, gap: &Gap) -> Result<(), SinkError> {
+        self.0.0.lock().unwrap().gaps.push(gap.clone());
+        Ok(())
+    }
+}
+
+impl Store {
+    fn sink(&self) -> StoreSink {
+        StoreSink(self.clone())
+    }
+
+    fn with(script: impl FnMut(&[Entry]) -> Option<SinkError> + Send + 'static) -> Self {
+        let store = Self::default();
+        store.0.lock().unwrap().script = Some(Box::new(script));
+        store
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap().rows.values().map(|(_, line)| line.clone()).collect()
+    }
+
+    fn seqs(&self) -> Vec<u64> {
+        self.0.lock().unwrap().rows.keys().map(|(_, seq)| *seq).collect()
+    }
+
+    fn came(&self) -> usize {
+        self.0.lock().unwrap().came.len()
+    }
+}
+
+fn unavailable() -> SinkError {
+    SinkError::Unavailable { reason: "no answer".to_owned(), retry_after: Some(Duration::ZERO) }
+}
+
+/// A log in a directory of its own.
+struct App {
+    dir: TempDir,
+    log: AuditLog,
+}
+
+impl App {
+    fn new() -> Self {
+        Self::with(|builder| builder)
+    }
+
+    fn with(set: impl FnOnce(tracing_audit::Builder) -> tracing_audit::Builder) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let log = set(AuditLog::builder(dir.path().join("log")).stderr(false)).open().unwrap();
+        Self { dir, log }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("log")
+    }
+
+    fn emit(&self, events: u64) {
+        let subscriber = tracing_subscriber::registry().with(self.log.layer());
+        tracing::subscriber::with_default(subscriber, || {
+            for n in 0..events {
+                tracing::info!(target: "audit", action = "item.seen", actor = "mia", n);
+            }
+        });
+        self.log.flush().unwrap();
+    }
+
+    fn critical(&self) {
+        let subscriber = tracing_subscriber::registry().with(self.log.layer());
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::error!(target: "audit", action = "auth.failure", actor = "mallory");
+        });
+    }
+}
+
+/// The lines of all segments, in the order of files.
+fn lines(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect();
+    names.sort();
+    names
+        .iter()
+        .flat_map(|name| fs::read_to_string(name).unwrap().lines().map(str::to_owned).collect::<Vec<_>>())
+        .collect()
+}
+
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn start(app: &App, store: &Store) -> (Forwarder, Arc<Mutex<Vec<Notice>>>) {
+    let notices = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&notices);
+    let builder = Forwarder::builder("store").on_notice(move |notice| told.lock().unwrap().push(notice));
+    (builder.start(&app.log, store.sink()).unwrap(), notices)
+}
+
+fn kinds(notices: &Arc<Mutex<Vec<Notice>>>) -> Vec<NoticeKind> {
+    notices.lock().unwrap().iter().map(|notice| notice.kind).collect()
+}
+
+const LONG: Duration = Duration::from_secs(20);
+
+#[test]
+fn every_record_arrives_once_and_in_order() {
+    let app = App::with(|builder| builder.rotation(Rotation::never().max_bytes(64 << 10)));
+    let store = Store::default();
+    app.emit(100);
+    let (forwarder, notices) = start(&app, &store);
+    app.emit(2_500);
+    app.log.rotate().unwrap();
+    app.emit(10);
+    forwarder.drain(LONG).unwrap();
+    assert_eq!(store.lines(), lines(&app.path()));
+    assert_eq!(store.came(), store.lines().len());
+    let Stats { state, records, lag_records, rejected, .. } = forwarder.stats();
+    assert_eq!((state, records, lag_records, rejected), (State::Forwarding, store.came() as u64, 0, 0));
+    app.log.close().unwrap();
+    forwarder.close(LONG).unwrap();
+    assert_eq!(store.lines(), lines(&app.path()));
+    assert_eq!(kinds(&notices), []);
+}
+
+#[test]
+fn a_critical_record_arrives_at_once() {
+    let app = App::new();
+    let store = Store::default();
+    let (forwarder, _) = start(&app, &store);
+    forwarder.drain(LONG).unwrap();
+    let mut waits = Vec::new();
+    for _ in 0..21 {
+        std::thread::sleep(Duration::from_millis(20));
+        app.critical();
+        let begun = Instant::now();
+        let head = app.log.head();
+        until("it arrives", || store.seqs().contains(&head.seq()));
+        waits.push(begun.elapsed());
+    }
+    waits.sort();
+    assert!(waits[10] < Duration::from_millis(50) && waits[20] < Duration::from_millis(500), "{waits:?}");
+}
+
+#[test]
+fn a_store_that_comes_and_goes_gets_everything_once() {
+    let app = App::new();
+    for fails_late in [false, true] {
+        let mut calls = 0;
+        let store = Store::with(move |_| {
+            calls += 1;
+            (calls % 3 == 0).then(unavailable)
+        });
+        store.0.lock().unwrap().fails_late = fails_late;
+        let name = if fails_late { "late" } else { "early" };
+        let forwarder = Forwarder::builder(name).start(&app.log, store.sink()).unwrap();
+        for _ in 0..12 {
+            app.emit(20);
+            forwarder.drain(LONG).unwrap();
+        }
+        assert_eq!(store.lines(), lines(&app.path()));
+        // Also where the answer was lost behind what was taken.
+        assert_eq!(store.came(), store.lines().len());
+        assert!(forwarder.stats().failures >= 4);
+    }
+}
+
+#[test]
+fn a_record_that_is_refused_stops_no_other() {
+    for partly in [false, true] {
+        let app = App::new();
+        app.emit(50);
+        let is_bad = |entry: &Entry| [7, 30].contains(&entry.record.seq());
+        let store = Store::with(move |batch| {
+            let bad = batch.iter().enumerate().filter(|(_, entry)| is_bad(entry));
+            let refused: Vec<(usize, String)> = bad.map(|(index, _)| (index, "too odd".to_owned())).collect();
+            match refused.len() {
+                0 => None,
+                _ if partly => Some(SinkError::Partly { refused }),
+                _ => Some(SinkError::Refused { reason: "too odd".to_owned() }),
+            }
+        });
+        store.0.lock().unwrap().fails_late = partly;
+        let (forwarder, notices) = start(&app, &store);
+        forwarder.drain(LONG).unwrap();
+        let expected: Vec<u64> = (1..=52).filter(|seq| partly || ![7, 30].contains(seq)).collect();
+        assert_eq!(store.seqs(), expected);
+        assert_eq!(forwarder.stats().rejected, 2);
+        assert_eq!(kinds(&notices), [NoticeKind::Rejected, NoticeKind::Rejected]);
+        let list = fs::read_to_string(app.path().join("control/forward-store.rejected.jsonl")).unwrap();
+        assert!(list.contains("\"record\":\"000/7:") && list.contains("too odd"), "{list}");
+        let position = || fs::read_to_string(app.path().join("control/forward-store")).unwrap();
+        assert!(position().contains("\"refused\": 7"), "{}", position());
+        // One is given up, the other taken after all.
+        let heads: Vec<Head> = rejected(app.path(), "store").unwrap().iter().map(|one| one.record).collect();
+        assert_eq!(heads.iter().map(Head::seq).collect::<Vec<_>>(), [7, 30]);
+        give_up(app.path(), "store", &heads[..1]).unwrap_err();
+        forwarder.close(LONG).unwrap();
+        assert_eq!(give_up(app.path(), "store", &heads[..1]).unwrap(), 1);
+        assert!(position().contains("\"refused\": 30"), "{}", position());
+        assert_eq!(offer_again(app.path(), "store", &mut store.sink()).unwrap(), 0);
+        store.0.lock().unwrap().script = None;
+        assert_eq!(offer_again(app.path(), "store", &mut store.sink()).unwrap(), 1);
+        assert!(store.seqs().contains(&30) && !position().contains("refused"), "{}", position());
+        assert_eq!(rejected(app.path(), "store").unwrap(), []);
+    }
+}
+
+/// That is no matter of what is in a record.
+#[test]
+fn a_store_that_refuses_everything_needs_somebody() {
+    let app = App::new();
+    app.emit(100);
+    let store = Store::with(|_| Some(SinkError::Refused { reason: "no such table".to_owned() }));
+    let (forwarder, notices) = start(&app, &store);
+    until("it says so", || forwarder.stats().state == State::Setup);
+    assert_eq!(forwarder.stats().rejected, 16);
+    assert!(kinds(&notices).contains(&NoticeKind::Setup));
+    until("the lag is measured", || forwarder.stats().lag_records >= 80);
+    assert!(store.lines().is_empty());
+}
+
+#[test]
+fn another_record_under_the_same_key_stops_its_chain_and_no_other() {
+    let app = App::new();
+    app.emit(10);
+    let store = Store::default();
+    let (forwarder, _) = start(&app, &store);
+    forwarder.drain(LONG).unwrap();
+    forwarder.close(LONG).unwrap();
+    // Somebody else forwarded a clone of the log.
+    let id = store.0.lock().unwrap().rows.keys().next().unwrap().0.clone();
+    let forged = ("0".repeat(64).parse().unwrap(), "forged".to_owned());
+    store.0.lock().unwrap().rows.insert((id, 14), forged.clone());
+    let other = AuditLog::builder(app.path()).stderr(false).open().unwrap();
+    let (forwarder, notices) = start(&app, &store);
+    app.emit(5);
+    until("the chain stops", || forwarder.stats().stopped.contains_key(&0));
+    forwarder.drain(LONG).unwrap();
+    assert_eq!(kinds(&notices), [NoticeKind::ChainStopped]);
+    let rows = store.0.lock().unwrap().rows.clone();
+    assert_eq!(rows.values().filter(|row| **row == forged).count(), 1);
+    assert_eq!(rows.keys().filter(|(_, seq)| *seq > 14).count(), 0);
+    other.close().unwrap();
+    forwarder.drain(LONG).unwrap();
+    assert_eq!(
+        store.lines().iter().filter(|line| line.contains("\"kind\":\"close\"")).count(),
+        1,
+        "of the other chain"
+    );
+    assert!(!forwarder.stats().is_healthy());
+    drop(forwarder);
+    // Somebody decides that the store keeps what it has up to a record.
+    let known = app.log.head();
+    app.emit(5);
+    skip(app.path(), "store", known).unwrap();
+    for _ in 0..2 {
+        let (forwarder, notices) = start(&app, &store);
+        forwarder.drain(LONG).unwrap();
+        assert_eq!(kinds(&notices), []);
+        app.emit(1);
+        forwarder.close(LONG).unwrap();
+    }
+    let rows = store.0.lock().unwrap().rows.clone();
+    assert!(rows.values().any(|row| *row == forged));
+    let seqs: Vec<u64> = rows.keys().map(|(_, seq)| *seq).filter(|seq| *seq > 14).collect();
+    assert_eq!(seqs, (known.seq() + 1..=app.log.head().seq()).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_store_that_lost_what_it_had_gets_it_again() {
+    let app = App::new();
+    app.emit(30);
+    let store = Store::default();
+    let (forwarder, notices) = start(&app, &store);
+    forwarder.drain(LONG).unwrap();
+    // It fails over, and the other one is behind.
+    let fails = Arc::new(Mutex::new(false));
+    let failing = Arc::clone(&fails);
+    {
+        let mut inner = store.0.lock().unwrap();
+        inner.rows.retain(|(_, seq), _| *seq <= 12);
+        inner.script =
+            Some(Box::new(move |_| std::mem::take(&mut *failing.lock().unwrap()).then(unavailable)));
+    }
+    *fails.lock().unwrap() = true;
+    app.emit(5);
+    forwarder.drain(LONG).unwrap();
+    assert_eq!(store.lines(), lines(&app.path()));
+    assert_eq!(forwarder.stats().losses, 1);
+    assert!(kinds(&notices).contains(&NoticeKind::StoreLost), "{notices:?}");
+    drop(forwarder);
+    // At the next start too, of everything.
+    store.0.lock().unwrap().rows.clear();
+    let (forwarder, notices) = start(&app, &store);
+    forwarder.drain(LONG).unwrap();
+    assert_eq!(store.lines(), lines(&app.path()));
+    assert_eq!(kinds(&notices), [NoticeKind::StoreLost]);
+}
+
+#[test]
+fn a_store_that_cannot_be_asked_is_believed() {
+    let app = App::new();
+    app.emit(30);
+    let store = Store::default();
+    store.0.lock().unwrap().cannot_be_asked = true;
+    for _ in 0..3 {
+        let (forwarder, _) = start(&app, &store);
+        app.emit(3);
+        forwarder.close(LONG).unwrap();
+    }
+    assert_eq!((store.lines(), store.came()), (lines(&app.path()), 41));
+}
+
+#[test]
+fn a_store_that_hangs_holds_nobody() {
+    let app = App::new();
+    app.emit(30);
+    let store = Store::with(|_| {
+        std::thread::sleep(Duration::from_secs(3));
+        None
+    });
+    let (forwarder, _) = start(&app, &store);
+    std::thread::sleep(Duration::from_millis(100));
+    let begun = Instant::now();
+    let error = forwarder.close(Duration::from_millis(200)).unwrap_err();
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(error.to_string().contains("were not forwarded within 200ms; they stay in the log"), "{error}");
+    app.emit(10);
+    app.log.close().unwrap();
+}
+
+#[test]
+fn one_forwarder_has_a_name() {
+    let app = App::new();
+    app.emit(10);
+    let store = Store::default();
+    let (first, _) = start(&app, &store);
+    first.drain(LONG).unwrap();
+    let (second, notices) = start(&app, &store);
+    until("it waits", || second.stats().state == State::Waiting);
+    app.emit(10);
+    first.close(LONG).unwrap();
+    app.emit(10);
+    second.drain(LONG).unwrap();
+    assert_eq!((store.lines(), store.came()), (lines(&app.path()), 32));
+    assert_eq!(kinds(&notices), [NoticeKind::Waiting]);
+}
+
+#[test]
+fn forwarding_begins_where_it_is_told() {
+    let app = App::new();
+    app.emit(10);
+    let head = app.log.head();
+    app.emit(10);
+    for (name, start_at, first) in [
+        ("all", StartAt::Beginning, 1),
+        ("now", StartAt::Now, 23),
+        ("after", StartAt::After(head), head.seq() + 1),
+    ] {
+        let store = Store::default();
+        let builder = || Forwarder::builder(name).start_at(start_at);
+        let forwarder = builder().start(&app.log, store.sink()).unwrap();
+        forwarder.close(LONG).unwrap();
+        let forwarder = builder().start(&app.log, store.sink()).unwrap();
+        let before = store.seqs();
+        app.emit(1);
+        forwarder.close(LONG).unwrap();
+        assert_eq!(store.seqs().first(), Some(&first), "{name}: {before:?}");
+        app.log.flush().unwrap();
+        let app_lines = lines(&app.path()).len() as u64;
+        assert_eq!(store.seqs().last(), Some(&app_lines), "{name}");
+    }
+}
+
+#[test]
+fn what_retention_removed_is_told_and_what_somebody_removed_stops_the_chain() {
+    let app = App::with(|builder| {
+        builder
+            .rotation(Rotation::never().max_bytes(64 << 10))
+            .retention(Retention::keep_all().max_segments(2))
+    });
+    for _ in 0..40 {
+        app.emit(50);
+    }
+    until("old segments go", || !app.path().join("audit-000-00000001.jsonl").exists());
+    app.emit(1);
+    let store = Store::default();
+    let (forwarder, notices) = start(&app, &store);
+    forwarder.drain(LONG).unwrap();
+    assert_eq!(store.lines(), lines(&app.path()));
+    assert_eq!(kinds(&notices), [], "it begins with what is there");
+    drop(forwarder);
+    // Now with a position that lies before.
+    for _ in 0..40 {
+        app.emit(50);
+    }
+    let first = lines(&app.path())[0].clone();
+    let first: u64 = first["{\"seq\":".len()..].split(',').next().unwrap().parse().unwrap();
+    let had = *store.seqs().last().unwrap();
+    assert!(first > had + 1, "{first} {had}");
+    let (forwarder, notices) = start(&app, &store);
+    forwarder.drain(LONG).unwrap();
+    assert_eq!(kinds(&notices), [NoticeKind::Missed]);
+    let gaps = store.0.lock().unwrap().gaps.clone();
+    assert!(gaps.len() == 1 && (gaps[0].first_seq, gaps[0].last_seq) == (had + 1, first - 1), "{gaps:?}");
+    assert_eq!(forwarder.stats().missed, first - 1 - had);
+    assert_eq!(store.seqs().last(), Some(&app.log.head().seq()));
+    drop(forwarder);
+    // Somebody removes a segment in the middle.
+    app.log.rotate().unwrap();
+    app.emit(20);
+    app.log.rotate().unwrap();
+    let names: Vec<_> = {
+        let mut names: Vec<_> =
+            fs::read_dir(app.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        names.retain(|name| name.is_file());
+        names.sort();
+        names
+    };
+    fs::remove_file(&names[names.len() - 2]).unwrap();
+    let (forwarder, notices) = start(&app, &store);
+    until("the chain stops", || forwarder.stats().stopped.contains_key(&0));
+    assert_eq!(kinds(&notices), [NoticeKind::ChainStopped]);
+}
+
+#[test]
+fn nothing_is_forwarded_past_a_break() {
+    let app = App::new();
+    app.emit(50);
+    app.log.close().unwrap();
+    let file = app.path().join("audit-000-00000001.jsonl");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replacen("\"n\":20", "\"n\":21", 1)).unwrap();
+    let store = Store::default();
+    let forwarder = Forwarder::builder("store").start_beside(app.path(), store.sink()).unwrap();
+    until("the chain stops", || forwarder.stats().stopped.contains_key(&0));
+    let last = *store.seqs().last().unwrap();
+    assert_eq!(last, 22, "the record before the edited one");
+}
+
+/// What a process that died had written is offered as well.
+#[test]
+fn the_tail_of_a_dead_writer_is_recovered() {
+    let app = App::new();
+    app.emit(10);
+    // The directory as it is while the writer runs, and nobody holds it.
+    let dead = app.dir.path().join("dead");
+    fs::create_dir_all(dead.join("control")).unwrap();
+    for name in ["audit-000-00000001.jsonl", "control/chain-000.lock"] {
+        fs::copy(app.path().join(name), dead.join(name)).unwrap();
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(&dead, fs::Permissions::from_mode(0o700)).unwrap();
+        fs::set_permissions(dead.join("control"), fs::Permissions::from_mode(0o700)).unwrap();
+    }
+    let store = Store::default();
+    let forwarder = Forwarder::builder("store").start_beside(&dead, store.sink()).unwrap();
+    until("its last record arrives", || store.seqs().contains(&12));
+    assert_eq!(forwarder.stats().failures, 0);
+    until("the close arrives", || {
+        store.lines().last().is_some_and(|line| line.contains("\"kind\":\"close\""))
+    });
+}

@@ -1,0 +1,18 @@
+//! The OTLP sink against a receiver that is not ours.
+//!
+//! Tests that need the receiver say so when they cannot run, and `ci/services` fails when there are any.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test that meets what it did not expect has failed"
+)]
+
+mod arrival;
+mod log;
+mod receiver;
+mod refusals;
+mod secrets;
+mod tls;

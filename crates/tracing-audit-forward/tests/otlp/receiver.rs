@@ -1,0 +1,116 @@
+//! A receiver of another ecosystem: a process of Python with the official protobuf classes.
+
+use std::{
+    env,
+    fs::{self, OpenOptions},
+    io::{BufRead as _, BufReader, Write as _},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::OnceLock,
+};
+
+use serde_json::{Value as Json, json};
+use tempfile::TempDir;
+
+/// The interpreter, if it is named and has the package.
+fn python() -> Option<&'static str> {
+    static PYTHON: OnceLock<Option<String>> = OnceLock::new();
+    let found = PYTHON.get_or_init(|| {
+        let python = env::var("AUDIT_OTLP_PYTHON").ok()?;
+        let asked = Command::new(&python)
+            .args(["-c", "import opentelemetry.proto.collector.logs.v1.logs_service_pb2"])
+            .stderr(Stdio::null())
+            .status();
+        asked.is_ok_and(|status| status.success()).then_some(python)
+    });
+    found.as_deref()
+}
+
+/// Says that a test is skipped, here and in the list that `ci/services` looks at.
+#[track_caller]
+fn skip() {
+    let place = std::panic::Location::caller();
+    let line = format!(
+        "{}:{}: needs AUDIT_OTLP_PYTHON, an interpreter with opentelemetry-proto",
+        place.file(),
+        place.line()
+    );
+    println!("skipped: {line}");
+    if let Ok(list) = env::var("AUDIT_SKIPPED") {
+        let mut list = OpenOptions::new().create(true).append(true).open(list).unwrap();
+        writeln!(list, "{line}").unwrap();
+    }
+}
+
+/// A receiver that runs until this is dropped.
+pub(crate) struct Receiver {
+    process: Child,
+    pub(crate) port: u16,
+    output: PathBuf,
+    _dir: TempDir,
+}
+
+impl Receiver {
+    /// Starts one on a free port. `None`, and said, where that is not possible here.
+    #[track_caller]
+    pub(crate) fn start() -> Option<Self> {
+        Self::start_with(&[])
+    }
+
+    /// As [`start`](Self::start), with more arguments.
+    #[track_caller]
+    pub(crate) fn start_with(arguments: &[&str]) -> Option<Self> {
+        let Some(python) = python() else {
+            skip();
+            return None;
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/otlp_receiver.py");
+        let output = dir.path().join("received.jsonl");
+        let mut process = Command::new(python)
+            .arg(script)
+            .arg(&output)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        let port = said.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("it said {said:?}"));
+        let port = port.parse().unwrap();
+        Some(Self { process, port, output, _dir: dir })
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Says how requests are answered from now on.
+    pub(crate) fn control(&self, settings: &Json) {
+        ureq::post(format!("{}/control", self.url())).send(settings.to_string()).unwrap();
+    }
+
+    /// Answers each request with this status, header and text.
+    pub(crate) fn answer(&self, status: u16, headers: &Json, text: &str) {
+        self.control(&json!({"mode": "status", "status": status, "headers": headers, "text": text}));
+    }
+
+    /// Every request so far, with how it was answered.
+    pub(crate) fn requests(&self) -> Vec<Json> {
+        let lines = fs::read_to_string(&self.output).unwrap_or_default();
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Every log record that was taken so far.
+    pub(crate) fn records(&self) -> Vec<Json> {
+        self.requests().iter().flat_map(|request| request["records"].as_array().unwrap().clone()).collect()
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}

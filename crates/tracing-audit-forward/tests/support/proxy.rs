@@ -1,0 +1,79 @@
+//! Stands between a client and a server, and cuts or silences the connection.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    thread,
+};
+
+/// What the proxy shall do.
+#[derive(Default)]
+pub(crate) struct Wishes {
+    /// The next `COMMIT` reaches the server, and its answer nobody.
+    pub(crate) cut_after_commit: AtomicBool,
+    /// No answer of the server reaches anybody.
+    pub(crate) silence: AtomicBool,
+    /// How many answers to a `COMMIT` were dropped.
+    pub(crate) cuts: AtomicU32,
+}
+
+/// A port that leads to `server`. Its threads end with the test.
+pub(crate) fn start(server: u16) -> (u16, Arc<Wishes>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let wishes = Arc::new(Wishes::default());
+    let for_threads = Arc::clone(&wishes);
+    thread::spawn(move || {
+        for client in listener.incoming().map_while(Result::ok) {
+            let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, server)) else { continue };
+            let is_cut = Arc::new(AtomicBool::new(false));
+            let (there, back) =
+                ((client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client));
+            let (wishes, cut) = (Arc::clone(&for_threads), Arc::clone(&is_cut));
+            thread::spawn(move || {
+                carry(there.0, there.1, |bytes| {
+                    if bytes.windows(8).any(|word| word == b"; COMMIT")
+                        && wishes.cut_after_commit.swap(false, Ordering::SeqCst)
+                    {
+                        cut.store(true, Ordering::SeqCst);
+                    }
+                    What::Pass
+                });
+            });
+            let wishes = Arc::clone(&for_threads);
+            thread::spawn(move || {
+                carry(back.0, back.1, |_| {
+                    if is_cut.load(Ordering::SeqCst) {
+                        wishes.cuts.fetch_add(1, Ordering::SeqCst);
+                        return What::Cut;
+                    }
+                    if wishes.silence.load(Ordering::SeqCst) { What::Swallow } else { What::Pass }
+                });
+            });
+        }
+    });
+    (port, wishes)
+}
+
+enum What {
+    Pass,
+    Swallow,
+    Cut,
+}
+
+fn carry(mut from: TcpStream, mut to: TcpStream, mut judge: impl FnMut(&[u8]) -> What) {
+    let mut buffer = vec![0; 1 << 20];
+    while let Ok(length @ 1..) = from.read(&mut buffer) {
+        let bytes = &buffer[..length];
+        match judge(bytes) {
+            What::Pass if to.write_all(bytes).is_ok() => {}
+            What::Swallow => {}
+            What::Pass | What::Cut => break,
+        }
+    }
+    let _closed = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+}

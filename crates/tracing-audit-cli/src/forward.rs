@@ -1,0 +1,225 @@
+//! `tracing-audit forward`.
+
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
+use tracing_audit::Head;
+use tracing_audit_forward::{Forwarder, Rejected, StartAt, give_up, offer_again, rejected, skip, status};
+
+use crate::{print, say, store};
+
+/// Forwards a log to another store, beside the programs that write it.
+///
+/// Everything that the log says is durable is offered, and offered again until the store acknowledges it. The position is
+/// kept in the log, under the name. Ends on SIGTERM and SIGINT, after what is durable was forwarded or the time for that has
+/// passed. Exits 0 when the store has everything, 1 when records remain.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Forward {
+    #[command(subcommand)]
+    about: Option<About>,
+
+    #[command(flatten)]
+    run: Option<Run>,
+}
+
+#[derive(Debug, Subcommand)]
+enum About {
+    /// Prints how far every store has the log.
+    Status {
+        /// The directory of the log.
+        log: PathBuf,
+    },
+    /// Makes the tables that records are forwarded to, where they are not there yet.
+    #[cfg(feature = "postgres")]
+    CreateSchema {
+        /// The database, as a role that may make tables.
+        #[arg(value_name = "URL")]
+        to: String,
+    },
+    /// Prints the records that a store refused, each with what the store said.
+    Rejected(Named),
+    /// Offers the refused records again, one by one.
+    Retry {
+        #[command(flatten)]
+        named: Named,
+        /// The store.
+        #[arg(long, value_name = "URL")]
+        to: String,
+    },
+    /// Gives refused records up: the store goes without them, and retention no longer waits for them.
+    GiveUp {
+        #[command(flatten)]
+        named: Named,
+        /// The records, as `rejected` prints them.
+        #[arg(required = true, value_name = "RECORD")]
+        records: Vec<Head>,
+    },
+    /// Goes on behind a record, whatever the store has up to there.
+    ///
+    /// For a chain that stopped because a log or a store was restored or cloned, so that both have records of their own
+    /// under the same keys. The store keeps what it has; the log's own records up to this one never reach it.
+    Skip {
+        #[command(flatten)]
+        named: Named,
+        /// A record of the log.
+        record: Head,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Named {
+    /// The directory of the log.
+    log: PathBuf,
+    /// The name of the forwarder.
+    name: String,
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    /// The directory of the log.
+    log: PathBuf,
+
+    /// The store: `file:PATH`, `postgres://USER@HOST/DATABASE`, `otlp+https://HOST` or `otlp+http://HOST`. Better than in
+    /// the URL, which `ps` shows, credentials stand in `PGPASSFILE`, `PGPASSWORD` or `OTEL_EXPORTER_OTLP_HEADERS`.
+    #[arg(long, value_name = "URL")]
+    to: String,
+
+    /// The name of the position: 1 to 32 letters a-z, digits and hyphens. By default that of the kind of store.
+    #[arg(long)]
+    name: Option<String>,
+
+    /// Where to begin when there is no position of this name yet: `start`, `now`, or a head, behind which it begins.
+    #[arg(long, value_name = "WHERE", default_value = "start", value_parser = start_at)]
+    from: StartAt,
+
+    /// Forwards what is there and ends.
+    #[arg(long)]
+    once: bool,
+
+    /// How many seconds the end waits for the store.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    drain: u64,
+}
+
+fn start_at(text: &str) -> Result<StartAt, String> {
+    match text {
+        "start" => Ok(StartAt::Beginning),
+        "now" => Ok(StartAt::Now),
+        head => head.parse::<Head>().map(StartAt::After).map_err(|error| error.to_string()),
+    }
+}
+
+impl Forward {
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        match (self.about, self.run) {
+            (Some(about), _) => about.run(),
+            (None, Some(run)) => run.run(),
+            (None, None) => anyhow::bail!("name a log, and a store with --to"),
+        }
+    }
+}
+
+impl About {
+    fn run(self) -> Result<ExitCode> {
+        match self {
+            Self::Status { log } => return print_status(&log),
+            #[cfg(feature = "postgres")]
+            Self::CreateSchema { to } => {
+                let store::Store::Postgres(url) = store::of(&to)? else {
+                    anyhow::bail!("only PostgreSQL has a schema");
+                };
+                tracing_audit_forward::Postgres::new(url)?.create_schema()?;
+                print("the tables are there");
+            }
+            Self::Rejected(Named { log, name }) => {
+                for Rejected { record, reason, .. } in rejected(&log, &name)? {
+                    print(&format!("{record} {reason}"));
+                }
+            }
+            Self::Retry { named: Named { log, name }, to } => {
+                let mut sink = store::of(&to)?.sink()?;
+                let taken = offer_again(&log, &name, &mut sink)?;
+                let left = rejected(&log, &name)?.len();
+                print(&format!("the store took {taken} records, and refuses {left}"));
+                return Ok(if left == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            }
+            Self::GiveUp { named: Named { log, name }, records } => {
+                let given_up = give_up(&log, &name, &records)?;
+                print(&format!("{given_up} records were given up"));
+                anyhow::ensure!(given_up == records.len() as u64, "the others were not refused");
+            }
+            Self::Skip { named: Named { log, name }, record } => {
+                skip(&log, &name, record)?;
+                print(&format!("forwarding goes on behind {record}"));
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Run {
+    fn run(self) -> Result<ExitCode> {
+        let store = store::of(&self.to)?;
+        let sink = store.sink()?;
+        let name = self.name.as_deref().unwrap_or_else(|| store.name());
+        let is_asked_to_end = Arc::new(AtomicBool::new(false));
+        for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+            // The second one ends the command at once.
+            signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&is_asked_to_end))?;
+            signal_hook::flag::register(signal, Arc::clone(&is_asked_to_end))?;
+        }
+        let builder = Forwarder::builder(name).start_at(self.from);
+        let builder = builder.on_notice(|notice| say(&format!("tracing-audit: {notice}")));
+        let forwarder = builder
+            .start_beside(&self.log, sink)
+            .with_context(|| format!("cannot forward {}", self.log.display()))?;
+        while !self.once && !is_asked_to_end.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(100));
+        }
+        let bound = Duration::from_secs(self.drain);
+        let stopped = forwarder.stats().stopped;
+        let closed = forwarder.close(bound);
+        for (chain, why) in &stopped {
+            say(&format!("tracing-audit: chain {chain:03} is not forwarded: {why}"));
+        }
+        match closed {
+            Ok(()) if stopped.is_empty() => Ok(ExitCode::SUCCESS),
+            Ok(()) => Ok(ExitCode::FAILURE),
+            Err(error) => {
+                say(&format!("tracing-audit: {error}"));
+                Ok(ExitCode::FAILURE)
+            }
+        }
+    }
+}
+
+fn print_status(log: &PathBuf) -> Result<ExitCode> {
+    let all = status(log).with_context(|| format!("cannot ask {}", log.display()))?;
+    if all.is_empty() {
+        print("nothing is forwarded from this log");
+    }
+    for one in all {
+        let state = if one.is_running { "running" } else { "not running" };
+        print(&format!("{}: {state}, {} records refused", one.name, one.rejected));
+        for chain in one.chains {
+            let last =
+                chain.last.map_or_else(|| "nothing".to_owned(), |head| format!("record {}", head.seq()));
+            print(&format!(
+                "  chain {:03}: the store has {last}; {} durable behind it",
+                chain.chain, chain.lag_records
+            ));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

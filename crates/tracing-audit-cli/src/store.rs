@@ -1,0 +1,100 @@
+//! Stores by their URLs.
+
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use tracing_audit_forward::{Entry, FileSink, Gap, Position, Sink, SinkError};
+
+/// The stores that this build knows, for messages.
+pub(crate) const KNOWN: &str = if cfg!(all(feature = "postgres", feature = "otlp")) {
+    "`file:PATH`, `postgres://USER@HOST/DATABASE`, and `otlp+https://HOST` or `otlp+http://HOST`"
+} else if cfg!(feature = "postgres") {
+    "`file:PATH` and `postgres://USER@HOST/DATABASE`"
+} else if cfg!(feature = "otlp") {
+    "`file:PATH`, and `otlp+https://HOST` or `otlp+http://HOST`"
+} else {
+    "`file:PATH`"
+};
+
+/// What a URL names.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Store<'a> {
+    File(&'a str),
+    #[cfg(feature = "postgres")]
+    Postgres(&'a str),
+    #[cfg(feature = "otlp")]
+    Otlp(&'a str),
+}
+
+impl<'a> Store<'a> {
+    /// Reads a URL; `None` where it has no scheme.
+    pub(crate) fn parse(url: &'a str) -> Result<Option<Self>> {
+        let Some((scheme, rest)) = url.split_once(':') else { return Ok(None) };
+        match scheme {
+            "file" if rest.is_empty() => {
+                bail!("`file:` needs a path behind it, as in file:/var/backup/audit.jsonl")
+            }
+            "file" => Ok(Some(Self::File(rest))),
+            #[cfg(feature = "postgres")]
+            "postgres" | "postgresql" => Ok(Some(Self::Postgres(url))),
+            #[cfg(feature = "otlp")]
+            "otlp+http" | "otlp+https" => Ok(Some(Self::Otlp(url.strip_prefix("otlp+").unwrap_or(url)))),
+            // The rest of it may hold a password.
+            _ => bail!("no store is known for `{scheme}:`; there are {KNOWN}"),
+        }
+    }
+
+    /// The name that a forwarder to it has by default.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::File(_) => "file",
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => "postgres",
+            #[cfg(feature = "otlp")]
+            Self::Otlp(_) => "otlp",
+        }
+    }
+
+    pub(crate) fn sink(self) -> Result<Any> {
+        Ok(match self {
+            Self::File(path) => Any(Box::new(FileSink::new(path))),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(url) => Any(Box::new(tracing_audit_forward::Postgres::new(url)?)),
+            #[cfg(feature = "otlp")]
+            Self::Otlp(url) => {
+                let builder = tracing_audit_forward::Otlp::builder(url).headers_from_environment();
+                let builder = builder.on_warning(|warning| crate::say(&format!("tracing-audit: {warning}")));
+                Any(Box::new(builder.build()?))
+            }
+        })
+    }
+}
+
+/// The store that a URL names.
+pub(crate) fn of(url: &str) -> Result<Store<'_>> {
+    match Store::parse(url)? {
+        Some(store) => Ok(store),
+        None => bail!("{url:?} names no store; there are {KNOWN}"),
+    }
+}
+
+/// A store of any kind.
+pub(crate) struct Any(pub(crate) Box<dyn Sink>);
+
+impl Sink for Any {
+    fn positions(&mut self, chain_ids: &[Arc<str>]) -> Result<Option<Vec<Position>>, SinkError> {
+        self.0.positions(chain_ids)
+    }
+
+    fn offer(&mut self, batch: &[Entry]) -> Result<(), SinkError> {
+        self.0.offer(batch)
+    }
+
+    fn gap(&mut self, gap: &Gap) -> Result<(), SinkError> {
+        self.0.gap(gap)
+    }
+
+    fn close(&mut self) {
+        self.0.close();
+    }
+}

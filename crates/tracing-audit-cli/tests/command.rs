@@ -1,0 +1,180 @@
+//! The command as somebody types it.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail")]
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+use tracing_audit::{AuditLog, Head};
+use tracing_subscriber::prelude::*;
+
+struct Place {
+    dir: TempDir,
+}
+
+impl Place {
+    /// A log with ten events, closed; and its head.
+    fn new() -> (Self, Head) {
+        let place = Self { dir: tempfile::tempdir().unwrap() };
+        let head = place.emit(10);
+        (place, head)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn emit(&self, events: u64) -> Head {
+        let log = AuditLog::builder(self.path("log")).stderr(false).open().unwrap();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(log.layer()), || {
+            for n in 0..events {
+                tracing::info!(target: "audit", action = "item.seen", actor = "mia", n);
+            }
+        });
+        log.close().unwrap()
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tracing-audit"));
+        command.args(line.split(' ')).current_dir(self.dir.path()).stdin(Stdio::null());
+        command
+    }
+
+    /// The exit code, what it printed, and what it said beside that.
+    fn run(&self, line: &str) -> (i32, String, String) {
+        let output = self.command(line).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    }
+}
+
+#[test]
+fn a_log_is_verified() {
+    let (place, head) = Place::new();
+    let (code, said, _) = place.run("verify log");
+    assert!(code == 0 && said.contains("INTACT") && said.contains("10 events"), "{said}");
+    assert_eq!(
+        place.run(&format!("verify log --quiet --head {head}")),
+        (0, "intact\n".into(), String::new())
+    );
+    let elsewhere = head.to_string().replace(|digit: char| digit.is_ascii_lowercase(), "0");
+    assert_eq!(
+        place.run(&format!("verify log -q --head {elsewhere}")),
+        (1, "damaged\n".into(), String::new())
+    );
+    let file = place.path("log/audit-000-00000001.jsonl");
+    fs::write(&file, fs::read_to_string(&file).unwrap().replacen("mia", "eve", 1)).unwrap();
+    assert_eq!(place.run("verify log -q").0, 1);
+    let (code, said, error) = place.run("verify nowhere");
+    assert_eq!((code, said.as_str()), (2, ""));
+    assert!(error.contains("cannot verify nowhere: there is no audit log at nowhere"), "{error}");
+    assert_eq!(place.run("verify log --head 7").0, 2);
+}
+
+#[test]
+fn a_log_is_forwarded_once_and_again() {
+    let (place, _) = Place::new();
+    let log = || fs::read_to_string(place.path("log/audit-000-00000001.jsonl")).unwrap();
+    let copy = || fs::read_to_string(place.path("copy.jsonl")).unwrap();
+    assert_eq!(place.run("forward log --to file:copy.jsonl --once"), (0, String::new(), String::new()));
+    assert_eq!(copy(), log());
+    place.emit(5);
+    assert_eq!(place.run("forward log --to file:copy.jsonl --once").0, 0);
+    assert_eq!(copy(), log());
+    let (code, said, _) = place.run("forward status log");
+    assert_eq!(
+        (code, said.as_str()),
+        (
+            0,
+            "file: not running, 0 records refused\n  chain 000: the store has record 20; 0 durable behind it\n"
+        )
+    );
+    assert_eq!(place.run("forward log --to file:now.jsonl --name now --from now --once").0, 0);
+    assert_eq!(fs::read_to_string(place.path("now.jsonl")).unwrap(), "");
+    assert_eq!(place.run("forward rejected log file"), (0, String::new(), String::new()));
+}
+
+#[test]
+fn a_copy_is_verified() {
+    let (place, head) = Place::new();
+    assert_eq!(place.run("forward log --to file:copy.jsonl --once").0, 0);
+    let (code, said, _) = place.run(&format!("verify file:copy.jsonl --of log --head {head}"));
+    assert!(code == 0 && said.contains("13"), "{said}");
+    let whole = fs::read_to_string(place.path("copy.jsonl")).unwrap();
+    let without = |n: usize| {
+        whole.lines().enumerate().filter(move |(at, _)| *at != n).map(|(_, line)| format!("{line}\n"))
+    };
+    for (what, copy) in [
+        ("edited", whole.replacen("mia", "eve", 1)),
+        ("a line deleted", without(5).collect()),
+        ("the last line deleted", without(12).collect()),
+        ("a line twice", whole.clone() + whole.lines().nth(3).unwrap() + "\n"),
+        ("another line", whole.clone() + "{}\n"),
+    ] {
+        fs::write(place.path("copy.jsonl"), copy).unwrap();
+        let (code, said, _) = place.run(&format!("verify file:copy.jsonl --quiet --head {head}"));
+        assert_eq!((code, said.as_str()), (1, "damaged\n"), "{what}");
+    }
+    let (code, _, said) = place.run("verify file:nothing.jsonl");
+    assert!(code == 2 && said.contains("nothing.jsonl"), "{said}");
+    // Where forwarding did not begin with the first record, the log says so.
+    assert_eq!(place.run("forward log --to file:now.jsonl --name now --from now --once").0, 0);
+    for _ in 0..3 {
+        place.emit(2);
+        assert_eq!(
+            place.run("forward log --to file:now.jsonl --name now --once"),
+            (0, String::new(), String::new())
+        );
+    }
+    assert_eq!(fs::read_to_string(place.path("now.jsonl")).unwrap().lines().count(), 12);
+    assert_eq!(place.run("verify file:now.jsonl -q").0, 1);
+    assert_eq!(place.run("verify file:now.jsonl -q --of log --name now").0, 0);
+}
+
+#[test]
+fn what_cannot_be_done_is_said() {
+    let (place, head) = Place::new();
+    for (line, expected) in [
+        ("forward log --to file: --once", "`file:` needs a path behind it"),
+        ("forward log --to ftp://user:secret@host/x --once", "no store is known for `ftp:`"),
+        ("forward log --to file:copy.jsonl --name A/B --once", "the name of a forwarder is"),
+        ("forward log --to file:copy.jsonl --from yesterday --once", "invalid value 'yesterday'"),
+        ("forward status nowhere", "there is no audit log at nowhere"),
+    ] {
+        let (code, _, said) = place.run(line);
+        assert!(code == 2 && said.contains(expected) && !said.contains("secret"), "{line}: {code} {said}");
+    }
+    let (code, _, said) = place.run("forward log --to file:no/such/place --once --drain 1");
+    assert!(code == 1 && said.contains("cannot open no/such/place"), "{code} {said}");
+    assert!(
+        said.contains("12 records were not forwarded within 1s") || said.contains("13 records"),
+        "{said}"
+    );
+    let (code, _, said) = place.run(&format!("forward give-up log file {head}"));
+    assert!(code == 2 && said.contains("the others were not refused"), "{said}");
+}
+
+#[test]
+fn it_runs_until_it_is_told_to_end() {
+    let (place, _) = Place::new();
+    let mut child = place.command("forward log --to file:copy.jsonl").spawn().unwrap();
+    let has = |lines: usize| {
+        let begun = Instant::now();
+        while fs::read_to_string(place.path("copy.jsonl")).unwrap_or_default().lines().count() < lines {
+            assert!(begun.elapsed() < Duration::from_secs(20));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    has(13);
+    place.emit(3);
+    has(18);
+    let (_, said, _) = place.run("forward status log");
+    assert!(said.starts_with("file: running"), "{said}");
+    let ended = Command::new("kill").arg(child.id().to_string()).status().unwrap();
+    assert!(ended.success() && child.wait().unwrap().success());
+}

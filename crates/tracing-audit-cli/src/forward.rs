@@ -14,7 +14,9 @@ use std::{
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use tracing_audit::Head;
-use tracing_audit_forward::{Forwarder, Rejected, StartAt, give_up, offer_again, rejected, skip, status};
+use tracing_audit_forward::{
+    Forwarder, Rejected, StartAt, State, Stats, give_up, offer_again, rejected, skip, status,
+};
 
 use crate::{print, say, store};
 
@@ -184,18 +186,27 @@ impl Run {
         let forwarder = builder
             .start_beside(&self.log, sink)
             .with_context(|| format!("cannot forward {}", self.log.display()))?;
-        while !self.once && !is_asked_to_end.load(Ordering::Relaxed) {
+        let is_over = || is_asked_to_end.load(Ordering::Relaxed) || forwarder.stats().state == State::Closed;
+        while !self.once && !is_over() {
             thread::sleep(Duration::from_millis(100));
         }
         let bound = Duration::from_secs(self.drain);
-        let stopped = forwarder.stats().stopped;
-        let closed = forwarder.close(bound);
+        let drained = forwarder.drain(bound);
+        let Stats { stopped, rejected, trouble, state, .. } = forwarder.stats();
+        let closed = drained.and_then(|()| forwarder.close(Duration::from_secs(1)));
         for (chain, why) in &stopped {
             say(&format!("tracing-audit: chain {chain:03} is not forwarded: {why}"));
         }
         match closed {
-            Ok(()) if stopped.is_empty() => Ok(ExitCode::SUCCESS),
-            Ok(()) => Ok(ExitCode::FAILURE),
+            Ok(()) if stopped.is_empty() && rejected == 0 && state == State::Forwarding => {
+                Ok(ExitCode::SUCCESS)
+            }
+            Ok(()) => {
+                if let Some(trouble) = trouble {
+                    say(&format!("tracing-audit: {trouble}"));
+                }
+                Ok(ExitCode::FAILURE)
+            }
             Err(error) => {
                 say(&format!("tracing-audit: {error}"));
                 Ok(ExitCode::FAILURE)

@@ -37,7 +37,8 @@ pub(crate) struct Verify {
 
 impl Verify {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        if let Some(store) = Store::parse(&self.log)?.filter(|_| !PathBuf::from(&self.log).is_dir()) {
+        let store = if PathBuf::from(&self.log).is_dir() { None } else { Store::parse(&self.log)? };
+        if let Some(store) = store {
             return self.run_on_copy(store);
         }
         let verifier =

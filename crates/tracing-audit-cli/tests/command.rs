@@ -160,6 +160,15 @@ fn what_cannot_be_done_is_said() {
 }
 
 #[test]
+fn records_that_remain_are_no_success() {
+    let (place, _) = Place::new();
+    let file = place.path("log/audit-000-00000001.jsonl");
+    fs::write(&file, fs::read_to_string(&file).unwrap().replacen("mia", "eve", 1)).unwrap();
+    let (code, _, said) = place.run("forward log --to file:copy.jsonl --once");
+    assert!(code == 1 && said.contains("chain 000 is not forwarded"), "{code} {said}");
+}
+
+#[test]
 fn it_runs_until_it_is_told_to_end() {
     let (place, _) = Place::new();
     let mut child = place.command("forward log --to file:copy.jsonl").spawn().unwrap();

@@ -8,7 +8,7 @@ use std::{
 };
 
 use fs2::FileExt;
-use tracing_audit::{AuditLog, Reader, RecordKind};
+use tracing_audit::{AuditLog, ReadItem, Reader, RecordKind};
 
 use crate::error::Error;
 
@@ -33,12 +33,14 @@ struct End {
 impl Dead {
     /// Opens the log and closes it where the writer of a chain died and left records of which nothing says that they are
     /// durable: whoever opens it recovers that chain.
-    pub(crate) fn recover(&mut self, dir: &Path) -> Result<(), Error> {
+    ///
+    /// Returns whether it did.
+    pub(crate) fn recover(&mut self, dir: &Path) -> Result<bool, Error> {
         if self.looked.is_some_and(|at| at.elapsed() < LOOK) {
-            return Ok(());
+            return Ok(false);
         }
         self.looked = Some(Instant::now());
-        let mut is_dead = false;
+        let mut dead = Vec::new();
         for (chain, (name, bytes)) in ends(dir)? {
             let end = self.ends.entry(chain).or_default();
             let is_at_rest = (&end.name, end.bytes) == (&name, bytes) || is_older(&dir.join(&name), LOOK);
@@ -48,15 +50,21 @@ impl Dead {
                 let is_open = is_open_end(dir, chain)?;
                 let is_held = is_open && is_held(dir, chain)?;
                 // Who holds it goes on writing, or says soon that everything is durable.
-                end.is_judged = !is_held;
-                is_dead |= is_open && !is_held;
+                end.is_judged = !is_open;
+                if is_open && !is_held {
+                    dead.push(chain);
+                }
             }
         }
-        if is_dead {
+        if !dead.is_empty() {
             let log = AuditLog::builder(dir).service("tracing-audit-forward").stderr(false).open()?;
             log.close()?;
         }
-        Ok(())
+        // Only now: what failed is tried again.
+        for chain in &dead {
+            self.ends.remove(chain);
+        }
+        Ok(!dead.is_empty())
     }
 }
 
@@ -93,7 +101,14 @@ fn segment(name: &str) -> Option<(u16, String)> {
 /// Whether a chain ends with something else than a record that says that all before it is durable.
 fn is_open_end(dir: &Path, chain: u16) -> Result<bool, Error> {
     let mut items = Reader::new(dir).chain(chain).reverse(true).items()?;
-    let last = items.find_map(|item| item.ok()?.into_record());
+    let last = loop {
+        match items.next().transpose() {
+            Ok(Some(item)) if item.clone().into_record().is_none() => {}
+            Ok(item) => break item.and_then(ReadItem::into_record),
+            Err(tracing_audit::Error::BadLine { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    };
     Ok(last.is_some_and(|record| !matches!(record.kind(), RecordKind::Mark | RecordKind::Close)))
 }
 

@@ -4,8 +4,9 @@
 //! begins there, so nothing has to be known of what happened in between.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -35,7 +36,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How often the position is written while a store that can be asked is kept busy.
 const WRITE_AFTER: Duration = Duration::from_secs(1);
 
-/// How often a store that is idle is asked what it has.
+/// How often a store is asked what it has.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
 
 /// As many records in a row that the store refuses are no matter of what is in them.
@@ -80,6 +81,10 @@ pub(crate) struct Engine {
     is_in_trouble: bool,
     lag_measured: Option<Instant>,
     dead: Dead,
+    /// The last gap of each chain that was told.
+    told_gaps: BTreeMap<u16, Gap>,
+    /// The newest record of the batch that is on its way.
+    newest: Option<Entry>,
 }
 
 impl Engine {
@@ -109,10 +114,27 @@ impl Engine {
             is_in_trouble: false,
             lag_measured: None,
             dead: Dead::default(),
+            told_gaps: BTreeMap::new(),
+            newest: None,
         }
     }
 
     pub(crate) fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        // A sink and a closure for notices are code of others.
+        let ran = catch_unwind(AssertUnwindSafe(|| self.run_until_the_end()));
+        // With its handle on the log.
+        drop(self);
+        let mut state = shared.lock();
+        state.stats.state = State::Closed;
+        if ran.is_err() {
+            state.stats.trouble = Some("the sink or the closure for notices panicked".to_owned());
+        }
+        drop(state);
+        shared.changed.notify_all();
+    }
+
+    fn run_until_the_end(&mut self) {
         let held = self.take_name();
         let mut is_read = false;
         while held.is_some() && !self.is_stopped() {
@@ -129,8 +151,6 @@ impl Engine {
         }
         self.sink.close();
         drop(held);
-        self.shared.lock().stats.state = State::Closed;
-        self.shared.changed.notify_all();
     }
 
     /// Waits until no other forwarder has the name.
@@ -178,36 +198,47 @@ impl Engine {
             if let Some(head) = self.heads.as_mut().map(HeadWatch::head) {
                 items.trust(head);
             }
-            self.collect(&mut items, &mut batch)?;
-            if batch.is_empty() {
-                self.caught_up(asked)?;
-                self.dead.recover(&self.dir)?;
-                if connected.elapsed() >= ASK_AGAIN {
-                    return Err(Halt::AskAgain);
-                }
-                self.rest();
-                continue;
-            }
+            let is_all = self.collect(&mut items, &mut batch)?;
+            let is_idle = batch.is_empty();
+            self.newest = batch.last().cloned();
             self.deliver(&batch)?;
             batch.clear();
             self.write_now_and_then()?;
-            self.measure_lag(true);
+            if connected.elapsed() >= ASK_AGAIN {
+                self.write()?;
+                return Err(Halt::AskAgain);
+            }
+            if !is_all {
+                self.measure_lag(true);
+                continue;
+            }
+            // What a dead writer left is durable now, too.
+            if self.dead.recover(&self.dir)? {
+                continue;
+            }
+            self.caught_up(asked)?;
+            if is_idle {
+                self.rest();
+            }
         }
     }
 
     /// Asks the store what it has, and begins to read there.
     fn connect(&mut self) -> Result<ReadItems, Halt> {
-        self.ids = self.chains_of_the_log()?;
+        let ids = self.chains_of_the_log()?;
+        let before = std::mem::replace(&mut self.ids, ids);
+        // A chain that began anew under the same number is another one.
+        self.shared.lock().stats.stopped.retain(|chain, _| before.get(chain) == self.ids.get(chain));
         let ids: Vec<Arc<str>> = self.ids.values().cloned().collect();
         let positions = self.sink.positions(&ids).map_err(Halt::Sink)?;
         self.is_askable = positions.is_some();
         if let Some(positions) = positions {
-            self.believe_the_store(
-                &positions.into_iter().map(|at| (at.chain_id, (at.seq, at.hash))).collect(),
-            );
+            let positions = positions.into_iter().map(|at| (at.chain_id, (at.seq, at.hash))).collect();
+            self.believe_the_store(&positions)?;
+            // Retention must not go on believing the other.
+            self.write()?;
         }
         self.begin_new_chains()?;
-        self.healed();
         self.open()
     }
 
@@ -221,7 +252,12 @@ impl Engine {
     }
 
     /// Takes what the store has for what it acknowledged.
-    fn believe_the_store(&mut self, positions: &BTreeMap<Arc<str>, (u64, tracing_audit::Digest)>) {
+    fn believe_the_store(
+        &mut self,
+        positions: &BTreeMap<Arc<str>, (u64, tracing_audit::Digest)>,
+    ) -> Result<(), Error> {
+        let refused: BTreeSet<Head> =
+            self.files.refusals()?.into_iter().map(|refusal| refusal.record).collect();
         for (chain, id) in self.ids.clone() {
             let known = self.known.chains.get(&id).copied().unwrap_or_default();
             let begun = [known.from, known.skipped];
@@ -230,6 +266,12 @@ impl Engine {
             // What it has up to there is of another log.
             let stored = positions.get(&id).filter(|(seq, _)| *seq > skipped);
             let has = stored.map_or(0, |(seq, _)| *seq);
+            if known.last.is_some_and(|last| refused.contains(&last))
+                && is_all_refused(&refused, chain, has, had)
+            {
+                // It never had them.
+                continue;
+            }
             if has < had {
                 self.shared.lock().stats.losses += 1;
                 let message = format!(
@@ -247,6 +289,7 @@ impl Engine {
                 self.is_dirty = true;
             }
         }
+        Ok(())
     }
 
     /// Notes where forwarding begins in chains of which nothing is known.
@@ -274,6 +317,15 @@ impl Engine {
     fn open(&mut self) -> Result<ReadItems, Halt> {
         loop {
             let mut reader = Reader::new(&self.dir).durable_only(true).follow(true);
+            if !self.shared.lock().stats.stopped.is_empty() {
+                // Without those that stopped. Chains that begin meanwhile are seen when the store is asked again.
+                for chain in self.ids.keys().filter(|chain| !self.is_stopped_chain(**chain)) {
+                    reader = reader.chain(*chain);
+                }
+                if self.ids.keys().all(|chain| self.is_stopped_chain(*chain)) {
+                    reader = reader.last(0);
+                }
+            }
             for (chain, id) in &self.ids {
                 let last = self.known.chains.get(id).and_then(|known| known.last);
                 if let Some(head) = last.filter(|_| !self.is_stopped_chain(*chain)) {
@@ -296,12 +348,12 @@ impl Engine {
         }
     }
 
-    /// Reads what is there, up to a batch.
-    fn collect(&mut self, items: &mut ReadItems, batch: &mut Vec<Entry>) -> Result<(), Halt> {
+    /// Reads what is there, up to a batch. Says whether that was all.
+    fn collect(&mut self, items: &mut ReadItems, batch: &mut Vec<Entry>) -> Result<bool, Halt> {
         let mut bytes = 0;
-        while batch.len() < BATCH_RECORDS && bytes < BATCH_BYTES {
+        while batch.len() < BATCH_RECORDS && bytes < BATCH_BYTES && !self.is_stopped() {
             match items.next_within(Duration::ZERO) {
-                None => return Ok(()),
+                None => return Ok(true),
                 Some(Ok(ReadItem::Record(record))) => {
                     if self.is_stopped_chain(record.chain()) {
                         continue;
@@ -329,17 +381,20 @@ impl Engine {
                     batch.retain(|entry| entry.record.chain() != chain);
                 }
                 Some(Ok(_)) => {}
-                Some(Err(error)) => match error.path().and_then(chain_of).filter(|_| is_damage(&error)) {
-                    Some(chain) => {
-                        if !self.is_stopped_chain(chain) {
-                            self.stop_chain(chain, error.to_string());
-                        }
+                Some(Err(error)) => {
+                    let Some(chain) = damaged_chain(&error) else {
+                        // What was read goes on its way.
+                        self.deliver(batch)?;
+                        batch.clear();
+                        return Err(Error::from(error).into());
+                    };
+                    if !self.is_stopped_chain(chain) {
+                        self.stop_chain(chain, error.to_string());
                     }
-                    None => return Err(Error::from(error).into()),
-                },
+                }
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     fn id_of(&mut self, items: &ReadItems, record: &Record) -> Option<Arc<str>> {
@@ -370,6 +425,9 @@ impl Engine {
         let Some(id) = ids.get(&chain) else { return Ok(()) };
         let gap = Gap { chain_id: id.as_str().into(), chain, first_seq, last_seq };
         self.sink.gap(&gap).map_err(Halt::Sink)?;
+        if self.told_gaps.insert(chain, gap.clone()).is_some_and(|told| told == gap) {
+            return Ok(());
+        }
         self.shared.lock().stats.missed += last_seq - first_seq + 1;
         let message = format!(
             "retention removed records {first_seq} to {last_seq} of chain {chain:03} before they were forwarded"
@@ -395,6 +453,9 @@ impl Engine {
                 }
             },
             Err(SinkError::Partly { refused }) => {
+                if refused.len() < batch.len() {
+                    self.refused_in_a_row = 0;
+                }
                 let mut reasons: BTreeMap<usize, String> = refused.into_iter().collect();
                 for (index, entry) in batch.iter().enumerate() {
                     match reasons.remove(&index) {
@@ -425,6 +486,7 @@ impl Engine {
     }
 
     fn acknowledge(&mut self, batch: &[Entry]) {
+        self.healed();
         self.refused_in_a_row = 0;
         for entry in batch {
             self.passed(entry);
@@ -444,7 +506,7 @@ impl Engine {
 
     fn reject(&mut self, entry: &Entry, reason: &str) -> Result<(), Halt> {
         self.refused_in_a_row += 1;
-        if self.refused_in_a_row > REFUSALS {
+        if self.refused_in_a_row > REFUSALS && !self.takes_another(entry) {
             let reason = format!("the store refuses every record: {reason}");
             return Err(Halt::Sink(SinkError::Setup { reason }));
         }
@@ -464,6 +526,16 @@ impl Engine {
         );
         self.tell(NoticeKind::Rejected, message);
         Ok(())
+    }
+
+    /// Whether the store takes the newest record of the batch: then it is a matter of what is in the others.
+    fn takes_another(&mut self, entry: &Entry) -> bool {
+        let newest = self.newest.take().filter(|newest| newest.record.head() != entry.record.head());
+        let is_taken = newest.is_some_and(|newest| self.sink.offer(&[newest]).is_ok());
+        if is_taken {
+            self.refused_in_a_row = 0;
+        }
+        is_taken
     }
 
     /// Writes the position where a crash would make much be sent again, or twice. Not more often than that: its syncs are
@@ -486,6 +558,9 @@ impl Engine {
 
     /// Everything that was durable at the last look has been dealt with.
     fn caught_up(&mut self, asked: u64) -> Result<(), Error> {
+        if self.is_askable {
+            self.healed();
+        }
         let is_asked = self.shared.lock().drains_done < asked;
         if is_asked {
             self.write()?;
@@ -544,12 +619,14 @@ impl Engine {
     }
 
     fn trouble(&mut self, kind: NoticeKind, state: State, reason: &str) {
-        {
+        let is_known = {
             let mut inner = self.shared.lock();
             inner.stats.failures += 1;
-            inner.stats.trouble = Some(reason.to_owned());
-        }
-        if self.enter(state) && !(self.is_in_trouble && kind == NoticeKind::Unavailable) {
+            inner.stats.trouble.replace(reason.to_owned()).is_some_and(|known| known == reason)
+        };
+        self.enter(state);
+        let is_told = is_known || self.is_in_trouble && kind == NoticeKind::Unavailable;
+        if !is_told {
             self.tell(kind, format!("cannot forward to {}: {reason}; it is tried again", self.files.name));
         }
     }
@@ -588,14 +665,26 @@ impl Engine {
     }
 }
 
+/// Whether all records of a chain behind one, up to another, were refused.
+fn is_all_refused(refused: &BTreeSet<Head>, chain: u16, behind: u64, last: u64) -> bool {
+    let known =
+        refused.iter().filter(|head| head.chain() == chain && (behind + 1..=last).contains(&head.seq()));
+    behind < last && known.count() as u64 == last - behind
+}
+
 /// An error and what is behind it.
 fn said(error: &Error) -> String {
     let source = std::error::Error::source(error).map(|source| format!(": {source}"));
     format!("{error}{}", source.unwrap_or_default())
 }
 
-fn is_damage(error: &tracing_audit::Error) -> bool {
-    matches!(error, tracing_audit::Error::BadLine { .. } | tracing_audit::Error::NoSuchRecord { .. })
+/// The chain that an error shows to be damaged.
+fn damaged_chain(error: &tracing_audit::Error) -> Option<u16> {
+    match error {
+        tracing_audit::Error::BadLine { path, .. } => chain_of(path),
+        tracing_audit::Error::NoSuchRecord { head, .. } => Some(head.chain()),
+        _ => None,
+    }
 }
 
 /// The chain of a segment, by its name.

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fmt,
     fs::{self, File, OpenOptions},
-    io::{self, BufRead, BufReader, Seek, SeekFrom, Write},
+    io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -13,7 +13,7 @@ use fs2::FileExt;
 use tracing_audit::Digest;
 
 use crate::{
-    copy::{CopyChecker, CopyReport},
+    copy::{CopiedLine, CopyChecker, CopyReport},
     error::Error,
     sink::{Entry, Position, Sink, SinkError},
 };
@@ -24,7 +24,7 @@ use crate::{
 /// Where a chain begins in the middle of a segment, because forwarding began there, its id stands in a file beside the copy:
 /// its name with `.chains` behind it.
 ///
-/// The file tells what it has, so that nothing is doubled; it is read once, when forwarding begins. Half a line at its end,
+/// The file tells what it has, so that nothing is doubled; it is read once, and again when somebody else was at it. Half a line at its end,
 /// which a crash left, is cut off. One process at a time writes it, under a lock on the file. Nobody else may append to it.
 pub struct FileSink {
     path: PathBuf,
@@ -66,8 +66,14 @@ impl FileSink {
 
 impl Sink for FileSink {
     fn positions(&mut self, chain_ids: &[Arc<str>]) -> Result<Option<Vec<Position>>, SinkError> {
-        // Read again: somebody may have put back an older one.
-        self.copy = None;
+        if let Some(copy) = &mut self.copy {
+            // A sync that failed once says nothing about what it was to write: that goes first.
+            copy.settle().map_err(|error| unavailable("repair", &self.path, &error))?;
+            if !copy.is_at(&self.path) {
+                // Somebody put back another one.
+                self.copy = None;
+            }
+        }
         let copy = self.copy()?;
         let position = |id: &Arc<str>| {
             let (seq, hash) = *copy.heads.get(id)?;
@@ -110,7 +116,6 @@ impl Copy {
     fn open(path: &Path) -> Result<Self, SinkError> {
         let setup = |reason: String| SinkError::Setup { reason };
         let refused = |error: io::Error| setup(format!("cannot open {}: {error}", path.display()));
-        let is_new = !path.exists();
         let file = open(path).map_err(refused)?;
         if !file.metadata().map_err(refused)?.is_file() {
             return Err(setup(format!("{} is no regular file", path.display())));
@@ -123,10 +128,8 @@ impl Copy {
             Err(error) => return Err(refused(error)),
         }
         let failed = |error: io::Error| unavailable("read", path, &error);
-        if is_new {
-            // The name has to be there after a crash, too.
-            File::open(parent_of(path)).and_then(|parent| parent.sync_all()).map_err(failed)?;
-        }
+        // The name has to be there after a crash, too.
+        File::open(parent_of(path)).and_then(|parent| parent.sync_all()).map_err(failed)?;
         // What an earlier run wrote and did not sync is not to be believed.
         file.sync_all().map_err(failed)?;
         let (heads, whole) = read_heads(path).map_err(failed)?.map_err(|line| {
@@ -136,6 +139,12 @@ impl Copy {
             ))
         })?;
         Ok(Self { file, synced: whole, is_in_doubt: true, heads })
+    }
+
+    /// Whether it is still what lies at its path, as long as it was left.
+    fn is_at(&self, path: &Path) -> bool {
+        let same = fs::symlink_metadata(path).and_then(|named| Ok((named, self.file.metadata()?)));
+        same.is_ok_and(|(named, open)| is_same(&named, &open) && open.len() == self.synced)
     }
 
     /// Cuts off what is not known to be written.
@@ -164,6 +173,17 @@ impl Copy {
         self.is_in_doubt = false;
         Ok(())
     }
+}
+
+#[cfg(unix)]
+fn is_same(one: &fs::Metadata, other: &fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+#[cfg(not(unix))]
+fn is_same(_: &fs::Metadata, _: &fs::Metadata) -> bool {
+    false
 }
 
 #[cfg(unix)]
@@ -275,6 +295,9 @@ fn parent_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
+/// More than any line has.
+const MAX_LINE: u64 = 64 << 10;
+
 type Heads = HashMap<Arc<str>, (u64, Digest)>;
 
 /// The last record of each chain, and how many bytes are whole lines. The number of a line that does not belong there is
@@ -285,10 +308,15 @@ fn read_heads(path: &Path) -> io::Result<Result<(Heads, u64), u64>> {
     let (mut line, mut whole, mut number) = (Vec::new(), 0, 0);
     loop {
         line.clear();
-        input.read_until(b'\n', &mut line)?;
-        let Some((b'\n', text)) = line.split_last() else { return Ok(Ok((chains.heads, whole))) };
+        input.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)?;
         number += 1;
-        let Some(found) = std::str::from_utf8(text).ok().and_then(Ends::of) else { return Ok(Err(number)) };
+        let Some((b'\n', text)) = line.split_last() else {
+            let is_torn = line.iter().zip(b"{\"seq\":").all(|(one, other)| one == other || *one == 0);
+            let is_end = (line.len() as u64) < MAX_LINE;
+            return Ok(if is_torn && is_end { Ok((chains.heads, whole)) } else { Err(number) });
+        };
+        let right = std::str::from_utf8(text).ok().filter(|text| CopiedLine::parse(text.as_bytes()).is_ok());
+        let Some(found) = right.and_then(Ends::of) else { return Ok(Err(number)) };
         let Some(id) = chains.of(&found) else { return Ok(Err(number)) };
         chains.add(id, &found);
         whole += line.len() as u64;

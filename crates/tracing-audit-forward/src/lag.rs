@@ -16,7 +16,12 @@ pub(crate) fn durable_head(dir: &Path, chain: u16) -> Result<Option<Head>, Error
 pub(crate) fn pruned_through(dir: &Path, chain: u16) -> Result<Option<u64>, Error> {
     let items = Reader::new(dir).chain(chain).reverse(true).items()?;
     for item in items {
-        let ReadItem::Record(record) = item? else { continue };
+        let record = match item {
+            Ok(ReadItem::Record(record)) => record,
+            // What is damaged is met when it is read forward.
+            Ok(_) | Err(tracing_audit::Error::BadLine { .. }) => continue,
+            Err(error) => return Err(error.into()),
+        };
         if record.kind() == RecordKind::Prune {
             return Ok(record.get("prune").and_then(|prune| prune.get("through")).and_then(Value::as_u64));
         }

@@ -175,18 +175,19 @@ impl Files {
 
     /// Notes a record that the store refused, durably, and once.
     pub(crate) fn reject(&self, refusal: &Refusal) -> Result<(), Error> {
-        let path = self.rejected();
-        if self.refusals()?.contains(refusal) {
+        let mut refusals = self.refusals()?;
+        if refusals.iter().any(|known| known.record == refusal.record) {
             return Ok(());
         }
-        let line = serde_json::to_string(refusal).map_err(|error| Error::io("write", &path)(error.into()))?;
-        let written = || -> io::Result<()> {
-            let mut file = private().create(true).append(true).open(&path)?;
-            file.write_all(format!("{line}\n").as_bytes())?;
-            file.sync_all()?;
-            File::open(&self.control)?.sync_all()
-        };
-        written().map_err(Error::io("write", path.clone()))
+        refusals.push(refusal.clone());
+        self.write_refusals(&refusals)
+    }
+
+    /// Whether a forwarder of this name runs.
+    pub(crate) fn is_taken(&self) -> bool {
+        // A lock that others can share is no reason for anybody to wait.
+        let Ok(file) = File::open(self.lock()) else { return false };
+        FileExt::try_lock_shared(&file).is_err()
     }
 }
 

@@ -79,7 +79,7 @@ pub fn offer_again(dir: impl AsRef<Path>, name: &str, sink: &mut dyn Sink) -> Re
     let dir = dir.as_ref();
     let files = Files::new(dir, name)?;
     let _held = files.take()?.ok_or_else(|| Error::Running { name: name.to_owned() })?;
-    let mut taken = Vec::new();
+    let (mut taken, mut failed) = (Vec::new(), None);
     for refusal in files.refusals()? {
         let head = refusal.record;
         let mut items = Reader::new(dir).chain(head.chain()).from_seq(head.seq()).items()?;
@@ -87,12 +87,19 @@ pub fn offer_again(dir: impl AsRef<Path>, name: &str, sink: &mut dyn Sink) -> Re
         let Some(record) = record else { continue };
         match sink.offer(&[Entry::new(Arc::from(refusal.chain_id), record)]) {
             Ok(()) => taken.push(head),
-            Err(SinkError::Refused { .. } | SinkError::Partly { .. }) => {}
-            Err(error) => return Err(Error::Store { name: name.to_owned(), source: error }),
+            Err(SinkError::Refused { .. } | SinkError::Partly { .. } | SinkError::Conflict { .. }) => {}
+            Err(error) => {
+                failed = Some(error);
+                break;
+            }
         }
     }
     sink.close();
-    settle(&files, |refusal| taken.contains(&refusal.record))
+    let settled = settle(&files, |refusal| taken.contains(&refusal.record))?;
+    match failed {
+        None => Ok(settled),
+        Some(source) => Err(Error::Store { name: name.to_owned(), source }),
+    }
 }
 
 /// Lets forwarding of a chain go on behind this record, whatever the store has up to there: after a log or a store was

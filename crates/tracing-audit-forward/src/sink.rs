@@ -12,7 +12,7 @@ pub trait Sink: Send {
     /// What the store has: for each of these chains of which it has anything, its last record. `None` where it cannot
     /// be asked; then the forwarder has to believe its own position.
     ///
-    /// Asked when forwarding begins, after each [`SinkError::Unavailable`], and before a segment may be removed.
+    /// Asked when forwarding begins, after each call that failed, and once a minute.
     ///
     /// # Errors
     ///

@@ -48,7 +48,7 @@ pub fn status(dir: impl AsRef<Path>) -> Result<Vec<Status>, Error> {
     for name in names(dir)? {
         let files = Files::new(dir, &name)?;
         let known = files.read()?;
-        let is_running = files.take()?.is_none();
+        let is_running = files.is_taken();
         let mut of_chains = Vec::new();
         for (chain, id) in &chains {
             let last = last_of(&known, id);

@@ -69,7 +69,9 @@ impl Sink for StoreSink {
         }
         for entry in batch {
             let key = (entry.chain_id.to_string(), entry.record.seq());
-            store.came.push(key.clone());
+            if !is_mark(entry.record.as_json()) {
+                store.came.push(key.clone());
+            }
             store.rows.insert(key, (entry.record.hash(), entry.record.as_json().to_owned()));
         }
         refused.map_or(Ok(()), Err)
@@ -93,16 +95,23 @@ impl Store {
     }
 
     fn lines(&self) -> Vec<String> {
-        self.0.lock().unwrap().rows.values().map(|(_, line)| line.clone()).collect()
+        let store = self.0.lock().unwrap();
+        store.rows.values().map(|(_, line)| line).filter(|line| !is_mark(line)).cloned().collect()
     }
 
     fn seqs(&self) -> Vec<u64> {
-        self.0.lock().unwrap().rows.keys().map(|(_, seq)| *seq).collect()
+        let store = self.0.lock().unwrap();
+        store.rows.iter().filter(|(_, (_, line))| !is_mark(line)).map(|((_, seq), _)| *seq).collect()
     }
 
     fn came(&self) -> usize {
         self.0.lock().unwrap().came.len()
     }
+}
+
+/// A log beside which a forwarder is writes one after each second of silence, so it may come between any two lines.
+fn is_mark(line: &str) -> bool {
+    line.contains("\"kind\":\"mark\"")
 }
 
 fn unavailable() -> SinkError {
@@ -153,10 +162,8 @@ fn lines(dir: &Path) -> Vec<String> {
     let mut names: Vec<_> =
         fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect();
     names.sort();
-    names
-        .iter()
-        .flat_map(|name| fs::read_to_string(name).unwrap().lines().map(str::to_owned).collect::<Vec<_>>())
-        .collect()
+    let texts: Vec<String> = names.iter().map(|name| fs::read_to_string(name).unwrap()).collect();
+    texts.iter().flat_map(|text| text.lines()).filter(|line| !is_mark(line)).map(str::to_owned).collect()
 }
 
 fn until(what: &str, is_so: impl Fn() -> bool) {
@@ -190,13 +197,14 @@ fn every_record_arrives_once_and_in_order() {
     app.log.rotate().unwrap();
     app.emit(10);
     forwarder.drain(LONG).unwrap();
-    assert_eq!(store.lines(), lines(&app.path()));
+    assert!(store.lines() == lines(&app.path()));
     assert_eq!(store.came(), store.lines().len());
     let Stats { state, records, lag_records, rejected, .. } = forwarder.stats();
-    assert_eq!((state, records, lag_records, rejected), (State::Forwarding, store.came() as u64, 0, 0));
+    assert_eq!((state, lag_records, rejected), (State::Forwarding, 0, 0));
+    assert!(records >= store.came() as u64);
     app.log.close().unwrap();
     forwarder.close(LONG).unwrap();
-    assert_eq!(store.lines(), lines(&app.path()));
+    assert!(store.lines() == lines(&app.path()));
     assert_eq!(kinds(&notices), []);
 }
 
@@ -235,7 +243,7 @@ fn a_store_that_comes_and_goes_gets_everything_once() {
             app.emit(20);
             forwarder.drain(LONG).unwrap();
         }
-        assert_eq!(store.lines(), lines(&app.path()));
+        assert!(store.lines() == lines(&app.path()));
         // Also where the answer was lost behind what was taken.
         assert_eq!(store.came(), store.lines().len());
         assert!(forwarder.stats().failures >= 4);
@@ -363,7 +371,7 @@ fn a_store_that_lost_what_it_had_gets_it_again() {
     *fails.lock().unwrap() = true;
     app.emit(5);
     forwarder.drain(LONG).unwrap();
-    assert_eq!(store.lines(), lines(&app.path()));
+    assert!(store.lines() == lines(&app.path()));
     assert_eq!(forwarder.stats().losses, 1);
     assert!(kinds(&notices).contains(&NoticeKind::StoreLost), "{notices:?}");
     drop(forwarder);
@@ -371,7 +379,7 @@ fn a_store_that_lost_what_it_had_gets_it_again() {
     store.0.lock().unwrap().rows.clear();
     let (forwarder, notices) = start(&app, &store);
     forwarder.drain(LONG).unwrap();
-    assert_eq!(store.lines(), lines(&app.path()));
+    assert!(store.lines() == lines(&app.path()));
     assert_eq!(kinds(&notices), [NoticeKind::StoreLost]);
 }
 
@@ -386,7 +394,8 @@ fn a_store_that_cannot_be_asked_is_believed() {
         app.emit(3);
         forwarder.close(LONG).unwrap();
     }
-    assert_eq!((store.lines(), store.came()), (lines(&app.path()), 41));
+    assert!(store.lines() == lines(&app.path()));
+    assert_eq!(store.came(), 41);
 }
 
 #[test]
@@ -420,7 +429,8 @@ fn one_forwarder_has_a_name() {
     first.close(LONG).unwrap();
     app.emit(10);
     second.drain(LONG).unwrap();
-    assert_eq!((store.lines(), store.came()), (lines(&app.path()), 32));
+    assert!(store.lines() == lines(&app.path()));
+    assert_eq!(store.came(), 32);
     assert_eq!(kinds(&notices), [NoticeKind::Waiting]);
 }
 
@@ -465,7 +475,7 @@ fn what_retention_removed_is_told_and_what_somebody_removed_stops_the_chain() {
     let store = Store::default();
     let (forwarder, notices) = start(&app, &store);
     forwarder.drain(LONG).unwrap();
-    assert_eq!(store.lines(), lines(&app.path()));
+    assert!(store.lines() == lines(&app.path()));
     assert_eq!(kinds(&notices), [], "it begins with what is there");
     drop(forwarder);
     // Now with a position that lies before.
@@ -540,4 +550,99 @@ fn the_tail_of_a_dead_writer_is_recovered() {
     until("the close arrives", || {
         store.lines().last().is_some_and(|line| line.contains("\"kind\":\"close\""))
     });
+}
+
+/// What such a store says last is no reason to take it for one that answers.
+#[test]
+fn pauses_grow_also_for_a_store_that_cannot_be_asked() {
+    let app = App::new();
+    app.emit(3);
+    let calls = Arc::new(Mutex::new(0));
+    let counted = Arc::clone(&calls);
+    let store = Store::with(move |_| {
+        *counted.lock().unwrap() += 1;
+        Some(SinkError::Unavailable { reason: "no answer".to_owned(), retry_after: None })
+    });
+    store.0.lock().unwrap().cannot_be_asked = true;
+    let (_forwarder, notices) = start(&app, &store);
+    std::thread::sleep(Duration::from_millis(1_500));
+    let calls = *calls.lock().unwrap();
+    assert!((2..=7).contains(&calls), "{calls} calls");
+    assert_eq!(kinds(&notices), [NoticeKind::Unavailable]);
+}
+
+#[test]
+fn a_sink_that_panics_ends_the_forwarder_and_that_is_seen() {
+    let app = App::new();
+    app.emit(3);
+    let store = Store::with(|_| panic!("a bug of the sink"));
+    let (forwarder, _) = start(&app, &store);
+    until("it ends", || forwarder.stats().state == State::Closed);
+    assert!(!forwarder.stats().is_healthy() && forwarder.stats().trouble.is_some());
+    forwarder.close(Duration::from_secs(1)).unwrap_err();
+}
+
+/// The store never had the last record of the chain, because it refused it.
+#[test]
+fn a_refused_last_record_is_no_loss_of_the_store() {
+    let app = App::new();
+    app.emit(3);
+    let store = Store::with(|batch| {
+        let is_bad = batch.iter().any(|entry| entry.record.seq() == 5);
+        is_bad.then(|| SinkError::Refused { reason: "too odd".to_owned() })
+    });
+    for round in 0..3 {
+        let (forwarder, notices) = start(&app, &store);
+        forwarder.drain(LONG).unwrap();
+        assert_eq!(forwarder.stats().losses, 0);
+        assert_eq!(kinds(&notices).len(), usize::from(round == 0), "{notices:?}");
+    }
+    assert_eq!(rejected(app.path(), "store").unwrap().len(), 1);
+    // Half a line in the list, as a crash of an older version or somebody's editor leaves it.
+    let list = app.path().join("control/forward-store.rejected.jsonl");
+    let text = fs::read_to_string(&list).unwrap() + "{\"record\":";
+    fs::write(&list, text).unwrap();
+    store.0.lock().unwrap().script = Some(Box::new(|batch| {
+        let is_bad = batch.iter().any(|entry| entry.record.seq() == 7);
+        is_bad.then(|| SinkError::Refused { reason: "too odd".to_owned() })
+    }));
+    let (forwarder, _) = start(&app, &store);
+    app.emit(4);
+    forwarder.drain(LONG).unwrap();
+    let seqs: Vec<u64> = rejected(app.path(), "store").unwrap().iter().map(|one| one.record.seq()).collect();
+    assert_eq!(seqs, [5, 7]);
+}
+
+/// What the store lost may not go from the log, also while the store takes nothing.
+#[test]
+fn a_loss_of_the_store_is_on_disk_at_once() {
+    let app = App::new();
+    app.emit(20);
+    let store = Store::default();
+    let (forwarder, _) = start(&app, &store);
+    forwarder.close(LONG).unwrap();
+    let position = || fs::read_to_string(app.path().join("control/forward-store")).unwrap();
+    assert!(position().contains("\"seq\": 22"), "{}", position());
+    {
+        let mut inner = store.0.lock().unwrap();
+        inner.rows.retain(|(_, seq), _| *seq <= 9);
+        inner.script = Some(Box::new(|_| Some(unavailable())));
+    }
+    let (forwarder, _) = start(&app, &store);
+    until("it fails", || forwarder.stats().failures > 0);
+    assert!(position().contains("\"seq\": 9"), "{}", position());
+}
+
+/// More bad ones in a row than would be taken for a store that refuses everything.
+#[test]
+fn many_bad_records_in_a_row_stop_no_good_one() {
+    let app = App::new();
+    app.emit(60);
+    let store = Store::with(|batch| {
+        let is_bad = batch.iter().any(|entry| (10..40).contains(&entry.record.seq()));
+        is_bad.then(|| SinkError::Refused { reason: "too odd".to_owned() })
+    });
+    let (forwarder, _) = start(&app, &store);
+    forwarder.drain(LONG).unwrap();
+    assert_eq!((forwarder.stats().rejected, store.seqs().len()), (30, 32));
 }

@@ -1,9 +1,16 @@
-//! Writers and a forwarder that are killed at random, and what the store has in the end.
+//! Writers, a forwarder and a server that are killed at random, and what the store has in the end.
 //!
-//! The processes are this test program itself, started with an environment variable that says what to be.
+//! The processes are this test program itself, started with an environment variable that says what to be. `AUDIT_KILLS`
+//! says how often something is killed, 20 times unless it does.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail")]
-#![cfg(all(unix, feature = "file"))]
+#![allow(clippy::print_stdout, reason = "for who measures")]
+#![cfg(all(target_os = "linux", feature = "file"))]
+
+#[cfg(feature = "postgres")]
+#[path = "support/postgres.rs"]
+#[allow(dead_code, clippy::print_stderr, reason = "this test needs less of it")]
+mod server;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,31 +20,60 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use tracing_audit::{AuditLog, Rotation};
-use tracing_audit_forward::{FileSink, Forwarder};
+use tracing_audit::{AuditLog, Retention, Rotation};
+use tracing_audit_forward::{CopyChecker, CopyReport, FileSink, Forwarder, Sink, verify_file};
 use tracing_subscriber::prelude::*;
 
 const ROLE: &str = "AUDIT_KILLS_ROLE";
 const DIR: &str = "AUDIT_KILLS_DIR";
+/// The URL of a server; without it the store is a file.
+const URL: &str = "AUDIT_KILLS_URL";
 const WRITERS: usize = 4;
 
 fn log_of(dir: &Path) -> PathBuf {
     dir.join("log")
 }
 
-fn copy_of(dir: &Path) -> PathBuf {
-    dir.join("copy.jsonl")
+/// Small segments, of which few are kept once they are forwarded.
+fn open(dir: &Path) -> AuditLog {
+    let retention = Retention::keep_all().max_segments(2).require_forwarded(["store"]);
+    let builder = AuditLog::builder(log_of(dir)).rotation(Rotation::never().max_bytes(128 << 10));
+    builder.retention(retention).stderr(false).open().unwrap()
 }
 
-fn open(dir: &Path) -> AuditLog {
-    AuditLog::builder(log_of(dir))
-        .rotation(Rotation::never().max_bytes(128 << 10))
-        .stderr(false)
-        .open()
-        .unwrap()
+fn sink(dir: &Path, url: Option<&str>) -> Box<dyn Sink> {
+    match url {
+        None => Box::new(FileSink::new(dir.join("copy.jsonl"))),
+        #[cfg(feature = "postgres")]
+        Some(url) => Box::new(tracing_audit_forward::Postgres::new(url).unwrap()),
+        #[cfg(not(feature = "postgres"))]
+        Some(url) => panic!("{url}"),
+    }
+}
+
+struct Any(Box<dyn Sink>);
+
+impl Sink for Any {
+    fn positions(
+        &mut self,
+        ids: &[std::sync::Arc<str>],
+    ) -> Result<Option<Vec<tracing_audit_forward::Position>>, tracing_audit_forward::SinkError> {
+        self.0.positions(ids)
+    }
+
+    fn offer(
+        &mut self,
+        batch: &[tracing_audit_forward::Entry],
+    ) -> Result<(), tracing_audit_forward::SinkError> {
+        self.0.offer(batch)
+    }
+
+    fn gap(&mut self, gap: &tracing_audit_forward::Gap) -> Result<(), tracing_audit_forward::SinkError> {
+        self.0.gap(gap)
+    }
 }
 
 /// Emits until it is killed, and notes what was confirmed.
@@ -59,29 +95,28 @@ fn write(dir: &Path) -> ! {
 }
 
 /// Forwards until it is killed.
-fn forward(dir: &Path) -> ! {
-    let builder = Forwarder::builder("copy");
-    let _forwarder = builder.start_beside(log_of(dir), FileSink::new(copy_of(dir))).unwrap();
+fn forward(dir: &Path, url: Option<&str>) -> ! {
+    let _forwarder = Forwarder::builder("store").start_beside(log_of(dir), Any(sink(dir, url))).unwrap();
     loop {
         thread::sleep(Duration::from_secs(60));
     }
 }
 
-/// No test by itself: what the other one starts.
+/// No test by itself: what the other ones start.
 #[test]
-fn a_process_of_the_other_test() {
+fn a_process_of_the_other_tests() {
     let Ok(role) = env::var(ROLE) else { return };
     let dir = PathBuf::from(env::var_os(DIR).unwrap());
     match role.as_str() {
         "write" => write(&dir),
-        _ => forward(&dir),
+        _ => forward(&dir, env::var(URL).ok().as_deref()),
     }
 }
 
-fn start(dir: &Path, role: &str) -> Child {
+fn start(dir: &Path, role: &str, url: Option<&str>) -> Child {
     let mut command = Command::new(env::current_exe().unwrap());
-    command.args(["a_process_of_the_other_test", "--exact", "--nocapture"]);
-    command.env(ROLE, role).env(DIR, dir).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    command.args(["a_process_of_the_other_tests", "--exact", "--nocapture"]).env(ROLE, role).env(DIR, dir);
+    command.envs(url.map(|url| (URL, url))).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
 fn kill(mut child: Child) {
@@ -89,60 +124,99 @@ fn kill(mut child: Child) {
     child.wait().unwrap();
 }
 
-#[test]
-fn every_confirmed_record_reaches_the_store_once() {
+/// Kills until it is enough, recovers the log, and forwards what is left. Returns the hashes that were confirmed.
+fn run(dir: &Path, url: Option<&str>, mut kill_server: impl FnMut()) -> BTreeSet<String> {
     let kills: usize = env::var("AUDIT_KILLS").map_or(20, |kills| kills.parse().unwrap());
-    let dir = tempfile::tempdir().unwrap();
-    let dir = dir.path();
-    let begun = Instant::now();
-    let mut writers: Vec<Child> = (0..WRITERS).map(|_| start(dir, "write")).collect();
-    let mut forwarder = start(dir, "forward");
+    let mut writers: Vec<Child> = (0..WRITERS).map(|_| start(dir, "write", None)).collect();
+    let mut forwarder = start(dir, "forward", url);
     for number in 0..kills {
         thread::sleep(Duration::from_millis(50 + (number as u64 * 7_919) % 350));
-        if number % 3 == 0 {
-            kill(std::mem::replace(&mut forwarder, start(dir, "forward")));
-        } else {
-            let killed = number % WRITERS;
-            kill(std::mem::replace(&mut writers[killed], start(dir, "write")));
+        match number % 4 {
+            0 => kill(std::mem::replace(&mut forwarder, start(dir, "forward", url))),
+            1 => kill_server(),
+            _ => kill(std::mem::replace(&mut writers[number % WRITERS], start(dir, "write", None))),
         }
     }
     writers.into_iter().for_each(kill);
     kill(forwarder);
-    // Whoever opens the log recovers what the dead left, and what is durable then goes to the store.
-    open(dir).close().unwrap();
-    let last = Forwarder::builder("copy").start_beside(log_of(dir), FileSink::new(copy_of(dir))).unwrap();
-    last.drain(Duration::from_secs(60)).unwrap();
-    let stats = last.stats();
-    assert!(stats.stopped.is_empty(), "{:?}", stats.stopped);
-    last.close(Duration::from_secs(10)).unwrap();
-
-    let copied = fs::read_to_string(copy_of(dir)).unwrap();
-    let mut copied: Vec<&str> = copied.lines().collect();
-    let mut logged: BTreeMap<String, u64> = BTreeMap::new();
-    for record in tracing_audit::read(log_of(dir)).unwrap() {
-        *logged.entry(record.unwrap().as_json().to_owned()).or_default() += 1;
+    // Whoever opens the log recovers what the dead left, and what is durable then goes to the store. And retention
+    // removes what went there.
+    for _ in 0..2 {
+        let log = open(dir);
+        log.rotate().unwrap();
+        thread::sleep(Duration::from_millis(500));
+        log.close().unwrap();
+        let last = Forwarder::builder("store").start_beside(log_of(dir), Any(sink(dir, url))).unwrap();
+        last.drain(Duration::from_secs(120)).unwrap();
+        let stats = last.stats();
+        assert!(stats.stopped.is_empty() && (stats.rejected, stats.missed) == (0, 0), "{stats:?}");
+        last.close(Duration::from_secs(10)).unwrap();
     }
-    copied.sort_unstable();
-    assert!(copied.is_sorted_by(|one, two| one < two), "a record stands twice in the copy");
-    let missing = logged.keys().filter(|line| copied.binary_search(&line.as_str()).is_err()).count();
-    assert_eq!((missing, copied.len()), (0, logged.len()), "of {} records", logged.len());
-    let hashes: BTreeSet<&str> = copied.iter().map(|line| &line[line.len() - 66..line.len() - 2]).collect();
-    let mut confirmed = 0;
+    assert!(tracing_audit::verify(log_of(dir)).unwrap().is_intact());
+    let mut confirmed = BTreeSet::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if path.file_name().unwrap().to_str().unwrap().starts_with("acks-") {
-            for hash in
-                fs::read_to_string(path).unwrap().split_inclusive('\n').filter(|line| line.ends_with('\n'))
-            {
-                assert!(hashes.contains(hash.trim_end()), "{hash} was confirmed and is not in the copy");
-                confirmed += 1;
-            }
+            let text = fs::read_to_string(path).unwrap();
+            confirmed.extend(
+                text.split_inclusive('\n').filter_map(|line| Some(line.strip_suffix('\n')?.to_owned())),
+            );
         }
     }
-    assert!(confirmed > kills && tracing_audit::verify(log_of(dir)).unwrap().is_intact());
-    println!(
-        "{kills} kills, {} records, {confirmed} confirmed, {:.1} s",
-        logged.len(),
-        begun.elapsed().as_secs_f64()
-    );
+    assert!(confirmed.len() > kills);
+    println!("{kills} kills, {} records confirmed", confirmed.len());
+    confirmed
+}
+
+/// The copy is whole and has nothing twice, from the first record of each chain to the last of the log; and retention
+/// removed what it had.
+#[track_caller]
+fn check(dir: &Path, report: &CopyReport, hashes: &BTreeSet<String>, confirmed: &BTreeSet<String>) {
+    assert!(report.is_intact() && report.holes().is_empty(), "{report}");
+    let missing = confirmed.difference(hashes).count();
+    assert_eq!(missing, 0, "of {} confirmed records", confirmed.len());
+    let (mut first, mut last) = (BTreeMap::new(), BTreeMap::new());
+    for record in tracing_audit::read(log_of(dir)).unwrap() {
+        let record = record.unwrap();
+        assert!(hashes.contains(&record.hash().to_string()), "{}", record.head());
+        first.entry(record.chain()).or_insert(record.seq());
+        last.insert(record.chain(), record.seq());
+    }
+    let copied = report.chains().iter().map(|chain| (chain.chain.unwrap(), chain.last.as_ref().unwrap().seq));
+    assert_eq!(copied.collect::<BTreeMap<_, _>>(), last);
+    assert!(report.chains().iter().all(|chain| chain.first_seq == Some(1)));
+    assert!(first.values().any(|seq| *seq > 1), "retention removed nothing");
+}
+
+#[test]
+fn every_confirmed_record_reaches_a_file_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let confirmed = run(dir, None, || {});
+    let copy = dir.join("copy.jsonl");
+    let report = verify_file(&copy, CopyChecker::new()).unwrap();
+    let lines = fs::read_to_string(copy).unwrap();
+    let hashes = lines.lines().map(|line| line[line.len() - 66..line.len() - 2].to_owned()).collect();
+    check(dir, &report, &hashes, &confirmed);
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn every_confirmed_record_reaches_a_server_that_is_killed_once() {
+    let Some(server) = server::Server::start("every_confirmed_record_reaches_a_server_that_is_killed_once")
+    else {
+        return;
+    };
+    let server = std::cell::RefCell::new(server);
+    let url = server.borrow().boss();
+    let mut store = tracing_audit_forward::Postgres::new(&url).unwrap();
+    store.create_schema().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let confirmed = run(dir.path(), Some(&url), || {
+        server.borrow_mut().kill();
+        server.borrow_mut().run();
+    });
+    let report = store.verify().unwrap();
+    let hashes = server.borrow().sql("SELECT encode(hash, 'hex') FROM audit_records");
+    check(dir.path(), &report, &hashes.lines().map(str::to_owned).collect(), &confirmed);
 }

@@ -8,9 +8,9 @@ use std::{
 };
 
 use fs2::FileExt;
-use tracing_audit::{AuditLog, ReadItem, Reader, RecordKind};
+use tracing_audit::{AuditLog, RecordKind};
 
-use crate::error::Error;
+use crate::{error::Error, lag::from_the_end};
 
 /// How often the directory is looked at. A chain that did not grow in between is looked at closely, once.
 const LOOK: Duration = Duration::from_secs(2);
@@ -79,7 +79,8 @@ fn ends(dir: &Path) -> Result<BTreeMap<u16, (String, u64)>, Error> {
     let mut ends: BTreeMap<u16, (String, u64)> = BTreeMap::new();
     for entry in fs::read_dir(dir).map_err(Error::io("list", dir))? {
         let entry = entry.map_err(Error::io("list", dir))?;
-        let Some((chain, name)) = segment(&entry.file_name().to_string_lossy()) else { continue };
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(chain) = segment(&name) else { continue };
         let Ok(data) = entry.metadata() else { continue };
         let end = ends.entry(chain).or_default();
         if name > end.0 {
@@ -89,26 +90,19 @@ fn ends(dir: &Path) -> Result<BTreeMap<u16, (String, u64)>, Error> {
     Ok(ends)
 }
 
-fn segment(name: &str) -> Option<(u16, String)> {
+/// The chain of a segment, by the name of the file; `None` where it is none.
+pub(crate) fn segment(name: &str) -> Option<u16> {
     let (chain, rest) = name.strip_prefix("audit-")?.split_once('-')?;
     let number = rest.strip_suffix(".jsonl")?;
     let is_segment =
         chain.len() == 3 && number.len() == 8 && number.bytes().all(|byte| byte.is_ascii_digit());
     is_segment.then_some(())?;
-    Some((chain.parse().ok()?, name.to_owned()))
+    chain.parse().ok()
 }
 
 /// Whether a chain ends with something else than a record that says that all before it is durable.
 fn is_open_end(dir: &Path, chain: u16) -> Result<bool, Error> {
-    let mut items = Reader::new(dir).chain(chain).reverse(true).items()?;
-    let last = loop {
-        match items.next().transpose() {
-            Ok(Some(item)) if item.clone().into_record().is_none() => {}
-            Ok(item) => break item.and_then(ReadItem::into_record),
-            Err(tracing_audit::Error::BadLine { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-    };
+    let last = from_the_end(dir, chain)?.next().transpose()?;
     Ok(last.is_some_and(|record| !matches!(record.kind(), RecordKind::Mark | RecordKind::Close)))
 }
 

@@ -7,7 +7,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -15,7 +15,7 @@ use std::{
 use tracing_audit::{AuditLog, Head, ReadItem, ReadItems, Reader, Record, RecordKind};
 
 use crate::{
-    dead::Dead,
+    dead::{Dead, segment},
     error::Error,
     forwarder::{Builder, Shared, StartAt},
     heads::HeadWatch,
@@ -144,9 +144,7 @@ impl Engine {
             };
             self.rest_after(halt);
         }
-        if self.is_dirty
-            && let Err(error) = self.files.write(&self.known)
-        {
+        if let Err(error) = self.write() {
             self.tell(NoticeKind::Io, error.to_string());
         }
         self.sink.close();
@@ -298,7 +296,7 @@ impl Engine {
             return Ok(());
         }
         for (chain, id) in &self.ids {
-            if self.known.chains.get(id).is_some_and(|known| known.last.is_some()) {
+            if self.known.last(id).is_some() {
                 continue;
             }
             let from = match self.settings.start_at {
@@ -327,7 +325,7 @@ impl Engine {
                 }
             }
             for (chain, id) in &self.ids {
-                let last = self.known.chains.get(id).and_then(|known| known.last);
+                let last = self.known.last(id);
                 if let Some(head) = last.filter(|_| !self.is_stopped_chain(*chain)) {
                     reader = reader.after(head);
                 }
@@ -358,7 +356,7 @@ impl Engine {
                     if self.is_stopped_chain(record.chain()) {
                         continue;
                     }
-                    let Some(chain_id) = self.id_of(items, &record) else { continue };
+                    let Some(chain_id) = self.id_of(items, record.chain()) else { continue };
                     if record.kind() == RecordKind::Close {
                         self.sync(&record)?;
                     }
@@ -397,12 +395,12 @@ impl Engine {
         Ok(false)
     }
 
-    fn id_of(&mut self, items: &ReadItems, record: &Record) -> Option<Arc<str>> {
-        if let Some(id) = self.ids.get(&record.chain()) {
+    fn id_of(&mut self, items: &ReadItems, chain: u16) -> Option<Arc<str>> {
+        if let Some(id) = self.ids.get(&chain) {
             return Some(Arc::clone(id));
         }
         self.ids.extend(items.chains().into_iter().map(|(chain, id)| (chain, Arc::from(id))));
-        self.ids.get(&record.chain()).map(Arc::clone)
+        self.ids.get(&chain).map(Arc::clone)
     }
 
     /// A `close` can be read a moment before it is durable, and a power cut in that moment takes it back.
@@ -421,9 +419,8 @@ impl Engine {
             self.stop_chain(chain, why);
             return Ok(());
         }
-        let ids: BTreeMap<u16, String> = items.chains().into_iter().collect();
-        let Some(id) = ids.get(&chain) else { return Ok(()) };
-        let gap = Gap { chain_id: id.as_str().into(), chain, first_seq, last_seq };
+        let Some(chain_id) = self.id_of(items, chain) else { return Ok(()) };
+        let gap = Gap { chain_id, chain, first_seq, last_seq };
         self.sink.gap(&gap).map_err(Halt::Sink)?;
         if self.told_gaps.insert(chain, gap.clone()).is_some_and(|told| told == gap) {
             return Ok(());
@@ -517,8 +514,7 @@ impl Engine {
         if let Some(known) = self.known.chains.get_mut(&entry.chain_id) {
             known.refused = Some(known.refused.map_or(head.seq(), |first| first.min(head.seq())));
         }
-        self.files.write(&self.known)?;
-        self.is_dirty = false;
+        self.write()?;
         self.shared.lock().stats.rejected += 1;
         let message = format!(
             "the store refused record {head}: {reason}; it is named in {}",
@@ -681,23 +677,13 @@ fn said(error: &Error) -> String {
 /// The chain that an error shows to be damaged.
 fn damaged_chain(error: &tracing_audit::Error) -> Option<u16> {
     match error {
-        tracing_audit::Error::BadLine { path, .. } => chain_of(path),
+        tracing_audit::Error::BadLine { path, .. } => segment(path.file_name()?.to_str()?),
         tracing_audit::Error::NoSuchRecord { head, .. } => Some(head.chain()),
         _ => None,
     }
 }
 
-/// The chain of a segment, by its name.
-fn chain_of(path: &Path) -> Option<u16> {
-    path.file_name()?.to_str()?.strip_prefix("audit-")?.split('-').next()?.parse().ok()
-}
-
 fn age_of(batch: &[Entry]) -> Duration {
     let oldest = batch.iter().filter_map(|entry| entry.record.time()).min();
     oldest.and_then(|oldest| SystemTime::now().duration_since(oldest).ok()).unwrap_or_default()
-}
-
-/// The record that the position of a chain names.
-pub(crate) fn last_of(known: &Known, id: &str) -> Option<Head> {
-    known.chains.get(id).and_then(|known| known.last)
 }

@@ -151,7 +151,7 @@ impl Copy {
     fn settle(&mut self) -> io::Result<()> {
         if self.is_in_doubt {
             if self.file.metadata()?.len() != self.synced {
-                #[allow(clippy::disallowed_methods, reason = "it is a copy")]
+                #[expect(clippy::disallowed_methods, reason = "it is a copy")]
                 self.file.set_len(self.synced)?;
                 self.file.sync_all()?;
             }

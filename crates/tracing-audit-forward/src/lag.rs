@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
-use tracing_audit::{Head, ReadItem, Reader, RecordKind, Value};
+use tracing_audit::{Head, Reader, Record, RecordKind, Value};
 
-use crate::{engine::last_of, error::Error, position::Known};
+use crate::{error::Error, position::Known};
 
 /// The last durable record of a chain.
 pub(crate) fn durable_head(dir: &Path, chain: u16) -> Result<Option<Head>, Error> {
@@ -14,19 +14,26 @@ pub(crate) fn durable_head(dir: &Path, chain: u16) -> Result<Option<Head>, Error
 
 /// The last record that retention removed from a chain, as the newest `prune` record says.
 pub(crate) fn pruned_through(dir: &Path, chain: u16) -> Result<Option<u64>, Error> {
-    let items = Reader::new(dir).chain(chain).reverse(true).items()?;
-    for item in items {
-        let record = match item {
-            Ok(ReadItem::Record(record)) => record,
-            // What is damaged is met when it is read forward.
-            Ok(_) | Err(tracing_audit::Error::BadLine { .. }) => continue,
-            Err(error) => return Err(error.into()),
-        };
+    for record in from_the_end(dir, chain)? {
+        let record = record?;
         if record.kind() == RecordKind::Prune {
             return Ok(record.get("prune").and_then(|prune| prune.get("through")).and_then(Value::as_u64));
         }
     }
     Ok(None)
+}
+
+/// The records of a chain, the newest first. What is damaged is passed over: it is met when it is read forward.
+pub(crate) fn from_the_end(
+    dir: &Path,
+    chain: u16,
+) -> Result<impl Iterator<Item = Result<Record, Error>>, Error> {
+    let items = Reader::new(dir).chain(chain).reverse(true).items()?;
+    Ok(items.filter_map(|item| match item {
+        Ok(item) => item.into_record().map(Ok),
+        Err(tracing_audit::Error::BadLine { .. }) => None,
+        Err(error) => Some(Err(error.into())),
+    }))
 }
 
 /// How many durable records, and how many bytes, the log has behind what was acknowledged. `head` is known to be durable.
@@ -39,7 +46,7 @@ pub(crate) fn measure(
 ) -> (u64, u64) {
     let (mut records, mut bytes) = (0, 0);
     for (chain, id) in ids {
-        let last = last_of(known, id);
+        let last = known.last(id);
         let trusted = head.filter(|head| head.chain() == *chain).map_or(0, |head| head.seq());
         let Ok(said) = durable_head(dir, *chain) else { continue };
         let durable = said.map_or(0, |head| head.seq()).max(trusted);

@@ -23,6 +23,13 @@ pub(crate) struct Known {
     pub(crate) chains: BTreeMap<Arc<str>, Acknowledged>,
 }
 
+impl Known {
+    /// The last record of a chain that the store acknowledged, or behind which forwarding began.
+    pub(crate) fn last(&self, id: &str) -> Option<Head> {
+        self.chains.get(id).and_then(|chain| chain.last)
+    }
+}
+
 /// What the store has of a chain.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Acknowledged {
@@ -142,7 +149,7 @@ impl Files {
             let mut file = private().create(true).truncate(true).write(true).open(&aside)?;
             file.write_all(bytes)?;
             file.sync_all()?;
-            #[allow(clippy::disallowed_methods, reason = "it is no segment")]
+            #[expect(clippy::disallowed_methods, reason = "it is no segment")]
             fs::rename(&aside, path)?;
             File::open(&self.control)?.sync_all()
         };

@@ -85,7 +85,6 @@ impl Gap {
 
 /// The last record of a chain that a store has.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(clippy::exhaustive_structs, reason = "every sink makes some")]
 pub struct Position {
     /// The id of the chain.
     pub chain_id: Arc<str>,

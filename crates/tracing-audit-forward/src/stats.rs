@@ -87,7 +87,7 @@ impl Stats {
 
     /// Tells each number under the name that metrics know it by, with its labels, zeros included: names that end in
     /// `_total` count, others are as they are now.
-    #[allow(clippy::cast_precision_loss, reason = "a metric is a float")]
+    #[expect(clippy::cast_precision_loss, reason = "a metric is a float")]
     pub fn for_each(&self, mut tell: impl FnMut(&'static str, &[(&'static str, &'static str)], f64)) {
         for (name, value) in [
             ("tracing_audit_forward_records_total", self.records),

@@ -4,7 +4,7 @@ use std::{fs, path::Path, sync::Arc};
 
 use tracing_audit::{Head, Reader};
 
-use crate::{engine::last_of, error::Error, lag, position::Files};
+use crate::{error::Error, lag, position::Files};
 
 /// How far the store of one forwarder has a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub fn status(dir: impl AsRef<Path>) -> Result<Vec<Status>, Error> {
         let is_running = files.is_taken();
         let mut of_chains = Vec::new();
         for (chain, id) in &chains {
-            let last = last_of(&known, id);
+            let last = known.last(id);
             let durable = lag::durable_head(dir, *chain)?.map_or(0, |head| head.seq());
             let lag_records = durable.saturating_sub(last.map_or(0, |last| last.seq()));
             of_chains.push(ChainStatus { chain: *chain, id: id.to_string(), last, lag_records });

@@ -73,34 +73,46 @@ impl<'a> Scanner<'a, '_> {
     pub(super) fn members_of_an_event(&mut self) -> Option<Top<'a>> {
         let mut top = Top { seq: 0, kind: RecordKind::Other, time: None, durable: None, detail: None };
         let mut later = EVENT_MEMBERS.iter();
+        // The position in a register: in `self` each member would wait for it to come back from memory.
+        let (bytes, mut at) = (self.bytes, self.at);
         loop {
-            let word = word(self.bytes.get(self.at..)?);
+            let word = word(bytes.get(at..)?);
             let member = later.find(|start| (word ^ start.word) & start.mask == 0)?;
-            self.at += member.length;
+            let start = at + member.length;
+            at = match member.role {
+                Role::Seq | Role::Durable => {
+                    let (number, length) = whole_number(bytes.get(start..)?)?;
+                    if matches!(member.role, Role::Durable) {
+                        top.durable = Some(number);
+                    } else {
+                        top.seq = Some(number).filter(|seq| *seq > 0)?;
+                    }
+                    start + length
+                }
+                _ if self.is_plain && bytes.get(start) == Some(&b'"') => find_quote(bytes, start + 1)? + 1,
+                _ => self.end_of_value(start)?,
+            };
             match member.role {
-                Role::Seq => top.seq = self.whole_number().filter(|seq| *seq > 0)?,
-                Role::Time => top.time = Some(self.value(1).ok()?),
-                Role::Kind => {
-                    // No member of an event is named like its kind.
-                    top.kind = (self.value(1).ok()? == b"\"event\"").then_some(RecordKind::Event)?;
-                }
-                Role::Durable => top.durable = Some(self.whole_number()?),
-                Role::None if self.is_plain && self.bytes.get(self.at) == Some(&b'"') => {
-                    self.at = find_quote(self.bytes, self.at + 1)? + 1;
-                }
-                Role::None => drop(self.value(1).ok()?),
+                Role::Time => top.time = bytes.get(start..at),
+                // No member of an event is named like its kind.
+                Role::Kind if bytes.get(start..at) != Some(b"\"event\"") => return None,
+                Role::Kind => top.kind = RecordKind::Event,
+                _ => {}
             }
-            if self.at == self.bytes.len() {
-                return (top.kind == RecordKind::Event).then_some(top);
+            match bytes.get(at) {
+                Some(b',') => at += 1,
+                None => return (top.kind == RecordKind::Event).then_some(top),
+                Some(_) => return None,
             }
-            self.expect(b',').ok()?;
         }
     }
 
-    fn whole_number(&mut self) -> Option<u64> {
-        let (number, length) = whole_number(self.bytes.get(self.at..)?)?;
-        self.at += length;
-        Some(number)
+    /// Where the value ends that begins there.
+    #[inline(never)]
+    fn end_of_value(&mut self, start: usize) -> Option<usize> {
+        self.at = start;
+        self.value(1).ok()?;
+        Some(self.at)
     }
 }
 

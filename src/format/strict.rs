@@ -199,7 +199,7 @@ impl<'a> Scanner<'a, '_> {
         Ok(byte)
     }
 
-    pub(super) fn expect(&mut self, wanted: u8) -> Result<(), Malformed> {
+    fn expect(&mut self, wanted: u8) -> Result<(), Malformed> {
         if self.next()? == wanted { Ok(()) } else { Err(NOT_JSON) }
     }
 

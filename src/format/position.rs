@@ -32,19 +32,21 @@ impl Position {
     }
 }
 
-/// What is written of one chain: `chain`, `seq` and `hash` name the last record that was acknowledged, and `refused`
-/// the first record that the store did not take. `None` where the forwarder would not understand it either.
+/// What is written of one chain: `chain`, `seq` and `hash` name the last record that was acknowledged, `asked` up to which
+/// record the store said itself that it has it, where it can be asked, and `refused` the first record that it did not take.
+/// `None` where the forwarder would not understand it either.
 fn complete_through(chain: &Value) -> Option<u64> {
     let Value::Object(members) = chain else { return None };
     let text = |name: &str| members.get(name)?.as_str();
     let seq = members.get("seq")?.as_u64()?;
     let last = format!("{}/{seq}:{}", text("chain")?, text("hash")?);
     last.parse::<Head>().ok()?;
-    let refused = match members.get("refused") {
-        None | Some(Value::Null) => None,
-        Some(refused) => Some(refused.as_u64()?),
+    let number = |name: &str| match members.get(name) {
+        None | Some(Value::Null) => Some(None),
+        Some(number) => number.as_u64().map(Some),
     };
-    Some(refused.map_or(seq, |refused| seq.min(refused.saturating_sub(1))))
+    let refused = number("refused")?.map_or(u64::MAX, |refused| refused.saturating_sub(1));
+    Some(seq.min(refused).min(number("asked")?.unwrap_or(u64::MAX)))
 }
 
 #[cfg(test)]
@@ -92,6 +94,18 @@ mod tests {
     }
 
     #[test]
+    fn what_the_store_did_not_say_itself_is_not_believed() {
+        for (asked, through) in [("4", 4), ("0", 0), ("5", 5), ("9", 5), ("null", 5)] {
+            let with = format!("\"seq\": 5, \"asked\": {asked}");
+            let position = Position::parse(WRITTEN.replace("\"seq\": 5", &with).as_bytes());
+            assert_eq!(position.unwrap().through(SECOND), through, "{asked}");
+        }
+        let with = "\"refused\": 9, \"asked\": 7";
+        let position = Position::parse(WRITTEN.replace("\"refused\": 9", with).as_bytes());
+        assert_eq!(position.unwrap().through(FIRST), 7);
+    }
+
+    #[test]
     fn what_a_forwarder_would_not_understand_is_no_position() {
         for (from, to) in [
             ("\"format\": 1", "\"format\": 2"),
@@ -103,6 +117,8 @@ mod tests {
             ("cd", "c"),
             ("\"001\"", "\"1\""),
             ("\"refused\": 9", "\"refused\": \"9\""),
+            ("\"refused\": 9", "\"asked\": \"9\""),
+            ("\"refused\": 9", "\"asked\": -1"),
             ("}\n}\n", "}\n"),
         ] {
             assert_eq!(Position::parse(WRITTEN.replace(from, to).as_bytes()), None, "{from} {to}");

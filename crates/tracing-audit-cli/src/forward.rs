@@ -226,10 +226,11 @@ fn print_status(log: &PathBuf) -> Result<ExitCode> {
         for chain in one.chains {
             let last =
                 chain.last.map_or_else(|| "nothing".to_owned(), |head| format!("record {}", head.seq()));
-            print(&format!(
-                "  chain {:03}: the store has {last}; {} durable behind it",
-                chain.chain, chain.lag_records
-            ));
+            let behind = match chain.lag_records {
+                Some(records) => format!("{records} durable behind it"),
+                None => "the chain cannot be read".to_owned(),
+            };
+            print(&format!("  chain {:03}: the store has {last}; {behind}", chain.chain));
         }
     }
     Ok(ExitCode::SUCCESS)

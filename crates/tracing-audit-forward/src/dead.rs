@@ -40,20 +40,22 @@ impl Dead {
             return Ok(false);
         }
         self.looked = Some(Instant::now());
-        let mut dead = Vec::new();
+        let (mut dead, mut failed) = (Vec::new(), None);
         for (chain, (name, bytes)) in ends(dir)? {
             let end = self.ends.entry(chain).or_default();
             let is_at_rest = (&end.name, end.bytes) == (&name, bytes) || is_older(&dir.join(&name), LOOK);
             let is_judged = end.is_judged && (&end.name, end.bytes) == (&name, bytes);
             *end = End { name, bytes, is_judged };
-            if is_at_rest && !is_judged {
-                let is_open = is_open_end(dir, chain)?;
-                let is_held = is_open && is_held(dir, chain)?;
+            if !is_at_rest || is_judged {
+                continue;
+            }
+            match is_dead(dir, chain) {
+                Ok(Some(true)) => dead.push(chain),
                 // Who holds it goes on writing, or says soon that everything is durable.
-                end.is_judged = !is_open;
-                if is_open && !is_held {
-                    dead.push(chain);
-                }
+                Ok(Some(false)) => {}
+                Ok(None) => end.is_judged = true,
+                // The others are looked at all the same.
+                Err(error) => failed = Some(error),
             }
         }
         if !dead.is_empty() {
@@ -64,8 +66,20 @@ impl Dead {
         for chain in &dead {
             self.ends.remove(chain);
         }
-        Ok(!dead.is_empty())
+        match failed {
+            Some(error) if dead.is_empty() => Err(error),
+            _ => Ok(!dead.is_empty()),
+        }
     }
+}
+
+/// Whether nobody has a chain that ends with records of which nothing says that they are durable; `None` where it ends
+/// with one that says so.
+fn is_dead(dir: &Path, chain: u16) -> Result<Option<bool>, Error> {
+    if !is_open_end(dir, chain)? {
+        return Ok(None);
+    }
+    Ok(Some(!is_held(dir, chain)?))
 }
 
 /// Whether a file was written longer ago than this.
@@ -75,7 +89,7 @@ fn is_older(path: &Path, age: Duration) -> bool {
 }
 
 /// The newest segment of each chain and its length.
-fn ends(dir: &Path) -> Result<BTreeMap<u16, (String, u64)>, Error> {
+pub(crate) fn ends(dir: &Path) -> Result<BTreeMap<u16, (String, u64)>, Error> {
     let mut ends: BTreeMap<u16, (String, u64)> = BTreeMap::new();
     for entry in fs::read_dir(dir).map_err(Error::io("list", dir))? {
         let entry = entry.map_err(Error::io("list", dir))?;

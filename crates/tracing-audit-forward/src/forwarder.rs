@@ -36,6 +36,7 @@ pub enum StartAt {
 pub struct Builder {
     name: String,
     pub(crate) start_at: StartAt,
+    pub(crate) max_lag: Duration,
     pub(crate) on_notice: Option<Box<dyn Fn(Notice) + Send>>,
 }
 
@@ -49,6 +50,13 @@ impl Builder {
     /// Where to begin if there is no position of this name yet. Default: [`StartAt::Beginning`].
     pub fn start_at(mut self, start_at: StartAt) -> Self {
         self.start_at = start_at;
+        self
+    }
+
+    /// How long a record may wait for the store before the forwarder says that it is behind: a notice,
+    /// [`Stats::is_behind`] and [`Stats::is_healthy`]. Default: 1 minute.
+    pub fn max_lag(mut self, max_lag: Duration) -> Self {
+        self.max_lag = max_lag;
         self
     }
 
@@ -117,7 +125,8 @@ impl Forwarder {
     /// Settings for a forwarder of this name: 1 to 32 letters a-z, digits and hyphens. Its position in the log is kept under
     /// the name, and one forwarder has it at a time.
     pub fn builder(name: impl Into<String>) -> Builder {
-        Builder { name: name.into(), start_at: StartAt::default(), on_notice: None }
+        let (start_at, max_lag) = (StartAt::default(), Duration::from_secs(60));
+        Builder { name: name.into(), start_at, max_lag, on_notice: None }
     }
 
     /// Starts one with default settings; see [`Builder::start`].

@@ -1,15 +1,22 @@
 //! How far a store is behind the log, and what retention removed: asked of the log, now and then.
 
-use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use tracing_audit::{Head, Reader, Record, RecordKind, Value};
+use tracing_audit::{Head, ReadItems, Reader, Record, RecordKind, Value};
 
 use crate::{error::Error, position::Known};
 
 /// The last durable record of a chain.
 pub(crate) fn durable_head(dir: &Path, chain: u16) -> Result<Option<Head>, Error> {
-    let mut items = Reader::new(dir).chain(chain).durable_only(true).reverse(true).items()?;
-    Ok(items.find_map(|item| item.ok()?.into_record()).map(|record| record.head()))
+    let items = Reader::new(dir).chain(chain).durable_only(true).reverse(true).items()?;
+    let mut records = without_damage(items);
+    records.next().transpose().map(|record| record.map(|record| record.head()))
 }
 
 /// The last record that retention removed from a chain, as the newest `prune` record says.
@@ -28,43 +35,55 @@ pub(crate) fn from_the_end(
     dir: &Path,
     chain: u16,
 ) -> Result<impl Iterator<Item = Result<Record, Error>>, Error> {
-    let items = Reader::new(dir).chain(chain).reverse(true).items()?;
-    Ok(items.filter_map(|item| match item {
+    Ok(without_damage(Reader::new(dir).chain(chain).reverse(true).items()?))
+}
+
+fn without_damage(items: ReadItems) -> impl Iterator<Item = Result<Record, Error>> {
+    items.filter_map(|item| match item {
         Ok(item) => item.into_record().map(Ok),
         Err(tracing_audit::Error::BadLine { .. }) => None,
         Err(error) => Some(Err(error.into())),
-    }))
+    })
 }
 
-/// How many durable records, and how many bytes, the log has behind what was acknowledged. `head` is known to be durable.
-/// What cannot be read now is not counted.
-pub(crate) fn measure(
-    dir: &Path,
-    known: &Known,
-    ids: &BTreeMap<u16, Arc<str>>,
-    head: Option<Head>,
-) -> (u64, u64) {
-    let (mut records, mut bytes) = (0, 0);
+/// What a store has not got.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Lag {
+    pub(crate) records: u64,
+    pub(crate) bytes: u64,
+    /// Of the oldest of these records.
+    pub(crate) age: Duration,
+}
+
+/// How much durable the log has behind what was acknowledged. `head` is known to be durable. What cannot be read now is not
+/// counted: reading it forward says so.
+pub(crate) fn measure(dir: &Path, known: &Known, ids: &BTreeMap<u16, Arc<str>>, head: Option<Head>) -> Lag {
+    let mut lag = Lag::default();
     for (chain, id) in ids {
         let last = known.last(id);
         let trusted = head.filter(|head| head.chain() == *chain).map_or(0, |head| head.seq());
         let Ok(said) = durable_head(dir, *chain) else { continue };
         let durable = said.map_or(0, |head| head.seq()).max(trusted);
         let behind = durable.saturating_sub(last.map_or(0, |last| last.seq()));
-        records += behind;
-        if behind > 0 {
-            bytes += bytes_behind(dir, *chain, last).unwrap_or(0);
-        }
+        lag.records += behind;
+        let Some(first) = (behind > 0).then(|| first_behind(dir, *chain, last)).flatten() else { continue };
+        lag.bytes += bytes_from(dir, *chain, &first).unwrap_or(0);
+        let age = first.time().and_then(|time| SystemTime::now().duration_since(time).ok());
+        lag.age = lag.age.max(age.unwrap_or_default());
     }
-    (records, bytes)
+    lag
 }
 
-fn bytes_behind(dir: &Path, chain: u16, last: Option<Head>) -> Option<u64> {
+fn first_behind(dir: &Path, chain: u16, last: Option<Head>) -> Option<Record> {
     let mut reader = Reader::new(dir).chain(chain);
     if let Some(last) = last {
         reader = reader.after(last);
     }
-    let first = reader.items().ok()?.find_map(|item| item.ok()?.into_record())?;
+    reader.items().ok()?.find_map(|item| item.ok()?.into_record())
+}
+
+/// How many bytes of a chain lie from this record on.
+fn bytes_from(dir: &Path, chain: u16, first: &Record) -> Option<u64> {
     let (file, offset) = (first.file_name(), first.offset());
     let pattern = format!("audit-{chain:03}-");
     let names = fs::read_dir(dir).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());

@@ -1,7 +1,7 @@
 //! How far the store of one name is known to have the log: `control/forward-<name>`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
@@ -31,16 +31,21 @@ impl Known {
 }
 
 /// What the store has of a chain.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Acknowledged {
     /// Behind which record forwarding began; `None`: with the first.
     pub(crate) from: Option<Head>,
     /// The last record that was acknowledged, or is the one of `from`.
     pub(crate) last: Option<Head>,
+    /// Up to which record the store had it when it was asked last; `None` where it cannot be asked. Retention believes no
+    /// more than that.
+    pub(crate) asked: Option<u64>,
     /// The first record that the store refused and nobody gave up.
     pub(crate) refused: Option<u64>,
     /// Behind which record forwarding goes on, whatever the store has up to there.
     pub(crate) skipped: Option<Head>,
+    /// Records that the store refused and somebody gave up, behind what the store had when it was asked last.
+    pub(crate) given_up: BTreeSet<u64>,
 }
 
 /// A record that the store refused: a line of the list.
@@ -79,11 +84,15 @@ struct WrittenChain {
     seq: u64,
     hash: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    asked: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     from: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     refused: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     skipped: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    given_up: BTreeSet<u64>,
 }
 
 /// The files of one forwarder in the directory of a log.
@@ -217,9 +226,11 @@ fn print(known: &Known) -> io::Result<Vec<u8>> {
             chain: format!("{:03}", chain.last?.chain()),
             seq: chain.last?.seq(),
             hash: chain.last?.hash().to_string(),
+            asked: chain.asked,
             from: chain.from.map(|head| head.to_string()),
             refused: chain.refused,
             skipped: chain.skipped.map(|head| head.to_string()),
+            given_up: chain.given_up.clone(),
         };
         Some((id.to_string(), written))
     });
@@ -239,8 +250,10 @@ fn parse(bytes: &[u8]) -> Result<Known, String> {
         let acknowledged = Acknowledged {
             from: chain.from.as_deref().map(head).transpose()?,
             last: Some(head(&format!("{}/{}:{}", chain.chain, chain.seq, chain.hash))?),
+            asked: chain.asked,
             refused: chain.refused,
             skipped: chain.skipped.as_deref().map(head).transpose()?,
+            given_up: chain.given_up,
         };
         known.chains.insert(id.into(), acknowledged);
     }
@@ -265,10 +278,12 @@ mod tests {
         let some = Acknowledged {
             from: Some(head("000/7:~")),
             last: Some(head("000/42:~")),
+            asked: Some(40),
             refused: Some(9),
             skipped: None,
+            given_up: [41, 42].into(),
         };
-        known.chains.insert("a".repeat(32).into(), some);
+        known.chains.insert("a".repeat(32).into(), some.clone());
         known.chains.insert(
             "b".repeat(32).into(),
             Acknowledged { last: Some(head("001/1:~")), skipped: some.last, ..some },

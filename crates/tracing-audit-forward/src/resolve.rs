@@ -67,7 +67,7 @@ pub fn copy_checker(dir: impl AsRef<Path>, name: &str) -> Result<CopyChecker, Er
 pub fn give_up(dir: impl AsRef<Path>, name: &str, records: &[Head]) -> Result<u64, Error> {
     let files = Files::new(dir.as_ref(), name)?;
     let _held = files.take()?.ok_or_else(|| Error::Running { name: name.to_owned() })?;
-    settle(&files, |refusal| records.contains(&refusal.record))
+    settle(&files, |refusal| records.contains(&refusal.record), true)
 }
 
 /// Offers every refused record once more, one by one. Returns how many the store took; the others stay refused.
@@ -95,7 +95,7 @@ pub fn offer_again(dir: impl AsRef<Path>, name: &str, sink: &mut dyn Sink) -> Re
         }
     }
     sink.close();
-    let settled = settle(&files, |refusal| taken.contains(&refusal.record))?;
+    let settled = settle(&files, |refusal| taken.contains(&refusal.record), false)?;
     match failed {
         None => Ok(settled),
         Some(source) => Err(Error::Store { name: name.to_owned(), source }),
@@ -120,17 +120,21 @@ pub fn skip(dir: impl AsRef<Path>, name: &str, record: Head) -> Result<(), Error
     };
     let mut known = files.read()?;
     let of_chain: &mut Acknowledged = known.chains.entry(Arc::from(id)).or_default();
-    (of_chain.last, of_chain.skipped) = (Some(record), Some(record));
+    (of_chain.last, of_chain.skipped, of_chain.asked) = (Some(record), Some(record), None);
     files.write(&known)
 }
 
 /// Removes refusals from the list, and from what retention waits for.
-fn settle(files: &Files, is_settled: impl Fn(&Refusal) -> bool) -> Result<u64, Error> {
+fn settle(files: &Files, is_settled: impl Fn(&Refusal) -> bool, are_given_up: bool) -> Result<u64, Error> {
     let (settled, left): (Vec<Refusal>, Vec<Refusal>) = files.refusals()?.into_iter().partition(is_settled);
     let mut known: Known = files.read()?;
     for (id, chain) in &mut known.chains {
         let of_chain = left.iter().filter(|refusal| *refusal.chain_id == **id);
         chain.refused = of_chain.map(|refusal| refusal.record.seq()).min();
+        if are_given_up {
+            let of_chain = settled.iter().filter(|refusal| *refusal.chain_id == **id);
+            chain.given_up.extend(of_chain.map(|refusal| refusal.record.seq()));
+        }
     }
     // In this order: a crash in between keeps a segment too long, and not too short.
     files.write_refusals(&left)?;

@@ -24,12 +24,16 @@ pub struct Stats {
     pub losses: u64,
     /// Chains of which nothing more is forwarded until somebody looks, and why, by number.
     pub stopped: BTreeMap<u16, String>,
+    /// Chains whose files cannot be read now, and why, by number. They are tried again every minute; the others go on.
+    pub unreadable: BTreeMap<u16, String>,
     /// Durable records that the store has not acknowledged, as of the last look: a second old at most.
     pub lag_records: u64,
     /// Bytes of the log behind what the store has acknowledged.
     pub lag_bytes: u64,
-    /// Age of the oldest record that was read and is not acknowledged.
+    /// Age of the oldest durable record that the store has not acknowledged.
     pub lag: Duration,
+    /// Whether a record has waited for longer than [`max_lag`](crate::Builder::max_lag).
+    pub is_behind: bool,
     /// What failed last, while it fails.
     pub trouble: Option<String>,
 }
@@ -79,10 +83,11 @@ impl fmt::Display for State {
 }
 
 impl Stats {
-    /// Whether records reach the store, of all chains.
+    /// Whether all records reach the store, of all chains, and in time.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        self.state == State::Forwarding && self.stopped.is_empty() && self.rejected == 0
+        let are_all_whole = self.stopped.is_empty() && self.unreadable.is_empty() && self.rejected == 0;
+        self.state == State::Forwarding && are_all_whole && !self.is_behind
     }
 
     /// Tells each number under the name that metrics know it by, with its labels, zeros included: names that end in
@@ -98,6 +103,8 @@ impl Stats {
             ("tracing_audit_forward_missed_records_total", self.missed),
             ("tracing_audit_forward_store_losses_total", self.losses),
             ("tracing_audit_forward_stopped_chains", self.stopped.len() as u64),
+            ("tracing_audit_forward_unreadable_chains", self.unreadable.len() as u64),
+            ("tracing_audit_forward_healthy", u64::from(self.is_healthy())),
             ("tracing_audit_forward_lag_records", self.lag_records),
             ("tracing_audit_forward_lag_bytes", self.lag_bytes),
         ] {
@@ -137,8 +144,12 @@ pub enum NoticeKind {
     Unavailable,
     /// Somebody has to change something.
     Setup,
-    /// The store answers again.
+    /// The store answers again, or a chain can be read again.
     Healed,
+    /// A record has waited for longer than [`max_lag`](crate::Builder::max_lag).
+    Behind,
+    /// No record waits longer than that any more.
+    CaughtUp,
     /// The store has less than it had acknowledged: it was restored or lost writes. What is missing is sent again.
     StoreLost,
     /// Nothing more of a chain is forwarded until somebody looks.
@@ -155,6 +166,6 @@ impl NoticeKind {
     /// Whether somebody has to act: what it tells does not end by itself.
     #[must_use]
     pub const fn needs_action(self) -> bool {
-        !matches!(self, Self::Waiting | Self::Unavailable | Self::Healed)
+        !matches!(self, Self::Waiting | Self::Unavailable | Self::Healed | Self::CaughtUp)
     }
 }

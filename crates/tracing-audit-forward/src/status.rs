@@ -30,8 +30,8 @@ pub struct ChainStatus {
     pub id: String,
     /// The last record that the store acknowledged, if any.
     pub last: Option<Head>,
-    /// How many records that the log says are durable lie behind it.
-    pub lag_records: u64,
+    /// How many records that the log says are durable lie behind it; `None` where the chain cannot be read.
+    pub lag_records: Option<u64>,
 }
 
 /// How far every forwarder is that has a position in this log, by name.
@@ -52,8 +52,9 @@ pub fn status(dir: impl AsRef<Path>) -> Result<Vec<Status>, Error> {
         let mut of_chains = Vec::new();
         for (chain, id) in &chains {
             let last = known.last(id);
-            let durable = lag::durable_head(dir, *chain)?.map_or(0, |head| head.seq());
-            let lag_records = durable.saturating_sub(last.map_or(0, |last| last.seq()));
+            let durable = lag::durable_head(dir, *chain).ok().map(|head| head.map_or(0, |head| head.seq()));
+            let lag_records =
+                durable.map(|durable| durable.saturating_sub(last.map_or(0, |last| last.seq())));
             of_chains.push(ChainStatus { chain: *chain, id: id.to_string(), last, lag_records });
         }
         let rejected = files.refusals()?.len() as u64;

@@ -1,0 +1,419 @@
+//! The thread of a forwarder: reads what is durable, offers it, and notes what was acknowledged.
+//!
+//! It connects, forwards until something fails, rests, and connects again. Each time it asks the store what it has and
+//! begins there, so nothing has to be known of what happened in between.
+
+mod collect;
+mod connect;
+mod deliver;
+mod progress;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tracing_audit::AuditLog;
+
+use progress::Progress;
+
+use crate::{
+    dead::{Dead, segment},
+    error::Error,
+    forwarder::{Builder, Shared},
+    heads::HeadWatch,
+    lag::{self, Lag},
+    pause::Pauses,
+    position::Files,
+    sink::{Entry, Gap, Sink, SinkError},
+    stats::{Notice, NoticeKind, State},
+};
+
+/// How long the log rests between two looks, and how long who runs beside it waits.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How often a store is asked what it has.
+const ASK_AGAIN: Duration = Duration::from_secs(60);
+
+/// Why a connection ended.
+enum Halt {
+    /// It is time to ask the store what it has.
+    AskAgain,
+    /// Nothing more is wanted.
+    Stopped,
+    /// A call of the sink failed.
+    Sink(SinkError),
+    /// The log or a file of the forwarder cannot be read or written.
+    Local(Error),
+}
+
+impl From<Error> for Halt {
+    fn from(error: Error) -> Self {
+        Self::Local(error)
+    }
+}
+
+/// What the thread has.
+pub(crate) struct Engine {
+    dir: PathBuf,
+    progress: Progress,
+    sink: Box<dyn Sink>,
+    settings: Builder,
+    shared: Arc<Shared>,
+    heads: Option<HeadWatch>,
+    /// The ids of chains by their numbers.
+    ids: BTreeMap<u16, Arc<str>>,
+    /// The chains that are left out: those that stopped, and those that cannot be read in this connection.
+    left_out: BTreeSet<u16>,
+    refused_in_a_row: u32,
+    pauses: Pauses,
+    is_in_trouble: bool,
+    lag_measured: Option<Instant>,
+    dead: Dead,
+    /// Why the chains of dead writers could not be recovered, as it was told last.
+    dead_trouble: Option<String>,
+    is_behind: bool,
+    /// The chains that could not be read in the connection before, and why.
+    unreadable_before: BTreeMap<u16, String>,
+    /// The last gap of each chain that was told.
+    told_gaps: BTreeMap<u16, Gap>,
+    /// The newest record of the batch that is on its way.
+    newest: Option<Entry>,
+}
+
+impl Engine {
+    pub(crate) fn new(
+        dir: PathBuf,
+        audit: Option<AuditLog>,
+        files: Files,
+        sink: Box<dyn Sink>,
+        settings: Builder,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let heads = audit.map(|audit| HeadWatch::new(audit, &shared));
+        Self {
+            dir,
+            progress: Progress::new(files),
+            sink,
+            settings,
+            shared,
+            heads,
+            ids: BTreeMap::new(),
+            left_out: BTreeSet::new(),
+            refused_in_a_row: 0,
+            pauses: Pauses::default(),
+            is_in_trouble: false,
+            lag_measured: None,
+            dead: Dead::default(),
+            dead_trouble: None,
+            is_behind: false,
+            unreadable_before: BTreeMap::new(),
+            told_gaps: BTreeMap::new(),
+            newest: None,
+        }
+    }
+
+    pub(crate) fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        // A sink and a closure for notices are code of others.
+        let ran = catch_unwind(AssertUnwindSafe(|| self.run_until_the_end()));
+        // With its handle on the log.
+        drop(self);
+        let mut state = shared.lock();
+        state.stats.state = State::Closed;
+        if ran.is_err() {
+            state.stats.trouble = Some("the sink or the closure for notices panicked".to_owned());
+        }
+        drop(state);
+        shared.changed.notify_all();
+    }
+
+    fn run_until_the_end(&mut self) {
+        let held = self.take_name();
+        let mut is_read = false;
+        while held.is_some() && !self.is_stopped() {
+            let halt = match self.read_position(&mut is_read).and_then(|()| self.forward()) {
+                Err(Halt::Stopped) | Ok(()) => break,
+                Err(halt) => halt,
+            };
+            self.rest_after(halt);
+        }
+        if let Err(error) = self.progress.write() {
+            self.tell(NoticeKind::Io, error.to_string());
+        }
+        self.sink.close();
+        drop(held);
+    }
+
+    /// Waits until no other forwarder has the name.
+    fn take_name(&mut self) -> Option<File> {
+        loop {
+            match self.progress.files.take() {
+                Ok(Some(held)) => return Some(held),
+                Ok(None) => {
+                    if self.enter(State::Waiting) {
+                        let name = &self.progress.files.name;
+                        let message =
+                            format!("another forwarder named {name} runs; this one waits for it to end");
+                        self.tell(NoticeKind::Waiting, message);
+                    }
+                }
+                Err(error) => self.trouble(NoticeKind::Io, State::Unavailable, &error.to_string()),
+            }
+            if self.shared.wait(LOOK, |state| state.is_stopped) {
+                return None;
+            }
+        }
+    }
+
+    /// Once, for only its holder changes it.
+    fn read_position(&mut self, is_read: &mut bool) -> Result<(), Halt> {
+        if !*is_read {
+            self.progress.read()?;
+            *is_read = true;
+        }
+        Ok(())
+    }
+
+    /// One connection: from what the store has on, until something fails.
+    fn forward(&mut self) -> Result<(), Halt> {
+        // A store that is asked again while all is well is no change of state.
+        if self.shared.lock().stats.state != State::Forwarding {
+            self.enter(State::Connecting);
+        }
+        let mut items = self.connect()?;
+        let connected = Instant::now();
+        self.enter(State::Forwarding);
+        let mut batch = Vec::new();
+        loop {
+            if self.is_stopped() {
+                return Err(Halt::Stopped);
+            }
+            let asked = self.shared.lock().drains_asked;
+            if let Some(head) = self.heads.as_mut().map(HeadWatch::head) {
+                items.trust(head);
+            }
+            let is_all = self.collect(&mut items, &mut batch)?;
+            let is_idle = batch.is_empty();
+            self.newest = batch.last().cloned();
+            self.deliver(&batch)?;
+            batch.clear();
+            self.progress.write_now_and_then()?;
+            if connected.elapsed() >= ASK_AGAIN {
+                self.progress.write()?;
+                return Err(Halt::AskAgain);
+            }
+            if !is_all {
+                self.measure_lag(true);
+                continue;
+            }
+            if self.recover_dead_chains() {
+                continue;
+            }
+            self.caught_up(asked)?;
+            if is_idle {
+                self.rest();
+            }
+        }
+    }
+
+    /// Returns whether what a dead writer left is durable now, too.
+    fn recover_dead_chains(&mut self) -> bool {
+        match self.dead.recover(&self.dir) {
+            Ok(is_recovered) => is_recovered,
+            // The other chains go on.
+            Err(error) => {
+                let why = said(&error);
+                if self.dead_trouble.as_ref() != Some(&why) {
+                    let message = format!("cannot recover what a dead writer left: {why}; it is tried again");
+                    self.tell(NoticeKind::Io, message);
+                    self.dead_trouble = Some(why);
+                }
+                false
+            }
+        }
+    }
+
+    /// Everything that was durable at the last look has been dealt with.
+    fn caught_up(&mut self, asked: u64) -> Result<(), Halt> {
+        if self.progress.is_askable {
+            self.healed();
+        }
+        let is_asked = self.shared.lock().drains_done < asked;
+        if is_asked {
+            self.progress.write()?;
+            if self.progress.is_askable && self.progress.is_unasked {
+                // What the store says itself lets retention go on.
+                return Err(Halt::AskAgain);
+            }
+        } else {
+            self.progress.write_now_and_then()?;
+        }
+        self.measure_lag(false);
+        let mut state = self.shared.lock();
+        state.drains_done = state.drains_done.max(asked);
+        drop(state);
+        self.shared.changed.notify_all();
+        Ok(())
+    }
+
+    fn measure_lag(&mut self, is_behind: bool) {
+        let is_due = self.lag_measured.is_none_or(|at| at.elapsed() >= LOOK);
+        if is_behind && !is_due {
+            return;
+        }
+        let mut lag = Lag::default();
+        if is_behind || self.is_in_trouble {
+            self.lag_measured = Some(Instant::now());
+            let head = self.heads.as_mut().map(HeadWatch::head);
+            lag = lag::measure(&self.dir, &self.progress.known, &self.ids, head);
+        }
+        self.note_lag(&lag);
+    }
+
+    /// Says where the store falls behind by more than is allowed, and where it caught up.
+    fn note_lag(&mut self, lag: &Lag) {
+        let is_behind = lag.age > self.settings.max_lag;
+        {
+            let stats = &mut self.shared.lock().stats;
+            (stats.lag_records, stats.lag_bytes, stats.lag) = (lag.records, lag.bytes, lag.age);
+            stats.is_behind = is_behind;
+        }
+        let Lag { records, bytes, age } = lag;
+        match (std::mem::replace(&mut self.is_behind, is_behind), is_behind) {
+            (false, true) => self.tell(
+                NoticeKind::Behind,
+                format!(
+                    "{} is behind by {records} records, {bytes} bytes; the oldest has waited for {} s",
+                    self.progress.files.name,
+                    age.as_secs()
+                ),
+            ),
+            (true, false) => {
+                self.tell(NoticeKind::CaughtUp, format!("{} is no longer behind", self.progress.files.name));
+            }
+            _ => {}
+        }
+    }
+
+    /// Waits for more.
+    fn rest(&mut self) {
+        if let Some(heads) = &mut self.heads {
+            heads.arm();
+        }
+        let asked = self.shared.lock().drains_done;
+        self.shared.wait(LOOK, |state| state.is_stopped || state.drains_asked > asked || state.is_woken);
+        self.shared.lock().is_woken = false;
+    }
+
+    fn rest_after(&mut self, halt: Halt) {
+        let (kind, state, reason, retry_after) = match halt {
+            Halt::Stopped | Halt::AskAgain => return,
+            Halt::Sink(SinkError::Unavailable { reason, retry_after }) => {
+                (NoticeKind::Unavailable, State::Unavailable, reason, retry_after)
+            }
+            Halt::Sink(error) => (NoticeKind::Setup, State::Setup, error.to_string(), None),
+            Halt::Local(error) => (NoticeKind::Io, State::Unavailable, said(&error), None),
+        };
+        self.trouble(kind, state, &reason);
+        self.is_in_trouble = true;
+        self.measure_lag(true);
+        let pause = self.pauses.next(state == State::Setup, retry_after);
+        self.shared.wait(pause, |state| state.is_stopped);
+    }
+
+    fn trouble(&mut self, kind: NoticeKind, state: State, reason: &str) {
+        let is_known = {
+            let mut inner = self.shared.lock();
+            inner.stats.failures += 1;
+            inner.stats.trouble.replace(reason.to_owned()).is_some_and(|known| known == reason)
+        };
+        self.enter(state);
+        let is_told = is_known || self.is_in_trouble && kind == NoticeKind::Unavailable;
+        if !is_told {
+            self.tell(
+                kind,
+                format!("cannot forward to {}: {reason}; it is tried again", self.progress.files.name),
+            );
+        }
+    }
+
+    fn healed(&mut self) {
+        self.pauses = Pauses::default();
+        if std::mem::take(&mut self.is_in_trouble) {
+            self.shared.lock().stats.trouble = None;
+            self.tell(NoticeKind::Healed, format!("{} answers again", self.progress.files.name));
+        }
+    }
+
+    fn stop_chain(&mut self, chain: u16, why: String) {
+        self.left_out.insert(chain);
+        let message = format!("chain {chain:03} is not forwarded any more: {why}");
+        self.shared.lock().stats.stopped.insert(chain, why);
+        self.tell(NoticeKind::ChainStopped, message);
+    }
+
+    /// Goes on without the chain that an error is about: until somebody looks where it is damaged, and until the store is
+    /// asked again where it cannot be read. Any other error ends the connection.
+    fn go_on_without(&mut self, error: Error) -> Result<(), Halt> {
+        let Some((chain, is_damaged)) = chain_of(&error).filter(|(chain, _)| !self.is_left_out(*chain))
+        else {
+            return Err(error.into());
+        };
+        let why = said(&error);
+        if is_damaged {
+            self.stop_chain(chain, why);
+            return Ok(());
+        }
+        self.left_out.insert(chain);
+        let message =
+            format!("chain {chain:03} is not forwarded for now: {why}; it is tried again every minute");
+        let known = self.unreadable_before.get(&chain);
+        if known != Some(&why) {
+            self.tell(NoticeKind::Io, message);
+        }
+        self.shared.lock().stats.unreadable.insert(chain, why);
+        Ok(())
+    }
+
+    fn is_left_out(&self, chain: u16) -> bool {
+        self.left_out.contains(&chain)
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.shared.lock().is_stopped
+    }
+
+    /// Says whether that is another state.
+    fn enter(&self, state: State) -> bool {
+        std::mem::replace(&mut self.shared.lock().stats.state, state) != state
+    }
+
+    fn tell(&self, kind: NoticeKind, message: String) {
+        if let Some(tell) = &self.settings.on_notice {
+            tell(Notice { kind, message });
+        }
+    }
+}
+
+/// An error and what is behind it.
+fn said(error: &Error) -> String {
+    let source = std::error::Error::source(error).map(|source| format!(": {source}"));
+    format!("{error}{}", source.unwrap_or_default())
+}
+
+/// The chain that an error is about, and whether it is damaged rather than not readable.
+fn chain_of(error: &Error) -> Option<(u16, bool)> {
+    let of_file = |path: &Path| segment(path.file_name()?.to_str()?);
+    match error {
+        Error::Log(tracing_audit::Error::BadLine { path, .. }) => Some((of_file(path)?, true)),
+        Error::Log(tracing_audit::Error::NoSuchRecord { head, .. }) => Some((head.chain(), true)),
+        Error::Log(error) => Some((of_file(error.path()?)?, false)),
+        Error::Io { path, .. } => Some((of_file(path)?, false)),
+        _ => None,
+    }
+}

@@ -1,0 +1,181 @@
+//! Trouble of the log itself, and what retention and operators are told meanwhile.
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tracing_audit::{AuditLog, Retention};
+use tracing_audit_forward::{Forwarder, NoticeKind, SinkError, give_up, rejected, status};
+
+use super::app::{App, LONG, Store, emit_to, kinds, start, unavailable, until};
+
+/// Emits into the log of another process, so to say: another chain of the same directory.
+fn another_chain(app: &App, events: u64) {
+    let log = AuditLog::builder(app.path()).stderr(false).open().unwrap();
+    emit_to(&log, events);
+    log.close().unwrap();
+}
+
+#[expect(clippy::disallowed_methods, reason = "what somebody else does to the directory")]
+fn moved(from: &Path, to: &Path) {
+    fs::rename(from, to).unwrap();
+}
+
+/// Puts something in the place of a file that can be opened or read by nobody.
+fn make_unreadable(path: &Path, as_directory: bool) -> PathBuf {
+    let aside = path.with_extension("aside");
+    moved(path, &aside);
+    if as_directory {
+        fs::create_dir(path).unwrap();
+    } else {
+        symlink(path, path).unwrap();
+    }
+    aside
+}
+
+fn make_readable(path: &Path, aside: &Path) {
+    if path.is_symlink() {
+        fs::remove_file(path).unwrap();
+    } else {
+        fs::remove_dir(path).unwrap();
+    }
+    moved(aside, path);
+}
+
+fn seqs_of(store: &Store, wanted: usize) -> Vec<u64> {
+    let rows = &store.0.lock().unwrap().rows;
+    let mut ids: Vec<&String> = rows.keys().map(|(id, _)| id).collect();
+    ids.dedup();
+    ids.sort_by_key(|id| rows.keys().filter(|(of, _)| of == *id).count());
+    let id = ids.get(wanted).map(|id| (*id).clone());
+    rows.keys().filter(|(of, _)| Some(of) == id.as_ref()).map(|(_, seq)| *seq).collect()
+}
+
+/// It once kept all chains waiting.
+#[test]
+fn a_chain_that_cannot_be_read_stops_no_other_and_goes_on_later() {
+    for (as_directory, is_at_start) in [(false, true), (true, true), (false, false), (true, false)] {
+        let app = App::new();
+        app.emit(100);
+        another_chain(&app, 10);
+        let file = app.path().join("audit-001-00000001.jsonl");
+        let store = Store::default();
+        let mut aside = None;
+        if is_at_start {
+            aside = Some(make_unreadable(&file, as_directory));
+        }
+        let (forwarder, notices) = start(&app, &store);
+        forwarder.drain(LONG).unwrap();
+        let aside = aside.unwrap_or_else(|| make_unreadable(&file, as_directory));
+        for _ in 0..3 {
+            app.emit(10);
+            forwarder.drain(LONG).unwrap();
+        }
+        assert_eq!(
+            seqs_of(&store, usize::from(!is_at_start)),
+            (1..=app.log.head().seq()).collect::<Vec<_>>()
+        );
+        assert_eq!(kinds(&notices), [NoticeKind::Io], "{notices:?}");
+        let stats = forwarder.stats();
+        let why = stats.unreadable.get(&1).unwrap();
+        assert!(why.contains("audit-001-00000001.jsonl") && !stats.is_healthy(), "{stats:?}");
+        assert!(stats.trouble.is_none() && stats.stopped.is_empty(), "{stats:?}");
+        let of_chain = &status(app.path());
+        assert!(of_chain.is_err() || of_chain.as_ref().unwrap()[0].chains.len() == 2, "{of_chain:?}");
+        make_readable(&file, &aside);
+        app.emit(1);
+        forwarder.drain(LONG).unwrap();
+        assert_eq!(kinds(&notices), [NoticeKind::Io, NoticeKind::Healed]);
+        forwarder.drain(LONG).unwrap();
+        assert!(forwarder.stats().unreadable.is_empty());
+        assert_eq!(seqs_of(&store, 0), (1..=13).collect::<Vec<_>>());
+    }
+}
+
+/// A store that acknowledged records and lost them before it was asked: the log still has them.
+#[test]
+fn retention_believes_what_the_store_says_when_it_is_asked() {
+    let app = App::with(|builder| {
+        builder.retention(Retention::keep_all().max_segments(1).require_forwarded(["store"]))
+    });
+    let store = Store::default();
+    let (forwarder, _) = start(&app, &store);
+    forwarder.drain(LONG).unwrap();
+    app.emit(20);
+    until("it is acknowledged", || forwarder.stats().records >= 21);
+    let position = || fs::read_to_string(app.path().join("control/forward-store")).unwrap();
+    until("it is written", || position().contains("\"seq\": 22"));
+    assert!(position().contains("\"asked\": 2\n"), "{}", position());
+    let first = app.path().join("audit-000-00000001.jsonl");
+    app.log.rotate().unwrap();
+    app.log.rotate().unwrap();
+    app.log.flush().unwrap();
+    assert!(first.exists());
+    forwarder.drain(LONG).unwrap();
+    app.log.rotate().unwrap();
+    until("the store said that it has it", || !first.exists());
+}
+
+#[test]
+fn a_store_that_falls_behind_is_told_of_once() {
+    let app = App::new();
+    let down = Arc::new(AtomicBool::new(true));
+    let is_down = Arc::clone(&down);
+    let store = Store::with(move |_| is_down.load(Ordering::SeqCst).then(unavailable));
+    let notices = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&notices);
+    let builder = Forwarder::builder("store").max_lag(Duration::from_millis(500));
+    let builder = builder.on_notice(move |notice| told.lock().unwrap().push(notice));
+    app.emit(5);
+    let forwarder = builder.start(&app.log, store.sink()).unwrap();
+    until("it is behind", || forwarder.stats().is_behind);
+    let stats = forwarder.stats();
+    assert!(
+        !stats.is_healthy()
+            && stats.lag >= Duration::from_millis(500)
+            && (7..=8).contains(&stats.lag_records),
+        "{stats:?}"
+    );
+    down.store(false, Ordering::SeqCst);
+    forwarder.drain(LONG).unwrap();
+    let stats = forwarder.stats();
+    assert!(stats.is_healthy() && stats.lag.is_zero() && stats.lag_records == 0, "{stats:?}");
+    let kinds = kinds(&notices);
+    let of_lag: Vec<_> =
+        kinds.iter().filter(|kind| matches!(kind, NoticeKind::Behind | NoticeKind::CaughtUp)).collect();
+    assert_eq!(of_lag, [&NoticeKind::Behind, &NoticeKind::CaughtUp]);
+}
+
+/// The store never had it, and nobody wants it offered again.
+#[test]
+fn a_last_record_that_was_given_up_is_no_loss_of_the_store() {
+    let app = App::new();
+    app.emit(3);
+    let store = Store::with(|batch| {
+        let is_bad = batch.iter().any(|entry| [4, 5].contains(&entry.record.seq()));
+        is_bad.then(|| SinkError::Refused { reason: "too odd".to_owned() })
+    });
+    let (forwarder, _) = start(&app, &store);
+    forwarder.close(LONG).unwrap();
+    let all: Vec<_> = rejected(app.path(), "store").unwrap().into_iter().map(|one| one.record).collect();
+    assert_eq!(give_up(app.path(), "store", &all[..1]).unwrap(), 1);
+    for _ in 0..2 {
+        let (forwarder, notices) = start(&app, &store);
+        forwarder.close(LONG).unwrap();
+        assert_eq!(kinds(&notices), []);
+    }
+    assert_eq!(give_up(app.path(), "store", &all).unwrap(), 1);
+    let (forwarder, notices) = start(&app, &store);
+    app.emit(3);
+    forwarder.close(LONG).unwrap();
+    assert_eq!((kinds(&notices), rejected(app.path(), "store").unwrap()), (vec![], vec![]));
+    let position = fs::read_to_string(app.path().join("control/forward-store")).unwrap();
+    assert!(!position.contains("given_up"), "{position}");
+}

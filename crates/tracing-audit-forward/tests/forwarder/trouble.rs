@@ -123,6 +123,20 @@ fn retention_believes_what_the_store_says_when_it_is_asked() {
     until("the store said that it has it", || !first.exists());
 }
 
+/// Neither the chains that are there when it begins nor those that begin while it runs.
+#[test]
+fn retention_does_not_believe_what_was_only_acknowledged() {
+    let app = App::new();
+    app.emit(20);
+    let store = Store::default();
+    let (_forwarder, _) = start(&app, &store);
+    let position = || fs::read_to_string(app.path().join("control/forward-store")).unwrap_or_default();
+    until("it is written", || position().contains("\"seq\": 2"));
+    another_chain(&app, 3);
+    until("it is written, too", || position().contains("\"chain\": \"001\""));
+    assert_eq!(position().matches("\"asked\": 0\n").count(), 2, "{}", position());
+}
+
 #[test]
 fn a_store_that_falls_behind_is_told_of_once() {
     let app = App::new();

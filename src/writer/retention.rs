@@ -41,10 +41,19 @@ struct Old {
     /// `None` where not even the newest first line can be read.
     id: Option<ChainId>,
     segments: Vec<OldSegment>,
-    /// Files before what retention left. A power cut can bring back what was removed last, and files
-    /// that were begun in vain before the first record go only now. Oldest first.
-    leftovers: Vec<SegmentName>,
+    /// Files before what retention left. A power cut can bring back what was removed last, a removal can have been
+    /// stopped behind its record, and files that were begun in vain before the first record go only now. Oldest first.
+    leftovers: Vec<Leftover>,
     newest_bytes: u64,
+}
+
+/// A file that a `prune` record calls removed.
+#[derive(Debug)]
+struct Leftover {
+    name: SegmentName,
+    bytes: u64,
+    /// The last record that it can hold.
+    through: u64,
 }
 
 /// A segment that counts, and the files behind it that do not.
@@ -64,29 +73,40 @@ impl Old {
         removable(retention, &sealed, allowed, self.newest_bytes, now.wall)
     }
 
-    /// How many of the oldest segments end at or before a record.
-    fn up_to(&self, through: u64) -> usize {
-        self.segments.iter().take_while(|old| old.through.0 <= through).count()
-    }
-
-    /// How many of the oldest segments make so much room.
-    fn making_room(&self, mut bytes: u64) -> usize {
-        let is_needed = |old: &&OldSegment| {
-            let needed = bytes > 0;
-            bytes = bytes.saturating_sub(old.sealed.bytes);
-            needed
-        };
-        self.segments.iter().take_while(is_needed).count()
+    /// The last record and the bytes of each leftover, and of so many of the oldest segments, oldest first.
+    fn ends(&self, segments: usize) -> Vec<(u64, u64)> {
+        let leftovers = self.leftovers.iter().map(|file| (file.through, file.bytes));
+        let segments = self.segments.iter().take(segments).map(|old| (old.through.0, old.sealed.bytes));
+        leftovers.chain(segments).collect()
     }
 }
 
-/// Which of the old segments of a chain go.
+/// How many of the oldest make so much room.
+fn making_room(ends: &[(u64, u64)], mut bytes: u64) -> usize {
+    let is_needed = |(_, freed): &&(u64, u64)| {
+        let needed = bytes > 0;
+        bytes = bytes.saturating_sub(*freed);
+        needed
+    };
+    ends.iter().take_while(is_needed).count()
+}
+
+/// What of a chain goes.
 #[derive(Debug, Clone, Copy)]
 struct Doom {
-    count: usize,
-    reason: PruneReason,
-    /// How many of them their forwarders have. The others go because there is no room.
-    forwarded: usize,
+    /// How many of the oldest leftovers.
+    leftovers: usize,
+    /// How many of the oldest segments, and why.
+    segments: Option<(usize, PruneReason)>,
+    /// Up to which record the forwarders have everything. What goes behind it goes because there is no room.
+    forwarded: u64,
+}
+
+impl Doom {
+    /// What must have been forwarded for a file to go that ends with this record.
+    fn wanted(&self, id: Option<ChainId>, through: u64) -> Option<(ChainId, u64)> {
+        id.filter(|_| through <= self.forwarded).map(|id| (id, through))
+    }
 }
 
 /// A file that goes.
@@ -138,7 +158,7 @@ fn run_all(
     for chain in directory.chains.keys().copied().filter(|chain| *chain != own) {
         let old = survey(storage, &directory, chain, 0)?;
         let doom = choose(storage, retention, &required, (chain, &old), now, outcome)?;
-        if doom.is_none() && (old.leftovers.is_empty() || required.is_hold()) {
+        if doom.segments.is_none() && (doom.leftovers == 0 || required.is_hold()) {
             continue;
         }
         if let Some(mut free) = take_free_chain(storage, chain, clock, now) {
@@ -156,7 +176,7 @@ fn run_all(
     Ok(())
 }
 
-/// Decides which old segments of a chain go. What stays only because it was not forwarded is noted in `outcome`.
+/// Decides what of a chain goes. What stays only because it was not forwarded is noted in `outcome`.
 fn choose(
     storage: &Arc<dyn Storage>,
     retention: &Retention,
@@ -164,28 +184,31 @@ fn choose(
     (chain, old): (ChainNumber, &Old),
     now: &Moment,
     outcome: &mut Outcome,
-) -> io::Result<Option<Doom>> {
-    let Some((count, reason)) = old.removable(retention, usize::MAX, now) else { return Ok(None) };
-    let limit = old.id.and_then(|id| required.limit(storage.as_ref(), id));
-    let forwarded = limit.as_ref().map_or(count, |limit| old.up_to(limit.through).min(count));
-    let Some(limit) = limit.filter(|_| forwarded < count) else {
-        return Ok(Some(Doom { count, reason, forwarded }));
+) -> io::Result<Doom> {
+    let segments = old.removable(retention, usize::MAX, now);
+    let ends = old.ends(segments.map_or(0, |(count, _)| count));
+    let leftovers = old.leftovers.len();
+    let Some(limit) = old.id.and_then(|id| required.limit(storage.as_ref(), id)) else {
+        return Ok(Doom { leftovers, segments, forwarded: u64::MAX });
+    };
+    let has = ends.iter().take_while(|(through, _)| *through <= limit.through).count();
+    let Some((end, _)) = ends.last().filter(|_| has < ends.len()) else {
+        return Ok(Doom { leftovers, segments, forwarded: limit.through });
     };
     let missing_bytes = match retention.unless_free_below {
         Some(least) if !required.is_hold() => least.saturating_sub(storage.free_bytes()?),
         _ => 0,
     };
-    let allowed = forwarded.max(old.making_room(missing_bytes)).min(count);
-    let last = old.segments.get(count.saturating_sub(1)).filter(|_| allowed < count);
-    if let Some(last) = last {
+    let allowed = has.max(making_room(&ends, missing_bytes));
+    if allowed < ends.len() {
         let message = format!(
-            "chain {chain} keeps old records up to {}, which retention would remove: {}",
-            last.through.0, limit.kept_by
+            "chain {chain} keeps old records up to {end}, which retention would remove: {}",
+            limit.kept_by
         );
         outcome.waits.insert(chain, message);
     }
-    let doom = old.removable(retention, allowed, now);
-    Ok(doom.map(|(count, reason)| Doom { count, reason, forwarded }))
+    let segments = old.removable(retention, allowed.saturating_sub(leftovers), now);
+    Ok(Doom { leftovers: leftovers.min(allowed), segments, forwarded: limit.through })
 }
 
 fn prune(
@@ -200,9 +223,12 @@ fn prune(
     let mut old = survey(storage, directory, ledger.chain(), pruned)?;
     let required = Required::read(storage.as_ref(), &retention.require_forwarded);
     let doom = choose(storage, retention, &required, (ledger.chain(), &old), now, outcome)?;
-    let leftovers = std::mem::take(&mut old.leftovers).into_iter();
-    let mut doomed: Vec<Doomed> = leftovers.map(|name| Doomed { name, wanted: None }).collect();
-    if let Some(Doom { count, reason, forwarded }) = doom {
+    let id = old.id;
+    let leftovers = old.leftovers.drain(..doom.leftovers);
+    // No store is believed for ever: one that has lost a leftover since gets it again.
+    let leftovers = leftovers.map(|file| Doomed { name: file.name, wanted: doom.wanted(id, file.through) });
+    let mut doomed: Vec<Doomed> = leftovers.collect();
+    if let Some((count, reason)) = doom.segments {
         let removed: Vec<OldSegment> = old.segments.drain(..count).collect();
         let (Some(first), Some(last)) = (removed.first(), removed.last()) else { return Ok(()) };
         let (through, hash) = last.through;
@@ -212,9 +238,8 @@ fn prune(
         let info = PruneInfo { through, hash, files, reason: reason.as_str().to_owned() };
         let mut batch = Chunks::default();
         batch.push(&info.payload(now.wall), None, None);
-        let id = old.id;
-        let files = removed.into_iter().enumerate().flat_map(|(index, old)| {
-            let wanted = id.filter(|_| index < forwarded).map(|id| (id, old.through.0));
+        let files = removed.into_iter().flat_map(|old| {
+            let wanted = doom.wanted(id, old.through.0);
             old.files.into_iter().map(move |name| Doomed { name, wanted })
         });
         doomed.extend(files);
@@ -293,16 +318,21 @@ fn survey(
         let said = next.info.pruned.filter(|(through, _)| *through < next.seq);
         pruned = pruned.max(said.map_or(0, |(through, _)| through));
         let through = (next.seq.saturating_sub(1), next.previous);
+        let counted = next.info.after.iter().find(|after| after.bytes > 0).map(|after| after.segment);
         if pruned > 0 && through.0 <= pruned {
-            if first_line(storage, *name)?.is_some_and(|(first, _)| first.seq > pruned) {
+            let first = first_line(storage, *name)?;
+            if first.as_ref().is_some_and(|(first, _)| first.seq > pruned) {
                 // Removed it was not: numbers go backwards here, and that is for verification to judge.
                 old.leftovers.clear();
                 break;
             }
-            old.leftovers.push(*name);
+            old.leftovers.push(Leftover { name: *name, bytes: stat.bytes, through: through.0 });
+            // Where it is not known which file comes before, the last record of the one behind it counts for all.
+            let is_before =
+                |first: &SegmentStart| counted == Some(name.segment) && old.id == Some(first.info.id);
+            after = first.filter(|(first, _)| is_before(first)).or(after);
             continue;
         }
-        let counted = next.info.after.iter().find(|after| after.bytes > 0).map(|after| after.segment);
         if counted.is_some_and(|counted| counted < name.segment) {
             idle.push((*name, stat.bytes));
             continue;

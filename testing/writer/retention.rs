@@ -354,6 +354,7 @@ fn a_chain_that_nobody_holds_waits_too() {
 #[test]
 fn a_program_without_the_setting_obeys_the_file_and_it_is_asked_before_each_removal() {
     let mut world = filled(1, 5);
+    let last = last_records(&world);
     let mut node = world.opened(&keeping(1));
     let disk = world.disk.clone();
     disk.hold(Op::Remove);
@@ -365,6 +366,94 @@ fn a_program_without_the_setting_obeys_the_file_and_it_is_asked_before_each_remo
         disk.release();
     });
     assert_eq!(files(&world), [2, 3, 4, 5]);
+    // The `prune` record calls these removed too, and they wait none the less.
+    for (has, left) in
+        [(0, &[2, 3, 4, 5][..]), (last[1], &[3, 4, 5]), (last[3] - 1, &[4, 5]), (last[3], &[5])]
+    {
+        note_position(&world, "archive", has, None);
+        node.run_for(&mut world, Duration::from_secs(3700));
+        assert_eq!(files(&world), left, "{has}");
+    }
+    node.close(&mut world);
+    let chain = checked(&world);
+    let notices = chain.of_kind(RecordKind::Notice);
+    assert_eq!(notices.len(), 1, "told once: {}", chain.kinds());
+    let text = &notices[0].text;
+    assert!(text.contains(&format!("keeps old records up to {}", last[3])), "{text}");
+}
+
+/// The log of a store that was asked, and has lost since what it had. Segments 1 to 4 of the first chain are back.
+fn removed_and_lost(keep: &Settings) -> (World, Node, Vec<u64>) {
+    let mut world = filled(1, 5);
+    let last = last_records(&world);
+    let old = world.disk.snapshot();
+    note_position(&world, "archive", last[3], None);
+    let mut node = world.opened(keep);
+    // What begins now says what was removed, to those too who have not read the chain.
+    fill(&mut world, &mut node, 1);
+    assert_eq!(files(&world), [5, 6]);
+    for segment in 1..5 {
+        let name = format!("audit-000-{segment:08}.jsonl");
+        world.disk.replace(&name, &old[&name]);
+    }
+    note_position(&world, "archive", last[0], None);
+    (world, node, last)
+}
+
+#[test]
+fn a_removed_file_that_comes_back_stays_while_the_store_has_lost_it() {
+    let keep = Retention::keep_all().max_segments(2).require_forwarded(["archive"]);
+    let (mut world, mut node, last) = removed_and_lost(&Settings::default().retention(keep));
+    node.run_for(&mut world, Duration::from_secs(3700));
+    assert_eq!(files(&world), [2, 3, 4, 5, 6]);
+    // A file between is missing: nobody can tell any more where the older ones end.
+    world.disk.remove_behind_back("audit-000-00000003.jsonl");
+    note_position(&world, "archive", last[2] - 1, None);
+    node.run_for(&mut world, Duration::from_secs(3700));
+    assert_eq!(files(&world), [2, 4, 5, 6]);
+    note_position(&world, "archive", last[2], None);
+    node.run_for(&mut world, Duration::from_secs(3700));
+    assert_eq!(files(&world), [4, 5, 6]);
+    node.close(&mut world);
+    let text = checked(&world).of_kind(RecordKind::Notice)[0].text.clone();
+    assert!(text.contains(&format!("keeps old records up to {}", last[3])), "{text}");
+}
+
+#[test]
+fn a_removed_file_that_comes_back_goes_where_there_is_no_room() {
+    let keep = Retention::keep_all().max_segments(2).require_forwarded(["archive"]).unless_free_below(1000);
+    let (mut world, mut node, _) = removed_and_lost(&Settings::default().retention(keep));
+    note_position(&world, "archive", 0, None);
+    world.disk.set_free_bytes(999);
+    node.run_for(&mut world, Duration::from_secs(3700));
+    assert_eq!(files(&world), [2, 3, 4, 5, 6], "one makes room enough");
+    node.close(&mut world);
+}
+
+/// Neither the leftovers of a chain that nobody holds go, nor is it locked and written to.
+#[test]
+fn a_chain_that_nobody_holds_keeps_what_came_back_too() {
+    let keep = Retention::keep_all().max_segments(2).require_forwarded(["archive"]);
+    let settings = Settings::default().retention(keep);
+    let (mut world, mut node, last) = removed_and_lost(&settings);
+    let mut pruner = world.opened(&Settings::default().retention(Retention::keep_all().max_segments(9)));
+    node.close(&mut world);
+    note_position(&world, "archive", 0, None);
+    let of_first = |world: &World| {
+        let files = world.disk.snapshot().into_iter();
+        files.filter(|(name, _)| name.starts_with("audit-000-")).collect::<Vec<_>>()
+    };
+    let before = of_first(&world);
+    world.disk.replace("forward-required", b"archive\n");
+    pruner.run_for(&mut world, Duration::from_secs(3700));
+    assert!(of_first(&world) == before, "{:?}", files(&world));
+    note_position(&world, "archive", last[3], None);
+    pruner.run_for(&mut world, Duration::from_secs(3700));
+    assert_eq!(files(&world), [5, 6]);
+    pruner.close(&mut world);
+    let chains = oracle::check(&world, Strictness::Once).unwrap();
+    let told = chains[&1].of_kind(RecordKind::Notice);
+    assert!(told.len() == 1 && told[0].text.contains("chain 000 keeps"), "{}", chains[&1].kinds());
 }
 
 #[test]

@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use tracing_audit::Head;
 use tracing_audit_forward::{
-    Forwarder, Rejected, StartAt, State, Stats, give_up, offer_again, rejected, skip, status,
+    Forwarder, Rejected, StartAt, State, Stats, give_up, lift, offer_again, rejected, require, skip, status,
 };
 
 use crate::{print, say, store};
@@ -77,6 +77,24 @@ enum About {
         /// A record of the log.
         record: Head,
     },
+    /// Lets retention wait for forwarders: no program removes a segment before the store of each has all of it.
+    ///
+    /// The names stand in the log, in `forward-required`. So a program obeys that does not have the setting, too.
+    Require(Names),
+    /// Lets retention no longer wait for forwarders.
+    ///
+    /// A program that requires one by its own settings (`require_forwarded`) goes on doing so, and puts the name back when it
+    /// opens the log again. Take it out of the settings first.
+    Lift(Names),
+}
+
+#[derive(Debug, Args)]
+struct Names {
+    /// The directory of the log.
+    log: PathBuf,
+    /// The names of the forwarders.
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -165,6 +183,18 @@ impl About {
                 skip(&log, &name, record)?;
                 print(&format!("forwarding goes on behind {record}"));
             }
+            Self::Require(Names { log, names }) => {
+                print_required(&require(&log, &names)?);
+                let known = status(&log)?;
+                for name in names.iter().filter(|name| known.iter().all(|known| known.name != **name)) {
+                    print(&format!("no forwarder {name} has run here: until one does, nothing is removed"));
+                }
+            }
+            Self::Lift(Names { log, names }) => {
+                print_required(&lift(&log, &names)?);
+                let again = "a program that opens the log with `require_forwarded` puts its names back";
+                print(again);
+            }
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -213,6 +243,11 @@ impl Run {
             }
         }
     }
+}
+
+fn print_required(names: &[String]) {
+    let names = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+    print(&format!("required now: {names}"));
 }
 
 fn print_status(log: &PathBuf) -> Result<ExitCode> {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use tempfile::TempDir;
-use tracing_audit::{AuditLog, Head};
+use tracing_audit::{AuditLog, Head, Retention};
 use tracing_subscriber::prelude::*;
 
 struct Place {
@@ -134,6 +134,53 @@ fn a_copy_is_verified() {
     assert_eq!(fs::read_to_string(place.path("now.jsonl")).unwrap().lines().count(), 12);
     assert_eq!(place.run("verify file:now.jsonl -q").0, 1);
     assert_eq!(place.run("verify file:now.jsonl -q --of log --name now").0, 0);
+}
+
+#[test]
+fn what_retention_waits_for_is_required_and_lifted() {
+    let (place, _) = Place::new();
+    let segments = || {
+        let names = fs::read_dir(place.path("log")).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.to_string_lossy().starts_with("audit-")).count()
+    };
+    // A program that knows of no forwarder.
+    let prune = || {
+        let retention = Retention::keep_all().max_segments(1);
+        let log = AuditLog::builder(place.path("log")).stderr(false).retention(retention).open().unwrap();
+        log.rotate().unwrap();
+        log.close().unwrap();
+    };
+    let waits = "no forwarder file has run here: until one does, nothing is removed\n";
+    let required = format!("required now: file\n{waits}");
+    assert_eq!(place.run("forward require log file"), (0, required, String::new()));
+    prune();
+    assert_eq!(segments(), 2, "no position: nothing of the chain was forwarded");
+    assert_eq!(place.run("forward log --to file:copy.jsonl --once").0, 0);
+    prune();
+    assert_eq!(segments(), 2, "the first one was forwarded, the second not yet");
+    let both =
+        "required now: file, tape\nno forwarder tape has run here: until one does, nothing is removed\n";
+    assert_eq!(place.run("forward require log file tape"), (0, both.into(), String::new()));
+    let (code, _, said) = place.run("forward lift log tape disk");
+    assert_eq!(code, 2);
+    assert!(said.contains("log/forward-required does not require disk; it requires file, tape"), "{said}");
+    let (code, said, _) = place.run("forward lift log tape");
+    assert!(code == 0 && said.starts_with("required now: file\na program that opens the log with"), "{said}");
+    let (code, said, _) = place.run("forward lift log file");
+    assert!(code == 0 && said.starts_with("required now: nothing\n"), "{said}");
+    assert!(!place.path("log/forward-required").exists());
+    prune();
+    assert_eq!(segments(), 1);
+    let (code, _, said) = place.run("forward lift log file");
+    assert!(code == 2 && said.contains("it requires nothing"), "{said}");
+    let (code, _, said) = place.run("forward require nowhere file");
+    assert!(code == 2 && said.contains("there is no audit log at nowhere"), "{said}");
+    // Whoever requires it by a setting puts it back.
+    let retention = Retention::keep_all().require_forwarded(["file"]);
+    let log = AuditLog::builder(place.path("log")).stderr(false).retention(retention).open().unwrap();
+    log.close().unwrap();
+    assert_eq!(place.run("forward lift log file").0, 0);
+    assert_eq!(place.run("verify log -q").0, 0);
 }
 
 #[test]

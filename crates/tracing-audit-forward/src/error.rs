@@ -44,6 +44,39 @@ pub enum Error {
         reason: String,
     },
 
+    /// `forward-required` cannot be understood. Nothing is removed from the log until it can be.
+    #[error(
+        "{} is no list of forwarders: {reason}; requiring a forwarder mends it, and removing the file lifts everything",
+        path.display()
+    )]
+    #[non_exhaustive]
+    BadRequired {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// A requirement is to be lifted that does not stand in the directory.
+    #[error("{} does not require {name}; it requires {}", path.display(), listed(required))]
+    #[non_exhaustive]
+    NotRequired {
+        /// The name.
+        name: String,
+        /// The file.
+        path: PathBuf,
+        /// Which forwarders it requires.
+        required: Vec<String>,
+    },
+
+    /// More names than the file may hold.
+    #[error("the names in {} would take more than 512 bytes; lift some first", path.display())]
+    #[non_exhaustive]
+    TooManyRequired {
+        /// The file.
+        path: PathBuf,
+    },
+
     /// A forwarder of this name runs, and what was asked changes what it knows.
     #[error("a forwarder named {name} runs; end it first")]
     #[non_exhaustive]
@@ -79,4 +112,8 @@ impl Error {
         let path = path.into();
         move |source| Self::Io { action, path, source }
     }
+}
+
+fn listed(names: &[String]) -> String {
+    if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
 }

@@ -15,6 +15,7 @@ mod pause;
 mod position;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod required;
 mod resolve;
 mod sink;
 mod stats;
@@ -29,6 +30,7 @@ pub use forwarder::{Builder, Forwarder, StartAt};
 pub use otlp::{Otlp, OtlpBuilder};
 #[cfg(feature = "postgres")]
 pub use postgres::{Postgres, PostgresBuilder, SCHEMA};
+pub use required::{lift, require, required};
 pub use resolve::{Rejected, copy_checker, give_up, offer_again, rejected, skip};
 pub use sink::{Entry, Gap, Position, Sink, SinkError};
 pub use stats::{Notice, NoticeKind, State, Stats};

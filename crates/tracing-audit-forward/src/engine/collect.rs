@@ -1,12 +1,13 @@
 //! Reads the records that are durable, and meets what is missing, damaged or cannot be read.
 
-use std::{fs::File, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fs::File, panic::resume_unwind, sync::Arc, thread, time::Duration};
 
 use tracing_audit::{ReadItem, ReadItems, Record, RecordKind};
 
 use super::{Engine, Halt, chain_of, said};
 use crate::{
     error::Error,
+    heads::HeadWatch,
     lag,
     sink::{Entry, Gap},
     stats::NoticeKind,
@@ -16,57 +17,150 @@ use crate::{
 const BATCH_RECORDS: usize = 1_000;
 const BATCH_BYTES: usize = 1 << 20;
 
-impl Engine {
-    /// Reads what is there, up to a batch. Says whether that was all.
-    pub(super) fn collect(&mut self, items: &mut ReadItems, batch: &mut Vec<Entry>) -> Result<bool, Halt> {
-        let mut bytes = 0;
-        while batch.len() < BATCH_RECORDS && bytes < BATCH_BYTES {
-            match items.next_within(Duration::ZERO) {
-                None => return Ok(true),
-                Some(Ok(ReadItem::Record(record))) => {
-                    let chain = record.chain();
-                    if self.is_left_out(chain) {
-                        continue;
-                    }
-                    let Some(chain_id) = self.id_of(items, chain) else { continue };
-                    if record.kind() == RecordKind::Close
-                        && let Err(error) = self.sync(&record)
-                    {
-                        // A second sync that succeeds would say nothing of what the first one lost.
-                        self.stop_chain(chain, said(&error));
-                        continue;
-                    }
-                    bytes += record.as_json().len();
-                    batch.push(Entry::new(chain_id, record));
-                }
-                Some(Ok(ReadItem::Gap { chain, first_seq, last_seq, .. })) => {
-                    if !self.is_left_out(chain) {
-                        // What lies before it goes first.
-                        self.deliver(batch)?;
-                        batch.clear();
-                        self.meet_gap(items, chain, first_seq, last_seq)?;
-                    }
-                }
-                Some(Ok(ReadItem::Withdrawn { chain, from_seq, .. })) => {
-                    self.stop_chain(
-                        chain,
-                        format!("records from {from_seq} on were durable and are withdrawn; verify the log"),
-                    );
-                    batch.retain(|entry| entry.record.chain() != chain);
-                }
-                Some(Ok(_)) => {}
-                Some(Err(error)) => {
-                    // What was read goes on its way.
-                    self.deliver(batch)?;
-                    batch.clear();
-                    let error = Error::from(error);
-                    if !chain_of(&error).is_some_and(|(chain, _)| self.is_left_out(chain)) {
-                        self.go_on_without(error)?;
-                    }
+/// What was read at once.
+pub(super) struct Reading {
+    /// How many drains had been asked for before.
+    pub(super) drains_asked: u64,
+    records: Vec<Record>,
+    then: Then,
+}
+
+/// What comes behind the records.
+enum Then {
+    /// Nothing now.
+    Nothing,
+    /// Perhaps more of them.
+    More,
+    /// Something else.
+    Other(Result<ReadItem, tracing_audit::Error>),
+}
+
+impl Reading {
+    /// Whether there was nothing more.
+    pub(super) const fn is_all(&self) -> bool {
+        matches!(self.then, Then::Nothing)
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+}
+
+/// Reads what is there, up to a batch, without the chains that are left out.
+fn read(items: &mut ReadItems, left_out: &BTreeSet<u16>, drains_asked: u64) -> Reading {
+    let (mut records, mut bytes, mut count) = (Vec::new(), 0, 0);
+    let then = loop {
+        if count == BATCH_RECORDS || bytes >= BATCH_BYTES {
+            break Then::More;
+        }
+        match items.next_within(Duration::ZERO) {
+            None => break Then::Nothing,
+            Some(Ok(ReadItem::Record(record))) => {
+                (bytes, count) = (bytes + record.as_json().len(), count + 1);
+                if !left_out.contains(&record.chain()) {
+                    records.push(record);
                 }
             }
+            Some(other) => break Then::Other(other),
         }
-        Ok(false)
+    };
+    Reading { drains_asked, records, then }
+}
+
+impl Engine {
+    pub(super) fn read(&mut self, items: &mut ReadItems) -> Reading {
+        let drains_asked = self.before_reading(items);
+        read(items, &self.left_out, drains_asked)
+    }
+
+    /// What has to be known before: what is asked for later is not done by this reading.
+    fn before_reading(&mut self, items: &mut ReadItems) -> u64 {
+        let drains_asked = self.shared.lock().drains_asked;
+        if let Some(head) = self.heads.as_mut().map(HeadWatch::head) {
+            items.trust(head);
+        }
+        drains_asked
+    }
+
+    /// Deals with what was read. Where there may be more, it is read while the store takes this, and returned.
+    pub(super) fn deal_with(
+        &mut self,
+        reading: Reading,
+        items: &mut ReadItems,
+    ) -> Result<Option<Reading>, Halt> {
+        let Reading { records, then, .. } = reading;
+        if let Then::Other(Ok(ReadItem::Withdrawn { chain, from_seq, .. })) = then
+            && !self.is_left_out(chain)
+        {
+            // None of what was read before it goes on its way.
+            let why = format!("records from {from_seq} on were durable and are withdrawn; verify the log");
+            self.stop_chain(chain, why);
+        }
+        let batch = self.entries(items, records);
+        self.newest = batch.last().cloned();
+        match then {
+            Then::Nothing => self.deliver(&batch)?,
+            Then::More => return self.deliver_and_read_on(&batch, items).map(Some),
+            Then::Other(other) => {
+                // What lies before it goes first.
+                self.deliver(&batch)?;
+                self.meet(items, other)?;
+            }
+        }
+        Ok(None)
+    }
+
+    fn deliver_and_read_on(&mut self, batch: &[Entry], items: &mut ReadItems) -> Result<Reading, Halt> {
+        let drains_asked = self.before_reading(items);
+        let left_out = self.left_out.clone();
+        thread::scope(|scope| {
+            let thread = thread::Builder::new().name("audit-read".to_owned());
+            let ahead = thread.spawn_scoped(scope, || read(items, &left_out, drains_asked));
+            let delivered = self.deliver(batch);
+            let ahead = ahead.map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            delivered?;
+            ahead.map_err(|error| Error::io("start a thread to read", &self.dir)(error).into())
+        })
+    }
+
+    /// The records that are offered, each with the id of its chain.
+    fn entries(&mut self, items: &ReadItems, records: Vec<Record>) -> Vec<Entry> {
+        let mut batch = Vec::with_capacity(records.len());
+        for record in records {
+            let chain = record.chain();
+            // It may have stopped since it was read.
+            if self.is_left_out(chain) {
+                continue;
+            }
+            let Some(chain_id) = self.id_of(items, chain) else {
+                // Nor what follows it: it is looked for again when the store is asked again.
+                self.left_out.insert(chain);
+                continue;
+            };
+            if record.kind() == RecordKind::Close
+                && let Err(error) = self.sync(&record)
+            {
+                // A second sync that succeeds would say nothing of what the first one lost.
+                self.stop_chain(chain, said(&error));
+                continue;
+            }
+            batch.push(Entry::new(chain_id, record));
+        }
+        batch
+    }
+
+    fn meet(&mut self, items: &ReadItems, other: Result<ReadItem, tracing_audit::Error>) -> Result<(), Halt> {
+        match other {
+            Ok(ReadItem::Gap { chain, first_seq, last_seq, .. }) if !self.is_left_out(chain) => {
+                self.meet_gap(items, chain, first_seq, last_seq)
+            }
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let error = Error::from(error);
+                let is_known = chain_of(&error).is_some_and(|(chain, _)| self.is_left_out(chain));
+                if is_known { Ok(()) } else { self.go_on_without(error) }
+            }
+        }
     }
 
     fn id_of(&mut self, items: &ReadItems, chain: u16) -> Option<Arc<str>> {

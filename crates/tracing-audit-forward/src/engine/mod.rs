@@ -188,20 +188,14 @@ impl Engine {
         let mut items = self.connect()?;
         let connected = Instant::now();
         self.enter(State::Forwarding);
-        let mut batch = Vec::new();
+        let mut ahead = None;
         loop {
             if self.is_stopped() {
                 return Err(Halt::Stopped);
             }
-            let asked = self.shared.lock().drains_asked;
-            if let Some(head) = self.heads.as_mut().map(HeadWatch::head) {
-                items.trust(head);
-            }
-            let is_all = self.collect(&mut items, &mut batch)?;
-            let is_idle = batch.is_empty();
-            self.newest = batch.last().cloned();
-            self.deliver(&batch)?;
-            batch.clear();
+            let reading = ahead.take().unwrap_or_else(|| self.read(&mut items));
+            let (asked, is_all, is_idle) = (reading.drains_asked, reading.is_all(), reading.is_empty());
+            ahead = self.deal_with(reading, &mut items)?;
             self.progress.write_now_and_then()?;
             if connected.elapsed() >= ASK_AGAIN {
                 self.progress.write()?;

@@ -59,7 +59,9 @@ impl Dead {
             }
         }
         if !dead.is_empty() {
-            let log = AuditLog::builder(dir).service("tracing-audit-forward").stderr(false).open()?;
+            let builder = AuditLog::builder(dir).service("tracing-audit-forward").stderr(false);
+            // What it writes must be as readable as the rest.
+            let log = builder.group_readable(is_group_readable(dir)).open()?;
             log.close()?;
         }
         // Only now: what failed is tried again.
@@ -80,6 +82,17 @@ fn is_dead(dir: &Path, chain: u16) -> Result<Option<bool>, Error> {
         return Ok(None);
     }
     Ok(Some(!is_held(dir, chain)?))
+}
+
+#[cfg(unix)]
+fn is_group_readable(dir: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    fs::metadata(dir).is_ok_and(|data| data.permissions().mode() & 0o040 != 0)
+}
+
+#[cfg(not(unix))]
+fn is_group_readable(_: &Path) -> bool {
+    false
 }
 
 /// Whether a file was written longer ago than this.

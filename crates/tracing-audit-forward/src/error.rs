@@ -44,6 +44,19 @@ pub enum Error {
         reason: String,
     },
 
+    /// The list of the records that a store refused cannot be understood.
+    #[error(
+        "{} is no list of refused records: {reason}; put it back as it was, or move it away, and nobody asks for what it names",
+        path.display()
+    )]
+    #[non_exhaustive]
+    BadRejected {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
     /// `forward-required` cannot be understood. Nothing is removed from the log until it can be.
     #[error(
         "{} is no list of forwarders: {reason}; requiring a forwarder mends it, and removing the file lifts everything",
@@ -104,6 +117,19 @@ pub enum Error {
         remaining: u64,
         /// The time.
         bound: Duration,
+    },
+
+    /// The store has all that is durable of the other chains. These are not forwarded now:
+    /// [`Stats::stopped`](crate::Stats::stopped) and [`Stats::unreadable`](crate::Stats::unreadable) say why.
+    #[error(
+        "chains {chains:?} are not forwarded now, {remaining} records of them at least; they stay in the log"
+    )]
+    #[non_exhaustive]
+    LeftOut {
+        /// The numbers of the chains.
+        chains: Vec<u16>,
+        /// How many records of these the store has not acknowledged, as far as they can be read.
+        remaining: u64,
     },
 }
 

@@ -13,6 +13,7 @@ use tracing_audit::{AuditLog, Head};
 use crate::{
     engine::Engine,
     error::Error,
+    lag,
     position::Files,
     sink::Sink,
     stats::{Notice, State, Stats},
@@ -54,14 +55,16 @@ impl Builder {
     }
 
     /// How long a record may wait for the store before the forwarder says that it is behind: a notice,
-    /// [`Stats::is_behind`] and [`Stats::is_healthy`]. Default: 1 minute.
+    /// [`Stats::is_behind`] and [`Stats::is_healthy`]. Default: 1 minute. While a call of the sink hangs, `Stats` alone says
+    /// so: notices come from the thread that hangs.
     pub fn max_lag(mut self, max_lag: Duration) -> Self {
         self.max_lag = max_lag;
         self
     }
 
     /// A closure that is given notices, on the thread of the forwarder. Default: they are counted in
-    /// [`Stats`] only.
+    /// [`Stats`] only. A panic in it ends the forwarder, and one that waits for the forwarder, as in
+    /// [`drain`](Forwarder::drain), waits for itself until the bound has passed.
     pub fn on_notice(mut self, tell: impl Fn(Notice) + Send + 'static) -> Self {
         self.on_notice = Some(Box::new(tell));
         self
@@ -69,7 +72,9 @@ impl Builder {
 
     /// Starts it inside the program that has the log open: a record is offered as soon as it is durable.
     ///
-    /// It holds a handle on the log until it is [closed](Forwarder::close) or dropped.
+    /// It holds a handle on the log until its thread has ended: when it is [closed](Forwarder::close) or dropped, and a call
+    /// of the sink that goes on then has come back. Close the log itself with
+    /// [`AuditLog::close`](tracing_audit::AuditLog::close), which no handle holds up.
     ///
     /// # Errors
     ///
@@ -100,19 +105,24 @@ impl Builder {
         // What is wrong with it is told now.
         files.read()?;
         let shared = Arc::new(Shared::default());
+        let (named, log, max_lag) = (files.clone(), dir.clone(), self.max_lag);
         let engine = Engine::new(dir, audit, files, sink, self, Arc::clone(&shared));
         let thread = thread::Builder::new().name("audit-forward".to_owned());
         let thread =
             thread.spawn(move || engine.run()).map_err(Error::io("start the thread for", "the forwarder"))?;
-        Ok(Forwarder { shared, thread: Some(thread) })
+        Ok(Forwarder { shared, thread: Some(thread), dir: log, files: named, max_lag })
     }
 }
 
-/// A forwarder that runs on a thread of its own. It ends when it is dropped, at once: what the store has not got stays in
-/// the log.
+/// A forwarder that runs on a thread of its own. It ends when it is dropped, which waits for a call of the sink for 500 ms
+/// at most: what the store has not got stays in the log.
+#[must_use = "it ends when it is dropped"]
 pub struct Forwarder {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    dir: PathBuf,
+    files: Files,
+    max_lag: Duration,
 }
 
 impl fmt::Debug for Forwarder {
@@ -141,14 +151,21 @@ impl Forwarder {
     /// How it is.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.shared.lock().stats.clone()
+        let inner = self.shared.lock();
+        let mut stats = inner.stats.clone();
+        stats.lag = inner.oldest.map_or(Duration::ZERO, |(at, age)| age.saturating_add(at.elapsed()));
+        let call = inner.call.map_or(Duration::ZERO, |since| since.elapsed());
+        stats.is_behind = stats.lag.max(call) > self.max_lag;
+        stats
     }
 
-    /// Waits until the store has everything that is durable in the log now, or the bound has passed.
+    /// Waits until the store has everything that is durable in the log now, or the bound has passed. A store that is rested
+    /// from after a failure is tried at once.
     ///
     /// # Errors
     ///
-    /// [`Error::Remaining`] when the bound has passed.
+    /// [`Error::Remaining`] when the bound has passed, and [`Error::LeftOut`] when chains are not forwarded now that have
+    /// more than the store.
     pub fn drain(&self, bound: Duration) -> Result<(), Error> {
         let round = {
             let mut state = self.shared.lock();
@@ -157,18 +174,31 @@ impl Forwarder {
         };
         self.shared.changed.notify_all();
         self.shared.wait(bound, |state| state.drains_done >= round || state.stats.state == State::Closed);
-        let state = self.shared.lock();
-        if state.drains_done >= round {
-            return Ok(());
+        let (is_done, chains) = {
+            let Inner { stats, drains_done, .. } = &*self.shared.lock();
+            let left_out = stats.stopped.keys().chain(stats.unreadable.keys());
+            (*drains_done >= round, left_out.copied().collect::<Vec<u16>>())
+        };
+        match is_done {
+            true if chains.is_empty() => Ok(()),
+            true => Err(Error::LeftOut { remaining: self.remaining(), chains }),
+            false => Err(Error::Remaining { remaining: self.remaining(), bound }),
         }
-        Err(Error::Remaining { remaining: state.stats.lag_records, bound })
+    }
+
+    /// How many records the store is not known to have, as the files say: the forwarder itself may hang.
+    fn remaining(&self) -> u64 {
+        let Ok(known) = self.files.read() else { return 0 };
+        let ids = lag::ids(&self.dir);
+        let head = self.shared.lock().head;
+        lag::measure(&self.dir, &known, &ids, head).records
     }
 
     /// Forwards what is durable now, for as long as the bound allows, and ends. A store that hangs holds nobody longer.
     ///
     /// # Errors
     ///
-    /// [`Error::Remaining`] says how many records the store has not acknowledged. They stay in the log.
+    /// As [`drain`](Self::drain): it says how many records the store has not acknowledged. They stay in the log.
     pub fn close(mut self, bound: Duration) -> Result<(), Error> {
         let drained = self.drain(bound);
         self.end();
@@ -211,6 +241,12 @@ pub(crate) struct Inner {
     pub(crate) drains_done: u64,
     /// Something became durable.
     pub(crate) is_woken: bool,
+    /// When the age of the oldest record that the store has not got was found out, and how old it was then.
+    pub(crate) oldest: Option<(Instant, Duration)>,
+    /// The last record of the program's own chain that is known to be durable.
+    pub(crate) head: Option<Head>,
+    /// Since when a call of the sink goes on.
+    pub(crate) call: Option<Instant>,
 }
 
 impl Shared {

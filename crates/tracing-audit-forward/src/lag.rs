@@ -10,7 +10,7 @@ use std::{
 
 use tracing_audit::{Head, ReadItems, Reader, Record, RecordKind, Value};
 
-use crate::{error::Error, position::Known};
+use crate::{dead, error::Error, position::Known};
 
 /// The last durable record of a chain.
 pub(crate) fn durable_head(dir: &Path, chain: u16) -> Result<Option<Head>, Error> {
@@ -53,6 +53,16 @@ pub(crate) struct Lag {
     pub(crate) bytes: u64,
     /// Of the oldest of these records.
     pub(crate) age: Duration,
+}
+
+/// The ids of the chains that can be read.
+pub(crate) fn ids(dir: &Path) -> BTreeMap<u16, Arc<str>> {
+    let chains = dead::ends(dir).unwrap_or_default().into_keys();
+    let id_of = |chain| {
+        let items = Reader::new(dir).chain(chain).last(0).items().ok()?;
+        items.chains().into_iter().find(|(found, _)| *found == chain)
+    };
+    chains.filter_map(id_of).map(|(chain, id)| (chain, Arc::from(id))).collect()
 }
 
 /// How much durable the log has behind what was acknowledged. `head` is known to be durable. What cannot be read now is not

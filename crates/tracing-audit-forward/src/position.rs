@@ -6,6 +6,8 @@ use std::{
     io::{self, Write},
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
+    time::Duration,
 };
 
 use fs2::FileExt;
@@ -16,6 +18,10 @@ use crate::error::Error;
 
 /// The version of the file.
 const FORMAT: u32 = 1;
+
+/// How often a name is tried, and how long it rests in between.
+const ATTEMPTS: u32 = 5;
+const MOMENT: Duration = Duration::from_millis(5);
 
 /// What is known of a store, by the ids of chains.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,6 +52,14 @@ pub(crate) struct Acknowledged {
     pub(crate) skipped: Option<Head>,
     /// Records that the store refused and somebody gave up, behind what the store had when it was asked last.
     pub(crate) given_up: BTreeSet<u64>,
+}
+
+impl Acknowledged {
+    /// Up to which record nobody asks the store for anything.
+    pub(crate) fn begun(&self) -> u64 {
+        let begun = [self.from, self.skipped].into_iter().flatten();
+        begun.map(|head| head.seq()).max().unwrap_or(0)
+    }
 }
 
 /// A record that the store refused: a line of the list.
@@ -126,13 +140,25 @@ impl Files {
     /// Takes the name, so that no other forwarder has it; `None` where one has.
     pub(crate) fn take(&self) -> Result<Option<File>, Error> {
         let path = self.lock();
-        let open = private().create(true).truncate(false).write(true).open(&path);
-        let file = open.map_err(Error::io("open", &path))?;
-        match file.try_lock_exclusive() {
-            Ok(()) => Ok(Some(file)),
-            Err(error) if error.kind() == fs2::lock_contended_error().kind() => Ok(None),
-            Err(error) => Err(Error::io("lock", path)(error)),
+        for _ in 0..ATTEMPTS {
+            let open = private().create(true).truncate(false).write(true).open(&path);
+            let file = open.map_err(Error::io("open", &path))?;
+            match file.try_lock_exclusive() {
+                // Another file may lie there since.
+                Ok(()) if self.is_held_by(&file) => return Ok(Some(file)),
+                Ok(()) => {}
+                // Who asks whether it is taken has it for a moment.
+                Err(error) if error.kind() == fs2::lock_contended_error().kind() => thread::sleep(MOMENT),
+                Err(error) => return Err(Error::io("lock", path)(error)),
+            }
         }
+        Ok(None)
+    }
+
+    /// Whether the lock that was taken is still the one that others would take.
+    pub(crate) fn is_held_by(&self, held: &File) -> bool {
+        let same = fs::symlink_metadata(self.lock()).and_then(|named| Ok((named, held.metadata()?)));
+        same.is_ok_and(|(named, held)| is_same(&named, &held))
     }
 
     pub(crate) fn read(&self) -> Result<Known, Error> {
@@ -155,14 +181,20 @@ impl Files {
     fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
         let aside = self.control.join(format!("forward-{}.new", self.name));
         let written = || -> io::Result<()> {
-            let mut file = private().create(true).truncate(true).write(true).open(&aside)?;
+            let mut file = private().create(true).truncate(false).write(true).open(&aside)?;
             file.write_all(bytes)?;
+            #[expect(clippy::disallowed_methods, reason = "it is no segment")]
+            file.set_len(bytes.len() as u64)?;
             file.sync_all()?;
             #[expect(clippy::disallowed_methods, reason = "it is no segment")]
             fs::rename(&aside, path)?;
             File::open(&self.control)?.sync_all()
         };
-        written().map_err(Error::io("write", path))
+        written().map_err(Error::io("write", path))?;
+        // Its place on the disk is kept for the next time: on a full disk the position has to move before anything can go.
+        let spare = private().create(true).truncate(true).write(true).open(&aside);
+        drop(spare.and_then(|mut file| file.write_all(bytes)));
+        Ok(())
     }
 
     /// The records that the store refused. Half a line, which a crash left, is of a record that is offered again.
@@ -175,7 +207,7 @@ impl Files {
         };
         let lines = bytes.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"));
         let parsed: Result<Vec<Refusal>, _> = lines.map(serde_json::from_slice).collect();
-        parsed.map_err(|error| Error::BadPosition { path, reason: error.to_string() })
+        parsed.map_err(|error| Error::BadRejected { path, reason: error.to_string() })
     }
 
     pub(crate) fn write_refusals(&self, refusals: &[Refusal]) -> Result<(), Error> {
@@ -189,22 +221,36 @@ impl Files {
         self.replace(&path, &bytes)
     }
 
-    /// Notes a record that the store refused, durably, and once.
-    pub(crate) fn reject(&self, refusal: &Refusal) -> Result<(), Error> {
+    /// Notes a record that the store refused, durably, and once. Returns how many are on the list.
+    pub(crate) fn reject(&self, refusal: &Refusal) -> Result<u64, Error> {
         let mut refusals = self.refusals()?;
-        if refusals.iter().any(|known| known.record == refusal.record) {
-            return Ok(());
+        let is_known = |known: &Refusal| known.record == refusal.record && known.chain_id == refusal.chain_id;
+        if !refusals.iter().any(is_known) {
+            refusals.push(refusal.clone());
+            self.write_refusals(&refusals)?;
         }
-        refusals.push(refusal.clone());
-        self.write_refusals(&refusals)
+        Ok(refusals.len() as u64)
     }
 
     /// Whether a forwarder of this name runs.
     pub(crate) fn is_taken(&self) -> bool {
         // A lock that others can share is no reason for anybody to wait.
         let Ok(file) = File::open(self.lock()) else { return false };
-        FileExt::try_lock_shared(&file).is_err()
+        let contended = fs2::lock_contended_error().kind();
+        FileExt::try_lock_shared(&file).is_err_and(|error| error.kind() == contended)
     }
+}
+
+#[cfg(unix)]
+fn is_same(one: &fs::Metadata, other: &fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+/// Where a file that is open cannot be removed.
+#[cfg(not(unix))]
+fn is_same(_: &fs::Metadata, _: &fs::Metadata) -> bool {
+    true
 }
 
 #[cfg(unix)]

@@ -7,12 +7,15 @@ use tracing_audit::{Digest, Record};
 /// A store that gets a copy of a log.
 ///
 /// All calls come from one thread, one at a time. A call may block for as long as its own timeouts allow: it holds up
-/// this sink and nothing else. Each call that fails is repeated later, so a sink connects again by itself.
+/// this sink and nothing else. Each call that fails is repeated later, so a sink connects again by itself. A panic ends the
+/// forwarder for good ([`State::Closed`](crate::State::Closed)).
+///
+/// A sink emits no audit events into the log that it is given: each would be offered to it.
 pub trait Sink: Send {
     /// What the store has: for each of these chains of which it has anything, its last record. `None` where it cannot
     /// be asked; then the forwarder has to believe its own position.
     ///
-    /// Asked when forwarding begins, after each call that failed, and once a minute.
+    /// Asked when forwarding begins, after each call that failed, when a program drains, and once a minute.
     ///
     /// # Errors
     ///
@@ -32,7 +35,8 @@ pub trait Sink: Send {
     ///
     /// # Errors
     ///
-    /// As [`offer`](Self::offer).
+    /// [`SinkError::Unavailable`] and [`SinkError::Setup`]: it is told again. After another error forwarding goes on without
+    /// it, with a notice.
     fn gap(&mut self, gap: &Gap) -> Result<(), SinkError> {
         let _: &Gap = gap;
         Ok(())
@@ -123,7 +127,8 @@ pub enum SinkError {
         reason: String,
     },
 
-    /// The store took all but these.
+    /// The store took all but these. Only for a store that cannot be asked. From one that can, it counts as
+    /// [`Refused`](Self::Refused): what lies before the last record that it names must not be missing there.
     #[error("{} records were refused", refused.len())]
     Partly {
         /// Which records of the batch, counted from 0 in ascending order, and what the store said of each.

@@ -16,7 +16,9 @@ pub struct Stats {
     pub batches: u64,
     /// Calls of the sink that failed and are repeated.
     pub failures: u64,
-    /// Records that the store refused.
+    /// How often the store refused a record for what is in it.
+    pub rejections: u64,
+    /// Records on the list of refused ones now, whenever that was: neither offered again nor given up.
     pub rejected: u64,
     /// Records that retention removed before they could be offered.
     pub missed: u64,
@@ -24,15 +26,16 @@ pub struct Stats {
     pub losses: u64,
     /// Chains of which nothing more is forwarded until somebody looks, and why, by number.
     pub stopped: BTreeMap<u16, String>,
-    /// Chains whose files cannot be read now, and why, by number. They are tried again every minute; the others go on.
+    /// Chains whose files cannot be read now, and why, by number. They are tried again every 5 seconds; the others go on.
     pub unreadable: BTreeMap<u16, String>,
-    /// Durable records that the store has not acknowledged, as of the last look: a second old at most.
+    /// Durable records that the store has not acknowledged, as of the last look: a second ago, or before the call of the
+    /// sink or the pause that goes on.
     pub lag_records: u64,
-    /// Bytes of the log behind what the store has acknowledged.
+    /// Bytes of the log behind what the store has acknowledged, as of the same look.
     pub lag_bytes: u64,
-    /// Age of the oldest durable record that the store has not acknowledged.
+    /// Age now of the oldest durable record that the store had not acknowledged at the last look.
     pub lag: Duration,
-    /// Whether a record has waited for longer than [`max_lag`](crate::Builder::max_lag).
+    /// Whether a record, or a call of the sink, has waited for longer than [`max_lag`](crate::Builder::max_lag).
     pub is_behind: bool,
     /// What failed last, while it fails.
     pub trouble: Option<String>,
@@ -99,7 +102,8 @@ impl Stats {
             ("tracing_audit_forward_bytes_total", self.bytes),
             ("tracing_audit_forward_batches_total", self.batches),
             ("tracing_audit_forward_failures_total", self.failures),
-            ("tracing_audit_forward_rejected_records_total", self.rejected),
+            ("tracing_audit_forward_rejections_total", self.rejections),
+            ("tracing_audit_forward_rejected_records", self.rejected),
             ("tracing_audit_forward_missed_records_total", self.missed),
             ("tracing_audit_forward_store_losses_total", self.losses),
             ("tracing_audit_forward_stopped_chains", self.stopped.len() as u64),

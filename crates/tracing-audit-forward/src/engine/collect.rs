@@ -9,12 +9,12 @@ use crate::{
     error::Error,
     heads::HeadWatch,
     lag,
-    sink::{Entry, Gap},
+    sink::{Entry, Gap, SinkError},
     stats::NoticeKind,
 };
 
 /// How much is offered at once, at most.
-const BATCH_RECORDS: usize = 1_000;
+pub(super) const BATCH_RECORDS: usize = 1_000;
 const BATCH_BYTES: usize = 1 << 20;
 
 /// What was read at once.
@@ -47,10 +47,10 @@ impl Reading {
 }
 
 /// Reads what is there, up to a batch, without the chains that are left out.
-fn read(items: &mut ReadItems, left_out: &BTreeSet<u16>, drains_asked: u64) -> Reading {
+fn read(items: &mut ReadItems, left_out: &BTreeSet<u16>, limit: usize, drains_asked: u64) -> Reading {
     let (mut records, mut bytes, mut count) = (Vec::new(), 0, 0);
     let then = loop {
-        if count == BATCH_RECORDS || bytes >= BATCH_BYTES {
+        if count >= limit || bytes >= BATCH_BYTES {
             break Then::More;
         }
         match items.next_within(Duration::ZERO) {
@@ -70,7 +70,7 @@ fn read(items: &mut ReadItems, left_out: &BTreeSet<u16>, drains_asked: u64) -> R
 impl Engine {
     pub(super) fn read(&mut self, items: &mut ReadItems) -> Reading {
         let drains_asked = self.before_reading(items);
-        read(items, &self.left_out, drains_asked)
+        read(items, &self.left_out, self.batch_limit, drains_asked)
     }
 
     /// What has to be known before: what is asked for later is not done by this reading.
@@ -78,6 +78,7 @@ impl Engine {
         let drains_asked = self.shared.lock().drains_asked;
         if let Some(head) = self.heads.as_mut().map(HeadWatch::head) {
             items.trust(head);
+            self.shared.lock().head = Some(head);
         }
         drains_asked
     }
@@ -97,7 +98,6 @@ impl Engine {
             self.stop_chain(chain, why);
         }
         let batch = self.entries(items, records);
-        self.newest = batch.last().cloned();
         match then {
             Then::Nothing => self.deliver(&batch)?,
             Then::More => return self.deliver_and_read_on(&batch, items).map(Some),
@@ -112,10 +112,10 @@ impl Engine {
 
     fn deliver_and_read_on(&mut self, batch: &[Entry], items: &mut ReadItems) -> Result<Reading, Halt> {
         let drains_asked = self.before_reading(items);
-        let left_out = self.left_out.clone();
+        let (left_out, limit) = (self.left_out.clone(), self.batch_limit);
         thread::scope(|scope| {
             let thread = thread::Builder::new().name("audit-read".to_owned());
-            let ahead = thread.spawn_scoped(scope, || read(items, &left_out, drains_asked));
+            let ahead = thread.spawn_scoped(scope, || read(items, &left_out, limit, drains_asked));
             let delivered = self.deliver(batch);
             let ahead = ahead.map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
             delivered?;
@@ -193,9 +193,18 @@ impl Engine {
         }
         let Some(chain_id) = self.id_of(items, chain) else { return Ok(()) };
         let gap = Gap { chain_id, chain, first_seq, last_seq };
-        self.sink.gap(&gap).map_err(Halt::Sink)?;
+        let answer = self.call(|sink| sink.gap(&gap));
+        if let Err(failed @ (SinkError::Unavailable { .. } | SinkError::Setup { .. })) = answer {
+            return Err(Halt::Sink(failed));
+        }
         if self.told_gaps.insert(chain, gap.clone()).is_some_and(|told| told == gap) {
             return Ok(());
+        }
+        if let Err(refused) = answer {
+            let message = format!(
+                "the store does not note that records {first_seq} to {last_seq} of chain {chain:03} are missing: {refused}"
+            );
+            self.tell(NoticeKind::Rejected, message);
         }
         self.shared.lock().stats.missed += last_seq - first_seq + 1;
         let message = format!(

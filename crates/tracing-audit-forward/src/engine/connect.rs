@@ -5,31 +5,52 @@ use std::{
     sync::Arc,
 };
 
-use tracing_audit::{Digest, Head, ReadItems, Reader};
+use tracing_audit::{Digest, ReadItems, Reader};
 
 use super::{Engine, Halt};
-use crate::{dead, error::Error, forwarder::StartAt, lag, position::Acknowledged, stats::NoticeKind};
+use crate::{
+    dead,
+    forwarder::StartAt,
+    lag,
+    position::{Acknowledged, Refusal},
+    stats::NoticeKind,
+};
 
 impl Engine {
     /// Asks the store what it has, and begins to read there.
     pub(super) fn connect(&mut self) -> Result<ReadItems, Halt> {
+        if !self.has_name() {
+            return Err(Halt::NameLost);
+        }
         self.find_chains()?;
         let ids: Vec<Arc<str>> = self.ids.values().cloned().collect();
-        let positions = self.sink.positions(&ids).map_err(Halt::Sink)?;
+        let positions = self.call(|sink| sink.positions(&ids)).map_err(Halt::Sink)?;
         self.progress.is_askable = positions.is_some();
         self.progress.is_unasked = false;
+        let refusals = self.progress.files.refusals()?;
+        self.shared.lock().stats.rejected = refusals.len() as u64;
+        let stopped = self.stopped_ids();
         if let Some(positions) = positions {
             let positions = positions.into_iter().map(|at| (at.chain_id, (at.seq, at.hash))).collect();
-            self.believe_the_store(&positions)?;
+            self.believe_the_store(&positions, &refusals);
+            for id in &stopped {
+                self.progress.distrust(id);
+            }
         } else {
-            self.progress.forget_what_was_asked();
+            self.progress.forget_what_was_asked(&stopped);
         }
+        self.progress.note_refusals(&refusals);
         self.begin_new_chains()?;
-        // Retention must not go on believing what was known before.
-        self.progress.write()?;
-        let items = self.open()?;
+        // What the store has may be of another log. That is known behind this, and nothing is written before.
+        let items = self.open();
+        self.write_position()?;
         self.say_what_can_be_read_again();
-        Ok(items)
+        items
+    }
+
+    fn stopped_ids(&self) -> BTreeSet<Arc<str>> {
+        let state = self.shared.lock();
+        state.stats.stopped.keys().filter_map(|chain| self.ids.get(chain)).cloned().collect()
     }
 
     /// Finds out which chains the log has now. One that cannot be read keeps the id that it had.
@@ -78,9 +99,7 @@ impl Engine {
     }
 
     /// Takes what the store has for what it acknowledged.
-    fn believe_the_store(&mut self, positions: &BTreeMap<Arc<str>, (u64, Digest)>) -> Result<(), Error> {
-        let refused: BTreeSet<Head> =
-            self.progress.files.refusals()?.into_iter().map(|refusal| refusal.record).collect();
+    fn believe_the_store(&mut self, positions: &BTreeMap<Arc<str>, (u64, Digest)>, refusals: &[Refusal]) {
         for (chain, id) in self.ids.clone() {
             let known = self.progress.known.chains.get(&id).cloned().unwrap_or_default();
             let begun = [known.from, known.skipped];
@@ -90,7 +109,8 @@ impl Engine {
             let stored = positions.get(&id).filter(|(seq, _)| *seq > skipped);
             let has = stored.map_or(0, |(seq, _)| *seq);
             // What it refused it never had.
-            let refused = refused.iter().filter(|head| head.chain() == chain).map(Head::seq);
+            let refused = refusals.iter().filter(|refusal| *refusal.chain_id == *id);
+            let refused = refused.map(|refusal| refusal.record.seq());
             let never_had: BTreeSet<u64> = refused.chain(known.given_up.iter().copied()).collect();
             let is_all_refused = has < had && (has + 1..=had).all(|seq| never_had.contains(&seq));
             if has < had && !is_all_refused {
@@ -115,13 +135,22 @@ impl Engine {
                 self.progress.is_dirty = true;
             }
         }
-        Ok(())
     }
 
     /// Notes where forwarding begins in chains of which nothing is known.
     fn begin_new_chains(&mut self) -> Result<(), Halt> {
-        if self.progress.files.position().exists() {
+        if self.progress.has_begun {
             return Ok(());
+        }
+        if let StartAt::After(head) = self.settings.start_at {
+            // Nobody would ask for what lies before a record that is not there.
+            let items = Reader::new(&self.dir).chain(head.chain()).after(head).items();
+            if !items.is_ok_and(|items| items.chains().iter().any(|(chain, _)| *chain == head.chain())) {
+                return Err(Halt::Setting(format!(
+                    "the log {} has no record {head}, behind which forwarding was told to begin; name one that it has",
+                    self.dir.display()
+                )));
+            }
         }
         for (chain, id) in &self.ids {
             if self.progress.known.last(id).is_some() {
@@ -135,7 +164,7 @@ impl Engine {
             let begun = self.progress.begun(from);
             self.progress.known.chains.insert(Arc::clone(id), begun);
         }
-        self.progress.is_dirty = true;
+        (self.progress.has_begun, self.progress.is_dirty) = (true, true);
         Ok(())
     }
 

@@ -2,17 +2,21 @@
 
 use std::{
     collections::BTreeMap,
-    time::{Duration, SystemTime},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
 };
 
-use super::{Engine, Halt};
+use tracing_audit::Reader;
+
+use super::{Engine, Halt, collect::BATCH_RECORDS};
 use crate::{
+    pause::Pauses,
     position::Refusal,
     sink::{Entry, SinkError},
     stats::NoticeKind,
 };
 
-/// As many records in a row that the store refuses are no matter of what is in them.
+/// How many refusals in a row are believed.
 const REFUSALS: u32 = 16;
 
 impl Engine {
@@ -21,29 +25,11 @@ impl Engine {
         if batch.is_empty() {
             return Ok(());
         }
-        self.shared.lock().stats.lag = age_of(batch);
-        match self.sink.offer(batch) {
+        self.shared.lock().oldest = Some((Instant::now(), age_of(batch)));
+        match self.call(|sink| sink.offer(batch)) {
             Ok(()) => self.acknowledge(batch),
-            Err(SinkError::Refused { reason }) => match batch {
-                [refused] => self.reject(refused, &reason)?,
-                several => {
-                    let (older, newer) = several.split_at(several.len() / 2);
-                    self.deliver(older)?;
-                    self.deliver(newer)?;
-                }
-            },
-            Err(SinkError::Partly { refused }) => {
-                if refused.len() < batch.len() {
-                    self.refused_in_a_row = 0;
-                }
-                let mut reasons: BTreeMap<usize, String> = refused.into_iter().collect();
-                for (index, entry) in batch.iter().enumerate() {
-                    match reasons.remove(&index) {
-                        Some(reason) => self.reject(entry, &reason)?,
-                        None => self.acknowledge(std::slice::from_ref(entry)),
-                    }
-                }
-            }
+            Err(SinkError::Refused { reason }) => self.divide(batch, &reason)?,
+            Err(SinkError::Partly { refused }) => self.deliver_in_part(batch, refused)?,
             Err(SinkError::Conflict { index, stored }) => {
                 let Some(entry) = batch.get(index) else {
                     return Err(Halt::Sink(SinkError::Conflict { index, stored }));
@@ -65,9 +51,53 @@ impl Engine {
         Ok(())
     }
 
+    fn divide(&mut self, batch: &[Entry], reason: &str) -> Result<(), Halt> {
+        if let [refused] = batch {
+            return self.reject(refused, reason);
+        }
+        let (older, newer) = batch.split_at(batch.len() / 2);
+        // Also in the next connection, where calls fail in between: or it would never come to the record.
+        self.batch_limit = older.len();
+        self.deliver(older)?;
+        self.deliver(newer)
+    }
+
+    fn deliver_in_part(&mut self, batch: &[Entry], refused: Vec<(usize, String)>) -> Result<(), Halt> {
+        let count = refused.len();
+        let mut reasons: BTreeMap<usize, String> = refused.into_iter().collect();
+        let are_of_the_batch = reasons.last_key_value().is_some_and(|(last, _)| *last < batch.len());
+        if !are_of_the_batch || reasons.len() != count {
+            let reason = "the sink names refused records that are not in the batch, or twice".to_owned();
+            return Err(Halt::Sink(SinkError::Setup { reason }));
+        }
+        if self.progress.is_askable {
+            // Killed now, the store would say that it has what it refused.
+            let reason = reasons.into_values().next().unwrap_or_default();
+            return self.divide(batch, &reason);
+        }
+        if let Some((_, taken)) = batch.iter().enumerate().find(|(index, _)| !reasons.contains_key(index)) {
+            self.took(taken);
+        }
+        for (index, entry) in batch.iter().enumerate() {
+            match reasons.remove(&index) {
+                Some(reason) => self.reject(entry, &reason)?,
+                None => self.acknowledge(std::slice::from_ref(entry)),
+            }
+        }
+        Ok(())
+    }
+
+    fn took(&mut self, entry: &Entry) {
+        self.refused_in_a_row = 0;
+        self.batch_limit = self.batch_limit.saturating_mul(2).min(BATCH_RECORDS);
+        self.last_taken = Some(entry.clone());
+    }
+
     fn acknowledge(&mut self, batch: &[Entry]) {
         self.healed();
-        self.refused_in_a_row = 0;
+        if let Some(newest) = batch.last() {
+            self.took(newest);
+        }
         for entry in batch {
             self.progress.passed(entry);
         }
@@ -78,17 +108,23 @@ impl Engine {
     }
 
     fn reject(&mut self, entry: &Entry, reason: &str) -> Result<(), Halt> {
-        self.refused_in_a_row += 1;
-        if self.refused_in_a_row > REFUSALS && !self.takes_another(entry) {
+        if !self.is_about_the_record()? {
             let reason = format!("the store refuses every record: {reason}");
             return Err(Halt::Sink(SinkError::Setup { reason }));
         }
+        // It answers, and this record is dealt with.
+        self.pauses = Pauses::default();
         let head = entry.record.head();
         let chain_id = entry.chain_id.to_string();
-        self.progress.files.reject(&Refusal { record: head, chain_id, reason: reason.to_owned() })?;
+        let refusal = Refusal { record: head, chain_id, reason: reason.to_owned() };
+        let on_list = self.progress.files.reject(&refusal)?;
         self.progress.refused(entry);
-        self.progress.write()?;
-        self.shared.lock().stats.rejected += 1;
+        self.write_position()?;
+        {
+            let stats = &mut self.shared.lock().stats;
+            stats.rejections += 1;
+            stats.rejected = on_list;
+        }
         let message = format!(
             "the store refused record {head}: {reason}; it is named in {}",
             self.progress.files.rejected().display()
@@ -97,14 +133,43 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether the store takes the newest record of the batch: then it is a matter of what is in the others.
-    fn takes_another(&mut self, entry: &Entry) -> bool {
-        let newest = self.newest.take().filter(|newest| newest.record.head() != entry.record.head());
-        let is_taken = newest.is_some_and(|newest| self.sink.offer(&[newest]).is_ok());
-        if is_taken {
-            self.refused_in_a_row = 0;
+    /// Whether the store refuses a record for what is in it. One that took nothing for a while must take again what it
+    /// has; of one that never took anything a few refusals are believed, whoever asks.
+    fn is_about_the_record(&mut self) -> Result<bool, Halt> {
+        self.refused_in_a_row += 1;
+        if self.last_taken.is_some() && self.refused_in_a_row <= REFUSALS {
+            return Ok(true);
         }
-        is_taken
+        // Nothing newer: what the store has last is where forwarding goes on.
+        let Some(known) = self.last_taken.clone().or_else(|| self.last_that_it_has()) else {
+            return Ok(self.progress.files.refusals()?.len() < REFUSALS as usize);
+        };
+        match self.call(|sink| sink.offer(std::slice::from_ref(&known))) {
+            Ok(()) => {
+                self.took(&known);
+                Ok(true)
+            }
+            Err(failed @ (SinkError::Unavailable { .. } | SinkError::Setup { .. })) => {
+                Err(Halt::Sink(failed))
+            }
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// A record that the store acknowledged, whenever that was, and that the log still has.
+    fn last_that_it_has(&self) -> Option<Entry> {
+        let refused = self.progress.files.refusals().ok()?;
+        self.progress.known.chains.iter().find_map(|(id, chain)| {
+            let last = chain.last?;
+            let is_refused = |seq: u64| {
+                let is_it = |refusal: &Refusal| refusal.record.seq() == seq && *refusal.chain_id == **id;
+                chain.given_up.contains(&seq) || refused.iter().any(is_it)
+            };
+            let taken = (chain.begun() + 1..=last.seq()).rev().find(|seq| !is_refused(*seq))?;
+            let items = Reader::new(&self.dir).chain(last.chain()).from_seq(taken).items();
+            let record = items.ok()?.find_map(|item| item.ok()?.into_record())?;
+            (record.seq() == taken).then(|| Entry::new(Arc::clone(id), record))
+        })
     }
 }
 

@@ -36,8 +36,9 @@ use crate::{
 /// How long the log rests between two looks, and how long who runs beside it waits.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How often a store is asked what it has.
+/// How often a store is asked what it has, and how often while chains are left out.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
+const LOOK_FOR_CHAINS: Duration = Duration::from_secs(5);
 
 /// Why a connection ended.
 enum Halt {
@@ -45,6 +46,10 @@ enum Halt {
     AskAgain,
     /// Nothing more is wanted.
     Stopped,
+    /// Another forwarder can have the name.
+    NameLost,
+    /// A setting is wrong for this log.
+    Setting(String),
     /// A call of the sink failed.
     Sink(SinkError),
     /// The log or a file of the forwarder cannot be read or written.
@@ -70,6 +75,10 @@ pub(crate) struct Engine {
     /// The chains that are left out: those that stopped, and those that cannot be read in this connection.
     left_out: BTreeSet<u16>,
     refused_in_a_row: u32,
+    /// How many records are offered at once: fewer where some are refused.
+    batch_limit: usize,
+    /// The record that the store took last.
+    last_taken: Option<Entry>,
     pauses: Pauses,
     is_in_trouble: bool,
     lag_measured: Option<Instant>,
@@ -81,8 +90,12 @@ pub(crate) struct Engine {
     unreadable_before: BTreeMap<u16, String>,
     /// The last gap of each chain that was told.
     told_gaps: BTreeMap<u16, Gap>,
-    /// The newest record of the batch that is on its way.
-    newest: Option<Entry>,
+    /// The lock of the name.
+    held: Option<File>,
+    /// Up to which drain the store was asked what it has.
+    drains_asked: u64,
+    /// Why the position cannot be written, as it was told.
+    position_trouble: Option<String>,
 }
 
 impl Engine {
@@ -105,6 +118,8 @@ impl Engine {
             ids: BTreeMap::new(),
             left_out: BTreeSet::new(),
             refused_in_a_row: 0,
+            batch_limit: collect::BATCH_RECORDS,
+            last_taken: None,
             pauses: Pauses::default(),
             is_in_trouble: false,
             lag_measured: None,
@@ -113,7 +128,9 @@ impl Engine {
             is_behind: false,
             unreadable_before: BTreeMap::new(),
             told_gaps: BTreeMap::new(),
-            newest: None,
+            held: None,
+            drains_asked: 0,
+            position_trouble: None,
         }
     }
 
@@ -122,10 +139,10 @@ impl Engine {
         // A sink and a closure for notices are code of others.
         let ran = catch_unwind(AssertUnwindSafe(|| self.run_until_the_end()));
         // With its handle on the log.
-        drop(self);
+        let dropped = catch_unwind(AssertUnwindSafe(|| drop(self)));
         let mut state = shared.lock();
         state.stats.state = State::Closed;
-        if ran.is_err() {
+        if ran.and(dropped).is_err() {
             state.stats.trouble = Some("the sink or the closure for notices panicked".to_owned());
         }
         drop(state);
@@ -133,20 +150,56 @@ impl Engine {
     }
 
     fn run_until_the_end(&mut self) {
-        let held = self.take_name();
+        self.held = self.take_name();
         let mut is_read = false;
-        while held.is_some() && !self.is_stopped() {
+        while self.held.is_some() && !self.is_stopped() {
             let halt = match self.read_position(&mut is_read).and_then(|()| self.forward()) {
                 Err(Halt::Stopped) | Ok(()) => break,
+                Err(Halt::NameLost) => {
+                    self.held = self.take_name();
+                    is_read = false;
+                    continue;
+                }
                 Err(halt) => halt,
             };
             self.rest_after(halt);
         }
-        if let Err(error) = self.progress.write() {
+        if self.held.is_some()
+            && let Err(error) = self.progress.write()
+        {
             self.tell(NoticeKind::Io, error.to_string());
         }
         self.sink.close();
-        drop(held);
+        self.held = None;
+    }
+
+    /// A call of the sink, during which it is known since when it lasts.
+    fn call<T>(&mut self, call: impl FnOnce(&mut dyn Sink) -> T) -> T {
+        self.shared.lock().call = Some(Instant::now());
+        let answer = call(self.sink.as_mut());
+        self.shared.lock().call = None;
+        answer
+    }
+
+    /// A store that can be asked gets everything once without it, and where the disk is full, what it has frees it. Only
+    /// retention waits.
+    fn write_position(&mut self) -> Result<(), Halt> {
+        match self.progress.write() {
+            Ok(()) => self.position_trouble = None,
+            Err(error) if self.progress.is_askable => {
+                let why = said(&error);
+                if self.position_trouble.as_ref() != Some(&why) {
+                    self.tell(NoticeKind::Io, format!("{why}; it is tried again"));
+                    self.position_trouble = Some(why);
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    fn write_position_if_due(&mut self) -> Result<(), Halt> {
+        if self.progress.is_due() { self.write_position() } else { Ok(()) }
     }
 
     /// Waits until no other forwarder has the name.
@@ -168,6 +221,11 @@ impl Engine {
                 return None;
             }
         }
+    }
+
+    /// Whether nobody else can take the name.
+    fn has_name(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| self.progress.files.is_held_by(held))
     }
 
     /// Once, for only its holder changes it.
@@ -193,12 +251,16 @@ impl Engine {
             if self.is_stopped() {
                 return Err(Halt::Stopped);
             }
+            if !self.has_name() {
+                return Err(Halt::NameLost);
+            }
             let reading = ahead.take().unwrap_or_else(|| self.read(&mut items));
             let (asked, is_all, is_idle) = (reading.drains_asked, reading.is_all(), reading.is_empty());
             ahead = self.deal_with(reading, &mut items)?;
-            self.progress.write_now_and_then()?;
-            if connected.elapsed() >= ASK_AGAIN {
-                self.progress.write()?;
+            self.write_position_if_due()?;
+            let ask_after = if self.left_out.is_empty() { ASK_AGAIN } else { LOOK_FOR_CHAINS };
+            if connected.elapsed() >= ask_after {
+                self.write_position()?;
                 return Err(Halt::AskAgain);
             }
             if !is_all {
@@ -239,15 +301,16 @@ impl Engine {
         }
         let is_asked = self.shared.lock().drains_done < asked;
         if is_asked {
-            self.progress.write()?;
-            if self.progress.is_askable && self.progress.is_unasked {
-                // What the store says itself lets retention go on.
+            self.write_position()?;
+            if self.progress.is_askable && self.progress.is_unasked && self.drains_asked < asked {
+                // What the store says itself lets retention go on. Once: a log that is written is never at rest.
+                self.drains_asked = asked;
                 return Err(Halt::AskAgain);
             }
         } else {
-            self.progress.write_now_and_then()?;
+            self.write_position_if_due()?;
         }
-        self.measure_lag(false);
+        self.measure_lag(!self.left_out.is_empty());
         let mut state = self.shared.lock();
         state.drains_done = state.drains_done.max(asked);
         drop(state);
@@ -273,9 +336,9 @@ impl Engine {
     fn note_lag(&mut self, lag: &Lag) {
         let is_behind = lag.age > self.settings.max_lag;
         {
-            let stats = &mut self.shared.lock().stats;
-            (stats.lag_records, stats.lag_bytes, stats.lag) = (lag.records, lag.bytes, lag.age);
-            stats.is_behind = is_behind;
+            let mut state = self.shared.lock();
+            (state.stats.lag_records, state.stats.lag_bytes) = (lag.records, lag.bytes);
+            state.oldest = (lag.records > 0).then(|| (Instant::now(), lag.age));
         }
         let Lag { records, bytes, age } = lag;
         match (std::mem::replace(&mut self.is_behind, is_behind), is_behind) {
@@ -305,19 +368,30 @@ impl Engine {
     }
 
     fn rest_after(&mut self, halt: Halt) {
+        if matches!(halt, Halt::Sink(_)) {
+            self.progress.distrust_until_asked();
+            // It is tried again with the next connection.
+            drop(self.progress.write());
+        }
         let (kind, state, reason, retry_after) = match halt {
-            Halt::Stopped | Halt::AskAgain => return,
+            Halt::Stopped | Halt::NameLost | Halt::AskAgain => return,
             Halt::Sink(SinkError::Unavailable { reason, retry_after }) => {
                 (NoticeKind::Unavailable, State::Unavailable, reason, retry_after)
             }
+            Halt::Setting(reason) => (NoticeKind::Setup, State::Setup, reason, None),
             Halt::Sink(error) => (NoticeKind::Setup, State::Setup, error.to_string(), None),
+            Halt::Local(error) if is_to_be_mended(&error) => {
+                (NoticeKind::Setup, State::Setup, said(&error), None)
+            }
             Halt::Local(error) => (NoticeKind::Io, State::Unavailable, said(&error), None),
         };
         self.trouble(kind, state, &reason);
         self.is_in_trouble = true;
         self.measure_lag(true);
         let pause = self.pauses.next(state == State::Setup, retry_after);
-        self.shared.wait(pause, |state| state.is_stopped);
+        // Who drains now may know that the store is there again.
+        let asked = self.shared.lock().drains_asked;
+        self.shared.wait(pause, |state| state.is_stopped || state.drains_asked > asked);
     }
 
     fn trouble(&mut self, kind: NoticeKind, state: State, reason: &str) {
@@ -346,6 +420,9 @@ impl Engine {
 
     fn stop_chain(&mut self, chain: u16, why: String) {
         self.left_out.insert(chain);
+        if let Some(id) = self.ids.get(&chain) {
+            self.progress.distrust(id);
+        }
         let message = format!("chain {chain:03} is not forwarded any more: {why}");
         self.shared.lock().stats.stopped.insert(chain, why);
         self.tell(NoticeKind::ChainStopped, message);
@@ -365,7 +442,7 @@ impl Engine {
         }
         self.left_out.insert(chain);
         let message =
-            format!("chain {chain:03} is not forwarded for now: {why}; it is tried again every minute");
+            format!("chain {chain:03} is not forwarded for now: {why}; it is tried again every 5 s");
         let known = self.unreadable_before.get(&chain);
         if known != Some(&why) {
             self.tell(NoticeKind::Io, message);
@@ -398,6 +475,11 @@ impl Engine {
 fn said(error: &Error) -> String {
     let source = std::error::Error::source(error).map(|source| format!(": {source}"));
     format!("{error}{}", source.unwrap_or_default())
+}
+
+/// Whether it stays as it is until somebody changes something.
+fn is_to_be_mended(error: &Error) -> bool {
+    matches!(error, Error::BadPosition { .. } | Error::BadRejected { .. })
 }
 
 /// The chain that an error is about, and whether it is damaged rather than not readable.

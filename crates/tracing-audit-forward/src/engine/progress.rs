@@ -1,6 +1,7 @@
 //! What the store is known to have, and when that is written.
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -9,7 +10,7 @@ use tracing_audit::Head;
 
 use crate::{
     error::Error,
-    position::{Acknowledged, Files, Known},
+    position::{Acknowledged, Files, Known, Refusal},
     sink::Entry,
 };
 
@@ -17,11 +18,14 @@ use crate::{
 const WRITE_AFTER: Duration = Duration::from_secs(1);
 
 /// What the store is known to have of each chain.
+#[expect(clippy::struct_excessive_bools, reason = "each is true or not whatever the others are")]
 pub(super) struct Progress {
     pub(super) files: Files,
     pub(super) known: Known,
     /// Whether the store can be asked.
     pub(super) is_askable: bool,
+    /// Whether there is a position, or it is known where forwarding begins without one.
+    pub(super) has_begun: bool,
     /// Whether what is known is not yet written.
     pub(super) is_dirty: bool,
     /// Whether the store acknowledged something since it was asked.
@@ -35,6 +39,7 @@ impl Progress {
             files,
             known: Known::default(),
             is_askable: false,
+            has_begun: false,
             is_dirty: false,
             is_unasked: false,
             written: Instant::now(),
@@ -43,6 +48,7 @@ impl Progress {
 
     pub(super) fn read(&mut self) -> Result<(), Error> {
         self.known = self.files.read()?;
+        self.has_begun = self.files.position().exists();
         Ok(())
     }
 
@@ -71,26 +77,53 @@ impl Progress {
     }
 
     /// Believes the position alone: the store cannot be asked, whatever the one before it could.
-    pub(super) fn forget_what_was_asked(&mut self) {
-        for chain in self.known.chains.values_mut() {
-            self.is_dirty |= chain.asked.take().is_some();
+    pub(super) fn forget_what_was_asked(&mut self, stopped: &BTreeSet<Arc<str>>) {
+        for (id, chain) in &mut self.known.chains {
+            if !stopped.contains(id) {
+                self.is_dirty |= chain.asked.take().is_some();
+            }
         }
     }
 
-    /// Writes the position where a crash would make much be sent again, or twice. Not more often than that: its syncs are
-    /// on the disk of the log.
-    pub(super) fn write_now_and_then(&mut self) -> Result<(), Error> {
-        if self.is_dirty && (!self.is_askable || self.written.elapsed() >= WRITE_AFTER) {
-            self.write()?;
+    /// Nothing that the store has of a chain counts for retention: it may be of another log.
+    pub(super) fn distrust(&mut self, id: &Arc<str>) {
+        if let Some(chain) = self.known.chains.get_mut(id) {
+            let asked = Some(chain.begun());
+            self.is_dirty |= chain.asked != asked;
+            chain.asked = asked;
         }
-        Ok(())
+    }
+
+    /// Nothing of what the store said counts for retention until it says so again: it may come back with less.
+    pub(super) fn distrust_until_asked(&mut self) {
+        let asked = self.known.chains.iter().filter(|(_, chain)| chain.asked.is_some());
+        let asked: Vec<Arc<str>> = asked.map(|(id, _)| Arc::clone(id)).collect();
+        for id in &asked {
+            self.distrust(id);
+        }
+    }
+
+    /// Takes over what the list of refused records says.
+    pub(super) fn note_refusals(&mut self, refusals: &[Refusal]) {
+        for (id, chain) in &mut self.known.chains {
+            let of_chain = refusals.iter().filter(|refusal| *refusal.chain_id == **id);
+            let first = of_chain.map(|refusal| refusal.record.seq()).min();
+            self.is_dirty |= chain.refused != first;
+            chain.refused = first;
+        }
+    }
+
+    /// Whether it is time to write the position: where a crash would make much be sent again, or twice. Not more often than
+    /// that: its syncs are on the disk of the log.
+    pub(super) fn is_due(&self) -> bool {
+        self.is_dirty && (!self.is_askable || self.written.elapsed() >= WRITE_AFTER)
     }
 
     pub(super) fn write(&mut self) -> Result<(), Error> {
-        if self.is_dirty {
+        if self.is_dirty && self.has_begun {
+            self.written = Instant::now();
             self.files.write(&self.known)?;
             self.is_dirty = false;
-            self.written = Instant::now();
         }
         Ok(())
     }

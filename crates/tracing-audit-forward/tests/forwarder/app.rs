@@ -10,7 +10,7 @@ use std::{
 
 use tempfile::TempDir;
 use tracing_audit::{AuditLog, Digest};
-use tracing_audit_forward::{Entry, Forwarder, Gap, Notice, NoticeKind, Position, Sink, SinkError};
+use tracing_audit_forward::{Entry, Error, Forwarder, Gap, Notice, NoticeKind, Position, Sink, SinkError};
 use tracing_subscriber::prelude::*;
 
 /// What a call of the store does before it takes anything.
@@ -26,6 +26,8 @@ pub(crate) struct Inner {
     /// In the order in which they came.
     pub(crate) came: Vec<(String, u64)>,
     pub(crate) gaps: Vec<Gap>,
+    /// Why it takes no gap.
+    pub(crate) takes_no_gap: Option<SinkError>,
     pub(crate) script: Option<Script>,
     /// Fails after it took everything.
     pub(crate) fails_late: bool,
@@ -73,8 +75,9 @@ impl Sink for StoreSink {
     }
 
     fn gap(&mut self, gap: &Gap) -> Result<(), SinkError> {
-        self.0.0.lock().unwrap().gaps.push(gap.clone());
-        Ok(())
+        let mut store = self.0.0.lock().unwrap();
+        store.gaps.push(gap.clone());
+        store.takes_no_gap.clone().map_or(Ok(()), Err)
     }
 }
 
@@ -134,6 +137,15 @@ impl App {
         self.dir.path().join("log")
     }
 
+    pub(crate) fn control(&self, name: &str) -> PathBuf {
+        self.path().join("control").join(name)
+    }
+
+    /// What stands in the position of the forwarder that `start` starts.
+    pub(crate) fn position(&self) -> String {
+        fs::read_to_string(self.control("forward-store")).unwrap_or_default()
+    }
+
     pub(crate) fn emit(&self, events: u64) {
         emit_to(&self.log, events);
     }
@@ -173,11 +185,24 @@ pub(crate) fn until(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-pub(crate) fn start(app: &App, store: &Store) -> (Forwarder, Arc<Mutex<Vec<Notice>>>) {
-    let notices = Arc::new(Mutex::new(Vec::new()));
+pub(crate) type Notices = Arc<Mutex<Vec<Notice>>>;
+
+pub(crate) fn notices() -> (impl Fn(Notice) + Send + 'static, Notices) {
+    let notices = Notices::default();
     let told = Arc::clone(&notices);
-    let builder = Forwarder::builder("store").on_notice(move |notice| told.lock().unwrap().push(notice));
+    (move |notice| told.lock().unwrap().push(notice), notices)
+}
+
+pub(crate) fn start(app: &App, store: &Store) -> (Forwarder, Notices) {
+    let (told, notices) = notices();
+    let builder = Forwarder::builder("store").on_notice(told);
     (builder.start(&app.log, store.sink()).unwrap(), notices)
+}
+
+/// Waits until the store has everything but what one chain has.
+pub(crate) fn drain_others(forwarder: &Forwarder, left_out: u16) {
+    let error = forwarder.drain(LONG).unwrap_err();
+    assert!(matches!(&error, Error::LeftOut { chains, .. } if *chains == [left_out]), "{error}");
 }
 
 pub(crate) fn kinds(notices: &Arc<Mutex<Vec<Notice>>>) -> Vec<NoticeKind> {

@@ -4,4 +4,6 @@
 
 mod app;
 mod delivery;
+mod endings;
+mod refusals;
 mod trouble;

@@ -12,6 +12,11 @@
 #[allow(dead_code, clippy::print_stderr, reason = "this test needs less of it")]
 mod server;
 
+#[cfg(feature = "otlp")]
+#[path = "otlp/receiver.rs"]
+#[allow(dead_code, reason = "this test needs less of it")]
+mod receiver;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     env, fs,
@@ -47,9 +52,12 @@ fn open(dir: &Path) -> AuditLog {
 fn sink(dir: &Path, url: Option<&str>) -> Box<dyn Sink> {
     match url {
         None => Box::new(FileSink::new(dir.join("copy.jsonl"))),
+        #[cfg(feature = "otlp")]
+        Some(url) if url.starts_with("http://") => Box::new(tracing_audit_forward::Otlp::new(url).unwrap()),
         #[cfg(feature = "postgres")]
-        Some(url) => Box::new(tracing_audit_forward::Postgres::new(url).unwrap()),
-        #[cfg(not(feature = "postgres"))]
+        Some(url) if url.starts_with("postgres://") => {
+            Box::new(tracing_audit_forward::Postgres::new(url).unwrap())
+        }
         Some(url) => panic!("{url}"),
     }
 }
@@ -219,4 +227,32 @@ fn every_confirmed_record_reaches_a_server_that_is_killed_once() {
     let report = store.verify().unwrap();
     let hashes = server.borrow().sql("SELECT encode(hash, 'hex') FROM audit_records");
     check(dir.path(), &report, &hashes.lines().map(str::to_owned).collect(), &confirmed);
+}
+
+/// A receiver cannot be asked what it has, so it may get a record again. The first arrivals are the copy.
+#[cfg(feature = "otlp")]
+#[test]
+fn every_confirmed_record_reaches_a_receiver_that_is_killed_in_order() {
+    let Some(mut receiver) = receiver::Receiver::start_with(&["--store"]) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let url = receiver.url();
+    let confirmed = run(dir.path(), Some(&url), || receiver.kill_and_restart());
+    let lines = receiver.lines();
+    let mut copy = CopyChecker::new();
+    let mut arrived = BTreeMap::new();
+    let mut hashes = BTreeSet::new();
+    let mut repeated = 0;
+    for line in &lines {
+        let (chain_id, line) = line.split_once('\t').unwrap();
+        let (seq, _) = line.strip_prefix(r#"{"seq":"#).unwrap().split_once(',').unwrap();
+        if let Some(first) = arrived.insert((chain_id, seq), line) {
+            assert_eq!(first, line, "another record under the same key");
+            repeated += 1;
+            continue;
+        }
+        copy.line(chain_id, line.as_bytes());
+        hashes.insert(line[line.len() - 66..line.len() - 2].to_owned());
+    }
+    println!("{} records arrived, {repeated} of them again", lines.len());
+    check(dir.path(), &copy.finish(), &hashes, &confirmed);
 }

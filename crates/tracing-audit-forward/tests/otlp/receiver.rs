@@ -4,13 +4,18 @@ use std::{
     env,
     fs::{self, OpenOptions},
     io::{BufRead as _, BufReader, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::OnceLock,
+    thread,
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
+
+/// How long a receiver may take to start.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The interpreter, if it is named and has the package.
 fn python() -> Option<&'static str> {
@@ -44,10 +49,13 @@ fn skip() {
 
 /// A receiver that runs until this is dropped.
 pub(crate) struct Receiver {
+    python: &'static str,
+    arguments: Vec<String>,
     process: Child,
     pub(crate) port: u16,
-    output: PathBuf,
-    _dir: TempDir,
+    dir: TempDir,
+    /// How often it was started.
+    lives: usize,
 }
 
 impl Receiver {
@@ -65,21 +73,44 @@ impl Receiver {
             return None;
         };
         let dir = tempfile::tempdir().unwrap();
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/otlp_receiver.py");
-        let output = dir.path().join("received.jsonl");
-        let mut process = Command::new(python)
-            .arg(script)
-            .arg(&output)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut said = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut said).unwrap();
-        let port = said.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("it said {said:?}"));
-        let port = port.parse().unwrap();
-        Some(Self { process, port, output, _dir: dir })
+        let arguments: Vec<String> = arguments.iter().map(|word| (*word).to_owned()).collect();
+        let (process, port) = run(python, &output(&dir, 1), &arguments, 0);
+        Some(Self { python, arguments, process, port: port.unwrap(), dir, lives: 1 })
+    }
+
+    /// Kills it and starts it again on the same port, with another file: the end of the old one may be half a line.
+    pub(crate) fn kill_and_restart(&mut self) {
+        self.end();
+        self.lives += 1;
+        let begun = Instant::now();
+        loop {
+            let (process, port) =
+                run(self.python, &output(&self.dir, self.lives), &self.arguments, self.port);
+            self.process = process;
+            if port.is_some() {
+                return;
+            }
+            // Somebody who connected has the port for a moment.
+            self.end();
+            assert!(begun.elapsed() < PATIENCE, "the receiver does not start");
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn end(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Every whole line that it wrote, in all its lives.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for life in 1..=self.lives {
+            let text = fs::read_to_string(output(&self.dir, life)).unwrap_or_default();
+            let whole = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+            lines.extend(whole.map(str::to_owned));
+        }
+        lines
     }
 
     pub(crate) fn url(&self) -> String {
@@ -98,8 +129,7 @@ impl Receiver {
 
     /// Every request so far, with how it was answered.
     pub(crate) fn requests(&self) -> Vec<Json> {
-        let lines = fs::read_to_string(&self.output).unwrap_or_default();
-        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        self.lines().iter().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     /// Every log record that was taken so far.
@@ -110,7 +140,28 @@ impl Receiver {
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
+        self.end();
     }
+}
+
+fn output(dir: &TempDir, life: usize) -> PathBuf {
+    dir.path().join(format!("received-{life}.jsonl"))
+}
+
+/// Starts a process, and waits for the port that it says: none where it could not have this one.
+fn run(python: &str, output: &Path, arguments: &[String], port: u16) -> (Child, Option<u16>) {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/otlp_receiver.py");
+    let mut process = Command::new(python)
+        .arg(script)
+        .arg(output)
+        .args(["--port", &port.to_string()])
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    BufReader::new(process.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    let port = said.trim().strip_prefix("listening on ").map(|port| port.parse().unwrap());
+    (process, port)
 }

@@ -3,10 +3,14 @@
 
 It prints `listening on PORT`, and appends one JSON line to a file for each request: what was sent, and how it
 answered. A POST of JSON to /control changes how it answers from then on; the keys are in `DEFAULTS`.
+
+With --store it is a store that may be killed: it appends one line for each log record, the id of its chain, a tab and
+the body, and syncs the file before it answers.
 """
 
 import argparse
 import json
+import os
 import socket
 import ssl
 import sys
@@ -69,6 +73,15 @@ def log_record(record):
     }
 
 
+def stored(request):
+    """The lines of a request for --store."""
+    for resource_logs in request.resource_logs:
+        for scope_logs in resource_logs.scope_logs:
+            for record in scope_logs.log_records:
+                ids = (pair.value.string_value for pair in record.attributes if pair.key == "audit.chain.id")
+                yield f"{next(ids, '')}\t{record.body.string_value}\n"
+
+
 def status_message(text):
     """google.rpc.Status with the field `message` (2)."""
     raw = text.encode()
@@ -87,8 +100,13 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_POST(self):
-        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        length = int(self.headers.get("content-length", 0))
+        body = self.rfile.read(length)
         server = self.server
+        if len(body) < length:
+            # The client was killed while it sent.
+            self.close_connection = True
+            return None
         if self.path == "/control":
             server.settings = {**DEFAULTS, **json.loads(body)}
             return self.answer(200, "application/json", b"{}")
@@ -99,6 +117,12 @@ class Handler(BaseHTTPRequestHandler):
 
         assert self.headers["content-type"] == PROTOBUF
         request = ExportLogsServiceRequest.FromString(body)
+        if server.is_store:
+            lines = "".join(stored(request)).encode()
+            with server.lock, open(server.output, "ab", buffering=0) as output:
+                output.write(lines)
+                os.fsync(output.fileno())
+            return self.answer(200, PROTOBUF, ExportLogsServiceResponse().SerializeToString())
         records, resource, scope = [], {}, {}
         for resource_logs in request.resource_logs:
             resource = attributes(resource_logs.resource.attributes)
@@ -172,6 +196,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("output", help="the file that gets a JSON line for each request")
     parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--store", action="store_true", help="keep the bodies only, synced before the answer")
     parser.add_argument("--certificate", help="PEM files: speak TLS")
     parser.add_argument("--key")
     arguments = parser.parse_args()
@@ -181,6 +206,7 @@ def main():
     server.requests = 0
     server.settings = DEFAULTS
     server.output = arguments.output
+    server.is_store = arguments.store
     if arguments.certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(arguments.certificate, arguments.key)

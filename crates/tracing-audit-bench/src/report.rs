@@ -225,13 +225,17 @@ fn repository() -> PathBuf {
 const HEAD: &str = "\
 # Benchmarks
 
-Written by the command below; edited by nobody. Every contestant runs in a process of its own, all on one
-workload: an event with target, action, actor, resource, outcome and a number, inside a span with session and
-request, about 300 bytes of JSON without hashes. Contestants take turns, because the speed of a disk drifts:
-one turn in each round, and three short ones where syncs are compared. Ratios are taken within a turn, and only
-they mean anything on another machine. A figure is the median of the turns, with the least and the most.
+Written by the command below, all but [Forwarding](#forwarding), which has a command of its own.
+Every contestant runs in a process of its own, all on one workload: an event with target, action, actor, resource, outcome
+and a number, inside a span with session and request, about 300 bytes of JSON without hashes. Contestants take turns,
+because the speed of a disk drifts: one turn in each round, and three short ones where syncs are compared. Ratios are taken
+within a turn, and only they mean anything on another machine. A figure is the median of the turns, with the least and the
+most.
 
 ";
+
+/// How the section begins that is kept.
+const FORWARDING: &str = "\n## Forwarding\n";
 
 /// Writes docs/benchmarks.md and its charts.
 pub(crate) fn write(plan: &Plan, results: &Results) -> Result<()> {
@@ -281,6 +285,12 @@ pub(crate) fn write(plan: &Plan, results: &Results) -> Result<()> {
         for failure in &results.failures {
             text.push_str(&format!("- {failure}\n"));
         }
+    }
+    // Another program measures it.
+    let before = fs::read_to_string(docs.join("benchmarks.md")).unwrap_or_default();
+    if let Some((_, section)) = before.split_once(FORWARDING) {
+        text.push_str(FORWARDING);
+        text.push_str(section);
     }
     fs::write(docs.join("benchmarks.md"), text)?;
     println!("written: docs/benchmarks.md and docs/benchmarks/");

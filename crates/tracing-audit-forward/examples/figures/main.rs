@@ -1,0 +1,66 @@
+//! Measures forwarding: `ci/services figures`, or
+//! `cargo run --release -p tracing-audit-forward --all-features --example figures -- [RECORDS [REPLAYED]]`.
+//!
+//! Each figure stands beside the plainest loop that does the same, in turns, in one run. PostgreSQL and the OTLP receiver of
+//! the tests are started for it where they are there, unless `AUDIT_POSTGRES` and `AUDIT_OTLP` are URLs of others.
+
+#![expect(clippy::print_stdout, clippy::cast_precision_loss, reason = "a program that prints figures")]
+
+mod cost;
+mod lag;
+mod log;
+mod replay;
+mod services;
+mod spread;
+mod stores;
+mod throughput;
+
+use std::error::Error;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// How often everything is measured, behind a round that warms up.
+const ROUNDS: usize = 5;
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [word, store, log] = arguments.as_slice()
+        && word == replay::CHILD
+    {
+        return replay::child(store, log.as_ref());
+    }
+    let number = |index: usize, default: u64| arguments.get(index).map_or(Ok(default), |text| text.parse());
+    let (records, replayed) = (number(0, 200_000)?, number(1, 1_000_000)?);
+    let dir = tempfile::tempdir_in(".")?;
+    let services = services::Services::start();
+    let stores = stores::all(dir.path(), &services.urls)?;
+    println!("the median of {ROUNDS} rounds, smallest and largest\n");
+
+    let log = dir.path().join("log");
+    let bytes = log::make(&log, records)?;
+    println!("throughput, records/s, of {records} records with {:.0} MB", bytes as f64 / 1e6);
+    for store in &stores {
+        throughput::measure(store.as_ref(), &log, records)?;
+    }
+
+    println!("\nlag at 10,000 records/s for {} s, in records: 10 are 1 ms", lag::SECONDS);
+    for store in &stores {
+        lag::measure(store.as_ref(), dir.path())?;
+    }
+
+    println!(
+        "\ncost of an event to its thread: 20,000 events at 20,000/s; beside the run without in the same round"
+    );
+    cost::measure(&stores, dir.path())?;
+
+    let log = dir.path().join("outage");
+    let bytes = log::make(&log, replayed)?;
+    println!(
+        "\nreplay of {replayed} records with {:.0} MB, each in a process of its own",
+        bytes as f64 / 1e6
+    );
+    for store in &stores {
+        replay::measure(store.name(), &log, replayed, &services.urls)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! The servers that are measured against.
+
+#[cfg(feature = "otlp")]
+#[path = "../../tests/otlp/receiver.rs"]
+#[allow(dead_code, clippy::unwrap_used, reason = "made for tests")]
+mod receiver;
+
+#[cfg(feature = "postgres")]
+#[path = "../../tests/support/postgres.rs"]
+#[allow(dead_code, clippy::unwrap_used, clippy::print_stderr, reason = "made for tests")]
+mod server;
+
+/// Where the servers are; one that is not there is not measured.
+#[derive(Default)]
+pub(crate) struct Urls {
+    pub(crate) postgres: Option<String>,
+    pub(crate) otlp: Option<String>,
+}
+
+impl Urls {
+    pub(crate) fn of_environment() -> Self {
+        let [postgres, otlp] = ["AUDIT_POSTGRES", "AUDIT_OTLP"].map(|name| std::env::var(name).ok());
+        Self { postgres, otlp }
+    }
+}
+
+/// They end with this.
+pub(crate) struct Services {
+    pub(crate) urls: Urls,
+    #[cfg(feature = "otlp")]
+    _receiver: Option<receiver::Receiver>,
+    #[cfg(feature = "postgres")]
+    _server: Option<server::Server>,
+}
+
+impl Services {
+    #[cfg_attr(
+        not(any(feature = "otlp", feature = "postgres")),
+        expect(unused_mut, reason = "nothing to start")
+    )]
+    pub(crate) fn start() -> Self {
+        let mut urls = Urls::of_environment();
+        #[cfg(feature = "otlp")]
+        let receiver = if urls.otlp.is_none() { receiver::Receiver::start_with(&["--store"]) } else { None };
+        #[cfg(feature = "otlp")]
+        if let Some(receiver) = &receiver {
+            urls.otlp = Some(receiver.url());
+        }
+        #[cfg(feature = "postgres")]
+        let server = if urls.postgres.is_none() {
+            // What a server has by itself.
+            server::Server::start_with("figures", &["shared_buffers=128MB"])
+        } else {
+            None
+        };
+        #[cfg(feature = "postgres")]
+        if let Some(server) = &server {
+            urls.postgres = Some(server.boss());
+        }
+        Self {
+            urls,
+            #[cfg(feature = "otlp")]
+            _receiver: receiver,
+            #[cfg(feature = "postgres")]
+            _server: server,
+        }
+    }
+}

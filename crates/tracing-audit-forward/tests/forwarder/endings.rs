@@ -61,7 +61,7 @@ fn a_store_that_hangs_is_not_healthy() {
     let stats = forwarder.stats();
     assert!(!stats.is_healthy() && stats.lag >= Duration::from_millis(300), "{stats:?}");
     let error = forwarder.drain(Duration::from_millis(50)).unwrap_err().to_string();
-    assert!(error.starts_with("1"), "10 records, and perhaps a mark: {error}");
+    assert!(error.starts_with('1'), "10 records, and perhaps a mark: {error}");
     hangs.store(false, Ordering::SeqCst);
     forwarder.drain(LONG).unwrap();
     assert!(forwarder.stats().is_healthy());

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fmt,
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     sync::Arc,
@@ -15,6 +15,7 @@ use tracing_audit::Digest;
 use crate::{
     copy::{CopiedLine, CopyChecker, CopyReport},
     error::Error,
+    position::private,
     sink::{Entry, Position, Sink, SinkError},
 };
 
@@ -130,14 +131,15 @@ impl Copy {
         let failed = |error: io::Error| unavailable("read", path, &error);
         // The name has to be there after a crash, too.
         File::open(parent_of(path)).and_then(|parent| parent.sync_all()).map_err(failed)?;
-        // What an earlier run wrote and did not sync is not to be believed.
-        file.sync_all().map_err(failed)?;
-        let (heads, whole) = read_heads(path).map_err(failed)?.map_err(|line| {
+        let end = End::read(&file).map_err(failed)?;
+        let input = end.behind_the_rest(&file).map_err(failed)?;
+        let (heads, whole) = read_heads(path, input).map_err(failed)?.map_err(|line| {
             setup(format!(
                 "line {line} of {} is no record that follows on one of this file; move it away",
                 path.display()
             ))
         })?;
+        end.write_again(&file).map_err(|error| unavailable("repair", path, &error))?;
         Ok(Self { file, synced: whole, is_in_doubt: true, heads })
     }
 
@@ -153,8 +155,9 @@ impl Copy {
             if self.file.metadata()?.len() != self.synced {
                 #[expect(clippy::disallowed_methods, reason = "it is a copy")]
                 self.file.set_len(self.synced)?;
-                self.file.sync_all()?;
             }
+            // Also where it was cut before and that sync failed.
+            self.file.sync_all()?;
             self.is_in_doubt = false;
         }
         Ok(())
@@ -162,16 +165,59 @@ impl Copy {
 
     /// A sync that failed may have dropped what it was to write, so nothing of a batch that failed is kept.
     fn append(&mut self, lines: &[u8]) -> io::Result<()> {
+        self.append_with(lines, File::sync_data)
+    }
+
+    fn append_with(&mut self, lines: &[u8], sync: impl Fn(&File) -> io::Result<()>) -> io::Result<()> {
         if lines.is_empty() {
             return Ok(());
         }
         self.is_in_doubt = true;
         self.file.seek(SeekFrom::Start(self.synced))?;
-        self.file.write_all(lines)?;
-        self.file.sync_data()?;
-        self.synced += lines.len() as u64;
-        self.is_in_doubt = false;
-        Ok(())
+        let written = self.file.write_all(lines).and_then(|()| sync(&self.file));
+        if written.is_ok() {
+            self.synced += lines.len() as u64;
+            self.is_in_doubt = false;
+        } else {
+            // At once: the process may be killed before the next call. Where it fails, the next call cuts it.
+            drop(self.settle());
+        }
+        written
+    }
+}
+
+/// As much of the end of a copy as one append may have written: a batch of 1 MiB and a line of 64 KiB, rounded up.
+const MAX_APPEND: u64 = 2 << 20;
+
+/// The end of a file, which is written again when the file is opened: the same bytes in place.
+///
+/// A process may have been killed between a sync that failed and the cut behind it. Linux marks pages clean when their
+/// writeback fails (fsync(2); PostgreSQL calls it "fsyncgate"), so another sync would succeed although the bytes are not on
+/// the disk. Only a page that is written again is synced again.
+struct End {
+    begin: u64,
+    bytes: Vec<u8>,
+}
+
+impl End {
+    fn read(mut file: &File) -> io::Result<Self> {
+        let begin = file.metadata()?.len().saturating_sub(MAX_APPEND);
+        let mut bytes = Vec::new();
+        file.seek(SeekFrom::Start(begin))?;
+        file.read_to_end(&mut bytes)?;
+        Ok(Self { begin, bytes })
+    }
+
+    /// The whole file, with these bytes as its end: the page cache may have others once a page was dropped.
+    fn behind_the_rest<'a>(&'a self, mut file: &'a File) -> io::Result<impl BufRead + 'a> {
+        file.seek(SeekFrom::Start(0))?;
+        Ok(BufReader::with_capacity(1 << 20, file.take(self.begin)).chain(self.bytes.as_slice()))
+    }
+
+    fn write_again(&self, mut file: &File) -> io::Result<()> {
+        file.seek(SeekFrom::Start(self.begin))?;
+        file.write_all(&self.bytes)?;
+        file.sync_all()
     }
 }
 
@@ -186,15 +232,8 @@ fn is_same(_: &fs::Metadata, _: &fs::Metadata) -> bool {
     false
 }
 
-#[cfg(unix)]
 fn open(path: &Path) -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
-}
-
-#[cfg(not(unix))]
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
+    private().read(true).write(true).create(true).truncate(false).open(path)
 }
 
 /// Checks the copy in a file: that each line is what it was, and that none is missing between others. Give it a checker that
@@ -284,7 +323,7 @@ fn note_begins(path: &Path, begins: &str) -> io::Result<()> {
         return Ok(());
     }
     let path = chains_of(path);
-    let mut file = OpenOptions::new().append(true).create(true).open(&path)?;
+    let mut file = private().append(true).create(true).open(&path)?;
     // Behind half a line that a crash left.
     file.write_all(format!("\n{begins}").as_bytes())?;
     file.sync_all()?;
@@ -302,9 +341,8 @@ type Heads = HashMap<Arc<str>, (u64, Digest)>;
 
 /// The last record of each chain, and how many bytes are whole lines. The number of a line that does not belong there is
 /// the inner error.
-fn read_heads(path: &Path) -> io::Result<Result<(Heads, u64), u64>> {
+fn read_heads(path: &Path, mut input: impl BufRead) -> io::Result<Result<(Heads, u64), u64>> {
     let mut chains = Chains::begun_at(path)?;
-    let mut input = BufReader::with_capacity(1 << 20, fs::File::open(path)?);
     let (mut line, mut whole, mut number) = (Vec::new(), 0, 0);
     loop {
         line.clear();
@@ -350,4 +388,55 @@ impl<'a> Ends<'a> {
 
 fn unavailable(action: &str, path: &Path, why: impl fmt::Display) -> SinkError {
     SinkError::Unavailable { reason: format!("cannot {action} {}: {why}", path.display()), retry_after: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_failed_sync_leaves_is_cut_off_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("copy.jsonl");
+        let mut copy = Copy::open(&path).unwrap();
+        copy.append(b"kept\n").unwrap();
+        let error = copy.append_with(b"lost\n", |_| Err(io::Error::other("no space"))).unwrap_err();
+        assert_eq!(error.to_string(), "no space");
+        assert_eq!(fs::read(&path).unwrap(), b"kept\n");
+        assert!(!copy.is_in_doubt);
+        copy.append(b"next\n").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"kept\nnext\n");
+    }
+
+    /// A hole has no blocks before its bytes are written.
+    #[cfg(unix)]
+    #[test]
+    fn the_end_of_a_copy_is_written_again_when_it_is_opened() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("copy.jsonl");
+        let bytes = MAX_LINE - 1;
+        #[expect(clippy::disallowed_methods, reason = "it is a copy")]
+        open(&path).unwrap().set_len(bytes).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().blocks(), 0);
+        drop(Copy::open(&path).unwrap());
+        let data = fs::metadata(&path).unwrap();
+        assert!(data.len() == bytes && data.blocks() * 512 >= bytes, "{data:?}");
+    }
+
+    #[test]
+    fn the_end_has_all_that_one_append_may_have_written_and_follows_on_the_rest() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("copy.jsonl");
+        let text: Vec<u8> = (0_u32..1 << 20).flat_map(u32::to_le_bytes).collect();
+        fs::write(&path, &text).unwrap();
+        let file = open(&path).unwrap();
+        let end = End::read(&file).unwrap();
+        assert_eq!((end.begin, end.bytes.len() as u64), (text.len() as u64 - MAX_APPEND, MAX_APPEND));
+        let mut whole = Vec::new();
+        end.behind_the_rest(&file).unwrap().read_to_end(&mut whole).unwrap();
+        assert!(whole == text);
+        end.write_again(&file).unwrap();
+        assert!(fs::read(&path).unwrap() == text);
+    }
 }

@@ -13,7 +13,7 @@ use std::{
 
 use tempfile::TempDir;
 use tracing_audit::AuditLog;
-use tracing_audit_forward::{FileSink, Forwarder, Notice, NoticeKind, State};
+use tracing_audit_forward::{FileSink, Forwarder, Notice, NoticeKind, StartAt, State};
 use tracing_subscriber::prelude::*;
 
 struct App {
@@ -162,4 +162,22 @@ fn a_directory_without_a_log_is_waited_for() {
     AuditLog::builder(&path).stderr(false).open().unwrap().close().unwrap();
     forwarder.drain(LONG).unwrap();
     assert_eq!(fs::read_to_string(&copy).unwrap().lines().count(), before + 2);
+}
+
+/// Forwarding began in the middle of a segment, so the id of the chain stands in a file beside the copy.
+#[cfg(unix)]
+#[test]
+fn both_files_of_a_copy_are_readable_by_their_owner_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let app = App::new();
+    app.emit(3);
+    let builder = Forwarder::builder("copy").start_at(StartAt::Now);
+    let forwarder = builder.start(&app.log, FileSink::new(app.copy())).unwrap();
+    forwarder.drain(LONG).unwrap();
+    app.emit(3);
+    forwarder.close(LONG).unwrap();
+    for name in ["copy.jsonl", "copy.jsonl.chains"] {
+        let mode = fs::metadata(app.dir.path().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
 }

@@ -15,7 +15,8 @@ use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use tracing_audit::Head;
 use tracing_audit_forward::{
-    Forwarder, Rejected, StartAt, State, Stats, give_up, lift, offer_again, rejected, require, skip, status,
+    ChainStatus, Fate, Forwarder, Rejected, StartAt, State, Stats, forwarders, give_up, lift, offer_again,
+    rejected, require, skip, status,
 };
 
 use crate::{print, say, store};
@@ -185,8 +186,8 @@ impl About {
             }
             Self::Require(Names { log, names }) => {
                 print_required(&require(&log, &names)?);
-                let known = status(&log)?;
-                for name in names.iter().filter(|name| known.iter().all(|known| known.name != **name)) {
+                let known = forwarders(&log)?;
+                for name in names.iter().filter(|name| !known.contains(name)) {
                     print(&format!("no forwarder {name} has run here: until one does, nothing is removed"));
                 }
             }
@@ -259,14 +260,28 @@ fn print_status(log: &PathBuf) -> Result<ExitCode> {
         let state = if one.is_running { "running" } else { "not running" };
         print(&format!("{}: {state}, {} records refused", one.name, one.rejected));
         for chain in one.chains {
-            let last =
-                chain.last.map_or_else(|| "nothing".to_owned(), |head| format!("record {}", head.seq()));
             let behind = match chain.lag_records {
                 Some(records) => format!("{records} durable behind it"),
                 None => "the chain cannot be read".to_owned(),
             };
-            print(&format!("  chain {:03}: the store has {last}; {behind}", chain.chain));
+            print(&format!("  chain {:03}: {}; {behind}", chain.chain, reached(&chain)));
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn reached(chain: &ChainStatus) -> String {
+    let Some(last) = chain.last else { return "the store has nothing".to_owned() };
+    let last = format!("record {}", last.seq());
+    match chain.fate {
+        Some(Fate::Acknowledged) => format!("the store has {last}"),
+        Some(Fate::Refused) => format!("the store refused {last}, the last that was offered"),
+        Some(Fate::BeganBehind) => {
+            format!("forwarding began behind {last}, and the store acknowledged none since")
+        }
+        Some(Fate::Skipped) => {
+            format!("forwarding was told to go on behind {last}, and the store acknowledged none since")
+        }
+        _ => format!("forwarding goes on behind {last}"),
+    }
 }

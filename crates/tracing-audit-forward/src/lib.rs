@@ -34,4 +34,4 @@ pub use required::{lift, require, required};
 pub use resolve::{Rejected, copy_checker, give_up, offer_again, rejected, skip};
 pub use sink::{Entry, Gap, Position, Sink, SinkError};
 pub use stats::{Notice, NoticeKind, State, Stats};
-pub use status::{ChainStatus, Status, status};
+pub use status::{ChainStatus, Fate, Status, forwarders, status};

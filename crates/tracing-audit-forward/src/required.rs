@@ -11,11 +11,11 @@ use std::{
 };
 
 use fs2::FileExt;
-use tracing_audit::Reader;
 
 use crate::{
     error::Error,
     position::{Files, private},
+    status::chains,
 };
 
 /// What the library lets the file hold: one sector.
@@ -103,7 +103,7 @@ impl List {
         for name in names {
             Files::new(dir, name)?;
         }
-        Reader::new(dir).last(0).items()?;
+        chains(dir)?;
         Ok(Self { dir: dir.to_owned(), path: dir.join("forward-required") })
     }
 

@@ -1,10 +1,15 @@
 //! How far each forwarder of a log is, as its files say.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
 
 use tracing_audit::{Head, Reader};
 
-use crate::{error::Error, lag, position::Files};
+use crate::{
+    dead,
+    error::Error,
+    lag,
+    position::{Files, Known},
+};
 
 /// How far the store of one forwarder has a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,46 +31,60 @@ pub struct Status {
 pub struct ChainStatus {
     /// The number of the chain.
     pub chain: u16,
-    /// The id of the chain.
+    /// The id of the chain. Where the chain cannot be read, the one that the forwarder knows under its number; empty where
+    /// that is none, or not one alone.
     pub id: String,
-    /// The last record that the store acknowledged, if any.
+    /// The record behind which forwarding goes on, if any. [`fate`](Self::fate) says whether the store has it.
     pub last: Option<Head>,
+    /// What became of [`last`](Self::last); `None` where there is none.
+    pub fate: Option<Fate>,
     /// How many records that the log says are durable lie behind it; `None` where the chain cannot be read.
     pub lag_records: Option<u64>,
 }
 
-/// How far every forwarder is that has a position in this log, by name.
+/// What became of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Fate {
+    /// The store acknowledged it.
+    Acknowledged,
+    /// The store refused it.
+    Refused,
+    /// Forwarding began behind it. Nothing of the chain was acknowledged since.
+    BeganBehind,
+    /// Forwarding was told to [go on behind it](crate::skip). Nothing of the chain was acknowledged since.
+    Skipped,
+}
+
+/// How far every forwarder is that has a position in this log, by name. A chain that cannot be read says nothing about the
+/// others.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] and [`Error::BadPosition`] where a file cannot be read, [`Error::Log`] where the log cannot be.
+/// [`Error::Io`] and [`Error::BadPosition`] where a file of a forwarder cannot be read, [`Error::Log`] where there is no log.
 pub fn status(dir: impl AsRef<Path>) -> Result<Vec<Status>, Error> {
     let dir = dir.as_ref();
-    let items = Reader::new(dir).last(0).items()?;
-    let chains: Vec<(u16, Arc<str>)> =
-        items.chains().into_iter().map(|(chain, id)| (chain, Arc::from(id))).collect();
+    let chains: Vec<Chain> = chains(dir)?.into_iter().map(|chain| Chain::read(dir, chain)).collect();
     let mut found = Vec::new();
-    for name in names(dir)? {
+    for name in forwarders(dir)? {
         let files = Files::new(dir, &name)?;
         let known = files.read()?;
         let is_running = files.is_taken();
-        let mut of_chains = Vec::new();
-        for (chain, id) in &chains {
-            let last = known.last(id);
-            let durable = lag::durable_head(dir, *chain).ok().map(|head| head.map_or(0, |head| head.seq()));
-            let lag_records =
-                durable.map(|durable| durable.saturating_sub(last.map_or(0, |last| last.seq())));
-            of_chains.push(ChainStatus { chain: *chain, id: id.to_string(), last, lag_records });
-        }
-        let rejected = files.refusals()?.len() as u64;
-        found.push(Status { name, is_running, chains: of_chains, rejected });
+        let refusals = files.refusals()?;
+        let refused: BTreeSet<Head> = refusals.iter().map(|refusal| refusal.record).collect();
+        let chains = chains.iter().map(|chain| chain.status(&known, &refused)).collect();
+        found.push(Status { name, is_running, chains, rejected: refusals.len() as u64 });
     }
     Ok(found)
 }
 
-/// The names under which positions lie in a log.
-fn names(dir: &Path) -> Result<Vec<String>, Error> {
-    let control = dir.join("control");
+/// The names of the forwarders that have a position in this log, in order.
+///
+/// # Errors
+///
+/// [`Error::Io`] where the directory `control` of the log cannot be listed.
+pub fn forwarders(dir: impl AsRef<Path>) -> Result<Vec<String>, Error> {
+    let control = dir.as_ref().join("control");
     let mut names = Vec::new();
     for entry in fs::read_dir(&control).map_err(Error::io("list", &control))? {
         let name = entry.map_err(Error::io("list", &control))?.file_name();
@@ -74,4 +93,60 @@ fn names(dir: &Path) -> Result<Vec<String>, Error> {
     }
     names.sort();
     Ok(names)
+}
+
+/// The chains of a log, by the names of its files: none of them has to be readable.
+///
+/// [`Error::Log`] where there is no log.
+pub(crate) fn chains(dir: &Path) -> Result<Vec<u16>, Error> {
+    let chains: Vec<u16> = dead::ends(dir).map(|ends| ends.into_keys().collect()).unwrap_or_default();
+    if chains.is_empty() {
+        // Says what is missing.
+        Reader::new(dir).last(0).items()?;
+    }
+    Ok(chains)
+}
+
+/// What a chain of the log says of itself.
+struct Chain {
+    number: u16,
+    id: Option<Arc<str>>,
+    durable: Option<u64>,
+}
+
+impl Chain {
+    fn read(dir: &Path, number: u16) -> Self {
+        let items = Reader::new(dir).chain(number).last(0).items();
+        let id = items.ok().and_then(|items| Some(Arc::from(items.chains().pop()?.1)));
+        let durable = lag::durable_head(dir, number).ok().map(|head| head.map_or(0, |head| head.seq()));
+        Self { number, id, durable }
+    }
+
+    fn status(&self, known: &Known, refused: &BTreeSet<Head>) -> ChainStatus {
+        let id = self.id.clone().or_else(|| self.known_id(known));
+        let position = id.as_ref().and_then(|id| known.chains.get(id));
+        let last = position.and_then(|position| position.last);
+        let fate = position.zip(last).map(|(position, last)| {
+            if position.skipped == Some(last) {
+                Fate::Skipped
+            } else if position.from == Some(last) {
+                Fate::BeganBehind
+            } else if refused.contains(&last) || position.given_up.contains(&last.seq()) {
+                Fate::Refused
+            } else {
+                Fate::Acknowledged
+            }
+        });
+        let lag_records =
+            self.durable.map(|durable| durable.saturating_sub(last.map_or(0, |last| last.seq())));
+        let id = id.map_or_else(String::new, |id| id.to_string());
+        ChainStatus { chain: self.number, id, last, fate, lag_records }
+    }
+
+    /// The id that a forwarder knows under this number, if it is one alone: the number may have been that of another chain.
+    fn known_id(&self, known: &Known) -> Option<Arc<str>> {
+        let is_here = |last: Option<Head>| last.is_some_and(|last| last.chain() == self.number);
+        let mut ids = known.chains.iter().filter(|(_, position)| is_here(position.last)).map(|(id, _)| id);
+        ids.next().filter(|_| ids.next().is_none()).cloned()
+    }
 }

@@ -11,8 +11,11 @@ use std::{
     time::Duration,
 };
 
-use tracing_audit::{AuditLog, Retention};
-use tracing_audit_forward::{Forwarder, NoticeKind, SinkError, give_up, rejected, status};
+use tracing_audit::{AuditLog, Head, Retention};
+use tracing_audit_forward::{
+    ChainStatus, Fate, Forwarder, NoticeKind, SinkError, StartAt, give_up, lift, rejected, require, required,
+    skip, status,
+};
 
 use super::app::*;
 
@@ -91,8 +94,14 @@ fn a_chain_that_cannot_be_read_stops_no_other_and_goes_on_later() {
         let why = stats.unreadable.get(&1).unwrap();
         assert!(why.contains("audit-001-00000001.jsonl") && !stats.is_healthy(), "{stats:?}");
         assert!(stats.trouble.is_none() && stats.stopped.is_empty(), "{stats:?}");
-        let of_chain = &status(app.path());
-        assert!(of_chain.is_err() || of_chain.as_ref().unwrap()[0].chains.len() == 2, "{of_chain:?}");
+        let (first, second) = chains_of(&app);
+        assert_eq!((first.lag_records, first.fate), (Some(0), Some(Fate::Acknowledged)));
+        assert_eq!((second.chain, second.lag_records), (1, None));
+        // What the store has of it the position says.
+        assert_eq!(second.last.map(|head| head.seq()), (!is_at_start).then_some(13));
+        assert_eq!(require(app.path(), &["tape"]).unwrap(), ["tape"]);
+        assert_eq!(required(app.path()).unwrap(), ["tape"]);
+        assert_eq!(lift(app.path(), &["tape"]).unwrap(), [""; 0]);
         make_readable(&file, &aside);
         app.emit(1);
         forwarder.drain(LONG).unwrap();
@@ -101,6 +110,48 @@ fn a_chain_that_cannot_be_read_stops_no_other_and_goes_on_later() {
         assert!(forwarder.stats().unreadable.is_empty());
         assert_eq!(seqs_of(&store, 0), (1..=13).collect::<Vec<_>>());
     }
+}
+
+fn chains_of(app: &App) -> (ChainStatus, ChainStatus) {
+    let mut chains = status(app.path()).unwrap().remove(0).chains.into_iter();
+    let two = (chains.next().unwrap(), chains.next().unwrap());
+    assert!(chains.next().is_none());
+    two
+}
+
+/// It once said that the store had the record behind which forwarding began.
+#[test]
+fn status_tells_what_the_store_has_from_where_forwarding_stands() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("log");
+    let emit = || {
+        let log = AuditLog::builder(&path).stderr(false).open().unwrap();
+        emit_to(&log, 3);
+        log.close().unwrap()
+    };
+    let reached = |name: &str| {
+        let of_name = status(&path).unwrap().into_iter().find(|status| status.name == name).unwrap();
+        (of_name.chains[0].last, of_name.chains[0].fate.unwrap())
+    };
+    let forward = |name: &str, start_at: StartAt, store: &Store| {
+        let builder = Forwarder::builder(name).start_at(start_at);
+        builder.start_beside(&path, store.sink()).unwrap().close(LONG).unwrap();
+        reached(name)
+    };
+    let head = emit();
+    assert_eq!(forward("now", StartAt::Now, &Store::default()), (Some(head), Fate::BeganBehind));
+    let refusing = Store::with(|_| Some(SinkError::Refused { reason: "no".to_owned() }));
+    assert_eq!(forward("store", StartAt::Beginning, &refusing), (Some(head), Fate::Refused));
+    let refused: Vec<Head> =
+        rejected(&path, "store").unwrap().into_iter().map(|rejected| rejected.record).collect();
+    give_up(&path, "store", &refused).unwrap();
+    assert_eq!(reached("store"), (Some(head), Fate::Refused));
+    let head = emit();
+    skip(&path, "store", head).unwrap();
+    assert_eq!(reached("store"), (Some(head), Fate::Skipped));
+    let head = emit();
+    let store = Store::default();
+    assert_eq!(forward("store", StartAt::Beginning, &store), (Some(head), Fate::Acknowledged));
 }
 
 /// A store that acknowledged records and lost them before it was asked: the log still has them.

@@ -25,7 +25,8 @@ use crate::{print, say, store};
 ///
 /// Everything that the log says is durable is offered, and offered again until the store acknowledges it. The position is
 /// kept in the log, under the name. Ends on SIGTERM and SIGINT, after what is durable was forwarded or the time for that has
-/// passed. Exits 0 when the store has everything, 1 when records remain.
+/// passed. Exits 0 when the store has everything, and 1 when records remain: because the store did not take them in time, refused
+/// them, or a chain stopped or cannot be read.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Forward {
@@ -223,27 +224,37 @@ impl Run {
         }
         let bound = Duration::from_secs(self.drain);
         let drained = forwarder.drain(bound);
-        let Stats { stopped, rejected, trouble, state, .. } = forwarder.stats();
+        let stats = forwarder.stats();
         let closed = drained.and_then(|()| forwarder.close(Duration::from_secs(1)));
-        for (chain, why) in &stopped {
-            say(&format!("tracing-audit: chain {chain:03} is not forwarded: {why}"));
+        // Those of earlier runs, too.
+        let refused = rejected(&self.log, name)?.len();
+        let mut remaining = remaining(&stats);
+        if refused > 0 {
+            let list = format!("`tracing-audit forward rejected {} {name}` prints them", self.log.display());
+            remaining.push(format!("records that the store refused: {refused}; {list}"));
         }
         match closed {
-            Ok(()) if stopped.is_empty() && rejected == 0 && state == State::Forwarding => {
-                Ok(ExitCode::SUCCESS)
-            }
+            Ok(()) if stats.state == State::Forwarding => {}
             Ok(()) => {
-                if let Some(trouble) = trouble {
-                    say(&format!("tracing-audit: {trouble}"));
-                }
-                Ok(ExitCode::FAILURE)
+                let trouble = stats.trouble.unwrap_or_else(|| format!("forwarding ended as {}", stats.state));
+                remaining.push(trouble);
             }
-            Err(error) => {
-                say(&format!("tracing-audit: {error}"));
-                Ok(ExitCode::FAILURE)
-            }
+            Err(error) => remaining.push(error.to_string()),
         }
+        for what in &remaining {
+            say(&format!("tracing-audit: {what}"));
+        }
+        Ok(if remaining.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
+}
+
+/// The chains of which records remain, and why.
+fn remaining(stats: &Stats) -> Vec<String> {
+    let stopped =
+        stats.stopped.iter().map(|(chain, why)| format!("chain {chain:03} is not forwarded: {why}"));
+    let unreadable = stats.unreadable.iter();
+    let unreadable = unreadable.map(|(chain, why)| format!("chain {chain:03} could not be forwarded: {why}"));
+    stopped.chain(unreadable).collect()
 }
 
 fn print_required(names: &[String]) {

@@ -234,6 +234,33 @@ fn records_that_remain_are_no_success() {
     assert!(code == 1 && said.contains("chain 000 is not forwarded"), "{code} {said}");
 }
 
+/// Both once were a success.
+#[test]
+fn a_chain_that_cannot_be_read_and_records_that_were_refused_before_are_no_success() {
+    let (place, head) = Place::new();
+    let once = "forward log --to file:copy.jsonl --once";
+    let unreadable = place.path("log/audit-001-00000001.jsonl");
+    fs::create_dir(&unreadable).unwrap();
+    let (code, _, said) = place.run(once);
+    assert!(code == 1 && said.contains("chain 001 could not be forwarded: "), "{code} {said}");
+    fs::remove_dir(&unreadable).unwrap();
+    assert_eq!(place.run(once), (0, String::new(), String::new()));
+    // As an earlier run left it.
+    let id = "0".repeat(32);
+    let refusal = format!("{{\"record\":\"{head}\",\"chain_id\":\"{id}\",\"reason\":\"no\"}}\n");
+    fs::write(place.path("log/control/forward-file.rejected.jsonl"), refusal).unwrap();
+    let (code, _, said) = place.run(once);
+    assert_eq!(
+        (code, said.as_str()),
+        (
+            1,
+            "tracing-audit: records that the store refused: 1; `tracing-audit forward rejected log file` prints them\n"
+        )
+    );
+    assert_eq!(place.run(&format!("forward give-up log file {head}")).0, 0);
+    assert_eq!(place.run(once), (0, String::new(), String::new()));
+}
+
 #[test]
 fn it_runs_until_it_is_told_to_end() {
     let (place, _) = Place::new();

@@ -112,8 +112,14 @@ struct Run {
     /// The directory of the log.
     log: PathBuf,
 
-    /// The store: `file:PATH`, `postgres://USER@HOST/DATABASE`, `otlp+https://HOST` or `otlp+http://HOST`. Better than in
-    /// the URL, which `ps` shows, credentials stand in `PGPASSFILE`, `PGPASSWORD` or `OTEL_EXPORTER_OTLP_HEADERS`.
+    /// The store: `file:PATH`, `postgres://USER@HOST/DATABASE`, `otlp+https://HOST` or `otlp+http://HOST`.
+    ///
+    /// Better than in the URL, which `ps` shows, credentials stand in `PGPASSFILE`, `PGPASSWORD` or
+    /// `OTEL_EXPORTER_OTLP_HEADERS`.
+    ///
+    /// For OTLP, `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` say what made the records; set at least the first.
+    /// `OTEL_EXPORTER_OTLP_CERTIFICATE` names a PEM file with the authorities to trust, instead of those that Mozilla trusts.
+    /// `OTEL_EXPORTER_OTLP_LOGS_HEADERS` and `OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE` replace the general ones.
     #[arg(long, value_name = "URL")]
     to: String,
 
@@ -132,6 +138,10 @@ struct Run {
     /// How many seconds the end waits for the store.
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     drain: u64,
+
+    /// How many seconds a record may wait for the store before the command says that it is behind.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    max_lag: u64,
 }
 
 fn start_at(text: &str) -> Result<StartAt, String> {
@@ -213,7 +223,7 @@ impl Run {
             signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&is_asked_to_end))?;
             signal_hook::flag::register(signal, Arc::clone(&is_asked_to_end))?;
         }
-        let builder = Forwarder::builder(name).start_at(self.from);
+        let builder = Forwarder::builder(name).start_at(self.from).max_lag(Duration::from_secs(self.max_lag));
         let builder = builder.on_notice(|notice| say(&format!("tracing-audit: {notice}")));
         let forwarder = builder
             .start_beside(&self.log, sink)

@@ -63,6 +63,7 @@ impl<'a> Store<'a> {
             #[cfg(feature = "otlp")]
             Self::Otlp(url) => {
                 let builder = tracing_audit_forward::Otlp::builder(url).headers_from_environment();
+                let builder = builder.resource_from_environment().ca_file_from_environment();
                 let builder = builder.on_warning(|warning| crate::say(&format!("tracing-audit: {warning}")));
                 Any(Box::new(builder.build()?))
             }

@@ -262,6 +262,71 @@ fn a_chain_that_cannot_be_read_and_records_that_were_refused_before_are_no_succe
 }
 
 #[test]
+fn how_long_a_record_may_wait_is_an_option() {
+    let (place, _) = Place::new();
+    let line = "forward log --to file:no/such/place --once --drain 1";
+    let (code, _, said) = place.run(line);
+    assert!(code == 1 && !said.contains("is behind by"), "{said}");
+    let (code, _, said) = place.run(&format!("{line} --max-lag 0"));
+    assert!(code == 1 && said.contains("tracing-audit: file is behind by "), "{said}");
+}
+
+/// Takes one request and acknowledges it. Returns the request, head and body.
+#[cfg(feature = "otlp")]
+fn take_one_request(listener: &std::net::TcpListener) -> Vec<u8> {
+    use std::io::{BufRead, BufReader, Read, Write};
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut input = BufReader::new(stream.try_clone().unwrap());
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        assert!(input.read_until(b'\n', &mut request).unwrap() > 0);
+    }
+    let head = String::from_utf8(request.clone()).unwrap().to_ascii_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+    let mut body = vec![0; length.parse().unwrap()];
+    input.read_exact(&mut body).unwrap();
+    let answer = "HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    stream.write_all(answer.as_bytes()).unwrap();
+    request.extend(body);
+    request
+}
+
+#[cfg(feature = "otlp")]
+#[test]
+fn otlp_is_set_up_by_the_environment() {
+    let (place, _) = Place::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let line =
+        format!("forward log --to otlp+http://127.0.0.1:{} --once", listener.local_addr().unwrap().port());
+    let receiver = std::thread::spawn(move || take_one_request(&listener));
+    let output = place
+        .command(&line)
+        .env("OTEL_SERVICE_NAME", "checkout-service")
+        .env("OTEL_RESOURCE_ATTRIBUTES", "team=payments%2Ceu")
+        .env("OTEL_EXPORTER_OTLP_HEADERS", "x-key=hunter2")
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
+    let request = receiver.join().unwrap();
+    let has = |bytes: &[u8], text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+    for text in ["service.name", "checkout-service", "team", "payments,eu", "x-key: hunter2"] {
+        assert!(has(&request, text), "{text} is not in the request");
+    }
+    assert!(!has(&said, "hunter2"));
+    for (variable, value, expected) in [
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "no.pem", "cannot read no.pem: "),
+        ("OTEL_RESOURCE_ATTRIBUTES", "team", "pair 1 of OTEL_RESOURCE_ATTRIBUTES has no `=`"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "hunter2", "pair 1 of OTEL_EXPORTER_OTLP_HEADERS has no `=`"),
+    ] {
+        let output = place.command(&line).env(variable, value).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(said.contains(expected) && !said.contains("hunter2"), "{said}");
+    }
+}
+
+#[test]
 fn it_runs_until_it_is_told_to_end() {
     let (place, _) = Place::new();
     let mut child = place.command("forward log --to file:copy.jsonl").spawn().unwrap();

@@ -112,7 +112,9 @@ impl Engine {
             let refused = refusals.iter().filter(|refusal| *refusal.chain_id == *id);
             let refused = refused.map(|refusal| refusal.record.seq());
             let never_had: BTreeSet<u64> = refused.chain(known.given_up.iter().copied()).collect();
-            let is_all_refused = has < had && (has + 1..=had).all(|seq| never_had.contains(&seq));
+            // Nor what lies before the place where forwarding began.
+            let first_missing = has.max(known.begun()) + 1;
+            let is_all_refused = has < had && (first_missing..=had).all(|seq| never_had.contains(&seq));
             if has < had && !is_all_refused {
                 self.shared.lock().stats.losses += 1;
                 let message = format!(

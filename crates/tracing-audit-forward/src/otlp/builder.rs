@@ -18,7 +18,8 @@ use ureq::{
 };
 
 use super::{
-    Otlp, endpoint::Endpoint, headers::Headers, mapping, said::Censor, setup, transport, unmask::Unmask,
+    Otlp, endpoint::Endpoint, environment, headers::Headers, mapping, said::Censor, setup, transport,
+    unmask::Unmask,
 };
 use crate::SinkError;
 
@@ -30,6 +31,7 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// The settings of an [`Otlp`] sink.
 #[must_use = "nothing is sent before the sink is built and given to a forwarder"]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub struct OtlpBuilder {
     endpoint: String,
     headers: Vec<(String, String)>,
@@ -37,7 +39,9 @@ pub struct OtlpBuilder {
     timeout: Duration,
     max_request_bytes: usize,
     resource: Vec<KeyValue>,
+    has_resource_of_environment: bool,
     ca_file: Option<PathBuf>,
+    has_ca_file_of_environment: bool,
     is_any_certificate_accepted: bool,
     on_warning: Box<dyn FnMut(&str) + Send>,
 }
@@ -51,7 +55,9 @@ impl OtlpBuilder {
             timeout: Duration::from_secs(10),
             max_request_bytes: 4 * 1024 * 1024,
             resource: Vec::new(),
+            has_resource_of_environment: false,
             ca_file: None,
+            has_ca_file_of_environment: false,
             is_any_certificate_accepted: false,
             on_warning: Box::new(|_| {}),
         }
@@ -96,6 +102,20 @@ impl OtlpBuilder {
         self
     }
 
+    /// Sets the attributes of the resource that the environment says: those of `OTEL_RESOURCE_ATTRIBUTES`, and
+    /// `OTEL_SERVICE_NAME` as `service.name`. [`resource`](Self::resource) replaces what has the same name. Default: off.
+    pub fn resource_from_environment(mut self) -> Self {
+        self.has_resource_of_environment = true;
+        self
+    }
+
+    /// Trusts the certificates of the PEM file that `OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE` names or, where that is not set,
+    /// `OTEL_EXPORTER_OTLP_CERTIFICATE`, and no others. [`ca_file`](Self::ca_file) replaces it. Default: off.
+    pub fn ca_file_from_environment(mut self) -> Self {
+        self.has_ca_file_of_environment = true;
+        self
+    }
+
     /// Trusts the certificates of this PEM file, and no others. It is read when the sink is built. Default: the public
     /// authorities that Mozilla trusts, as they were when the program was built.
     pub fn ca_file(mut self, path: impl AsRef<Path>) -> Self {
@@ -130,6 +150,7 @@ impl OtlpBuilder {
     /// Makes the sink in an environment.
     pub(super) fn build_in(mut self, variable: impl Fn(&str) -> Option<String>) -> Result<Otlp, SinkError> {
         let endpoint = Endpoint::parse(&self.endpoint)?;
+        let resource = self.resource_in(&variable)?;
         let mut headers = Headers::default();
         if let Some(authorization) = &endpoint.authorization {
             headers.set("authorization", authorization.as_bytes())?;
@@ -155,7 +176,9 @@ impl OtlpBuilder {
         if endpoint.is_in_the_clear && !headers.is_empty() {
             (self.on_warning)(&format!("headers are sent to {} unencrypted: use https", endpoint.shown));
         }
-        let tls = tls(self.ca_file.as_deref(), self.is_any_certificate_accepted)?;
+        let named = || self.has_ca_file_of_environment.then(|| environment::ca_file(&variable)).flatten();
+        let ca_file = self.ca_file.clone().or_else(named);
+        let tls = tls(ca_file.as_deref(), self.is_any_certificate_accepted)?;
         let agent = agent(self.timeout, tls, Unmask::new(headers.lines()));
         let censor = Censor::new(endpoint.secrets.iter().cloned().chain(headers.secrets()));
         Ok(Otlp {
@@ -163,11 +186,26 @@ impl OtlpBuilder {
             url: endpoint.url,
             receiver: endpoint.shown,
             headers,
-            resource: Resource { attributes: self.resource, ..Resource::default() },
+            resource: Resource { attributes: resource, ..Resource::default() },
             max_request_bytes: self.max_request_bytes,
             censor,
             on_warning: self.on_warning,
         })
+    }
+}
+
+impl OtlpBuilder {
+    /// Returns the attributes of the resource in an environment.
+    fn resource_in(&self, variable: impl Fn(&str) -> Option<String>) -> Result<Vec<KeyValue>, SinkError> {
+        let mut builder = Self::new(&self.endpoint);
+        if self.has_resource_of_environment {
+            for (name, value) in environment::resource(variable)? {
+                builder = builder.resource(&name, &value);
+            }
+        }
+        builder.resource.retain(|known| self.resource.iter().all(|attribute| attribute.key != known.key));
+        builder.resource.extend_from_slice(&self.resource);
+        Ok(builder.resource)
     }
 }
 
@@ -254,6 +292,37 @@ mod tests {
         let builder = Otlp::builder("http://mia:hunter2@host").headers_from_environment();
         let builder = builder.header("X-Key", "own").header("Authorization", "Bearer x");
         check(builder, BOTH, &[("x-key", "own"), ("authorization", "Bearer x")]);
+    }
+
+    #[test]
+    fn the_resource_of_the_environment_is_sent_where_it_is_asked_for_and_gives_way_to_that_of_the_program() {
+        let variable = |name: &str| match name {
+            "OTEL_SERVICE_NAME" => Some("shop".to_owned()),
+            "OTEL_RESOURCE_ATTRIBUTES" => Some("service.name=other,team=a,zone=b".to_owned()),
+            _ => None,
+        };
+        let check = |builder: OtlpBuilder, expected: &[(&str, &str)]| {
+            let expected: Vec<_> =
+                expected.iter().map(|(name, value)| mapping::attribute(*name, *value)).collect();
+            assert_eq!(builder.build_in(variable).unwrap().resource.attributes, expected);
+        };
+        let builder = || Otlp::builder("http://host").resource("team", "own");
+        check(builder(), &[("team", "own")]);
+        check(
+            builder().resource_from_environment(),
+            &[("zone", "b"), ("service.name", "shop"), ("team", "own")],
+        );
+    }
+
+    #[test]
+    fn the_certificate_of_the_environment_is_read_where_it_is_asked_for() {
+        let variable = |name: &str| (name == "OTEL_EXPORTER_OTLP_CERTIFICATE").then(|| "no.pem".to_owned());
+        Otlp::builder("https://host").build_in(variable).unwrap();
+        let builder = || Otlp::builder("https://host").ca_file_from_environment();
+        let error = builder().build_in(variable).unwrap_err().to_string();
+        assert!(error.starts_with("cannot read no.pem: "), "{error}");
+        let error = builder().ca_file("own.pem").build_in(variable).unwrap_err().to_string();
+        assert!(error.starts_with("cannot read own.pem: "), "{error}");
     }
 
     #[test]

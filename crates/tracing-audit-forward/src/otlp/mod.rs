@@ -3,6 +3,7 @@
 mod answer;
 mod builder;
 mod endpoint;
+mod environment;
 mod headers;
 mod mapping;
 mod percent;

@@ -3,7 +3,7 @@
 use std::fs;
 
 use tracing_audit::{Retention, Rotation};
-use tracing_audit_forward::{Entry, NoticeKind, SinkError, State, give_up, rejected};
+use tracing_audit_forward::{Entry, Forwarder, NoticeKind, SinkError, StartAt, State, give_up, rejected};
 
 use super::app::*;
 
@@ -133,6 +133,28 @@ fn a_refusal_of_another_chain_hides_no_loss() {
     forwarder.drain(LONG).unwrap();
     assert_eq!(kinds(&notices), [NoticeKind::StoreLost]);
     assert!(store.seqs().contains(&head.seq()));
+}
+
+/// The store has nothing of the chain, and lost nothing.
+#[test]
+fn all_that_was_offered_may_be_refused() {
+    let app = App::new();
+    app.emit(9);
+    let store = refuses(|_| true);
+    let start_from_now = || {
+        let (told, notices) = notices();
+        let builder = Forwarder::builder("store").start_at(StartAt::Now).on_notice(told);
+        (builder.start(&app.log, store.sink()).unwrap(), notices)
+    };
+    let (forwarder, _) = start_from_now();
+    forwarder.drain(LONG).unwrap();
+    app.emit(3);
+    forwarder.close(LONG).unwrap();
+    let set_aside = list(&app).len();
+    assert!((3..=4).contains(&set_aside), "{set_aside}, with a mark");
+    let (forwarder, notices) = start_from_now();
+    forwarder.drain(LONG).unwrap();
+    assert_eq!((forwarder.stats().losses, kinds(&notices)), (0, vec![]));
 }
 
 /// Also where the position is lost, or a kill came between both.

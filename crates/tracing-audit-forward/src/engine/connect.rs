@@ -5,12 +5,13 @@ use std::{
     sync::Arc,
 };
 
-use tracing_audit::{Digest, ReadItems, Reader};
+use tracing_audit::{Digest, Head, ReadItems, Reader};
 
 use super::{Engine, Halt};
 use crate::{
     dead,
     forwarder::StartAt,
+    heads::HeadWatch,
     lag,
     position::{Acknowledged, Refusal},
     stats::NoticeKind,
@@ -154,13 +155,18 @@ impl Engine {
                 )));
             }
         }
+        let own_head = self.heads.as_mut().map(HeadWatch::head);
         for (chain, id) in &self.ids {
             if self.progress.known.last(id).is_some() {
                 continue;
             }
             let from = match self.settings.start_at {
                 StartAt::Beginning => None,
-                StartAt::Now => lag::durable_head(&self.dir, *chain)?,
+                StartAt::Now => {
+                    // Of the program's own chain the log says it later.
+                    let own = own_head.filter(|head| head.chain() == *chain);
+                    [lag::durable_head(&self.dir, *chain)?, own].into_iter().flatten().max_by_key(Head::seq)
+                }
                 StartAt::After(head) => Some(head).filter(|head| head.chain() == *chain),
             };
             let begun = self.progress.begun(from);

@@ -15,8 +15,8 @@ use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use tracing_audit::Head;
 use tracing_audit_forward::{
-    ChainStatus, Fate, Forwarder, Rejected, StartAt, State, Stats, forwarders, give_up, lift, offer_again,
-    rejected, require, skip, status,
+    ChainStatus, Error, Fate, Forwarder, Rejected, StartAt, State, Stats, forwarders, give_up, lift,
+    offer_again, rejected, require, skip, status,
 };
 
 use crate::{print, say, store};
@@ -131,7 +131,7 @@ struct Run {
     #[arg(long, value_name = "WHERE", default_value = "start", value_parser = start_at)]
     from: StartAt,
 
-    /// Forwards what is there and ends.
+    /// Forwards what is there and ends: when the store has it, or took nothing for as long as `--drain` says.
     #[arg(long)]
     once: bool,
 
@@ -213,6 +213,19 @@ impl About {
 }
 
 impl Run {
+    /// Waits for the store: once, as long as it goes on taking something, however much there is.
+    fn drain(&self, forwarder: &Forwarder, is_over: &impl Fn() -> bool) -> Result<(), Error> {
+        let bound = Duration::from_secs(self.drain);
+        loop {
+            let before = forwarder.stats().records;
+            let drained = forwarder.drain(bound);
+            let goes_on = self.once && !is_over() && forwarder.stats().records > before;
+            if !(goes_on && matches!(drained, Err(Error::Remaining { .. }))) {
+                return drained;
+            }
+        }
+    }
+
     fn run(self) -> Result<ExitCode> {
         let store = store::of(&self.to)?;
         let sink = store.sink()?;
@@ -232,8 +245,7 @@ impl Run {
         while !self.once && !is_over() {
             thread::sleep(Duration::from_millis(100));
         }
-        let bound = Duration::from_secs(self.drain);
-        let drained = forwarder.drain(bound);
+        let drained = self.drain(&forwarder, &is_over);
         let stats = forwarder.stats();
         let closed = drained.and_then(|()| forwarder.close(Duration::from_secs(1)));
         // Those of earlier runs, too.

@@ -1,6 +1,7 @@
 //! A forwarder as its program sees it: it is started, asked how it is, and ended.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -164,8 +165,8 @@ impl Forwarder {
     ///
     /// # Errors
     ///
-    /// [`Error::Remaining`] when the bound has passed, and [`Error::LeftOut`] when chains are not forwarded now that have
-    /// more than the store.
+    /// [`Error::Remaining`] when the bound has passed, and [`Error::LeftOut`] while there are chains that stopped or cannot be
+    /// read, also where the store has all of them that is known.
     pub fn drain(&self, bound: Duration) -> Result<(), Error> {
         let round = {
             let mut state = self.shared.lock();
@@ -177,8 +178,9 @@ impl Forwarder {
         let (is_done, chains) = {
             let Inner { stats, drains_done, .. } = &*self.shared.lock();
             let left_out = stats.stopped.keys().chain(stats.unreadable.keys());
-            (*drains_done >= round, left_out.copied().collect::<Vec<u16>>())
+            (*drains_done >= round, left_out.copied().collect::<BTreeSet<u16>>())
         };
+        let chains: Vec<u16> = chains.into_iter().collect();
         match is_done {
             true if chains.is_empty() => Ok(()),
             true => Err(Error::LeftOut { remaining: self.remaining(), chains }),
@@ -188,7 +190,8 @@ impl Forwarder {
 
     /// How many records the store is not known to have, as the files say: the forwarder itself may hang.
     fn remaining(&self) -> u64 {
-        let Ok(known) = self.files.read() else { return 0 };
+        // Where it cannot be read, nothing is known to be there.
+        let known = self.files.read().unwrap_or_default();
         let ids = lag::ids(&self.dir);
         let head = self.shared.lock().head;
         lag::measure(&self.dir, &known, &ids, head).records

@@ -51,6 +51,8 @@ pub fn required(dir: impl AsRef<Path>) -> Result<Vec<String>, Error> {
 pub fn require(dir: impl AsRef<Path>, names: &[impl AsRef<str>]) -> Result<Vec<String>, Error> {
     let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
     let list = List::of(dir.as_ref(), &names)?;
+    // Empty, the file would stop all removal: it is made only where the names have room in it.
+    list.text(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())?;
     let mut file = list.lock(private().create(true).truncate(false))?;
     let bytes = list.read(&mut file)?;
     let text = String::from_utf8_lossy(&bytes);
@@ -59,8 +61,11 @@ pub fn require(dir: impl AsRef<Path>, names: &[impl AsRef<str>]) -> Result<Vec<S
     all.extend(names.iter().map(|name| (*name).to_owned()));
     let mut seen = BTreeSet::new();
     all.retain(|name| seen.insert(name.clone()));
-    list.replace(&all)?;
-    Ok(all)
+    let replaced = list.replace(&all);
+    if replaced.is_err() && bytes.is_empty() {
+        drop(fs::remove_file(&list.path));
+    }
+    replaced.map(|()| all)
 }
 
 /// Lifts the requirement of these forwarders. Returns what is still required; the file goes with the last name. Durable when
@@ -76,6 +81,9 @@ pub fn require(dir: impl AsRef<Path>, names: &[impl AsRef<str>]) -> Result<Vec<S
 pub fn lift(dir: impl AsRef<Path>, names: &[impl AsRef<str>]) -> Result<Vec<String>, Error> {
     let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
     let list = List::of(dir.as_ref(), &names)?;
+    if names.is_empty() {
+        return required(dir);
+    }
     let held = match list.lock(&mut OpenOptions::new()) {
         Ok(mut file) => Some((list.read(&mut file)?, file)),
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
@@ -157,13 +165,19 @@ impl List {
         }
     }
 
-    /// A new file, synced, renamed, and the directory synced: after a crash it is the old one or the new one. Whoever calls
-    /// this holds the lock.
-    fn replace(&self, names: &[String]) -> Result<(), Error> {
+    /// What stands in the file.
+    fn text(&self, names: &[String]) -> Result<String, Error> {
         let text: String = names.iter().flat_map(|name| [name.as_str(), "\n"]).collect();
         if text.len() > MAX_BYTES {
             return Err(Error::TooManyRequired { path: self.path.clone() });
         }
+        Ok(text)
+    }
+
+    /// A new file, synced, renamed, and the directory synced: after a crash it is the old one or the new one. Whoever calls
+    /// this holds the lock.
+    fn replace(&self, names: &[String]) -> Result<(), Error> {
+        let text = self.text(names)?;
         // No forwarder has a file of this name, and beside the segments a reader would call it foreign.
         let aside = self.dir.join("control/required.new");
         let write = || -> io::Result<()> {
@@ -185,8 +199,11 @@ impl List {
     /// Gives a file to the user of the log, who does not trust the files of others, and to its group if that may read.
     fn hand_over(&self, file: &File) -> io::Result<()> {
         let (log, new) = (fs::metadata(&self.dir)?, file.metadata()?);
-        if (new.uid(), new.gid()) != (log.uid(), log.gid()) {
+        if new.uid() != log.uid() {
             fchown(file, Some(log.uid()), Some(log.gid()))?;
+        } else if new.gid() != log.gid() {
+            // Who is not in the group of the directory cannot give it away, and the owner can read it all the same.
+            drop(fchown(file, None, Some(log.gid())));
         }
         file.set_permissions(Permissions::from_mode(0o600 | log.mode() & 0o040))
     }
@@ -241,6 +258,10 @@ mod tests {
         }
         let many: Vec<String> = (0..16).map(|number| format!("{number:032}")).collect();
         assert!(matches!(require(&path, &many), Err(Error::TooManyRequired { .. })));
+        // Nor is an empty file left, which would stop all removal.
+        fs::remove_file(path.join("forward-required")).unwrap();
+        assert!(matches!(require(&path, &many), Err(Error::TooManyRequired { .. })));
+        assert_eq!((required(&path).unwrap(), path.join("forward-required").exists()), (vec![], false));
         assert!(matches!(require(&path, &["A"]), Err(Error::Name { .. })));
         assert!(matches!(require(path.join("no"), &["a"]), Err(Error::Log(_))));
     }

@@ -27,7 +27,7 @@ pub struct Rejected {
 ///
 /// # Errors
 ///
-/// [`Error::Name`], [`Error::Io`], and [`Error::BadPosition`] where the list is none.
+/// [`Error::Name`], [`Error::Io`], and [`Error::BadRejected`] where the list is none.
 pub fn rejected(dir: impl AsRef<Path>, name: &str) -> Result<Vec<Rejected>, Error> {
     let files = Files::new(dir.as_ref(), name)?;
     let read = |refusal: Refusal| Rejected {

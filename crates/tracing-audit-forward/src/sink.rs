@@ -15,7 +15,8 @@ pub trait Sink: Send {
     /// What the store has: for each of these chains of which it has anything, its last record. `None` where it cannot
     /// be asked; then the forwarder has to believe its own position.
     ///
-    /// Asked when forwarding begins, after each call that failed, when a program drains, and once a minute.
+    /// Asked when forwarding begins, after each call that failed, when a program drains, and once a minute; every 5 seconds
+    /// while a chain is left out.
     ///
     /// # Errors
     ///

@@ -61,7 +61,7 @@ pub enum Fate {
 ///
 /// # Errors
 ///
-/// [`Error::Io`] and [`Error::BadPosition`] where a file of a forwarder cannot be read, [`Error::Log`] where there is no log.
+/// [`Error::Io`], [`Error::BadPosition`] and [`Error::BadRejected`] where a file of a forwarder cannot be read, [`Error::Log`] where there is no log.
 pub fn status(dir: impl AsRef<Path>) -> Result<Vec<Status>, Error> {
     let dir = dir.as_ref();
     let chains: Vec<Chain> = chains(dir)?.into_iter().map(|chain| Chain::read(dir, chain)).collect();

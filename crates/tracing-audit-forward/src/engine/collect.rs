@@ -1,6 +1,6 @@
 //! Reads the records that are durable, and meets what is missing, damaged or cannot be read.
 
-use std::{collections::BTreeSet, fs::File, panic::resume_unwind, sync::Arc, thread, time::Duration};
+use std::{collections::BTreeSet, fs::File, io, panic::resume_unwind, sync::Arc, thread, time::Duration};
 
 use tracing_audit::{ReadItem, ReadItems, Record, RecordKind};
 
@@ -97,7 +97,7 @@ impl Engine {
             let why = format!("records from {from_seq} on were durable and are withdrawn; verify the log");
             self.stop_chain(chain, why);
         }
-        let batch = self.entries(items, records);
+        let batch = self.entries(items, records)?;
         match then {
             Then::Nothing => self.deliver(&batch)?,
             Then::More => return self.deliver_and_read_on(&batch, items).map(Some),
@@ -124,7 +124,7 @@ impl Engine {
     }
 
     /// The records that are offered, each with the id of its chain.
-    fn entries(&mut self, items: &ReadItems, records: Vec<Record>) -> Vec<Entry> {
+    fn entries(&mut self, items: &ReadItems, records: Vec<Record>) -> Result<Vec<Entry>, Halt> {
         let mut batch = Vec::with_capacity(records.len());
         for record in records {
             let chain = record.chain();
@@ -133,20 +133,19 @@ impl Engine {
                 continue;
             }
             let Some(chain_id) = self.id_of(items, chain) else {
-                // Nor what follows it: it is looked for again when the store is asked again.
-                self.left_out.insert(chain);
+                // Nor what follows it.
+                self.leave_out(
+                    chain,
+                    "its first line cannot be read: a later version may write it".to_owned(),
+                );
                 continue;
             };
-            if record.kind() == RecordKind::Close
-                && let Err(error) = self.sync(&record)
-            {
-                // A second sync that succeeds would say nothing of what the first one lost.
-                self.stop_chain(chain, said(&error));
+            if record.kind() == RecordKind::Close && !self.sync(&record)? {
                 continue;
             }
             batch.push(Entry::new(chain_id, record));
         }
-        batch
+        Ok(batch)
     }
 
     fn meet(&mut self, items: &ReadItems, other: Result<ReadItem, tracing_audit::Error>) -> Result<(), Halt> {
@@ -171,11 +170,25 @@ impl Engine {
         self.ids.get(&chain).map(Arc::clone)
     }
 
-    /// A `close` can be read a moment before it is durable, and a power cut in that moment takes it back.
-    fn sync(&self, record: &Record) -> Result<(), Error> {
+    /// A `close` can be read a moment before it is durable, and a power cut in that moment takes it back. Returns whether
+    /// it is durable now.
+    fn sync(&mut self, record: &Record) -> Result<bool, Halt> {
         let path = self.dir.join(record.file_name());
-        let synced = File::open(&path).and_then(|file| file.sync_data());
-        synced.map_err(Error::io("sync", path))
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            // What retention removes is durable.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+            Err(error) => {
+                self.go_on_without(Error::io("open", path)(error))?;
+                return Ok(false);
+            }
+        };
+        if let Err(error) = file.sync_data() {
+            // A second sync that succeeds would say nothing of what the first one lost.
+            self.stop_chain(record.chain(), said(&Error::io("sync", path)(error)));
+            return Ok(false);
+        }
+        Ok(true)
     }
 
     /// Records are missing: retention removed them, or somebody else did.

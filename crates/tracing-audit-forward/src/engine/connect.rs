@@ -7,9 +7,10 @@ use std::{
 
 use tracing_audit::{Digest, Head, ReadItems, Reader};
 
-use super::{Engine, Halt};
+use super::{Engine, Halt, chain_of, said};
 use crate::{
     dead,
+    error::Error,
     forwarder::StartAt,
     heads::HeadWatch,
     lag,
@@ -18,8 +19,8 @@ use crate::{
 };
 
 impl Engine {
-    /// Asks the store what it has, and begins to read there.
-    pub(super) fn connect(&mut self) -> Result<ReadItems, Halt> {
+    /// Asks the store what it has, and begins to read there; `None` where nothing can be read.
+    pub(super) fn connect(&mut self) -> Result<Option<ReadItems>, Halt> {
         if !self.has_name() {
             return Err(Halt::NameLost);
         }
@@ -37,6 +38,10 @@ impl Engine {
             for id in &stopped {
                 self.progress.distrust(id);
             }
+            // Of these it was not asked.
+            self.progress.distrust_all_but(&ids);
+            // Nor is what it took before known to be there.
+            self.last_taken = None;
         } else {
             self.progress.forget_what_was_asked(&stopped);
         }
@@ -45,7 +50,6 @@ impl Engine {
         // What the store has may be of another log. That is known behind this, and nothing is written before.
         let items = self.open();
         self.write_position()?;
-        self.say_what_can_be_read_again();
         items
     }
 
@@ -56,47 +60,49 @@ impl Engine {
 
     /// Finds out which chains the log has now. One that cannot be read keeps the id that it had.
     fn find_chains(&mut self) -> Result<(), Halt> {
-        let before = std::mem::take(&mut self.ids);
-        {
-            let mut state = self.shared.lock();
-            self.unreadable_before = std::mem::take(&mut state.stats.unreadable);
-            self.left_out = state.stats.stopped.keys().copied().collect();
-        }
         let chains: Vec<u16> = dead::ends(&self.dir)?.into_keys().collect();
-        let unreadable = loop {
-            let unreadable = self.shared.lock().stats.unreadable.clone();
-            let readable: Vec<u16> =
-                chains.iter().copied().filter(|chain| !unreadable.contains_key(chain)).collect();
+        self.left_out = self.shared.lock().stats.stopped.keys().copied().collect();
+        let mut failed = BTreeSet::new();
+        let found: BTreeMap<u16, Arc<str>> = loop {
+            let readable: Vec<u16> = chains.iter().copied().filter(|chain| !failed.contains(chain)).collect();
             if readable.is_empty() {
-                break unreadable;
+                break BTreeMap::new();
             }
             let reader =
                 readable.iter().fold(Reader::new(&self.dir).last(0), |reader, chain| reader.chain(*chain));
             match reader.items() {
                 Ok(items) => {
-                    let ids = items.chains().into_iter().map(|(chain, id)| (chain, Arc::from(id)));
-                    self.ids = ids.collect();
-                    break unreadable;
+                    break items.chains().into_iter().map(|(chain, id)| (chain, id.into())).collect();
                 }
-                Err(tracing_audit::Error::NoLog { .. }) => break unreadable,
-                Err(error) => self.go_on_without(error.into())?,
+                Err(tracing_audit::Error::NoLog { .. }) => break BTreeMap::new(),
+                Err(error) => {
+                    let error = Error::from(error);
+                    let Some((chain, is_damaged)) =
+                        chain_of(&error).filter(|(chain, _)| failed.insert(*chain))
+                    else {
+                        return Err(error.into());
+                    };
+                    if !is_damaged {
+                        self.leave_out(chain, said(&error));
+                    } else if !self.is_left_out(chain) {
+                        self.stop_chain(chain, said(&error));
+                    }
+                }
             }
         };
-        let kept = before.iter().filter(|(chain, _)| unreadable.contains_key(chain));
+        let before = std::mem::replace(&mut self.ids, found);
+        let kept = before.iter().filter(|(chain, _)| failed.contains(chain));
         self.ids.extend(kept.map(|(chain, id)| (*chain, Arc::clone(id))));
         // A chain that began anew under the same number is another one.
-        let is_same = |chain: &u16| before.get(chain) == self.ids.get(chain);
-        self.shared.lock().stats.stopped.retain(|chain, _| is_same(chain));
-        self.left_out.retain(|chain| unreadable.contains_key(chain) || is_same(chain));
+        let is_same = |chain: &u16| failed.contains(chain) || before.get(chain) == self.ids.get(chain);
+        self.left_out.retain(is_same);
+        let stats = &mut self.shared.lock().stats;
+        stats.stopped.retain(|chain, _| is_same(chain));
+        // One that stopped is not read any further.
+        let is_read = |chain: &u16| !failed.contains(chain) && stats.stopped.contains_key(chain);
+        self.unreadable.retain(|chain, _| chains.contains(chain) && !is_read(chain));
+        stats.unreadable.clone_from(&self.unreadable);
         Ok(())
-    }
-
-    fn say_what_can_be_read_again(&mut self) {
-        for chain in std::mem::take(&mut self.unreadable_before).into_keys() {
-            if !self.is_left_out(chain) {
-                self.tell(NoticeKind::Healed, format!("chain {chain:03} can be read again"));
-            }
-        }
     }
 
     /// Takes what the store has for what it acknowledged.
@@ -147,8 +153,12 @@ impl Engine {
         }
         if let StartAt::After(head) = self.settings.start_at {
             // Nobody would ask for what lies before a record that is not there.
-            let items = Reader::new(&self.dir).chain(head.chain()).after(head).items();
-            if !items.is_ok_and(|items| items.chains().iter().any(|(chain, _)| *chain == head.chain())) {
+            let items = match Reader::new(&self.dir).chain(head.chain()).after(head).items() {
+                Err(tracing_audit::Error::NoSuchRecord { .. } | tracing_audit::Error::NoLog { .. }) => None,
+                items => Some(items.map_err(Error::from)?),
+            };
+            let has_chain = |items: ReadItems| items.chains().iter().any(|(chain, _)| *chain == head.chain());
+            if !items.is_some_and(has_chain) {
                 return Err(Halt::Setting(format!(
                     "the log {} has no record {head}, behind which forwarding was told to begin; name one that it has",
                     self.dir.display()
@@ -177,16 +187,16 @@ impl Engine {
     }
 
     /// Begins to read behind what was acknowledged.
-    fn open(&mut self) -> Result<ReadItems, Halt> {
+    fn open(&mut self) -> Result<Option<ReadItems>, Halt> {
         loop {
+            if !self.left_out.is_empty() && self.ids.keys().all(|chain| self.is_left_out(*chain)) {
+                return Ok(None);
+            }
             let mut reader = Reader::new(&self.dir).durable_only(true).follow(true);
             if !self.left_out.is_empty() {
                 // Without those that are left out. Chains that begin meanwhile are seen when the store is asked again.
                 for chain in self.ids.keys().filter(|chain| !self.is_left_out(**chain)) {
                     reader = reader.chain(*chain);
-                }
-                if self.ids.keys().all(|chain| self.is_left_out(*chain)) {
-                    reader = reader.last(0);
                 }
             }
             for (chain, id) in &self.ids {
@@ -196,7 +206,7 @@ impl Engine {
                 }
             }
             match reader.items() {
-                Ok(items) => return Ok(items),
+                Ok(items) => return Ok(Some(items)),
                 Err(tracing_audit::Error::NoSuchRecord { head, .. }) if !self.is_left_out(head.chain()) => {
                     let why = format!(
                         "the store has record {head}, and the log does not: the log was cut, restored or cloned; verify \

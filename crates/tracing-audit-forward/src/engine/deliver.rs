@@ -64,7 +64,7 @@ impl Engine {
 
     fn deliver_in_part(&mut self, batch: &[Entry], refused: Vec<(usize, String)>) -> Result<(), Halt> {
         let count = refused.len();
-        let mut reasons: BTreeMap<usize, String> = refused.into_iter().collect();
+        let reasons: BTreeMap<usize, String> = refused.into_iter().collect();
         let are_of_the_batch = reasons.last_key_value().is_some_and(|(last, _)| *last < batch.len());
         if !are_of_the_batch || reasons.len() != count {
             let reason = "the sink names refused records that are not in the batch, or twice".to_owned();
@@ -78,11 +78,18 @@ impl Engine {
         if let Some((_, taken)) = batch.iter().enumerate().find(|(index, _)| !reasons.contains_key(index)) {
             self.took(taken);
         }
-        for (index, entry) in batch.iter().enumerate() {
-            match reasons.remove(&index) {
-                Some(reason) => self.reject(entry, &reason)?,
-                None => self.acknowledge(std::slice::from_ref(entry)),
+        let mut begin = 0;
+        for (index, reason) in reasons {
+            if let (Some(taken @ [_, ..]), Some(entry)) = (batch.get(begin..index), batch.get(index)) {
+                self.acknowledge(taken);
+                self.reject(entry, &reason)?;
+            } else if let Some(entry) = batch.get(index) {
+                self.reject(entry, &reason)?;
             }
+            begin = index + 1;
+        }
+        if let Some(taken @ [_, ..]) = batch.get(begin..) {
+            self.acknowledge(taken);
         }
         Ok(())
     }
@@ -152,14 +159,17 @@ impl Engine {
             Err(failed @ (SinkError::Unavailable { .. } | SinkError::Setup { .. })) => {
                 Err(Halt::Sink(failed))
             }
-            Err(_) => Ok(false),
+            // It tells records apart.
+            Err(SinkError::Conflict { .. }) => Ok(true),
+            Err(SinkError::Refused { .. } | SinkError::Partly { .. }) => Ok(false),
         }
     }
 
     /// A record that the store acknowledged, whenever that was, and that the log still has.
     fn last_that_it_has(&self) -> Option<Entry> {
         let refused = self.progress.files.refusals().ok()?;
-        self.progress.known.chains.iter().find_map(|(id, chain)| {
+        let read = self.ids.iter().filter(|(chain, _)| !self.is_left_out(**chain));
+        read.filter_map(|(_, id)| Some((id, self.progress.known.chains.get(id)?))).find_map(|(id, chain)| {
             let last = chain.last?;
             let is_refused = |seq: u64| {
                 let is_it = |refusal: &Refusal| refusal.record.seq() == seq && *refusal.chain_id == **id;
@@ -168,7 +178,8 @@ impl Engine {
             let taken = (chain.begun() + 1..=last.seq()).rev().find(|seq| !is_refused(*seq))?;
             let items = Reader::new(&self.dir).chain(last.chain()).from_seq(taken).items();
             let record = items.ok()?.find_map(|item| item.ok()?.into_record())?;
-            (record.seq() == taken).then(|| Entry::new(Arc::clone(id), record))
+            let is_it = record.seq() == taken && (taken < last.seq() || record.head() == last);
+            is_it.then(|| Entry::new(Arc::clone(id), record))
         })
     }
 }

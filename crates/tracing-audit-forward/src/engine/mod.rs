@@ -86,8 +86,8 @@ pub(crate) struct Engine {
     /// Why the chains of dead writers could not be recovered, as it was told last.
     dead_trouble: Option<String>,
     is_behind: bool,
-    /// The chains that could not be read in the connection before, and why.
-    unreadable_before: BTreeMap<u16, String>,
+    /// The chains that could not be read, and why, until they were read to where they end.
+    unreadable: BTreeMap<u16, String>,
     /// The last gap of each chain that was told.
     told_gaps: BTreeMap<u16, Gap>,
     /// The lock of the name.
@@ -126,7 +126,7 @@ impl Engine {
             dead: Dead::default(),
             dead_trouble: None,
             is_behind: false,
-            unreadable_before: BTreeMap::new(),
+            unreadable: BTreeMap::new(),
             told_gaps: BTreeMap::new(),
             held: None,
             drains_asked: 0,
@@ -143,7 +143,8 @@ impl Engine {
         let mut state = shared.lock();
         state.stats.state = State::Closed;
         if ran.and(dropped).is_err() {
-            state.stats.trouble = Some("the sink or the closure for notices panicked".to_owned());
+            state.stats.trouble =
+                Some("its thread panicked, in the sink or the closure for notices".to_owned());
         }
         drop(state);
         shared.changed.notify_all();
@@ -215,7 +216,10 @@ impl Engine {
                         self.tell(NoticeKind::Waiting, message);
                     }
                 }
-                Err(error) => self.trouble(NoticeKind::Io, State::Unavailable, &error.to_string()),
+                Err(error) => {
+                    self.trouble(NoticeKind::Io, State::Unavailable, &said(&error));
+                    self.is_in_trouble = true;
+                }
             }
             if self.shared.wait(LOOK, |state| state.is_stopped) {
                 return None;
@@ -243,9 +247,15 @@ impl Engine {
         if self.shared.lock().stats.state != State::Forwarding {
             self.enter(State::Connecting);
         }
-        let mut items = self.connect()?;
+        let connection = self.connect()?;
         let connected = Instant::now();
         self.enter(State::Forwarding);
+        let Some(mut items) = connection else {
+            let asked = self.shared.lock().drains_asked;
+            self.caught_up(asked)?;
+            self.shared.wait(LOOK_FOR_CHAINS, |state| state.is_stopped || state.drains_asked > asked);
+            return Err(if self.is_stopped() { Halt::Stopped } else { Halt::AskAgain });
+        };
         let mut ahead = None;
         loop {
             if self.is_stopped() {
@@ -267,6 +277,7 @@ impl Engine {
                 self.measure_lag(true);
                 continue;
             }
+            self.read_to_the_end();
             if self.recover_dead_chains() {
                 continue;
             }
@@ -369,7 +380,7 @@ impl Engine {
 
     fn rest_after(&mut self, halt: Halt) {
         if matches!(halt, Halt::Sink(_)) {
-            self.progress.distrust_until_asked();
+            self.progress.distrust_all_but(&[]);
             // It is tried again with the next connection.
             drop(self.progress.write());
         }
@@ -440,15 +451,31 @@ impl Engine {
             self.stop_chain(chain, why);
             return Ok(());
         }
+        self.leave_out(chain, why);
+        Ok(())
+    }
+
+    /// Goes on without a chain that cannot be read, and tries it again with the next connection.
+    fn leave_out(&mut self, chain: u16, why: String) {
         self.left_out.insert(chain);
         let message =
             format!("chain {chain:03} is not forwarded for now: {why}; it is tried again every 5 s");
-        let known = self.unreadable_before.get(&chain);
-        if known != Some(&why) {
+        let known = self.unreadable.insert(chain, why.clone());
+        if known.as_ref() != Some(&why) {
             self.tell(NoticeKind::Io, message);
         }
         self.shared.lock().stats.unreadable.insert(chain, why);
-        Ok(())
+    }
+
+    /// Everything that is there of the chains that are not left out was read.
+    fn read_to_the_end(&mut self) {
+        let read: Vec<u16> =
+            self.unreadable.keys().copied().filter(|chain| !self.is_left_out(*chain)).collect();
+        for chain in read {
+            self.unreadable.remove(&chain);
+            self.shared.lock().stats.unreadable.remove(&chain);
+            self.tell(NoticeKind::Healed, format!("chain {chain:03} can be read again"));
+        }
     }
 
     fn is_left_out(&self, chain: u16) -> bool {

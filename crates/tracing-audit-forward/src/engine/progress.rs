@@ -94,10 +94,11 @@ impl Progress {
         }
     }
 
-    /// Nothing of what the store said counts for retention until it says so again: it may come back with less.
-    pub(super) fn distrust_until_asked(&mut self) {
+    /// Nothing of what the store said of other chains counts for retention until it says so again: it may have less.
+    pub(super) fn distrust_all_but(&mut self, ids: &[Arc<str>]) {
         let asked = self.known.chains.iter().filter(|(_, chain)| chain.asked.is_some());
-        let asked: Vec<Arc<str>> = asked.map(|(id, _)| Arc::clone(id)).collect();
+        let asked: Vec<Arc<str>> =
+            asked.map(|(id, _)| Arc::clone(id)).filter(|id| !ids.contains(id)).collect();
         for id in &asked {
             self.distrust(id);
         }

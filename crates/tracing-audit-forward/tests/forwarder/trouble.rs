@@ -13,8 +13,8 @@ use std::{
 
 use tracing_audit::{AuditLog, Head, Retention};
 use tracing_audit_forward::{
-    ChainStatus, Fate, Forwarder, NoticeKind, SinkError, StartAt, give_up, lift, rejected, require, required,
-    skip, status,
+    ChainStatus, Fate, Forwarder, NoticeKind, SinkError, StartAt, State, give_up, lift, rejected, require,
+    required, skip, status,
 };
 
 use super::app::*;
@@ -152,6 +152,53 @@ fn status_tells_what_the_store_has_from_where_forwarding_stands() {
     let head = emit();
     let store = Store::default();
     assert_eq!(forward("store", StartAt::Beginning, &store), (Some(head), Fate::Acknowledged));
+}
+
+#[test]
+fn a_log_of_which_nothing_can_be_read_is_no_trouble_of_the_store() {
+    let app = App::new();
+    app.emit(10);
+    app.log.close().unwrap();
+    let file = app.path().join("audit-000-00000001.jsonl");
+    let aside = make_unreadable(&file, true);
+    let store = Store::default();
+    let (told, notices) = notices();
+    let builder = Forwarder::builder("store").on_notice(told);
+    let forwarder = builder.start_beside(app.path(), store.sink()).unwrap();
+    for _ in 0..2 {
+        drain_others(&forwarder, 0);
+        let stats = forwarder.stats();
+        assert_eq!((stats.state, stats.failures, stats.trouble), (State::Forwarding, 0, None));
+    }
+    make_readable(&file, &aside);
+    until("it is read", || store.lines().len() == 13);
+    forwarder.drain(LONG).unwrap();
+    assert_eq!(kinds(&notices), [NoticeKind::Io, NoticeKind::Healed]);
+}
+
+#[test]
+fn a_stopped_chain_that_cannot_be_read_stops_no_other() {
+    let app = App::new();
+    app.emit(10);
+    another_chain(&app, 30);
+    let file = app.path().join("audit-001-00000001.jsonl");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replacen("\"n\":20", "\"n\":21", 1)).unwrap();
+    let store = Store::default();
+    let (forwarder, _) = start(&app, &store);
+    until("it stops", || forwarder.stats().stopped.contains_key(&1));
+    let aside = make_unreadable(&file, false);
+    for _ in 0..3 {
+        app.emit(5);
+        forwarder.drain(LONG).unwrap_err();
+        let stats = forwarder.stats();
+        assert_eq!((stats.state, stats.trouble), (State::Forwarding, None));
+    }
+    assert_eq!(seqs_of(&store, 1), (1..=app.log.head().seq()).collect::<Vec<_>>());
+    make_readable(&file, &aside);
+    app.emit(1);
+    drain_others(&forwarder, 1);
+    assert_eq!(forwarder.stats().stopped.len(), 1, "it is no other chain");
 }
 
 /// A store that acknowledged records and lost them before it was asked: the log still has them.

@@ -1,7 +1,8 @@
 use std::{collections::BTreeMap, fs, fs::File, io, io::Write, path::PathBuf, sync::Arc};
 use tracing_audit_forward::{Entry, Position, Sink, SinkError};
 
-/// One file for each record: the key is its name, so nothing is doubled.
+/// One file for each record, named by its key and hash, so nothing is doubled. Another record under the same key lies beside
+/// the first: a store that compares both says `SinkError::Conflict` instead.
 pub struct Files {
     pub dir: PathBuf,
 }

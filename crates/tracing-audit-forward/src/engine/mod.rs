@@ -165,10 +165,10 @@ impl Engine {
             };
             self.rest_after(halt);
         }
-        if self.held.is_some()
+        if self.has_name()
             && let Err(error) = self.progress.write()
         {
-            self.tell(NoticeKind::Io, error.to_string());
+            self.tell(NoticeKind::Io, said(&error));
         }
         self.sink.close();
         self.held = None;

@@ -372,8 +372,9 @@ struct Ends<'a> {
 impl<'a> Ends<'a> {
     fn of(line: &'a str) -> Option<Self> {
         let (seq, rest) = line.strip_prefix("{\"seq\":")?.split_once(',')?;
-        let (rest, hash) = rest.strip_suffix("\"}")?.rsplit_once(",\"_hash\":\"")?;
-        let (rest, previous) = rest.strip_suffix('"')?.rsplit_once("\"_prev_hash\":\"")?;
+        let (rest, hash) = split_digest(rest.strip_suffix("\"}")?)?;
+        let (rest, previous) = split_digest(rest.strip_suffix("\",\"_hash\":\"")?)?;
+        let rest = rest.strip_suffix("\"_prev_hash\":\"")?;
         let is_first = rest.split_once(",\"kind\":\"").is_some_and(|(_, kind)| kind.starts_with("segment\""));
         let id = || rest.split_once("\"segment\":{\"format\":1,\"id\":\"")?.1.get(..32);
         let chain_id = if is_first { Some(id()?) } else { None };
@@ -384,6 +385,11 @@ impl<'a> Ends<'a> {
             chain_id,
         })
     }
+}
+
+/// What stands before the digest at the end of a text, and the digest.
+fn split_digest(text: &str) -> Option<(&str, &str)> {
+    text.split_at_checked(text.len().checked_sub(64)?)
 }
 
 fn unavailable(action: &str, path: &Path, why: impl fmt::Display) -> SinkError {

@@ -216,11 +216,15 @@ impl Run {
     /// Waits for the store: once, as long as it goes on taking something, however much there is.
     fn drain(&self, forwarder: &Forwarder, is_over: &impl Fn() -> bool) -> Result<(), Error> {
         let bound = Duration::from_secs(self.drain);
+        let mut goal = None;
         loop {
             let before = forwarder.stats().records;
             let drained = forwarder.drain(bound);
-            let goes_on = self.once && !is_over() && forwarder.stats().records > before;
-            if !(goes_on && matches!(drained, Err(Error::Remaining { .. }))) {
+            let Err(Error::Remaining { remaining, .. }) = &drained else { return drained };
+            let now = forwarder.stats().records;
+            // What comes meanwhile is for the next time: a log that is written may never be at rest.
+            let goal = *goal.get_or_insert(now + remaining);
+            if !self.once || is_over() || now == before || now >= goal {
                 return drained;
             }
         }

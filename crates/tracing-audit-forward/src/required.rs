@@ -51,18 +51,25 @@ pub fn required(dir: impl AsRef<Path>) -> Result<Vec<String>, Error> {
 pub fn require(dir: impl AsRef<Path>, names: &[impl AsRef<str>]) -> Result<Vec<String>, Error> {
     let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
     let list = List::of(dir.as_ref(), &names)?;
-    // Empty, the file would stop all removal: it is made only where the names have room in it.
-    list.text(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())?;
+    let mut seen = BTreeSet::new();
+    let wanted: Vec<String> =
+        names.iter().filter(|name| seen.insert(**name)).map(|name| (*name).to_owned()).collect();
+    if wanted.is_empty() {
+        return required(dir);
+    }
+    // Empty, the file stops all removal: it is made only where the names have room in it.
+    list.text(&wanted)?;
+    let is_new = !list.path.exists();
     let mut file = list.lock(private().create(true).truncate(false))?;
     let bytes = list.read(&mut file)?;
     let text = String::from_utf8_lossy(&bytes);
     let mut all: Vec<String> =
         text.lines().filter(|line| Files::new(&list.dir, line).is_ok()).map(str::to_owned).collect();
-    all.extend(names.iter().map(|name| (*name).to_owned()));
+    all.extend(wanted);
     let mut seen = BTreeSet::new();
     all.retain(|name| seen.insert(name.clone()));
     let replaced = list.replace(&all);
-    if replaced.is_err() && bytes.is_empty() {
+    if replaced.is_err() && is_new && bytes.is_empty() && list.is_same(&file).unwrap_or(false) {
         drop(fs::remove_file(&list.path));
     }
     replaced.map(|()| all)
@@ -205,7 +212,8 @@ impl List {
             // Who is not in the group of the directory cannot give it away, and the owner can read it all the same.
             drop(fchown(file, None, Some(log.gid())));
         }
-        file.set_permissions(Permissions::from_mode(0o600 | log.mode() & 0o040))
+        let group = if file.metadata()?.gid() == log.gid() { log.mode() & 0o040 } else { 0 };
+        file.set_permissions(Permissions::from_mode(0o600 | group))
     }
 }
 
@@ -262,6 +270,8 @@ mod tests {
         fs::remove_file(path.join("forward-required")).unwrap();
         assert!(matches!(require(&path, &many), Err(Error::TooManyRequired { .. })));
         assert_eq!((required(&path).unwrap(), path.join("forward-required").exists()), (vec![], false));
+        assert_eq!(require(&path, &["a"; 300]).unwrap(), ["a"], "each counts once");
+        assert_eq!(require(&path, &[] as &[&str]).unwrap(), ["a"]);
         assert!(matches!(require(&path, &["A"]), Err(Error::Name { .. })));
         assert!(matches!(require(path.join("no"), &["a"]), Err(Error::Log(_))));
     }

@@ -76,6 +76,7 @@ impl Engine {
     /// What has to be known before: what is asked for later is not done by this reading.
     fn before_reading(&mut self, items: &mut ReadItems) -> u64 {
         let drains_asked = self.shared.lock().drains_asked;
+        self.drains_seen = drains_asked;
         if let Some(head) = self.heads.as_mut().map(HeadWatch::head) {
             items.trust(head);
             self.shared.lock().head = Some(head);

@@ -49,6 +49,11 @@ impl Engine {
         self.begin_new_chains()?;
         // What the store has may be of another log. That is known behind this, and nothing is written before.
         let items = self.open();
+        for chain in self.left_out.clone() {
+            if let Some(id) = self.ids.get(&chain) {
+                self.progress.distrust(id);
+            }
+        }
         self.write_position()?;
         items
     }
@@ -94,7 +99,9 @@ impl Engine {
         let kept = before.iter().filter(|(chain, _)| failed.contains(chain));
         self.ids.extend(kept.map(|(chain, id)| (*chain, Arc::clone(id))));
         // A chain that began anew under the same number is another one.
-        let is_same = |chain: &u16| failed.contains(chain) || before.get(chain) == self.ids.get(chain);
+        let is_same = |chain: &u16| {
+            chains.contains(chain) && (failed.contains(chain) || before.get(chain) == self.ids.get(chain))
+        };
         self.left_out.retain(is_same);
         let stats = &mut self.shared.lock().stats;
         stats.stopped.retain(|chain, _| is_same(chain));
@@ -189,14 +196,17 @@ impl Engine {
     /// Begins to read behind what was acknowledged.
     fn open(&mut self) -> Result<Option<ReadItems>, Halt> {
         loop {
-            if !self.left_out.is_empty() && self.ids.keys().all(|chain| self.is_left_out(*chain)) {
+            // One without an id is met when it is read.
+            let mut wanted: Vec<u16> = dead::ends(&self.dir)?.into_keys().collect();
+            wanted.retain(|chain| !self.is_left_out(*chain));
+            if !self.left_out.is_empty() && wanted.is_empty() {
                 return Ok(None);
             }
             let mut reader = Reader::new(&self.dir).durable_only(true).follow(true);
             if !self.left_out.is_empty() {
                 // Without those that are left out. Chains that begin meanwhile are seen when the store is asked again.
-                for chain in self.ids.keys().filter(|chain| !self.is_left_out(**chain)) {
-                    reader = reader.chain(*chain);
+                for chain in wanted {
+                    reader = reader.chain(chain);
                 }
             }
             for (chain, id) in &self.ids {

@@ -94,6 +94,8 @@ pub(crate) struct Engine {
     held: Option<File>,
     /// Up to which drain the store was asked what it has.
     drains_asked: u64,
+    /// The drains that had been asked for when it was last tried to do something about them.
+    drains_seen: u64,
     /// Why the position cannot be written, as it was told.
     position_trouble: Option<String>,
 }
@@ -130,6 +132,7 @@ impl Engine {
             told_gaps: BTreeMap::new(),
             held: None,
             drains_asked: 0,
+            drains_seen: 0,
             position_trouble: None,
         }
     }
@@ -247,6 +250,7 @@ impl Engine {
         if self.shared.lock().stats.state != State::Forwarding {
             self.enter(State::Connecting);
         }
+        self.drains_seen = self.shared.lock().drains_asked;
         let connection = self.connect()?;
         let connected = Instant::now();
         self.enter(State::Forwarding);
@@ -315,18 +319,24 @@ impl Engine {
             self.write_position()?;
             if self.progress.is_askable && self.progress.is_unasked && self.drains_asked < asked {
                 // What the store says itself lets retention go on. Once: a log that is written is never at rest.
-                self.drains_asked = asked;
+                let before = std::mem::replace(&mut self.drains_asked, asked);
+                self.drained(before);
                 return Err(Halt::AskAgain);
             }
         } else {
             self.write_position_if_due()?;
         }
         self.measure_lag(!self.left_out.is_empty());
+        self.drained(asked);
+        Ok(())
+    }
+
+    /// Who asked for a drain up to this one has it.
+    fn drained(&self, asked: u64) {
         let mut state = self.shared.lock();
         state.drains_done = state.drains_done.max(asked);
         drop(state);
         self.shared.changed.notify_all();
-        Ok(())
     }
 
     fn measure_lag(&mut self, is_behind: bool) {
@@ -401,8 +411,8 @@ impl Engine {
         self.measure_lag(true);
         let pause = self.pauses.next(state == State::Setup, retry_after);
         // Who drains now may know that the store is there again.
-        let asked = self.shared.lock().drains_asked;
-        self.shared.wait(pause, |state| state.is_stopped || state.drains_asked > asked);
+        let seen = self.drains_seen;
+        self.shared.wait(pause, |state| state.is_stopped || state.drains_asked > seen);
     }
 
     fn trouble(&mut self, kind: NoticeKind, state: State, reason: &str) {
@@ -458,6 +468,10 @@ impl Engine {
     /// Goes on without a chain that cannot be read, and tries it again with the next connection.
     fn leave_out(&mut self, chain: u16, why: String) {
         self.left_out.insert(chain);
+        if let Some(id) = self.ids.get(&chain) {
+            // Whether what the store has is of this log is not known either.
+            self.progress.distrust(id);
+        }
         let message =
             format!("chain {chain:03} is not forwarded for now: {why}; it is tried again every 5 s");
         let known = self.unreadable.insert(chain, why.clone());
@@ -469,10 +483,11 @@ impl Engine {
 
     /// Everything that is there of the chains that are not left out was read.
     fn read_to_the_end(&mut self) {
-        let read: Vec<u16> =
-            self.unreadable.keys().copied().filter(|chain| !self.is_left_out(*chain)).collect();
+        let read: Vec<u16> = self.ids.keys().copied().filter(|chain| !self.is_left_out(*chain)).collect();
         for chain in read {
-            self.unreadable.remove(&chain);
+            if self.unreadable.remove(&chain).is_none() {
+                continue;
+            }
             self.shared.lock().stats.unreadable.remove(&chain);
             self.tell(NoticeKind::Healed, format!("chain {chain:03} can be read again"));
         }

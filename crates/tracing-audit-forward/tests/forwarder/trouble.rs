@@ -176,6 +176,37 @@ fn a_log_of_which_nothing_can_be_read_is_no_trouble_of_the_store() {
     assert_eq!(kinds(&notices), [NoticeKind::Io, NoticeKind::Healed]);
 }
 
+/// A later version may write it.
+#[test]
+fn a_chain_whose_first_line_is_not_understood_is_said_and_stays_so() {
+    let app = App::new();
+    app.emit(3);
+    let logs = [3, 4].map(|events| {
+        let log = AuditLog::builder(app.path()).stderr(false).open().unwrap();
+        emit_to(&log, events);
+        log
+    });
+    for log in logs {
+        log.close().unwrap();
+    }
+    for (chain, from, to) in [("001", "\"format\":1", "\"format\":2"), ("002", "\"n\":1", "\"n\":2")] {
+        let file = app.path().join(format!("audit-{chain}-00000001.jsonl"));
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.contains(from));
+        fs::write(&file, text.replacen(from, to, 1)).unwrap();
+    }
+    let store = Store::default();
+    let (forwarder, notices) = start(&app, &store);
+    until("one stops", || forwarder.stats().stopped.contains_key(&2));
+    for _ in 0..3 {
+        app.emit(1);
+        forwarder.drain(LONG).unwrap_err();
+        let stats = forwarder.stats();
+        assert!(stats.unreadable.contains_key(&1) || stats.stopped.contains_key(&1), "{stats:?}");
+    }
+    assert!(!kinds(&notices).contains(&NoticeKind::Healed), "{notices:?}");
+}
+
 #[test]
 fn a_stopped_chain_that_cannot_be_read_stops_no_other() {
     let app = App::new();

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -84,15 +85,8 @@ fn is_dead(dir: &Path, chain: u16) -> Result<Option<bool>, Error> {
     Ok(Some(!is_held(dir, chain)?))
 }
 
-#[cfg(unix)]
 fn is_group_readable(dir: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
     fs::metadata(dir).is_ok_and(|data| data.permissions().mode() & 0o040 != 0)
-}
-
-#[cfg(not(unix))]
-fn is_group_readable(_: &Path) -> bool {
-    false
 }
 
 /// Whether a file was written longer ago than this.

@@ -15,7 +15,7 @@ use tracing_audit::Digest;
 use crate::{
     copy::{CopiedLine, CopyChecker, CopyReport},
     error::Error,
-    position::private,
+    position::{is_same, private},
     sink::{Entry, Position, Sink, SinkError},
 };
 
@@ -219,17 +219,6 @@ impl End {
         file.write_all(&self.bytes)?;
         file.sync_all()
     }
-}
-
-#[cfg(unix)]
-fn is_same(one: &fs::Metadata, other: &fs::Metadata) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    (one.dev(), one.ino()) == (other.dev(), other.ino())
-}
-
-#[cfg(not(unix))]
-fn is_same(_: &fs::Metadata, _: &fs::Metadata) -> bool {
-    false
 }
 
 fn open(path: &Path) -> io::Result<File> {

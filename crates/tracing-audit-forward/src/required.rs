@@ -14,7 +14,7 @@ use fs2::FileExt;
 
 use crate::{
     error::Error,
-    position::{Files, private},
+    position::{Files, is_same, private},
     status::chains,
 };
 
@@ -147,7 +147,7 @@ impl List {
     fn is_same(&self, file: &File) -> io::Result<bool> {
         let held = file.metadata()?;
         match fs::metadata(&self.path) {
-            Ok(named) => Ok((named.dev(), named.ino()) == (held.dev(), held.ino())),
+            Ok(named) => Ok(is_same(&named, &held)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
         }

@@ -31,36 +31,32 @@ impl Engine {
         self.progress.is_unasked = false;
         let refusals = self.progress.files.refusals()?;
         self.shared.lock().stats.rejected = refusals.len() as u64;
-        let stopped = self.stopped_ids();
+        let (left_out, read) = self.left_out_and_read();
         if let Some(positions) = positions {
             let positions = positions.into_iter().map(|at| (at.chain_id, (at.seq, at.hash))).collect();
             self.believe_the_store(&positions, &refusals);
-            for id in &stopped {
-                self.progress.distrust(id);
-            }
-            // Of these it was not asked.
-            self.progress.distrust_all_but(&ids);
+            // It was not asked of the others, or what it has of them may be of another log.
+            self.progress.distrust_all_but(&read);
             // Nor is what it took before known to be there.
             self.last_taken = None;
         } else {
-            self.progress.forget_what_was_asked(&stopped);
+            self.progress.forget_what_was_asked(&left_out);
         }
         self.progress.note_refusals(&refusals);
         self.begin_new_chains()?;
         // What the store has may be of another log. That is known behind this, and nothing is written before.
         let items = self.open();
-        for chain in self.left_out.clone() {
-            if let Some(id) = self.ids.get(&chain) {
-                self.progress.distrust(id);
-            }
-        }
         self.write_position()?;
         items
     }
 
-    fn stopped_ids(&self) -> BTreeSet<Arc<str>> {
-        let state = self.shared.lock();
-        state.stats.stopped.keys().filter_map(|chain| self.ids.get(chain)).cloned().collect()
+    /// The ids of the chains that are left out, and those of the others.
+    fn left_out_and_read(&self) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
+        let ids = |left_out: bool| {
+            let chains = self.ids.iter().filter(move |(chain, _)| self.is_left_out(**chain) == left_out);
+            chains.map(|(_, id)| Arc::clone(id)).collect()
+        };
+        (ids(true), ids(false))
     }
 
     /// Finds out which chains the log has now. One that cannot be read keeps the id that it had.

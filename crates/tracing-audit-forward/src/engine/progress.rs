@@ -1,7 +1,6 @@
 //! What the store is known to have, and when that is written.
 
 use std::{
-    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -76,12 +75,13 @@ impl Progress {
         }
     }
 
-    /// Believes the position alone: the store cannot be asked, whatever the one before it could.
-    pub(super) fn forget_what_was_asked(&mut self, stopped: &BTreeSet<Arc<str>>) {
+    /// Believes the position alone, but for chains that are left out: the store cannot be asked, whatever the one before it
+    /// could.
+    pub(super) fn forget_what_was_asked(&mut self, left_out: &[Arc<str>]) {
         for (id, chain) in &mut self.known.chains {
-            if !stopped.contains(id) {
-                self.is_dirty |= chain.asked.take().is_some();
-            }
+            let asked = left_out.contains(id).then(|| chain.begun());
+            self.is_dirty |= chain.asked != asked;
+            chain.asked = asked;
         }
     }
 

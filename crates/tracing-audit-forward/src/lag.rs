@@ -55,14 +55,16 @@ pub(crate) struct Lag {
     pub(crate) age: Duration,
 }
 
+/// The id of a chain, where it can be read.
+pub(crate) fn id_of(dir: &Path, chain: u16) -> Option<Arc<str>> {
+    let items = Reader::new(dir).chain(chain).last(0).items().ok()?;
+    items.chains().pop().map(|(_, id)| Arc::from(id))
+}
+
 /// The ids of the chains that can be read.
 pub(crate) fn ids(dir: &Path) -> BTreeMap<u16, Arc<str>> {
     let chains = dead::ends(dir).unwrap_or_default().into_keys();
-    let id_of = |chain| {
-        let items = Reader::new(dir).chain(chain).last(0).items().ok()?;
-        items.chains().into_iter().find(|(found, _)| *found == chain)
-    };
-    chains.filter_map(id_of).map(|(chain, id)| (chain, Arc::from(id))).collect()
+    chains.filter_map(|chain| Some((chain, id_of(dir, chain)?))).collect()
 }
 
 /// How much durable the log has behind what was acknowledged. `head` is known to be durable. What cannot be read now is not

@@ -116,10 +116,8 @@ struct Chain {
 
 impl Chain {
     fn read(dir: &Path, number: u16) -> Self {
-        let items = Reader::new(dir).chain(number).last(0).items();
-        let id = items.ok().and_then(|items| Some(Arc::from(items.chains().pop()?.1)));
         let durable = lag::durable_head(dir, number).ok().map(|head| head.map_or(0, |head| head.seq()));
-        Self { number, id, durable }
+        Self { number, id: lag::id_of(dir, number), durable }
     }
 
     fn status(&self, known: &Known, refused: &BTreeSet<Head>) -> ChainStatus {

@@ -440,10 +440,7 @@ impl Engine {
     }
 
     fn stop_chain(&mut self, chain: u16, why: String) {
-        self.left_out.insert(chain);
-        if let Some(id) = self.ids.get(&chain) {
-            self.progress.distrust(id);
-        }
+        self.no_longer_read(chain);
         let message = format!("chain {chain:03} is not forwarded any more: {why}");
         self.shared.lock().stats.stopped.insert(chain, why);
         self.tell(NoticeKind::ChainStopped, message);
@@ -459,19 +456,23 @@ impl Engine {
         let why = said(&error);
         if is_damaged {
             self.stop_chain(chain, why);
-            return Ok(());
+        } else {
+            self.leave_out(chain, why);
         }
-        self.leave_out(chain, why);
         Ok(())
+    }
+
+    /// Whether what the store has of it is of this log is not known from here on.
+    fn no_longer_read(&mut self, chain: u16) {
+        self.left_out.insert(chain);
+        if let Some(id) = self.ids.get(&chain) {
+            self.progress.distrust(id);
+        }
     }
 
     /// Goes on without a chain that cannot be read, and tries it again with the next connection.
     fn leave_out(&mut self, chain: u16, why: String) {
-        self.left_out.insert(chain);
-        if let Some(id) = self.ids.get(&chain) {
-            // Whether what the store has is of this log is not known either.
-            self.progress.distrust(id);
-        }
+        self.no_longer_read(chain);
         let message =
             format!("chain {chain:03} is not forwarded for now: {why}; it is tried again every 5 s");
         let known = self.unreadable.insert(chain, why.clone());

@@ -192,9 +192,7 @@ impl OtlpBuilder {
             on_warning: self.on_warning,
         })
     }
-}
 
-impl OtlpBuilder {
     /// Returns the attributes of the resource in an environment.
     fn resource_in(&self, variable: impl Fn(&str) -> Option<String>) -> Result<Vec<KeyValue>, SinkError> {
         let mut builder = Self::new(&self.endpoint);

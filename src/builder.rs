@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use tracing_core::Level;
 
 use crate::{
-    capture::{Candidate, Rules},
+    capture::{Candidate, Enrichment, Rules, named_bit},
     chain::Head,
     error::Error,
     heads::OnHead,
@@ -53,6 +53,8 @@ pub struct Builder {
     plan: Plan,
     /// Names that cannot be compared, and the setting that they were given to.
     bad_names: Vec<(&'static str, String)>,
+    /// Names that were given to `explicit` and are no named members.
+    bad_members: Vec<String>,
 }
 
 impl std::fmt::Debug for Builder {
@@ -91,7 +93,7 @@ impl Builder {
             #[cfg(feature = "fault-injection")]
             faults: None,
         };
-        Self { plan, bad_names: Vec::new() }
+        Self { plan, bad_names: Vec::new(), bad_members: Vec::new() }
     }
 
     /// The name of the program in each `open` record, at most 256 bytes. Default: the name of the
@@ -135,10 +137,17 @@ impl Builder {
         self
     }
 
-    /// The lowest level at which an event or span is looked at; below it, an event is not an audit
-    /// event. Default: `INFO`.
+    /// The lowest level of audit events: below it, an event is not one. Default: `INFO`.
     pub fn level(mut self, level: Level) -> Self {
         self.plan.rules.level = level;
+        self
+    }
+
+    /// The lowest level of the spans from which events inherit. Where it is not set, spans of other levels than the
+    /// log's are taken where they exist, and [`ensure_attached`](AuditLog::ensure_attached) proves those of
+    /// [`level`](Self::level); where it is set, it proves this one. Default: `DEBUG`, or `level` if that is lower.
+    pub fn span_level(mut self, level: Level) -> Self {
+        self.plan.rules.span_level = Some(level);
         self
     }
 
@@ -167,8 +176,10 @@ impl Builder {
         self
     }
 
-    /// More span fields that events inherit, beside `actor`, `session_id` and the other named
-    /// members. They stand under `fields`. Default: none.
+    /// More span fields that events inherit, beside who and where: `actor`, `session_id`, `request_id`, `source`,
+    /// `trace_id` and `span_id`. What happened (`action`, `resource`, `outcome`, `reason`) is inherited only if it is
+    /// named here, because spans of libraries have fields of these names too. Other names stand under `fields`.
+    /// Default: none.
     pub fn inherit<I>(mut self, names: I) -> Self
     where
         I: IntoIterator<Item: Into<String>>,
@@ -177,9 +188,66 @@ impl Builder {
         self
     }
 
-    /// More names of fields whose value is withheld, beside `password`, `token`, `secret` and their
-    /// like. A field is withheld when its name contains one of them, compared by letters and digits
-    /// without case. Default: none.
+    /// Events inherit only from spans whose target is one of these or something in it: `my_app` covers
+    /// `my_app::http`, and not `my_apple`. A span has the target of the module that makes it, unless it says another.
+    /// Default: from all spans.
+    pub fn inherit_from<I>(mut self, targets: I) -> Self
+    where
+        I: IntoIterator<Item: Into<String>>,
+    {
+        self.plan.rules.inherit_from.extend(targets.into_iter().map(Into::into));
+        self
+    }
+
+    /// Named members that a record shall have from its event itself, or from [`enrich`](Self::enrich): where such a
+    /// member is inherited from a span, or missing, `incomplete` names it. For code that may hold the guard of a span
+    /// over an `.await`, which gives the `actor` of one task to another. Default: none.
+    pub fn explicit<I>(mut self, names: I) -> Self
+    where
+        I: IntoIterator<Item: AsRef<str>>,
+    {
+        for name in names {
+            match named_bit(name.as_ref()) {
+                Some(bit) => self.plan.rules.explicit |= bit,
+                None => self.bad_members.push(name.as_ref().to_owned()),
+            }
+        }
+        self
+    }
+
+    /// Adds to each audit event what neither it nor its spans say: a tenant from a task-local, the trace of another
+    /// library. Called on the emitting thread, before the severity is decided, and never for an event that is lost
+    /// before. Values are redacted and cut like those of the event. Audit events emitted from the closure are counted as
+    /// lost, not recorded. After a panic in it the event is recorded with what was added until then, and `incomplete`
+    /// names `enrich`. Default: no closure.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), tracing_audit::Error> {
+    /// # use std::cell::Cell;
+    /// thread_local! {
+    ///     static TENANT: Cell<u64> = const { Cell::new(0) };
+    /// }
+    ///
+    /// let audit = tracing_audit::AuditLog::builder("audit-log")
+    ///     .enrich(|event| event.set_u64("tenant", TENANT.get()))
+    ///     .open()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn enrich<F>(mut self, enrich: F) -> Self
+    where
+        F: Fn(&mut Enrichment<'_>) + Send + Sync + 'static,
+    {
+        self.plan.rules.enrich = Some(Box::new(enrich));
+        self
+    }
+
+    /// More names of fields whose value is withheld, beside `password`, `token`, `secret` and their like. Names are
+    /// split into words at separators, at digits and at changes of case, and a field is withheld when the words of one
+    /// of these names stand together in its own, without regard to case: `iban` covers `customerIban` and not `ibanez`.
+    /// The field `severity` cannot be withheld, since each record says its severity. Default: none.
     pub fn redact<I>(mut self, names: I) -> Self
     where
         I: IntoIterator<Item: AsRef<str>>,
@@ -187,6 +255,21 @@ impl Builder {
         for name in names {
             if !self.plan.rules.redact.insert(name.as_ref()) {
                 self.bad_names.push(("redact", name.as_ref().to_owned()));
+            }
+        }
+        self
+    }
+
+    /// Names of fields whose value is recorded, although [`redact`](Self::redact) or a built-in name covers them. Only
+    /// whole names, compared by letters and digits without case: `token_count` takes `tokenCount` out, and not `token`.
+    /// `return` has the values that `#[instrument(ret)]` reports recorded. Default: none.
+    pub fn keep<I>(mut self, names: I) -> Self
+    where
+        I: IntoIterator<Item: AsRef<str>>,
+    {
+        for name in names {
+            if !self.plan.rules.redact.keep(name.as_ref()) {
+                self.bad_names.push(("keep", name.as_ref().to_owned()));
             }
         }
         self
@@ -308,7 +391,7 @@ impl Builder {
     /// Everything that is set and can be compared.
     #[cfg(all(test, feature = "serde"))]
     pub(crate) fn everything(&self) -> String {
-        let Self { plan, bad_names } = self;
+        let Self { plan, bad_names, bad_members } = self;
         let Plan {
             dir,
             service,
@@ -336,7 +419,7 @@ impl Builder {
             (dir, service, flush_mode, rotation, retention, exclusive, wait_for_chain, rules, critical);
         let second =
             (queue_bytes, wait_bound, low_space, group_readable, allow_network_fs, on_full, on_failure);
-        format!("{first:?} {second:?} {stderr} {bad_names:?}")
+        format!("{first:?} {second:?} {stderr} {bad_names:?} {bad_members:?}")
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -377,6 +460,27 @@ impl Builder {
             let reason = format!("{name:?} has no letter or digit to compare, or more than 128");
             return Err(Error::Setting { setting, reason });
         }
+        if let Some(name) = self.bad_members.first() {
+            let reason = format!("{name:?} is no named member; `actor` and `action` are, see the README");
+            return Err(Error::Setting { setting: "explicit", reason });
+        }
+        let rules = &self.plan.rules;
+        in_range(
+            "redact",
+            !rules.redact.covers("severity"),
+            "`severity` cannot be withheld, because each record says how severe it is",
+        )?;
+        in_range(
+            "inherit_from",
+            !rules.inherit_from.iter().any(String::is_empty),
+            "an empty target would be every target; leave it out",
+        )?;
+        in_range(
+            "span_level",
+            rules.span_level.is_none_or(|level| level <= tracing::level_filters::STATIC_MAX_LEVEL),
+            "this build strips spans of that level: remove tracing's `max_level_…` or \
+             `release_max_level_…` feature, or choose a level that it keeps",
+        )?;
         in_range(
             "level",
             self.plan.rules.level <= tracing::level_filters::STATIC_MAX_LEVEL,

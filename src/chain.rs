@@ -37,8 +37,7 @@ impl Digest {
         Self(hasher.finalize().into())
     }
 
-    /// A plain SHA-256, for tests that need some digest.
-    #[cfg(test)]
+    /// A plain SHA-256, of something that is no record.
     pub(crate) fn of_bytes(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }
@@ -72,6 +71,20 @@ impl Digest {
             *byte = low;
         }
         (bad == 0).then_some(Self(bytes))
+    }
+}
+
+/// A plain SHA-256 over what comes in pieces.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Hasher(Sha256);
+
+impl Hasher {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    pub(crate) fn finish(self) -> Digest {
+        Digest(self.0.finalize().into())
     }
 }
 

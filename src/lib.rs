@@ -100,7 +100,7 @@ mod writer;
 
 pub use audit_future::AuditFuture;
 pub use builder::Builder;
-pub use capture::{AuditFilter, AuditLayer, Candidate};
+pub use capture::{AuditFilter, AuditLayer, Candidate, Enrichment, NotAudit};
 pub use chain::{Digest, Head, Receipt};
 #[cfg(feature = "serde")]
 pub use config::Config;

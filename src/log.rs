@@ -17,7 +17,7 @@ use tracing_subscriber::{filter::Filtered, registry::LookupSpan};
 use crate::{
     audit_future::AuditFuture,
     builder::Builder,
-    capture::{self, AuditFilter, AuditLayer, Capture},
+    capture::{self, AuditFilter, AuditLayer, Capture, NotAudit},
     chain::{Head, Receipt},
     error::Error,
     heads::Heads,
@@ -140,6 +140,32 @@ impl AuditLog {
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
         capture::layer(&self.handle.capture)
+    }
+
+    /// A filter for other layers that keeps audit events away from them: `fmt::layer().with_filter(audit.not_audit())`.
+    ///
+    /// Redaction concerns this log only. Without the filter the same event stands in other layers' output with every
+    /// value in clear. It passes everything that this log does not record, and keeps away what it does, by target or by
+    /// the field `audit`, and spans whose target is `audit` or begins with `audit::`. Join it with other filters by
+    /// `FilterExt::and` of `tracing-subscriber`.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use tracing_subscriber::{EnvFilter, filter::FilterExt, fmt, prelude::*};
+    ///
+    /// # fn main() -> Result<(), tracing_audit::Error> {
+    /// let audit = tracing_audit::AuditLog::open("audit-log")?;
+    /// tracing_subscriber::registry()
+    ///     .with(fmt::layer().with_filter(audit.not_audit().and(EnvFilter::from_default_env())))
+    ///     .with(audit.layer())
+    ///     .init();
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use = "a filter does nothing until it is given to a layer"]
+    pub fn not_audit(&self) -> NotAudit {
+        NotAudit::new(Arc::clone(&self.handle.capture))
     }
 
     /// Proves, at this moment, that audit events from the configured level to `ERROR`, and spans

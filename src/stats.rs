@@ -16,7 +16,7 @@ pub enum LossReason {
     /// The disk refused it to the end.
     IoFailure,
     /// Capturing it panicked. A panic in a `Debug` or `Display` of the application alone costs only
-    /// that field, which is listed in `truncated`.
+    /// that field, which `truncated` names as failed.
     Panic,
     /// It was emitted while an audit event was being captured, or by a thread of the log itself.
     Reentrant,

@@ -43,12 +43,23 @@ const ANY_TARGET: &str = "your_application";
 static EVENT_FIELDS: &[&str] = &["message", "action", "actor", TAG];
 static SPAN_FIELDS: &[&str] = &["actor"];
 
+/// Whom a probe met that was asked about its callsite.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Asked {
+    #[default]
+    Nobody,
+    /// A layer that was added to a subscriber.
+    Registered,
+    /// A layer that never was.
+    Unregistered,
+}
+
 /// What a probe has met so far.
 #[derive(Debug, Clone, Copy, Default)]
 struct Traces {
     /// The log whose layer is looked for.
     log: u64,
-    callsite: bool,
+    asked: Asked,
     /// The address of the filter that was asked last, and so of the layer that it stands in front of.
     filter: Option<usize>,
     /// Whether more than one was asked: each layer behind them records the event.
@@ -76,8 +87,14 @@ fn met(metadata: &Metadata<'_>, log: u64, note: impl FnOnce(&mut Traces)) -> boo
 }
 
 /// The filter of a log was asked about a callsite.
-pub(super) fn met_callsite(metadata: &Metadata<'_>, log: u64) {
-    met(metadata, log, |traces| traces.callsite = true);
+pub(super) fn met_callsite(metadata: &Metadata<'_>, log: u64, is_registered: bool) {
+    met(metadata, log, |traces| {
+        if !is_registered {
+            traces.asked = Asked::Unregistered;
+        } else if traces.asked == Asked::Nobody {
+            traces.asked = Asked::Registered;
+        }
+    });
 }
 
 /// The filter of a log, at this address, was asked whether it enables something.
@@ -172,7 +189,7 @@ fn prove_for(dispatch: &Dispatch, capture: &Capture, targets: &[&str]) -> Result
     for (target, level) in targets.iter().flat_map(|target| levels.clone().map(move |level| (*target, level)))
     {
         let (traces, obstacle) = probe(dispatch, capture, target, level, Kind::EVENT);
-        was_met |= traces.callsite || traces.filter.is_some();
+        was_met |= traces.asked != Asked::Nobody || traces.filter.is_some();
         is_doubled |= traces.is_doubled;
         if let Some(obstacle) = obstacle {
             events.push(Hidden { target, level, obstacle });
@@ -183,12 +200,13 @@ fn prove_for(dispatch: &Dispatch, capture: &Capture, targets: &[&str]) -> Result
     let mut span_targets: Vec<&str> =
         targets.iter().copied().filter(|target| !is_audit_target(target)).collect();
     if span_targets.is_empty() {
-        span_targets.push(ANY_TARGET);
+        span_targets.push(capture.rules.inherit_from.first().map_or(ANY_TARGET, String::as_str));
     }
     for target in span_targets {
-        let level = capture.rules.level;
+        // Spans below the level of the log are taken where they exist, unless the application asked for them.
+        let level = capture.rules.span_level.unwrap_or(capture.rules.level);
         let (traces, obstacle) = probe(dispatch, capture, target, level, Kind::SPAN);
-        was_met |= traces.callsite || traces.filter.is_some();
+        was_met |= traces.asked != Asked::Nobody || traces.filter.is_some();
         if let Some(obstacle) = obstacle {
             spans.push(Hidden { target, level, obstacle });
         }
@@ -216,6 +234,8 @@ enum Obstacle {
     PassedBy,
     /// Another layer vetoes the event.
     Vetoed,
+    /// A `reload` put the layer in, so that its filter was never registered.
+    Reloaded,
 }
 
 /// A probe that did not get through.
@@ -253,7 +273,12 @@ fn probe(
 }
 
 fn walk(dispatch: &Dispatch, metadata: &'static Metadata<'static>) -> Option<Obstacle> {
-    if dispatch.register_callsite(metadata).is_never() {
+    let interest = dispatch.register_callsite(metadata);
+    // To ask such a layer anything more is a panic of `tracing-subscriber` in a debug build.
+    if TRACES.get().is_some_and(|traces| traces.asked == Asked::Unregistered) {
+        return Some(Obstacle::Reloaded);
+    }
+    if interest.is_never() {
         return Some(Obstacle::Callsite);
     }
     if !dispatch.enabled(metadata) {
@@ -342,6 +367,12 @@ impl Obstacle {
             Self::Callsite => "a filter in front of the layer never wants them".to_owned(),
             Self::Disabled => "a filter in front of the layer, or behind it, disables them".to_owned(),
             Self::PassedBy => "they are enabled, but this layer is not asked".to_owned(),
+            Self::Reloaded => {
+                "a `reload` layer was given this layer after it was added to the subscriber, which leaves the \
+                 layer's own filter without an id: events are recorded in a release build only, and a debug build \
+                 panics at each; add the layer itself when the subscriber is built, and reload the other layers"
+                    .to_owned()
+            }
             Self::Vetoed => {
                 "a layer in front of it vetoes them in `event_enabled`: let that layer pass audit \
                              events, or give it a filter of its own with `.with_filter(…)`"

@@ -5,7 +5,7 @@ use std::{borrow::Cow, error::Error, fmt, ops::Range};
 use tracing_core::{Field, field::Visit};
 
 use super::{
-    fields,
+    fields::{self, Whole},
     plan::{FieldPlan, Opening, Plan, Role},
     rules::NAMED,
 };
@@ -20,8 +20,11 @@ const MAX_FIELDS: usize = 64;
 /// How many names of fields beyond that are listed at most.
 const MAX_OMITTED: usize = 256;
 
-/// All values of one event together, in bytes, before a single one is shortened further.
+/// All values of one event together, in bytes, before less is kept of each further one.
 const MAX_VALUES: usize = 1 << 20;
+
+/// What is kept of those: even if every field has as much, a line is full.
+const MAX_FURTHER: usize = 1024;
 
 /// How large a buffer a thread keeps from one event to the next.
 pub(super) const KEPT_BYTES: usize = 256 * 1024;
@@ -33,6 +36,9 @@ pub(super) struct Piece {
     /// Where the value begins.
     value: u32,
     end: u32,
+    /// How many bytes its name has, where the name is cut.
+    pub(super) name_bytes: u32,
+    /// Whether something of the value is missing: [`Values::whole`] says what is known of it.
     pub(super) cut: bool,
     pub(super) redacted: bool,
     pub(super) repeated: bool,
@@ -57,7 +63,13 @@ impl Piece {
 
     /// Whether no list of names tells anything of it.
     pub(super) fn is_unremarkable(&self) -> bool {
-        !(self.cut | self.redacted | self.repeated)
+        !(self.cut | self.redacted | self.repeated) && self.name_bytes == 0
+    }
+
+    /// Whether it is a text that says nothing.
+    pub(super) fn is_empty_text(&self) -> bool {
+        // No number and no word of JSON is two bytes long and stands for a named member, which are all texts.
+        self.end - self.value == 2
     }
 }
 
@@ -73,6 +85,11 @@ pub(super) struct Named {
 }
 
 impl Named {
+    /// A bit for each member that there is and that says something.
+    pub(super) fn said(&self) -> u32 {
+        self.iter().filter(|(_, piece)| !piece.is_empty_text()).fold(0, |said, (index, _)| said | 1 << index)
+    }
+
     pub(super) fn get(&self, index: usize) -> Option<&Piece> {
         self.pieces.get(index).filter(|_| self.known & (1 << index) != 0)
     }
@@ -102,6 +119,13 @@ pub(super) struct Entry {
     pub(super) piece: Piece,
 }
 
+/// A value that found no room.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Omitted {
+    pub(super) name: &'static str,
+    pub(super) whole: Whole,
+}
+
 /// What an event says, encoded, before it is put in order.
 #[derive(Debug, Default)]
 pub(super) struct Values {
@@ -109,7 +133,13 @@ pub(super) struct Values {
     pub(super) named: Named,
     pub(super) fields: Vec<Entry>,
     /// Fields that found no room.
-    pub(super) omitted: Vec<&'static str>,
+    pub(super) omitted: Vec<Omitted>,
+    /// How many more found no room, and are not in that list.
+    pub(super) omitted_more: usize,
+    /// What is known of the values that are cut, by where their members begin.
+    wholes: Vec<(u32, Whole)>,
+    /// A bit for each named member that is not inherited.
+    pub(super) said: u32,
     pub(super) severity: Option<Severity>,
     /// Whether `severity` was given more than once.
     pub(super) severity_repeated: bool,
@@ -134,6 +164,9 @@ impl Values {
         self.named.known = 0;
         self.fields.clear();
         self.omitted.clear();
+        self.omitted_more = 0;
+        self.wholes.clear();
+        self.said = 0;
         self.severity = None;
         self.severity_repeated = false;
         self.severity_unclear = false;
@@ -142,9 +175,15 @@ impl Values {
         self.log_module = None;
     }
 
-    /// How many bytes all members have: no value is longer.
-    pub(super) fn total(&self) -> usize {
-        self.bytes.len()
+    /// What is known of the whole of a value that is cut.
+    pub(super) fn whole(&self, piece: &Piece) -> Option<Whole> {
+        self.wholes.iter().find(|(start, _)| piece.cut && *start == piece.start).map(|(_, whole)| *whole)
+    }
+
+    /// How long a further value may be.
+    #[inline]
+    fn limit(&self) -> usize {
+        if self.bytes.len() <= MAX_VALUES { fields::MAX_VALUE } else { MAX_FURTHER }
     }
 
     /// The JSON of a value. `None` only if a piece is not of these values.
@@ -206,7 +245,14 @@ impl Values {
 
     /// Takes over what the nearest span around the event says, where the event itself and nearer
     /// spans say nothing. `member` is what `piece` is of in that span.
-    pub(super) fn inherit(&mut self, role: Role, name: &'static str, piece: &Piece, member: &[u8]) {
+    pub(super) fn inherit(
+        &mut self,
+        role: Role,
+        name: &'static str,
+        piece: &Piece,
+        member: &[u8],
+        whole: Option<Whole>,
+    ) {
         let is_known = match role {
             Role::Named(index) => self.named.get(index).is_some(),
             _ => self.fields.iter().any(|entry| entry.name == name),
@@ -216,7 +262,7 @@ impl Values {
         }
         let start = self.bytes.len();
         self.bytes.extend_from_slice(member);
-        self.put(role, name, piece.placed_at(start));
+        self.put(role, name, piece.placed_at(start), whole);
     }
 
     /// The same for all members of a span, or of several, at once; `known` are those that there are, all of
@@ -239,7 +285,8 @@ impl Values {
         let behind = start + opening.length;
         self.bytes.extend_from_slice(&opening.bytes);
         self.bytes.truncate(behind);
-        if !fields::plain_text(&mut self.bytes, text) {
+        let limit = self.limit();
+        if !fields::plain_text(&mut self.bytes, text, limit) {
             self.bytes.truncate(start);
             return false;
         }
@@ -248,20 +295,20 @@ impl Values {
         if self.named.known & (1 << opening.index) == 0 {
             self.named.set(opening.index, piece);
         } else {
-            self.put(Role::Named(opening.index), name, piece);
+            self.put(Role::Named(opening.index), name, piece, None);
         }
         true
     }
 
     /// Puts a value that was just encoded where it belongs.
     #[inline(never)]
-    fn put(&mut self, role: Role, name: &'static str, mut piece: Piece) {
+    fn put(&mut self, role: Role, name: &'static str, mut piece: Piece, whole: Option<Whole>) {
+        piece.cut = whole.is_some();
+        if let Some(whole) = whole {
+            self.wholes.push((piece.start, whole));
+        }
         self.is_remarkable |= !piece.is_unremarkable();
         if let Role::Named(index) = role {
-            // An empty text says nothing, and must not hide what a span says.
-            if Self::length(&piece) == 2 && self.bytes.last() == Some(&b'"') {
-                return;
-            }
             let is_known = self.named.get(index).is_some();
             piece.repeated |= is_known;
             self.is_remarkable |= is_known;
@@ -274,14 +321,22 @@ impl Values {
         } else if self.fields.len() < MAX_FIELDS {
             self.fields.push(Entry { name, piece });
         } else {
-            self.omit(name);
+            self.omit(name, &piece);
         }
     }
 
-    fn omit(&mut self, name: &'static str) {
+    /// Lets go of the value that was encoded last, and remembers what it was.
+    fn omit(&mut self, name: &'static str, piece: &Piece) {
         self.is_remarkable = true;
-        if self.omitted.len() < MAX_OMITTED {
-            self.omitted.push(name);
+        let Some(whole) = self.whole(piece).or_else(|| self.json(piece).map(Whole::of_json)) else { return };
+        self.bytes.truncate(piece.start as usize);
+        self.wholes.retain(|(start, _)| *start < piece.start);
+        if let Some(known) = self.omitted.iter_mut().find(|omitted| omitted.name == name) {
+            known.whole = whole;
+        } else if self.omitted.len() < MAX_OMITTED {
+            self.omitted.push(Omitted { name, whole });
+        } else {
+            self.omitted_more += 1;
         }
     }
 }
@@ -293,51 +348,62 @@ pub(super) struct Visitor<'a> {
 }
 
 impl Visitor<'_> {
-    fn value(&mut self, field: &Field, encode: impl FnOnce(&mut Vec<u8>) -> bool) {
+    /// A number or a truth value: never cut.
+    fn plain(&mut self, field: &Field, encode: impl FnOnce(&mut Vec<u8>)) {
+        self.value(field, |out, _| {
+            encode(out);
+            None
+        });
+    }
+
+    fn value(&mut self, field: &Field, encode: impl FnOnce(&mut Vec<u8>, usize) -> Option<Whole>) {
         if let Some(plan) = self.plan.field(field.index()) {
             self.planned(plan, encode);
         }
     }
 
     #[inline]
-    fn planned(&mut self, plan: &FieldPlan, encode: impl FnOnce(&mut Vec<u8>) -> bool) {
+    pub(super) fn planned(
+        &mut self,
+        plan: &FieldPlan,
+        encode: impl FnOnce(&mut Vec<u8>, usize) -> Option<Whole>,
+    ) {
         match plan.role {
             Role::Spent | Role::LogTarget | Role::LogModule => {}
-            Role::Field if self.has_no_room(plan.name) => self.values.omit(plan.name),
             Role::Severity => self.severity(plan, encode),
             role => {
-                let piece = self.encode(plan, plan.redacted, encode);
-                self.values.put(role, plan.name, piece);
+                let (piece, whole) = self.encode(plan, plan.redacted, encode);
+                self.values.put(role, plan.name, piece, whole);
             }
         }
-    }
-
-    fn has_no_room(&self, name: &str) -> bool {
-        self.values.bytes.len() > MAX_VALUES
-            || (self.values.fields.len() >= MAX_FIELDS
-                && !self.values.fields.iter().any(|entry| entry.name == name))
     }
 
     fn encode(
         &mut self,
         plan: &FieldPlan,
         redacted: bool,
-        encode: impl FnOnce(&mut Vec<u8>) -> bool,
-    ) -> Piece {
+        encode: impl FnOnce(&mut Vec<u8>, usize) -> Option<Whole>,
+    ) -> (Piece, Option<Whole>) {
+        let limit = self.values.limit();
         let bytes = &mut self.values.bytes;
         let start = small(bytes.len());
         bytes.extend_from_slice(&plan.start);
-        let value = small(bytes.len());
-        let cut = if redacted { fields::text(bytes, "[redacted]") } else { encode(bytes) };
-        let end = small(bytes.len());
-        Piece { start, value, end, cut: cut || plan.cut, redacted, repeated: false }
+        let value = bytes.len();
+        let whole = if redacted { fields::text(bytes, "[redacted]", limit) } else { encode(bytes, limit) };
+        // One type for each member: a number is written as a text.
+        if matches!(plan.role, Role::Named(_)) && bytes.get(value) != Some(&b'"') {
+            bytes.insert(value, b'"');
+            bytes.push(b'"');
+        }
+        let (value, end, name_bytes) = (small(value), small(bytes.len()), plan.name_bytes);
+        (Piece { start, value, end, name_bytes, cut: false, redacted, repeated: false }, whole)
     }
 
     /// A field `severity` that says what the record says is used up; any other value, another word for the same
     /// included, is a field like all others, also where it must be withheld: only then it is formatted all the
     /// same, to see whether it names one.
-    fn severity(&mut self, plan: &FieldPlan, encode: impl FnOnce(&mut Vec<u8>) -> bool) {
-        let piece = self.encode(plan, false, encode);
+    fn severity(&mut self, plan: &FieldPlan, encode: impl FnOnce(&mut Vec<u8>, usize) -> Option<Whole>) {
+        let (piece, whole) = self.encode(plan, false, encode);
         let said = self.values.text(&piece).and_then(|said| Severity::understand(&said));
         let (named, says_no_more) =
             said.map_or((None, false), |(severity, is_name)| (Some(severity), is_name));
@@ -351,10 +417,10 @@ impl Visitor<'_> {
             self.values.bytes.truncate(piece.start as usize);
         } else if plan.redacted {
             self.values.bytes.truncate(piece.start as usize);
-            let piece = self.encode(plan, true, |_| false);
-            self.values.put(Role::Field, plan.name, piece);
+            let (piece, whole) = self.encode(plan, true, |_, _| None);
+            self.values.put(Role::Field, plan.name, piece, whole);
         } else {
-            self.values.put(Role::Field, plan.name, piece);
+            self.values.put(Role::Field, plan.name, piece, whole);
         }
     }
 }
@@ -371,7 +437,7 @@ impl Visit for Visitor<'_> {
         let origin = match plan.role {
             Role::LogTarget => &mut self.values.log_target,
             Role::LogModule => &mut self.values.log_module,
-            _ => return self.planned(plan, |out| fields::text(out, value)),
+            _ => return self.planned(plan, |out, limit| fields::text(out, value, limit)),
         };
         let start = self.values.bytes.len();
         let value = fields::start_of(value, fields::MAX_VALUE);
@@ -380,40 +446,40 @@ impl Visit for Visitor<'_> {
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.value(field, |out| fields::boolean(out, value));
+        self.plain(field, |out| fields::boolean(out, value));
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.value(field, |out| fields::integer(out, value, value.unsigned_abs()));
+        self.plain(field, |out| fields::integer(out, value, value.unsigned_abs()));
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.value(field, |out| fields::integer(out, value, value));
+        self.plain(field, |out| fields::integer(out, value, value));
     }
 
     fn record_i128(&mut self, field: &Field, value: i128) {
         let magnitude = value.unsigned_abs().try_into().unwrap_or(u64::MAX);
-        self.value(field, |out| fields::integer(out, value, magnitude));
+        self.plain(field, |out| fields::integer(out, value, magnitude));
     }
 
     fn record_u128(&mut self, field: &Field, value: u128) {
         let magnitude = value.try_into().unwrap_or(u64::MAX);
-        self.value(field, |out| fields::integer(out, value, magnitude));
+        self.plain(field, |out| fields::integer(out, value, magnitude));
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.value(field, |out| fields::float(out, value));
+        self.plain(field, |out| fields::float(out, value));
     }
 
     fn record_bytes(&mut self, field: &Field, value: &[u8]) {
-        self.value(field, |out| fields::bytes(out, value));
+        self.value(field, |out, limit| fields::bytes(out, value, limit));
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-        self.value(field, |out| fields::error(out, value));
+        self.value(field, |out, limit| fields::error(out, value, limit));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.value(field, |out| fields::debug(out, value));
+        self.value(field, |out, limit| fields::debug(out, value, limit));
     }
 }

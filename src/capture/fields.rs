@@ -1,6 +1,7 @@
 //! Values to JSON, straight into a buffer, never longer than a bound.
 //!
-//! Each function appends one JSON value and says whether something of it is missing.
+//! Each function appends one JSON value, and returns what is known of the whole where that is more than what was
+//! appended.
 
 use std::{
     error::Error,
@@ -9,13 +10,19 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use crate::format::{escape_into, push_if_plain};
+use crate::{
+    chain::{Digest, Hasher},
+    format::{self, Value, escape_into, push_if_plain},
+};
 
 /// The longest target or module, in bytes as it stands in the line.
 const MAX_ORIGIN: usize = 1024;
 
-/// The longest value, in bytes as it stands in the line.
-pub(super) const MAX_VALUE: usize = 16 * 1024;
+/// The longest value, in bytes as it stands in the line. A whole line is not longer.
+pub(super) const MAX_VALUE: usize = format::MAX_LINE;
+
+/// How many bytes code of the application may write for one value. It may never end.
+const MAX_WRITTEN: u64 = 4 << 20;
 
 /// Beyond ±(2^53−1) common readers of JSON round.
 const MAX_SAFE: u64 = (1 << 53) - 1;
@@ -23,13 +30,60 @@ const MAX_SAFE: u64 = (1 << 53) - 1;
 /// How many causes of an error are written at most.
 const MAX_CAUSES: usize = 64;
 
-pub(super) fn boolean(out: &mut Vec<u8>, value: bool) -> bool {
+/// What is known of a value of which the record has a part only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Whole {
+    /// How many bytes of UTF-8 it has, or had when it ended too early.
+    pub(super) bytes: u64,
+    pub(super) ending: Ending,
+}
+
+/// How a value that is not whole in the record ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// All of it was seen: the SHA-256 of its text.
+    Whole(Digest),
+    /// It was stopped because it wrote too much.
+    Stopped,
+    /// The code that writes it failed or panicked.
+    Failed,
+}
+
+impl Whole {
+    fn of(text: &str) -> Self {
+        Self { bytes: text.len() as u64, ending: Ending::Whole(Digest::of_bytes(text.as_bytes())) }
+    }
+
+    /// Of a value that is whole in its JSON.
+    pub(super) fn of_json(json: &[u8]) -> Self {
+        match format::parse_value(json) {
+            Some(Value::Text(text)) => Self::of(&text),
+            _ => Self::of(&String::from_utf8_lossy(json)),
+        }
+    }
+
+    /// Appends it as JSON, without the braces around it.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"\"bytes\":");
+        out.extend_from_slice(itoa::Buffer::new().format(self.bytes).as_bytes());
+        match self.ending {
+            Ending::Whole(digest) => {
+                out.extend_from_slice(b",\"sha256\":\"");
+                out.extend_from_slice(&digest.hex());
+                out.push(b'"');
+            }
+            Ending::Stopped => out.extend_from_slice(b",\"stopped\":true"),
+            Ending::Failed => out.extend_from_slice(b",\"failed\":true"),
+        }
+    }
+}
+
+pub(super) fn boolean(out: &mut Vec<u8>, value: bool) {
     out.extend_from_slice(if value { b"true" } else { b"false" });
-    false
 }
 
 /// `magnitude` is the value without its sign, or anything larger than a safe integer.
-pub(super) fn integer<I: itoa::Integer>(out: &mut Vec<u8>, value: I, magnitude: u64) -> bool {
+pub(super) fn integer<I: itoa::Integer>(out: &mut Vec<u8>, value: I, magnitude: u64) {
     let mut buffer = itoa::Buffer::new();
     let digits = buffer.format(value).as_bytes();
     if magnitude <= MAX_SAFE {
@@ -37,10 +91,9 @@ pub(super) fn integer<I: itoa::Integer>(out: &mut Vec<u8>, value: I, magnitude: 
     } else {
         quoted(out, digits);
     }
-    false
 }
 
-pub(super) fn float(out: &mut Vec<u8>, value: f64) -> bool {
+pub(super) fn float(out: &mut Vec<u8>, value: f64) {
     if value.is_nan() {
         quoted(out, b"NaN");
     } else if value.is_infinite() {
@@ -50,51 +103,66 @@ pub(super) fn float(out: &mut Vec<u8>, value: f64) -> bool {
         // be many. A Vec takes everything.
         drop(write!(out, "{value:?}"));
     }
-    false
 }
 
 /// Appends a text behind its first quote, and the last one, if it has anything to say, nothing to escape and
 /// nothing to cut, as most have; says whether it does.
 #[inline]
-pub(super) fn plain_text(out: &mut Vec<u8>, value: &str) -> bool {
-    let is_plain = (1..=MAX_VALUE).contains(&value.len()) && push_if_plain(out, value);
+pub(super) fn plain_text(out: &mut Vec<u8>, value: &str, limit: usize) -> bool {
+    let is_plain = (1..=limit).contains(&value.len()) && push_if_plain(out, value);
     if is_plain {
         out.push(b'"');
     }
     is_plain
 }
 
-pub(super) fn text(out: &mut Vec<u8>, value: &str) -> bool {
+pub(super) fn text(out: &mut Vec<u8>, value: &str, limit: usize) -> Option<Whole> {
     out.push(b'"');
-    if plain_text(out, value) {
-        return false;
+    if plain_text(out, value, limit) {
+        return None;
     }
-    let mut writer = Capped::new(out);
-    let cut = writer.write_str(value).is_err();
+    let is_whole = escape_start(out, value, limit);
     out.push(b'"');
-    cut
+    (!is_whole).then(|| Whole::of(value))
 }
 
 /// Pairs of lower-case hexadecimal digits.
-pub(super) fn bytes(out: &mut Vec<u8>, value: &[u8]) -> bool {
+pub(super) fn bytes(out: &mut Vec<u8>, value: &[u8], limit: usize) -> Option<Whole> {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    const PIECE: usize = 4096;
     let digit = |nibble: u8| DIGITS.get(usize::from(nibble & 15)).copied().unwrap_or(b'0');
+    let digits = |piece: &[u8], out: &mut Vec<u8>| {
+        out.extend(piece.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]));
+    };
+    let (kept, rest) = value.split_at(value.len().min(limit / 2));
     out.push(b'"');
-    for byte in value.iter().take(MAX_VALUE / 2) {
-        out.extend_from_slice(&[digit(byte >> 4), digit(*byte)]);
+    digits(kept, out);
+    out.push(b'"');
+    if rest.is_empty() {
+        return None;
     }
-    out.push(b'"');
-    value.len() > MAX_VALUE / 2
+    let (mut hasher, mut buffer) = (Hasher::default(), Vec::with_capacity(2 * PIECE));
+    for piece in value.chunks(PIECE) {
+        buffer.clear();
+        digits(piece, &mut buffer);
+        hasher.update(&buffer);
+    }
+    Some(Whole { bytes: 2 * value.len() as u64, ending: Ending::Whole(hasher.finish()) })
 }
 
 /// Code of the application: it may panic, fail, or never end.
-pub(super) fn debug(out: &mut Vec<u8>, value: &dyn fmt::Debug) -> bool {
-    written(out, |writer| write!(writer, "{value:?}"))
+pub(super) fn debug(out: &mut Vec<u8>, value: &dyn fmt::Debug, limit: usize) -> Option<Whole> {
+    written(out, limit, |writer| write!(writer, "{value:?}"))
+}
+
+/// As [`debug`], for a value that prints itself.
+pub(super) fn display(out: &mut Vec<u8>, value: &dyn fmt::Display, limit: usize) -> Option<Whole> {
+    written(out, limit, |writer| write!(writer, "{value}"))
 }
 
 /// An error and its causes, with `: ` between them.
-pub(super) fn error(out: &mut Vec<u8>, value: &(dyn Error + 'static)) -> bool {
-    written(out, |writer| {
+pub(super) fn error(out: &mut Vec<u8>, value: &(dyn Error + 'static), limit: usize) -> Option<Whole> {
+    written(out, limit, |writer| {
         write!(writer, "{value}")?;
         let mut cause = value.source();
         for _ in 0..MAX_CAUSES {
@@ -102,22 +170,28 @@ pub(super) fn error(out: &mut Vec<u8>, value: &(dyn Error + 'static)) -> bool {
             write!(writer, ": {current}")?;
             cause = current.source();
         }
-        Err(fmt::Error)
+        writer.is_stopped = true;
+        Ok(())
     })
 }
 
 /// A text that code of the application writes. What it wrote before it failed stays.
-fn written(out: &mut Vec<u8>, write: impl FnOnce(&mut Capped<'_>) -> fmt::Result) -> bool {
+fn written(
+    out: &mut Vec<u8>,
+    limit: usize,
+    write: impl FnOnce(&mut Capped<'_>) -> fmt::Result,
+) -> Option<Whole> {
     out.push(b'"');
-    let mut writer = Capped::new(out);
+    let mut writer = Capped { start: out.len(), out, limit, beyond: None, is_stopped: false };
     let result = catch_unwind(AssertUnwindSafe(|| write(&mut writer)));
-    let whole = !writer.full && matches!(result, Ok(Ok(())));
+    let is_complete = matches!(result, Ok(Ok(())));
     if let Err(panic) = result {
         // Dropping what was thrown would run code of the application again.
         std::mem::forget(panic);
     }
+    let whole = writer.end(is_complete);
     out.push(b'"');
-    !whole
+    whole
 }
 
 #[inline]
@@ -128,41 +202,85 @@ fn quoted(out: &mut Vec<u8>, plain: &[u8]) {
     out.push(b'"');
 }
 
-/// Escapes into a buffer and refuses more once the longest value is reached, so that a `Debug` that
-/// would never end does.
+/// Escapes what is written into a buffer up to a limit. What comes beyond it is counted and hashed, and refused once
+/// it is too much, so that a `Debug` that would never end does.
 struct Capped<'a> {
     out: &'a mut Vec<u8>,
-    end: usize,
-    full: bool,
+    /// Where the text begins in `out`.
+    start: usize,
+    limit: usize,
+    /// The length and the hash of the whole, once it is longer than the limit.
+    beyond: Option<(u64, Hasher)>,
+    is_stopped: bool,
 }
 
-impl<'a> Capped<'a> {
-    fn new(out: &'a mut Vec<u8>) -> Self {
-        let end = out.len() + MAX_VALUE;
-        Self { out, end, full: false }
+impl Capped<'_> {
+    /// The text that was written so far, as it was before it was escaped.
+    fn so_far(&self) -> String {
+        let mut json = vec![b'"'];
+        json.extend_from_slice(self.out.get(self.start..).unwrap_or_default());
+        json.push(b'"');
+        match format::parse_value(&json) {
+            Some(Value::Text(text)) => text,
+            _ => String::new(),
+        }
+    }
+
+    fn end(self, is_complete: bool) -> Option<Whole> {
+        let ending =
+            if self.is_stopped { Some(Ending::Stopped) } else { (!is_complete).then_some(Ending::Failed) };
+        match (ending, &self.beyond) {
+            (None, None) => None,
+            (Some(ending), None) => Some(Whole { bytes: self.so_far().len() as u64, ending }),
+            (Some(ending), Some((bytes, _))) => Some(Whole { bytes: *bytes, ending }),
+            (None, Some(_)) => {
+                let (bytes, hasher) = self.beyond?;
+                Some(Whole { bytes, ending: Ending::Whole(hasher.finish()) })
+            }
+        }
     }
 }
 
 impl fmt::Write for Capped<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        if self.full {
+        if self.is_stopped {
             return Err(fmt::Error);
         }
-        let room = self.end.saturating_sub(self.out.len());
+        if let Some((bytes, hasher)) = &mut self.beyond {
+            *bytes += text.len() as u64;
+            hasher.update(text.as_bytes());
+            self.is_stopped = *bytes > MAX_WRITTEN;
+            return if self.is_stopped { Err(fmt::Error) } else { Ok(()) };
+        }
+        let room = (self.start + self.limit).saturating_sub(self.out.len());
         if text.len() <= room && push_if_plain(self.out, text) {
             return Ok(());
         }
-        let start = self.out.len();
-        let fitting = start_of(text, room);
-        escape_into(self.out, fitting);
-        // Escapes make a text longer.
-        if self.out.len() > self.end {
-            shorten(self.out, start, room);
-            self.full = true;
+        let behind = self.out.len();
+        if !escape_start(self.out, text, room) {
+            let kept = self.out.split_off(behind);
+            let before = self.so_far();
+            self.out.extend_from_slice(&kept);
+            let mut hasher = Hasher::default();
+            hasher.update(before.as_bytes());
+            hasher.update(text.as_bytes());
+            self.beyond = Some(((before.len() + text.len()) as u64, hasher));
         }
-        self.full |= fitting.len() < text.len();
-        if self.full { Err(fmt::Error) } else { Ok(()) }
+        Ok(())
     }
+}
+
+/// Appends as much of a text as the limit allows, escaped, up to a whole character. Returns whether that is all.
+fn escape_start(out: &mut Vec<u8>, text: &str, limit: usize) -> bool {
+    let start = out.len();
+    let fitting = start_of(text, limit);
+    escape_into(out, fitting);
+    // Escapes make a text longer.
+    let is_longer = out.len() - start > limit;
+    if is_longer {
+        shorten(out, start, limit);
+    }
+    !is_longer && fitting.len() == text.len()
 }
 
 /// The longest start of a text that is not longer than `limit` and ends behind a whole character.
@@ -228,9 +346,9 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(expected: &str, cut: bool, write: impl FnOnce(&mut Vec<u8>) -> bool) {
+    fn check(expected: &str, write: impl FnOnce(&mut Vec<u8>)) {
         let mut out = Vec::new();
-        assert_eq!(write(&mut out), cut, "{expected}");
+        write(&mut out);
         let out = String::from_utf8(out).unwrap();
         assert_eq!(out, expected);
         serde_json::from_str::<serde_json::Value>(&out).unwrap();
@@ -239,11 +357,11 @@ mod tests {
     #[test]
     fn numbers_survive_every_reader() {
         let safe = 9_007_199_254_740_991;
-        check("9007199254740991", false, |out| integer(out, safe, safe));
-        check("\"9007199254740992\"", false, |out| integer(out, safe + 1, safe + 1));
-        check("\"-9223372036854775808\"", false, |out| integer(out, i64::MIN, i64::MIN.unsigned_abs()));
-        check("\"340282366920938463463374607431768211455\"", false, |out| integer(out, u128::MAX, u64::MAX));
-        check("-5", false, |out| integer(out, -5_i128, 5));
+        check("9007199254740991", |out| integer(out, safe, safe));
+        check("\"9007199254740992\"", |out| integer(out, safe + 1, safe + 1));
+        check("\"-9223372036854775808\"", |out| integer(out, i64::MIN, i64::MIN.unsigned_abs()));
+        check("\"340282366920938463463374607431768211455\"", |out| integer(out, u128::MAX, u64::MAX));
+        check("-5", |out| integer(out, -5_i128, 5));
         for (value, expected) in [
             (1e308, "1e308"),
             (-0.0, "-0.0"),
@@ -254,16 +372,18 @@ mod tests {
             (f64::INFINITY, "\"Infinity\""),
             (f64::NEG_INFINITY, "\"-Infinity\""),
         ] {
-            check(expected, false, |out| float(out, value));
+            check(expected, |out| float(out, value));
         }
     }
 
     #[test]
     fn bytes_are_one_hexadecimal_text() {
-        check("\"00ff1b\"", false, |out| bytes(out, &[0, 0xFF, 0x1B]));
-        let mut out = Vec::new();
-        assert!(bytes(&mut out, &vec![7; MAX_VALUE]));
-        assert_eq!(out.len(), MAX_VALUE + 2);
+        check("\"00ff1b\"", |out| assert_eq!(bytes(out, &[0, 0xFF, 0x1B], MAX_VALUE), None));
+        check("\"0707\"", |out| {
+            let digest = Digest::of_bytes("07".repeat(10_000).as_bytes());
+            let whole = Whole { bytes: 20_000, ending: Ending::Whole(digest) };
+            assert_eq!(bytes(out, &[7; 10_000], 4), Some(whole));
+        });
     }
 
     #[test]
@@ -279,14 +399,16 @@ mod tests {
         struct Deaf;
         impl fmt::Debug for Deaf {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let failures = (0..100_000).filter(|_| f.write_str("0123456789").is_err());
-                assert!(failures.count() > 90_000);
+                let failures = (0..1_000_000).filter(|_| f.write_str("0123456789").is_err());
+                assert!(failures.count() > 500_000);
                 Ok(())
             }
         }
         for endless in [&Endless as &dyn fmt::Debug, &Deaf] {
             let mut out = Vec::new();
-            assert!(debug(&mut out, endless));
+            let whole = debug(&mut out, endless, MAX_VALUE).unwrap();
+            assert_eq!(whole.ending, Ending::Stopped);
+            assert!(whole.bytes > MAX_WRITTEN && whole.bytes <= MAX_WRITTEN + 10);
             assert!(out.len() <= MAX_VALUE + 2 && out.len() > MAX_VALUE - 20, "{}", out.len());
             serde_json::from_slice::<String>(&out).unwrap();
         }
@@ -308,8 +430,10 @@ mod tests {
                 panic!("in Debug")
             }
         }
-        check("\"half\"", true, |out| debug(out, &Fails));
-        check("\"half\"", true, |out| debug(out, &Panics));
+        let half = Some(Whole { bytes: 4, ending: Ending::Failed });
+        check("\"half\"", |out| assert_eq!(debug(out, &Fails, MAX_VALUE), half));
+        check("\"half\"", |out| assert_eq!(debug(out, &Panics, MAX_VALUE), half));
+        check("\"ha\"", |out| assert_eq!(debug(out, &Panics, 2), half));
     }
 
     #[test]
@@ -317,7 +441,41 @@ mod tests {
         #[derive(Debug, thiserror::Error)]
         #[error("outer")]
         struct Outer(#[source] std::io::Error);
-        check("\"outer: inner\\n\"", false, |out| error(out, &Outer(std::io::Error::other("inner\n"))));
+        let outer = Outer(std::io::Error::other("inner\n"));
+        check("\"outer: inner\\n\"", |out| assert_eq!(error(out, &outer, MAX_VALUE), None));
+    }
+
+    /// Whatever pieces it comes in, the start is kept, and the length and hash are those of the whole.
+    #[test]
+    fn what_is_cut_is_known_by_its_length_and_hash() {
+        struct Pieces(Vec<&'static str>);
+        impl fmt::Display for Pieces {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.iter().try_for_each(|piece| f.write_str(piece))
+            }
+        }
+        let pieces = ["plain", "é\u{1b}\"", "", "\u{e0041}", "漢字", "end"];
+        for count in 0..=pieces.len() {
+            let whole = pieces[..count].concat();
+            let known = Whole {
+                bytes: whole.len() as u64,
+                ending: Ending::Whole(Digest::of_bytes(whole.as_bytes())),
+            };
+            for limit in 0..60 {
+                let (mut written, mut at_once) = (Vec::new(), Vec::new());
+                let of_pieces = display(&mut written, &Pieces(pieces[..count].to_vec()), limit);
+                let of_text = text(&mut at_once, &whole, limit);
+                assert_eq!(of_pieces, of_text, "{count} pieces, {limit} bytes");
+                let kept: String = serde_json::from_slice(&written).unwrap();
+                assert!(whole.starts_with(&kept) && written.len() <= limit + 2);
+                assert!(serde_json::from_slice::<String>(&at_once).unwrap().starts_with(&kept));
+                assert_eq!(
+                    of_pieces,
+                    (kept.len() < whole.len()).then_some(known),
+                    "{count} pieces, {limit} bytes"
+                );
+            }
+        }
     }
 
     #[test]
@@ -329,7 +487,7 @@ mod tests {
         assert_eq!(whole, [0, 1, 3, 9, 11, 14, 26, 30]);
         assert!(ends.iter().enumerate().all(|(limit, end)| *end <= limit));
         let mut out = Vec::new();
-        assert!(text(&mut out, &"\u{e0041}".repeat(MAX_VALUE)));
+        assert!(text(&mut out, &"\u{e0041}".repeat(MAX_VALUE), MAX_VALUE).is_some());
         serde_json::from_slice::<String>(&out).unwrap();
     }
 }

@@ -9,6 +9,7 @@ use tracing_core::{LevelFilter, Metadata, Subscriber, subscriber::Interest};
 use tracing_subscriber::layer::{Context, Filter};
 
 use super::{Capture, attach, rules::Tag, verdict};
+use crate::gauges::Flag;
 
 /// The filter that [`AuditLog::layer`](crate::AuditLog::layer) wraps its layer in, so that the layer
 /// sees audit events whatever other layers want, and they see nothing that they do not want.
@@ -18,6 +19,8 @@ use super::{Capture, attach, rules::Tag, verdict};
 /// this one only says which callsites can be of interest; the layer looks at each event itself.
 pub struct AuditFilter {
     capture: Arc<Capture>,
+    /// Whether its layer was added to a subscriber.
+    is_registered: Arc<Flag>,
 }
 
 impl fmt::Debug for AuditFilter {
@@ -27,8 +30,8 @@ impl fmt::Debug for AuditFilter {
 }
 
 impl AuditFilter {
-    pub(super) fn new(capture: Arc<Capture>) -> Self {
-        Self { capture }
+    pub(super) fn new(capture: Arc<Capture>, is_registered: Arc<Flag>) -> Self {
+        Self { capture, is_registered }
     }
 
     fn is_of_interest(&self, metadata: &Metadata<'_>) -> bool {
@@ -39,7 +42,7 @@ impl AuditFilter {
 
 impl<S: Subscriber> Filter<S> for AuditFilter {
     fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
-        attach::met_callsite(metadata, self.capture.id);
+        attach::met_callsite(metadata, self.capture.id, self.is_registered.get());
         self.capture.registered.fetch_add(1, Ordering::Release);
         // Never `always`: other layers' filters must be asked anew for each event, because what they
         // said last may have been about another one.
@@ -53,6 +56,7 @@ impl<S: Subscriber> Filter<S> for AuditFilter {
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(LevelFilter::from_level(self.capture.rules.level))
+        let rules = &self.capture.rules;
+        Some(LevelFilter::from_level(rules.level.max(rules.lowest_span())))
     }
 }

@@ -21,6 +21,7 @@ use tracing_subscriber::{
 use super::{
     Capture, attach,
     candidate::Candidate,
+    enrich::{self, Enrichment},
     event::{KEPT_BYTES, Values, Visitor},
     fields,
     payload::{self, Facts},
@@ -32,7 +33,9 @@ use super::{
     thread::{self, Capturing},
     verdict::{self, Whole},
 };
-use crate::{clock::Timestamp, format::Beginning, queue::Draft, severity::Severity, stats::LossReason};
+use crate::{
+    clock::Timestamp, format::Beginning, gauges::Flag, queue::Draft, severity::Severity, stats::LossReason,
+};
 
 /// The layer that turns audit events into records.
 ///
@@ -42,6 +45,8 @@ use crate::{clock::Timestamp, format::Beginning, queue::Draft, severity::Severit
 pub struct AuditLayer {
     capture: Arc<Capture>,
     whole: Whole,
+    /// Whether it was added to a subscriber, which gives its filter an id.
+    is_registered: Arc<Flag>,
 }
 
 impl fmt::Debug for AuditLayer {
@@ -81,8 +86,8 @@ impl Scratch {
 }
 
 impl AuditLayer {
-    pub(super) fn new(capture: Arc<Capture>) -> Self {
-        Self { capture, whole: Whole::default() }
+    pub(super) fn new(capture: Arc<Capture>, is_registered: Arc<Flag>) -> Self {
+        Self { capture, whole: Whole::default(), is_registered }
     }
 
     /// Whether this is a layer of the log.
@@ -150,8 +155,11 @@ impl AuditLayer {
         let values = &mut scratch.values;
         values.clear();
         event.record(&mut Visitor { plan: &plan, values });
+        values.said = values.named.said();
         let all_spans =
             spans::inherit(event, context, &self.capture, self.address(), &mut scratch.recent, values);
+        let enrich_failed = rules.enrich.is_some() && !self.enrich(event, context, &plan, scratch);
+        let values = &mut scratch.values;
         let level = *metadata.level();
         let target = values.log_target();
         let severity = self.severity(&plan, level, target.unwrap_or(metadata.target()), values);
@@ -163,9 +171,37 @@ impl AuditLayer {
                 bridged.as_slice()
             }
         };
-        let facts = Facts { at, severity, level, origin, spans_omitted: !all_spans };
+        let explicit = rules.explicit;
+        let facts = Facts { at, severity, level, origin, spans_omitted: !all_spans, enrich_failed, explicit };
         payload::write(&mut scratch.payload, &mut scratch.beginning, &facts, values)?;
         Some(severity)
+    }
+
+    /// Lets the application add to an event. Returns whether its closure came to an end.
+    #[inline(never)]
+    fn enrich<S>(
+        &self,
+        event: &Event<'_>,
+        context: &Context<'_, S>,
+        plan: &Plan,
+        scratch: &mut Scratch,
+    ) -> bool
+    where
+        S: Subscriber + for<'a> LookupSpan<'a>,
+    {
+        let Some(enrich) = &self.capture.rules.enrich else { return true };
+        let inherited = scratch.values.named.said();
+        let Scratch { plans, values, .. } = scratch;
+        let (span, dispatch) = (enrich::span_of(event, context), self.whole.dispatch());
+        let mut enrichment = Enrichment { capture: &self.capture, plan, plans, values, span, dispatch };
+        let result = catch_unwind(AssertUnwindSafe(|| enrich(&mut enrichment)));
+        drop(enrichment);
+        let values = &mut scratch.values;
+        values.said |= values.named.said() & !inherited;
+        let is_complete = result.is_ok();
+        // Dropping what was thrown would run code of the application again.
+        result.unwrap_or_else(std::mem::forget);
+        is_complete
     }
 
     /// The first that applies: the event's own word, the classifier, the critical actions, the level.
@@ -204,7 +240,7 @@ impl AuditLayer {
     ) where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
-        if *metadata.level() > self.capture.rules.level {
+        if !self.capture.rules.listens_to(metadata) {
             return;
         }
         let mut scratch = Scratch::take();
@@ -229,6 +265,10 @@ impl<S> Layer<S> for AuditLayer
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
+    fn on_layer(&mut self, _: &mut S) {
+        self.is_registered.set(true);
+    }
+
     fn on_register_dispatch(&self, dispatch: &Dispatch) {
         self.whole.set(dispatch);
         self.capture.queue.notifier.attached(attach::has_subscriber);

@@ -3,11 +3,13 @@
 mod attach;
 mod candidate;
 mod current;
+mod enrich;
 mod event;
 mod fields;
 mod filter;
 mod layer;
 mod macros;
+mod not_audit;
 mod payload;
 mod pending;
 mod plan;
@@ -33,9 +35,15 @@ use tracing_core::Subscriber;
 use tracing_subscriber::{filter::Filtered, layer::Layer as _, registry::LookupSpan};
 
 pub(crate) use self::{
-    attach::ensure_attached, current::current, rules::Rules, scope::confirm_scope, thread::mark_own_thread,
+    attach::ensure_attached,
+    current::current,
+    rules::{Rules, named_bit},
+    scope::confirm_scope,
+    thread::mark_own_thread,
 };
-pub use self::{candidate::Candidate, filter::AuditFilter, layer::AuditLayer};
+pub use self::{
+    candidate::Candidate, enrich::Enrichment, filter::AuditFilter, layer::AuditLayer, not_audit::NotAudit,
+};
 use crate::{
     gauges::Flag,
     queue::Queue,
@@ -101,5 +109,7 @@ pub(crate) fn layer<S>(capture: &Arc<Capture>) -> Filtered<AuditLayer, AuditFilt
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
-    AuditLayer::new(Arc::clone(capture)).with_filter(AuditFilter::new(Arc::clone(capture)))
+    let is_registered = Arc::<Flag>::default();
+    let filter = AuditFilter::new(Arc::clone(capture), Arc::clone(&is_registered));
+    AuditLayer::new(Arc::clone(capture), is_registered).with_filter(filter)
 }

@@ -4,7 +4,7 @@ use tracing_core::Level;
 
 use super::{
     event::{Entry, Piece, Values},
-    fields::{MAX_VALUE, whole_length},
+    fields::{Whole, whole_length},
     rules::{ACTION, ACTOR, NAMED},
 };
 use crate::{
@@ -16,8 +16,20 @@ use crate::{
 /// The longest list of names, in bytes as it stands in the line.
 const MAX_LIST: usize = 4096;
 
+/// The longest member `truncated`, in bytes as it stands in the line.
+const MAX_TRUNCATED: usize = 16 * 1024;
+
+/// Stands in `truncated` for the values whose names find no room there.
+const REST: &str = "…";
+
 /// Values are not shortened below this before whole fields go.
 const MIN_VALUE: usize = 64;
+
+/// What a value that is cut takes in `truncated` at most, beside its name: `{"bytes":…,"sha256":"…"},`.
+const MAX_WHOLE: usize = 9 + 10 + 11 + 64 + 4;
+
+/// What the length of a name takes there: `,"name_bytes":…`.
+const MAX_NAME_BYTES: usize = 14 + 10;
 
 /// What is known of an event beside its values.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +41,10 @@ pub(super) struct Facts<'a> {
     pub(super) origin: &'a [u8],
     /// Whether spans far out were not looked at.
     pub(super) spans_omitted: bool,
+    /// Whether the closure that adds to events panicked.
+    pub(super) enrich_failed: bool,
+    /// A bit for each named member that an event must have itself.
+    pub(super) explicit: u32,
 }
 
 /// Writes the payload of an event, never longer than what fits a line. `None` only if a piece is not of
@@ -39,21 +55,44 @@ pub(super) fn write(
     facts: &Facts<'_>,
     values: &Values,
 ) -> Option<()> {
-    let mut limits = Limits { value: MAX_VALUE, fields: values.fields.len() };
+    let mut limits = Limits { value: usize::MAX, fields: values.fields.len() };
     loop {
         out.clear();
-        let may_cut = values.total() > limits.value;
-        Writer { values, limits, may_cut, facts }.write(out, beginning)?;
+        Writer { values, limits, facts }.write(out, beginning)?;
         if out.len() <= MAX_PAYLOAD {
             return Some(());
         }
-        // Long values give way first, all alike; short ones stay whole.
-        if limits.value > MIN_VALUE {
-            limits.value /= 2;
+        // Only long values give way, all down to the same length; short ones stay whole.
+        if limits.value == usize::MAX {
+            limits.value = longest_that_fits(values, out.len()).unwrap_or(MIN_VALUE).max(MIN_VALUE);
+        } else if limits.value > MIN_VALUE {
+            limits.value = MIN_VALUE;
         } else {
             limits.fields /= 2;
         }
     }
+}
+
+/// How long values may be so that the payload fits, which has `total` bytes with all of them.
+fn longest_that_fits(values: &Values, total: usize) -> Option<usize> {
+    let named = values.named.iter().map(|(_, piece)| piece);
+    let fields = values.fields.iter().map(|entry| &entry.piece);
+    let mut pieces: Vec<&Piece> = named.chain(fields).collect();
+    pieces.sort_unstable_by_key(|piece| std::cmp::Reverse(Values::length(piece)));
+    // The lengths of those left whole are in `rest`, with all names and lists.
+    let mut rest = total + r#","truncated":{}"#.len();
+    for (index, piece) in pieces.iter().enumerate() {
+        // The name stands in the list as well.
+        let name_bytes = if piece.name_bytes > 0 { MAX_NAME_BYTES } else { 0 };
+        let listed = Values::member(piece).len() - Values::length(piece) + MAX_WHOLE + name_bytes;
+        rest = (rest + listed).checked_sub(Values::length(piece))?;
+        let limit = MAX_PAYLOAD.saturating_sub(rest) / (index + 1);
+        let next = pieces.get(index + 1).map_or(0, |piece| Values::length(piece));
+        if limit >= next && limit >= MIN_VALUE + 2 {
+            return Some(limit - 2);
+        }
+    }
+    None
 }
 
 /// The members `severity` and `level`.
@@ -84,8 +123,6 @@ struct Limits {
 struct Writer<'a> {
     values: &'a Values,
     limits: Limits,
-    /// Whether any value can be too long.
-    may_cut: bool,
     facts: &'a Facts<'a>,
 }
 
@@ -150,27 +187,27 @@ impl Writer<'_> {
     }
 
     fn is_too_long(&self, piece: &Piece) -> bool {
-        self.may_cut && Values::length(piece) > self.limits.value + 2
+        Values::length(piece) > self.limits.value.saturating_add(2)
     }
 
     fn lists(&self, payload: &mut Payload<'_>) {
-        let is_missing = |index: &usize| self.values.named.get(*index).is_none();
-        let missing = [ACTION, ACTOR].into_iter().filter(is_missing);
-        let missing = missing.filter_map(|index| NAMED.get(index).copied());
+        let known = |index: usize| self.values.named.get(index);
+        let is_missing = |index: usize| match known(index) {
+            None => index == ACTION || index == ACTOR,
+            Some(piece) => piece.is_empty_text(),
+        };
+        let is_incomplete =
+            |index: &usize| is_missing(*index) || self.facts.explicit & !self.values.said & (1 << index) != 0;
+        let missing = (0..NAMED.len()).filter(is_incomplete).filter_map(|index| NAMED.get(index).copied());
         let unclear = self.values.severity_unclear.then_some("severity");
-        list(payload, "incomplete", missing.chain(unclear));
+        let spans = self.facts.spans_omitted.then_some("spans");
+        let enrich = self.facts.enrich_failed.then_some("enrich");
+        list(payload, "incomplete", missing.chain(unclear).chain(spans).chain(enrich));
 
-        let is_shortened = self.limits.value < MAX_VALUE || self.limits.fields < self.values.fields.len();
-        if !self.values.is_remarkable && !is_shortened && !self.facts.spans_omitted {
+        let is_shortened = self.limits.value < usize::MAX || self.limits.fields < self.values.fields.len();
+        if !self.values.is_remarkable && !is_shortened {
             return;
         }
-        let is_cut = |piece: &Piece| piece.cut || self.is_too_long(piece);
-        let cut = self.all().filter(|(_, piece)| is_cut(piece)).map(|(name, _)| name);
-        let unwritten = self.values.fields.iter().skip(self.limits.fields).map(|entry| entry.name);
-        let unwritten = unwritten.chain(self.values.omitted.iter().copied());
-        let spans = self.facts.spans_omitted.then_some("spans");
-        list(payload, "truncated", cut.chain(unwritten).chain(spans));
-
         list(payload, "redacted", self.all().filter(|(_, piece)| piece.redacted).map(|(name, _)| name));
 
         // What it was called may stand under `fields` as well.
@@ -178,10 +215,87 @@ impl Writer<'_> {
         let is_repeated = |(name, piece): &(&str, &Piece)| piece.repeated && severity != Some(*name);
         let repeated = self.all().filter(is_repeated).map(|(name, _)| name);
         list(payload, "repeated", repeated.chain(severity));
+        self.truncated(payload);
+    }
+
+    /// Adds the values that are not whole, or not there at all, with what is known of the whole.
+    fn truncated(&self, payload: &mut Payload<'_>) {
+        let whole = |piece: &Piece| {
+            let json = || self.values.json(piece).map(Whole::of_json);
+            self.values.whole(piece).or_else(json)
+        };
+        let mut list = Truncated { payload, start: None, more: self.values.omitted_more };
+        for (name, piece) in self.all() {
+            let is_cut = piece.cut || self.is_too_long(piece);
+            if is_cut || piece.name_bytes > 0 {
+                list.add(name, is_cut.then(|| whole(piece)).flatten(), piece.name_bytes);
+            }
+        }
+        for entry in self.values.fields.iter().skip(self.limits.fields) {
+            list.add(entry.name, whole(&entry.piece), entry.piece.name_bytes);
+        }
+        for omitted in &self.values.omitted {
+            list.add(omitted.name, Some(omitted.whole), 0);
+        }
+        list.end();
     }
 
     fn all(&self) -> impl Iterator<Item = (&'static str, &Piece)> {
         self.members().chain(self.fields().map(|entry| (entry.name, &entry.piece)))
+    }
+}
+
+/// The member `truncated` while it is written. It is not there when nothing is in it.
+struct Truncated<'a, 'p> {
+    payload: &'a mut Payload<'p>,
+    /// Where its value begins, once it does.
+    start: Option<usize>,
+    /// How many values are not named in it.
+    more: usize,
+}
+
+impl Truncated<'_, '_> {
+    fn add(&mut self, name: &str, whole: Option<Whole>, name_bytes: u32) {
+        let (start, length) = (self.start, self.payload.members(b"").len());
+        // Each name stands once.
+        if name == REST || start.is_some_and(|start| length - start > MAX_TRUNCATED) {
+            self.more += 1;
+            return;
+        }
+        let out = self.open(name);
+        if let Some(whole) = whole {
+            whole.write(out);
+        }
+        if name_bytes > 0 {
+            out.extend_from_slice(if whole.is_some() { b",\"name_bytes\":" } else { b"\"name_bytes\":" });
+            out.extend_from_slice(itoa::Buffer::new().format(name_bytes).as_bytes());
+        }
+        out.push(b'}');
+    }
+
+    /// Begins the entry of a name.
+    fn open(&mut self, name: &str) -> &mut Vec<u8> {
+        let is_first = self.start.is_none();
+        let out = if is_first { self.payload.name("truncated") } else { self.payload.members(b"") };
+        self.start.get_or_insert(out.len());
+        out.push(if is_first { b'{' } else { b',' });
+        out.push(b'"');
+        escape_into(out, name);
+        out.extend_from_slice(b"\":{");
+        out
+    }
+
+    fn end(mut self) {
+        if self.more > 0 {
+            let more = self.more;
+            let out = self.open(REST);
+            out.extend_from_slice(b"\"values\":");
+            out.extend_from_slice(itoa::Buffer::new().format(more).as_bytes());
+            out.push(b'}');
+        }
+        if self.start.is_some() {
+            self.payload.members(b"}");
+        }
     }
 }
 

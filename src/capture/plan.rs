@@ -48,8 +48,8 @@ pub(super) struct FieldPlan {
     pub(super) name: &'static str,
     /// How its member begins: `,"name":`.
     pub(super) start: Box<[u8]>,
-    /// Whether the name is cut.
-    pub(super) cut: bool,
+    /// How many bytes the name has, where it is cut.
+    pub(super) name_bytes: u32,
     pub(super) redacted: bool,
     /// For a named member that is written as it is.
     pub(super) opening: Option<Opening>,
@@ -86,8 +86,11 @@ pub(super) struct Plan {
 
 impl Plan {
     fn new(rules: &Rules, metadata: &'static Metadata<'static>) -> Self {
-        let fields: Box<[FieldPlan]> =
-            metadata.fields().iter().map(|field| FieldPlan::new(rules, field.name(), metadata)).collect();
+        let fields: Box<[FieldPlan]> = metadata
+            .fields()
+            .iter()
+            .map(|field| FieldPlan::new(rules, field.name(), Some(metadata)))
+            .collect();
         let has_inherited = metadata.is_span() && fields.iter().any(|field| field.role != Role::Spent);
         let mut origin = Vec::new();
         fields::write_origin(&mut origin, metadata.target(), metadata.module_path());
@@ -115,8 +118,10 @@ impl Plan {
 }
 
 impl FieldPlan {
-    fn new(rules: &Rules, name: &'static str, metadata: &Metadata<'_>) -> Self {
-        let bridged = metadata.target() == BRIDGE;
+    /// Of a callsite, or of none: of what the application adds to events.
+    fn new(rules: &Rules, name: &'static str, metadata: Option<&Metadata<'_>>) -> Self {
+        let bridged = metadata.is_some_and(|metadata| metadata.target() == BRIDGE);
+        let is_span = metadata.is_some_and(Metadata::is_span);
         // A name that is a keyword arrives as it is written in the source.
         let name = name.strip_prefix("r#").unwrap_or(name);
         let role = match name {
@@ -130,9 +135,9 @@ impl FieldPlan {
         };
         let role = match role {
             // What no event inherits of a span is not even formatted.
-            Role::Named(MESSAGE) if metadata.is_span() => Role::Spent,
-            Role::Named(_) | Role::Field if metadata.is_span() && rules.inherits(name) => role,
-            _ if metadata.is_span() => Role::Spent,
+            Role::Named(MESSAGE) if is_span => Role::Spent,
+            Role::Named(_) | Role::Field if is_span && rules.inherits(name) => role,
+            _ if is_span => Role::Spent,
             _ => role,
         };
         let short = start_of(name, MAX_NAME);
@@ -144,8 +149,9 @@ impl FieldPlan {
             Role::Named(index) if !redacted => Opening::new(index, &start),
             _ => None,
         };
-        let cut = short.len() < name.len();
-        Self { role, name: short, start: start.into(), cut, redacted, opening }
+        let is_cut = short.len() < name.len();
+        let name_bytes = if is_cut { name.len().try_into().unwrap_or(u32::MAX) } else { 0 };
+        Self { role, name: short, start: start.into(), name_bytes, redacted, opening }
     }
 }
 
@@ -155,9 +161,20 @@ pub(super) struct Plans {
     known: HashMap<(u64, usize), Rc<Plan>, BuildHasherDefault<Mixer>>,
     /// The last one asked for.
     last: Option<((u64, usize), Rc<Plan>)>,
+    /// Of what the application adds, by log and name.
+    added: HashMap<(u64, &'static str), Rc<FieldPlan>>,
 }
 
 impl Plans {
+    /// The plan of a field that the application adds, under the rules of one log.
+    pub(super) fn of_added(&mut self, log: u64, rules: &Rules, name: &'static str) -> Rc<FieldPlan> {
+        if self.added.len() >= MAX_PLANS && !self.added.contains_key(&(log, name)) {
+            self.added.clear();
+        }
+        let plan = self.added.entry((log, name));
+        Rc::clone(plan.or_insert_with(|| Rc::new(FieldPlan::new(rules, name, None))))
+    }
+
     /// The plan of a callsite under the rules of one log.
     pub(super) fn of(&mut self, log: u64, rules: &Rules, metadata: &'static Metadata<'static>) -> Rc<Plan> {
         // The address of something static names it for ever. That of a callsite would not: callsites

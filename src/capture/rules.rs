@@ -1,23 +1,37 @@
 //! What the builder settles about which events are audit events and what is taken from them.
 
-use std::fmt;
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use tracing_core::{Event, Field, Level, Metadata, field::Visit};
 
-use super::{Candidate, redact::Redaction};
+use super::{Candidate, Enrichment, redact::Redaction, thread::Capturing};
 use crate::severity::{CriticalActions, Severity};
 
 /// A closure of the application that says how much depends on an event.
 pub(crate) type Classifier = Box<dyn Fn(&Candidate<'_>) -> Option<Severity> + Send + Sync>;
 
+/// A closure of the application that adds what neither an event nor its spans say.
+pub(crate) type Enricher = Box<dyn Fn(&mut Enrichment<'_>) + Send + Sync>;
+
 /// The settings of a layer.
 pub(crate) struct Rules {
     /// Below it an event is not an audit event.
     pub(crate) level: Level,
+    /// Below it, or below `level` if that is lower, spans pass nothing on. Where it is not set, such spans are taken
+    /// where they exist, and it is no flaw of a subscriber that they do not.
+    pub(crate) span_level: Option<Level>,
     pub(crate) critical: CriticalActions,
     pub(crate) classify: Option<Classifier>,
-    /// Span fields that events take over beside the named members.
+    /// Span fields that events take over beside who and where.
     pub(crate) inherit: Vec<String>,
+    /// The beginnings of the targets of spans that pass something on. All do where there is none.
+    pub(crate) inherit_from: Vec<String>,
+    /// A bit for each named member that a record must have from its event.
+    pub(crate) explicit: u32,
+    pub(crate) enrich: Option<Enricher>,
     pub(crate) redact: Redaction,
 }
 
@@ -25,9 +39,13 @@ impl Default for Rules {
     fn default() -> Self {
         Self {
             level: Level::INFO,
+            span_level: None,
             critical: CriticalActions::default(),
             classify: None,
             inherit: Vec::new(),
+            inherit_from: Vec::new(),
+            explicit: 0,
+            enrich: None,
             redact: Redaction::default(),
         }
     }
@@ -38,14 +56,17 @@ impl fmt::Debug for Rules {
         f.debug_struct("Rules")
             .field("level", &self.level)
             .field("classify", &self.classify.is_some())
+            .field("span_level", &self.span_level)
             .field("inherit", &self.inherit)
+            .field("inherit_from", &self.inherit_from)
+            .field("explicit", &self.explicit)
+            .field("enrich", &self.enrich.is_some())
             .field("redact", &self.redact)
             .finish_non_exhaustive()
     }
 }
 
-/// The members that an event has itself or takes from the nearest enclosing span that has them, in
-/// the order in which they stand in a record.
+/// The members that stand beside the message, in the order in which they stand in a record.
 pub(super) const NAMED: [&str; 10] = [
     "action",
     "actor",
@@ -58,6 +79,13 @@ pub(super) const NAMED: [&str; 10] = [
     "trace_id",
     "span_id",
 ];
+
+/// Who and where: what an event takes over from the nearest enclosing span that says it. What happened, only the event
+/// says, unless the application names more: a span of a library may well have an `outcome` of its own.
+const INHERITED: [&str; 6] = ["actor", "session_id", "request_id", "source", "trace_id", "span_id"];
+
+/// The lowest level of the spans that are taken unless the application says so.
+const SPAN_LEVEL: Level = Level::DEBUG;
 
 /// The index of `action` in [`NAMED`].
 pub(super) const ACTION: usize = 0;
@@ -87,7 +115,26 @@ pub(super) fn is_audit_target(target: &str) -> bool {
     target.strip_prefix("audit").is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
+/// The bit of a named member, by its name.
+pub(crate) fn named_bit(name: &str) -> Option<u32> {
+    NAMED.iter().position(|named| *named == name).map(|index| 1 << index)
+}
+
+/// Whether a target is `prefix` or something in it: `my_app` has `my_app::http` in it and not `my_apple`.
+fn is_within(target: &str, prefix: &str) -> bool {
+    let is_word = |character: char| character.is_alphanumeric() || character == '_';
+    target.strip_prefix(prefix).is_some_and(|rest| {
+        let ends = prefix.chars().next_back().is_none_or(|last| !is_word(last));
+        ends || rest.chars().next().is_none_or(|next| !is_word(next))
+    })
+}
+
 impl Rules {
+    /// The lowest level of the spans that pass something on.
+    pub(super) fn lowest_span(&self) -> Level {
+        self.span_level.unwrap_or_else(|| self.level.max(SPAN_LEVEL))
+    }
+
     pub(super) fn tag_of(&self, metadata: &Metadata<'_>) -> Tag {
         if *metadata.level() > self.level {
             Tag::None
@@ -100,7 +147,7 @@ impl Rules {
         }
     }
 
-    /// Whether an event is an audit event. Runs no code of the application.
+    /// Whether an event is an audit event. Of the application's code only what prints the field `audit` is run.
     pub(super) fn is_audit(&self, event: &Event<'_>) -> bool {
         match self.tag_of(event.metadata()) {
             Tag::Target => true,
@@ -125,16 +172,47 @@ impl Rules {
 
     /// Whether events can take anything over from the spans of a callsite.
     pub(super) fn wants_span(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= self.level && metadata.fields().iter().any(|field| self.inherits(field.name()))
+        self.listens_to(metadata) && metadata.fields().iter().any(|field| self.inherits(field.name()))
+    }
+
+    /// Whether the level and the target of a span are such that events inherit from it.
+    pub(super) fn listens_to(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() <= self.lowest_span()
+            && (self.inherit_from.is_empty()
+                || self.inherit_from.iter().any(|prefix| is_within(metadata.target(), prefix)))
     }
 
     /// Whether events take over a span field of this name.
     pub(super) fn inherits(&self, name: &str) -> bool {
-        NAMED.contains(&name) || self.inherit.iter().any(|inherited| inherited == name)
+        INHERITED.contains(&name) || self.inherit.iter().any(|inherited| inherited == name)
     }
 }
 
-/// Looks at the values of an event that need no formatting.
+/// Whether something prints as `false`. Code of the application, which may do anything: what cannot be told is taken
+/// for something else, so that the event is an audit event.
+fn prints_false(value: &dyn fmt::Debug) -> bool {
+    /// What is left of the word that is expected.
+    struct Expected(&'static str);
+    impl fmt::Write for Expected {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            self.0 = self.0.strip_prefix(text).ok_or(fmt::Error)?;
+            Ok(())
+        }
+    }
+    // An audit event from it is counted instead of captured, as in all formatting.
+    let Some(_capturing) = Capturing::begin() else { return false };
+    let print = || {
+        let mut expected = Expected("false");
+        fmt::write(&mut expected, format_args!("{value:?}")).is_ok() && expected.0.is_empty()
+    };
+    catch_unwind(AssertUnwindSafe(print)).unwrap_or_else(|panic| {
+        // Dropping what was thrown would run code of the application again.
+        std::mem::forget(panic);
+        false
+    })
+}
+
+/// Looks at the values of an event that need no formatting, and at the tag.
 #[derive(Default)]
 struct Glance<'a> {
     critical: Option<&'a CriticalActions>,
@@ -162,8 +240,10 @@ impl Visit for Glance<'_> {
         }
     }
 
-    fn record_debug(&mut self, field: &Field, _: &dyn fmt::Debug) {
-        self.is_tagged |= field.name() == TAG;
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == TAG && !self.is_tagged {
+            self.is_tagged = !prints_false(value);
+        }
     }
 
     fn record_i64(&mut self, field: &Field, _: i64) {

@@ -11,6 +11,7 @@ use tracing_subscriber::{
 use super::{
     Capture,
     event::{Piece, Values},
+    fields::Whole as WholeValue,
     plan::Role,
     rules::{NAMED, Rules},
 };
@@ -44,7 +45,7 @@ impl OfLog {
             return;
         }
         for value in &self.values {
-            values.inherit(value.role, value.name, &value.piece, &value.member);
+            values.inherit(value.role, value.name, &value.piece, &value.member, value.whole);
         }
     }
 }
@@ -89,6 +90,8 @@ struct Value {
     name: &'static str,
     piece: Piece,
     member: Box<[u8]>,
+    /// What is known of it, if it is cut.
+    whole: Option<WholeValue>,
 }
 
 /// How many spans around an event are looked at, from the nearest outwards.
@@ -98,7 +101,7 @@ const MAX_SPANS: usize = 1024;
 fn collected(values: &Values) -> Vec<Value> {
     let value = |role, name, piece: &Piece| {
         let member = values.bytes(Values::member(piece))?.into();
-        Some(Value { role, name, piece: *piece, member })
+        Some(Value { role, name, piece: *piece, member, whole: values.whole(piece) })
     };
     let named =
         values.named.iter().filter_map(|(index, piece)| value(Role::Named(index), *NAMED.get(index)?, piece));

@@ -44,6 +44,11 @@ impl Whole {
         drop(self.dispatch.set(dispatch.downgrade()));
     }
 
+    /// The subscriber, where it has said that the layer is in it.
+    pub(super) fn dispatch(&self) -> Option<Dispatch> {
+        self.dispatch.get().and_then(WeakDispatch::upgrade)
+    }
+
     /// Asks the filters again if their last verdict is not about `event`.
     #[inline]
     pub(super) fn renew(&self, event: &Event<'_>, layer: &AuditLayer) {
@@ -59,7 +64,7 @@ impl Whole {
         if metadata.target() == BRIDGE {
             return;
         }
-        let Some(dispatch) = self.dispatch.get().and_then(WeakDispatch::upgrade) else { return };
+        let Some(dispatch) = self.dispatch() else { return };
         // A layer that cannot be reached through the subscriber is inside a `reload` layer, which is
         // locked now: to ask it again could wait for ever.
         let is_reachable = dispatch.downcast_ref::<AuditLayer>().is_some_and(|found| ptr::eq(found, layer));

@@ -41,9 +41,13 @@ use crate::{
 /// exclusive = false
 /// wait_for_chain = "250ms"
 /// level = "info"
+/// span_level = "debug"
 /// critical_actions = ["key.export"]
 /// inherit = ["tenant"]
+/// inherit_from = ["payments"]
+/// explicit = ["actor"]
 /// redact = ["iban"]
+/// keep = ["token_count"]
 /// queue_bytes = "16MiB"
 /// wait_bound = "5s"
 /// low_space = "64MiB"
@@ -100,15 +104,27 @@ pub struct Config {
     /// See [`Builder::level`].
     #[serde(default, with = "as_written", skip_serializing_if = "Option::is_none")]
     pub level: Option<Level>,
+    /// See [`Builder::span_level`].
+    #[serde(default, with = "as_written", skip_serializing_if = "Option::is_none")]
+    pub span_level: Option<Level>,
     /// See [`Builder::critical_actions`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub critical_actions: Vec<String>,
     /// See [`Builder::inherit`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inherit: Vec<String>,
+    /// See [`Builder::inherit_from`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inherit_from: Vec<String>,
+    /// See [`Builder::explicit`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub explicit: Vec<String>,
     /// See [`Builder::redact`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub redact: Vec<String>,
+    /// See [`Builder::keep`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keep: Vec<String>,
     /// See [`Builder::queue_bytes`].
     #[serde(default, with = "as_written", skip_serializing_if = "Option::is_none")]
     pub queue_bytes: Option<u64>,
@@ -154,9 +170,13 @@ impl fmt::Debug for Config {
             ("exclusive", set(self.exclusive.as_ref())),
             ("wait_for_chain", set(self.wait_for_chain.as_ref())),
             ("level", set(self.level.as_ref())),
+            ("span_level", set(self.span_level.as_ref())),
             ("critical_actions", listed(&self.critical_actions)),
             ("inherit", listed(&self.inherit)),
+            ("inherit_from", listed(&self.inherit_from)),
+            ("explicit", listed(&self.explicit)),
             ("redact", listed(&self.redact)),
+            ("keep", listed(&self.keep)),
             ("queue_bytes", set(self.queue_bytes.as_ref())),
             ("wait_bound", set(self.wait_bound.as_ref())),
             ("low_space", set(self.low_space.as_ref())),
@@ -200,9 +220,13 @@ impl Config {
             exclusive,
             wait_for_chain,
             level,
+            span_level,
             critical_actions,
             inherit,
+            inherit_from,
+            explicit,
             redact,
+            keep,
             queue_bytes,
             wait_bound,
             low_space,
@@ -212,7 +236,8 @@ impl Config {
             on_full,
             on_failure,
         } = self;
-        let builder = Builder::new(&dir).critical_actions(critical_actions).inherit(inherit).redact(redact);
+        let builder = Builder::new(&dir).critical_actions(critical_actions).redact(redact).keep(keep);
+        let builder = builder.inherit(inherit).inherit_from(inherit_from).explicit(explicit);
         let builder = set(builder, service, Builder::service);
         let builder = set(builder, flush_mode, Builder::flush_mode);
         let builder = set(builder, rotation, Builder::rotation);
@@ -220,6 +245,7 @@ impl Config {
         let builder = set(builder, exclusive, Builder::exclusive);
         let builder = set(builder, wait_for_chain, Builder::wait_for_chain);
         let builder = set(builder, level, Builder::level);
+        let builder = set(builder, span_level, Builder::span_level);
         let builder = set(builder, queue_bytes, Builder::queue_bytes);
         let builder = set(builder, wait_bound, Builder::wait_bound);
         let builder = set(builder, low_space, Builder::low_space);

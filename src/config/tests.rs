@@ -20,9 +20,13 @@ const EVERYTHING: &str = r#"
     exclusive = true
     wait_for_chain = "1s"
     level = "debug"
+    span_level = "trace"
     critical_actions = ["key.export"]
     inherit = ["tenant"]
+    inherit_from = ["payments"]
+    explicit = ["actor", "action"]
     redact = ["iban"]
+    keep = ["token_count"]
     queue_bytes = "32MiB"
     wait_bound = "1m30s"
     low_space = 1000000
@@ -73,9 +77,13 @@ fn every_setting_is_read_and_reaches_the_builder() {
         exclusive: Some(true),
         wait_for_chain: Some(Duration::from_secs(1)),
         level: Some(Level::DEBUG),
+        span_level: Some(Level::TRACE),
         critical_actions: vec!["key.export".to_owned()],
         inherit: vec!["tenant".to_owned()],
+        inherit_from: vec!["payments".to_owned()],
+        explicit: vec!["actor".to_owned(), "action".to_owned()],
         redact: vec!["iban".to_owned()],
+        keep: vec!["token_count".to_owned()],
         queue_bytes: Some(32 << 20),
         wait_bound: Some(Duration::from_secs(90)),
         low_space: Some(1_000_000),
@@ -94,9 +102,13 @@ fn every_setting_is_read_and_reaches_the_builder() {
         .exclusive(true)
         .wait_for_chain(Duration::from_secs(1))
         .level(Level::DEBUG)
+        .span_level(Level::TRACE)
         .critical_actions(["key.export"])
         .inherit(["tenant"])
+        .inherit_from(["payments"])
+        .explicit(["actor", "action"])
         .redact(["iban"])
+        .keep(["token_count"])
         .queue_bytes(32 << 20)
         .wait_bound(Duration::from_secs(90))
         .low_space(1_000_000)

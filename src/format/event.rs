@@ -48,9 +48,9 @@ const EVENT_MEMBERS: [Start; 24] = [
     start("\"module\":", Role::None),
     start("\"fields\":", Role::None),
     start("\"incomplete\":", Role::None),
-    start("\"truncated\":", Role::None),
     start("\"redacted\":", Role::None),
     start("\"repeated\":", Role::None),
+    start("\"truncated\":", Role::None),
     start("\"durable\":", Role::Durable),
 ];
 
@@ -155,7 +155,7 @@ mod tests {
             r#""action":"key.export","actor":"mia","resource":"r/1","outcome":"ok","reason":"r","#,
             r#""session_id":"s","request_id":"q","source":"::1","trace_id":"0","span_id":"1","message":"m m","#,
             r#""target":"audit","module":"app","fields":{"n":-1.5e3,"l":[1,"x",null],"o":{"n":true}},"#,
-            r#""incomplete":["actor"],"truncated":["n"],"redacted":["p"],"repeated":["l"]"#
+            r#""incomplete":["actor"],"redacted":["p"],"repeated":["l"],"truncated":{"n":{"bytes":7}}"#
         ),
         r#","ts":"2026-11-21T08:00:00.000000005Z","kind":"event","message":"ü \"ñ\" \u202e 漢","actor":"a""#,
         r#","kind":"event","level":{"event":1},"durable":5,"x":1"#,

@@ -257,7 +257,25 @@ fn is_named(name: &str) -> bool {
 }
 
 fn lists(record: &Json, list: &str, name: &str) -> bool {
+    if let Some(truncated) = record[list].as_object() {
+        return truncated.contains_key(name) || truncated.contains_key("…");
+    }
     record[list].as_array().is_some_and(|all| all.iter().any(|entry| entry == name || entry == "…"))
+}
+
+/// Holds what `truncated` says of a value against the value.
+fn check_whole(text: &str, name: &str, content: &Content, entry: &Json) {
+    if let Some(digest) = entry.get("sha256") {
+        let expected = match name {
+            "password" => "[redacted]",
+            _ => text,
+        };
+        assert_eq!(entry["bytes"], expected.len());
+        assert_eq!(*digest, crate::Digest::of_bytes(expected.as_bytes()).to_string());
+    }
+    if matches!(content, Content::Failing(_)) && name != "password" {
+        assert_eq!((&entry["failed"], &entry["bytes"]), (&true.into(), &text.len().into()));
+    }
 }
 
 /// Holds a record against what was given.
@@ -289,16 +307,18 @@ fn check(record: &Json, given: &BTreeMap<String, Vec<&Content>>) {
     );
     assert_eq!(record["_prev_hash"], "0".repeat(64));
     for (name, values) in given {
-        let is_empty =
-            |content: &&Content| matches!(content.said(), (Said::Text(text), _) if text.is_empty());
-        // An empty named member says nothing.
-        let values: Vec<&Content> =
-            values.iter().filter(|content| !is_named(name) || !is_empty(content)).copied().collect();
-        let Some(last) = values.last() else { continue };
+        let last = values.last().unwrap();
         let at = if is_named(name) { &record[name] } else { &record["fields"][name] };
         assert_eq!(lists(record, "repeated", name), values.len() > 1, "{name}: {record}");
         let (said, is_cut) = last.said();
         let is_cut = is_cut || lists(record, "truncated", name);
+        let is_empty = matches!(&said, Said::Text(text) if text.is_empty());
+        if is_named(name) && name != "message" && !is_cut {
+            assert_eq!(lists(record, "incomplete", name), is_empty, "{name}: {record}");
+        }
+        if let (Said::Text(text), Some(entry)) = (&said, record["truncated"].get(name)) {
+            check_whole(text, name, last, entry);
+        }
         match said {
             _ if name == "password" => {
                 assert_eq!(at, "[redacted]");
@@ -309,6 +329,15 @@ fn check(record: &Json, given: &BTreeMap<String, Vec<&Content>>) {
                 assert!(text.starts_with(at.as_str().unwrap_or_default()), "{name}: {record}");
             }
             Said::Text(text) => assert_eq!(at, &text, "{name}: {record}"),
+            // Named members are texts.
+            Said::Bool(value) if is_named(name) => assert_eq!(at, &value.to_string(), "{name}: {record}"),
+            Said::Number(value) if is_named(name) => {
+                let number: f64 = at.as_str().unwrap().parse().unwrap();
+                assert_eq!(
+                    number.to_bits(),
+                    (value + if at.as_str().unwrap().contains(['.', 'e']) { -0.0 } else { 0.0 }).to_bits()
+                );
+            }
             Said::Bool(value) => assert_eq!(at, &value, "{name}: {record}"),
             Said::Number(value) => {
                 let number = at.as_f64().unwrap_or_else(|| panic!("{name}: {record}"));
@@ -451,8 +480,11 @@ fn wanted(number: usize, record: &Json, given: &BTreeMap<String, Vec<&Content>>)
             continue;
         }
         let (kind, value) = match said {
-            Said::Text(text) if is_named(name) && text.is_empty() => continue,
             Said::Text(text) => ("string", codes(&text)),
+            // `check` has held it to the number.
+            Said::Bool(_) | Said::Number(_) if is_named(name) => {
+                ("string", codes(record[name].as_str().unwrap()))
+            }
             Said::Bool(value) => ("boolean", value.to_string()),
             Said::Number(value) => ("number", format!("{:?}", value + 0.0)),
         };
@@ -533,7 +565,13 @@ fn a_value_of_a_hundred_megabytes_is_cut_and_not_copied() {
     let payload = log.payloads().remove(0);
     line_of(&payload);
     let record = parse(&payload);
-    assert_eq!(record["truncated"], serde_json::json!(["text", "shown", "bytes"]));
+    let digits: String =
+        huge.bytes().flat_map(|byte| format!("{byte:02x}").into_bytes()).map(char::from).collect();
+    for (name, whole) in [("text", &huge), ("shown", &huge), ("bytes", &digits)] {
+        let entry = &record["truncated"][name];
+        assert_eq!(entry["bytes"], whole.len());
+        assert_eq!(entry["sha256"], crate::Digest::of_bytes(whole.as_bytes()).to_string());
+    }
     assert!(huge.starts_with(record["fields"]["text"].as_str().unwrap()));
 }
 
@@ -550,10 +588,10 @@ fn spans_beyond_a_thousand_are_not_looked_at_and_that_is_said() {
     let records = log.records();
     assert_eq!(records.len(), 10);
     for near in &records[..5] {
-        assert_eq!((&near["actor"], near.get("truncated")), (&"mia".into(), None));
+        assert_eq!((&near["actor"], near.get("incomplete")), (&"mia".into(), None));
     }
     for far in &records[5..] {
-        assert_eq!((far.get("actor"), &far["truncated"]), (None, &serde_json::json!(["spans"])));
+        assert_eq!((far.get("actor"), &far["incomplete"]), (None, &serde_json::json!(["actor", "spans"])));
     }
     // Spans are left in the opposite order.
     far.into_iter().rev().chain(near.into_iter().rev()).for_each(drop);

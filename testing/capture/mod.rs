@@ -1,10 +1,13 @@
 //! The room as a whole: events in, payloads out of the queue.
 
+mod added;
 mod attach;
 mod bridge;
 mod content;
 mod filter;
+mod inherited;
 mod lifecycle;
+mod others;
 mod payload;
 mod spans;
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde_json::json;
+use serde_json::{Map, json};
 use tracing::{Level, info, info_span, warn};
 
 use super::{Json, Log, Rules, parse};
@@ -107,11 +107,11 @@ fn the_nearest_span_that_knows_answers() {
         .map(|record| json!([record["actor"], record["session_id"], record["request_id"], record["source"]]))
         .collect();
     let expected = [
-        json!(["mia", "2", null, null]),
-        json!(["eve", "2", 7, null]),
+        json!(["mia", "2", null, ""]),
+        json!(["eve", "2", "7", ""]),
         json!(["mia", "1", null, null]),
         json!([null, null, null, null]),
-        json!(["mia", "2", "8", null]),
+        json!(["", "2", "8", ""]),
     ];
     assert_eq!(told, expected);
 }
@@ -272,17 +272,55 @@ fn a_record_is_never_longer_than_a_line() {
         a = text, b = text, c = text, d = text, e = ?vec![7_u8; 1 << 20], f = 1, g = true, h = &bytes[..],
     );
     let payload = log.payloads().remove(0);
-    assert!(payload.len() > MAX_PAYLOAD / 3, "{}", payload.len());
+    assert!(payload.len() > MAX_PAYLOAD - 2_000, "the line is used: {}", payload.len());
     let record = parse(&payload);
     assert_eq!((&record["fields"]["f"], &record["fields"]["g"]), (&json!(1), &json!(true)));
-    let truncated = record["truncated"].as_array().unwrap();
+    let truncated = record["truncated"].as_object().unwrap();
     for name in ["actor", "source", "trace_id", "action", "message", "a", "e", "h"] {
-        assert!(truncated.contains(&json!(name)), "{name}");
+        assert!(truncated.contains_key(name), "{name}");
     }
-    assert!(!truncated.contains(&json!("f")));
+    assert!(!truncated.contains_key("f"));
     // The buffers forget what they grew to.
     info!(target: "audit", parent: None, action = "short", actor = "b");
     assert_eq!(log.only().get("truncated"), None);
+}
+
+/// A value of 20,000 bytes was once cut at 16 KiB, in a line with room for three of them.
+#[test]
+fn only_what_does_not_fit_is_cut_and_its_length_and_hash_are_told() {
+    let log = Log::new();
+    let _guard = log.install();
+    let text = |length: usize| "0123456789".repeat(length / 10);
+    let whole = |text: &str| {
+        let digest = crate::Digest::of_bytes(text.as_bytes()).to_string();
+        json!({"bytes": text.len(), "sha256": digest})
+    };
+    let kept = |record: &Json, name: &str| record["fields"][name].as_str().unwrap().len();
+
+    info!(target: "audit", action = "a", actor = "b", one = text(20_000), two = text(20_000), three = %text(20_000));
+    let record = log.only();
+    assert_eq!(
+        (kept(&record, "one"), kept(&record, "two"), kept(&record, "three")),
+        (20_000, 20_000, 20_000)
+    );
+    assert_eq!(record.get("truncated"), None);
+
+    info!(target: "audit", action = "a", actor = "b", short = text(20_000), long = text(50_000), big = %text(90_000));
+    let record = log.only();
+    assert_eq!(kept(&record, "short"), 20_000, "what fits stays whole");
+    assert_eq!(kept(&record, "long"), kept(&record, "big"), "long values give way alike");
+    assert!(kept(&record, "long") > 20_000 && kept(&record, "long") < 20_600);
+    let expected = json!({"long": whole(&text(50_000)), "big": whole(&text(90_000))});
+    assert_eq!(record["truncated"], expected);
+
+    // What a span passes on is told in the same way.
+    let _span = info_span!("s", source = text(70_000)).entered();
+    for _ in 0..4 {
+        info!(target: "audit", action = "a", actor = "b", short = text(10_000));
+        let record = log.only();
+        assert_eq!(record["truncated"], json!({"source": whole(&text(70_000))}));
+        assert_eq!(kept(&record, "short"), 10_000);
+    }
 }
 
 #[test]
@@ -331,7 +369,11 @@ fn code_of_the_application_that_fails_costs_its_own_value_only() {
     assert_eq!(record["fields"]["two"], "so far");
     assert_eq!((&record["fields"]["one"], &record["fields"]["five"]), (&json!(1), &json!(5)));
     assert_eq!(record["fields"]["error"], "gone");
-    assert_eq!(record["truncated"], json!(["actor", "two", "three", "four"]));
+    let expected = json!({
+        "actor": {"bytes": 6, "failed": true}, "two": {"bytes": 6, "failed": true},
+        "three": {"bytes": 0, "failed": true}, "four": {"bytes": (4 << 20) + 6, "stopped": true},
+    });
+    assert_eq!(record["truncated"], expected);
     assert_eq!(log.lost(), "");
 }
 
@@ -399,19 +441,23 @@ fn fields_and_names_are_bounded() {
     many((0..32).map(|n| format!("{}{n}", "\u{1b}".repeat(300))).collect());
     let record = log.only();
     assert_eq!(record["fields"].as_object().unwrap().len(), 1);
-    assert_eq!(record["truncated"].as_array().unwrap().len(), 1);
+    assert_eq!(record["truncated"][&"\u{1b}".repeat(256)]["name_bytes"], 302);
     assert_eq!(record["repeated"].as_array().unwrap().len(), 1);
 
     many((0..80).map(|n| format!("{n:03}{}", "\u{1b}".repeat(300))).collect());
     let record = log.only();
     assert!(record["fields"].as_object().unwrap().len() <= 64);
-    assert_eq!(record["truncated"].as_array().unwrap().last().unwrap(), "…");
+    let truncated = record["truncated"].as_object().unwrap();
+    // Every name is too long, so every one is in the list, or counted in its last entry.
+    assert_eq!(truncated["…"], json!({"values": 80 - (truncated.len() - 1)}));
 
     many((0..80).map(|n| format!("n{n}")).collect());
     let record = log.only();
     assert_eq!(record["fields"].as_object().unwrap().len(), 64);
-    let omitted: Vec<String> = (64..80).map(|n| format!("n{n}")).collect();
-    assert_eq!(record["truncated"], json!(omitted));
+    let digest = crate::Digest::of_bytes(b"v").to_string();
+    let omitted: Map<String, Json> =
+        (64..80).map(|n| (format!("n{n}"), json!({"bytes": 1, "sha256": digest}))).collect();
+    assert_eq!(record["truncated"], Json::Object(omitted));
 }
 
 #[test]

@@ -35,9 +35,9 @@ const MEMBERS: &[&str] = &[
     "target",
     "module",
     "incomplete",
-    "truncated",
     "redacted",
     "repeated",
+    "truncated",
     "durable",
 ];
 

@@ -1,0 +1,58 @@
+//! What keeps audit events away from other layers.
+
+use std::{fmt, sync::Arc};
+
+use tracing_core::{Event, Metadata, subscriber::Interest};
+use tracing_subscriber::layer::{Context, Filter};
+
+use super::{
+    Capture,
+    rules::{Tag, is_audit_target},
+};
+
+/// The filter that [`AuditLog::not_audit`](crate::AuditLog::not_audit) returns: it passes everything but audit events,
+/// and spans with the target `audit`.
+#[derive(Clone)]
+pub struct NotAudit {
+    capture: Arc<Capture>,
+}
+
+impl fmt::Debug for NotAudit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NotAudit").finish_non_exhaustive()
+    }
+}
+
+impl NotAudit {
+    pub(crate) fn new(capture: Arc<Capture>) -> Self {
+        Self { capture }
+    }
+
+    fn tag_of(&self, metadata: &Metadata<'_>) -> Tag {
+        if !metadata.is_span() {
+            self.capture.rules.tag_of(metadata)
+        } else if is_audit_target(metadata.target()) {
+            Tag::Target
+        } else {
+            Tag::None
+        }
+    }
+}
+
+impl<S> Filter<S> for NotAudit {
+    fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
+        match self.tag_of(metadata) {
+            Tag::None => Interest::always(),
+            Tag::Values => Interest::sometimes(),
+            Tag::Target => Interest::never(),
+        }
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
+        self.tag_of(metadata) != Tag::Target
+    }
+
+    fn event_enabled(&self, event: &Event<'_>, _: &Context<'_, S>) -> bool {
+        !self.capture.rules.is_audit(event)
+    }
+}

@@ -27,6 +27,7 @@ fn entry() {
         "again" => open_and_close_again_and_again(&log),
         "mute" => say_something_nobody_reads(&log),
         "global" => crate::global::play(arguments[0], &log),
+        "traces" => crate::traces::play(arguments[0], &log),
         "current" => crate::current::play(&log),
         role => panic!("no such role: {role}"),
     }

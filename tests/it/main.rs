@@ -35,4 +35,5 @@ mod refused;
 mod severities;
 mod support;
 mod tampering;
+mod traces;
 mod trouble;

@@ -83,7 +83,7 @@ impl Enrichment<'_> {
         });
     }
 
-    fn add(&mut self, name: &'static str, encode: impl FnOnce(&mut Vec<u8>, usize) -> Option<Whole>) {
+    fn add(&mut self, name: &'static str, encode: impl FnOnce(&mut Vec<u8>, usize) -> Option<Box<Whole>>) {
         let plan = self.plans.of_added(self.capture.id, &self.capture.rules, name);
         let is_there = self.has(plan.name) || (plan.role == Role::Severity && self.values.severity.is_some());
         if !is_there {

@@ -81,13 +81,24 @@ pub(super) const MESSAGE: usize = NAMED.len();
 pub(super) struct Named {
     /// A bit for each.
     known: u32,
+    /// A bit for each that is an empty text.
+    empty: u32,
     pieces: [Piece; NAMED.len() + 1],
 }
 
 impl Named {
     /// A bit for each member that there is and that says something.
     pub(super) fn said(&self) -> u32 {
-        self.iter().filter(|(_, piece)| !piece.is_empty_text()).fold(0, |said, (index, _)| said | 1 << index)
+        self.known & !self.empty
+    }
+
+    /// A bit for each of the `wanted` members that is missing, and for each that is an empty text.
+    pub(super) fn incomplete(&self, wanted: u32) -> u32 {
+        (wanted & !self.known) | self.empty
+    }
+
+    fn has(&self, index: usize) -> bool {
+        self.known & (1 << index) != 0
     }
 
     pub(super) fn get(&self, index: usize) -> Option<&Piece> {
@@ -98,6 +109,7 @@ impl Named {
         if let Some(place) = self.pieces.get_mut(index) {
             *place = piece;
             self.known |= 1 << index;
+            self.empty &= !(1 << index);
         }
     }
 
@@ -162,6 +174,7 @@ impl Values {
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.named.known = 0;
+        self.named.empty = 0;
         self.fields.clear();
         self.omitted.clear();
         self.omitted_more = 0;
@@ -251,10 +264,10 @@ impl Values {
         name: &'static str,
         piece: &Piece,
         member: &[u8],
-        whole: Option<Whole>,
+        whole: Option<Box<Whole>>,
     ) {
         let is_known = match role {
-            Role::Named(index) => self.named.get(index).is_some(),
+            Role::Named(index) => self.named.has(index),
             _ => self.fields.iter().any(|entry| entry.name == name),
         };
         if is_known {
@@ -266,15 +279,18 @@ impl Values {
     }
 
     /// The same for all members of a span, or of several, at once; `known` are those that there are, all of
-    /// them named and unremarkable. Says whether the event has none of them.
+    /// them named, none empty, and unremarkable. Says whether the event has none of them.
     pub(super) fn inherit_all(&mut self, known: u32, pieces: &[(usize, Piece)], members: &[u8]) -> bool {
         if self.named.known & known != 0 {
             return false;
         }
         let start = small(self.bytes.len());
         self.bytes.extend_from_slice(members);
+        self.named.known |= known;
         for (index, piece) in pieces {
-            self.named.set(*index, piece.moved(start));
+            if let Some(place) = self.named.pieces.get_mut(*index) {
+                *place = piece.moved(start);
+            }
         }
         true
     }
@@ -292,7 +308,7 @@ impl Values {
         }
         let end = small(self.bytes.len());
         let piece = Piece { start: small(start), value: small(behind) - 1, end, ..Piece::default() };
-        if self.named.known & (1 << opening.index) == 0 {
+        if !self.named.has(opening.index) {
             self.named.set(opening.index, piece);
         } else {
             self.put(Role::Named(opening.index), name, piece, None);
@@ -302,10 +318,10 @@ impl Values {
 
     /// Puts a value that was just encoded where it belongs.
     #[inline(never)]
-    fn put(&mut self, role: Role, name: &'static str, mut piece: Piece, whole: Option<Whole>) {
+    fn put(&mut self, role: Role, name: &'static str, mut piece: Piece, whole: Option<Box<Whole>>) {
         piece.cut = whole.is_some();
         if let Some(whole) = whole {
-            self.wholes.push((piece.start, whole));
+            self.wholes.push((piece.start, *whole));
         }
         self.is_remarkable |= !piece.is_unremarkable();
         if let Role::Named(index) = role {
@@ -313,6 +329,9 @@ impl Values {
             piece.repeated |= is_known;
             self.is_remarkable |= is_known;
             self.named.set(index, piece);
+            if piece.is_empty_text() {
+                self.named.empty |= 1 << index;
+            }
             return;
         }
         if let Some(entry) = self.fields.iter_mut().find(|entry| entry.name == name) {
@@ -356,7 +375,7 @@ impl Visitor<'_> {
         });
     }
 
-    fn value(&mut self, field: &Field, encode: impl FnOnce(&mut Vec<u8>, usize) -> Option<Whole>) {
+    fn value(&mut self, field: &Field, encode: impl FnOnce(&mut Vec<u8>, usize) -> Option<Box<Whole>>) {
         if let Some(plan) = self.plan.field(field.index()) {
             self.planned(plan, encode);
         }
@@ -366,7 +385,7 @@ impl Visitor<'_> {
     pub(super) fn planned(
         &mut self,
         plan: &FieldPlan,
-        encode: impl FnOnce(&mut Vec<u8>, usize) -> Option<Whole>,
+        encode: impl FnOnce(&mut Vec<u8>, usize) -> Option<Box<Whole>>,
     ) {
         match plan.role {
             Role::Spent | Role::LogTarget | Role::LogModule => {}
@@ -382,8 +401,8 @@ impl Visitor<'_> {
         &mut self,
         plan: &FieldPlan,
         redacted: bool,
-        encode: impl FnOnce(&mut Vec<u8>, usize) -> Option<Whole>,
-    ) -> (Piece, Option<Whole>) {
+        encode: impl FnOnce(&mut Vec<u8>, usize) -> Option<Box<Whole>>,
+    ) -> (Piece, Option<Box<Whole>>) {
         let limit = self.values.limit();
         let bytes = &mut self.values.bytes;
         let start = small(bytes.len());
@@ -402,7 +421,7 @@ impl Visitor<'_> {
     /// A field `severity` that says what the record says is used up; any other value, another word for the same
     /// included, is a field like all others, also where it must be withheld: only then it is formatted all the
     /// same, to see whether it names one.
-    fn severity(&mut self, plan: &FieldPlan, encode: impl FnOnce(&mut Vec<u8>, usize) -> Option<Whole>) {
+    fn severity(&mut self, plan: &FieldPlan, encode: impl FnOnce(&mut Vec<u8>, usize) -> Option<Box<Whole>>) {
         let (piece, whole) = self.encode(plan, false, encode);
         let said = self.values.text(&piece).and_then(|said| Severity::understand(&said));
         let (named, says_no_more) =

@@ -116,18 +116,18 @@ pub(super) fn plain_text(out: &mut Vec<u8>, value: &str, limit: usize) -> bool {
     is_plain
 }
 
-pub(super) fn text(out: &mut Vec<u8>, value: &str, limit: usize) -> Option<Whole> {
+pub(super) fn text(out: &mut Vec<u8>, value: &str, limit: usize) -> Option<Box<Whole>> {
     out.push(b'"');
     if plain_text(out, value, limit) {
         return None;
     }
     let is_whole = escape_start(out, value, limit);
     out.push(b'"');
-    (!is_whole).then(|| Whole::of(value))
+    (!is_whole).then(|| Box::new(Whole::of(value)))
 }
 
 /// Pairs of lower-case hexadecimal digits.
-pub(super) fn bytes(out: &mut Vec<u8>, value: &[u8], limit: usize) -> Option<Whole> {
+pub(super) fn bytes(out: &mut Vec<u8>, value: &[u8], limit: usize) -> Option<Box<Whole>> {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     const PIECE: usize = 4096;
     let digit = |nibble: u8| DIGITS.get(usize::from(nibble & 15)).copied().unwrap_or(b'0');
@@ -147,21 +147,21 @@ pub(super) fn bytes(out: &mut Vec<u8>, value: &[u8], limit: usize) -> Option<Who
         digits(piece, &mut buffer);
         hasher.update(&buffer);
     }
-    Some(Whole { bytes: 2 * value.len() as u64, ending: Ending::Whole(hasher.finish()) })
+    Some(Box::new(Whole { bytes: 2 * value.len() as u64, ending: Ending::Whole(hasher.finish()) }))
 }
 
 /// Code of the application: it may panic, fail, or never end.
-pub(super) fn debug(out: &mut Vec<u8>, value: &dyn fmt::Debug, limit: usize) -> Option<Whole> {
+pub(super) fn debug(out: &mut Vec<u8>, value: &dyn fmt::Debug, limit: usize) -> Option<Box<Whole>> {
     written(out, limit, |writer| write!(writer, "{value:?}"))
 }
 
 /// As [`debug`], for a value that prints itself.
-pub(super) fn display(out: &mut Vec<u8>, value: &dyn fmt::Display, limit: usize) -> Option<Whole> {
+pub(super) fn display(out: &mut Vec<u8>, value: &dyn fmt::Display, limit: usize) -> Option<Box<Whole>> {
     written(out, limit, |writer| write!(writer, "{value}"))
 }
 
 /// An error and its causes, with `: ` between them.
-pub(super) fn error(out: &mut Vec<u8>, value: &(dyn Error + 'static), limit: usize) -> Option<Whole> {
+pub(super) fn error(out: &mut Vec<u8>, value: &(dyn Error + 'static), limit: usize) -> Option<Box<Whole>> {
     written(out, limit, |writer| {
         write!(writer, "{value}")?;
         let mut cause = value.source();
@@ -180,7 +180,7 @@ fn written(
     out: &mut Vec<u8>,
     limit: usize,
     write: impl FnOnce(&mut Capped<'_>) -> fmt::Result,
-) -> Option<Whole> {
+) -> Option<Box<Whole>> {
     out.push(b'"');
     let mut writer = Capped { start: out.len(), out, limit, beyond: None, is_stopped: false };
     let result = catch_unwind(AssertUnwindSafe(|| write(&mut writer)));
@@ -226,18 +226,17 @@ impl Capped<'_> {
         }
     }
 
-    fn end(self, is_complete: bool) -> Option<Whole> {
+    fn end(self, is_complete: bool) -> Option<Box<Whole>> {
         let ending =
             if self.is_stopped { Some(Ending::Stopped) } else { (!is_complete).then_some(Ending::Failed) };
-        match (ending, &self.beyond) {
-            (None, None) => None,
-            (Some(ending), None) => Some(Whole { bytes: self.so_far().len() as u64, ending }),
-            (Some(ending), Some((bytes, _))) => Some(Whole { bytes: *bytes, ending }),
-            (None, Some(_)) => {
-                let (bytes, hasher) = self.beyond?;
-                Some(Whole { bytes, ending: Ending::Whole(hasher.finish()) })
-            }
-        }
+        let so_far = ending.map(|ending| (self.so_far().len() as u64, ending));
+        let (bytes, ending) = match (so_far, self.beyond) {
+            (None, None) => return None,
+            (Some(so_far), None) => so_far,
+            (Some((_, ending)), Some((bytes, _))) => (bytes, ending),
+            (None, Some((bytes, hasher))) => (bytes, Ending::Whole(hasher.finish())),
+        };
+        Some(Box::new(Whole { bytes, ending }))
     }
 }
 
@@ -382,7 +381,7 @@ mod tests {
         check("\"0707\"", |out| {
             let digest = Digest::of_bytes("07".repeat(10_000).as_bytes());
             let whole = Whole { bytes: 20_000, ending: Ending::Whole(digest) };
-            assert_eq!(bytes(out, &[7; 10_000], 4), Some(whole));
+            assert_eq!(bytes(out, &[7; 10_000], 4), Some(Box::new(whole)));
         });
     }
 
@@ -430,10 +429,10 @@ mod tests {
                 panic!("in Debug")
             }
         }
-        let half = Some(Whole { bytes: 4, ending: Ending::Failed });
-        check("\"half\"", |out| assert_eq!(debug(out, &Fails, MAX_VALUE), half));
-        check("\"half\"", |out| assert_eq!(debug(out, &Panics, MAX_VALUE), half));
-        check("\"ha\"", |out| assert_eq!(debug(out, &Panics, 2), half));
+        let half = || Some(Box::new(Whole { bytes: 4, ending: Ending::Failed }));
+        check("\"half\"", |out| assert_eq!(debug(out, &Fails, MAX_VALUE), half()));
+        check("\"half\"", |out| assert_eq!(debug(out, &Panics, MAX_VALUE), half()));
+        check("\"ha\"", |out| assert_eq!(debug(out, &Panics, 2), half()));
     }
 
     #[test]
@@ -471,7 +470,7 @@ mod tests {
                 assert!(serde_json::from_slice::<String>(&at_once).unwrap().starts_with(&kept));
                 assert_eq!(
                     of_pieces,
-                    (kept.len() < whole.len()).then_some(known),
+                    (kept.len() < whole.len()).then(|| Box::new(known)),
                     "{count} pieces, {limit} bytes"
                 );
             }

@@ -74,6 +74,7 @@ pub(super) fn write(
 }
 
 /// How long values may be so that the payload fits, which has `total` bytes with all of them.
+#[cold]
 fn longest_that_fits(values: &Values, total: usize) -> Option<usize> {
     let named = values.named.iter().map(|(_, piece)| piece);
     let fields = values.fields.iter().map(|entry| &entry.piece);
@@ -177,6 +178,7 @@ impl Writer<'_> {
     }
 
     /// Appends a member whose value is too long. Only texts are that long.
+    #[cold]
     fn cut(&self, out: &mut Vec<u8>, piece: &Piece) -> Option<()> {
         let member = self.values.bytes(Values::member(piece))?;
         let (start, inside) = member.split_at_checked(member.len() - Values::length(piece) + 1)?;
@@ -187,27 +189,36 @@ impl Writer<'_> {
     }
 
     fn is_too_long(&self, piece: &Piece) -> bool {
-        Values::length(piece) > self.limits.value.saturating_add(2)
+        self.limits.value != usize::MAX && Values::length(piece) > self.limits.value + 2
     }
 
     fn lists(&self, payload: &mut Payload<'_>) {
-        let known = |index: usize| self.values.named.get(index);
-        let is_missing = |index: usize| match known(index) {
-            None => index == ACTION || index == ACTOR,
-            Some(piece) => piece.is_empty_text(),
-        };
-        let is_incomplete =
-            |index: &usize| is_missing(*index) || self.facts.explicit & !self.values.said & (1 << index) != 0;
-        let missing = (0..NAMED.len()).filter(is_incomplete).filter_map(|index| NAMED.get(index).copied());
+        let named = &self.values.named;
+        let missing = named.incomplete(1 << ACTION | 1 << ACTOR) & !(1 << NAMED.len())
+            | (self.facts.explicit & !self.values.said);
+        let Facts { spans_omitted, enrich_failed, .. } = *self.facts;
+        if missing != 0 || self.values.severity_unclear || spans_omitted || enrich_failed {
+            self.incomplete(payload, missing);
+        }
+        let is_shortened = self.limits.value < usize::MAX || self.limits.fields < self.values.fields.len();
+        if self.values.is_remarkable || is_shortened {
+            self.remarkable(payload);
+        }
+    }
+
+    #[inline(never)]
+    fn incomplete(&self, payload: &mut Payload<'_>, missing: u32) {
+        let missing = NAMED.iter().enumerate().filter(|(index, _)| missing & (1 << index) != 0);
         let unclear = self.values.severity_unclear.then_some("severity");
         let spans = self.facts.spans_omitted.then_some("spans");
         let enrich = self.facts.enrich_failed.then_some("enrich");
-        list(payload, "incomplete", missing.chain(unclear).chain(spans).chain(enrich));
+        let names = missing.map(|(_, name)| *name).chain(unclear).chain(spans).chain(enrich);
+        list(payload, "incomplete", names);
+    }
 
-        let is_shortened = self.limits.value < usize::MAX || self.limits.fields < self.values.fields.len();
-        if !self.values.is_remarkable && !is_shortened {
-            return;
-        }
+    /// Adds what happened to values.
+    #[inline(never)]
+    fn remarkable(&self, payload: &mut Payload<'_>) {
         list(payload, "redacted", self.all().filter(|(_, piece)| piece.redacted).map(|(name, _)| name));
 
         // What it was called may stand under `fields` as well.

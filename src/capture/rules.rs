@@ -184,7 +184,7 @@ impl Rules {
 
     /// Whether events take over a span field of this name.
     pub(super) fn inherits(&self, name: &str) -> bool {
-        INHERITED.contains(&name) || self.inherit.iter().any(|inherited| inherited == name)
+        self.inherit.iter().any(|inherited| inherited == name) || INHERITED.contains(&name)
     }
 }
 

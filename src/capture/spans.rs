@@ -31,7 +31,7 @@ struct OfLog {
     version: Arc<()>,
 }
 
-/// All members in one piece, where all are named and nothing happened to any: most spans.
+/// All members in one piece, where all are named, say something, and nothing happened to any: most spans.
 #[derive(Debug, Default)]
 struct Whole {
     known: u32,
@@ -45,7 +45,7 @@ impl OfLog {
             return;
         }
         for value in &self.values {
-            values.inherit(value.role, value.name, &value.piece, &value.member, value.whole);
+            values.inherit(value.role, value.name, &value.piece, &value.member, value.whole.map(Box::new));
         }
     }
 }
@@ -55,7 +55,7 @@ impl Whole {
         let mut whole = Self::default();
         for value in values {
             let Role::Named(index) = value.role else { return None };
-            if !value.piece.is_unremarkable() {
+            if !value.piece.is_unremarkable() || value.piece.is_empty_text() {
                 return None;
             }
             whole.add(index, &value.piece, &value.member);

@@ -308,10 +308,10 @@ impl Values {
         }
         let end = small(self.bytes.len());
         let piece = Piece { start: small(start), value: small(behind) - 1, end, ..Piece::default() };
-        if !self.named.has(opening.index) {
-            self.named.set(opening.index, piece);
-        } else {
+        if self.named.has(opening.index) {
             self.put(Role::Named(opening.index), name, piece, None);
+        } else {
+            self.named.set(opening.index, piece);
         }
         true
     }

@@ -143,9 +143,10 @@ impl Builder {
         self
     }
 
-    /// The lowest level of the spans from which events inherit. Where it is not set, spans of other levels than the
-    /// log's are taken where they exist, and [`ensure_attached`](AuditLog::ensure_attached) proves those of
-    /// [`level`](Self::level); where it is set, it proves this one. Default: `DEBUG`, or `level` if that is lower.
+    /// The least severe level of the spans from which events inherit. If it is set,
+    /// [`ensure_attached`](AuditLog::ensure_attached) requires that spans of this level reach the log; if not, only those of
+    /// [`level`](Self::level), and spans of lower levels are used where they exist. The log asks `tracing` for this level,
+    /// so a lower one makes more call sites active. Default: `DEBUG`, or `level` if that is lower.
     pub fn span_level(mut self, level: Level) -> Self {
         self.plan.rules.span_level = Some(level);
         self
@@ -189,8 +190,8 @@ impl Builder {
     }
 
     /// Events inherit only from spans whose target is one of these or something in it: `my_app` covers
-    /// `my_app::http`, and not `my_apple`. A span has the target of the module that makes it, unless it says another.
-    /// Default: from all spans.
+    /// `my_app::http`, and not `my_apple`. A span has the target of the module that makes it, unless it says another. Spans
+    /// with the target `audit` always count. Default: from all spans.
     pub fn inherit_from<I>(mut self, targets: I) -> Self
     where
         I: IntoIterator<Item: Into<String>>,
@@ -247,6 +248,7 @@ impl Builder {
     /// More names of fields whose value is withheld, beside `password`, `token`, `secret` and their like. Names are
     /// split into words at separators, at digits and at changes of case, and a field is withheld when the words of one
     /// of these names stand together in its own, without regard to case: `iban` covers `customerIban` and not `ibanez`.
+    /// A name of a script without capitals covers every name that contains it.
     /// The field `severity` cannot be withheld, since each record says its severity. Default: none.
     pub fn redact<I>(mut self, names: I) -> Self
     where

@@ -145,9 +145,10 @@ impl AuditLog {
     /// A filter for other layers that keeps audit events away from them: `fmt::layer().with_filter(audit.not_audit())`.
     ///
     /// Redaction concerns this log only. Without the filter the same event stands in other layers' output with every
-    /// value in clear. It passes everything that this log does not record, and keeps away what it does, by target or by
-    /// the field `audit`, and spans whose target is `audit` or begins with `audit::`. Join it with other filters by
-    /// `FilterExt::and` of `tracing-subscriber`.
+    /// value in clear. It keeps away the events that are audit events to this log, by target or by the field `audit`, whether
+    /// or not its layer is installed, and spans whose target is `audit` or begins with `audit::`. Join it with other
+    /// filters by `FilterExt::and` of `tracing-subscriber` only: `or`, `not` and a `reload` around it forget what it says
+    /// of events that are tagged by the field.
     ///
     /// # Examples
     ///

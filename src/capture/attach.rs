@@ -197,10 +197,15 @@ fn prove_for(dispatch: &Dispatch, capture: &Capture, targets: &[&str]) -> Result
     }
 
     let mut spans = Vec::new();
+    // Spans of the targets that were asked for and pass something on; else those of all that may, or any.
+    let may_pass = |target: &&str| capture.rules.listens_to_target(target);
     let mut span_targets: Vec<&str> =
-        targets.iter().copied().filter(|target| !is_audit_target(target)).collect();
+        targets.iter().copied().filter(|target| !is_audit_target(target)).filter(may_pass).collect();
     if span_targets.is_empty() {
-        span_targets.push(capture.rules.inherit_from.first().map_or(ANY_TARGET, String::as_str));
+        span_targets.extend(capture.rules.inherit_from.iter().map(String::as_str));
+    }
+    if span_targets.is_empty() {
+        span_targets.push(ANY_TARGET);
     }
     for target in span_targets {
         // Spans below the level of the log are taken where they exist, unless the application asked for them.
@@ -369,8 +374,8 @@ impl Obstacle {
             Self::PassedBy => "they are enabled, but this layer is not asked".to_owned(),
             Self::Reloaded => {
                 "a `reload` layer was given this layer after it was added to the subscriber, which leaves the \
-                 layer's own filter without an id: events are recorded in a release build only, and a debug build \
-                 panics at each; add the layer itself when the subscriber is built, and reload the other layers"
+                 layer's own filter without an id: a debug build panics at each event, and a release build records \
+                 only what no filter of another layer refuses; add the layer itself when the subscriber is built, and reload the other layers"
                     .to_owned()
             }
             Self::Vetoed => {

@@ -9,20 +9,23 @@ use super::{
     Capture,
     event::{Values, Visitor},
     fields::{self, Whole},
-    plan::{Plan, Plans, Role},
+    plan::{FieldPlan, Plan, Plans, Role},
 };
 
 /// An audit event that is about to be recorded, as the closure given to
 /// [`Builder::enrich`](crate::Builder::enrich) sees it: it adds what neither the event nor its spans say.
 ///
-/// What is there already is left as it is, and so is a name that the closure gave before. Named members such as `actor`
-/// are texts; every other name stands under `fields`. Values are redacted and cut like those of the event.
+/// What is there already is left as it is, and so is a name that the closure gave before; but a member that
+/// [`Builder::explicit`](crate::Builder::explicit) names takes the place of one that was inherited. Named members such as
+/// `actor` are texts; every other name stands under `fields`. Values are redacted and cut like those of the event.
 #[derive(Debug)]
 pub struct Enrichment<'a> {
     pub(super) capture: &'a Capture,
     pub(super) plan: &'a Plan,
     pub(super) plans: &'a mut Plans,
     pub(super) values: &'a mut Values,
+    /// A bit for each named member that the event or the closure gave, as an empty text too.
+    pub(super) given: u32,
     pub(super) span: Option<Id>,
     pub(super) dispatch: Option<Dispatch>,
 }
@@ -32,7 +35,11 @@ pub(super) fn span_of<S>(event: &Event<'_>, context: &Context<'_, S>) -> Option<
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
-    if event.is_contextual() { context.current_span().id().cloned() } else { event.parent().cloned() }
+    if event.is_contextual() {
+        return context.current_span().id().cloned();
+    }
+    // The id of a span that has closed names nothing, and whoever looks it up may panic.
+    event.parent().filter(|id| context.exists(id)).cloned()
 }
 
 impl Enrichment<'_> {
@@ -44,7 +51,8 @@ impl Enrichment<'_> {
     }
 
     /// The subscriber that the event was emitted to, e.g. for `tracing_opentelemetry::get_otel_context`. `None` where
-    /// the layer does not know it: inside a `reload` layer.
+    /// the layer does not know it: in a `reload` layer that was given it later. The closure runs inside the subscriber:
+    /// ask this about spans, and do not emit to it.
     #[must_use]
     pub fn dispatch(&self) -> Option<&Dispatch> {
         self.dispatch.as_ref()
@@ -53,7 +61,10 @@ impl Enrichment<'_> {
     /// Whether the event, a span or this closure gave a value of this name.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
-        self.values.find(name).is_some()
+        match name {
+            "severity" => self.values.severity.is_some() || self.values.severity_unclear,
+            name => self.values.find(name).is_some() || self.values.has_field(name),
+        }
     }
 
     /// Adds a text.
@@ -85,9 +96,22 @@ impl Enrichment<'_> {
 
     fn add(&mut self, name: &'static str, encode: impl FnOnce(&mut Vec<u8>, usize) -> Option<Box<Whole>>) {
         let plan = self.plans.of_added(self.capture.id, &self.capture.rules, name);
-        let is_there = self.has(plan.name) || (plan.role == Role::Severity && self.values.severity.is_some());
-        if !is_there {
-            Visitor { plan: self.plan, values: self.values }.planned(&plan, encode);
+        if self.has(plan.name) && !self.replaces(&plan) {
+            return;
         }
+        if let Role::Named(index) = plan.role {
+            self.values.forget(index);
+        }
+        Visitor { plan: self.plan, values: self.values }.planned(&plan, encode);
+        if let Role::Named(index) = plan.role {
+            self.values.said |= self.values.named.said() & (1 << index);
+            self.given |= 1 << index;
+        }
+    }
+
+    /// Whether a member must not be inherited, and was.
+    fn replaces(&self, plan: &FieldPlan) -> bool {
+        let Role::Named(index) = plan.role else { return false };
+        self.capture.rules.explicit & !self.values.said & !self.given & (1 << index) != 0
     }
 }

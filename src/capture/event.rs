@@ -5,7 +5,7 @@ use std::{borrow::Cow, error::Error, fmt, ops::Range};
 use tracing_core::{Field, field::Visit};
 
 use super::{
-    fields::{self, Whole},
+    fields::{self, Ending, Whole},
     plan::{FieldPlan, Opening, Plan, Role},
     rules::NAMED,
 };
@@ -68,7 +68,7 @@ impl Piece {
 
     /// Whether it is a text that says nothing.
     pub(super) fn is_empty_text(&self) -> bool {
-        // No number and no word of JSON is two bytes long and stands for a named member, which are all texts.
+        // Named members are all texts.
         self.end - self.value == 2
     }
 }
@@ -90,6 +90,11 @@ impl Named {
     /// A bit for each member that there is and that says something.
     pub(super) fn said(&self) -> u32 {
         self.known & !self.empty
+    }
+
+    /// A bit for each member that there is.
+    pub(super) fn known(&self) -> u32 {
+        self.known
     }
 
     /// A bit for each of the `wanted` members that is missing, and for each that is an empty text.
@@ -135,6 +140,7 @@ pub(super) struct Entry {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Omitted {
     pub(super) name: &'static str,
+    pub(super) name_bytes: u32,
     pub(super) whole: Whole,
 }
 
@@ -188,9 +194,17 @@ impl Values {
         self.log_module = None;
     }
 
-    /// What is known of the whole of a value that is cut.
+    /// What is known of a value that was cut when it was encoded.
     pub(super) fn whole(&self, piece: &Piece) -> Option<Whole> {
         self.wholes.iter().find(|(start, _)| piece.cut && *start == piece.start).map(|(_, whole)| *whole)
+    }
+
+    /// What can be told of a value that is not whole in the record. `None` only if a piece is not of these values.
+    pub(super) fn told(&self, piece: &Piece) -> Option<Whole> {
+        if piece.redacted {
+            return Some(Whole { bytes: 0, ending: Ending::Withheld });
+        }
+        self.whole(piece).or_else(|| self.json(piece).map(Whole::of_json))
     }
 
     /// How long a further value may be.
@@ -256,6 +270,18 @@ impl Values {
         }
     }
 
+    /// Whether the event has a field of this name, with room or without.
+    pub(super) fn has_field(&self, name: &str) -> bool {
+        self.fields.iter().any(|entry| entry.name == name)
+            || self.omitted.iter().any(|omitted| omitted.name == name)
+    }
+
+    /// Forgets a named member that was inherited, in whose place something else is put.
+    pub(super) fn forget(&mut self, index: usize) {
+        self.named.known &= !(1 << index);
+        self.named.empty &= !(1 << index);
+    }
+
     /// Takes over what the nearest span around the event says, where the event itself and nearer
     /// spans say nothing. `member` is what `piece` is of in that span.
     pub(super) fn inherit(
@@ -268,7 +294,7 @@ impl Values {
     ) {
         let is_known = match role {
             Role::Named(index) => self.named.has(index),
-            _ => self.fields.iter().any(|entry| entry.name == name),
+            _ => self.has_field(name),
         };
         if is_known {
             return;
@@ -329,7 +355,8 @@ impl Values {
             piece.repeated |= is_known;
             self.is_remarkable |= is_known;
             self.named.set(index, piece);
-            if piece.is_empty_text() {
+            // An empty text with `?` in front prints as two quotes.
+            if piece.is_empty_text() || self.json(&piece) == Some(br#""\"\"""#) {
                 self.named.empty |= 1 << index;
             }
             return;
@@ -347,13 +374,13 @@ impl Values {
     /// Lets go of the value that was encoded last, and remembers what it was.
     fn omit(&mut self, name: &'static str, piece: &Piece) {
         self.is_remarkable = true;
-        let Some(whole) = self.whole(piece).or_else(|| self.json(piece).map(Whole::of_json)) else { return };
+        let Some(whole) = self.told(piece) else { return };
         self.bytes.truncate(piece.start as usize);
         self.wholes.retain(|(start, _)| *start < piece.start);
         if let Some(known) = self.omitted.iter_mut().find(|omitted| omitted.name == name) {
             known.whole = whole;
         } else if self.omitted.len() < MAX_OMITTED {
-            self.omitted.push(Omitted { name, whole });
+            self.omitted.push(Omitted { name, name_bytes: piece.name_bytes, whole });
         } else {
             self.omitted_more += 1;
         }

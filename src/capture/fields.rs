@@ -47,6 +47,8 @@ pub(super) enum Ending {
     Stopped,
     /// The code that writes it failed or panicked.
     Failed,
+    /// It is withheld, so nothing of it is told.
+    Withheld,
 }
 
 impl Whole {
@@ -64,6 +66,10 @@ impl Whole {
 
     /// Appends it as JSON, without the braces around it.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
+        if self.ending == Ending::Withheld {
+            out.extend_from_slice(b"\"redacted\":true");
+            return;
+        }
         out.extend_from_slice(b"\"bytes\":");
         out.extend_from_slice(itoa::Buffer::new().format(self.bytes).as_bytes());
         match self.ending {
@@ -74,6 +80,7 @@ impl Whole {
             }
             Ending::Stopped => out.extend_from_slice(b",\"stopped\":true"),
             Ending::Failed => out.extend_from_slice(b",\"failed\":true"),
+            Ending::Withheld => {}
         }
     }
 }
@@ -170,7 +177,7 @@ pub(super) fn error(out: &mut Vec<u8>, value: &(dyn Error + 'static), limit: usi
             write!(writer, ": {current}")?;
             cause = current.source();
         }
-        writer.is_stopped = true;
+        writer.is_stopped = cause.is_some();
         Ok(())
     })
 }

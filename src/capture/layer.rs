@@ -156,9 +156,10 @@ impl AuditLayer {
         values.clear();
         event.record(&mut Visitor { plan: &plan, values });
         values.said = values.named.said();
+        let given = values.named.known();
         let all_spans =
             spans::inherit(event, context, &self.capture, self.address(), &mut scratch.recent, values);
-        let enrich_failed = rules.enrich.is_some() && !self.enrich(event, context, &plan, scratch);
+        let enrich_failed = rules.enrich.is_some() && !self.enrich(event, context, &plan, given, scratch);
         let values = &mut scratch.values;
         let level = *metadata.level();
         let target = values.log_target();
@@ -184,20 +185,19 @@ impl AuditLayer {
         event: &Event<'_>,
         context: &Context<'_, S>,
         plan: &Plan,
+        given: u32,
         scratch: &mut Scratch,
     ) -> bool
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
         let Some(enrich) = &self.capture.rules.enrich else { return true };
-        let inherited = scratch.values.named.said();
         let Scratch { plans, values, .. } = scratch;
         let (span, dispatch) = (enrich::span_of(event, context), self.whole.dispatch());
-        let mut enrichment = Enrichment { capture: &self.capture, plan, plans, values, span, dispatch };
+        let mut enrichment =
+            Enrichment { capture: &self.capture, plan, plans, values, given, span, dispatch };
         let result = catch_unwind(AssertUnwindSafe(|| enrich(&mut enrichment)));
         drop(enrichment);
-        let values = &mut scratch.values;
-        values.said |= values.named.said() & !inherited;
         let is_complete = result.is_ok();
         // Dropping what was thrown would run code of the application again.
         result.unwrap_or_else(std::mem::forget);
@@ -294,10 +294,12 @@ where
             return false;
         }
         quietly(|| {
-            self.whole.renew(event, self);
+            // What prints the tag may emit events itself: the filters are asked again after that.
+            let is_audit = self.capture.rules.is_audit(event);
+            self.whole.renew(event, self, is_audit);
             let address = ptr::from_ref(event).addr();
             self.capture.count_vetoed(pending::announced(address, self.address()));
-            if self.capture.rules.is_audit(event) && !attach::is_probe(event.metadata()) {
+            if is_audit && !attach::is_probe(event.metadata()) {
                 let is_critical = self.expects_critical(event);
                 pending::expect(address, self.address(), is_critical);
             }
@@ -307,16 +309,24 @@ where
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         verdict::used();
+        let asked = verdict::times_asked();
+        let mut is_audit = false;
         quietly(|| {
             let address = ptr::from_ref(event).addr();
             // What was announced as an audit event is one.
-            if pending::came_alone(address, self.address()) {
-                self.capture(event, &context);
-            } else if self.capture.rules.is_audit(event) && !attach::is_probe(event.metadata()) {
+            is_audit = pending::came_alone(address, self.address());
+            if !is_audit && self.capture.rules.is_audit(event) && !attach::is_probe(event.metadata()) {
                 self.capture.count_vetoed(pending::came(address, self.address()));
+                is_audit = true;
+            }
+            if is_audit {
                 self.capture(event, &context);
             }
         });
+        // Code of the application was run, and emitted something else. Layers further out have not had this event yet.
+        if verdict::times_asked() != asked {
+            quietly(|| self.whole.ask_again(event.metadata(), self, is_audit));
+        }
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::{fmt, sync::Arc};
 
-use tracing_core::{Event, Metadata, subscriber::Interest};
+use tracing_core::{Event, LevelFilter, Metadata, subscriber::Interest};
 use tracing_subscriber::layer::{Context, Filter};
 
 use super::{
     Capture,
     rules::{Tag, is_audit_target},
+    verdict,
 };
 
 /// The filter that [`AuditLog::not_audit`](crate::AuditLog::not_audit) returns: it passes everything but audit events,
@@ -49,10 +50,20 @@ impl<S> Filter<S> for NotAudit {
     }
 
     fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
-        self.tag_of(metadata) != Tag::Target
+        match self.tag_of(metadata) {
+            Tag::None => true,
+            // Asked again after the values were looked at, it must not forget what they said.
+            Tag::Values => !verdict::is_of_tagged(metadata),
+            Tag::Target => false,
+        }
     }
 
     fn event_enabled(&self, event: &Event<'_>, _: &Context<'_, S>) -> bool {
         !self.capture.rules.is_audit(event)
+    }
+
+    /// All levels. Without a hint `FilterExt::and` would forget that of the other filter.
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(LevelFilter::TRACE)
     }
 }

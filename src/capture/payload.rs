@@ -4,7 +4,7 @@ use tracing_core::Level;
 
 use super::{
     event::{Entry, Piece, Values},
-    fields::{Whole, whole_length},
+    fields::{Ending, Whole, whole_length},
     rules::{ACTION, ACTOR, NAMED},
 };
 use crate::{
@@ -219,7 +219,10 @@ impl Writer<'_> {
     /// Adds what happened to values.
     #[inline(never)]
     fn remarkable(&self, payload: &mut Payload<'_>) {
-        list(payload, "redacted", self.all().filter(|(_, piece)| piece.redacted).map(|(name, _)| name));
+        let fields = self.values.fields.iter().map(|entry| (entry.name, &entry.piece));
+        let redacted = self.members().chain(fields).filter(|(_, piece)| piece.redacted).map(|(name, _)| name);
+        let omitted = self.values.omitted.iter().filter(|omitted| omitted.whole.ending == Ending::Withheld);
+        list(payload, "redacted", redacted.chain(omitted.map(|omitted| omitted.name)));
 
         // What it was called may stand under `fields` as well.
         let severity = self.values.severity_repeated.then_some("severity");
@@ -231,22 +234,19 @@ impl Writer<'_> {
 
     /// Adds the values that are not whole, or not there at all, with what is known of the whole.
     fn truncated(&self, payload: &mut Payload<'_>) {
-        let whole = |piece: &Piece| {
-            let json = || self.values.json(piece).map(Whole::of_json);
-            self.values.whole(piece).or_else(json)
-        };
+        let told = |piece: &Piece| self.values.told(piece);
         let mut list = Truncated { payload, start: None, more: self.values.omitted_more };
         for (name, piece) in self.all() {
             let is_cut = piece.cut || self.is_too_long(piece);
             if is_cut || piece.name_bytes > 0 {
-                list.add(name, is_cut.then(|| whole(piece)).flatten(), piece.name_bytes);
+                list.add(name, is_cut.then(|| told(piece)).flatten(), piece.name_bytes);
             }
         }
         for entry in self.values.fields.iter().skip(self.limits.fields) {
-            list.add(entry.name, whole(&entry.piece), entry.piece.name_bytes);
+            list.add(entry.name, told(&entry.piece), entry.piece.name_bytes);
         }
         for omitted in &self.values.omitted {
-            list.add(omitted.name, Some(omitted.whole), 0);
+            list.add(omitted.name, Some(omitted.whole), omitted.name_bytes);
         }
         list.end();
     }

@@ -4,9 +4,7 @@ use std::fmt;
 
 /// Words, and words that stand together, that name a secret wherever they stand in a name. `token` is not `tokens`,
 /// which are counted, and neither is the beginning of a longer word.
-const ANYWHERE: [&str; 38] = [
-    "password",
-    "passwords",
+const ANYWHERE: &[&str] = &[
     "passwd",
     "passphrase",
     "passphrases",
@@ -18,41 +16,57 @@ const ANYWHERE: [&str; 38] = [
     "jwt",
     "jwts",
     "authorization",
+    "proxyauthorization",
     "apikey",
     "apikeys",
     "privatekey",
     "privatekeys",
     "secretkey",
+    "secretkeys",
     "accesskey",
     "accesskeys",
     "encryptionkey",
     "signingkey",
     "credential",
     "credentials",
-    "clientsecret",
-    "accesstoken",
-    "refreshtoken",
-    "idtoken",
-    "authtoken",
-    "apitoken",
-    "bearertoken",
-    "sessiontoken",
-    "csrftoken",
-    "xsrftoken",
+    "accesstokens",
+    "refreshtokens",
+    "idtokens",
+    "authtokens",
+    "oauthtokens",
+    "apitokens",
+    "bearertokens",
+    "sessiontokens",
     "setcookie",
-    "sessioncookie",
-    "authcookie",
-    "totpseed",
+    "cookievalue",
+    "cookieheader",
+    "bearervalue",
+    "bearerheader",
+    "pwdhash",
+    "dbpass",
+    "smtppass",
+    "ftppass",
+    "userpass",
+    "adminpass",
 ];
 
-/// Words that name a secret at the end of a name: `session_cookie` is one, `cookie_consent` is not.
+/// Words that name a secret at the end of a name, numbers behind them aside: `session_cookie` is one, `cookie_consent` is
+/// not.
 const LAST: [&str; 3] = ["cookie", "cookies", "bearer"];
 
 /// As [`LAST`], but only behind another word: `db_pwd` is a password, `pwd` is a directory.
-const LAST_OF_SEVERAL: [&str; 2] = ["pwd", "pass"];
+const LAST_OF_SEVERAL: &str = "pwd";
 
-/// A word that ends so is a password, even where it is written together with the word before: `dbpassword`.
-const ENDINGS: [&str; 3] = ["password", "passwd", "passphrase"];
+/// A word that begins so is a password: `passwordhash`. All but one.
+const BEGINNING: &str = "password";
+const NO_PASSWORD: &str = "passwordless";
+
+/// A longer word that ends so names a secret that is written together with the word before: `dbpassword`.
+const ENDINGS: [&str; 8] =
+    ["password", "passwd", "passphrase", "secret", "token", "credentials", "cookie", "pwd"];
+
+/// So many words that stand together are compared.
+const LONGEST_RUN: usize = 8;
 
 /// What `#[instrument(ret)]` calls the value that a function returned. Only as a whole name.
 const RETURNED: &str = "return";
@@ -89,27 +103,57 @@ impl Redaction {
 
     /// Called once for each field of a callsite, not for each event.
     pub(crate) fn covers(&self, name: &str) -> bool {
-        let words = words(name);
-        let whole = words.concat();
+        let whole = fold(name);
         if self.kept.contains(&whole) {
             return false;
         }
-        let is_secret = |joined: &String| ANYWHERE.contains(&joined.as_str()) || self.more.contains(joined);
-        let starts = 0..words.len();
-        let mut runs = starts.flat_map(|start| (start + 1..=words.len()).map(move |end| (start, end)));
-        let has_secret =
-            runs.any(|(start, end)| words.get(start..end).is_some_and(|run| is_secret(&run.concat())));
-        let is_password = |word: &String| ENDINGS.iter().any(|ending| word.ends_with(ending));
-        let ends_in_secret = words.last().is_some_and(|last| {
-            LAST.contains(&last.as_str()) || (words.len() > 1 && LAST_OF_SEVERAL.contains(&last.as_str()))
-        });
-        has_secret || ends_in_secret || whole == RETURNED || words.iter().any(is_password)
+        // The last capital of several begins the next word or ends this one: `HTTPToken`, `AWSsecret`.
+        let is_secret = |words: &[String]| self.has_secret(words) || ends_in_secret(words);
+        whole == RETURNED
+            || self.more.contains(&whole)
+            || is_secret(&words(name, true))
+            || is_secret(&words(name, false))
+            || self.more.iter().any(|more| has_no_case(more) && whole.contains(more))
     }
+
+    fn has_secret(&self, words: &[String]) -> bool {
+        let is_secret = |joined: &String| ANYWHERE.contains(&joined.as_str()) || self.more.contains(joined);
+        let is_long_secret = |word: &String| {
+            (word.starts_with(BEGINNING) && word != NO_PASSWORD)
+                || ENDINGS.iter().any(|ending| word.len() > ending.len() && word.ends_with(ending))
+        };
+        (0..words.len()).any(|start| {
+            let run = words.iter().skip(start).take(LONGEST_RUN);
+            let mut joined = run.scan(String::new(), |joined, word| {
+                joined.push_str(word);
+                Some(is_secret(joined))
+            });
+            joined.any(|found| found)
+        }) || words.iter().any(is_long_secret)
+    }
+}
+
+/// Whether the last word that is no number names a secret there.
+fn ends_in_secret(words: &[String]) -> bool {
+    let is_number = |word: &String| word.chars().all(char::is_numeric);
+    let mut backward = words.iter().rev().skip_while(|word| is_number(word));
+    let last = backward.next().map_or("", String::as_str);
+    LAST.contains(&last) || (last == LAST_OF_SEVERAL && backward.next().is_some())
+}
+
+/// Whether a name is of a script without capitals, and mostly without anything between words either.
+fn has_no_case(name: &str) -> bool {
+    name.chars().any(|c| c.is_alphabetic() && !c.is_lowercase() && !c.is_uppercase())
+}
+
+/// Letters and digits alone, in lower case.
+fn fold(name: &str) -> String {
+    name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
 /// Adds a name, folded. Returns whether anything is left of it.
 fn add(names: &mut Vec<String>, name: &str) -> bool {
-    let folded = words(name).concat();
+    let folded = fold(name);
     let is_usable = !folded.is_empty();
     if is_usable {
         names.push(folded);
@@ -117,19 +161,23 @@ fn add(names: &mut Vec<String>, name: &str) -> bool {
     is_usable
 }
 
-/// The words of a name, in lower case: runs of letters or of digits. A capital begins a word behind a small letter, and
-/// in front of one: `userPassword`, `HTTPToken`.
-fn words(name: &str) -> Vec<String> {
+/// The words of a name, in lower case: runs of letters or of digits. A capital begins a word behind a small letter. Of
+/// several, the last begins one in front of a small letter, `HTTPToken`, or else the small letter does, `AWSsecret`.
+fn words(name: &str, last_begins: bool) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     let mut before = None;
+    // Whether the last two characters were capitals.
+    let mut is_second_capital = false;
     let mut characters = name.chars().peekable();
     while let Some(character) = characters.next() {
         let is_small_next = characters.peek().is_some_and(|next| next.is_lowercase());
         let begins = before.is_none_or(|before: char| {
             !before.is_alphanumeric()
                 || before.is_numeric() != character.is_numeric()
-                || (character.is_uppercase() && (!before.is_uppercase() || is_small_next))
+                || (character.is_uppercase() && (!before.is_uppercase() || (last_begins && is_small_next)))
+                || (character.is_lowercase() && !last_begins && is_second_capital)
         });
+        is_second_capital = before.is_some_and(char::is_uppercase) && character.is_uppercase();
         before = Some(character);
         if !character.is_alphanumeric() {
             continue;
@@ -148,7 +196,7 @@ fn words(name: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    const WITHHELD: [&str; 62] = [
+    const WITHHELD: &[&str] = &[
         "password",
         "passwords",
         "Password",
@@ -211,9 +259,27 @@ mod tests {
         "credential",
         "credentials",
         "return",
+        "access_tokens",
+        "cookie2",
+        "http.request.header.cookie.0",
+        "cookie_value",
+        "bearer_header",
+        "userPwd1",
+        "pwd_hash",
+        "appsecret",
+        "webhookSecret",
+        "usertoken",
+        "userpwd",
+        "passwordhash",
+        "awscredentials",
+        "proxyauthorization",
+        "AWSsecret",
+        "JWTtoken",
+        "DBpwd",
+        "PASSWORDhash",
     ];
 
-    const RECORDED: [&str; 54] = [
+    const RECORDED: &[&str] = &[
         "tokens",
         "max_tokens",
         "maxTokens",
@@ -235,6 +301,8 @@ mod tests {
         "cwd",
         "pass",
         "passed",
+        "boarding_pass",
+        "tests_pass",
         "bypass",
         "passenger",
         "passage",
@@ -291,9 +359,23 @@ mod tests {
             ("HTTPServerURL", "http server url"),
             ("größeMaß", "größe maß"),
             ("..__", ""),
+            ("ABCd", "ab cd"),
         ] {
-            assert_eq!(words(name).join(" "), expected, "{name}");
+            assert_eq!(words(name, true).join(" "), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn capitals_in_front_of_a_small_letter_are_read_both_ways() {
+        assert_eq!(words("AWSsecretKEYs", false).join(" "), "aws secret key s");
+        assert_eq!(words("AWSSecretKey", true).join(" "), "aws secret key");
+    }
+
+    #[test]
+    fn a_name_of_a_script_without_capitals_is_found_in_a_longer_one() {
+        let mut redaction = Redaction::default();
+        assert!(redaction.insert("密码"));
+        assert!(redaction.covers("用户密码") && !redaction.covers("用户"));
     }
 
     #[test]

@@ -177,9 +177,14 @@ impl Rules {
 
     /// Whether the level and the target of a span are such that events inherit from it.
     pub(super) fn listens_to(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= self.lowest_span()
-            && (self.inherit_from.is_empty()
-                || self.inherit_from.iter().any(|prefix| is_within(metadata.target(), prefix)))
+        *metadata.level() <= self.lowest_span() && self.listens_to_target(metadata.target())
+    }
+
+    /// The same of the target alone. A span that is tagged by its target is the application's own.
+    pub(super) fn listens_to_target(&self, target: &str) -> bool {
+        self.inherit_from.is_empty()
+            || is_audit_target(target)
+            || self.inherit_from.iter().any(|prefix| is_within(target, prefix))
     }
 
     /// Whether events take over a span field of this name.
@@ -188,22 +193,24 @@ impl Rules {
     }
 }
 
-/// Whether something prints as `false`. Code of the application, which may do anything: what cannot be told is taken
-/// for something else, so that the event is an audit event.
+/// Whether something prints as `false`, in quotes or not. Code of the application, which may do anything: what cannot be
+/// told is taken for something else, so that the event is an audit event.
 fn prints_false(value: &dyn fmt::Debug) -> bool {
-    /// What is left of the word that is expected.
-    struct Expected(&'static str);
-    impl fmt::Write for Expected {
+    /// What was printed so far.
+    struct Start(String);
+    impl fmt::Write for Start {
         fn write_str(&mut self, text: &str) -> fmt::Result {
-            self.0 = self.0.strip_prefix(text).ok_or(fmt::Error)?;
-            Ok(())
+            self.0.push_str(text.get(..LONGEST.len() + 1).unwrap_or(text));
+            if LONGEST.len() < self.0.len() { Err(fmt::Error) } else { Ok(()) }
         }
     }
+    const LONGEST: &str = "\"false\"";
     // An audit event from it is counted instead of captured, as in all formatting.
     let Some(_capturing) = Capturing::begin() else { return false };
     let print = || {
-        let mut expected = Expected("false");
-        fmt::write(&mut expected, format_args!("{value:?}")).is_ok() && expected.0.is_empty()
+        let mut start = Start(String::new());
+        let is_whole = fmt::write(&mut start, format_args!("{value:?}")).is_ok();
+        is_whole && (start.0 == "false" || start.0 == LONGEST)
     };
     catch_unwind(AssertUnwindSafe(print)).unwrap_or_else(|panic| {
         // Dropping what was thrown would run code of the application again.
@@ -241,7 +248,8 @@ impl Visit for Glance<'_> {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if field.name() == TAG && !self.is_tagged {
+        // Who asks for the severity knows that it is an audit event.
+        if field.name() == TAG && !self.is_tagged && self.critical.is_none() {
             self.is_tagged = !prints_false(value);
         }
     }

@@ -6,7 +6,7 @@ use serde_json::json;
 use tracing::{info, info_span, instrument};
 use tracing_subscriber::{layer::SubscriberExt as _, registry::Registry};
 
-use super::{Json, Log, Recorder, Rules, install};
+use super::{Json, Log, Recorder, Rules, emit_through, install};
 use crate::{Severity, capture::Enrichment};
 
 fn enriching(enrich: impl Fn(&mut Enrichment<'_>) + Send + Sync + 'static) -> Log {
@@ -70,12 +70,15 @@ fn a_closure_that_panics_writes_for_ever_or_emits_costs_its_own_value_only() {
     let log = enriching(|event| {
         event.set("before", "b");
         event.set("endless", Endless);
-        info!(target: "audit", action = "nested");
+        emit_through(event.dispatch().unwrap(), "audit", tracing::Level::INFO, "nested");
         panic!("in the closure");
     });
     let _guard = install(Registry::default().with(log.layer()));
     info!(target: "audit", action = "a", actor = "b");
-    let record = log.only();
+    assert_eq!(log.lost(), "1 routine reentrant");
+    let mut records = log.records();
+    records.retain(|record| record["kind"] == "event");
+    let [record] = &records[..] else { panic!("{records:#?}") };
     assert_eq!((&record["action"], &record["fields"]["before"]), (&"a".into(), &"b".into()));
     assert_eq!(record["truncated"]["endless"]["stopped"], true);
     assert_eq!(record["incomplete"], json!(["enrich"]));
@@ -112,6 +115,34 @@ fn a_closure_is_given_the_span_and_the_subscriber() {
     assert_eq!(log.only()["fields"]["span"], "outer");
     info!(target: "audit", parent: None, action = "a");
     assert_eq!(log.only()["fields"]["span"], "none");
+    let closed = info_span!("closed").id();
+    info!(target: "audit", parent: closed, action = "a");
+    assert_eq!(log.only()["fields"]["span"], "none", "a span that has closed is none");
+}
+
+/// The guard of another task's span is held; the task itself knows better.
+#[test]
+fn a_member_that_must_be_said_takes_the_place_of_one_that_was_inherited() {
+    let explicit = super::super::named_bit("actor").unwrap();
+    let enrich = |event: &mut Enrichment<'_>| {
+        event.set("actor", "of the task");
+        event.set("actor", "again");
+        event.set("source", "of the task");
+    };
+    let log = Log::with(Rules { explicit, enrich: Some(Box::new(enrich)), ..Rules::default() });
+    let _guard = log.install();
+    let _span = info_span!("s", actor = "of another", source = "of the span").entered();
+    info!(target: "audit", action = "a");
+    let record = log.only();
+    assert_eq!((&record["actor"], &record["source"]), (&"of the task".into(), &"of the span".into()));
+    assert_eq!((record.get("incomplete"), record.get("repeated")), (None, None));
+    info!(target: "audit", action = "a", actor = "");
+    let record = log.only();
+    assert_eq!(
+        (&record["actor"], &record["incomplete"]),
+        (&"".into(), &json!(["actor"])),
+        "what the event says stands"
+    );
 }
 
 #[derive(Debug)]

@@ -38,6 +38,9 @@ fn an_empty_text_is_said_and_nothing_is_inherited_in_its_place() {
     assert_eq!((&record["actor"], &record["request_id"]), (&"service-account".into(), &"r".into()));
     assert_eq!(record.get("incomplete"), None);
 
+    info!(target: "audit", action = "a", actor = ?"");
+    assert_eq!(log.only()["incomplete"], json!(["actor"]), "two quotes say as little");
+
     let inner = inside(&log, info_span!("nobody", actor = ""));
     assert_eq!((&inner["actor"], &inner["incomplete"]), (&"".into(), &json!(["actor"])));
     let span = info_span!("later", actor = Empty);
@@ -154,6 +157,7 @@ fn spans_of_other_targets_pass_nothing_on() {
         (info_span!(target: "my_app::http", "s", actor = "sam"), "sam"),
         (info_span!(target: "my_app.http", "s", actor = "sam"), "sam"),
         (info_span!(target: "billing::refund", "s", actor = "sam"), "sam"),
+        (info_span!(target: "audit", "s", actor = "sam"), "sam"),
         (info_span!(target: "my_apple", "s", actor = "sam"), "mia"),
         (info_span!(target: "my_app_2", "s", actor = "sam"), "mia"),
         (info_span!(target: "billing", "s", actor = "sam"), "mia"),

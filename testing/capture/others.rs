@@ -5,13 +5,13 @@ use std::{fmt, path::Path};
 use tracing::{Level, info, info_span};
 use tracing_subscriber::{
     EnvFilter,
-    filter::{FilterExt as _, Filtered},
+    filter::{FilterExt as _, Filtered, LevelFilter},
     layer::{Layer as _, SubscriberExt as _},
     registry::Registry,
     reload,
 };
 
-use super::{super::ensure_attached, Log, Recorder, Rules, install};
+use super::{super::ensure_attached, Log, Recorder, Rules, emit_through, install};
 use crate::capture::{AuditFilter, AuditLayer, NotAudit};
 
 #[test]
@@ -51,6 +51,83 @@ fn audit_events_are_kept_away_from_other_layers() {
     assert_eq!(filtered.seen(), ["plain 5"]);
 }
 
+/// Filters of single layers pass their verdict on in a thread-local. A nested event once had them forget what they had
+/// said of the audit event around it, which `fmt` then printed with its secrets.
+#[test]
+fn a_nested_event_lets_no_audit_event_through_to_other_layers() {
+    struct Talkative(tracing::Dispatch);
+    impl fmt::Debug for Talkative {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            emit_through(&self.0, "plain", Level::WARN, "nested");
+            f.write_str("true")
+        }
+    }
+    thread_local! {
+        static DISPATCH: std::cell::RefCell<Option<tracing::Dispatch>> = const { std::cell::RefCell::new(None) };
+    }
+    fn nested() -> &'static str {
+        let dispatch = DISPATCH.take().unwrap();
+        emit_through(&dispatch, "plain", Level::WARN, "nested");
+        DISPATCH.set(Some(dispatch));
+        "hush"
+    }
+    for is_outside in [true, false] {
+        let enrich: crate::capture::rules::Enricher = Box::new(|event| event.set("added", nested()));
+        let log = Log::with(Rules { enrich: Some(enrich), ..Rules::default() });
+        let (other, warned, reloaded) = (Recorder::default(), Recorder::default(), Recorder::default());
+        let not_audit = NotAudit::new(std::sync::Arc::clone(&log.capture));
+        macro_rules! with_others {
+            ($inner:expr) => {
+                $inner
+                    .with(other.clone().with_filter(not_audit.clone()))
+                    .with(warned.clone().with_filter(LevelFilter::WARN))
+                    .with(
+                        reloaded
+                            .clone()
+                            .with_filter(not_audit.and(reload::Layer::new(EnvFilter::new("info")).0)),
+                    )
+            };
+        }
+        let dispatch = if is_outside {
+            tracing::Dispatch::new(with_others!(Registry::default().with(log.layer())))
+        } else {
+            tracing::Dispatch::new(with_others!(Registry::default()).with(log.layer()))
+        };
+        let _guard = tracing::dispatcher::set_default(&dispatch);
+        DISPATCH.set(Some(dispatch.clone()));
+        info!(audit = true, action = "by field", value = nested());
+        info!(target: "audit", action = "by target", value = nested());
+        info!(audit = ?Talkative(dispatch.clone()), action = "by what it prints");
+        info!(target: "audit", action = "formatted", value = ?Talkative(dispatch.clone()));
+        info!(audit = false, action = "plain", value = ?Talkative(dispatch.clone()));
+        DISPATCH.take();
+        assert_eq!(log.actions(), ["by field", "by target", "by what it prints", "formatted"]);
+        for (name, seen) in [("other", other.seen()), ("reloaded", reloaded.seen())] {
+            assert!(
+                seen.iter().all(|seen| seen == "nested" || seen == "plain"),
+                "{name}, {is_outside}: {seen:?}"
+            );
+            assert_eq!(seen.iter().filter(|seen| *seen == "plain").count(), 1, "{name}, {is_outside}");
+            assert!(
+                seen.iter().filter(|seen| *seen == "nested").count() >= 6,
+                "{name}, {is_outside}: {seen:?}"
+            );
+        }
+        let seen = warned.seen();
+        assert!(seen.iter().all(|seen| seen == "nested"), "warned, {is_outside}: {seen:?}");
+    }
+}
+
+/// `and` takes the smaller hint, and one that is missing is the smallest.
+#[test]
+fn the_filter_for_other_layers_leaves_the_hint_of_the_filter_that_it_is_joined_with() {
+    let log = Log::new();
+    let not_audit = NotAudit::new(std::sync::Arc::clone(&log.capture));
+    let joined = not_audit.and(EnvFilter::new("info"));
+    let hint = tracing_subscriber::layer::Filter::<Registry>::max_level_hint(&joined);
+    assert_eq!(hint, Some(LevelFilter::INFO));
+}
+
 #[test]
 fn a_tag_that_prints_as_false_is_none() {
     struct Prints(&'static [&'static str]);
@@ -65,19 +142,22 @@ fn a_tag_that_prints_as_false_is_none() {
             panic!("in Debug")
         }
     }
-    struct Emits;
+    struct Emits(tracing::Dispatch);
     impl fmt::Debug for Emits {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            info!(target: "audit", action = "nested");
+            emit_through(&self.0, "audit", Level::INFO, "nested");
             f.write_str("yes")
         }
     }
     let log = Log::new();
-    let _guard = log.install();
+    let dispatch = tracing::Dispatch::new(Registry::default().with(log.layer()));
+    let _guard = tracing::dispatcher::set_default(&dispatch);
     info!(audit = ?false, action = "no");
     info!(audit = %false, action = "no");
     info!(audit = %"false", action = "no");
     info!(audit = "false", action = "no");
+    info!(audit = ?"false", action = "no");
+    info!(audit = ?String::from("false"), action = "no");
     info!(audit = ?Prints(&["f", "", "alse"]), action = "no");
     info!(audit = ?Prints(&["false", "!"]), action = "1");
     info!(audit = ?Prints(&["fals"]), action = "2");
@@ -85,8 +165,9 @@ fn a_tag_that_prints_as_false_is_none() {
     info!(audit = ?true, action = "4");
     info!(audit = ?Some(false), action = "5");
     info!(audit = ?Panics, action = "6");
-    info!(audit = ?Emits, action = "7");
+    info!(audit = ?Emits(dispatch.clone()), action = "7");
     assert_eq!(log.actions(), ["1", "2", "3", "4", "5", "6", "7"]);
+    assert_eq!(log.lost(), "1 routine reentrant", "what a tag emits while it is printed is counted, once");
 }
 
 /// The layer has no filter of its own there: it records what it is given, but `tracing-subscriber` panics in a debug
@@ -126,6 +207,21 @@ fn spans_below_the_level_of_the_log_are_proved_where_they_were_asked_for() {
             Some(part) => assert!(proof.unwrap_err().to_string().contains(part)),
         }
     }
+}
+
+#[test]
+fn spans_of_the_targets_that_pass_something_on_are_proved() {
+    let rules = Rules { inherit_from: vec!["my_app".to_owned(), "billing".to_owned()], ..Rules::default() };
+    let log = Log::with(rules);
+    let ensured = |targets: &[&str]| {
+        ensure_attached(&log.capture, Path::new("log"), targets).map_err(|error| error.to_string())
+    };
+    let _guard = log.install();
+    assert_eq!(ensured(&["audit", "rustls"]), Ok(()), "spans of this one are not listened to anyway");
+    let hiding = Registry::default().with(EnvFilter::new("my_app=info,audit=info")).with(log.layer());
+    let _guard = install(hiding);
+    let refused = ensured(&["audit"]).unwrap_err();
+    assert!(refused.contains("target `billing`") && !refused.contains("target `my_app`"), "{refused}");
 }
 
 /// A call site that a thread without the subscriber met first was dead for the life of the process.

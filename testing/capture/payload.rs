@@ -451,6 +451,12 @@ fn fields_and_names_are_bounded() {
     // Every name is too long, so every one is in the list, or counted in its last entry.
     assert_eq!(truncated["…"], json!({"values": 80 - (truncated.len() - 1)}));
 
+    // What is withheld is told as that, and not as what stands in its place.
+    many((0..80).map(|n| format!("n{n}_token")).collect());
+    let record = log.only();
+    assert_eq!(record["truncated"]["n79_token"], json!({"redacted": true}));
+    assert_eq!(record["redacted"].as_array().unwrap().len(), 80);
+
     many((0..80).map(|n| format!("n{n}")).collect());
     let record = log.only();
     assert_eq!(record["fields"].as_object().unwrap().len(), 64);

@@ -7,25 +7,32 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::{Subscriber, info, info_span};
 use tracing_audit::{AuditLog, Enrichment};
 use tracing_opentelemetry::{OpenTelemetrySpanExt as _, get_otel_context};
-use tracing_subscriber::prelude::*;
+use tracing_subscriber::{Registry, filter::filter_fn, prelude::*, registry::LookupSpan as _};
 
 use crate::support::{child, events, fresh};
 
 /// As in the README.
 fn add_trace(event: &mut Enrichment<'_>) {
     let Some((id, dispatch)) = event.span().zip(event.dispatch()) else { return };
-    if let Some(context) = get_otel_context(id, dispatch) {
-        let span = context.span().span_context().clone();
-        if span.is_valid() {
-            event.set("trace_id", span.trace_id());
-            event.set("span_id", span.span_id());
-        }
+    // The innermost span may be one that the layer of OpenTelemetry does not see.
+    let Some(span) = dispatch.downcast_ref::<Registry>().and_then(|registry| registry.span(id)) else {
+        return;
+    };
+    let context = span.scope().find_map(|span| get_otel_context(&span.id(), dispatch));
+    if let Some(span) = context.as_ref().map(|context| context.span().span_context().clone())
+        && span.is_valid()
+    {
+        event.set("trace_id", span.trace_id());
+        event.set("span_id", span.span_id());
     }
 }
 
 fn subscriber(log: &AuditLog) -> impl Subscriber + Send + Sync + 'static {
     let tracer = SdkTracerProvider::builder().build().tracer("test");
-    tracing_subscriber::registry().with(tracing_opentelemetry::layer().with_tracer(tracer)).with(log.layer())
+    let traces = tracing_opentelemetry::layer().with_tracer(tracer);
+    tracing_subscriber::registry()
+        .with(traces.with_filter(filter_fn(|metadata| metadata.name() != "unseen")))
+        .with(log.layer())
 }
 
 /// Emits an event in each of two spans and in none, and prints the traces and spans that they are in.
@@ -38,6 +45,9 @@ fn emit() {
         println!("\n@{} {}", context.trace_id(), context.span_id());
         span.in_scope(|| info!(target: "audit", action = "a", actor = "b"));
     }
+    outer.in_scope(|| {
+        info_span!("unseen", actor = "b").in_scope(|| info!(target: "audit", action = "a"));
+    });
     info!(target: "audit", action = "a", actor = "b");
 }
 
@@ -76,7 +86,7 @@ fn records_have_the_trace_and_the_span_of_opentelemetry() {
                 )
             })
             .collect();
-        assert_eq!(recorded, [told[0], told[1], "- -"], "{how}");
+        assert_eq!(recorded, [told[0], told[1], told[0], "- -"], "{how}");
         assert_eq!(told[0].split(' ').next(), told[1].split(' ').next(), "one trace");
         assert_ne!(told[0], told[1]);
     }

@@ -28,6 +28,21 @@ struct Member {
     value: FieldValue,
 }
 
+/// The members that are always texts in the log, whatever the event gave.
+const NAMED: [&str; 11] = [
+    "action",
+    "actor",
+    "resource",
+    "outcome",
+    "reason",
+    "session_id",
+    "request_id",
+    "source",
+    "trace_id",
+    "span_id",
+    "message",
+];
+
 impl<'log> Expectation<'log> {
     pub(crate) fn on(log: &'log TestLog) -> Self {
         Self { log, members: Vec::new() }
@@ -43,7 +58,7 @@ impl<'log> Expectation<'log> {
         self.member("actor", actor)
     }
 
-    /// The event has this resource.
+    /// The event has this resource. A number is compared as the text that the log has, as in all named members.
     pub fn resource(self, resource: impl Into<FieldValue>) -> Self {
         self.member("resource", resource)
     }
@@ -69,6 +84,7 @@ impl<'log> Expectation<'log> {
     }
 
     fn with(mut self, name: &str, is_field: bool, value: FieldValue) -> Self {
+        let value = if !is_field && NAMED.contains(&name) { value.as_text() } else { value };
         self.members.push(Member { name: name.to_owned(), is_field, value });
         self
     }
@@ -149,6 +165,16 @@ impl Member {
 /// A value as a log writes it: a text, a number or a truth value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FieldValue(Value);
+
+impl FieldValue {
+    /// How a named member has it: a number is its digits.
+    fn as_text(&self) -> Self {
+        match &self.0 {
+            Value::Text(_) => self.clone(),
+            _ => Self(Value::Text(self.to_string())),
+        }
+    }
+}
 
 impl fmt::Display for FieldValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -113,10 +113,10 @@ pub enum Error {
         path: PathBuf,
     },
 
-    /// The closure given to `confirm` emitted no event that this log could see.
+    /// The closure given to `confirm`, or the future given to `confirm_future`, emitted no event that this log could see.
     #[error(
-        "no audit event reached the log {} from the closure given to `confirm`; \
-         emit one on the calling thread, and check the filters with `ensure_attached`", path.display()
+        "no audit event reached the log {} from what was to be confirmed; emit one on the thread that runs the closure \
+         or polls the future, and check the filters with `ensure_attached`", path.display()
     )]
     #[non_exhaustive]
     NothingToConfirm {

@@ -29,7 +29,8 @@
 //!   `audit` that is not `false`. [`audit!`] and [`audit_critical!`] are shorter.
 //! - [`Severity`] says how an event becomes critical, [`FlushMode`] when records are synced and what a
 //!   killed process or a power cut can lose.
-//! - [`AuditLog::confirm`] is how an application refuses what it could not record.
+//! - [`AuditLog::confirm`] is how an application refuses what it could not record, and in tasks
+//!   [`AuditLog::confirm_future`], which also keeps critical events from holding the executor's thread.
 //! - [`AuditLog::health`], [`AuditLog::stats`] and [`Builder::on_notice`] tell an operator.
 //! - [`Stats::for_each`] names the counters for metrics. The feature `serde`, off by default, adds `Config`, every
 //!   setting as data, and serialises counters, reports and records.
@@ -69,6 +70,7 @@ mod chain_reader;
 mod clock;
 #[cfg(feature = "serde")]
 mod config;
+mod confirm_future;
 mod error;
 mod format;
 mod gauges;
@@ -104,6 +106,7 @@ pub use capture::{AuditFilter, AuditLayer, Candidate, Enrichment, NotAudit};
 pub use chain::{Digest, Head, Receipt};
 #[cfg(feature = "serde")]
 pub use config::Config;
+pub use confirm_future::{ConfirmError, ConfirmFuture};
 pub use error::{Error, InsecureReason, NoChainReason, ParseError};
 pub use format::{RecordKind, Value};
 pub use log::AuditLog;

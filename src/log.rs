@@ -1,5 +1,7 @@
 //! `AuditLog`: the handle of an application.
 
+mod confirm;
+
 use std::{
     any::Any,
     fmt,
@@ -18,10 +20,10 @@ use crate::{
     audit_future::AuditFuture,
     builder::Builder,
     capture::{self, AuditFilter, AuditLayer, Capture, NotAudit},
-    chain::{Head, Receipt},
+    chain::Head,
     error::Error,
     heads::Heads,
-    queue::{Queue, Scope, Stage, Ticket, Waiter},
+    queue::{Queue, Stage, Ticket, Waiter},
     stats::{Health, LossReason, Recovery, Stats},
     wait::{Timer, block_until},
     wiring::Parts,
@@ -199,59 +201,6 @@ impl AuditLog {
         let targets: Vec<I::Item> = targets.into_iter().collect();
         let targets: Vec<&str> = targets.iter().map(AsRef::as_ref).collect();
         capture::ensure_attached(&self.handle.capture, &self.handle.path, &targets)
-    }
-
-    /// Runs a closure and waits until every audit event that it emitted on this thread, in any span,
-    /// is durable. Works in every flush mode; inside, macros only queue. The receipt names the last
-    /// event. An inner `confirm` counts for the outer one too.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NothingToConfirm`] when no event reached the log, [`Error::Lost`] when one could not
-    /// be recorded, [`Error::Unconfirmed`] when the wait bound passed (at once while the log is
-    /// stalled): the records may still become durable. An action that must not happen unrecorded is
-    /// refused on any of them.
-    ///
-    /// Records of the closure that become durable after such an error are named by a chained `unconfirmed` record, see
-    /// [`Record::is_unconfirmed`](crate::Record::is_unconfirmed), before anything newer is acknowledged; those that were
-    /// durable before the error are not, nor is anything if the process ends first. So record the attempt before the
-    /// act, and the outcome after it.
-    ///
-    /// # Examples
-    ///
-    /// ```no_run
-    /// # fn export(_key: u32) {}
-    /// # fn main() -> Result<(), tracing_audit::Error> {
-    /// # let audit = tracing_audit::AuditLog::open("audit-log")?;
-    /// let receipt = audit.confirm(|| {
-    ///     tracing::info!(target: "audit", action = "key.export", actor = "mia", outcome = "attempted");
-    /// })?; // Refused, where this is an error.
-    /// export(7);
-    /// tracing::info!(target: "audit", action = "key.export", actor = "mia", outcome = "done", attempt = %receipt);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn confirm(&self, emit: impl FnOnce()) -> Result<Receipt, Error> {
-        let scope = self.handle.run_in_scope(emit);
-        self.handle.check_recorded(&scope)?;
-        let waited = self.handle.queue.wait_until_durable(scope.counts().last, Waiter::Scope(&scope));
-        self.handle.receipt(&scope, waited.is_ok())
-    }
-
-    /// As [`confirm`](Self::confirm), for tasks: the closure runs at the call, the future waits. It
-    /// needs no particular runtime. A future that is dropped told nobody anything: nothing is named.
-    ///
-    /// # Errors
-    ///
-    /// As `confirm`, when awaited.
-    pub fn confirm_async(&self, emit: impl FnOnce()) -> AuditFuture<Receipt> {
-        let scope = self.handle.run_in_scope(emit);
-        let log = self.clone();
-        AuditFuture::new(async move {
-            log.handle.check_recorded(&scope)?;
-            let in_time = log.handle.wait_async(scope.counts().last, Waiter::Scope(&scope)).await;
-            log.handle.receipt(&scope, in_time)
-        })
     }
 
     /// Waits until everything accepted so far is durable.
@@ -445,42 +394,6 @@ impl AuditLog {
 }
 
 impl Handle {
-    fn run_in_scope(&self, emit: impl FnOnce()) -> Arc<Scope> {
-        let guard = capture::confirm_scope(&self.capture);
-        emit();
-        guard.settle(&self.capture);
-        Arc::clone(guard.scope())
-    }
-
-    /// Whether every event of a `confirm` was accepted. Where one was not, the others count for nothing.
-    fn check_recorded(&self, scope: &Scope) -> Result<(), Error> {
-        let counts = scope.counts();
-        let path = || self.path.clone();
-        if counts.lost > 0 {
-            if counts.accepted > 0 {
-                self.queue.refuse_rest(scope);
-            }
-            return Err(Error::Lost { path: path(), lost: counts.lost, reason: counts.reason });
-        }
-        if counts.accepted == 0 {
-            return Err(Error::NothingToConfirm { path: path() });
-        }
-        Ok(())
-    }
-
-    /// What `confirm` returns, after its wait.
-    fn receipt(&self, scope: &Scope, in_time: bool) -> Result<Receipt, Error> {
-        // What was accepted can be lost while the log ends.
-        self.check_recorded(scope)?;
-        let counts = scope.counts();
-        // Who was told that it is not confirmed hears nothing else, whatever the writer did since.
-        match counts.durable.filter(|(ticket, _)| in_time && *ticket == counts.last) {
-            Some((_, head)) => Ok(Receipt(head)),
-            None if in_time && self.queue.stage() == Stage::Closed => Err(self.closed()),
-            None => Err(self.unconfirmed()),
-        }
-    }
-
     /// Waits as a task; says whether it was in time.
     async fn wait_async(&self, ticket: Ticket, waiter: Waiter<'_>) -> bool {
         let queue = &self.queue;

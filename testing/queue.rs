@@ -276,6 +276,38 @@ fn a_log_is_overloaded_from_three_quarters_on() {
     assert_eq!(queue.lock().blocked, 0, "nobody waits for room any more");
 }
 
+/// It would hold the thread of a task for as long as the disk takes.
+#[test]
+fn where_the_mode_does_not_wait_nobody_begins_to_when_the_disk_works_again() {
+    let queue = queue(QueueSettings { wait_bound: FAR, ..settings() });
+    submit(&queue, Severity::Critical);
+    let begun = Instant::now();
+    // As from an event that was emitted while the disk was failing, which it is no more.
+    queue.wait_for_own(1, Severity::Critical, FAR, false);
+    assert!(begun.elapsed() < SOON && !queue.is_stalled());
+}
+
+#[test]
+fn a_scope_counts_for_those_that_were_around_it_at_the_event() {
+    let (one, two) = (Scope::new(None), Scope::new(None));
+    let alone = Scope::new(None);
+    alone.accept(1, 0);
+    let inside_one = alone.inside(Some(Arc::clone(&one)));
+    inside_one.accept(2, 0);
+    inside_one.inside(Some(Arc::clone(&two))).lose(LossReason::Panic);
+    inside_one.inside(None).accept(3, 0);
+    let head = Head { chain: ChainNumber::FIRST, seq: 9, hash: Digest::ZERO };
+    inside_one.confirm(2, head);
+    let counts = |scope: &Scope| {
+        let counts = scope.counts();
+        (counts.accepted, counts.last, counts.lost, counts.durable.map(|(ticket, _)| ticket))
+    };
+    assert_eq!(counts(&alone), (3, 3, 1, Some(2)));
+    assert_eq!((counts(&one), counts(&two)), ((1, 2, 0, Some(2)), (0, 0, 1, None)));
+    assert_eq!(one.tickets().ranges().collect::<Vec<_>>(), [(2, 2)]);
+    assert!(Arc::ptr_eq(&inside_one, &inside_one.inside(Some(one))), "nothing is made where nothing changed");
+}
+
 #[test]
 fn a_receipt_is_of_the_last_event_that_is_durable() {
     let scope = Scope::new(None);

@@ -38,7 +38,7 @@ pub(crate) use self::{
     attach::ensure_attached,
     current::current,
     rules::{Rules, named_bit},
-    scope::confirm_scope,
+    scope::{confirm_scope, resume_scope},
     thread::mark_own_thread,
 };
 pub use self::{

@@ -31,8 +31,17 @@ pub(crate) struct ScopeGuard {
 /// Opens a scope: until the guard is dropped, events captured for this log on this thread count for
 /// it, and for every scope of the log that is open around it.
 pub(crate) fn confirm_scope(capture: &Capture) -> ScopeGuard {
-    let scope = Scope::new(innermost(capture.id));
-    let entry = (capture.id, Arc::clone(&scope));
+    open(capture.id, Scope::new(innermost(capture.id)))
+}
+
+/// Opens a scope again, for one more poll of its future. What is open around that is another thing at each poll.
+pub(crate) fn resume_scope(capture: &Capture, scope: &mut Arc<Scope>) -> ScopeGuard {
+    *scope = scope.inside(innermost(capture.id));
+    open(capture.id, Arc::clone(scope))
+}
+
+fn open(log: u64, scope: Arc<Scope>) -> ScopeGuard {
+    let entry = (log, Arc::clone(&scope));
     // In the destructors of a thread there is no list; the scope then stays empty, which its
     // `confirm` reports.
     if SCOPES.try_with(|scopes| scopes.borrow_mut().push(entry)).is_ok() {
@@ -55,7 +64,7 @@ fn find_innermost(log: u64) -> Option<Arc<Scope>> {
 }
 
 impl ScopeGuard {
-    /// The closure has returned: events of it that were announced and did not come were vetoed, and
+    /// The closure or poll has returned: events of it that were announced and did not come were vetoed, and
     /// count as lost in this scope.
     pub(crate) fn settle(&self, capture: &Capture) {
         capture.count_vetoed(pending::settle(self.pending));

@@ -201,7 +201,8 @@ impl Queue {
             }
             state.unconfirmed += 1;
             self.refuse(&mut state, waiter, NotConfirmed::Failing);
-        } else if self.wait_within(bound, ticket, waiter).is_ok() && self.is_durable(ticket) {
+        } else if !waits || (self.wait_within(bound, ticket, waiter).is_ok() && self.is_durable(ticket)) {
+            // Where the mode does not wait, and the disk works again by now, nobody begins to.
             return;
         }
         // It may have begun to fail during the wait.
@@ -252,6 +253,13 @@ impl Queue {
             ControlFlow::Continue((bell, heard))
         };
         look_until(bound, look, |(bell, heard), rest| bell.sleep(heard, rest)).is_some()
+    }
+
+    /// Asks for everything up to `ticket` to be made durable now, where nobody waits for it.
+    pub(crate) fn hurry(&self, ticket: Ticket) {
+        if !self.is_forked() && !self.is_durable(ticket) {
+            self.want(self.lock(), ticket);
+        }
     }
 
     /// Asks for everything up to `ticket` to be made durable now.
@@ -309,7 +317,8 @@ impl Queue {
     /// Ready once everything up to `ticket` is durable, or never will be because the log is closed;
     /// else `waker` is called when that changes.
     pub(crate) fn poll_durable(&self, ticket: Ticket, waker: &Waker) -> Poll<()> {
-        if self.is_durable(ticket) {
+        // A task that was taken along into a forked child waits for nobody there.
+        if self.is_durable(ticket) || self.is_forked() {
             return Poll::Ready(());
         }
         let mut state = self.lock();

@@ -1,14 +1,21 @@
 //! What one `confirm` waits for.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Ticket, Tickets};
 use crate::{chain::Head, stats::LossReason};
 
-/// The events that one closure emitted. An inner scope counts for the outer ones too.
+/// The events that one closure or future emitted. An inner scope counts for the outer ones too.
 #[derive(Debug)]
 pub(crate) struct Scope {
     outer: Option<Arc<Scope>>,
+    /// Shared with the same scope inside of other ones.
+    emitted: Arc<Emitted>,
+}
+
+/// What a scope knows of its events.
+#[derive(Debug, Default)]
+struct Emitted {
     /// Guards the counts. Held only to change or copy them, by emitters and the writer.
     counts: Mutex<ScopeCounts>,
     /// Guards which events they are. Taken inside of the queue's lock, by emitters and whoever stops waiting.
@@ -35,21 +42,31 @@ impl Default for ScopeCounts {
 
 impl Scope {
     pub(crate) fn new(outer: Option<Arc<Self>>) -> Arc<Self> {
-        Arc::new(Self { outer, counts: Mutex::default(), tickets: Mutex::default() })
+        Arc::new(Self { outer, emitted: Arc::default() })
+    }
+
+    /// The same scope inside of another one, or of none. What is emitted from then on counts for that one as well; what was
+    /// emitted before is not moved.
+    pub(crate) fn inside(self: &Arc<Self>, outer: Option<Arc<Self>>) -> Arc<Self> {
+        if self.outer.as_ref().map(Arc::as_ptr) == outer.as_ref().map(Arc::as_ptr) {
+            return Arc::clone(self);
+        }
+        Arc::new(Self { outer, emitted: Arc::clone(&self.emitted) })
     }
 
     pub(crate) fn counts(&self) -> ScopeCounts {
-        *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.emitted.counts()
     }
 
     /// Takes in an event. Which of those before it are durable need not be remembered.
     pub(super) fn accept(&self, ticket: Ticket, durable: Ticket) {
-        self.each(|scope| {
-            scope.count(|counts| {
+        self.each(|emitted| {
+            {
+                let mut counts = emitted.counts();
                 counts.accepted += 1;
                 counts.last = ticket;
-            });
-            let mut tickets = scope.tickets.lock().unwrap_or_else(PoisonError::into_inner);
+            }
+            let mut tickets = emitted.tickets();
             drop(tickets.take(0, durable));
             tickets.add(ticket);
         });
@@ -57,40 +74,43 @@ impl Scope {
 
     /// The events that were accepted.
     pub(super) fn tickets(&self) -> Tickets {
-        self.tickets.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.emitted.tickets().clone()
     }
 
     pub(super) fn lose(&self, reason: LossReason) {
-        self.each(|scope| {
-            scope.count(|counts| {
-                counts.lost += 1;
-                counts.reason = reason;
-            });
+        self.each(|emitted| {
+            let mut counts = emitted.counts();
+            counts.lost += 1;
+            counts.reason = reason;
         });
     }
 
     /// The writer says that an event of this scope is durable.
     pub(crate) fn confirm(&self, ticket: Ticket, head: Head) {
-        self.each(|scope| {
-            scope.count(|counts| {
-                if counts.durable.is_none_or(|(known, _)| known < ticket) {
-                    counts.durable = Some((ticket, head));
-                }
-            });
+        self.each(|emitted| {
+            let mut counts = emitted.counts();
+            if counts.durable.is_none_or(|(known, _)| known < ticket) {
+                counts.durable = Some((ticket, head));
+            }
         });
     }
 
-    /// Changes the counts of this scope alone.
-    fn count(&self, change: impl FnOnce(&mut ScopeCounts)) {
-        change(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-
     /// Goes through this scope and those around it.
-    fn each(&self, mut change: impl FnMut(&Self)) {
+    fn each(&self, mut change: impl FnMut(&Emitted)) {
         let mut scope = Some(self);
         while let Some(current) = scope {
-            change(current);
+            change(&current.emitted);
             scope = current.outer.as_deref();
         }
+    }
+}
+
+impl Emitted {
+    fn counts(&self) -> MutexGuard<'_, ScopeCounts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tickets(&self) -> MutexGuard<'_, Tickets> {
+        self.tickets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,11 +3,11 @@
 use std::time::{Duration, SystemTime};
 
 use tracing_audit::{
-    AuditFilter, AuditFuture, AuditLayer, AuditLog, Builder, ChainRecovery, ChainReport, ChainState, Digest,
-    Error, Finding, FindingKind, FlushMode, Head, Health, Loss, LossReason, NotChecked, NotCheckedKind, Note,
-    NoteKind, Notice, NoticeKind, OnFailure, OnFull, ParseError, ReadItem, ReadItems, Reader, Receipt,
-    Record, RecordKind, Records, Recovery, Report, Retention, Rotation, Severity, Stats, Stopper, Value,
-    Verdict, Verifier, read, verify,
+    AuditFilter, AuditFuture, AuditLayer, AuditLog, Builder, ChainRecovery, ChainReport, ChainState,
+    ConfirmError, ConfirmFuture, Digest, Error, Finding, FindingKind, FlushMode, Head, Health, Loss,
+    LossReason, NotChecked, NotCheckedKind, Note, NoteKind, Notice, NoticeKind, OnFailure, OnFull,
+    ParseError, ReadItem, ReadItems, Reader, Receipt, Record, RecordKind, Records, Recovery, Report,
+    Retention, Rotation, Severity, Stats, Stopper, Value, Verdict, Verifier, read, verify,
 };
 
 use crate::support::{fresh, with_layer};
@@ -39,6 +39,8 @@ fn everything_can_be_sent_to_another_thread() {
     is_shared::<(ReadItem, Reader, Stopper)>();
     is_send::<(Builder, ReadItems, Records, Verifier)>();
     is_send::<AuditFuture<()>>();
+    is_send::<ConfirmFuture<std::future::Ready<std::cell::Cell<u8>>>>();
+    is_shared::<ConfirmError<u8>>();
 }
 
 /// What a program prints of itself must not spill the trail, nor wait for a lock that emitters hold.
@@ -57,6 +59,7 @@ fn debug_is_short_and_shows_no_content() {
             format!("{log:?}"),
             format!("{layer:?}"),
             format!("{:?}", log.flush_async()),
+            format!("{:?}", log.confirm_future(std::future::ready(SECRET))),
             format!("{:?}", log.stats()),
             format!("{:?}", log.recovery()),
             format!("{:?}", AuditLog::builder(&path)),

@@ -28,6 +28,7 @@ fn entry() {
         "mute" => say_something_nobody_reads(&log),
         "global" => crate::global::play(arguments[0], &log),
         "traces" => crate::traces::play(arguments[0], &log),
+        "heartbeat" => crate::heartbeat::beat(&log),
         "current" => crate::current::play(&log),
         role => panic!("no such role: {role}"),
     }

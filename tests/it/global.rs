@@ -6,18 +6,20 @@ use std::{
     fmt, fs,
     os::unix::process::ExitStatusExt as _,
     path::Path,
+    pin::Pin,
     process::{Output, Stdio},
     sync::{
         OnceLock,
         atomic::{AtomicU64, Ordering},
     },
+    task::Poll,
     time::{Duration, Instant},
 };
 
 use tracing::Subscriber;
 use tracing_audit::{
-    AuditLog, Builder, FlushMode, LossReason, OnFailure, OnFull, Severity, Verdict, audit, audit_critical,
-    verify,
+    AuditLog, Builder, Error, FlushMode, LossReason, OnFailure, OnFull, Severity, Verdict, audit,
+    audit_critical, verify,
 };
 use tracing_subscriber::{Layer, layer::Context, prelude::*};
 
@@ -100,6 +102,7 @@ pub(crate) fn play(scenario: &str, path: &Path) {
             emit_both(LOG.get_or_init(|| opened(builder)));
         }
         "fork" => forks(&opened(builder)),
+        "fork-inside" => forks_inside(&opened(builder)),
         "current-thread" => current_thread(builder),
         "early" => early(&builder.open().unwrap()),
         "abort-closed" => {
@@ -260,6 +263,53 @@ fn forks(log: &AuditLog) {
     for _ in 0..100 {
         log.confirm(|| audit!(action = "parent", actor = "b")).unwrap();
     }
+    log.close().unwrap();
+}
+
+/// In the middle of what is to be confirmed, with the timer thread of the parent running.
+fn forks_inside(log: &AuditLog) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let in_child = |refused: bool| {
+        println!("\n@@{}", if refused { "refused" } else { "confirmed" });
+        std::process::exit(0);
+    };
+    runtime.block_on(log.confirm_async(|| audit!(action = "before", actor = "b"))).unwrap();
+    let forked = std::cell::Cell::new(false);
+    let fork = || forked.set(matches!(fork::fork().unwrap(), fork::Fork::Child));
+    let confirmed = log.confirm(|| {
+        audit!(action = "shared", actor = "b");
+        fork();
+    });
+    if forked.get() {
+        in_child(matches!(confirmed, Err(Error::Forked { .. })));
+    }
+    confirmed.unwrap();
+    let confirmed = runtime.block_on(log.confirm_future(async {
+        audit!(action = "shared", actor = "b");
+        fork();
+    }));
+    if forked.get() {
+        in_child(matches!(confirmed.map_err(Error::from), Err(Error::Forked { .. })));
+    }
+    confirmed.unwrap();
+    // In the middle of the wait. What it then polls was accepted by a queue that is not served here.
+    let mut waiting = log.confirm_async(|| audit!(action = "shared", actor = "b"));
+    let (mut polls, begun) = (0, Instant::now());
+    let confirmed = runtime.block_on(std::future::poll_fn(|context| {
+        polls += 1;
+        if polls == 2 {
+            fork();
+        }
+        let polled = Pin::new(&mut waiting).poll(context);
+        context.waker().wake_by_ref();
+        if polls == 1 { Poll::Pending } else { polled }
+    }));
+    if forked.get() {
+        // It is polled again and again, so it would end at its bound at the latest.
+        let at_once = begun.elapsed() < Duration::from_secs(3);
+        in_child(at_once && matches!(confirmed, Err(Error::Forked { .. })));
+    }
+    confirmed.unwrap();
     log.close().unwrap();
 }
 
@@ -481,6 +531,18 @@ fn parent_and_forked_child_both_emit_and_only_the_parent_is_in_its_log() {
     runs_well("fork", &path);
     let actions = actions(&path);
     assert_eq!((actions.len(), actions.iter().filter(|action| *action == "parent").count()), (101, 100));
+    intact(&path);
+}
+
+/// A task that waited in the child waited for ever: neither the writer nor the timer is there.
+#[test]
+fn who_is_forked_in_the_middle_of_a_confirm_is_told_so() {
+    let (_dir, path) = fresh();
+    let output = runs_well("fork-inside", &path);
+    let output = String::from_utf8_lossy(&output.stdout);
+    let told: Vec<_> = output.lines().filter(|line| line.starts_with("@@")).collect();
+    assert_eq!(told, ["@@refused"; 3], "{output}");
+    assert_eq!(actions(&path), ["before", "shared", "shared", "shared"]);
     intact(&path);
 }
 

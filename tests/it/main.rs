@@ -16,6 +16,7 @@
 
 mod api;
 mod children;
+mod confirm_future;
 mod current;
 #[cfg(feature = "serde")]
 mod data;
@@ -23,6 +24,7 @@ mod first_format;
 mod forwarding;
 mod global;
 mod heads;
+mod heartbeat;
 mod hostile;
 mod lifecycle;
 mod metrics;

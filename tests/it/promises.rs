@@ -18,7 +18,7 @@ use crate::support::{
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// A mode that syncs only when somebody waits.
-fn lazy() -> FlushMode {
+pub(crate) fn lazy() -> FlushMode {
     FlushMode::Batched { size: u32::MAX, interval: HOUR }
 }
 
@@ -224,7 +224,7 @@ fn a_panic_in_confirm_reaches_the_caller_and_leaves_no_scope_behind() {
 }
 
 /// Runs a future without any runtime.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     struct Unpark(std::thread::Thread);
     impl Wake for Unpark {
         fn wake(self: std::sync::Arc<Self>) {

@@ -1,27 +1,91 @@
-//! An axum server whose requests carry actor, session and request id into every audit event, by a
-//! span around each request.
+//! An axum server that answers only when what a request recorded is durable, and refuses with 503 otherwise. A span around
+//! each request carries actor, session and request id into every audit event.
 
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
+use std::{
+    mem,
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll},
+};
 
 use axum::{
     Router,
     extract::{Path, Request, State},
     http::{HeaderMap, StatusCode},
     middleware::{self, Next},
-    response::Response,
-    routing::post,
+    response::{IntoResponse as _, Response},
+    routing::{get, post},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
+use tower::{Layer, Service};
 use tracing::Instrument;
-use tracing_audit::{AuditLog, read};
+use tracing_audit::{AuditLog, ConfirmError, read};
 use tracing_subscriber::prelude::*;
+
+/// Lets a request be answered when everything that was recorded for it is durable.
+///
+/// Meanwhile no event holds the thread of the runtime for its sync, a dependency's `error!(target: "audit")` neither. What
+/// spawned tasks record, or the body of the response while it is sent, does not count.
+#[derive(Clone)]
+struct AnswerWhenDurable {
+    audit: AuditLog,
+}
+
+impl<S> Layer<S> for AnswerWhenDurable {
+    type Service = AnswersWhenDurable<S>;
+
+    fn layer(&self, inner: S) -> AnswersWhenDurable<S> {
+        AnswersWhenDurable { audit: self.audit.clone(), inner }
+    }
+}
+
+#[derive(Clone)]
+struct AnswersWhenDurable<S> {
+    audit: AuditLog,
+    inner: S,
+}
+
+impl<S> Service<Request> for AnswersWhenDurable<S>
+where
+    S: Service<Request, Response = Response> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+{
+    type Response = Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        // The one that was asked whether it is ready.
+        let clone = self.inner.clone();
+        let mut ready = mem::replace(&mut self.inner, clone);
+        // The call is made inside, so that what it records before it returns a future counts as well.
+        let answer = self.audit.confirm_future(async move { ready.call(request).await });
+        Box::pin(async move {
+            let confirmed = answer.await.map(|(response, _receipt)| response);
+            // A request that recorded nothing is answered, also while nothing can be recorded.
+            confirmed.or_else(ConfirmError::allow_nothing).unwrap_or_else(|refused| {
+                // For the operator; it names paths.
+                println!("refused: {refused}");
+                Ok((StatusCode::SERVICE_UNAVAILABLE, "cannot be recorded\n").into_response())
+            })
+        })
+    }
+}
 
 /// Whatever a handler records inside, the event has these from the span.
 async fn audit_span(request: Request, next: Next) -> Response {
     let span = request_span(request.headers());
+    // Not `span.enter()`: the guard would stay entered in this thread while other tasks run on it.
     next.run(request).instrument(span).await
 }
 
@@ -35,8 +99,14 @@ fn request_span(headers: &HeaderMap) -> tracing::Span {
     )
 }
 
+async fn rename_account(Path(account): Path<u32>) -> &'static str {
+    // Only queued here. The answer waits for it, and there is none where it cannot be recorded.
+    tracing::info!(target: "audit", action = "account.rename", resource = %format_args!("account/{account}"));
+    "renamed\n"
+}
+
 async fn delete_account(State(audit): State<AuditLog>, Path(account): Path<u32>) -> (StatusCode, String) {
-    // Refused unless the record of the attempt is durable; the task waits without blocking its thread.
+    // What must not happen unrecorded is confirmed before it happens. It counts for the answer as well.
     let resource = format!("account/{account}");
     let recorded = audit.confirm_async(|| {
         tracing::info!(target: "audit", action = "account.delete", resource, outcome = "attempted");
@@ -44,10 +114,26 @@ async fn delete_account(State(audit): State<AuditLog>, Path(account): Path<u32>)
     match recorded.await {
         Ok(receipt) => {
             tracing::info!(target: "audit", action = "account.delete", resource, outcome = "done");
-            (StatusCode::OK, format!("deleted, recorded as {receipt}\n"))
+            (StatusCode::OK, format!("deleted, attempt recorded as {receipt}\n"))
         }
-        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "not deleted, cannot be recorded\n".to_owned()),
     }
+}
+
+/// Asks the server as mia; returns the status and the body of its answer.
+async fn ask(server: SocketAddr, request: &str) -> Result<(String, String), std::io::Error> {
+    let mut client = TcpStream::connect(server).await?;
+    let request = format!(
+        "{request} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+         x-user: mia\r\nx-session: s-19\r\nx-request-id: r-4711\r\ncontent-length: 0\r\n\r\n"
+    );
+    client.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    let status = head.split(' ').nth(1).unwrap_or_default();
+    println!("{status} {body}");
+    Ok((status.to_owned(), body.to_owned()))
 }
 
 #[tokio::main]
@@ -59,23 +145,32 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     audit.ensure_attached()?;
 
     let app = Router::new()
+        .route("/accounts/{account}/rename", post(rename_account))
         .route("/accounts/{account}/delete", post(delete_account))
+        .route("/healthz", get(async || "ok\n"))
         .layer(middleware::from_fn(audit_span))
+        .layer(AnswerWhenDurable { audit: audit.clone() }) // around everything that may record
         .with_state(audit.clone());
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let server = tokio::spawn(async move { axum::serve(listener, app).await });
 
-    let mut client = TcpStream::connect(address).await?;
-    let request = "POST /accounts/7/delete HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
-                   x-user: mia\r\nx-session: s-19\r\nx-request-id: r-4711\r\ncontent-length: 0\r\n\r\n";
-    client.write_all(request.as_bytes()).await?;
-    let mut response = String::new();
-    client.read_to_string(&mut response).await?;
-    println!("{}", response.split("\r\n\r\n").last().unwrap_or_default());
+    for (request, events) in [("POST /accounts/7/rename", 1), ("POST /accounts/7/delete", 3)] {
+        let (status, _) = ask(address, request).await?;
+        assert_eq!(status, "200");
+        assert_eq!(audit.stats().durable, events, "it was answered before its records were durable");
+    }
 
-    server.abort();
+    // From here on nothing can be recorded, as on a disk that fails.
     audit.close_async().await?;
+    for (request, expected) in
+        [("POST /accounts/8/rename", "503"), ("POST /accounts/8/delete", "503"), ("GET /healthz", "200")]
+    {
+        let (status, _) = ask(address, request).await?;
+        assert_eq!(status, expected, "{request}");
+    }
+    server.abort();
+
     for record in read(&path)? {
         let record = record?;
         if record.is_event() {

@@ -138,6 +138,10 @@ impl fmt::Display for Flaw {
 ///
 /// The proof is given for the subscriber of the calling thread, global or scoped.
 pub(crate) fn ensure_attached(capture: &Capture, path: &Path, targets: &[&str]) -> Result<(), Error> {
+    if capture.queue.is_forked() {
+        // Events reach the layer all the same, and go no further.
+        return Err(Error::Forked { path: path.to_owned() });
+    }
     // A callsite that was first met on a thread without a subscriber can be cached as `never`, and stays silent on
     // every thread: https://github.com/tokio-rs/tracing/issues/2874. Without a subscriber here, rebuilding would do
     // that to all of them.

@@ -186,8 +186,10 @@ fn a_forked_child_writes_nothing_to_its_parents_log() {
                 audit_critical!(action = "child", actor = "b");
                 let refused = log.confirm(|| audit!(action = "child", actor = "b")).is_err();
                 let counted = log.stats().lost.iter().map(|loss| loss.events).sum::<u64>() == 3;
+                let detached = matches!(log.ensure_attached(), Err(Error::Forked { .. }))
+                    && matches!(log.ensure_attached_for(["audit::child"]), Err(Error::Forked { .. }));
                 let closed = log.health() == Health::Closed && log.close().is_err() && log.flush().is_err();
-                std::process::exit(i32::from(!(refused && counted && closed)));
+                std::process::exit(i32::from(!(refused && counted && closed && detached)));
             }
             fork::Fork::Parent(child) => {
                 let mut status = String::new();

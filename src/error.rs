@@ -309,6 +309,11 @@ pub enum InsecureReason {
     /// Other users can write to the directory.
     #[error("other users can write to it; remove that permission (chmod go-w)")]
     WritableDirectory,
+    /// The file system has no owners and modes of its own for files, as vfat and exfat.
+    #[error(
+        "its file system keeps no permissions, so nothing on it is private; use one that does, as ext4 or xfs"
+    )]
+    NoPermissions,
     /// Something that is no regular file has the name of a file of the log.
     #[error("it is not a regular file; move it away")]
     NotAFile,

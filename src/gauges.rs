@@ -22,8 +22,9 @@ pub(crate) struct Gauges {
     pub(crate) free_bytes: Gauge,
     pub(crate) failing: Flag,
     pub(crate) low_space: Flag,
-    /// Something that is needed later does not work: the head cannot be noted.
-    pub(crate) degraded: Flag,
+    /// What later writing needs does not work: the durable head cannot be noted, or no new segment begun.
+    pub(crate) head_not_noted: Flag,
+    pub(crate) cannot_rotate: Flag,
     /// Somebody else was at the live segment.
     pub(crate) tampered: Flag,
     /// The `close` record is durable.
@@ -72,6 +73,16 @@ impl Gauges {
 
     pub(crate) fn set_head(&self, head: Head) {
         *self.head.lock().unwrap_or_else(PoisonError::into_inner) = Some(head);
+    }
+
+    pub(crate) fn is_degraded(&self) -> bool {
+        self.head_not_noted.get() || self.cannot_rotate.get()
+    }
+
+    /// A new segment is begun, and its head noted.
+    pub(crate) fn segment_begun(&self) {
+        self.head_not_noted.set(false);
+        self.cannot_rotate.set(false);
     }
 
     pub(crate) fn last_sync(&self) -> Duration {

@@ -184,7 +184,8 @@ impl AuditLog {
     /// # Errors
     ///
     /// [`Error::NotAttached`] says which levels or spans are hidden, and how to mend it;
-    /// [`Error::AttachedTwice`] that each event would be recorded more than once.
+    /// [`Error::AttachedTwice`] that each event would be recorded more than once; [`Error::Forked`] that this process is a
+    /// child of the one that opened the log.
     pub fn ensure_attached(&self) -> Result<(), Error> {
         self.ensure_attached_for(["audit"])
     }
@@ -282,7 +283,7 @@ impl AuditLog {
             Health::Tampered
         } else if queue.is_overloaded() {
             Health::Overloaded
-        } else if queue.gauges.degraded.get() {
+        } else if queue.gauges.is_degraded() {
             Health::Degraded
         } else if queue.gauges.low_space.get() {
             Health::LowSpace

@@ -144,8 +144,9 @@ pub enum Health {
     Tampered,
     /// The part of the queue open to routine events is full.
     Overloaded,
-    /// Something that later writing needs does not work: the durable head cannot be noted in the chain's lock file, so no
-    /// new segment could be begun. It is tried again each second.
+    /// Something that later writing needs does not work: no new segment could be begun when one was due, so that the old
+    /// one goes on, or the durable head cannot be noted in the chain's lock file. Everything is recorded until then. It
+    /// is tried again each second, and holds until it works.
     Degraded,
     /// Free space is below the watermark.
     LowSpace,
@@ -247,6 +248,7 @@ impl NoticeKind {
                 | Self::HeadUnknown
                 | Self::MachineChanged
                 | Self::ClockStep
+                | Self::BootIdMissing
                 | Self::Pruned
         )
     }
@@ -266,7 +268,8 @@ pub enum NoticeKind {
     LowSpace,
     /// Free space is above the watermark again.
     SpaceReturned,
-    /// A write or a sync failed; a new segment is begun.
+    /// A write or a sync failed, and a new segment is begun; or none could be begun when one was due, and the old one goes
+    /// on.
     SegmentFailed,
     /// A new segment could not be begun either; events are held in memory.
     Failing,
@@ -278,11 +281,12 @@ pub enum NoticeKind {
     EventsLost,
     /// A critical event could not be recorded or confirmed.
     CriticalNotRecorded,
-    /// The live segment was removed, replaced, cut, given a second name, or written to by somebody else.
+    /// The live segment was removed, replaced, cut, given a second name, or written to by somebody else, or closed by this
+    /// program.
     SegmentTampered,
     /// The segment that is continued can be read by every user, which it could not when it was made.
     SegmentExposed,
-    /// The lock of the chain was removed or replaced; another chain was taken.
+    /// The lock of the chain was removed, replaced, or closed by this program; another chain was taken.
     LockReplaced,
     /// An earlier run did not end in order.
     Recovered,
@@ -299,8 +303,10 @@ pub enum NoticeKind {
     MachineChanged,
     /// The wall clock and the monotonic clock moved apart by more than a second.
     ClockStep,
-    /// The directory is on a file system that forgets everything at a restart.
+    /// The directory is on a file system that forgets everything at a restart, or with its container.
     VolatileFileSystem,
+    /// The system has no boot id, so that a restart is not noticed. What could not be synced is not tried again then.
+    BootIdMissing,
     /// Segments were removed by retention.
     Pruned,
     /// Retention could not remove a segment.
@@ -332,6 +338,7 @@ named!(NoticeKind, "kind of a notice", [
     MachineChanged => "machine_changed",
     ClockStep => "clock_step",
     VolatileFileSystem => "volatile_filesystem",
+    BootIdMissing => "boot_id_missing",
     Pruned => "pruned",
     RetentionFailed => "retention_failed",
     RetentionWaits => "retention_waits",

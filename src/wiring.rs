@@ -124,7 +124,7 @@ fn open_directory(plan: &Plan) -> Result<Arc<dyn Storage>, Error> {
         None => storage,
     };
     let filesystem = storage.filesystem();
-    if !plan.allow_network_fs && filesystem.is_network() {
+    if !plan.allow_network_fs && filesystem.is_shared() {
         let path = storage.path(Dir::Log, "");
         return Err(Error::NetworkFileSystem { path, filesystem: filesystem.to_string() });
     }

@@ -109,8 +109,8 @@ impl Redaction {
         }
         // The last capital of several begins the next word or ends this one: `HTTPToken`, `AWSsecret`.
         let is_secret = |words: &[String]| self.has_secret(words) || ends_in_secret(words);
-        whole == RETURNED
-            || self.more.contains(&whole)
+        self.more.contains(&whole)
+            || whole == RETURNED
             || is_secret(&words(name, true))
             || is_secret(&words(name, false))
             || self.more.iter().any(|more| has_no_case(more) && whole.contains(more))

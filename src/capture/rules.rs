@@ -182,8 +182,8 @@ impl Rules {
 
     /// The same of the target alone. A span that is tagged by its target is the application's own.
     pub(super) fn listens_to_target(&self, target: &str) -> bool {
-        self.inherit_from.is_empty()
-            || is_audit_target(target)
+        is_audit_target(target)
+            || self.inherit_from.is_empty()
             || self.inherit_from.iter().any(|prefix| is_within(target, prefix))
     }
 

@@ -136,6 +136,10 @@ impl Storage for FaultyStorage {
         self.storage.stat(dir, name)
     }
 
+    fn is_seen_locked(&self, dir: Dir, name: &str) -> bool {
+        self.storage.is_seen_locked(dir, name)
+    }
+
     fn reattach(&self) -> io::Result<()> {
         self.faults.before_sync()?;
         self.storage.reattach()

@@ -20,13 +20,20 @@ pub(crate) enum FileSystem {
     Cifs,
     Smb2,
     NineP,
+    Ceph,
+    Lustre,
+    Gpfs,
+    Ocfs2,
+    Gfs2,
+    Vfat,
+    Exfat,
     /// One that the library knows nothing of, by the name that the system gives it.
     Other(String),
 }
 
 impl FileSystem {
     /// Each known kind, the number of statfs(2) that tells it, and its name in an `open` record.
-    const KNOWN: [(Self, u32, &'static str); 15] = [
+    const KNOWN: [(Self, u32, &'static str); 22] = [
         (Self::Ext4, 0xEF53, "ext4"),
         (Self::Xfs, 0x5846_5342, "xfs"),
         (Self::Btrfs, 0x9123_683E, "btrfs"),
@@ -42,6 +49,13 @@ impl FileSystem {
         (Self::Cifs, 0xFF53_4D42, "cifs"),
         (Self::Smb2, 0xFE53_4D42, "smb2"),
         (Self::NineP, 0x0102_1997, "9p"),
+        (Self::Ceph, 0x00C3_6400, "ceph"),
+        (Self::Lustre, 0x0BD0_0BD0, "lustre"),
+        (Self::Gpfs, 0x4750_4653, "gpfs"),
+        (Self::Ocfs2, 0x7461_636F, "ocfs2"),
+        (Self::Gfs2, 0x0116_1970, "gfs2"),
+        (Self::Vfat, 0x4D44, "vfat"),
+        (Self::Exfat, 0x2011_BAB0, "exfat"),
     ];
 
     /// By the type that statfs(2) gives on Linux.
@@ -54,20 +68,35 @@ impl FileSystem {
     /// By the name that the system gives it.
     #[cfg(any(test, not(any(target_os = "linux", target_os = "android"))))]
     pub(crate) fn from_name(name: &str) -> Self {
+        let name = match name {
+            // What macOS calls them.
+            "smbfs" => "smb",
+            "msdos" => "vfat",
+            name => name,
+        };
         let known = Self::KNOWN.into_iter().find(|(_, _, known)| *known == name);
-        // The name that macOS gives to SMB.
-        let smb = (name == "smbfs").then_some(Self::Smb);
-        known.map(|(kind, ..)| kind).or(smb).unwrap_or_else(|| Self::Other(name.to_owned()))
+        known.map_or_else(|| Self::Other(name.to_owned()), |(kind, ..)| kind)
     }
 
-    /// Whether locks may be local to one client and errors come late, so that nothing could be promised.
-    pub(crate) fn is_network(&self) -> bool {
+    /// Whether several machines may have it at the same time: locks may be local to one of them and errors come late, so
+    /// that nothing could be promised. How some of them lock is a matter of how they are mounted.
+    pub(crate) fn is_shared(&self) -> bool {
         matches!(self, Self::Nfs | Self::Smb | Self::Cifs | Self::Smb2 | Self::NineP)
+            || matches!(self, Self::Ceph | Self::Lustre | Self::Gpfs | Self::Ocfs2 | Self::Gfs2)
     }
 
-    /// Whether everything is gone after a restart.
-    pub(crate) fn is_volatile(&self) -> bool {
-        matches!(self, Self::Tmpfs | Self::Ramfs)
+    /// Whether its files have owners and modes of their own, so that they can be private.
+    pub(crate) fn keeps_permissions(&self) -> bool {
+        !matches!(self, Self::Vfat | Self::Exfat)
+    }
+
+    /// What takes everything on it away, if anything does that is no failure.
+    pub(crate) fn forgets_at(&self) -> Option<&'static str> {
+        match self {
+            Self::Tmpfs | Self::Ramfs => Some("which forgets everything at a restart"),
+            Self::Overlayfs => Some("as what is inside of a container is, and goes with it; use a volume"),
+            _ => None,
+        }
     }
 }
 
@@ -94,7 +123,8 @@ mod tests {
         }
         assert_eq!(FileSystem::from_magic(0xBEEF).to_string(), "0xbeef");
         assert_eq!(FileSystem::from_name("apfs").to_string(), "apfs");
-        assert!(FileSystem::from_name("smbfs").is_network());
+        assert!(FileSystem::from_name("smbfs").is_shared());
+        assert!(!FileSystem::from_name("msdos").keeps_permissions());
     }
 
     #[test]
@@ -103,7 +133,9 @@ mod tests {
             let kinds = FileSystem::KNOWN.into_iter().filter(|(kind, ..)| is(kind));
             kinds.map(|(_, _, name)| name).collect::<Vec<_>>()
         };
-        assert_eq!(of(FileSystem::is_network), ["nfs", "smb", "cifs", "smb2", "9p"]);
-        assert_eq!(of(FileSystem::is_volatile), ["tmpfs", "ramfs"]);
+        let shared = ["nfs", "smb", "cifs", "smb2", "9p", "ceph", "lustre", "gpfs", "ocfs2", "gfs2"];
+        assert_eq!(of(FileSystem::is_shared), shared);
+        assert_eq!(of(|kind| !kind.keeps_permissions()), ["vfat", "exfat"]);
+        assert_eq!(of(|kind| kind.forgets_at().is_some()), ["overlayfs", "tmpfs", "ramfs"]);
     }
 }

@@ -11,7 +11,7 @@ pub(crate) mod sim;
 
 use std::{fmt, io, path::PathBuf, sync::Arc};
 
-pub(crate) use disk::{Disk, DiskOptions, is_out_of_room};
+pub(crate) use disk::{Disk, DiskOptions, is_closed_under_us, is_out_of_room};
 #[cfg(feature = "fault-injection")]
 pub use faults::Faults;
 #[cfg(feature = "fault-injection")]
@@ -80,9 +80,14 @@ pub(crate) trait Storage: Send + Sync + fmt::Debug {
     fn remove(&self, dir: Dir, name: &str) -> io::Result<()>;
     /// Makes the names in a directory durable.
     fn sync_dir(&self, dir: Dir) -> io::Result<()>;
-    /// What lies at a path now, without following a symlink; `None` where nothing does.
+    /// What has a name now, without following a symlink; `None` where nothing does, as in a directory that was moved
+    /// away from its place.
     fn stat(&self, dir: Dir, name: &str) -> io::Result<Option<Stat>>;
-    /// Follows the path of the log anew, after its directory was moved or removed; makes it if need be.
+    /// Whether the system tells, of a file that may not be opened, that somebody holds its exclusive lock. It need not
+    /// know of all.
+    fn is_seen_locked(&self, dir: Dir, name: &str) -> bool;
+    /// Opens the directory at the place of the log anew, after it was moved or removed, or closed by the program; makes
+    /// it if need be.
     fn reattach(&self) -> io::Result<()>;
     /// Bytes that a user without privileges may still write.
     fn free_bytes(&self) -> io::Result<u64>;
@@ -102,7 +107,9 @@ pub(crate) trait Storage: Send + Sync + fmt::Debug {
     }
 }
 
-/// One open file. Every method is one system call, or another where the first is not there; `EINTR` is retried.
+/// One open file. Every method is one system call, or another where the first is not there; `EINTR` is retried. Before
+/// that the descriptor is looked at: where it is not the file that was opened any more, because the program closed it,
+/// nothing is done, and [`is_closed_under_us`] knows the error.
 pub(crate) trait File: Send + Sync + fmt::Debug {
     /// One write at the end; may write less than it was given.
     fn append(&self, bytes: &[u8]) -> io::Result<usize>;

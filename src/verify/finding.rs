@@ -228,7 +228,7 @@ pub enum NotCheckedKind {
     Trusted,
     /// Segments of a later format.
     Format,
-    /// Whether a writer holds the chain: its lock could not be read.
+    /// Whether a writer holds the chain: its lock could not be read, and the system did not tell.
     Lock,
     /// The noted head of a chain: its lock file is a copy, or could not be read.
     NotedHead,

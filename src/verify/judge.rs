@@ -25,8 +25,23 @@ pub(super) struct Evidence<'a> {
     pub(super) claims: &'a [Claim],
     /// Everything up to here is trusted.
     pub(super) trusted: Option<Head>,
-    /// A writer holds the chain.
-    pub(super) is_held: bool,
+    /// Who holds the chain.
+    pub(super) holder: Holder,
+}
+
+impl Evidence<'_> {
+    fn is_held(&self) -> bool {
+        self.holder == Holder::Writer
+    }
+}
+
+/// Who holds a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holder {
+    Writer,
+    Nobody,
+    /// It could not be asked.
+    Unknown,
 }
 
 /// Judges one chain after the other, into one report.
@@ -77,7 +92,7 @@ impl<'a> Judge<'a> {
         self.floor_hash();
         let last = good.last;
         let is_closed = last.is_some_and(|last| last.kind == RecordKind::Close);
-        let state = match (&self.track.follow.later_format, self.evidence.is_held, is_closed) {
+        let state = match (&self.track.follow.later_format, self.evidence.is_held(), is_closed) {
             (Some((place, format)), ..) => {
                 self.later_format(*place, *format);
                 ChainState::Unknown
@@ -88,8 +103,14 @@ impl<'a> Judge<'a> {
                 ChainState::Closed
             }
             (None, false, false) => {
-                let message = "the chain ends without `close`, and nobody holds it";
-                self.find(FindingKind::NotClosed, None, last.map(|last| last.seq), message.to_owned());
+                let holder = match self.evidence.holder {
+                    Holder::Unknown => {
+                        "whether somebody holds it is not known: it is unclean, or still being written"
+                    }
+                    Holder::Nobody | Holder::Writer => "nobody holds it",
+                };
+                let message = format!("the chain ends without `close`, and {holder}");
+                self.find(FindingKind::NotClosed, None, last.map(|last| last.seq), message);
                 ChainState::NotClosed
             }
         };
@@ -177,7 +198,7 @@ impl<'a> Judge<'a> {
             self.findings.count_more(beyond);
         }
         let Some(tail) = tail else { return track.follow.good };
-        if !(is_only_unfinished && self.evidence.is_held) {
+        if !(is_only_unfinished && self.evidence.is_held()) {
             self.is_torn = true;
             let lines = track.follow.good.records.saturating_sub(tail.before.records);
             let message = format!(
@@ -223,7 +244,7 @@ impl<'a> Judge<'a> {
         if follow.next <= self.durable.through {
             let message = format!("the line has no end ({length} bytes)");
             self.find(FindingKind::Malformed, Some(place), Some(follow.next), message);
-        } else if !self.evidence.is_held && !self.is_torn {
+        } else if !self.evidence.is_held() && !self.is_torn {
             let message = format!("the last line has no end ({length} bytes) and was never durable");
             self.find(FindingKind::TornTail, Some(place), Some(follow.next), message);
             self.is_torn = true;
@@ -315,11 +336,11 @@ impl<'a> Judge<'a> {
         let chain = self.track.chain;
         let mut notes = self.track.notes.kept.clone();
         // A writer that holds the chain may be about to remove them.
-        for segment in self.track.leftovers.iter().filter(|_| !self.evidence.is_held) {
+        for segment in self.track.leftovers.iter().filter(|_| !self.evidence.is_held()) {
             let message = format!("segment {segment} was removed by retention and is there again");
             notes.push(Note::of(NoteKind::Leftover, chain, message));
         }
-        if self.evidence.is_held {
+        if self.evidence.is_held() {
             let what = if is_unfinished { "; its last line is being written" } else { "" };
             notes.push(Note::of(NoteKind::Live, chain, format!("a writer holds the chain{what}")));
         }

@@ -14,8 +14,8 @@ pub(super) enum Probe {
     Held,
     /// Nobody is, and while this guard lives, nobody begins.
     Free(Guard),
-    /// The lock could not be looked at.
-    Unknown,
+    /// The lock could not be looked at, and what the system says of it does not help.
+    Unknown(&'static str),
 }
 
 /// Keeps writers out. To be dropped soon: an opener waits 100 ms and no longer.
@@ -36,11 +36,16 @@ pub(super) fn probe(storage: &dyn Storage, chain: ChainNumber) -> Probe {
         Ok(file) => file,
         // A copy of a log need not have locks.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Probe::Free(Guard(None)),
-        Err(_) => return Probe::Unknown,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let is_seen = storage.is_seen_locked(Dir::Control, &chain.lock_name());
+            let unseen = Probe::Unknown(", and /proc/locks tells only of this container");
+            return if is_seen { Probe::Held } else { unseen };
+        }
+        Err(_) => return Probe::Unknown(""),
     };
     match file.try_lock(LockKind::Shared) {
         Ok(true) => Probe::Free(Guard(Some(file))),
         Ok(false) => Probe::Held,
-        Err(_) => Probe::Unknown,
+        Err(_) => Probe::Unknown(""),
     }
 }

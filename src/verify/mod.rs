@@ -36,7 +36,7 @@ use crate::{
 pub use finding::{Finding, FindingKind, NotChecked, NotCheckedKind, Note, NoteKind};
 pub use report::{ChainReport, ChainState, Report};
 
-use judge::{Evidence, Judge};
+use judge::{Evidence, Holder, Judge};
 use lock::Probe;
 use progress::{Callback, Progress};
 use report::Findings;
@@ -202,6 +202,10 @@ impl Verifier {
             },
         )?;
         report.missing_chains(&claims, &there);
+        if noted.are_out_of_reach {
+            let message = "the noted heads of the chains, since `control` cannot be read";
+            report.not_checked.push(NotChecked::of(NotCheckedKind::NotedHead, None, message));
+        }
         report.not_checked.extend(noted.unknown.iter().map(|(chain, why)| {
             NotChecked::of(NotCheckedKind::NotedHead, Some(*chain), format!("its noted head, {why}"))
         }));
@@ -275,26 +279,24 @@ fn last_look(
 ) -> Result<Judged, Error> {
     let (mut findings, mut not_checked) = (Findings::default(), Vec::new());
     track.advance(context)?;
-    let is_held = match lock::probe(context.storage, track.chain) {
-        Probe::Held => {
-            // A writer that had begun only now may have recovered what the look before saw.
-            track.advance(context)?;
-            true
-        }
+    let probe = lock::probe(context.storage, track.chain);
+    // A writer that had begun only now may have recovered what the look before saw. While the lock is kept from writers
+    // this is short, because nearly everything was read before.
+    track.advance(context)?;
+    let holder = match probe {
+        Probe::Held => Holder::Writer,
         Probe::Free(guard) => {
-            // Short, because nearly everything was read before.
-            track.advance(context)?;
             drop(guard);
-            false
+            Holder::Nobody
         }
-        Probe::Unknown => {
-            let message = "whether a writer holds it, since its lock could not be read";
+        Probe::Unknown(why) => {
+            let message = format!("whether a writer holds it, since its lock could not be read{why}");
             not_checked.push(NotChecked::of(NotCheckedKind::Lock, Some(track.chain), message));
-            false
+            Holder::Unknown
         }
     };
     track.notes.note_files(track.chain, &track.follow.files);
-    let evidence = Evidence { claims, trusted, is_held };
+    let evidence = Evidence { claims, trusted, holder };
     let judge = Judge::new(track, &evidence, context.storage, &mut findings, &mut not_checked)?;
     let (chain, notes) = judge.run();
     Ok(Judged { chain, notes, more_notes: track.notes.more, findings, not_checked })

@@ -54,13 +54,17 @@ pub(super) struct Noted {
     pub(super) heads: Vec<(ChainNumber, Witness)>,
     /// Chains of which a lock file is there and could not be read, or says nothing of this very log.
     pub(super) unknown: Vec<(ChainNumber, &'static str)>,
+    /// Whether it could not be seen which lock files there are.
+    pub(super) are_out_of_reach: bool,
 }
 
 /// Reads the noted heads of all chains.
 pub(super) fn read_all_noted(storage: &dyn Storage) -> Noted {
     let mut noted = Noted::default();
-    // Where there are no locks, or they cannot be listed, nothing is noted: a copy need not have them.
-    for chain in chains_with_a_lock(storage).unwrap_or_default() {
+    // Where there are no locks nothing is noted: a copy need not have them.
+    let chains = chains_with_a_lock(storage);
+    noted.are_out_of_reach = chains.is_err();
+    for chain in chains.unwrap_or_default() {
         match read_noted(storage, chain) {
             Ok(Some(Slots { noted: Some(slot), .. })) => {
                 noted.heads.extend(slot.head().map(|head| (chain, head)));

@@ -2,12 +2,13 @@
 
 use std::{cell::Cell, collections::BTreeMap, io, sync::Arc};
 
+use super::segment::CLOSED;
 use crate::{
     chain::Digest,
     chain_reader::{BLOCK, Identity, Noted, Point, SLOTS, Slots},
     clock::Timestamp,
     segment_name::ChainNumber,
-    storage::{Access, Dir, File, LockKind, Stat, Storage, read_full},
+    storage::{Access, Dir, File, LockKind, Stat, Storage, is_closed_under_us, read_full},
 };
 
 /// How many blocks have a place of their own; behind them stands what was named of other chains.
@@ -112,10 +113,19 @@ impl ChainLock {
         Ok(Tried::Taken(Box::new(lock)))
     }
 
-    /// Whether the file that is locked is still the one at its path.
-    pub(super) fn is_in_place(&self) -> io::Result<bool> {
-        let named = self.storage.stat(Dir::Control, &self.chain.lock_name())?;
-        Ok(named.is_some_and(|named| named.is_same_file(&self.stat)))
+    /// How the lock was lost, if it was: nothing keeps others out then.
+    pub(super) fn loss(&self) -> io::Result<Option<&'static str>> {
+        let open = match self.file.stat() {
+            // Whoever closes a file lets go of its lock.
+            Err(error) if is_closed_under_us(&error) => return Ok(Some(CLOSED)),
+            open => open?,
+        };
+        let is_named = match self.storage.stat(Dir::Control, &self.chain.lock_name()) {
+            // Who became another user may not look there. What was removed has no link.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => open.links > 0,
+            named => named?.is_some_and(|named| named.is_same_file(&self.stat)),
+        };
+        Ok((!is_named).then_some("was removed or replaced"))
     }
 
     /// Lets go of the chain now, whoever else may still look at the lock.

@@ -374,7 +374,7 @@ impl Writer {
         let begun = self.ledger.begin_segment(now);
         if begun.is_ok() {
             self.queue.gauges.segments.add(1);
-            self.queue.gauges.degraded.set(false);
+            self.queue.gauges.segment_begun();
             self.timers.segment_begun(now.elapsed);
         }
         self.settle(begun, now, clock)
@@ -426,7 +426,7 @@ impl Writer {
         }
         if let Err(error) = self.ledger.note(NotedState::Open) {
             self.timers.note_failed(now.elapsed);
-            if self.queue.gauges.degraded.set(true) {
+            if self.queue.gauges.head_not_noted.set(true) {
                 let lock = self.storage.path(Dir::Control, &self.ledger.chain().lock_name());
                 let message =
                     format!("cannot note the head in {}: {error}; it is tried again", lock.display());
@@ -434,7 +434,7 @@ impl Writer {
             }
         } else {
             self.timers.noted();
-            self.queue.gauges.degraded.set(false);
+            self.queue.gauges.head_not_noted.set(false);
         }
     }
 

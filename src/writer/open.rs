@@ -300,6 +300,11 @@ impl<'a> Opener<'a> {
         notices.extend(missing.into_iter().map(missing_chain));
         let filesystem = self.storage.filesystem();
         notices.extend(notices_of_the_place(&filesystem, &taken.ledger));
+        if self.storage.boot_id().is_empty() {
+            let message = "this system has no boot id (/proc/sys/kernel/random/boot_id), so no restart is noticed: a \
+                           chain whose last segment cannot be synced once waits until its lock file is removed";
+            notices.push((NoticeKind::BootIdMissing, message.to_owned()));
+        }
         let open = OpenInfo {
             writer: settings.writer_id,
             service: &settings.service,
@@ -395,8 +400,8 @@ impl Pauses {
 /// What an operator must hear of where the log lies.
 fn notices_of_the_place(filesystem: &FileSystem, ledger: &Ledger) -> Vec<(NoticeKind, String)> {
     let mut notices = Vec::new();
-    if filesystem.is_volatile() {
-        let message = format!("the log is on {filesystem}, which forgets everything at a restart");
+    if let Some(when) = filesystem.forgets_at() {
+        let message = format!("the log is on {filesystem}, {when}");
         notices.push((NoticeKind::VolatileFileSystem, message));
     }
     if let Some(path) = ledger.exposed() {

@@ -80,8 +80,11 @@ impl Writer {
         let message = format!("cannot {} {path}: {}", trouble.action, trouble.error);
         if trouble.old_goes_on {
             self.timers.rotation_failed(now.elapsed);
-            let message = format!("{message}; the old segment goes on");
-            self.queue.notifier.tell(NoticeKind::SegmentFailed, message);
+            if self.queue.gauges.cannot_rotate.set(true) {
+                let message =
+                    format!("{message}; the old segment goes on, and a new one is tried each second");
+                self.note(NoticeKind::SegmentFailed, &message, now);
+            }
             return Ok(());
         }
         if trouble.is_tampering {
@@ -117,7 +120,7 @@ impl Writer {
             return Err(Halted { next_try: outage.next_try });
         }
         self.state = State::Writing;
-        self.queue.gauges.degraded.set(false);
+        self.queue.gauges.segment_begun();
         self.queue.gauges.segments.add(1);
         self.timers.marks.record_written(now.elapsed);
         if self.queue.gauges.failing.set(false) {

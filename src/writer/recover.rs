@@ -124,10 +124,11 @@ impl Recovery<'_> {
         let lock_path = self.storage.path(Dir::Control, &self.lock.chain.lock_name());
         let now = self.storage.boot_id();
         match self.lock.read().map_err(Error::io("read", lock_path))? {
-            Entry::Unsynced { boot } if boot == now => Ok(self.leave_alone(
-                false,
-                "its last segment could not be synced since the machine started; it is tried again after a restart",
-            )),
+            Entry::Unsynced { boot } if boot == now => {
+                let since = if now.is_empty() { "before" } else { "since the machine started" };
+                let why = format!("its last segment could not be synced {since}; {}", self.when_again());
+                Ok(self.leave_alone(false, &why))
+            }
             // Once the head is noted in a later segment, what the entry says is of the past.
             Entry::Poison { boot, point } if boot == now && self.noted_segment() <= point.segment => {
                 self.after_poison(point)
@@ -483,7 +484,21 @@ impl Recovery<'_> {
         self.lock
             .write(&Entry::Unsynced { boot: self.storage.boot_id() })
             .map_err(Error::io("write to", path))?;
-        Ok(self.leave_alone(false, &format!("its last segment could not be synced: {error}")))
+        let why = format!("its last segment could not be synced: {error}; {}", self.when_again());
+        Ok(self.leave_alone(false, &why))
+    }
+
+    /// When a chain is tried again whose last segment could not be synced, and what to do where that is never.
+    fn when_again(&self) -> String {
+        let lock = self.storage.path(Dir::Control, &self.lock.chain.lock_name());
+        let by_hand = format!("restart the machine, then remove {} while no program writes", lock.display());
+        match self.storage.boot_id().as_str() {
+            "" => format!("without a boot id no restart is noticed: {by_hand}"),
+            id => format!(
+                "it is tried again under another boot id than {id}, which a restart of the machine gives and one of a \
+                 container does not; where it never changes, {by_hand}"
+            ),
+        }
     }
 
     fn ends_early(&self) -> Recovered {

@@ -5,8 +5,11 @@ use std::{io, sync::Arc};
 use crate::{
     clock::Timestamp,
     segment_name::SegmentName,
-    storage::{Access, Dir, File, Stat, Storage, is_out_of_room},
+    storage::{Access, Dir, File, Stat, Storage, is_closed_under_us, is_out_of_room},
 };
+
+/// What a message says of a file whose descriptor this program closed, so that it may be something else by now.
+pub(super) const CLOSED: &str = "was closed by this program";
 
 /// A segment that is written to, and nothing else is.
 #[derive(Debug)]
@@ -94,7 +97,10 @@ impl Segment {
 
     /// What somebody else did to the open file, if anything: asked before each acknowledgement.
     pub(super) fn tampering(&self) -> io::Result<Option<&'static str>> {
-        let stat = self.file.stat()?;
+        let stat = match self.file.stat() {
+            Err(error) if is_closed_under_us(&error) => return Ok(Some(CLOSED)),
+            stat => stat?,
+        };
         Ok(if stat.links == 0 {
             Some("was removed")
         } else if stat.links > 1 {
@@ -112,8 +118,7 @@ impl Segment {
     /// Whether the whole lines are there, the fragment of a refused write behind them, and nothing
     /// else.
     pub(super) fn holds_what_was_written(&self, fragment: usize) -> bool {
-        let expected = self.bytes + fragment as u64;
-        self.file.stat().is_ok_and(|stat| stat.links == 1 && stat.bytes == expected)
+        self.is_ours_with(self.bytes + fragment as u64)
     }
 
     /// The same for its name.
@@ -132,6 +137,10 @@ impl Segment {
 
     /// Whether the file is still as it was created, so that it can take another first line.
     pub(super) fn is_empty(&self) -> bool {
-        self.file.stat().is_ok_and(|stat| stat.bytes == 0 && stat.links == 1)
+        self.is_ours_with(0)
+    }
+
+    fn is_ours_with(&self, bytes: u64) -> bool {
+        self.file.stat().is_ok_and(|stat| stat.links == 1 && stat.bytes == bytes)
     }
 }

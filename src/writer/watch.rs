@@ -6,6 +6,7 @@ use crate::{
     clock::{Clock, Moment},
     format::NoticeInfo,
     stats::NoticeKind,
+    storage::is_closed_under_us,
 };
 
 impl Writer {
@@ -36,12 +37,15 @@ impl Writer {
 
     /// Whether the lock at its path is another one now, or gone: then nothing keeps others out.
     pub(super) fn has_lost_its_lock(&mut self, now: &Moment) -> bool {
-        let is_lost = matches!(self.ledger.is_lock_in_place(), Ok(false));
-        if is_lost {
-            let message = format!("the lock of chain {} was removed or replaced", self.ledger.chain());
-            self.note(NoticeKind::LockReplaced, &message, now);
+        let mut loss = self.ledger.lock_loss();
+        if loss.as_ref().is_err_and(is_closed_under_us) && self.storage.reattach().is_ok() {
+            // The program closed the directories, and perhaps left the lock.
+            loss = self.ledger.lock_loss();
         }
-        is_lost
+        let Ok(Some(what)) = loss else { return false };
+        let message = format!("the lock of chain {} {what}", self.ledger.chain());
+        self.note(NoticeKind::LockReplaced, &message, now);
+        true
     }
 
     pub(super) fn watch_space(&mut self, now: &Moment) {

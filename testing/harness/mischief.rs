@@ -82,7 +82,7 @@ impl Run {
         }
     }
 
-    /// Removes the lock of the only writer. Who writes notices within 100 ms; until then nothing keeps
+    /// Removes the lock of the only writer, or closes it and everything else that the writer has open. Who writes notices within 100 ms; until then nothing keeps
     /// another writer out, so none comes.
     fn take_the_lock_away(&mut self) {
         let alone = self.nodes.len() == 1 && self.forks.is_empty() && !self.nodes[0].is_failing();
@@ -93,7 +93,11 @@ impl Run {
         }
         self.mend();
         self.lost_a_lock = true;
-        self.world.disk.remove_behind_back(&name);
+        if self.prng.chance(500) {
+            self.world.disk.remove_behind_back(&name);
+        } else {
+            self.nodes[0].process.close_descriptors();
+        }
         self.world.advance(Duration::from_millis(150));
         self.nodes[0].routine(&mut self.world);
         self.nodes[0].pump(&mut self.world);

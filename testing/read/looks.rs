@@ -55,6 +55,9 @@ impl Storage for Hooked {
     fn stat(&self, dir: Dir, name: &str) -> io::Result<Option<Stat>> {
         self.inner.stat(dir, name)
     }
+    fn is_seen_locked(&self, dir: Dir, name: &str) -> bool {
+        self.inner.is_seen_locked(dir, name)
+    }
     fn reattach(&self) -> io::Result<()> {
         self.inner.reattach()
     }

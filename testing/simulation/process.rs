@@ -85,6 +85,11 @@ impl SimProcess {
         self.shared.lock().faults.crash_at(Crash::Kill(self.id), nth, applied);
     }
 
+    /// Closes every file and directory that the process has open, behind the back of the code under test.
+    pub(crate) fn close_descriptors(&self) {
+        self.shared.lock().close_descriptors(self.id);
+    }
+
     /// False once the process was killed or the power cut.
     pub(crate) fn is_alive(&self) -> bool {
         self.shared.lock().is_alive(self.id)
@@ -121,7 +126,7 @@ impl SimProcess {
             machine.waiting -= 1;
         }
         if !may_go(&machine) {
-            return fail(Errno::IO);
+            return fail(if machine.is_alive(self.id) { Errno::BADF } else { Errno::IO });
         }
         let call = Call { process: self.id, op, name };
         let plan = machine.plan(&call);
@@ -184,8 +189,12 @@ impl Storage for SimProcess {
     }
 
     fn stat(&self, dir: Dir, name: &str) -> io::Result<Option<Stat>> {
-        let stat = |machine: &mut Machine, _, _| Ok(machine.stat_path(dir, name));
+        let stat = |machine: &mut Machine, _, _| machine.stat_path(self.id, dir, name);
         self.call(|_| Op::Stat, &full_name(dir, name), None, stat)
+    }
+
+    fn is_seen_locked(&self, _: Dir, _: &str) -> bool {
+        false
     }
 
     fn reattach(&self) -> io::Result<()> {

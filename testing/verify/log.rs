@@ -140,6 +140,11 @@ impl Storage for Log {
         unreachable!()
     }
 
+    fn is_seen_locked(&self, dir: Dir, name: &str) -> bool {
+        assert_eq!(dir, Dir::Control);
+        self.held.contains(&ChainNumber::parse_lock_name(name).unwrap().get())
+    }
+
     fn reattach(&self) -> io::Result<()> {
         unreachable!()
     }

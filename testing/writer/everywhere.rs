@@ -15,7 +15,7 @@ use crate::{
     writer::Next,
 };
 
-const ERRNOS: [Errno; 16] = [
+const ERRNOS: [Errno; 17] = [
     Errno::IO,
     Errno::NOSPC,
     Errno::DQUOT,
@@ -32,6 +32,7 @@ const ERRNOS: [Errno; 16] = [
     Errno::AGAIN,
     Errno::OPNOTSUPP,
     Errno::STALE,
+    Errno::BADF,
 ];
 
 fn modes() -> [FlushMode; 3] {

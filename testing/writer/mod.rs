@@ -4,6 +4,7 @@ mod closing;
 mod crashes;
 mod everywhere;
 mod exact;
+mod life;
 #[cfg(any(loom, shuttle))]
 mod models;
 mod noted;

@@ -442,7 +442,7 @@ fn a_head_that_cannot_be_noted_is_tried_again_and_nothing_is_lost() {
         node.run_for(&mut world, 2 * SECOND);
     }
     assert_eq!(node.queue.not_durable(), 0);
-    assert!(node.queue.gauges.degraded.get() && !node.is_failing());
+    assert!(node.queue.gauges.is_degraded() && !node.is_failing());
     // A new segment waits for it.
     node.queue.ask_rotation();
     node.critical(&mut world);
@@ -456,7 +456,7 @@ fn a_head_that_cannot_be_noted_is_tried_again_and_nothing_is_lost() {
     world.disk.clear_faults();
     node.run_for(&mut world, 4 * SECOND);
     assert_eq!((node.queue.not_durable(), node.is_failing()), (0, false));
-    assert!(!node.queue.gauges.degraded.get());
+    assert!(!node.queue.gauges.is_degraded());
     ended_well(&mut world, &mut node);
     assert!(!world.disk.snapshot().contains_key(THIRD_FILE));
 }

@@ -29,6 +29,8 @@ fn entry() {
         "global" => crate::global::play(arguments[0], &log),
         "traces" => crate::traces::play(arguments[0], &log),
         "heartbeat" => crate::heartbeat::beat(&log),
+        "life" => crate::life::play(arguments[0], &log),
+        "place" => crate::place::play(arguments[0], &log),
         "current" => crate::current::play(&log),
         role => panic!("no such role: {role}"),
     }

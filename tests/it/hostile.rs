@@ -15,7 +15,8 @@ use tracing_audit::{AuditLog, Error, NoticeKind, Verdict, verify};
 use crate::{
     children::SECRET,
     support::{
-        child, events, fresh, lines_of, open_and_hear, receipts, run, segments, skip, wait_for, with_layer,
+        child, events, fresh, is_root, lines_of, open_and_hear, receipts, run, segments, skip, wait_for,
+        with_layer,
     },
 };
 
@@ -290,10 +291,6 @@ fn a_file_of_another_owner_is_not_written_to() {
     std::os::unix::fs::chown(&path, Some(65534), Some(65534)).unwrap();
     let error = AuditLog::open(&path).unwrap_err();
     assert!(error.to_string().contains("another user"), "{error}");
-}
-
-fn is_root() -> bool {
-    fs::metadata("/proc/self").unwrap().uid() == 0
 }
 
 /// Looks for a text in every file below a directory.

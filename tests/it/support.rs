@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, mpsc},
@@ -190,6 +191,10 @@ impl Drop for Mount {
     fn drop(&mut self) {
         run("umount", &["-l", self.path().to_str().unwrap()]);
     }
+}
+
+pub(crate) fn is_root() -> bool {
+    fs::metadata("/proc/self").unwrap().uid() == 0
 }
 
 /// Runs a program quietly; says whether it succeeded.

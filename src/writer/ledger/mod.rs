@@ -25,7 +25,7 @@ use super::{
     lock::{ChainLock, LastNamed},
     others,
     roll::LiveSegment,
-    segment::{Refused, Segment},
+    segment::{CLOSED, Refused, Segment},
 };
 use unconfirmed::Refusals;
 
@@ -36,7 +36,7 @@ use crate::{
     format::{Cause, ChainId, LineParser, RecoveryInfo, Times, Witnesses, seal, time_of},
     queue::{Chunk, Chunks, Scope, Ticket},
     segment_name::ChainNumber,
-    storage::{Dir, Storage},
+    storage::{Dir, Storage, is_closed_under_us},
 };
 
 /// Bytes kept to seal lines in: a new segment that took a whole queue may have needed far more.
@@ -277,8 +277,9 @@ impl Ledger {
         Some(self.storage.path(Dir::Log, &live.name.to_string()))
     }
 
-    pub(super) fn is_lock_in_place(&self) -> io::Result<bool> {
-        self.lock.is_in_place()
+    /// How the lock of the chain was lost, if it was.
+    pub(super) fn lock_loss(&self) -> io::Result<Option<&'static str>> {
+        self.lock.loss()
     }
 
     /// Appends drafts, one write for each chunk of them. Whatever happens, the drafts are retained
@@ -386,6 +387,10 @@ impl Ledger {
     fn write_refused(&mut self, mut live: Segment, refused: Refused) -> Trouble {
         let segment = live.name.segment;
         let Refused { written, fragment, out_of_room, error } = refused;
+        if is_closed_under_us(&error) {
+            // Nothing is wrong with the file, and what was written to it is there.
+            return self.tampered(&live, CLOSED);
+        }
         self.out_of_room = out_of_room;
         if out_of_room {
             let last = last_line(self.lines.split_at(written).0);
@@ -425,6 +430,9 @@ impl Ledger {
         let Some(mut live) = self.live.take_if(|live| live.bytes > live.synced) else { return Ok(()) };
         let segment = live.name.segment;
         if let Err(error) = live.sync() {
+            if is_closed_under_us(&error) {
+                return Err(self.tampered(&live, CLOSED));
+            }
             // Never again on this file: Linux has marked the pages clean, and the next call lies.
             self.poison();
             self.end_segment(&live, Cause::SyncFailed, &error.to_string());

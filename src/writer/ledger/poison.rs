@@ -7,7 +7,11 @@ use super::{
     super::lock::{ChainLock, Entry, Tried},
     Ledger, Poison,
 };
-use crate::{format::Cause, segment_name::SegmentName, storage::Dir};
+use crate::{
+    format::Cause,
+    segment_name::SegmentName,
+    storage::{Dir, is_closed_under_us},
+};
 
 impl Ledger {
     /// The last segment is not to be trusted any more: its lock file says so from here on, because
@@ -21,16 +25,20 @@ impl Ledger {
     pub(super) fn write_poison(&mut self) -> io::Result<()> {
         self.poison = Poison::Wanted;
         let entry = Entry::Poison { boot: self.storage.boot_id(), point: self.durable };
-        self.lock.write(&entry)?;
-        if !self.lock.is_in_place()? {
+        let written = self.lock.write(&entry);
+        if written.as_ref().is_err_and(|error| !is_closed_under_us(error)) {
+            return written;
+        }
+        if self.lock.loss()?.is_some() {
             self.warn_next_holder(&entry)?;
+        } else {
+            written?;
         }
         self.poison = Poison::Written;
         Ok(())
     }
 
-    /// Somebody replaced the lock, so what the old one says nobody will read: the one at its path says
-    /// the same. Where another process holds that already, it has looked before us.
+    /// Somebody replaced the lock, or let go of it: the one at its path says the same. Where another process holds that already, it has looked before us.
     fn warn_next_holder(&self, entry: &Entry) -> io::Result<()> {
         let segment = SegmentName { chain: self.chain(), segment: self.durable.segment };
         if self.storage.stat(Dir::Log, &segment.to_string())?.is_none() {

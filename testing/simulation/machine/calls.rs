@@ -101,7 +101,12 @@ impl Machine {
     }
 
     /// By the path, so that a directory that was moved away is noticed.
-    pub(crate) fn stat_path(&self, dir: Dir, name: &str) -> Option<Stat> {
+    pub(crate) fn stat_path(&self, process: usize, dir: Dir, name: &str) -> io::Result<Option<Stat>> {
+        self.tree_of(process)?;
+        Ok(self.stat_at_path(dir, name))
+    }
+
+    fn stat_at_path(&self, dir: Dir, name: &str) -> Option<Stat> {
         let tree = self.trees.get(self.at_path?)?;
         if dir == Dir::Log && name == CONTROL {
             return Some(Stat { device: DEVICE, inode: CONTROL_INODE, bytes: 4096, links: 2, mode: 0o700 });
@@ -112,7 +117,7 @@ impl Machine {
     pub(crate) fn reattach(&mut self, process: usize) {
         let tree = self.tree_at_path();
         if let Some(process) = self.processes.get_mut(process) {
-            process.tree = tree;
+            process.tree = Some(tree);
         }
     }
 

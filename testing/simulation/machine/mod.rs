@@ -90,7 +90,8 @@ struct Handle {
 #[derive(Debug, Clone)]
 struct Process {
     alive: bool,
-    tree: usize,
+    /// The directories that it has open; `None` once it closed them.
+    tree: Option<usize>,
 }
 
 /// How a call is carried out.
@@ -215,14 +216,14 @@ impl Machine {
 
     /// Starts a process; makes the directory of the log when it is missing.
     pub(super) fn start_process(&mut self) -> usize {
-        let tree = self.tree_at_path();
+        let tree = Some(self.tree_at_path());
         self.processes.push(Process { alive: true, tree });
         self.processes.len() - 1
     }
 
     /// A child that holds every file its parent has open, and does nothing with them.
     pub(super) fn fork(&mut self, parent: usize) -> usize {
-        let tree = self.processes.get(parent).map_or(0, |parent| parent.tree);
+        let tree = self.processes.get(parent).and_then(|parent| parent.tree);
         self.processes.push(Process { alive: self.is_alive(parent), tree });
         let child = self.processes.len() - 1;
         for handle in self.handles.values_mut().filter(|handle| handle.owners.contains(&parent)) {
@@ -261,12 +262,25 @@ impl Machine {
         if let Some(process) = self.processes.get_mut(process) {
             process.alive = false;
         }
+        self.close_files(process);
+        self.trace.note(b"kill");
+        self.trace.line(format_args!("p{process} is killed"));
+    }
+
+    fn close_files(&mut self, process: usize) {
         self.handles.retain(|_, handle| {
             handle.owners.remove(&process);
             !handle.owners.is_empty()
         });
-        self.trace.note(b"kill");
-        self.trace.line(format_args!("p{process} is killed"));
+    }
+
+    pub(super) fn close_descriptors(&mut self, process: usize) {
+        if let Some(process) = self.processes.get_mut(process) {
+            process.tree = None;
+        }
+        self.close_files(process);
+        self.trace.note(b"close");
+        self.trace.line(format_args!("p{process} closes its descriptors"));
     }
 
     pub(super) fn cut_power(&mut self) {
@@ -347,14 +361,13 @@ impl Machine {
     // Directories, open files, inodes.
 
     fn tree_of(&self, process: usize) -> io::Result<&Tree> {
-        let process = self.processes.get(process);
-        process.and_then(|process| self.trees.get(process.tree)).ok_or_else(|| Errno::IO.into())
+        let tree = self.processes.get(process).and_then(|process| process.tree).ok_or(Errno::BADF)?;
+        self.trees.get(tree).ok_or_else(|| Errno::IO.into())
     }
 
     fn directory(&mut self, process: usize, dir: Dir) -> io::Result<&mut Directory> {
-        let process = self.processes.get(process);
-        let tree = process.and_then(|process| self.trees.get_mut(process.tree));
-        tree.map(|tree| tree.directory_mut(dir)).ok_or_else(|| Errno::IO.into())
+        let tree = self.processes.get(process).and_then(|process| process.tree).ok_or(Errno::BADF)?;
+        self.trees.get_mut(tree).map(|tree| tree.directory_mut(dir)).ok_or_else(|| Errno::IO.into())
     }
 
     fn tree_at_path(&mut self) -> usize {

@@ -296,14 +296,16 @@ impl Builder {
         self
     }
 
-    /// Makes directories 0750 and files 0640 instead of 0700 and 0600, so that a log shipper in the
-    /// group can read them. Default: off.
+    /// Makes directories 0750 and segments 0640 instead of 0700 and 0600, so that a log shipper in the
+    /// group can read them. Lock files are 0600 in any case: who can read one can hold it, and keep writers out.
+    /// Default: off.
     pub fn group_readable(mut self, readable: bool) -> Self {
         self.plan.group_readable = readable;
         self
     }
 
-    /// Accepts NFS, SMB and 9p, whose locks and syncs the promises of this library cannot rest on.
+    /// Accepts NFS, SMB and 9p, whose locks and syncs the promises of this library cannot rest on, and file systems that
+    /// several machines have at the same time (Ceph, Lustre, GPFS, OCFS2, GFS2), whose locks may be those of one machine.
     /// Default: off.
     pub fn allow_network_fs(mut self, allow: bool) -> Self {
         self.plan.allow_network_fs = allow;

@@ -36,6 +36,7 @@ pub(crate) fn play(scenario: &str, path: &Path) {
         "nothing" => closes_everything(path, Taken::Nothing, true),
         "jail" => goes_into_a_jail(path),
         "jail-removed" => is_removed_while_in_a_jail(path),
+        "jail-closed" => closes_everything_in_a_jail(path),
         "user" => becomes_another_user(path),
         other => panic!("no such scenario: {other}"),
     }
@@ -291,6 +292,57 @@ fn a_log_that_is_removed_while_its_program_is_in_a_jail_is_made_again_where_it_w
     assert!(status.success(), "{:?}", fs::read_to_string(path.with_extension("said")));
     assert!(events(&path).iter().any(|event| event.action() == Some("after")));
     assert_eq!(verify(&path).unwrap().verdict(), Verdict::Damaged, "what was removed is missed");
+}
+
+/// There is no way back to the directory, so the log says that it cannot record.
+fn closes_everything_in_a_jail(path: &Path) {
+    let jail = jail_of(path);
+    let log = AuditLog::builder(path).wait_bound(Duration::from_millis(300)).open().unwrap();
+    emit(&log, "before").unwrap();
+    let most = descriptors().iter().map(|(number, _)| *number).max().unwrap();
+    let before = go_into(&jail);
+    (3..=most).for_each(|number| nix::unistd::close(number).unwrap_or_default());
+    for _ in 0..3 {
+        assert!(emit(&log, "after").is_err());
+    }
+    assert_eq!(log.health(), Health::Failing);
+    assert!(log.close().is_err());
+    assert_eq!(tree(Path::new("/")), before, "something was made in the jail");
+}
+
+#[test]
+fn a_program_in_a_jail_that_closes_all_descriptors_is_told_that_nothing_is_recorded() {
+    let name = "a_program_in_a_jail_that_closes_all_descriptors_is_told_that_nothing_is_recorded";
+    if !is_root() {
+        return skip(name, "only root can change its root");
+    }
+    for is_there_too in [false, true] {
+        let (_dir, path) = fresh();
+        if is_there_too {
+            let inside = jail_of(&path).join(path.strip_prefix("/").unwrap());
+            AuditLog::open(inside).unwrap().close().unwrap();
+        }
+        runs_well("jail-closed", &path);
+        assert_eq!(events(&path).len(), 1);
+        AuditLog::open(&path).unwrap().close().unwrap();
+        verify(&path).unwrap().ensure_intact().unwrap();
+    }
+}
+
+/// Its parents were once made again, wherever the path led.
+#[test]
+fn a_log_that_is_removed_with_its_parent_is_not_made_again() {
+    let (dir, _) = fresh();
+    let path = dir.path().join("parent/log");
+    let log = AuditLog::builder(&path).wait_bound(Duration::from_millis(300)).open().unwrap();
+    emit(&log, "before").unwrap();
+    fs::remove_dir_all(dir.path().join("parent")).unwrap();
+    wait_for("the failure", || emit(&log, "after").is_err() && log.health() == Health::Failing);
+    // Nor where somebody else made it.
+    fs::create_dir(dir.path().join("parent")).unwrap();
+    assert!(emit(&log, "after").is_err());
+    assert!(log.close().is_err());
+    assert_eq!(tree(dir.path()), [dir.path().join("parent")]);
 }
 
 fn wait_for_line(process: &mut std::process::Child, line: &str) {

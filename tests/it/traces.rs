@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use opentelemetry::trace::{TraceContextExt as _, TracerProvider as _};
+use opentelemetry::trace::{SpanContext, TraceContextExt as _, TracerProvider as _};
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::{Subscriber, info, info_span};
 use tracing_audit::{AuditLog, Enrichment};
@@ -12,26 +12,26 @@ use tracing_subscriber::{Registry, filter::filter_fn, prelude::*, registry::Look
 use crate::support::{child, events, fresh};
 
 /// As in the README.
-fn add_trace(event: &mut Enrichment<'_>) {
-    let Some((id, dispatch)) = event.span().zip(event.dispatch()) else { return };
+fn trace_of(event: &Enrichment<'_>) -> Option<SpanContext> {
+    let (id, dispatch) = event.span().zip(event.dispatch())?;
     // The innermost span may be one that the layer of OpenTelemetry does not see.
-    let Some(span) = dispatch.downcast_ref::<Registry>().and_then(|registry| registry.span(id)) else {
-        return;
-    };
-    let context = span.scope().find_map(|span| get_otel_context(&span.id(), dispatch));
-    if let Some(span) = context.as_ref().map(|context| context.span().span_context().clone())
-        && span.is_valid()
-    {
-        event.set("trace_id", span.trace_id());
-        event.set("span_id", span.span_id());
+    let span = dispatch.downcast_ref::<Registry>()?.span(id)?;
+    let context = span.scope().find_map(|span| get_otel_context(&span.id(), dispatch))?;
+    Some(context.span().span_context().clone()).filter(SpanContext::is_valid)
+}
+
+fn add_trace(event: &mut Enrichment<'_>) {
+    if let Some(trace) = trace_of(event) {
+        event.set("trace_id", trace.trace_id());
+        event.set("span_id", trace.span_id());
     }
 }
 
 fn subscriber(log: &AuditLog) -> impl Subscriber + Send + Sync + 'static {
     let tracer = SdkTracerProvider::builder().build().tracer("test");
-    let traces = tracing_opentelemetry::layer().with_tracer(tracer);
+    let layer = tracing_opentelemetry::layer().with_tracer(tracer);
     tracing_subscriber::registry()
-        .with(traces.with_filter(filter_fn(|metadata| metadata.name() != "unseen")))
+        .with(layer.with_filter(filter_fn(|metadata| metadata.name() != "unseen")))
         .with(log.layer())
 }
 

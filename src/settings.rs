@@ -134,8 +134,8 @@ fn count(text: &str) -> Option<u32> {
 /// When a new segment begins. By the clock in UTC, by size, or both, whichever comes first. The
 /// chain goes on: sequence numbers and links do not restart.
 ///
-/// Prints and parses as `never`, `hourly`, `daily`, a size, or a period and a size: `daily 256MiB`. As in code, `daily`
-/// alone sets no limit of size.
+/// Prints and parses as `never`, a size, or a period and a size: `daily 256MiB`. As in code, `hourly` and `daily` alone
+/// keep the default limit of size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rotation {
     pub(crate) period: Option<Period>,
@@ -159,19 +159,21 @@ impl Rotation {
         Self { period: None, max_bytes: u64::MAX }
     }
 
-    /// A new segment when the UTC hour changes.
+    /// A new segment when the UTC hour changes, and before one would grow beyond 256 MiB, unless
+    /// [`max_bytes`](Self::max_bytes) says otherwise.
     #[must_use]
     pub const fn hourly() -> Self {
-        Self { period: Some(Period::Hour), max_bytes: u64::MAX }
+        Self { period: Some(Period::Hour), max_bytes: Self::DEFAULT_MAX_BYTES }
     }
 
-    /// A new segment when the UTC day changes.
+    /// A new segment when the UTC day changes, and before one would grow beyond 256 MiB, unless
+    /// [`max_bytes`](Self::max_bytes) says otherwise.
     #[must_use]
     pub const fn daily() -> Self {
-        Self { period: Some(Period::Day), max_bytes: u64::MAX }
+        Self { period: Some(Period::Day), max_bytes: Self::DEFAULT_MAX_BYTES }
     }
 
-    /// Also begins a new segment before one would grow beyond `max_bytes`, at least 64 KiB. A
+    /// Also begins a new segment before one would grow beyond `max_bytes`, at least 64 KiB; `u64::MAX` is no limit. A
     /// segment always takes at least one record.
     #[must_use]
     pub const fn max_bytes(mut self, max_bytes: u64) -> Self {
@@ -183,7 +185,7 @@ impl Rotation {
 impl Default for Rotation {
     /// Daily, or at 256 MiB.
     fn default() -> Self {
-        Self::daily().max_bytes(Self::DEFAULT_MAX_BYTES)
+        Self::daily()
     }
 }
 
@@ -194,12 +196,12 @@ impl fmt::Display for Rotation {
             Some(Period::Hour) => Some("hourly"),
             Some(Period::Day) => Some("daily"),
         };
-        let size = (self.max_bytes != u64::MAX).then_some(SizeText(self.max_bytes));
-        match (period, size) {
-            (None, None) => f.write_str("never"),
-            (Some(period), None) => f.write_str(period),
-            (None, Some(size)) => write!(f, "{size}"),
-            (Some(period), Some(size)) => write!(f, "{period} {size}"),
+        let size = SizeText(self.max_bytes);
+        match period {
+            None if self.max_bytes == u64::MAX => f.write_str("never"),
+            None => write!(f, "{size}"),
+            // With the size, also where it is the default: what is printed means the same in every version.
+            Some(period) => write!(f, "{period} {size}"),
         }
     }
 }
@@ -483,17 +485,31 @@ mod tests {
     #[test]
     fn a_rotation_prints_and_parses() {
         check(Rotation::never(), "never");
-        check(Rotation::hourly(), "hourly");
-        check(Rotation::daily(), "daily");
+        check(Rotation::hourly(), "hourly 256MiB");
+        check(Rotation::daily(), "daily 256MiB");
         check(Rotation::default(), "daily 256MiB");
         check(Rotation::never().max_bytes(64 << 10), "64KiB");
         check(Rotation::hourly().max_bytes(1_000), "hourly 1000");
+        check(Rotation::daily().max_bytes(u64::MAX), "daily 18446744073709551615");
         assert_eq!("daily 256 MiB".parse(), Ok(Rotation::default()));
         assert_eq!("256 MiB".parse(), Ok(Rotation::never().max_bytes(256 << 20)));
         refuse::<Rotation>(
             &["", "weekly", "Daily", "daily ", "never 256MiB", "daily daily", "daily 1h"],
             "`hourly`",
         );
+    }
+
+    /// Who asked for hourly segments, and for nothing else, had none that was ever too large.
+    #[test]
+    fn a_period_keeps_the_limit_of_size_unless_told_otherwise() {
+        for period in
+            [Rotation::daily(), Rotation::hourly(), "daily".parse().unwrap(), "hourly".parse().unwrap()]
+        {
+            assert_eq!(period.max_bytes, 256 << 20);
+        }
+        assert_eq!(Rotation::daily(), Rotation::default());
+        assert_eq!(Rotation::hourly().max_bytes(64 << 20).max_bytes, 64 << 20);
+        assert_eq!(Rotation::never().max_bytes, u64::MAX);
     }
 
     #[test]

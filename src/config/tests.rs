@@ -166,6 +166,7 @@ fn a_setting_is_a_text_or_a_table() {
     assert_eq!(rotation("'daily 256MiB'"), Rotation::default());
     assert_eq!(rotation("{ every = 'day', max_bytes = 268435456 }"), Rotation::default());
     assert_eq!(rotation("{ every = 'hour' }"), Rotation::hourly());
+    assert_eq!(rotation("{ every = 'day' }"), Rotation::default());
     assert_eq!(rotation("1_000_000"), Rotation::never().max_bytes(1_000_000));
     let retention = |text: &str| value_of(&format!("retention = {text}")).retention.unwrap();
     assert_eq!(retention("'keep_all'"), Retention::keep_all());

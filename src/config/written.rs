@@ -253,7 +253,7 @@ impl Tabled for Rotation {
             Every::Hour => Period::Hour,
             Every::Day => Period::Day,
         });
-        Ok(Self { period, max_bytes: max_bytes.unwrap_or(u64::MAX) })
+        Ok(Self { period, max_bytes: max_bytes.unwrap_or(Self::DEFAULT_MAX_BYTES) })
     }
 }
 

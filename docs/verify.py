@@ -619,7 +619,8 @@ class Follow:
                 self.wrong("broken_link", text, place, at=line.seq - 1, records=(line.seq, line.seq))
             self.jump = None
         elif self.jump and self.jump[0] == line.seq and self.jump[1] in (None, line.previous):
-            odd = self.jump[2]  # nothing is missing: that line was one too many
+            # It goes on where the chain stood before: nothing is missing, and that line was one too many.
+            odd = self.jump[2]
             if odd:
                 odd.kind, odd.text = "inserted", "a line stands where it does not belong"
                 odd.records = (odd.records[1] + 1, odd.records[1] + 1)

@@ -12,7 +12,7 @@ use super::{
     model::Honest,
     skip, tampering,
 };
-use crate::{Head, Report, Verdict, format::After, storage::sim::Prng};
+use crate::{FindingKind, Head, Report, Verdict, format::After, storage::sim::Prng};
 
 /// Asks the checker about many logs in one process: a line for each, with the exit code and what it
 /// printed.
@@ -57,6 +57,15 @@ pub(super) type Case = (Log, Vec<Head>, String);
 /// Both verdicts of each log, which must be the same, and the heads of what is not damaged.
 #[track_caller]
 pub(super) fn agree_on(cases: &[Case]) {
+    for (line, (log, heads, what)) in ask(cases).iter().zip(cases) {
+        let verifier = heads.iter().fold(log.verifier(), |verifier, head| verifier.expect_head(*head));
+        agrees(line, &verifier.run_on(log).unwrap(), what);
+    }
+}
+
+/// What the checker says of each log, in a line.
+#[track_caller]
+fn ask(cases: &[Case]) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();
     let mut asked = Vec::new();
     for (number, (log, heads, _)) in cases.iter().enumerate() {
@@ -83,10 +92,7 @@ pub(super) fn agree_on(cases: &[Case]) {
         "it died of {:?}",
         cases.get(text.lines().count()).map(|case| &case.2)
     );
-    for (line, (log, heads, what)) in text.lines().zip(cases) {
-        let verifier = heads.iter().fold(log.verifier(), |verifier, head| verifier.expect_head(*head));
-        agrees(line, &verifier.run_on(log).unwrap(), what);
-    }
+    text.lines().map(str::to_owned).collect()
 }
 
 #[track_caller]
@@ -212,6 +218,55 @@ fn the_independent_checker_agrees_on_random_damage() {
         (log, Vec::new(), format!("random damage {number}"))
     });
     agree_on(&cases.collect::<Vec<_>>());
+}
+
+/// A line that was put in too early makes all behind it come too late, up to the one that goes on where the chain stood
+/// before: then nothing is missing, and one line is too many.
+#[test]
+fn a_line_that_was_put_in_too_early_is_one_too_many_for_both() {
+    if !is_there("a_line_that_was_put_in_too_early_is_one_too_many_for_both") {
+        return;
+    }
+    let honest = Log::of(&[&Chain::new(0).events(7).close()]);
+    let other = Log::of(&[&Chain::new(1).events(9).close()]);
+    let line_of = |log: &Log, at: usize| {
+        let lines = log.files.values().flat_map(|file| file.split_inclusive(|byte| *byte == b'\n'));
+        lines.skip(at).map(<[u8]>::to_vec).next().unwrap()
+    };
+    let mut cases: Vec<Case> = Vec::new();
+    for from in 2..8 {
+        for to in 1..from {
+            for (source, whose) in [(&honest, "its own"), (&other, "another chain's")] {
+                let mut log = honest.clone();
+                log.edit(0, 1, |lines| lines.insert(to, line_of(source, from)));
+                let what = format!("line {from} of {whose} before line {to}");
+                cases.push((log.clone(), Vec::new(), what.clone()));
+                // And the line behind it was changed, or a second one put in.
+                let mut changed = log.clone();
+                changed.edit(0, 1, |lines| lines[to + 1][3] ^= 1);
+                cases.push((changed, Vec::new(), format!("{what}, which was changed")));
+                log.edit(0, 1, |lines| lines.insert(to, line_of(&other, 8)));
+                cases.push((log, Vec::new(), format!("{what}, and another one")));
+            }
+        }
+    }
+    agree_on(&cases);
+    for (said, (log, _, what)) in ask(&cases).iter().zip(&cases) {
+        let report = log.verify();
+        let of = |kind: FindingKind| said.matches(&format!("\\  - {}: ", kind.as_str())).count() as u64;
+        // Whether a line out of place is the copy of another only the library looks up.
+        let copies = |count: &dyn Fn(FindingKind) -> u64, kind: FindingKind| match kind {
+            FindingKind::Inserted => count(kind) + count(FindingKind::Duplicate),
+            FindingKind::Duplicate => 0,
+            kind => count(kind),
+        };
+        for kind in FindingKind::ALL {
+            let (theirs, ours) = (copies(&of, *kind), copies(&|kind| report.count(kind), *kind));
+            assert_eq!(theirs, ours, "{what}: {kind}\n{report}\n{}", said.replace('\\', "\n"));
+        }
+    }
+    let inserted = cases[0].0.verify();
+    assert_eq!((inserted.count(FindingKind::Inserted), inserted.count(FindingKind::Deleted)), (1, 0));
 }
 
 /// The changes of which the contract says what they mean, on every kind of honest log.

@@ -248,7 +248,12 @@ fn the_documented_settings_are_those_that_there_are() {
         retention: None,
         critical_actions: Vec::new(),
         inherit: Vec::new(),
+        inherit_from: Vec::new(),
+        explicit: Vec::new(),
         redact: Vec::new(),
+        keep: Vec::new(),
+        // Whether it is set makes a difference, see the builder.
+        span_level: None,
         ..config
     };
     assert_eq!(settled.builder().everything(), AuditLog::builder("x").everything());

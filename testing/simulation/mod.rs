@@ -174,6 +174,11 @@ impl SimDisk {
         self.0.lock().has_boot_id = false;
     }
 
+    /// The disk is in another machine now, or this one is a clone with an identity of its own.
+    pub(crate) fn move_to_machine(&self, id: &str) {
+        id.clone_into(&mut self.0.lock().id);
+    }
+
     /// Lets calls of this kind wait until they are released, as on a frozen disk. A sync that waits
     /// covers what was written before it was called, and nothing later.
     pub(crate) fn hold(&self, op: Op) {

@@ -215,7 +215,7 @@ impl Storage for SimProcess {
     }
 
     fn machine_id(&self) -> String {
-        "a simulated machine".to_owned()
+        self.shared.lock().id.clone()
     }
 
     fn filesystem(&self) -> FileSystem {

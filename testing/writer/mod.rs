@@ -2,6 +2,7 @@
 
 mod closing;
 mod crashes;
+mod copies;
 mod everywhere;
 mod exact;
 mod life;

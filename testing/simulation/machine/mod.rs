@@ -37,6 +37,8 @@ pub(super) struct Machine {
     pub(super) capacity: Option<usize>,
     pub(super) largest_file: Option<usize>,
     pub(super) has_boot_id: bool,
+    /// What tells this machine from others.
+    pub(super) id: String,
     pub(super) boots: u64,
     /// Whether a sync of the log's directory failed, since the machine started, that a file of another
     /// process waited for.
@@ -162,6 +164,7 @@ impl Machine {
             capacity: None,
             largest_file: None,
             has_boot_id: true,
+            id: "a simulated machine".to_owned(),
             boots: 0,
             others_are_in_doubt: false,
             held: BTreeSet::new(),

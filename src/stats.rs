@@ -68,7 +68,7 @@ pub struct Stats {
     pub oldest_not_durable: Duration,
     /// Records, of every kind, written since the last sync.
     pub records_since_sync: u64,
-    /// Syncs of segments that succeeded.
+    /// Syncs of segments of the chain that is written that succeeded, those of opening it included.
     pub syncs: u64,
     /// How long the last successful sync took.
     #[cfg_attr(
@@ -76,9 +76,9 @@ pub struct Stats {
         serde(rename = "last_sync_duration_seconds", serialize_with = "crate::serialize::seconds")
     )]
     pub last_sync: Duration,
-    /// Bytes appended to segments.
+    /// Bytes appended to segments, those of opening included.
     pub written_bytes: u64,
-    /// Segments begun.
+    /// Segments begun: 1 for a log that was made by opening it, 0 as long as opening only went on in a segment.
     pub segments: u64,
     /// Free space where the log lies, in bytes, when it was last asked (at most a second ago while
     /// events arrive).

@@ -247,7 +247,6 @@ impl Writer {
         if synced.is_ok() {
             let took = clock.elapsed().saturating_sub(begun);
             self.queue.gauges.last_sync_nanos.set(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
-            self.queue.gauges.syncs.add(1);
         }
         self.settle(synced, now, clock)
     }
@@ -257,8 +256,7 @@ impl Writer {
         let gauges = &self.queue.gauges;
         let head = self.ledger.head();
         let durable = self.ledger.durable_events();
-        gauges.written_bytes.add(self.ledger.take_appended_bytes());
-        gauges.records_since_sync.set(self.ledger.unsynced().records);
+        self.count_done();
         let holding = self.pending.batch.bytes() + self.ledger.retained().bytes();
         self.queue.publish(durable, holding, || {
             gauges.set_head(head);
@@ -272,6 +270,16 @@ impl Writer {
     /// Acknowledges what became durable: what was refused is named before, and that durable too.
     fn acknowledge(&mut self, now: &Moment) -> Result<(), Trouble> {
         while self.ledger.head() != self.published {
+    /// Counts what the ledger did.
+    fn count_done(&mut self) {
+        let gauges = &self.queue.gauges;
+        let ledger::Done { appended_bytes, syncs, segments } = self.ledger.take_done();
+        gauges.written_bytes.add(appended_bytes);
+        gauges.syncs.add(syncs);
+        gauges.segments.add(segments);
+        gauges.records_since_sync.set(self.ledger.unsynced().records);
+    }
+
             if self.ledger.must_name() {
                 self.ledger.name_refused(now)?;
                 self.ledger.sync()?;
@@ -341,8 +349,7 @@ impl Writer {
             let queued = Moment { elapsed: self.pending.since, ..*now };
             let appended = self.ledger.append(&mut piece, &queued);
             piece.give_spare_to(&mut self.pending.batch);
-            self.queue.gauges.written_bytes.add(self.ledger.take_appended_bytes());
-            self.queue.gauges.records_since_sync.set(self.ledger.unsynced().records);
+            self.count_done();
             self.settle(appended, now, clock)?;
         }
         Ok(())
@@ -373,7 +380,6 @@ impl Writer {
         self.refresh_witnesses(now);
         let begun = self.ledger.begin_segment(now);
         if begun.is_ok() {
-            self.queue.gauges.segments.add(1);
             self.queue.gauges.segment_begun();
             self.timers.segment_begun(now.elapsed);
         }

@@ -121,7 +121,6 @@ impl Writer {
         }
         self.state = State::Writing;
         self.queue.gauges.segment_begun();
-        self.queue.gauges.segments.add(1);
         self.timers.marks.record_written(now.elapsed);
         if self.queue.gauges.failing.set(false) {
             self.queue.notifier.tell(NoticeKind::Healed, "the log records again");

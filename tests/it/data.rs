@@ -212,7 +212,7 @@ fn counters_and_notices_serialise_under_their_names_and_units() {
     let (_dir, path) = fresh();
     let (log, _) = open_and_hear(&path);
     with_layer(&log, || tracing::warn!(target: "audit", action = "auth.failure", actor = "mia"));
-    wait_for("the sync", || log.stats().syncs > 0);
+    wait_for("the sync", || log.stats().durable > 0);
     log.close().unwrap();
     with_layer(&log, || tracing::info!(target: "audit", action = "too.late", actor = "mia"));
     let stats = log.stats();

@@ -92,7 +92,9 @@ impl Ledger {
             }
             self.poison = Poison::None;
         }
-        self.appended_bytes += self.lines.len() as u64;
+        self.done.appended_bytes += self.lines.len() as u64;
+        self.done.syncs += 1;
+        self.done.segments += 1;
         self.out_of_room = false;
         self.failed.clear();
         self.failed_before.clear();

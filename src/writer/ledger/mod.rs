@@ -74,8 +74,8 @@ pub(super) struct Ledger {
     events: Events,
     story: Option<Story>,
     refusals: Refusals,
-    /// Bytes appended since this was last asked.
-    appended_bytes: u64,
+    /// What was done since this was last asked.
+    done: Done,
     /// The durable heads of other chains, as far as they were looked at in this run.
     witnesses: Witnesses,
     /// Every other chain that was ever witnessed.
@@ -103,6 +103,16 @@ struct Events {
 }
 
 /// A time as it is printed.
+/// What a ledger did, for the counters.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Done {
+    pub(super) appended_bytes: u64,
+    /// Syncs of segments that succeeded.
+    pub(super) syncs: u64,
+    /// Segments begun: their first line is durable.
+    pub(super) segments: u64,
+}
+
 type Printed = [u8; TIMESTAMP_LEN];
 
 /// The lowest and the highest time of the records of one segment: of those written, and of those known durable.
@@ -225,7 +235,7 @@ impl Ledger {
             events: Events::default(),
             story: None,
             refusals: Refusals::default(),
-            appended_bytes: 0,
+            done: Done::default(),
             witnessed,
             looked_up: BTreeSet::new(),
             named,
@@ -314,7 +324,7 @@ impl Ledger {
     fn write_lines(&mut self, mut live: Segment, sealed: (u64, Digest)) -> Result<(), Trouble> {
         match live.append(&self.lines) {
             Ok(()) => {
-                self.appended_bytes += self.lines.len() as u64;
+                self.done.appended_bytes += self.lines.len() as u64;
                 self.written = sealed;
                 live.has_records = true;
                 self.live = Some(live);
@@ -408,6 +418,7 @@ impl Ledger {
         Trouble { action: "write to", segment, error, old_goes_on: false, is_tampering: false }
     }
 
+        self.done.syncs += 1;
     /// Forgets the live segment; what counts of it ends with the last durable record.
     fn end_segment(&mut self, live: &Segment, cause: Cause, message: &str) {
         let bytes = if self.durable.segment == live.name.segment { self.durable.end } else { 0 };
@@ -535,9 +546,9 @@ impl Ledger {
         self.events.durable
     }
 
-    /// How many bytes were appended since this was last asked.
-    pub(super) fn take_appended_bytes(&mut self) -> u64 {
-        std::mem::take(&mut self.appended_bytes)
+    /// What was done since this was last asked.
+    pub(super) fn take_done(&mut self) -> Done {
+        std::mem::take(&mut self.done)
     }
 
     /// Whether the `close` record is durable.

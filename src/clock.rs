@@ -94,6 +94,10 @@ impl Clock {
 }
 
 impl Timestamp {
+    /// The first and the last point that there is.
+    pub(crate) const EARLIEST: Self = Self { seconds: FIRST_SECOND, nanos: 0 };
+    pub(crate) const LATEST: Self = Self { seconds: LAST_SECOND, nanos: 999_999_999 };
+
     pub(crate) fn from_system_time(time: SystemTime) -> Self {
         match time.duration_since(UNIX_EPOCH) {
             Ok(after) => {
@@ -127,8 +131,9 @@ impl Timestamp {
 
     /// How long after `earlier` this is; zero when it is not after.
     pub(crate) fn since(self, earlier: Self) -> Duration {
-        let nanos = |at: Self| i128::from(at.seconds) * 1_000_000_000 + i128::from(at.nanos);
-        u64::try_from(nanos(self) - nanos(earlier)).map_or(Duration::ZERO, Duration::from_nanos)
+        let since_first =
+            |at: Self| Duration::new(at.seconds.saturating_sub(FIRST_SECOND).unsigned_abs(), at.nanos);
+        since_first(self).saturating_sub(since_first(earlier))
     }
 
     /// RFC 3339 in UTC with nine digits of a second and `Z`: always the same width.
@@ -265,6 +270,23 @@ mod tests {
         check(LAST_SECOND, 999_999_999, "9999-12-31T23:59:59.999999999Z");
         check(FIRST_SECOND, 0, "0000-01-01T00:00:00.000000000Z");
         assert_eq!(Timestamp::from_unix(i64::MAX, 0).unix_seconds(), LAST_SECOND);
+    }
+
+    /// Beyond 584 years, which fit 64 bits of nanoseconds, it was taken for no time at all.
+    #[test]
+    fn the_time_between_two_points_is_known_however_far_apart_they_are() {
+        let at = Timestamp::from_unix;
+        for (from, to, between) in [
+            (at(5, 7), at(5, 7), Duration::ZERO),
+            (at(5, 7), at(5, 6), Duration::ZERO),
+            (at(5, 999_999_999), at(6, 0), Duration::from_nanos(1)),
+            (at(-5, 1), at(5, 3), Duration::new(10, 2)),
+            (at(0, 0), at(20_000_000_000, 5), Duration::new(20_000_000_000, 5)),
+            (Timestamp::EARLIEST, Timestamp::LATEST, Duration::new(315_569_519_999, 999_999_999)),
+        ] {
+            assert_eq!(to.since(from), between);
+        }
+        assert_eq!(Timestamp::EARLIEST.since(Timestamp::LATEST), Duration::ZERO);
     }
 
     #[test]

@@ -249,6 +249,7 @@ impl NoticeKind {
                 | Self::MachineChanged
                 | Self::ClockStep
                 | Self::BootIdMissing
+                | Self::TimeJumped
                 | Self::Pruned
         )
     }
@@ -303,6 +304,9 @@ pub enum NoticeKind {
     MachineChanged,
     /// The wall clock and the monotonic clock moved apart by more than a second.
     ClockStep,
+    /// A record is over a day later than the one before it, and until records span a day beyond it, retention measures
+    /// ages at the time before. Only where there is a limit of age.
+    TimeJumped,
     /// The directory is on a file system that forgets everything at a restart, or with its container.
     VolatileFileSystem,
     /// The system has no boot id, so that a restart is not noticed. What could not be synced is not tried again then.
@@ -337,6 +341,7 @@ named!(NoticeKind, "kind of a notice", [
     HeadNotNoted => "head_not_noted",
     MachineChanged => "machine_changed",
     ClockStep => "clock_step",
+    TimeJumped => "time_jumped",
     VolatileFileSystem => "volatile_filesystem",
     BootIdMissing => "boot_id_missing",
     Pruned => "pruned",

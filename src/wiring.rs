@@ -147,7 +147,7 @@ fn start_writer(
         .spawn(move || {
             capture::mark_own_thread();
             // A bug in the writer must not leave callers waiting for it.
-            if catch_unwind(AssertUnwindSafe(|| writer.run(clock))).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| writer.run(clock, capture::mark_own_thread))).is_err() {
                 queue.notifier.print("the writer failed; nothing is recorded any more");
                 queue.closed();
             }

@@ -59,6 +59,27 @@ fn check_during(pause: Pause, happens: impl FnOnce(&Arc<Queue>) + Send) {
     });
 }
 
+/// What is not in the queue wakes the writer like this, and a look at the queue in between must not lose it.
+#[test]
+fn a_nudge_ends_one_pause_of_any_kind() {
+    for pause in [Pause::Doze, Pause::Sleep, Pause::Backoff] {
+        check_before(pause, |queue| queue.nudge());
+        check_before(pause, |queue| {
+            queue.nudge();
+            queue.take(&mut Chunks::default());
+        });
+        check_during(pause, |queue| queue.nudge());
+    }
+    let queue = queue(settings());
+    queue.attach_writer();
+    queue.nudge();
+    queue.pause(Pause::Sleep, FAR);
+    let moment = Duration::from_millis(50);
+    let begun = Instant::now();
+    queue.pause(Pause::Sleep, queue.clock.elapsed() + moment);
+    assert!(begun.elapsed() >= moment, "the next one lasts");
+}
+
 #[test]
 fn nothing_urgent_is_slept_through() {
     let routine = |queue: &Arc<Queue>| submit(queue, Severity::Routine);

@@ -5,7 +5,7 @@
 //! them out in their order, cut by `lines`. `follow` goes through them line by line and keeps what does not fit
 //! as `anomaly`, good lines add up to `facts`, `piece` is a stretch without fault; `damage` says what was
 //! altered and what is only torn. `tail` reads from the end, with `backward`; `seek` begins in the middle; `noted` is
-//! what lock files say of it.
+//! what lock files say of it; `times` when its records say that they were made.
 
 mod anomaly;
 mod backward;
@@ -21,6 +21,7 @@ mod piece;
 mod seek;
 mod source;
 mod tail;
+mod times;
 
 pub(crate) use anomaly::{Anomaly, Fault, Good, Last, Place};
 pub(crate) use backward::LinesBackward;
@@ -39,3 +40,4 @@ pub(crate) use piece::{Summary, summarize};
 pub(crate) use seek::{lines_between, seek_line};
 pub(crate) use source::{Part, Source, SourcePlace};
 pub(crate) use tail::{durable_head, kind_at, last_mark, said_of};
+pub(crate) use times::times_backward;

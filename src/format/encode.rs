@@ -59,6 +59,14 @@ pub(crate) fn time_of(payload: &[u8]) -> Option<&[u8; TIMESTAMP_LEN]> {
     payload.get(TIME.len()..)?.first_chunk()
 }
 
+/// The time that a line says, of which nothing else is looked at.
+pub(crate) fn time_of_line(line: &[u8]) -> Option<Timestamp> {
+    let rest = line.strip_prefix(b"{\"seq\":")?;
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let payload = rest.get(digits..).filter(|rest| rest.starts_with(TIME))?;
+    Timestamp::parse(time_of(payload)?)
+}
+
 /// The middle of a line, written member by member: everything from `,"ts":` up to what only the
 /// writer knows. A payload has no place in the chain yet, so it can be sealed again elsewhere after
 /// a failed write.

@@ -25,7 +25,9 @@ pub(crate) use control::{
     read_witnesses, says_machine,
 };
 pub(crate) use detail::{Control, control_of, is_right};
-pub(crate) use encode::{Beginning, MAX_PAYLOAD, Payload, escape_into, push_if_plain, seal, time_of};
+pub(crate) use encode::{
+    Beginning, MAX_PAYLOAD, Payload, escape_into, push_if_plain, seal, time_of, time_of_line,
+};
 #[cfg(feature = "serde")]
 pub(crate) use ordered::serialize_line;
 pub(crate) use position::Position;

@@ -139,6 +139,8 @@ struct State {
     oldest_queued: Option<Timestamp>,
     oldest_taken: Option<Timestamp>,
     last_take: Take,
+    /// Whether the writer has something to do that is not in the queue.
+    nudged: bool,
     stage: Stage,
 }
 

@@ -48,6 +48,12 @@ impl Queue {
             || state.stage > Stage::Open
     }
 
+    /// Ends the pause of the writer, or its next one, whichever it is: something else than an event waits for it.
+    pub(crate) fn nudge(&self) {
+        self.lock().nudged = true;
+        self.wake_writer();
+    }
+
     /// Takes everything that is queued, and says what else there is to do.
     pub(crate) fn take(&self, batch: &mut Chunks) -> Orders {
         self.lock().hand_over(batch, self.clock)
@@ -71,7 +77,7 @@ impl Queue {
             Pause::Sleep => !self.is_urgent(&state) && state.chunks.is_empty() && !state.losses.are_pending(),
             Pause::Backoff => state.stage < Stage::Abandoned,
         };
-        if !nothing_to_do {
+        if std::mem::take(&mut state.nudged) || !nothing_to_do {
             return;
         }
         let begun_at = state.stage;
@@ -84,7 +90,8 @@ impl Queue {
             }
             let mut state = self.lock();
             // An unpark can be left over from an earlier wake.
-            if rest.is_zero() || state.pause != pause || state.stage != begun_at {
+            let is_nudged = std::mem::take(&mut state.nudged);
+            if is_nudged || rest.is_zero() || state.pause != pause || state.stage != begun_at {
                 state.pause = Pause::None;
                 return;
             }

@@ -145,6 +145,10 @@ impl Storage for FaultyStorage {
         self.storage.reattach()
     }
 
+    fn apart(&self) -> io::Result<Arc<dyn Storage>> {
+        Ok(Arc::new(Self::new(self.storage.apart()?, self.faults.clone())))
+    }
+
     fn free_bytes(&self) -> io::Result<u64> {
         if self.faults.fault() == Some(Fault::Fill) { Ok(0) } else { self.storage.free_bytes() }
     }

@@ -89,6 +89,9 @@ pub(crate) trait Storage: Send + Sync + fmt::Debug {
     /// Opens the directory at the place of the log anew, after it was moved or removed, or closed by the program; makes
     /// it if need be.
     fn reattach(&self) -> io::Result<()>;
+    /// The same directories through descriptors of their own, for a thread beside the writer's. An error of writing back
+    /// is told to each descriptor once: a sync of the directory over there must not hide one from a new segment here.
+    fn apart(&self) -> io::Result<Arc<dyn Storage>>;
     /// Bytes that a user without privileges may still write.
     fn free_bytes(&self) -> io::Result<u64>;
     /// Changes when the machine starts anew; empty where the system has no such thing.

@@ -13,6 +13,30 @@ pub(super) struct Sealed {
     pub(super) ended: Timestamp,
 }
 
+/// When each ended, as far as it can be believed: not behind `now`, and not before an older one. Where it says otherwise,
+/// its clock was wrong, and it ended at the latest with the next one that is believed. So nothing is taken for older than
+/// it can be, and no clock that was years ahead keeps a segment for years.
+fn ends(sealed: &[Sealed], now: Timestamp) -> Vec<Timestamp> {
+    let mut highest = Timestamp::EARLIEST;
+    let believed = sealed.iter().map(|segment| {
+        let is_believed = (highest..=now).contains(&segment.ended);
+        highest = if is_believed { segment.ended } else { highest };
+        is_believed.then_some(segment.ended)
+    });
+    let believed: Vec<Option<Timestamp>> = believed.collect();
+    let mut next = now;
+    let mut ends: Vec<Timestamp> = believed
+        .into_iter()
+        .rev()
+        .map(|ended| {
+            next = ended.unwrap_or(next);
+            next
+        })
+        .collect();
+    ends.reverse();
+    ends
+}
+
 /// How many of the oldest sealed segments go, of which `allowed` may, and why. `newest_bytes` is the one that always
 /// stays.
 pub(super) fn removable(
@@ -22,14 +46,12 @@ pub(super) fn removable(
     newest_bytes: u64,
     now: Timestamp,
 ) -> Option<(usize, PruneReason)> {
-    let young =
-        |age: Option<Duration>, segment: &Sealed| age.is_some_and(|age| now.since(segment.ended) < age);
-    let kept_by_age = |segment: &Sealed| young(retention.min_age, segment);
+    let young = |age: Option<Duration>, ended: Timestamp| age.is_some_and(|age| now.since(ended) < age);
     let mut bytes: u64 = sealed.iter().map(|segment| segment.bytes).sum::<u64>() + newest_bytes;
     let mut segments = sealed.len() as u64 + 1;
     let mut removed = None;
-    for (index, segment) in sealed.iter().enumerate().take(allowed) {
-        let too_old = retention.max_age.is_some() && !young(retention.max_age, segment);
+    for (index, (segment, ended)) in sealed.iter().zip(ends(sealed, now)).enumerate().take(allowed) {
+        let too_old = retention.max_age.is_some() && !young(retention.max_age, ended);
         let reason = if too_old {
             PruneReason::Age
         } else if retention.max_bytes.is_some_and(|most| bytes > most) {
@@ -39,7 +61,7 @@ pub(super) fn removable(
         } else {
             break;
         };
-        if kept_by_age(segment) {
+        if young(retention.min_age, ended) {
             break;
         }
         bytes -= segment.bytes;
@@ -76,6 +98,29 @@ mod tests {
         check(&keep().max_segments(2), all, Some((4, PruneReason::Segments)));
         check(&keep().max_segments(1).min_age(age(450)), all, Some((1, PruneReason::Segments)));
         check(&keep().max_bytes(1).min_age(age(1000)), all, None);
+    }
+
+    #[test]
+    fn what_cannot_be_true_is_bounded_by_what_follows() {
+        let at = |second| Timestamp::from_unix(second, 0);
+        let check = |ended: &[i64], now: i64, expected: &[i64]| {
+            let sealed = ended.iter().map(|ended| Sealed { segment: 1, bytes: 1, ended: at(*ended) });
+            let expected: Vec<Timestamp> = expected.iter().map(|ended| at(*ended)).collect();
+            assert_eq!(ends(&sealed.collect::<Vec<_>>(), at(now)), expected, "{ended:?} {now}");
+        };
+        check(&[], 100, &[]);
+        check(&[10, 20, 20, 30], 30, &[10, 20, 20, 30]);
+        // Ahead of the newest record: one, several, the last, all.
+        check(&[10, 900, 20, 30], 50, &[10, 20, 20, 30]);
+        check(&[10, 900, 901, 902, 30], 50, &[10, 30, 30, 30, 30]);
+        check(&[10, 20, 900], 50, &[10, 20, 50]);
+        check(&[900, 901], 50, &[50, 50]);
+        // Behind an older one: nothing before it is older for that, and it is as young as it can be.
+        check(&[10, 20, 3, 30], 50, &[10, 20, 30, 30]);
+        check(&[10, 20, 3, 4], 50, &[10, 20, 50, 50]);
+        check(&[10, 900, 3, 30], 50, &[10, 30, 30, 30]);
+        // Once its time has come, one that was ahead keeps what follows no longer than it was ahead.
+        check(&[10, 40, 20, 30, 45], 50, &[10, 40, 45, 45, 45]);
     }
 
     #[test]

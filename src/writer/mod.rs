@@ -4,6 +4,7 @@
 //! asks the time and pauses. When to sync, to roll, to mark and to remove are pure decisions in
 //! files of their own.
 
+mod age;
 mod flush;
 mod forwarded;
 mod keep;
@@ -12,21 +13,19 @@ mod lock;
 mod open;
 mod others;
 mod outage;
+mod passes;
 mod recover;
 mod retention;
 mod roll;
 mod segment;
+mod survey;
 #[cfg(test)]
 #[path = "../../testing/writer/mod.rs"]
 mod tests;
 mod timers;
 mod watch;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use crate::{
     chain::Head,
@@ -43,6 +42,7 @@ use flush::FlushPolicy;
 use ledger::{Ledger, Trouble};
 pub(crate) use open::{Former, Opened, open};
 use outage::{Halted, Outage};
+use passes::Passes;
 use timers::Timers;
 
 /// What a line has beside its payload at most, so that no segment grows beyond its limit.
@@ -81,6 +81,7 @@ pub(crate) struct Writer {
     state: State,
     pending: Pending,
     timers: Timers,
+    passes: Passes,
     rotations: Rotations,
     /// The chains of which it was told that removal waits for a forwarder.
     waiting: BTreeSet<ChainNumber>,
@@ -152,6 +153,7 @@ impl Writer {
             state: State::Writing,
             pending,
             timers: Timers::new(&now),
+            passes: Passes::default(),
             rotations: Rotations::default(),
             waiting: BTreeSet::new(),
         };
@@ -163,9 +165,10 @@ impl Writer {
         writer
     }
 
-    /// Runs until the log is closed.
-    pub(crate) fn run(mut self, clock: Clock) {
+    /// Runs until the log is closed. `begin_thread` is called first on each thread that it begins.
+    pub(crate) fn run(mut self, clock: Clock, begin_thread: fn()) {
         self.queue.attach_writer();
+        self.passes.begin_thread = Some(begin_thread);
         loop {
             match self.step(&clock.now(), clock) {
                 Next::Pause(pause, until) => self.queue.pause(pause, until),
@@ -253,10 +256,10 @@ impl Writer {
 
     /// Tells everybody what is durable, unless somebody was told meanwhile that some of it is not confirmed.
     fn publish(&mut self) -> Result<(), Refused> {
+        self.count_done();
         let gauges = &self.queue.gauges;
         let head = self.ledger.head();
         let durable = self.ledger.durable_events();
-        self.count_done();
         let holding = self.pending.batch.bytes() + self.ledger.retained().bytes();
         self.queue.publish(durable, holding, || {
             gauges.set_head(head);
@@ -267,9 +270,6 @@ impl Writer {
         Ok(())
     }
 
-    /// Acknowledges what became durable: what was refused is named before, and that durable too.
-    fn acknowledge(&mut self, now: &Moment) -> Result<(), Trouble> {
-        while self.ledger.head() != self.published {
     /// Counts what the ledger did.
     fn count_done(&mut self) {
         let gauges = &self.queue.gauges;
@@ -280,6 +280,9 @@ impl Writer {
         gauges.records_since_sync.set(self.ledger.unsynced().records);
     }
 
+    /// Acknowledges what became durable: what was refused is named before, and that durable too.
+    fn acknowledge(&mut self, now: &Moment) -> Result<(), Trouble> {
+        while self.ledger.head() != self.published {
             if self.ledger.must_name() {
                 self.ledger.name_refused(now)?;
                 self.ledger.sync()?;
@@ -305,6 +308,9 @@ impl Writer {
         if !is_idle || self.ledger.unsynced().records > 0 {
             // Came in while the last batch was written.
             return Ok(Next::Pause(Pause::None, now.elapsed));
+        }
+        if let Some(next) = self.wait_for_pass(stage, now) {
+            return Ok(next);
         }
         if let Some(until) = self.timers.close_rests_until(now.elapsed).filter(|_| stage < Stage::Abandoned) {
             return Ok(Next::Pause(Pause::Backoff, until));
@@ -444,43 +450,12 @@ impl Writer {
         }
     }
 
-    fn apply_retention(&mut self, now: &Moment, clock: Clock) -> Result<(), Halted> {
-        let has_retention = !self.settings.retention.is_off();
-        if !has_retention || self.ledger.live().is_none() || !self.timers.take_retention(now.elapsed) {
-            return Ok(());
-        }
-        let mut outcome =
-            retention::run(&self.storage, &self.settings.retention, &mut self.ledger, clock, now);
-        if !outcome.removed.is_empty() {
-            let message = format!("removed by retention: {}", outcome.removed.join(", "));
-            self.queue.notifier.tell(NoticeKind::Pruned, message);
-        }
-        self.tell_of_waits(std::mem::take(&mut outcome.waits), outcome.is_whole, now);
-        if let Some((name, error)) = outcome.failed {
-            self.timers.retention_failed(now.elapsed);
-            self.note(NoticeKind::RetentionFailed, &format!("cannot remove {name}: {error}"), now);
-        }
-        self.settle(outcome.trouble.map_or(Ok(()), Err), now, clock)
-    }
-
-    /// Tells of each chain once, until a pass finds that it no longer waits.
-    fn tell_of_waits(&mut self, waits: BTreeMap<ChainNumber, String>, is_whole: bool, now: &Moment) {
-        if is_whole {
-            self.waiting.retain(|chain| waits.contains_key(chain));
-        }
-        for (chain, message) in waits {
-            if self.waiting.insert(chain) {
-                self.note(NoticeKind::RetentionWaits, &message, now);
-            }
-        }
-    }
-
     fn pause(&self, now: &Moment) -> Next {
         if !self.pending.notes.is_empty() || !self.pending.batch.is_empty() {
             return Next::Pause(Pause::None, now.elapsed);
         }
         let is_rotation_wanted = self.rotations.done < self.rotations.asked;
-        let has_retention = !self.settings.retention.is_off();
+        let has_retention = !self.settings.retention.is_off() && !self.passes.is_running();
         let doze = now.elapsed + self.flush.doze();
         let has_note = self.ledger.live().is_some() && self.ledger.is_behind_its_note();
         let sync = self.flush.due_at(self.ledger.unsynced());

@@ -135,6 +135,8 @@ impl Writer {
             let lock = self.storage.path(Dir::Control, &self.ledger.chain().lock_name());
             format!("cannot mark {} as failed: {error}", lock.display())
         })?;
+        self.count_done();
+        self.passes.stop();
         // An exclusive log has one chain, and goes on in it where nobody else has taken it.
         let left = (!self.settings.exclusive).then_some(self.ledger.chain());
         let former = Former { left, seen: self.ledger.all_heads() };

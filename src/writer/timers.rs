@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::flush::MarkPolicy;
+use super::{age::DAY, flush::MarkPolicy};
 use crate::clock::Moment;
 
 /// How long after the last draft the writer sleeps until it is woken.
@@ -18,8 +18,6 @@ const PATH_CHECK: Duration = Duration::from_millis(100);
 const RETENTION_CHECK: Duration = Duration::from_secs(3600);
 /// How long retention rests after it failed, and how often it is applied while room is short.
 const RETENTION_RETRY: Duration = Duration::from_secs(60);
-/// How long retention rests after the wall clock jumped ahead, so that a wrong clock removes nothing.
-const RETENTION_REST: Duration = Duration::from_secs(24 * 3600);
 /// How often `close` waits for a new segment where a file that came to nothing lies behind the live one.
 const CLOSE_ATTEMPTS: u32 = 4;
 /// The first and the longest pause between attempts to write `close`.
@@ -27,7 +25,6 @@ const FIRST_CLOSE_RETRY: Duration = Duration::from_millis(50);
 const LAST_CLOSE_RETRY: Duration = Duration::from_secs(2);
 /// How far wall clock and monotonic clock may move apart before it is noted.
 const CLOCK_STEP: Duration = Duration::from_secs(1);
-const LARGE_CLOCK_STEP: Duration = Duration::from_secs(3600);
 
 /// The timers of a writer. Moments are those of its monotonic clock.
 #[derive(Debug)]
@@ -74,7 +71,7 @@ impl Timers {
     }
 
     /// Takes in what the clocks say at a round. Wall clock and monotonic clock move together, unless somebody sets
-    /// the wall clock. After a large step ahead nothing is removed for a day.
+    /// the wall clock. After a step that retention does not believe it says so at once.
     pub(super) fn clock_step(&mut self, now: &Moment) -> Option<ClockStep> {
         let before = std::mem::replace(&mut self.clocks, *now);
         let elapsed = now.elapsed.saturating_sub(before.elapsed);
@@ -84,8 +81,8 @@ impl Timers {
         } else {
             elapsed.saturating_sub(now.wall.since(before.wall))
         };
-        if ahead > LARGE_CLOCK_STEP {
-            self.retention_rests = now.elapsed + RETENTION_REST;
+        if ahead > DAY {
+            self.retention_due = now.elapsed;
         }
         let by = ahead.max(behind);
         (by > CLOCK_STEP).then_some(ClockStep { by, is_ahead: ahead > behind })
@@ -225,14 +222,14 @@ mod tests {
     }
 
     #[test]
-    fn retention_rests_for_a_day_after_a_large_step_ahead() {
+    fn retention_looks_at_once_at_a_step_that_it_does_not_believe() {
         let mut timers = Timers::new(&at(0, 1_000));
         assert!(timers.take_retention(Duration::ZERO));
-        assert!(!timers.take_retention(SECOND));
-        timers.segment_begun(2 * SECOND);
-        assert!(timers.clock_step(&at(2, 20_000)).is_some());
+        assert!(timers.clock_step(&at(1, 80_000)).is_some());
+        assert!(!timers.take_retention(SECOND), "less than a day");
+        assert!(timers.clock_step(&at(2, 170_000)).is_some());
+        assert!(timers.take_retention(2 * SECOND));
         assert!(!timers.take_retention(3 * SECOND));
-        assert!(timers.take_retention(RETENTION_REST + 2 * SECOND));
     }
 
     #[test]

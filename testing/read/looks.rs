@@ -61,6 +61,9 @@ impl Storage for Hooked {
     fn reattach(&self) -> io::Result<()> {
         self.inner.reattach()
     }
+    fn apart(&self) -> io::Result<Arc<dyn Storage>> {
+        self.inner.apart()
+    }
     fn free_bytes(&self) -> io::Result<u64> {
         self.inner.free_bytes()
     }

@@ -205,6 +205,10 @@ impl Storage for SimProcess {
         self.call(|_| Op::Reattach, directory_name(Dir::Log), None, reattach)
     }
 
+    fn apart(&self) -> io::Result<Arc<dyn Storage>> {
+        Ok(self.storage())
+    }
+
     fn free_bytes(&self) -> io::Result<u64> {
         let free = |machine: &mut Machine, _, _| Ok(machine.free_bytes() as u64);
         self.call(|_| Op::FreeBytes, directory_name(Dir::Log), None, free)

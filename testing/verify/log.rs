@@ -149,6 +149,10 @@ impl Storage for Log {
         unreachable!()
     }
 
+    fn apart(&self) -> io::Result<Arc<dyn Storage>> {
+        unreachable!()
+    }
+
     fn free_bytes(&self) -> io::Result<u64> {
         unreachable!()
     }

@@ -1,8 +1,9 @@
 //! The writer against a simulated disk. Which of these tests finds which bug is in `testing/planted/bugs.toml`.
 
+mod ages;
 mod closing;
-mod crashes;
 mod copies;
+mod crashes;
 mod everywhere;
 mod exact;
 mod life;
@@ -10,6 +11,7 @@ mod life;
 mod models;
 mod noted;
 mod outage;
+mod passes;
 mod recovery;
 mod retention;
 mod smoke;

@@ -28,18 +28,21 @@ use crate::{
 };
 
 /// How long anything may take before it counts as a hang.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
-struct Running {
-    disk: SimDisk,
-    queue: Arc<Queue>,
+pub(super) struct Running {
+    pub(super) disk: SimDisk,
+    pub(super) queue: Arc<Queue>,
     thread: Option<JoinHandle<()>>,
     emitted: AtomicU64,
 }
 
 impl Running {
     fn start(settings: &Settings) -> Self {
-        let disk = SimDisk::new(1);
+        Self::start_on(SimDisk::new(1), settings)
+    }
+
+    pub(super) fn start_on(disk: SimDisk, settings: &Settings) -> Self {
         let storage = disk.process().storage();
         let clock = Clock::start();
         let opened =
@@ -48,11 +51,11 @@ impl Running {
         let notifier = Notifier::start(Some("log".to_owned()), clock, None, || {}).expect("no thread");
         let queue = Arc::new(Queue::new(settings.queue, clock, Arc::new(Gauges::default()), notifier));
         let writer = Writer::new(storage, Arc::clone(&queue), settings.writer.clone(), opened, clock.now());
-        let thread = thread::spawn(move || writer.run(clock));
+        let thread = thread::spawn(move || writer.run(clock, || {}));
         Self { disk, queue, thread: Some(thread), emitted: AtomicU64::new(0) }
     }
 
-    fn emit(&self, severity: Severity, scope: Option<&Arc<Scope>>) -> u64 {
+    pub(super) fn emit(&self, severity: Severity, scope: Option<&Arc<Scope>>) -> u64 {
         let number = self.emitted.fetch_add(1, Ordering::Relaxed) + 1;
         let at = Timestamp::now();
         let mut payload = Vec::new();
@@ -63,13 +66,13 @@ impl Running {
         number
     }
 
-    fn stats(&self) -> Stats {
+    pub(super) fn stats(&self) -> Stats {
         let mut stats = Stats::default();
         self.queue.fill(&mut stats);
         stats
     }
 
-    fn close(&mut self) {
+    pub(super) fn close(&mut self) {
         self.queue.end(Stage::Closing);
         block_until(PATIENCE, |waker| self.queue.poll_closed(waker)).expect("the log closes");
         self.thread.take().expect("once").join().expect("join");
@@ -101,7 +104,7 @@ impl Running {
     }
 }
 
-fn patient(mode: FlushMode) -> Settings {
+pub(super) fn patient(mode: FlushMode) -> Settings {
     let mut settings = Settings::with_mode(mode);
     settings.queue.wait_bound = PATIENCE;
     settings
@@ -322,10 +325,10 @@ fn dropping_events_never_blocks_on_a_hung_disk() {
 fn a_routine_event_is_written_within_ten_milliseconds() {
     let mut log = Running::start(&patient(FlushMode::Batched { size: 1_000_000, interval: 3600 * SECOND }));
     let length = || log.disk.contents("audit-000-00000001.jsonl").unwrap().len();
+    let opened = log.queue.gauges.syncs.get();
     let mut late = Vec::new();
     for round in 0..60 {
         // Out of a doze, and out of sleep.
-    let opened = log.queue.gauges.syncs.get();
         thread::sleep(if round % 10 == 0 { 150 * MS } else { MS * (round % 7) });
         let before = length();
         let begun = Instant::now();

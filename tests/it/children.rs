@@ -26,6 +26,7 @@ fn entry() {
         "secrets" => keep_secrets(&log),
         "again" => open_and_close_again_and_again(&log),
         "mute" => say_something_nobody_reads(&log),
+        "remove" => crate::removal::play(&log),
         "global" => crate::global::play(arguments[0], &log),
         "traces" => crate::traces::play(arguments[0], &log),
         "heartbeat" => crate::heartbeat::beat(&log),
@@ -138,6 +139,7 @@ fn open_and_close_again_and_again(path: &Path) {
     let round = |number: u64| {
         let log = AuditLog::builder(path)
             .rotation(Rotation::never().max_bytes(64 << 10))
+            .retention(Retention::keep_all().max_segments(2))
             .on_notice(|_| {})
             .exclusive(true)
             .open()

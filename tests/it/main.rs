@@ -36,6 +36,7 @@ mod promises;
 mod reader;
 mod recipes;
 mod refused;
+mod removal;
 mod severities;
 mod support;
 mod tampering;

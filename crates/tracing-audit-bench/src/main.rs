@@ -23,6 +23,7 @@ mod judge;
 mod machine;
 mod measure;
 mod plan;
+mod removal;
 mod report;
 mod rounds;
 mod special;
@@ -41,6 +42,8 @@ Measures tracing-audit beside other logs and stores. A whole run needs 40 GB of 
 cargo run --release --manifest-path crates/tracing-audit-bench/Cargo.toml -- [OPTIONS] [NAME…]
 
   bursts DIR    many short processes, many chains, and opening large segments, in new directories below DIR
+
+  removal DIR   a critical event while retention removes thousands of segments, in new directories below DIR
 
   NAME          contestants or measures, to run these alone (and write nothing); all, if none is given
   --list        says which there are
@@ -77,6 +80,7 @@ fn dispatch(args: &[String]) -> Result<()> {
             Ok(())
         }
         ["bursts", root] => bursts::measure(Path::new(root)),
+        ["removal", root] => removal::measure(Path::new(root)),
         ["worker", task, amount, dir] => special::work(task, Path::new(dir), amount.parse()?),
         ["--help" | "-h"] => {
             print!("{HELP}");

@@ -206,6 +206,14 @@ impl Storage for Disk {
         Ok(())
     }
 
+    fn apart(&self) -> io::Result<Arc<dyn Storage>> {
+        let place = self.place.read().unwrap_or_else(PoisonError::into_inner);
+        let place = place.apart().map_err(|error| self.explained(error))?;
+        let (root, boot_id, machine_id) = (self.root.clone(), self.boot_id.clone(), self.machine_id.clone());
+        let (options, user) = (self.options, self.user);
+        Ok(Arc::new(Self { root, options, place: RwLock::new(place), user, boot_id, machine_id }))
+    }
+
     fn free_bytes(&self) -> io::Result<u64> {
         let system = self.with_dir(Dir::Log, |dir| Ok(rustix::fs::fstatvfs(dir)?))?;
         Ok(system.f_bavail.saturating_mul(system.f_frsize))

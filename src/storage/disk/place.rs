@@ -90,6 +90,16 @@ impl Place {
         Self::within(parent, options)
     }
 
+    /// The same directories, open a second time.
+    pub(super) fn apart(&self) -> io::Result<Self> {
+        let again = |dir: &Held| {
+            let dir = dir.get()?;
+            Held::open(|| rustix::fs::openat(dir, ".", LIST, Mode::empty()))
+        };
+        let control = self.control.as_ref().map(again).transpose()?;
+        Ok(Self { parent: self.parent.clone(), log: again(&self.log)?, control })
+    }
+
     fn within(parent: Parent, options: DiskOptions) -> io::Result<Self> {
         let mode = if options.group_readable { Mode::RWXU | Mode::RGRP | Mode::XGRP } else { Mode::RWXU };
         let (log, is_new) = make_dir(parent.dir.get()?, &parent.name, mode)?;

@@ -5,6 +5,7 @@
 //! failure they are sealed again behind the last durable record. A draft leaves when a sync that
 //! began after its line was completely written has succeeded.
 
+mod alone;
 mod begin;
 mod noting;
 mod poison;
@@ -31,7 +32,7 @@ use unconfirmed::Refusals;
 
 use crate::{
     chain::{Digest, Head},
-    chain_reader::{NotedState, Point},
+    chain_reader::Point,
     clock::{Moment, TIMESTAMP_LEN, Timestamp},
     format::{Cause, ChainId, LineParser, RecoveryInfo, Times, Witnesses, seal, time_of},
     queue::{Chunk, Chunks, Scope, Ticket},
@@ -102,7 +103,6 @@ struct Events {
     durable: Ticket,
 }
 
-/// A time as it is printed.
 /// What a ledger did, for the counters.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Done {
@@ -113,6 +113,7 @@ pub(super) struct Done {
     pub(super) segments: u64,
 }
 
+/// A time as it is printed.
 type Printed = [u8; TIMESTAMP_LEN];
 
 /// The lowest and the highest time of the records of one segment: of those written, and of those known durable.
@@ -334,34 +335,6 @@ impl Ledger {
         }
     }
 
-    /// Makes everything durable, then writes the last record of an orderly end by itself. It is not
-    /// retained: where it fails, the next attempt makes another, so that a chain never closes twice. Behind a file that
-    /// came to nothing, the chain ends where no segment can be begun only if that is said to be the last attempt: it is
-    /// found to be unclean then.
-    pub(super) fn close(&mut self, payload: &[u8], is_last: bool, now: &Moment) -> Result<(), Trouble> {
-        self.note_open()?;
-        self.sync()?;
-        if self.live.is_none() || self.has_idle_files() {
-            // A file that came to nothing, with nothing behind it to say so, looks like one that was emptied.
-            match self.begin_segment(now) {
-                Err(trouble) if trouble.old_goes_on && is_last => {}
-                begun => begun?,
-            }
-        }
-        let Some(live) = self.live.take() else { return Ok(()) };
-        self.lines.clear();
-        let seq = self.written.0 + 1;
-        self.times.note(payload);
-        let hash = seal(&mut self.lines, seq, payload, Some(self.durable.seq), &self.written.1);
-        self.write_lines(live, (seq, hash))?;
-        self.sync()?;
-        self.run = Run::Closed;
-        // Whether a run ended in order its lines decide. Where this fails, the next opener notes it.
-        drop(self.lock.write_named(&self.named));
-        drop(self.note(NotedState::Closed));
-        Ok(())
-    }
-
     /// Seals a chunk's drafts behind `at` into `lines`; the first of a write carries the durable mark.
     fn seal_chunk(
         &mut self,
@@ -418,7 +391,6 @@ impl Ledger {
         Trouble { action: "write to", segment, error, old_goes_on: false, is_tampering: false }
     }
 
-        self.done.syncs += 1;
     /// Forgets the live segment; what counts of it ends with the last durable record.
     fn end_segment(&mut self, live: &Segment, cause: Cause, message: &str) {
         let bytes = if self.durable.segment == live.name.segment { self.durable.end } else { 0 };
@@ -449,6 +421,7 @@ impl Ledger {
             self.end_segment(&live, Cause::SyncFailed, &error.to_string());
             return Err(Trouble { action: "sync", segment, error, old_goes_on: false, is_tampering: false });
         }
+        self.done.syncs += 1;
         match live.tampering() {
             Ok(None) => {}
             Ok(Some(what)) => return Err(self.tampered(&live, what)),

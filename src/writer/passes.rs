@@ -1,0 +1,280 @@
+//! When a pass of retention is made, and by whom: on a thread of its own, so that nobody who waits for an event waits
+//! for files to go, and a removal that hangs is not taken for a disk that does. In a simulation, by the writer itself.
+//!
+//! The thread decides and removes. What it cannot do is to write to the chain of the writer: it asks for the `prune`
+//! record, and goes on when that is durable.
+
+use std::{
+    cell::Cell,
+    collections::BTreeMap,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, Sender, TryRecvError, channel},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use super::{
+    Next, Writer,
+    ledger::Trouble,
+    outage::Halted,
+    retention::{Desk, Here, Outcome, Pass},
+};
+use crate::{
+    clock::{Clock, Moment, Timestamp},
+    format::PruneInfo,
+    queue::{Pause, Queue, Stage},
+    segment_name::ChainNumber,
+    stats::NoticeKind,
+};
+
+/// How long closing waits for a pass at most, and for which part of the wait bound. What is left then, the next run
+/// removes.
+const PATIENCE: Duration = Duration::from_secs(1);
+const PART_OF_BOUND: u32 = 4;
+
+/// The passes of a writer.
+#[derive(Debug, Default)]
+pub(super) struct Passes {
+    /// What begins each thread; `None` while the writer makes its passes itself.
+    pub(super) begin_thread: Option<fn()>,
+    running: Option<Running>,
+    /// Until when closing waits for the one that runs.
+    awaited_until: Option<Duration>,
+    /// The time before a jump that was told of.
+    jump_told: Option<Timestamp>,
+}
+
+/// A pass on a thread of its own.
+#[derive(Debug)]
+struct Running {
+    said: Receiver<Said>,
+    answers: Sender<bool>,
+    /// Tells the thread that it must end.
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the thread says to the writer.
+#[derive(Debug)]
+enum Said {
+    /// It asks for a record in this chain.
+    Wants(ChainNumber, PruneInfo),
+    Ended(Outcome),
+}
+
+/// The other end: what a pass on a thread of its own has of the writer.
+#[derive(Debug)]
+struct Apart {
+    says: Sender<Said>,
+    answers: Receiver<bool>,
+    stop: Arc<AtomicBool>,
+    queue: Arc<Queue>,
+}
+
+impl Apart {
+    /// Whether the writer is still there to hear it.
+    fn say(&self, what: Said) -> bool {
+        let is_heard = self.says.send(what).is_ok();
+        self.queue.nudge();
+        is_heard
+    }
+}
+
+impl Desk for Apart {
+    fn record(&mut self, chain: ChainNumber, info: PruneInfo) -> bool {
+        self.say(Said::Wants(chain, info)) && self.answers.recv().unwrap_or(false)
+    }
+
+    fn must_stop(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+impl Running {
+    fn begin(mut pass: Pass, queue: &Arc<Queue>, begin_thread: fn()) -> io::Result<Self> {
+        let (says, said) = channel();
+        let (answers, to_thread) = channel();
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut desk = Apart { says, answers: to_thread, stop: Arc::clone(&stop), queue: Arc::clone(queue) };
+        let thread = thread::Builder::new().name("audit-retention".to_owned()).spawn(move || {
+            begin_thread();
+            let outcome = match pass.storage.apart() {
+                Ok(storage) => {
+                    pass.storage = storage;
+                    pass.run(&mut desk)
+                }
+                Err(error) => Outcome::failed(error),
+            };
+            // What it has open is closed before anybody hears that it is over.
+            drop(pass);
+            desk.say(Said::Ended(outcome));
+        })?;
+        Ok(Self { said, answers, stop, thread: Some(thread) })
+    }
+
+    /// What the thread has said since, if anything. One that panicked has ended.
+    fn hear(&mut self) -> Option<Said> {
+        match self.said.try_recv() {
+            Ok(said) => Some(said),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => {
+                Some(Said::Ended(Outcome::failed(io::Error::other("the thread that removes them failed"))))
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Passes {
+    pub(super) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// The pass that runs ends with the file that it is at: the chain is another one now, or nobody waits any more.
+    pub(super) fn stop(&self) {
+        if let Some(running) = &self.running {
+            running.stop.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Writer {
+    /// Begins a pass where one is due, and does what the one that runs asks for.
+    pub(super) fn apply_retention(&mut self, now: &Moment, clock: Clock) -> Result<(), Halted> {
+        if self.settings.retention.is_off() {
+            return Ok(());
+        }
+        self.serve_pass(now, clock)?;
+        if self.passes.is_running()
+            || self.ledger.live().is_none()
+            || !self.timers.take_retention(now.elapsed)
+        {
+            return Ok(());
+        }
+        if self.ledger.has_idle_files() {
+            // A directory sync that failed would hide from the next segment that theirs are in doubt.
+            return Ok(());
+        }
+        let pass = Pass {
+            storage: Arc::clone(&self.storage),
+            retention: self.settings.retention.clone(),
+            clock,
+            now: *now,
+            own: self.ledger.chain(),
+            pruned: self.ledger.pruned.map_or(0, |(through, _)| through),
+            steps: Cell::new(0),
+        };
+        let Some(begin_thread) = self.passes.begin_thread else {
+            let mut here = Here { ledger: &mut self.ledger, now, trouble: None };
+            let outcome = pass.run(&mut here);
+            let trouble = here.trouble;
+            self.tell_of_pass(outcome, now);
+            return self.settle(trouble.map_or(Ok(()), Err), now, clock);
+        };
+        match Running::begin(pass, &self.queue, begin_thread) {
+            Ok(running) => self.passes.running = Some(running),
+            Err(error) => self.tell_of_pass(Outcome::failed(error), now),
+        }
+        Ok(())
+    }
+
+    fn serve_pass(&mut self, now: &Moment, clock: Clock) -> Result<(), Halted> {
+        while let Some(said) = self.passes.running.as_mut().and_then(Running::hear) {
+            match said {
+                Said::Wants(chain, info) => {
+                    let recorded = self.record_for_pass(chain, &info, now);
+                    let is_durable = matches!(recorded, Ok(true));
+                    if let Some(running) = &self.passes.running {
+                        // Where it is gone it needs no answer.
+                        running.answers.send(is_durable).ok();
+                    }
+                    self.settle(recorded.map(drop), now, clock)?;
+                }
+                Said::Ended(outcome) => {
+                    self.passes.awaited_until = None;
+                    let thread = self.passes.running.take().and_then(|mut running| running.thread.take());
+                    // It has nothing left to do but to end.
+                    drop(thread.map(JoinHandle::join));
+                    self.tell_of_pass(outcome, now);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a record durable that a pass asks for, if the writer is still in the chain that it means.
+    fn record_for_pass(
+        &mut self,
+        chain: ChainNumber,
+        info: &PruneInfo,
+        now: &Moment,
+    ) -> Result<bool, Trouble> {
+        if chain == self.ledger.chain() { self.ledger.prune(info, now) } else { Ok(false) }
+    }
+
+    /// What comes before closing while a pass runs; `None` where nothing does.
+    pub(super) fn wait_for_pass(&mut self, stage: Stage, now: &Moment) -> Option<Next> {
+        if !self.passes.is_running() || stage >= Stage::Abandoned {
+            return None;
+        }
+        let patience = PATIENCE.min(self.queue.wait_bound() / PART_OF_BOUND);
+        let until = *self.passes.awaited_until.get_or_insert(now.elapsed + patience);
+        if now.elapsed < until {
+            return Some(Next::Pause(Pause::Backoff, until));
+        }
+        // It may hold the chain of another, which must be closed before the process may end.
+        self.passes.stop();
+        Some(Next::Pause(Pause::Backoff, now.elapsed + PATIENCE))
+    }
+
+    fn tell_of_pass(&mut self, outcome: Outcome, now: &Moment) {
+        let Outcome { removed, failed, is_whole, waits, jumped } = outcome;
+        if !removed.is_empty() {
+            let files = removed.values().map(|(first, last, count)| match count {
+                1 => first.to_string(),
+                count => format!("{first} to {last} ({count} files)"),
+            });
+            let files: Vec<String> = files.collect();
+            let message = format!("removed by retention: {}", files.join(", "));
+            self.queue.notifier.tell(NoticeKind::Pruned, message);
+        }
+        if jumped.is_none() {
+            self.passes.jump_told = None;
+        }
+        if let Some((before, newest)) = jumped
+            && self.passes.jump_told.replace(before) != Some(before)
+        {
+            let message = format!(
+                "records go from {before} to {newest}: until they span a day beyond the jump, retention measures ages \
+                 at {before}; see whether the clock is right"
+            );
+            self.note(NoticeKind::TimeJumped, &message, now);
+        }
+        self.tell_of_waits(waits, is_whole, now);
+        if let Some((name, error)) = failed {
+            self.timers.retention_failed(now.elapsed);
+            self.note(NoticeKind::RetentionFailed, &format!("cannot remove {name}: {error}"), now);
+        }
+    }
+
+    /// Tells of each chain once, until a pass finds that it no longer waits.
+    fn tell_of_waits(&mut self, waits: BTreeMap<ChainNumber, String>, is_whole: bool, now: &Moment) {
+        if is_whole {
+            self.waiting.retain(|chain| waits.contains_key(chain));
+        }
+        for (chain, message) in waits {
+            if self.waiting.insert(chain) {
+                self.note(NoticeKind::RetentionWaits, &message, now);
+            }
+        }
+    }
+}

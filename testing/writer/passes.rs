@@ -1,0 +1,228 @@
+//! Passes of retention on a thread of their own: nobody waits for them, and they wait for nobody.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use super::{
+    oracle::{self, Strictness},
+    threads::{PATIENCE, Running, patient},
+    world::{MS, SECOND, Settings, World},
+};
+use crate::{
+    FlushMode, Retention, Severity, Verdict, Verifier,
+    format::RecordKind,
+    segment_name::SegmentName,
+    storage::sim::{Applied, Errno, Fault, Op, SimDisk},
+};
+
+/// A closed log of so many segments in chain 000.
+fn of_segments(segments: usize) -> World {
+    let mut world = World::new(1);
+    let mut node = world.opened(&Settings::default());
+    for _ in 1..segments {
+        node.critical(&mut world);
+        node.run_for(&mut world, SECOND);
+        node.queue.ask_rotation();
+        node.run_for(&mut world, SECOND);
+    }
+    node.close(&mut world);
+    assert_eq!(files(&world.disk).len(), segments);
+    world
+}
+
+fn files(disk: &SimDisk) -> Vec<SegmentName> {
+    disk.snapshot().keys().filter_map(|name| SegmentName::parse(name)).collect()
+}
+
+fn keeping(segments: u32) -> Settings {
+    let mut settings = patient(FlushMode::default());
+    settings.writer.retention = Retention::keep_all().max_segments(segments);
+    settings
+}
+
+#[track_caller]
+fn wait_for(what: &str, condition: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < PATIENCE, "waited in vain for: {what}");
+        std::thread::sleep(MS);
+    }
+}
+
+#[track_caller]
+fn intact(disk: &SimDisk) {
+    let report = Verifier::new("/log").run_on(&*disk.process().storage()).unwrap();
+    assert_eq!(report.verdict(), Verdict::Intact, "{report}");
+}
+
+/// The writer removed them itself, and whoever waited for an event waited for that.
+#[test]
+fn nobody_waits_for_a_removal_that_hangs() {
+    let disk = of_segments(8).disk;
+    disk.hold(Op::Remove);
+    let mut log = Running::start_on(disk.clone(), &keeping(3));
+    assert!(disk.wait_until_held(1, PATIENCE));
+    for _ in 0..20 {
+        // It returns when it is durable.
+        log.emit(Severity::Critical, None);
+    }
+    log.queue.ask_rotation();
+    log.emit(Severity::Critical, None);
+    assert_eq!((log.queue.not_durable(), log.stats().unconfirmed_waits), (0, 0));
+    assert!(!log.queue.is_stalled());
+    assert!(files(&disk).len() > 7, "none is gone yet");
+    disk.release();
+    wait_for("the old ones to go, and the next pass", || files(&disk).len() == 3);
+    log.close();
+    intact(&disk);
+}
+
+/// The same for a chain of others, which the pass holds meanwhile.
+#[test]
+fn nobody_waits_while_a_chain_of_others_is_shortened() {
+    let mut world = World::new(1);
+    let (mut own, mut other) = (world.opened(&Settings::default()), world.opened(&Settings::default()));
+    for _ in 0..6 {
+        other.critical(&mut world);
+        other.queue.ask_rotation();
+        other.run_for(&mut world, SECOND);
+    }
+    own.close(&mut world);
+    other.close(&mut world);
+    let disk = world.disk;
+    disk.hold(Op::Remove);
+    let mut log = Running::start_on(disk.clone(), &keeping(2));
+    assert!(disk.wait_until_held(1, PATIENCE));
+    for _ in 0..20 {
+        log.emit(Severity::Critical, None);
+    }
+    assert_eq!((log.queue.not_durable(), log.queue.is_stalled()), (0, false));
+    // Its last record is there already: whatever becomes of this process, it ended in order.
+    let chains = oracle::read_log(&disk.snapshot()).unwrap();
+    assert!(chains[&1].kinds().ends_with("close prune close"), "{}", chains[&1].kinds());
+    disk.release();
+    wait_for("it to be shortened", || files(&disk).len() == 3);
+    log.close();
+    intact(&disk);
+}
+
+#[test]
+fn closing_waits_a_moment_for_a_pass_and_leaves_the_rest_to_the_next_run() {
+    let disk = of_segments(8).disk;
+    let mut settings = keeping(3);
+    settings.queue.wait_bound = 400 * MS;
+    disk.hold(Op::Remove);
+    let mut log = Running::start_on(disk.clone(), &settings);
+    assert!(disk.wait_until_held(1, PATIENCE));
+    std::thread::scope(|scope| {
+        let closing = scope.spawn(|| log.close());
+        // Beyond the moment that closing waits for: from then on the pass ends with the file that it is at.
+        std::thread::sleep(300 * MS);
+        disk.release();
+        closing.join().unwrap();
+    });
+    assert_eq!(files(&disk).len(), 7, "one was at the disk when it was told to stop");
+    intact(&disk);
+    // A run that is short all the same comes to an end with what is left.
+    let mut log = Running::start_on(disk.clone(), &settings);
+    log.close();
+    assert_eq!(files(&disk).len(), 3);
+    intact(&disk);
+}
+
+#[test]
+fn the_record_of_a_pass_is_durable_before_it_goes_on() {
+    let disk = of_segments(8).disk;
+    let mut log = Running::start_on(disk.clone(), &patient(FlushMode::default()));
+    log.close();
+    disk.record_trace();
+    let mut log = Running::start_on(disk.clone(), &keeping(3));
+    wait_for("the old ones to go", || files(&disk).len() == 3);
+    log.close();
+    let trace = disk.trace();
+    let first = trace.iter().position(|call| call.contains("Remove ")).unwrap();
+    let synced = trace[..first].iter().rposition(|call| call.contains("SyncData audit-000-")).unwrap();
+    let appended = trace[..first].iter().rposition(|call| call.contains("Append audit-000-")).unwrap();
+    assert!(appended < synced, "{:?}", &trace[appended..=first]);
+    intact(&disk);
+}
+
+/// A record for many files, and a power cut behind each step.
+#[test]
+fn what_a_power_cut_leaves_of_a_pass_the_next_one_removes() {
+    for applied in [Applied::Fully, Applied::NotAtAll, Applied::Seeded] {
+        for nth in 1.. {
+            let mut world = of_segments(12);
+            world.disk.sync_everything();
+            world.disk.cut_power_at(nth, applied);
+            if let Ok(mut node) =
+                world.open(&Settings::default().retention(Retention::keep_all().max_segments(2)))
+            {
+                node.pump(&mut world);
+            }
+            let was_cut = world.disk.crashes_to_come() == 0;
+            world.disk.clear_faults();
+            if !was_cut {
+                world.disk.power_cut();
+            }
+            let mut node =
+                world.opened(&Settings::default().retention(Retention::keep_all().max_segments(2)));
+            node.pump(&mut world);
+            node.close(&mut world);
+            let left = files(&world.disk);
+            assert!(left.len() <= 2, "{nth} {applied:?}: {left:?}");
+            intact(&world.disk);
+            if !was_cut {
+                assert!(nth > 12, "{nth}");
+                break;
+            }
+        }
+    }
+}
+
+/// It was carried into the next chain like an event, where it said that records are durable which that never had.
+#[test]
+fn a_prune_record_that_failed_is_not_carried_into_another_chain() {
+    for op in [Op::Append, Op::SyncData] {
+        let mut world = of_segments(4);
+        let mut node = world.opened(&Settings::default().retention(Retention::keep_all().max_segments(1)));
+        world.disk.inject(Fault::error(&[op], Errno::IO).on("audit-000-"));
+        assert!(world.disk.remove_behind_back("control/chain-000.lock"));
+        // Before any event: it is the record that fails.
+        node.run_for(&mut world, SECOND);
+        assert_eq!(node.queue.gauges.head().unwrap().chain(), 1);
+        node.critical(&mut world);
+        node.run_for(&mut world, 5 * SECOND);
+        assert_eq!(node.queue.not_durable(), 0);
+        world.disk.clear_faults();
+        node.close(&mut world);
+        let chains = oracle::check(&world, Strictness::OnceOrTwice).unwrap();
+        assert!(chains[&1].of_kind(RecordKind::Prune).is_empty(), "{}", chains[&1].kinds());
+        let copy: BTreeMap<String, Vec<u8>> =
+            world.disk.snapshot().into_iter().filter(|(name, _)| !name.starts_with("control")).collect();
+        for disk in [&world.disk, &SimDisk::with_files(1, &copy)] {
+            let report = Verifier::new("/log").run_on(&*disk.process().storage()).unwrap();
+            assert_ne!(report.verdict(), Verdict::Damaged, "{op:?}\n{report}");
+        }
+    }
+}
+
+/// More files than a pass takes at a time: it rests between its steps, and none is forgotten.
+#[test]
+fn a_pass_over_many_segments_comes_to_its_end() {
+    let disk = of_segments(150).disk;
+    let mut log = Running::start_on(disk.clone(), &keeping(2));
+    let begun = Instant::now();
+    let mut worst = Duration::ZERO;
+    while files(&disk).len() > 2 {
+        assert!(begun.elapsed() < PATIENCE);
+        let emitted = Instant::now();
+        log.emit(Severity::Critical, None);
+        worst = worst.max(emitted.elapsed());
+    }
+    assert_eq!(log.stats().unconfirmed_waits, 0);
+    log.close();
+    intact(&disk);
+}

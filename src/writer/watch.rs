@@ -1,6 +1,6 @@
 //! What the writer keeps an eye on beside its work: the clock, the paths, the space, other chains.
 
-use super::{Halted, Outage, Writer, open, others};
+use super::{Halted, Outage, Writer, open, others, segment::CLOSED};
 use crate::{
     chain_reader::Directory,
     clock::{Clock, Moment},
@@ -43,6 +43,10 @@ impl Writer {
             loss = self.ledger.lock_loss();
         }
         let Ok(Some(what)) = loss else { return false };
+        if what == CLOSED {
+            // The live segment was closed with it, or may be next.
+            self.queue.gauges.tampered.set(true);
+        }
         let message = format!("the lock of chain {} {what}", self.ledger.chain());
         self.note(NoticeKind::LockReplaced, &message, now);
         true

@@ -46,9 +46,11 @@ impl Now {
     pub(super) const UNKNOWN: Self = Self { at: Timestamp::EARLIEST, unbelieved: None, is_proven: false };
 
     /// The time at which the segments of another chain are measured, whose newest file was begun then. A chain that was
-    /// just begun knows no time before its own, and so not whether its clock is right.
-    pub(super) fn for_other(&self, begun: Timestamp) -> Timestamp {
-        if self.is_proven || self.at.since(begun) <= DAY { self.at } else { begun }
+    /// just begun knows no time before its own, and so not whether its clock is right; and `theirs`, what the records of
+    /// that chain say, may be of the same wrong clock.
+    pub(super) fn for_other(&self, begun: Timestamp, theirs: &Self) -> Timestamp {
+        let at = if self.is_proven || self.at.since(begun) <= DAY { self.at } else { begun };
+        if self.is_proven || theirs.unbelieved.is_none() { at } else { at.min(theirs.at) }
     }
 }
 

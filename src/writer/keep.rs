@@ -9,15 +9,16 @@ use crate::{clock::Timestamp, format::PruneReason, settings::Retention};
 pub(super) struct Sealed {
     pub(super) segment: u32,
     pub(super) bytes: u64,
-    /// The time of the first line of the segment after it, which is not before its own last.
+    /// The highest of its own times and of that of the first line of the segment after it.
     pub(super) ended: Timestamp,
 }
 
-/// When each ended, as far as it can be believed: not behind `now`, and not before an older one. Where it says otherwise,
-/// its clock was wrong, and it ended at the latest with the next one that is believed. So nothing is taken for older than
-/// it can be, and no clock that was years ahead keeps a segment for years.
-fn ends(sealed: &[Sealed], now: Timestamp) -> Vec<Timestamp> {
-    let mut highest = Timestamp::EARLIEST;
+/// When each ended, as far as it can be believed: not behind `now`, and not before an older one, or before `floor`, the
+/// highest time of those that are gone. Where it says otherwise, its clock was wrong, and it ended at the latest with the
+/// next one that is believed. So nothing is taken for older than it can be, and no clock that was years ahead keeps a
+/// segment for years.
+fn ends(sealed: &[Sealed], floor: Timestamp, now: Timestamp) -> Vec<Timestamp> {
+    let mut highest = if floor <= now { floor } else { Timestamp::EARLIEST };
     let believed = sealed.iter().map(|segment| {
         let is_believed = (highest..=now).contains(&segment.ended);
         highest = if is_believed { segment.ended } else { highest };
@@ -42,6 +43,7 @@ fn ends(sealed: &[Sealed], now: Timestamp) -> Vec<Timestamp> {
 pub(super) fn removable(
     retention: &Retention,
     sealed: &[Sealed],
+    floor: Timestamp,
     allowed: usize,
     newest_bytes: u64,
     now: Timestamp,
@@ -50,7 +52,7 @@ pub(super) fn removable(
     let mut bytes: u64 = sealed.iter().map(|segment| segment.bytes).sum::<u64>() + newest_bytes;
     let mut segments = sealed.len() as u64 + 1;
     let mut removed = None;
-    for (index, (segment, ended)) in sealed.iter().zip(ends(sealed, now)).enumerate().take(allowed) {
+    for (index, (segment, ended)) in sealed.iter().zip(ends(sealed, floor, now)).enumerate().take(allowed) {
         let too_old = retention.max_age.is_some() && !young(retention.max_age, ended);
         let reason = if too_old {
             PruneReason::Age
@@ -83,7 +85,8 @@ mod tests {
                 ended: Timestamp::from_unix(i64::from(segment) * 100, 0),
             })
             .collect();
-        assert_eq!(removable(retention, &sealed, allowed, 50, Timestamp::from_unix(600, 0)), expected);
+        let (floor, now) = (Timestamp::EARLIEST, Timestamp::from_unix(600, 0));
+        assert_eq!(removable(retention, &sealed, floor, allowed, 50, now), expected);
     }
 
     #[test]
@@ -103,11 +106,12 @@ mod tests {
     #[test]
     fn what_cannot_be_true_is_bounded_by_what_follows() {
         let at = |second| Timestamp::from_unix(second, 0);
-        let check = |ended: &[i64], now: i64, expected: &[i64]| {
+        let check_behind = |floor: i64, ended: &[i64], now: i64, expected: &[i64]| {
             let sealed = ended.iter().map(|ended| Sealed { segment: 1, bytes: 1, ended: at(*ended) });
             let expected: Vec<Timestamp> = expected.iter().map(|ended| at(*ended)).collect();
-            assert_eq!(ends(&sealed.collect::<Vec<_>>(), at(now)), expected, "{ended:?} {now}");
+            assert_eq!(ends(&sealed.collect::<Vec<_>>(), at(floor), at(now)), expected, "{ended:?} {now}");
         };
+        let check = |ended: &[i64], now: i64, expected: &[i64]| check_behind(0, ended, now, expected);
         check(&[], 100, &[]);
         check(&[10, 20, 20, 30], 30, &[10, 20, 20, 30]);
         // Ahead of the newest record: one, several, the last, all.
@@ -119,6 +123,10 @@ mod tests {
         check(&[10, 20, 3, 30], 50, &[10, 20, 30, 30]);
         check(&[10, 20, 3, 4], 50, &[10, 20, 50, 50]);
         check(&[10, 900, 3, 30], 50, &[10, 30, 30, 30]);
+        // What has gone still says so of what was behind it.
+        check_behind(10, &[3, 30], 50, &[30, 30]);
+        check_behind(10, &[3, 4], 50, &[50, 50]);
+        check_behind(900, &[3, 30], 50, &[3, 30]);
         // Once its time has come, one that was ahead keeps what follows no longer than it was ahead.
         check(&[10, 40, 20, 30, 45], 50, &[10, 40, 45, 45, 45]);
     }

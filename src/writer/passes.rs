@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     clock::{Clock, Moment, Timestamp},
-    format::PruneInfo,
+    format::{ChainId, PruneInfo},
     queue::{Pause, Queue, Stage},
     segment_name::ChainNumber,
     stats::NoticeKind,
@@ -62,7 +62,7 @@ struct Running {
 #[derive(Debug)]
 enum Said {
     /// It asks for a record in this chain.
-    Wants(ChainNumber, PruneInfo),
+    Wants((ChainNumber, Option<ChainId>), PruneInfo),
     Ended(Outcome),
 }
 
@@ -85,7 +85,7 @@ impl Apart {
 }
 
 impl Desk for Apart {
-    fn record(&mut self, chain: ChainNumber, info: PruneInfo) -> bool {
+    fn record(&mut self, chain: (ChainNumber, Option<ChainId>), info: PruneInfo) -> bool {
         self.say(Said::Wants(chain, info)) && self.answers.recv().unwrap_or(false)
     }
 
@@ -95,6 +95,10 @@ impl Desk for Apart {
 }
 
 impl Running {
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
     fn begin(mut pass: Pass, queue: &Arc<Queue>, begin_thread: fn()) -> io::Result<Self> {
         let (says, said) = channel();
         let (answers, to_thread) = channel();
@@ -214,11 +218,13 @@ impl Writer {
     /// Makes a record durable that a pass asks for, if the writer is still in the chain that it means.
     fn record_for_pass(
         &mut self,
-        chain: ChainNumber,
+        chain: (ChainNumber, Option<ChainId>),
         info: &PruneInfo,
         now: &Moment,
     ) -> Result<bool, Trouble> {
-        if chain == self.ledger.chain() { self.ledger.prune(info, now) } else { Ok(false) }
+        // A pass that was told to end may have decided long ago, and of another chain.
+        let is_stopped = self.passes.running.as_ref().is_none_or(Running::is_stopped);
+        if self.ledger.is_of(chain) && !is_stopped { self.ledger.prune(info, now) } else { Ok(false) }
     }
 
     /// What comes before closing while a pass runs; `None` where nothing does.

@@ -49,7 +49,7 @@ impl Outcome {
 /// Who makes a pass: what it needs of the writer.
 pub(super) trait Desk {
     /// Makes a `prune` record of this chain, which is the writer's, durable; says whether it is.
-    fn record(&mut self, chain: ChainNumber, info: PruneInfo) -> bool;
+    fn record(&mut self, chain: (ChainNumber, Option<ChainId>), info: PruneInfo) -> bool;
     /// Whether the pass must end where it is.
     fn must_stop(&self) -> bool;
 }
@@ -64,8 +64,8 @@ pub(super) struct Here<'a> {
 }
 
 impl Desk for Here<'_> {
-    fn record(&mut self, chain: ChainNumber, info: PruneInfo) -> bool {
-        if chain != self.ledger.chain() {
+    fn record(&mut self, chain: (ChainNumber, Option<ChainId>), info: PruneInfo) -> bool {
+        if !self.ledger.is_of(chain) {
             return false;
         }
         let recorded = self.ledger.prune(&info, self.now);
@@ -170,7 +170,9 @@ impl Pass {
         outcome: &mut Outcome,
     ) -> io::Result<()> {
         let required = self.required();
-        let doom = self.choose(&required, (chain, old), now.for_other(old.begun()), outcome)?;
+        let has_ages = self.retention.max_age.is_some() || self.retention.min_age.is_some();
+        let theirs = if has_ages { now_of(&self.storage, &old.stretches())? } else { Now::UNKNOWN };
+        let doom = self.choose(&required, (chain, old), now.for_other(old.begun(), &theirs), outcome)?;
         if doom.segments.is_none() && (doom.leftovers == 0 || required.is_hold()) {
             return Ok(());
         }
@@ -181,7 +183,7 @@ impl Pass {
         let directory = Directory::read(self.storage.as_ref())?;
         let mut held = Held { ledger: &mut free, now: &self.now, desk };
         let Some(old) = self.survey(&directory, chain, pruned, &held)? else { return Ok(()) };
-        let doom = self.choose(&required, (chain, &old), now.for_other(old.begun()), outcome)?;
+        let doom = self.choose(&required, (chain, &old), now.for_other(old.begun(), &theirs), outcome)?;
         self.prune((chain, old), doom, &mut held, outcome)
     }
 
@@ -271,8 +273,12 @@ impl Pass {
                 old.files.into_iter().map(move |name| Doomed { name, wanted })
             });
             doomed.extend(files);
+            // Time has passed since that was decided: what must stay now is not called removed.
+            if desk.must_stop() || !self.may_go(doom.wanted(id, through))? {
+                return Ok(());
+            }
             // One record for all of them. What a crash leaves of their files the next pass removes.
-            if !desk.record(chain, info) {
+            if !desk.record((chain, id), info) {
                 // It may not be durable, so no file goes.
                 return Ok(());
             }
@@ -283,9 +289,14 @@ impl Pass {
     fn remove(&self, doomed: &[Doomed], desk: &dyn Desk, outcome: &mut Outcome) -> io::Result<()> {
         let mut has_removed = false;
         for Doomed { name, wanted } in doomed {
-            if !self.step(desk) || !self.may_go(*wanted)? {
-                // It changed while the record was written. What the record says is gone stays as a leftover.
-                break;
+            // It may have changed while the record was written. What the record says is gone stays as a leftover.
+            match self.step(desk).then(|| self.may_go(*wanted)) {
+                Some(Ok(true)) => {}
+                Some(Err(error)) => {
+                    outcome.failed = Some((name.to_string(), error));
+                    break;
+                }
+                _ => break,
             }
             match self.storage.remove(Dir::Log, &name.to_string()) {
                 Ok(()) => {
@@ -326,7 +337,10 @@ struct Held<'a> {
 }
 
 impl Desk for Held<'_> {
-    fn record(&mut self, _: ChainNumber, info: PruneInfo) -> bool {
+    fn record(&mut self, chain: (ChainNumber, Option<ChainId>), info: PruneInfo) -> bool {
+        if !self.ledger.is_of(chain) {
+            return false;
+        }
         // The trouble of a chain that is not ours ends with it: the next opener recovers it.
         let is_durable = self.ledger.prune(&info, self.now).unwrap_or(false);
         if is_durable {

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The old segments of one chain, oldest first, as far back as they are understood.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Old {
     /// `None` where not even the newest first line can be read.
     pub(super) id: Option<ChainId>,
@@ -26,6 +26,8 @@ pub(super) struct Old {
     /// stopped behind its record, and files that were begun in vain before the first record go only now. Oldest first.
     pub(super) leftovers: Vec<Leftover>,
     newest_bytes: u64,
+    /// The highest time before the oldest segment, as far as its first line says it, and not before there was a log.
+    floor: Timestamp,
     /// The newest file with a good first line.
     newest: Option<Stretch>,
 }
@@ -51,6 +53,23 @@ pub(super) struct OldSegment {
     stretch: Stretch,
 }
 
+/// 2026-01-01, in seconds. This library did not exist before, so no record of it is older: a clock that begins in 1970,
+/// as without a battery, is not believed.
+const FIRST_YEAR: i64 = 1_767_225_600;
+
+impl Default for Old {
+    fn default() -> Self {
+        Self {
+            id: None,
+            segments: Vec::new(),
+            leftovers: Vec::new(),
+            newest_bytes: 0,
+            floor: Timestamp::from_unix(FIRST_YEAR, 0),
+            newest: None,
+        }
+    }
+}
+
 impl Old {
     /// How many of the oldest segments go if so many may, and why.
     pub(super) fn removable(
@@ -60,7 +79,7 @@ impl Old {
         now: Timestamp,
     ) -> Option<(usize, PruneReason)> {
         let sealed: Vec<Sealed> = self.segments.iter().map(|old| old.sealed).collect();
-        removable(retention, &sealed, allowed, self.newest_bytes, now)
+        removable(retention, &sealed, self.floor, allowed, self.newest_bytes, now)
     }
 
     /// The last record and the bytes of each leftover, and of so many of the oldest segments, oldest first.
@@ -142,8 +161,12 @@ pub(super) fn survey(
         idle.push((*name, stat.bytes));
         let bytes = idle.iter().map(|(_, bytes)| bytes).sum();
         let stretch = Stretch { name: *name, end: Some(counted.bytes), begun: first.1, times: counted.times };
+        let own_highest = counted.times.map_or(first.1, |(_, highest)| highest);
+        let before = first.0.info.after.iter().find(|after| after.bytes > 0).and_then(|after| after.times);
+        let first_year = Timestamp::from_unix(FIRST_YEAR, 0);
+        old.floor = before.map_or(first_year, |(_, highest)| highest.max(first_year));
         old.segments.push(OldSegment {
-            sealed: Sealed { segment: name.segment, bytes, ended: *begun },
+            sealed: Sealed { segment: name.segment, bytes, ended: own_highest.max(*begun) },
             files: idle.drain(..).rev().map(|(name, _)| name).collect(),
             through,
             stretch,

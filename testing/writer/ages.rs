@@ -227,3 +227,34 @@ fn one_segment_that_begins_decades_ago_makes_no_other_old() {
     node.close(&mut world);
     checked(&world);
 }
+
+/// A clock without a battery begins decades ago. The segment that ended with such a start was taken for decades old as
+/// soon as the one before it was gone, although its own records are young.
+#[test]
+fn a_start_decades_ago_makes_no_segment_old_when_the_one_before_it_has_gone() {
+    let settings =
+        Settings::default().rotation(Rotation::never()).retention(Retention::keep_all().max_age(DAY * 100));
+    let mut world = World::new(1);
+    let mut node = world.opened(&settings);
+    run_days(&mut world, &mut node, 5);
+    node.queue.ask_rotation();
+    node.pump(&mut world);
+    run_days(&mut world, &mut node, 80);
+    let back = DAY * 365 * 30;
+    world.step_wall_clock_back(back);
+    node.queue.ask_rotation();
+    node.critical(&mut world);
+    node.pump(&mut world);
+    world.step_wall_clock(back);
+    node.critical(&mut world);
+    node.pump(&mut world);
+    // The first ended on the 5th day, the second on the 85th.
+    run_days(&mut world, &mut node, 30);
+    assert_eq!(files(&world, 0).first(), Some(&2), "{:?}", files(&world, 0));
+    run_days(&mut world, &mut node, 60);
+    assert_eq!(files(&world, 0).first(), Some(&2), "{:?}", files(&world, 0));
+    run_days(&mut world, &mut node, 30);
+    assert_eq!(files(&world, 0).first(), Some(&3), "{:?}", files(&world, 0));
+    node.close(&mut world);
+    checked(&world);
+}

@@ -253,6 +253,11 @@ impl Ledger {
         self.lock.chain
     }
 
+    /// Whether this is the chain of that number and id. After an outage the number can be another chain's.
+    pub(super) fn is_of(&self, (chain, id): (ChainNumber, Option<ChainId>)) -> bool {
+        chain == self.chain() && id == Some(self.id)
+    }
+
     /// The last durable record. An open log has one: its `open` record.
     pub(super) fn head(&self) -> Head {
         let Point { seq, hash, .. } = self.durable;

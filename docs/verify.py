@@ -997,16 +997,17 @@ class Lock:
             os.close(self.descriptor)
 
     def ask_the_system(self):
-        """/proc/locks names inodes, to everybody, but not the processes of other containers."""
+        """/proc/locks names devices and inodes, to everybody, but not the processes of other containers."""
         try:
-            inode = str(os.stat(self.path).st_ino)
+            stat = os.stat(self.path)
+            file = f"{os.major(stat.st_dev):02x}:{os.minor(stat.st_dev):02x}:{stat.st_ino}"
             with open("/proc/locks") as locks:
                 words = [line.split() for line in locks]
         except OSError:
             self.unknown = "since its lock could not be read"
             return False
         # 1: FLOCK  ADVISORY  WRITE 4711 08:01:12345 0 EOF
-        if any(line[1:4:2] == ["FLOCK", "WRITE"] and line[5].split(":")[-1] == inode for line in words if line[5:]):
+        if any(line[1:4:2] == ["FLOCK", "WRITE"] and line[5] == file for line in words if line[5:]):
             return True
         self.unknown = "since its lock could not be read, and /proc/locks tells only of this container"
         return False

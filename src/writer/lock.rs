@@ -113,6 +113,11 @@ impl ChainLock {
         Ok(Tried::Taken(Box::new(lock)))
     }
 
+    /// Whether the program has closed the descriptor, and let go of the lock with it.
+    pub(super) fn is_closed(&self) -> bool {
+        self.file.stat().is_err_and(|error| is_closed_under_us(&error))
+    }
+
     /// How the lock was lost, if it was: nothing keeps others out then.
     pub(super) fn loss(&self) -> io::Result<Option<&'static str>> {
         let open = match self.file.stat() {

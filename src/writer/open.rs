@@ -302,7 +302,8 @@ impl<'a> Opener<'a> {
         notices.extend(notices_of_the_place(&filesystem, &taken.ledger));
         if self.storage.boot_id().is_empty() {
             let message = "this system has no boot id (/proc/sys/kernel/random/boot_id), so no restart is noticed: a \
-                           chain whose last segment cannot be synced once waits until its lock file is removed";
+                           chain whose last segment cannot be synced once is left alone until the machine was restarted \
+                           and then, while no program writes, its lock file was moved away";
             notices.push((NoticeKind::BootIdMissing, message.to_owned()));
         }
         let open = OpenInfo {

@@ -67,7 +67,8 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if self.get().is_err() {
+        drop(self.get());
+        if self.is_closed.load(Ordering::Relaxed) {
             // The number is closed, or somebody else's.
             std::mem::forget(Arc::clone(&self.file));
         }

@@ -196,7 +196,7 @@ impl Storage for Disk {
 
     fn is_seen_locked(&self, dir: Dir, name: &str) -> bool {
         let Ok(Some(stat)) = self.stat(dir, name) else { return false };
-        fs::read_to_string("/proc/locks").is_ok_and(|locks| lists_writer(&locks, stat.inode))
+        fs::read_to_string("/proc/locks").is_ok_and(|locks| lists_writer(&locks, &stat))
     }
 
     fn reattach(&self) -> io::Result<()> {
@@ -248,15 +248,16 @@ fn first_line_of(path: &str) -> String {
     fs::read_to_string(path).map_or_else(|_| String::new(), |text| text.trim().to_owned())
 }
 
-/// Whether /proc/locks has an exclusive lock on the file with this number. It tells everybody, but not of the processes
-/// of other containers.
-fn lists_writer(locks: &str, inode: u64) -> bool {
+/// Whether /proc/locks has an exclusive lock on this file. It tells everybody, but not of the processes of other
+/// containers; and where it names another device than the file does, as on btrfs, nothing can be told.
+fn lists_writer(locks: &str, file: &Stat) -> bool {
+    let device = (rustix::fs::major(file.device), rustix::fs::minor(file.device));
+    let sought = format!("{:02x}:{:02x}:{}", device.0, device.1, file.inode);
     // 1: FLOCK  ADVISORY  WRITE 4711 08:01:12345 0 EOF
     locks.lines().any(|line| {
         let mut words = line.split_ascii_whitespace().skip(1);
         let [kind, _, access, _, file] = [(); 5].map(|()| words.next().unwrap_or_default());
-        let number = file.rsplit(':').next().and_then(|number| number.parse().ok());
-        kind == "FLOCK" && access == "WRITE" && number == Some(inode)
+        kind == "FLOCK" && access == "WRITE" && file == sought
     })
 }
 
@@ -421,15 +422,18 @@ mod tests {
             ("3: POSIX  ADVISORY  WRITE 4711 08:01:12345 0 EOF", false),
             ("1: -> FLOCK  ADVISORY  WRITE 4712 08:01:12345 0 EOF", false),
             ("4: FLOCK  ADVISORY  WRITE 4711 08:01:123456 0 EOF", false),
+            ("4: FLOCK  ADVISORY  WRITE 4711 00:2b:12345 0 EOF", false),
             ("5: FLOCK  ADVISORY  WRITE 12345 12345:01:9 12345 EOF", false),
             ("FLOCK", false),
             ("", false),
         ];
+        let device = rustix::fs::makedev(8, 1);
+        let lock = |inode| Stat { device, inode, bytes: 0, links: 1, mode: 0o600 };
         for (line, is_writer) in lines {
-            assert_eq!(lists_writer(&format!("{line}\n"), 12345), is_writer, "{line}");
+            assert_eq!(lists_writer(&format!("{line}\n"), &lock(12345)), is_writer, "{line}");
         }
         let all = lines.map(|(line, _)| line);
-        assert!(lists_writer(&all.join("\n"), 12345) && !lists_writer(&all.join("\n"), 1));
+        assert!(lists_writer(&all.join("\n"), &lock(12345)) && !lists_writer(&all.join("\n"), &lock(1)));
     }
 
     #[test]

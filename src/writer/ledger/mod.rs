@@ -298,6 +298,11 @@ impl Ledger {
         self.lock.loss()
     }
 
+    /// Whether the program has closed the descriptor that holds the lock.
+    pub(super) fn has_closed_lock(&self) -> bool {
+        self.lock.is_closed()
+    }
+
     /// Appends drafts, one write for each chunk of them. Whatever happens, the drafts are retained
     /// until they are durable.
     pub(super) fn append(&mut self, batch: &mut Chunks, now: &Moment) -> Result<(), Trouble> {

@@ -95,10 +95,6 @@ impl Desk for Apart {
 }
 
 impl Running {
-    fn is_stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
-    }
-
     fn begin(mut pass: Pass, queue: &Arc<Queue>, begin_thread: fn()) -> io::Result<Self> {
         let (says, said) = channel();
         let (answers, to_thread) = channel();
@@ -223,7 +219,8 @@ impl Writer {
         now: &Moment,
     ) -> Result<bool, Trouble> {
         // A pass that was told to end may have decided long ago, and of another chain.
-        let is_stopped = self.passes.running.as_ref().is_none_or(Running::is_stopped);
+        let is_stopped =
+            self.passes.running.as_ref().is_none_or(|running| running.stop.load(Ordering::Acquire));
         if self.ledger.is_of(chain) && !is_stopped { self.ledger.prune(info, now) } else { Ok(false) }
     }
 

@@ -32,9 +32,9 @@ pub(super) const KEPT_BYTES: usize = 256 * 1024;
 /// A value of an event: where its member stands, `,"name":value`, and what happened to it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Piece {
-    start: u32,
+    pub(super) start: u32,
     /// Where the value begins.
-    value: u32,
+    pub(super) value: u32,
     end: u32,
     /// How many bytes its name has, where the name is cut.
     pub(super) name_bytes: u32,
@@ -65,12 +65,12 @@ impl Piece {
     pub(super) fn is_unremarkable(&self) -> bool {
         !(self.cut | self.redacted | self.repeated) && self.name_bytes == 0
     }
+}
 
-    /// Whether it is a text that says nothing.
-    pub(super) fn is_empty_text(&self) -> bool {
-        // Named members are all texts.
-        self.end - self.value == 2
-    }
+/// Whether the value of a named member, as JSON, says nothing: an empty text, or two quotes, which is what an empty text
+/// prints with `?` in front.
+pub(super) fn says_nothing(json: &[u8]) -> bool {
+    matches!(json, br#""""# | br#""\"\"""#)
 }
 
 /// The index of the message, which stands behind the members in [`NAMED`].
@@ -81,7 +81,7 @@ pub(super) const MESSAGE: usize = NAMED.len();
 pub(super) struct Named {
     /// A bit for each.
     known: u32,
-    /// A bit for each that is an empty text.
+    /// A bit for each that says nothing.
     empty: u32,
     pieces: [Piece; NAMED.len() + 1],
 }
@@ -355,8 +355,7 @@ impl Values {
             piece.repeated |= is_known;
             self.is_remarkable |= is_known;
             self.named.set(index, piece);
-            // An empty text with `?` in front prints as two quotes.
-            if piece.is_empty_text() || self.json(&piece) == Some(br#""\"\"""#) {
+            if self.json(&piece).is_some_and(says_nothing) {
                 self.named.empty |= 1 << index;
             }
             return;

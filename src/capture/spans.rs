@@ -10,7 +10,7 @@ use tracing_subscriber::{
 
 use super::{
     Capture,
-    event::{Piece, Values},
+    event::{Piece, Values, says_nothing},
     fields::Whole as WholeValue,
     plan::Role,
     rules::{NAMED, Rules},
@@ -55,7 +55,7 @@ impl Whole {
         let mut whole = Self::default();
         for value in values {
             let Role::Named(index) = value.role else { return None };
-            if !value.piece.is_unremarkable() || value.piece.is_empty_text() {
+            if !value.piece.is_unremarkable() || says_nothing(value.json()) {
                 return None;
             }
             whole.add(index, &value.piece, &value.member);
@@ -92,6 +92,12 @@ struct Value {
     member: Box<[u8]>,
     /// What is known of it, if it is cut.
     whole: Option<WholeValue>,
+}
+
+impl Value {
+    fn json(&self) -> &[u8] {
+        self.member.get((self.piece.value - self.piece.start) as usize..).unwrap_or_default()
+    }
 }
 
 /// How many spans around an event are looked at, from the nearest outwards.

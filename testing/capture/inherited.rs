@@ -43,6 +43,8 @@ fn an_empty_text_is_said_and_nothing_is_inherited_in_its_place() {
 
     let inner = inside(&log, info_span!("nobody", actor = ""));
     assert_eq!((&inner["actor"], &inner["incomplete"]), (&"".into(), &json!(["actor"])));
+    let inner = inside(&log, info_span!("nobody", actor = ?"", request_id = "\"\""));
+    assert_eq!(inner["incomplete"], json!(["actor", "request_id"]), "nor from a span");
     let span = info_span!("later", actor = Empty);
     span.record("actor", "mia");
     span.record("actor", "");

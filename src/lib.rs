@@ -111,7 +111,7 @@ pub use error::{Error, InsecureReason, NoChainReason, ParseError};
 pub use format::{RecordKind, Value};
 pub use log::AuditLog;
 pub use metrics::{Metric, MetricKind};
-pub use read::{ReadItem, ReadItems, Reader, Records, Stopper, read};
+pub use read::{ReadItem, ReadItems, Reader, Records, Segment, Stopper, read, segments};
 pub use record::Record;
 pub use settings::{FlushMode, OnFailure, OnFull, Retention, Rotation};
 pub use severity::Severity;

@@ -6,7 +6,7 @@ use super::first_line::{Beginning, FirstLine, open_segment};
 use crate::{
     clock::Timestamp,
     error::Error,
-    format::{After, ChainId},
+    format::{After, ChainId, Times},
     segment_name::{ChainNumber, SegmentName},
     storage::{Dir, Storage},
 };
@@ -34,6 +34,8 @@ pub(crate) struct SegmentFile {
     /// Where a later segment says that it counts nothing, so that it never held more than a first write, and it does:
     /// the first sequence number of that segment.
     pub(crate) destroyed_before: Option<u64>,
+    /// Bounds of the times of what counts, where a later segment says them.
+    pub(crate) times: Option<Times>,
     after: Vec<After>,
 }
 
@@ -53,6 +55,7 @@ impl SegmentFile {
             id: first.id(),
             looks_stillborn: first.looks_stillborn,
             destroyed_before: None,
+            times: None,
             after,
         }
     }
@@ -71,6 +74,7 @@ impl SegmentFile {
             id: self.id,
             looks_stillborn: self.looks_stillborn && stat.bytes == self.bytes,
             destroyed_before: None,
+            times: None,
             after: self.after.clone(),
         }))
     }
@@ -178,6 +182,7 @@ struct Claim {
     bytes: u64,
     before_seq: u64,
     is_of_a_row: bool,
+    times: Option<Times>,
     /// The how-manieth claim, the newest first.
     number: usize,
     has_met: bool,
@@ -188,6 +193,7 @@ impl Claims {
     fn meet(&mut self, file: &mut SegmentFile) {
         if let Some(claim) = self.about(file.name.segment) {
             file.counted = Some(claim.bytes);
+            file.times = claim.times;
             let is_destroyed = claim.is_of_a_row && !file.looks_stillborn;
             file.destroyed_before = is_destroyed.then_some(claim.before_seq);
         }
@@ -205,6 +211,7 @@ impl Claims {
             bytes: after.bytes,
             before_seq,
             is_of_a_row: after.from.is_some(),
+            times: after.times,
             number: self.added,
             has_met: false,
         };

@@ -1,7 +1,7 @@
 //! Reads a log: raw lines, and records on top.
 //!
 //! `reader` is the builder, `items` merges the chains; each is a `cursor` forward or goes `backward`, and begins where
-//! `start` finds it. `ahead` is what was read and not handed out yet.
+//! `start` finds it. `ahead` is what was read and not handed out yet. `segments` is for who searches files.
 
 mod ahead;
 mod backward;
@@ -10,6 +10,7 @@ mod item;
 mod items;
 mod next;
 mod reader;
+mod segments;
 mod start;
 mod stopper;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use std::{fmt, path::Path};
 pub use item::ReadItem;
 pub use items::ReadItems;
 pub use reader::Reader;
+pub use segments::{Segment, segments};
 pub use stopper::Stopper;
 
 use crate::{error::Error, record::Record};

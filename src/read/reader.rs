@@ -221,7 +221,7 @@ impl Reader {
         self.items_of(storage)
     }
 
-    fn storage(&self) -> Result<Arc<dyn Storage>, Error> {
+    pub(super) fn storage(&self) -> Result<Arc<dyn Storage>, Error> {
         match Disk::open_existing(&self.dir) {
             Ok(disk) => Ok(Arc::new(disk)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

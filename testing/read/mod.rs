@@ -4,6 +4,7 @@ mod damaged;
 mod following;
 mod looks;
 mod places;
+mod segments;
 
 use std::sync::Arc;
 

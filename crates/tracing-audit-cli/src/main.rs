@@ -1,14 +1,34 @@
 //! The command `tracing-audit`.
 
+mod demo;
+mod doctor;
+mod export;
+mod filter;
 mod forward;
+mod heads;
+mod hold;
+mod line;
+mod output;
+mod query;
+mod report;
+mod scan;
+mod shell;
+mod show;
+mod stats;
 mod store;
+mod tail;
+mod time;
 mod verify;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Verifies and forwards the audit logs that tracing-audit writes.
+use output::{print, say};
+
+/// Verifies, searches, shows and forwards the audit logs that tracing-audit writes.
+///
+/// Commands that read never change a log. What a log says is printed to standard output, everything else to standard error.
 #[derive(Debug, Parser)]
 #[command(name = "tracing-audit", version, max_term_width = 100)]
 struct Arguments {
@@ -19,28 +39,42 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Verify(verify::Verify),
+    Heads(heads::Heads),
+    Query(query::Query),
+    Tail(tail::Tail),
+    Show(show::Show),
+    Stats(stats::Stats),
+    Export(export::Export),
+    Report(report::Report),
+    Doctor(doctor::Doctor),
+    Hold(hold::Hold),
     Forward(forward::Forward),
+    Demo(demo::Demo),
+    Completions(shell::Completions),
+    Man(shell::Man),
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Verify(verify) => verify.run(),
+        Command::Heads(heads) => heads.run(),
+        Command::Query(query) => query.run(),
+        Command::Tail(tail) => tail.run(),
+        Command::Show(show) => show.run(),
+        Command::Stats(stats) => stats.run(),
+        Command::Export(export) => export.run(),
+        Command::Report(report) => report.run(),
+        Command::Doctor(doctor) => doctor.run(),
+        Command::Hold(hold) => hold.run(),
         Command::Forward(forward) => forward.run(),
+        Command::Demo(demo) => demo.run(),
+        Command::Completions(completions) => completions.run(),
+        Command::Man(man) => man.run(),
     };
     done.unwrap_or_else(|error| {
-        say(&format!("tracing-audit: {error:#}"));
+        if !output::is_broken_pipe(&error) {
+            say(&format!("tracing-audit: {error:#}"));
+        }
         ExitCode::from(2)
     })
-}
-
-/// Prints what a command was asked for. A reader that has gone away wants no more.
-fn print(text: &str) {
-    use std::io::Write;
-    drop(writeln!(std::io::stdout(), "{text}"));
-}
-
-/// Prints what happens beside that.
-fn say(text: &str) {
-    use std::io::Write;
-    drop(writeln!(std::io::stderr(), "{text}"));
 }

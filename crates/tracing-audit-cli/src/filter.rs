@@ -1,0 +1,156 @@
+//! Which records somebody wants to see.
+
+use anyhow::{Result, anyhow, bail};
+use clap::Args;
+use globset::{GlobBuilder, GlobMatcher};
+use tracing_audit::{Record, RecordKind, Severity, Value};
+
+use crate::time::Point;
+
+/// The options that select records. All that are given must match; of an option that is given more than once, one value.
+#[derive(Debug, Args, Clone, Default)]
+#[command(next_help_heading = "Which records")]
+pub(crate) struct Filter {
+    /// Who did it.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) actor: Vec<String>,
+
+    /// What was done; `*` and `?` stand for any characters and any one, as in `auth.*`.
+    #[arg(long, value_name = "GLOB", value_parser = glob)]
+    pub(crate) action: Vec<GlobMatcher>,
+
+    /// To what it was done.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) resource: Vec<String>,
+
+    /// With which result.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) outcome: Vec<String>,
+
+    /// How severe: `critical` or `routine`.
+    #[arg(long, value_name = "SEVERITY")]
+    pub(crate) severity: Option<Severity>,
+
+    /// What the record is: `event`, or what the log says of itself: `open`, `gap`, `recovery` and others.
+    #[arg(long, value_name = "KIND")]
+    pub(crate) kind: Vec<RecordKind>,
+
+    /// The session.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) session: Vec<String>,
+
+    /// The request.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) request: Vec<String>,
+
+    /// A field, or another member, with this value, as in `--field tenant=acme`.
+    #[arg(long = "field", value_name = "NAME=VALUE", value_parser = pair)]
+    pub(crate) fields: Vec<(String, String)>,
+
+    /// A text that stands anywhere in the line of the record, as it stands there.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) grep: Vec<String>,
+
+    /// Not before this time: 2026-11-21, 2026-11-21T08:00Z, yesterday, 2h (ago). UTC unless a zone is given.
+    #[arg(long, value_name = "TIME", value_parser = Point::parse)]
+    pub(crate) since: Option<Point>,
+
+    /// Before this time.
+    #[arg(long, value_name = "TIME", value_parser = Point::parse)]
+    pub(crate) until: Option<Point>,
+
+    /// Sequence numbers from A to B, both included; either may be left out.
+    #[arg(long, value_name = "A..B", value_parser = Range::parse)]
+    pub(crate) seq: Option<Range>,
+
+    /// The chain, as its files are named: 000.
+    #[arg(long, value_name = "CHAIN", value_parser = chain)]
+    pub(crate) chain: Vec<u16>,
+}
+
+/// Sequence numbers, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Range {
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+}
+
+impl Range {
+    fn parse(text: &str) -> Result<Self> {
+        let number = |text: &str, default| {
+            if text.is_empty() {
+                return Ok(default);
+            }
+            text.parse::<u64>().map_err(|_| anyhow!("`{text}` is no sequence number"))
+        };
+        let (first, last) = text.split_once("..").unwrap_or((text, text));
+        let range = Self { first: number(first, 1)?, last: number(last.trim_start_matches('='), u64::MAX)? };
+        if text.is_empty() || range.first > range.last {
+            bail!("`{text}` is no range of sequence numbers: write 40..50, 40.. or 42");
+        }
+        Ok(range)
+    }
+}
+
+fn glob(text: &str) -> Result<GlobMatcher> {
+    let glob = GlobBuilder::new(text).literal_separator(false).backslash_escape(true).build()?;
+    Ok(glob.compile_matcher())
+}
+
+fn pair(text: &str) -> Result<(String, String)> {
+    let (name, value) =
+        text.split_once('=').ok_or_else(|| anyhow!("`{text}` has no `=`: write NAME=VALUE"))?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+pub(crate) fn chain(text: &str) -> Result<u16> {
+    let is_number = (1..=3).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| is_number).ok_or_else(|| anyhow!("`{text}` is no chain: write 000 to 999"))
+}
+
+/// Whether nothing was asked for, or one of what was.
+fn is_one_of(wanted: &[String], value: Option<&str>) -> bool {
+    wanted.is_empty() || value.is_some_and(|value| wanted.iter().any(|wanted| wanted == value))
+}
+
+/// A value as `--field` compares it: a text as it is, everything else as JSON prints it.
+pub(crate) fn text_of(value: &Value) -> String {
+    match value {
+        Value::Text(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+impl Filter {
+    /// Whether a record is one of those that were asked for.
+    pub(crate) fn matches(&self, record: &Record) -> bool {
+        self.place_matches(record)
+            && self.severity.is_none_or(|severity| record.severity() == Some(severity))
+            && (self.kind.is_empty() || self.kind.contains(&record.kind()))
+            && is_one_of(&self.actor, record.actor())
+            && is_one_of(&self.resource, record.resource())
+            && is_one_of(&self.outcome, record.outcome())
+            && is_one_of(&self.session, record.session_id())
+            && is_one_of(&self.request, record.request_id())
+            && (self.action.is_empty()
+                || record.action().is_some_and(|action| self.action.iter().any(|glob| glob.is_match(action))))
+            && self.fields.iter().all(|(name, wanted)| {
+                let value = record.field(name).or_else(|| record.get(name));
+                value.is_some_and(|value| text_of(value) == *wanted)
+            })
+            && self.grep.iter().all(|text| record.as_json().contains(text))
+    }
+
+    /// Whether the record stands in the chain, the range and the time that were asked for.
+    fn place_matches(&self, record: &Record) -> bool {
+        (self.chain.is_empty() || self.chain.contains(&record.chain()))
+            && self.seq.is_none_or(|range| (range.first..=range.last).contains(&record.seq()))
+            && self.time_matches(record)
+    }
+
+    fn time_matches(&self, record: &Record) -> bool {
+        let time = || record.time();
+        self.since.is_none_or(|since| time().is_none_or(|time| time >= since.system_time()))
+            && self.until.is_none_or(|until| time().is_none_or(|time| time < until.system_time()))
+    }
+}

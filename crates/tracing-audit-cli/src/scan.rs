@@ -1,0 +1,1 @@
+//! Searches many segments at the same time, for bytes before records.

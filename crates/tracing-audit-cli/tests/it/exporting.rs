@@ -1,0 +1,1 @@
+//! What leaves a log for other tools and for people: `export` and `report`.

@@ -1,0 +1,10 @@
+//! The command as somebody types it.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail")]
+
+mod exporting;
+mod forward;
+mod place;
+mod searching;
+mod showing;
+mod verifying;

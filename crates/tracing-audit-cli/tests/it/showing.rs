@@ -1,0 +1,1 @@
+//! What is shown: `tail`, `show`, `doctor`, `demo`, and what a shell gets.

@@ -1,0 +1,1 @@
+//! What is checked and kept: `verify`, `heads` and `hold`.

@@ -11,7 +11,7 @@ use crate::{
     chain_reader::{Directory, Layout, SegmentFile},
     clock::Timestamp,
     error::Error,
-    format::{LineParser, Times},
+    format::{Line, LineParser, Times},
     record::Record,
     segment_name::SegmentName,
     storage::{Dir, Storage},
@@ -142,7 +142,7 @@ impl Segment {
     /// [`unconfirmed`](Record::is_unconfirmed) a line does not say of itself.
     #[must_use]
     pub fn record(&self, offset: u64, line: &[u8]) -> Option<Record> {
-        let line = LineParser::default().parse(line).ok().filter(|line| line.hash_is_right())?;
+        let line = LineParser::default().parse(line).ok().filter(Line::hash_is_right)?;
         Record::of(self.name, offset, &line, self.durable)
     }
 }

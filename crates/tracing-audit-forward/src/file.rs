@@ -15,6 +15,7 @@ use tracing_audit::Digest;
 use crate::{
     copy::{CopiedLine, CopyChecker, CopyReport},
     error::Error,
+    kept::Kept,
     position::{is_same, private},
     sink::{Entry, Position, Sink, SinkError},
 };
@@ -40,7 +41,7 @@ impl fmt::Debug for FileSink {
 
 /// The open file.
 struct Copy {
-    file: File,
+    file: Kept,
     /// How much of it is synced.
     synced: u64,
     /// What is behind that came to nothing.
@@ -56,6 +57,8 @@ impl FileSink {
     }
 
     fn copy(&mut self) -> Result<&mut Copy, SinkError> {
+        // Lets go of one whose descriptor was closed before the next can get its number.
+        self.copy = self.copy.take().filter(|copy| copy.file.get().is_ok());
         if self.copy.is_none() {
             self.copy = Some(Copy::open(&self.path)?);
         }
@@ -67,7 +70,7 @@ impl FileSink {
 
 impl Sink for FileSink {
     fn positions(&mut self, chain_ids: &[Arc<str>]) -> Result<Option<Vec<Position>>, SinkError> {
-        if let Some(copy) = &mut self.copy {
+        if let Some(copy) = self.copy.as_mut().filter(|copy| copy.file.get().is_ok()) {
             // A sync that failed once says nothing about what it was to write: that goes first.
             copy.settle().map_err(|error| unavailable("repair", &self.path, &error))?;
             if !copy.is_at(&self.path) {
@@ -117,7 +120,8 @@ impl Copy {
     fn open(path: &Path) -> Result<Self, SinkError> {
         let setup = |reason: String| SinkError::Setup { reason };
         let refused = |error: io::Error| setup(format!("cannot open {}: {error}", path.display()));
-        let file = open(path).map_err(refused)?;
+        let kept = open(path).map_err(refused)?;
+        let file = kept.get().map_err(refused)?;
         if !file.metadata().map_err(refused)?.is_file() {
             return Err(setup(format!("{} is no regular file", path.display())));
         }
@@ -131,33 +135,34 @@ impl Copy {
         let failed = |error: io::Error| unavailable("read", path, &error);
         // The name has to be there after a crash, too.
         File::open(parent_of(path)).and_then(|parent| parent.sync_all()).map_err(failed)?;
-        let end = End::read(&file).map_err(failed)?;
-        let input = end.behind_the_rest(&file).map_err(failed)?;
+        let end = End::read(file).map_err(failed)?;
+        let input = end.behind_the_rest(file).map_err(failed)?;
         let (heads, whole) = read_heads(path, input).map_err(failed)?.map_err(|line| {
             setup(format!(
                 "line {line} of {} is no record that follows on one of this file; move it away",
                 path.display()
             ))
         })?;
-        end.write_again(&file).map_err(|error| unavailable("repair", path, &error))?;
-        Ok(Self { file, synced: whole, is_in_doubt: true, heads })
+        end.write_again(file).map_err(|error| unavailable("repair", path, &error))?;
+        Ok(Self { file: kept, synced: whole, is_in_doubt: true, heads })
     }
 
     /// Whether it is still what lies at its path, as long as it was left.
     fn is_at(&self, path: &Path) -> bool {
-        let same = fs::symlink_metadata(path).and_then(|named| Ok((named, self.file.metadata()?)));
+        let same = fs::symlink_metadata(path).and_then(|named| Ok((named, self.file.get()?.metadata()?)));
         same.is_ok_and(|(named, open)| is_same(&named, &open) && open.len() == self.synced)
     }
 
     /// Cuts off what is not known to be written.
     fn settle(&mut self) -> io::Result<()> {
         if self.is_in_doubt {
-            if self.file.metadata()?.len() != self.synced {
+            let file = self.file.get()?;
+            if file.metadata()?.len() != self.synced {
                 #[expect(clippy::disallowed_methods, reason = "it is a copy")]
-                self.file.set_len(self.synced)?;
+                file.set_len(self.synced)?;
             }
             // Also where it was cut before and that sync failed.
-            self.file.sync_all()?;
+            file.sync_all()?;
             self.is_in_doubt = false;
         }
         Ok(())
@@ -172,9 +177,10 @@ impl Copy {
         if lines.is_empty() {
             return Ok(());
         }
+        let mut file = self.file.get()?;
         self.is_in_doubt = true;
-        self.file.seek(SeekFrom::Start(self.synced))?;
-        let written = self.file.write_all(lines).and_then(|()| sync(&self.file));
+        file.seek(SeekFrom::Start(self.synced))?;
+        let written = file.write_all(lines).and_then(|()| sync(self.file.get()?));
         if written.is_ok() {
             self.synced += lines.len() as u64;
             self.is_in_doubt = false;
@@ -221,8 +227,8 @@ impl End {
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
-    private().read(true).write(true).create(true).truncate(false).open(path)
+fn open(path: &Path) -> io::Result<Kept> {
+    Kept::open(private().read(true).write(true).create(true).truncate(false), path)
 }
 
 /// Checks the copy in a file: that each line is what it was, and that none is missing between others. Give it a checker that
@@ -403,6 +409,35 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"kept\nnext\n");
     }
 
+    /// What daemons do when they start: they close every descriptor there is, and the next file gets our number.
+    #[test]
+    fn nothing_is_written_to_what_took_the_number_of_a_closed_descriptor() {
+        use std::os::fd::AsRawFd as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("copy.jsonl");
+        let mut copy = Copy::open(&path).unwrap();
+        copy.append(b"kept\n").unwrap();
+        let number = copy.file.get().unwrap().as_raw_fd();
+        nix::unistd::close(number).unwrap();
+        let mut others: Vec<File> = Vec::new();
+        for name in 0..64 {
+            others.push(File::create(dir.path().join(name.to_string())).unwrap());
+        }
+        let error = copy.append(b"lost\n").unwrap_err();
+        assert!(error.to_string().contains("closed its descriptor"), "{error}");
+        assert!(copy.settle().is_err() || !copy.is_in_doubt);
+        assert!(!copy.is_at(&path));
+        drop(copy);
+        for (name, mut other) in others.into_iter().enumerate() {
+            other.write_all(b"theirs").unwrap();
+            assert_eq!(fs::read(dir.path().join(name.to_string())).unwrap(), b"theirs");
+        }
+        let mut sink = FileSink::new(dir.path().join("another.jsonl"));
+        let number = sink.copy().unwrap().file.get().unwrap().as_raw_fd();
+        nix::unistd::close(number).unwrap();
+        sink.copy().unwrap().append(b"").unwrap();
+    }
+
     /// A hole has no blocks before its bytes are written.
     #[cfg(unix)]
     #[test]
@@ -412,7 +447,7 @@ mod tests {
         let path = dir.path().join("copy.jsonl");
         let bytes = MAX_LINE - 1;
         #[expect(clippy::disallowed_methods, reason = "it is a copy")]
-        open(&path).unwrap().set_len(bytes).unwrap();
+        open(&path).unwrap().get().unwrap().set_len(bytes).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().blocks(), 0);
         drop(Copy::open(&path).unwrap());
         let data = fs::metadata(&path).unwrap();
@@ -425,13 +460,14 @@ mod tests {
         let path = dir.path().join("copy.jsonl");
         let text: Vec<u8> = (0_u32..1 << 20).flat_map(u32::to_le_bytes).collect();
         fs::write(&path, &text).unwrap();
-        let file = open(&path).unwrap();
-        let end = End::read(&file).unwrap();
+        let kept = open(&path).unwrap();
+        let file = kept.get().unwrap();
+        let end = End::read(file).unwrap();
         assert_eq!((end.begin, end.bytes.len() as u64), (text.len() as u64 - MAX_APPEND, MAX_APPEND));
         let mut whole = Vec::new();
-        end.behind_the_rest(&file).unwrap().read_to_end(&mut whole).unwrap();
+        end.behind_the_rest(file).unwrap().read_to_end(&mut whole).unwrap();
         assert!(whole == text);
-        end.write_again(&file).unwrap();
+        end.write_again(file).unwrap();
         assert!(fs::read(&path).unwrap() == text);
     }
 }

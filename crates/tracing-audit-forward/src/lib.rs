@@ -8,6 +8,7 @@ mod error;
 mod file;
 mod forwarder;
 mod heads;
+mod kept;
 mod lag;
 #[cfg(feature = "otlp")]
 mod otlp;

@@ -15,7 +15,7 @@ use fs2::FileExt;
 use serde::{Deserialize, Serialize};
 use tracing_audit::Head;
 
-use crate::error::Error;
+use crate::{error::Error, kept::Kept};
 
 /// The version of the file.
 const FORMAT: u32 = 1;
@@ -139,14 +139,14 @@ impl Files {
     }
 
     /// Takes the name, so that no other forwarder has it; `None` where one has.
-    pub(crate) fn take(&self) -> Result<Option<File>, Error> {
+    pub(crate) fn take(&self) -> Result<Option<Kept>, Error> {
         let path = self.lock();
         for _ in 0..ATTEMPTS {
-            let open = private().create(true).truncate(false).write(true).open(&path);
-            let file = open.map_err(Error::io("open", &path))?;
-            match file.try_lock_exclusive() {
+            let open = Kept::open(private().create(true).truncate(false).write(true), &path);
+            let kept = open.map_err(Error::io("open", &path))?;
+            match kept.get().and_then(FileExt::try_lock_exclusive) {
                 // Another file may lie there since.
-                Ok(()) if self.is_held_by(&file) => return Ok(Some(file)),
+                Ok(()) if self.is_held_by(&kept) => return Ok(Some(kept)),
                 Ok(()) => {}
                 // Who asks whether it is taken has it for a moment.
                 Err(error) if error.kind() == fs2::lock_contended_error().kind() => thread::sleep(MOMENT),
@@ -157,8 +157,8 @@ impl Files {
     }
 
     /// Whether the lock that was taken is still the one that others would take.
-    pub(crate) fn is_held_by(&self, held: &File) -> bool {
-        let same = fs::symlink_metadata(self.lock()).and_then(|named| Ok((named, held.metadata()?)));
+    pub(crate) fn is_held_by(&self, held: &Kept) -> bool {
+        let same = fs::symlink_metadata(self.lock()).and_then(|named| Ok((named, held.get()?.metadata()?)));
         same.is_ok_and(|(named, held)| is_same(&named, &held))
     }
 

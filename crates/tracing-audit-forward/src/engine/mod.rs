@@ -10,7 +10,6 @@ mod progress;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::Arc,
@@ -26,6 +25,7 @@ use crate::{
     error::Error,
     forwarder::{Builder, Shared},
     heads::HeadWatch,
+    kept::Kept,
     lag::{self, Lag},
     pause::Pauses,
     position::Files,
@@ -91,7 +91,7 @@ pub(crate) struct Engine {
     /// The last gap of each chain that was told.
     told_gaps: BTreeMap<u16, Gap>,
     /// The lock of the name.
-    held: Option<File>,
+    held: Option<Kept>,
     /// Up to which drain the store was asked what it has.
     drains_asked: u64,
     /// The drains that had been asked for when it was last tried to do something about them.
@@ -207,7 +207,7 @@ impl Engine {
     }
 
     /// Waits until no other forwarder has the name.
-    fn take_name(&mut self) -> Option<File> {
+    fn take_name(&mut self) -> Option<Kept> {
         loop {
             match self.progress.files.take() {
                 Ok(Some(held)) => return Some(held),

@@ -1009,7 +1009,7 @@ class Lock:
         # 1: FLOCK  ADVISORY  WRITE 4711 08:01:12345 0 EOF
         if any(line[1:4:2] == ["FLOCK", "WRITE"] and line[5] == file for line in words if line[5:]):
             return True
-        self.unknown = "since its lock could not be read, and /proc/locks tells only of this container"
+        self.unknown = "since its lock could not be read, and /proc/locks does not show a lock on it"
         return False
 
 

@@ -38,7 +38,7 @@ pub(super) fn probe(storage: &dyn Storage, chain: ChainNumber) -> Probe {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Probe::Free(Guard(None)),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             let is_seen = storage.is_seen_locked(Dir::Control, &chain.lock_name());
-            let unseen = Probe::Unknown(", and /proc/locks tells only of this container");
+            let unseen = Probe::Unknown(", and /proc/locks does not show a lock on it");
             return if is_seen { Probe::Held } else { unseen };
         }
         Err(_) => return Probe::Unknown(""),

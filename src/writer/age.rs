@@ -6,6 +6,7 @@
 
 use std::{io, ops::ControlFlow, sync::Arc, time::Duration};
 
+use super::survey::{named, unless_gone};
 use crate::{
     chain_reader::times_backward,
     clock::Timestamp,
@@ -109,10 +110,13 @@ fn times_of(
     stretch: &Stretch,
     each: impl FnMut(Timestamp) -> ControlFlow<()>,
 ) -> io::Result<()> {
-    let file = storage.open(Dir::Log, &stretch.name.to_string(), Access::Read)?;
+    let opened = storage.open(Dir::Log, &stretch.name.to_string(), Access::Read);
+    let name_of = |error| named(storage, stretch.name, &error);
+    // What another process removes meanwhile says nothing any more.
+    let Some(file) = unless_gone(opened).map_err(name_of)? else { return Ok(()) };
     let end = match stretch.end {
         Some(end) => end,
         None => file.stat()?.bytes,
     };
-    times_backward(file.as_ref(), end, each)
+    times_backward(file.as_ref(), end, each).map_err(name_of)
 }

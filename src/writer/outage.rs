@@ -130,7 +130,12 @@ impl Writer {
 
     /// The lock of the chain was taken away: goes on in another chain, with all that is not durable.
     fn move_to_another_chain(&mut self, now: &Moment, clock: Clock) -> Result<(), String> {
-        self.storage.reattach().map_err(|error| format!("cannot open the directory of the log: {error}"))?;
+        self.storage.reattach().map_err(|error| {
+            format!(
+                "cannot open the log directory {} again: {error}",
+                self.storage.path(Dir::Log, "").display()
+            )
+        })?;
         self.ledger.leave().map_err(|error| {
             let lock = self.storage.path(Dir::Control, &self.ledger.chain().lock_name());
             format!("cannot mark {} as failed: {error}", lock.display())

@@ -29,10 +29,11 @@ use crate::{
     queue::{Pause, Queue, Stage},
     segment_name::ChainNumber,
     stats::NoticeKind,
+    storage::{Dir, Storage},
 };
 
-/// How long closing waits for a pass at most, and for which part of the wait bound. What is left then, the next run
-/// removes.
+/// How long closing waits at most for a pass to end by itself, and for which part of the wait bound; and as long again for
+/// the call that it is at. What is left then, the next run removes.
 const PATIENCE: Duration = Duration::from_secs(1);
 const PART_OF_BOUND: u32 = 4;
 
@@ -42,10 +43,14 @@ pub(super) struct Passes {
     /// What begins each thread; `None` while the writer makes its passes itself.
     pub(super) begin_thread: Option<fn()>,
     running: Option<Running>,
-    /// Until when closing waits for the one that runs.
+    /// Until when closing waits for the one that runs to end by itself.
     awaited_until: Option<Duration>,
+    /// Closing went on without the one that runs: no other begins.
+    is_left: bool,
     /// The time before a jump that was told of.
     jump_told: Option<Timestamp>,
+    /// What failed in the last pass: told once, however often it fails like that.
+    failure_told: Option<String>,
 }
 
 /// A pass on a thread of its own.
@@ -73,6 +78,7 @@ struct Apart {
     answers: Receiver<bool>,
     stop: Arc<AtomicBool>,
     queue: Arc<Queue>,
+    clock: Clock,
 }
 
 impl Apart {
@@ -92,6 +98,10 @@ impl Desk for Apart {
     fn must_stop(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
+
+    fn now(&self) -> Moment {
+        self.clock.now()
+    }
 }
 
 impl Running {
@@ -99,7 +109,13 @@ impl Running {
         let (says, said) = channel();
         let (answers, to_thread) = channel();
         let stop = Arc::new(AtomicBool::new(false));
-        let mut desk = Apart { says, answers: to_thread, stop: Arc::clone(&stop), queue: Arc::clone(queue) };
+        let mut desk = Apart {
+            says,
+            answers: to_thread,
+            stop: Arc::clone(&stop),
+            queue: Arc::clone(queue),
+            clock: pass.clock,
+        };
         let thread = thread::Builder::new().name("audit-retention".to_owned()).spawn(move || {
             begin_thread();
             let outcome = match pass.storage.apart() {
@@ -107,7 +123,7 @@ impl Running {
                     pass.storage = storage;
                     pass.run(&mut desk)
                 }
-                Err(error) => Outcome::failed(error),
+                Err(error) => Outcome::failed(pass.storage.as_ref(), error),
             };
             // What it has open is closed before anybody hears that it is over.
             drop(pass);
@@ -117,12 +133,13 @@ impl Running {
     }
 
     /// What the thread has said since, if anything. One that panicked has ended.
-    fn hear(&mut self) -> Option<Said> {
+    fn hear(&mut self, storage: &dyn Storage) -> Option<Said> {
         match self.said.try_recv() {
             Ok(said) => Some(said),
             Err(TryRecvError::Empty) => None,
             Err(TryRecvError::Disconnected) => {
-                Some(Said::Ended(Outcome::failed(io::Error::other("the thread that removes them failed"))))
+                let error = io::Error::other("the thread that removes them failed");
+                Some(Said::Ended(Outcome::failed(storage, error)))
             }
         }
     }
@@ -155,6 +172,7 @@ impl Writer {
         }
         self.serve_pass(now, clock)?;
         if self.passes.is_running()
+            || self.passes.is_left
             || self.ledger.live().is_none()
             || !self.timers.take_retention(now.elapsed)
         {
@@ -162,13 +180,13 @@ impl Writer {
         }
         if self.ledger.has_idle_files() {
             // A directory sync that failed would hide from the next segment that theirs are in doubt.
+            self.timers.retention_soon(now.elapsed);
             return Ok(());
         }
         let pass = Pass {
             storage: Arc::clone(&self.storage),
             retention: self.settings.retention.clone(),
             clock,
-            now: *now,
             own: self.ledger.chain(),
             pruned: self.ledger.pruned.map_or(0, |(through, _)| through),
             steps: Cell::new(0),
@@ -182,13 +200,15 @@ impl Writer {
         };
         match Running::begin(pass, &self.queue, begin_thread) {
             Ok(running) => self.passes.running = Some(running),
-            Err(error) => self.tell_of_pass(Outcome::failed(error), now),
+            Err(error) => self.tell_of_pass(Outcome::failed(self.storage.as_ref(), error), now),
         }
         Ok(())
     }
 
     fn serve_pass(&mut self, now: &Moment, clock: Clock) -> Result<(), Halted> {
-        while let Some(said) = self.passes.running.as_mut().and_then(Running::hear) {
+        while let Some(said) =
+            self.passes.running.as_mut().and_then(|running| running.hear(self.storage.as_ref()))
+        {
             match said {
                 Said::Wants(chain, info) => {
                     let recorded = self.record_for_pass(chain, &info, now);
@@ -234,13 +254,26 @@ impl Writer {
         if now.elapsed < until {
             return Some(Next::Pause(Pause::Backoff, until));
         }
-        // It may hold the chain of another, which must be closed before the process may end.
         self.passes.stop();
-        Some(Next::Pause(Pause::Backoff, now.elapsed + PATIENCE))
+        if now.elapsed < until + patience {
+            return Some(Next::Pause(Pause::Backoff, until + patience));
+        }
+        // The thread has descriptors of its own, and may hold the chain of another, which has its `close` before any file
+        // goes. It asks for nothing any more, and ends with the call that it is at.
+        self.passes.running = None;
+        self.passes.is_left = true;
+        let log = self.storage.path(Dir::Log, "");
+        let message = format!(
+            "cannot remove the old segments of {}: a call does not return; the log is closed without it, and the next run \
+             goes on",
+            log.display()
+        );
+        self.note(NoticeKind::RetentionFailed, &message, now);
+        Some(Next::Pause(Pause::None, now.elapsed))
     }
 
     fn tell_of_pass(&mut self, outcome: Outcome, now: &Moment) {
-        let Outcome { removed, failed, is_whole, waits, jumped } = outcome;
+        let Outcome { removed, failed, is_refused, is_whole, waits, jumped } = outcome;
         if !removed.is_empty() {
             let files = removed.values().map(|(first, last, count)| match count {
                 1 => first.to_string(),
@@ -263,9 +296,19 @@ impl Writer {
             self.note(NoticeKind::TimeJumped, &message, now);
         }
         self.tell_of_waits(waits, is_whole, now);
-        if let Some((name, error)) = failed {
+        if is_refused {
+            self.timers.retention_soon(now.elapsed);
+        }
+        if failed.is_empty() {
+            self.passes.failure_told = None;
+        } else {
             self.timers.retention_failed(now.elapsed);
-            self.note(NoticeKind::RetentionFailed, &format!("cannot remove {name}: {error}"), now);
+            let failed = failed.iter().map(|(what, error)| format!("cannot {what}: {error}"));
+            let message = failed.collect::<Vec<_>>().join("; ");
+            if self.passes.failure_told.as_ref() != Some(&message) {
+                self.note(NoticeKind::RetentionFailed, &message, now);
+                self.passes.failure_told = Some(message);
+            }
         }
     }
 

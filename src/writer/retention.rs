@@ -30,7 +30,10 @@ const REST: Duration = Duration::from_millis(1);
 pub(super) struct Outcome {
     /// The first and the last file of each chain that went, and how many.
     pub(super) removed: BTreeMap<ChainNumber, (SegmentName, SegmentName, usize)>,
-    pub(super) failed: Option<(String, io::Error)>,
+    /// What failed of each chain: what could not be done, and why. The other chains do not wait for it.
+    pub(super) failed: Vec<(String, io::Error)>,
+    /// Whether a record that was asked for may not be durable, so that its files stayed.
+    pub(super) is_refused: bool,
     /// Whether every chain was looked at.
     pub(super) is_whole: bool,
     /// Of which chains something stays that would go if it were forwarded, and why.
@@ -41,8 +44,9 @@ pub(super) struct Outcome {
 
 impl Outcome {
     /// Nothing happened, for this reason.
-    pub(super) fn failed(error: io::Error) -> Self {
-        Self { failed: Some(("the old segments".to_owned(), error)), ..Self::default() }
+    pub(super) fn failed(storage: &dyn Storage, error: io::Error) -> Self {
+        let what = format!("remove the old segments of {}", storage.path(Dir::Log, "").display());
+        Self { failed: vec![(what, error)], ..Self::default() }
     }
 }
 
@@ -52,6 +56,8 @@ pub(super) trait Desk {
     fn record(&mut self, chain: (ChainNumber, Option<ChainId>), info: PruneInfo) -> bool;
     /// Whether the pass must end where it is.
     fn must_stop(&self) -> bool;
+    /// The time of what is written now, which may be long after the pass began.
+    fn now(&self) -> Moment;
 }
 
 /// The writer itself, which waits until the pass is over.
@@ -79,6 +85,10 @@ impl Desk for Here<'_> {
         // Our own segment comes first.
         self.trouble.is_some()
     }
+
+    fn now(&self) -> Moment {
+        *self.now
+    }
 }
 
 /// One pass over the chain of a writer, and over every chain that nobody holds.
@@ -87,7 +97,6 @@ pub(super) struct Pass {
     pub(super) storage: Arc<dyn Storage>,
     pub(super) retention: Retention,
     pub(super) clock: Clock,
-    pub(super) now: Moment,
     /// The writer's chain, and the last record that retention removed of it.
     pub(super) own: ChainNumber,
     pub(super) pruned: u64,
@@ -136,7 +145,10 @@ impl Pass {
         let mut outcome = Outcome::default();
         match self.run_all(desk, &mut outcome) {
             Ok(()) => outcome,
-            Err(error) => Outcome { failed: Outcome::failed(error).failed, ..outcome },
+            Err(error) => {
+                outcome.failed.extend(Outcome::failed(self.storage.as_ref(), error).failed);
+                outcome
+            }
         }
     }
 
@@ -153,10 +165,20 @@ impl Pass {
         let doom = self.choose(&self.required(), (self.own, &old), now.at, outcome)?;
         self.prune((self.own, old), doom, desk, outcome)?;
         for chain in directory.chains.keys().copied().filter(|chain| *chain != self.own) {
-            let Some(old) = self.survey(&directory, chain, 0, desk)? else { return Ok(()) };
-            self.pass_free(chain, &old, &now, desk, outcome)?;
+            let passed = match self.survey(&directory, chain, 0, desk) {
+                Ok(Some(old)) => self.pass_free(chain, &old, &now, desk, outcome),
+                Ok(None) => return Ok(()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = passed {
+                // Those behind it are none the worse.
+                let log = self.storage.path(Dir::Log, "");
+                outcome
+                    .failed
+                    .push((format!("remove the old segments of chain {chain} in {}", log.display()), error));
+            }
         }
-        outcome.is_whole = !desk.must_stop();
+        outcome.is_whole = !desk.must_stop() && outcome.failed.is_empty();
         Ok(())
     }
 
@@ -176,12 +198,12 @@ impl Pass {
         if doom.segments.is_none() && (doom.leftovers == 0 || required.is_hold()) {
             return Ok(());
         }
-        let Some(mut free) = take_free_chain(&self.storage, chain, self.clock, &self.now) else {
+        let Some(mut free) = take_free_chain(&self.storage, chain, self.clock, &desk.now()) else {
             return Ok(());
         };
         let pruned = free.pruned.map_or(0, |(through, _)| through);
         let directory = Directory::read(self.storage.as_ref())?;
-        let mut held = Held { ledger: &mut free, now: &self.now, desk };
+        let mut held = Held { ledger: &mut free, desk };
         let Some(old) = self.survey(&directory, chain, pruned, &held)? else { return Ok(()) };
         let doom = self.choose(&required, (chain, &old), now.for_other(old.begun(), &theirs), outcome)?;
         self.prune((chain, old), doom, &mut held, outcome)
@@ -280,6 +302,7 @@ impl Pass {
             // One record for all of them. What a crash leaves of their files the next pass removes.
             if !desk.record((chain, id), info) {
                 // It may not be durable, so no file goes.
+                outcome.is_refused = true;
                 return Ok(());
             }
         }
@@ -293,7 +316,7 @@ impl Pass {
             match self.step(desk).then(|| self.may_go(*wanted)) {
                 Some(Ok(true)) => {}
                 Some(Err(error)) => {
-                    outcome.failed = Some((name.to_string(), error));
+                    outcome.failed.push((self.removing(*name), error));
                     break;
                 }
                 _ => break,
@@ -306,12 +329,16 @@ impl Pass {
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
-                    outcome.failed = Some((name.to_string(), error));
+                    outcome.failed.push((self.removing(*name), error));
                     break;
                 }
             }
         }
         if has_removed { self.storage.sync_dir(Dir::Log) } else { Ok(()) }
+    }
+
+    fn removing(&self, name: SegmentName) -> String {
+        format!("remove {}", self.storage.path(Dir::Log, &name.to_string()).display())
     }
 
     /// Whether a file may go now: there is no hold, and whoever must have it has it.
@@ -331,8 +358,7 @@ impl Pass {
 /// A chain that a pass holds itself, until its files are gone.
 struct Held<'a> {
     ledger: &'a mut Ledger,
-    now: &'a Moment,
-    /// Who knows whether the pass must end.
+    /// Who knows whether the pass must end, and what time it is.
     desk: &'a dyn Desk,
 }
 
@@ -342,15 +368,20 @@ impl Desk for Held<'_> {
             return false;
         }
         // The trouble of a chain that is not ours ends with it: the next opener recovers it.
-        let is_durable = self.ledger.prune(&info, self.now).unwrap_or(false);
+        let now = self.now();
+        let is_durable = self.ledger.prune(&info, &now).unwrap_or(false);
         if is_durable {
             // Before the files go, which can take a while: a process that ends meanwhile leaves the chain in order.
-            drop(close_chain(self.ledger, 0, true, self.now));
+            drop(close_chain(self.ledger, 0, true, &now));
         }
         is_durable
     }
 
     fn must_stop(&self) -> bool {
         self.desk.must_stop()
+    }
+
+    fn now(&self) -> Moment {
+        self.desk.now()
     }
 }

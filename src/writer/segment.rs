@@ -95,6 +95,11 @@ impl Segment {
         Ok(())
     }
 
+    /// Whether a call failed because the program closed the file. A file system can say so of one that is open.
+    pub(super) fn was_closed(&self, error: &io::Error) -> bool {
+        is_closed_under_us(error) && self.file.stat().is_err_and(|error| is_closed_under_us(&error))
+    }
+
     /// What somebody else did to the open file, if anything: asked before each acknowledgement.
     pub(super) fn tampering(&self) -> io::Result<Option<&'static str>> {
         let stat = match self.file.stat() {

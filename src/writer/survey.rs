@@ -121,8 +121,9 @@ pub(super) fn survey(
         }
         let Some(stat) = storage.stat(Dir::Log, &name.to_string())? else { continue };
         let Some((next, begun)) = &after else {
+            let Some(first) = unless_gone(first_line(storage, *name))? else { continue };
             old.newest_bytes += stat.bytes;
-            after = first_line(storage, *name)?;
+            after = first;
             old.id = after.as_ref().map(|(start, _)| start.info.id);
             old.newest = after.as_ref().map(|(_, begun)| Stretch {
                 name: *name,
@@ -137,7 +138,7 @@ pub(super) fn survey(
         let through = (next.seq.saturating_sub(1), next.previous);
         let counted = next.info.after.iter().find(|after| after.bytes > 0);
         if pruned > 0 && through.0 <= pruned {
-            let first = first_line(storage, *name)?;
+            let Some(first) = unless_gone(first_line(storage, *name))? else { continue };
             if first.as_ref().is_some_and(|(first, _)| first.seq > pruned) {
                 // Removed it was not: numbers go backwards here, and that is for verification to judge.
                 old.leftovers.clear();
@@ -157,7 +158,8 @@ pub(super) fn survey(
             continue;
         }
         let Some(counted) = counted.filter(|counted| counted.segment == name.segment) else { break };
-        let Some(first) = first_line(storage, *name)? else { break };
+        let Some(first) = unless_gone(first_line(storage, *name))? else { continue };
+        let Some(first) = first else { break };
         idle.push((*name, stat.bytes));
         let bytes = idle.iter().map(|(_, bytes)| bytes).sum();
         let stretch = Stretch { name: *name, end: Some(counted.bytes), begun: first.1, times: counted.times };
@@ -183,7 +185,22 @@ fn first_line(
     storage: &Arc<dyn Storage>,
     name: SegmentName,
 ) -> io::Result<Option<(SegmentStart, Timestamp)>> {
-    let file = storage.open(Dir::Log, &name.to_string(), Access::Read)?;
-    let first = FirstLine::read(file.as_ref(), name)?.segment();
+    let name_of = |error| named(storage, name, &error);
+    let file = storage.open(Dir::Log, &name.to_string(), Access::Read).map_err(name_of)?;
+    let first = FirstLine::read(file.as_ref(), name).map_err(name_of)?.segment();
     Ok(first.and_then(|first| first.at.map(|at| (first, at))))
+}
+
+/// `None` for a file that another process has removed since it was listed: that is no failure.
+pub(super) fn unless_gone<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some),
+    }
+}
+
+/// The same error, which says of which file.
+pub(super) fn named(storage: &Arc<dyn Storage>, name: SegmentName, error: &io::Error) -> io::Error {
+    let path = storage.path(Dir::Log, &name.to_string());
+    io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display()))
 }

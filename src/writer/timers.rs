@@ -156,6 +156,7 @@ impl Timers {
 
     /// The notice of a failure may fill a segment by itself, and a new segment asks for retention: so it rests.
     pub(super) fn retention_failed(&mut self, now: Duration) {
+        self.retention_soon(now);
         self.retention_rests = self.retention_rests.max(now + RETENTION_RETRY);
     }
 
@@ -242,6 +243,19 @@ mod tests {
         }
         assert!(timers.take_retention(SECOND + RETENTION_RETRY));
         assert!(!timers.take_retention(SECOND + 2 * RETENTION_RETRY));
+    }
+
+    #[test]
+    fn retention_that_failed_is_tried_again_after_a_minute_and_no_sooner() {
+        let mut timers = Timers::new(&at(0, 1_000));
+        assert!(timers.take_retention(Duration::ZERO));
+        timers.retention_failed(SECOND);
+        timers.segment_begun(2 * SECOND);
+        assert!(!timers.take_retention(RETENTION_RETRY));
+        assert!(timers.take_retention(SECOND + RETENTION_RETRY));
+        timers.retention_failed(2 * SECOND + RETENTION_RETRY);
+        assert!(!timers.take_retention(SECOND + 2 * RETENTION_RETRY));
+        assert!(timers.take_retention(2 * SECOND + 2 * RETENTION_RETRY), "no segment was begun meanwhile");
     }
 
     #[test]

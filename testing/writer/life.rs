@@ -98,7 +98,7 @@ fn a_program_that_closes_a_descriptor_goes_on_in_its_chain() {
     for op in [Op::Append, Op::SyncData] {
         let mut world = World::new(1);
         let mut node = begun(&mut world);
-        world.disk.inject(Fault::error(&[op], Errno::BADF).on(FIRST).and_later());
+        world.disk.inject(Fault::error(&[op, Op::Stat], Errno::BADF).on(FIRST).and_later());
         node.critical(&mut world);
         node.run_for(&mut world, SECOND);
         assert!(!node.is_failing() && node.queue.not_durable() == 0);
@@ -106,8 +106,29 @@ fn a_program_that_closes_a_descriptor_goes_on_in_its_chain() {
         assert!(node.queue.gauges.tampered.get());
         let lock = String::from_utf8(world.disk.contents(LOCK).unwrap()).unwrap();
         assert!(lock.starts_with("clean"), "nothing is wrong with what was written: {lock}");
+        world.disk.clear_faults();
         let chain = ended_well(&mut world, &mut node);
         assert_eq!((chain.segments.as_slice(), chain.numbers().as_slice()), (&[1, 2][..], &[1, 2, 3][..]));
+    }
+}
+
+/// It was taken for a descriptor that the program had closed, and so the file was believed after a sync that failed.
+#[test]
+fn a_file_system_that_calls_an_open_file_closed_has_failed_like_any_other() {
+    for op in [Op::Append, Op::SyncData] {
+        let mut world = World::new(1);
+        let mut node = begun(&mut world);
+        world.disk.inject(Fault::error(&[op], Errno::BADF).on(FIRST));
+        // Nothing clears the entry.
+        world.disk.inject(Fault::error(&[Op::Create], Errno::ACCESS).on("audit-000-").and_later());
+        node.critical(&mut world);
+        node.run_for(&mut world, SECOND);
+        let lock = String::from_utf8(world.disk.contents(LOCK).unwrap()).unwrap();
+        assert!(lock.starts_with("poison"), "{op:?}: {lock}");
+        assert!(node.is_failing() && !node.queue.gauges.tampered.get());
+        world.disk.clear_faults();
+        let chain = ended_well(&mut world, &mut node);
+        assert_eq!(chain.numbers().as_slice(), [1, 2, 3]);
     }
 }
 

@@ -209,6 +209,24 @@ fn nothing_goes_when_the_prune_record_is_not_durable() {
     }
 }
 
+/// Where the record had failed nothing was removed for an hour.
+#[test]
+fn what_could_not_be_removed_is_tried_again_after_a_minute() {
+    for op in [Op::SyncData, Op::Remove] {
+        let mut world = filled(1, 5);
+        let mut node = world.opened(&keeping(1));
+        world.disk.inject(Fault::error(&[op], Errno::IO).on("audit-000-"));
+        node.pump(&mut world);
+        assert!(!node.is_failing() && files(&world).len() >= 5, "{op:?}: {:?}", files(&world));
+        node.run_for(&mut world, Duration::from_secs(58));
+        assert!(files(&world).len() >= 5, "{op:?}: {:?}", files(&world));
+        node.run_for(&mut world, Duration::from_secs(4));
+        assert_eq!(files(&world).len(), 1, "{op:?}");
+        node.close(&mut world);
+        checked(&world);
+    }
+}
+
 /// The `prune` record of the log's own chain failed, and the pass over the other chains that followed
 /// forgot it: the writer had no segment and knew of no failure, so it never tried for another.
 #[test]

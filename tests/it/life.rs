@@ -9,7 +9,10 @@ use std::{
         unix::{fs::MetadataExt as _, net::UnixStream},
     },
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -35,6 +38,7 @@ pub(crate) fn play(scenario: &str, path: &Path) {
         "files" => closes_everything(path, Taken::Files, false),
         "directories" => closes_everything(path, Taken::Directories, true),
         "nothing" => closes_everything(path, Taken::Nothing, true),
+        "again" => closes_everything_and_opens_again(path),
         "jail" => goes_into_a_jail(path),
         "jail-removed" => is_removed_while_in_a_jail(path),
         "jail-closed" => closes_everything_in_a_jail(path),
@@ -201,6 +205,39 @@ fn a_program_that_closes_all_descriptors_gets_no_audit_line_anywhere_else() {
     }
 }
 
+/// The second handle has the same files at the same numbers: for the first one nothing seemed to have changed.
+fn closes_everything_and_opens_again(path: &Path) {
+    let first = AuditLog::open(path).unwrap();
+    emit(&first, "before").unwrap();
+    let before = descriptors();
+    let most = before.iter().map(|(number, _)| *number).max().unwrap();
+    (3..=most).for_each(|number| nix::unistd::close(number).unwrap_or_default());
+    let second = AuditLog::open(path).unwrap();
+    let lock = |(_, file): &&(RawFd, PathBuf)| file.ends_with("control/chain-000.lock");
+    assert_eq!(before.iter().find(lock), descriptors().iter().find(lock), "at the same number");
+    for _ in 0..3 {
+        emit(&first, "first").unwrap();
+        emit(&second, "second").unwrap();
+    }
+    assert_eq!((second.head().chain(), first.head().chain()), (0, 1));
+    assert_eq!((second.health(), first.health()), (Health::Healthy, Health::Tampered));
+    // And what it closes is nothing of the other one.
+    first.close().unwrap();
+    emit(&second, "second").unwrap();
+    second.rotate().unwrap();
+    second.close().unwrap();
+}
+
+#[test]
+fn a_program_that_closes_all_descriptors_and_opens_the_log_again_writes_two_chains() {
+    let (_dir, path) = fresh();
+    runs_well("again", &path);
+    let count = |action: &str| events(&path).iter().filter(|event| event.action() == Some(action)).count();
+    assert_eq!(["before", "first", "second"].map(count), [1, 3, 4]);
+    verify(&path).unwrap().ensure_intact().unwrap();
+    assert_eq!(independent_verdict(&path), 0);
+}
+
 // ---- Another root.
 
 /// Everything below a directory.
@@ -300,7 +337,13 @@ fn a_log_that_is_removed_while_its_program_is_in_a_jail_is_made_again_where_it_w
 /// There is no way back to the directory, so the log says that it cannot record.
 fn closes_everything_in_a_jail(path: &Path) {
     let jail = jail_of(path);
-    let log = AuditLog::builder(path).wait_bound(Duration::from_millis(300)).open().unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&told);
+    let log = AuditLog::builder(path)
+        .wait_bound(Duration::from_millis(300))
+        .on_notice(move |notice| heard.lock().unwrap().push((notice.kind, notice.message.to_string())))
+        .open()
+        .unwrap();
     emit(&log, "before").unwrap();
     let most = descriptors().iter().map(|(number, _)| *number).max().unwrap();
     let before = go_into(&jail);
@@ -309,8 +352,18 @@ fn closes_everything_in_a_jail(path: &Path) {
         assert!(emit(&log, "after").is_err());
     }
     assert_eq!(log.health(), Health::Failing);
-    assert!(log.close().is_err());
+    let error = log.close().unwrap_err().to_string();
+    assert!(error.contains(path.to_str().unwrap()), "{error}");
     assert_eq!(tree(Path::new("/")), before, "something was made in the jail");
+    let told = told.lock().unwrap();
+    let message =
+        told.iter().find(|(kind, _)| *kind == NoticeKind::Failing).map(|(_, message)| message.as_str());
+    let message = message.unwrap_or_default();
+    let again = format!("cannot open the log directory {} again: this program closed", path.display());
+    let parent = format!("{} does not lead to the directory", path.parent().unwrap().display());
+    for words in [again.as_str(), &parent, "restart the program"] {
+        assert!(message.contains(words), "{words}: {told:?}");
+    }
 }
 
 #[test]
@@ -337,7 +390,13 @@ fn a_program_in_a_jail_that_closes_all_descriptors_is_told_that_nothing_is_recor
 fn a_log_that_is_removed_with_its_parent_is_not_made_again() {
     let (dir, _) = fresh();
     let path = dir.path().join("parent/log");
-    let log = AuditLog::builder(&path).wait_bound(Duration::from_millis(300)).open().unwrap();
+    let told = Arc::new(Mutex::new(String::new()));
+    let heard = Arc::clone(&told);
+    let log = AuditLog::builder(&path)
+        .wait_bound(Duration::from_millis(300))
+        .on_notice(move |notice| heard.lock().unwrap().push_str(&notice.message))
+        .open()
+        .unwrap();
     emit(&log, "before").unwrap();
     fs::remove_dir_all(dir.path().join("parent")).unwrap();
     wait_for("the failure", || emit(&log, "after").is_err() && log.health() == Health::Failing);
@@ -346,6 +405,8 @@ fn a_log_that_is_removed_with_its_parent_is_not_made_again() {
     assert!(emit(&log, "after").is_err());
     assert!(log.close().is_err());
     assert_eq!(tree(dir.path()), [dir.path().join("parent")]);
+    let words = format!("{} was removed; restart the program", dir.path().join("parent").display());
+    assert!(told.lock().unwrap().contains(&words), "{told:?}");
 }
 
 fn wait_for_line(process: &mut std::process::Child, line: &str) {

@@ -131,3 +131,20 @@ pub(crate) fn play(path: &Path) {
     // Closing may take as long as the one that is under way.
     while log.close().is_err_and(|error| error.is_timeout()) {}
 }
+
+/// As by cron: it is over before anybody waits for anything.
+#[test]
+fn a_program_that_lives_for_a_moment_removes_what_is_due() {
+    for life in [Duration::ZERO, Duration::from_millis(200)] {
+        let (_dir, path) = of_segments(20);
+        let log = AuditLog::builder(&path).retention(Retention::keep_all().max_segments(5)).open().unwrap();
+        let begun = Instant::now();
+        with_layer(&log, || tracing::info!(target: "audit", action = "a", actor = "b"));
+        std::thread::sleep(life);
+        log.close().unwrap();
+        assert!(begun.elapsed() < life + Duration::from_secs(2), "{:?}", begun.elapsed());
+        assert_eq!(segments(&path).len(), 5, "after {life:?}");
+        assert_eq!(lines_of(&path, "prune").len(), 1);
+        verify(&path).unwrap().ensure_intact().unwrap();
+    }
+}

@@ -6,7 +6,7 @@ use std::{
     os::fd::{AsRawFd as _, OwnedFd, RawFd},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -18,16 +18,26 @@ use crate::storage::Stat;
 /// The highest number of a standard stream. A program that has closed them prints to these numbers all the same.
 const STANDARD: RawFd = 2;
 
+/// Which [`Held`] was opened last at each number. A program that closes all descriptors and opens the same log again gets
+/// the same files at the same numbers: that they are not those of the first handle is known only from this. Numbers
+/// beyond it are not compared. No lock, since a fork can come at any time.
+static OWNERS: [AtomicU64; 1 << 16] = [const { AtomicU64::new(0) }; 1 << 16];
+
+/// What was opened last of all.
+static LAST_OPENED: AtomicU64 = AtomicU64::new(0);
+
 /// An open file or directory.
 ///
 /// The program shares its descriptors with us. One that closes all it has, as daemons do when they start, lets the
 /// next socket or file have our number. So what stands behind the number is compared with what was opened before it is
-/// used, and it is not closed where it belongs to somebody else.
+/// used, and it is not closed where it belongs to somebody else, or to another handle of a log.
 #[derive(Debug)]
 pub(super) struct Held {
     /// Shared with nobody, except to keep it open for ever.
     file: Arc<fs::File>,
     identity: Stat,
+    /// What stands in `OWNERS` for as long as the number is ours.
+    owner: u64,
     /// Whether it was seen to be closed: what is opened anew can get the same number, and be the same file.
     is_closed: AtomicBool,
 }
@@ -35,9 +45,21 @@ pub(super) struct Held {
 impl Held {
     /// Opens a file at a number above those of the standard streams.
     pub(super) fn open(open: impl FnMut() -> rustix::io::Result<OwnedFd>) -> io::Result<Self> {
-        let file = fs::File::from(above_standard(open)?);
+        Self::of(Arc::new(above_standard(open)?.into()))
+    }
+
+    fn of(file: Arc<fs::File>) -> io::Result<Self> {
         let identity = stat_of_open(&file)?;
-        Ok(Self { file: Arc::new(file), identity, is_closed: AtomicBool::new(false) })
+        let held = Self {
+            file,
+            identity,
+            owner: LAST_OPENED.fetch_add(1, Ordering::Relaxed) + 1,
+            is_closed: AtomicBool::new(false),
+        };
+        if let Some(owner) = held.owner_of_number() {
+            owner.store(held.owner, Ordering::Release);
+        }
+        Ok(held)
     }
 
     /// What was opened, if it still is that.
@@ -51,13 +73,30 @@ impl Held {
             return Err(Errno::BADF.into());
         }
         let stat = match stat_of_open(&self.file) {
-            Ok(stat) if !self.is_same_as(&stat) => Err(Errno::BADF.into()),
+            Ok(stat) if !self.is_same_as(&stat) || !self.has_number() => Err(Errno::BADF.into()),
+            Err(error) if is_closed_under_us(&error) && self.is_open() => {
+                Err(io::Error::other(error.to_string()))
+            }
             stat => stat,
         };
         if stat.as_ref().is_err_and(is_closed_under_us) {
             self.is_closed.store(true, Ordering::Relaxed);
         }
         stat
+    }
+
+    /// Asked of the system alone: a file system in user space can answer `EBADF` too.
+    fn is_open(&self) -> bool {
+        rustix::io::fcntl_getfd(&self.file).is_ok()
+    }
+
+    /// Whether nothing else of ours was opened at this number since.
+    fn has_number(&self) -> bool {
+        self.owner_of_number().is_none_or(|owner| owner.load(Ordering::Acquire) == self.owner)
+    }
+
+    fn owner_of_number(&self) -> Option<&'static AtomicU64> {
+        OWNERS.get(usize::try_from(self.file.as_raw_fd()).ok()?)
     }
 
     pub(super) fn is_same_as(&self, other: &Stat) -> bool {
@@ -75,7 +114,8 @@ impl Drop for Held {
     }
 }
 
-/// Whether a call failed because the program had closed the descriptor that it was made on.
+/// Whether a call failed because the program had closed the descriptor that it was made on. A file system in user space
+/// can say the same of a read, a write or a sync: `File::stat` says it only where it is so.
 pub(crate) fn is_closed_under_us(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::BADF.raw_os_error())
 }
@@ -118,4 +158,22 @@ pub(super) fn stat_without_times(file: &fs::File) -> Option<Stat> {
         links: stat.stx_nlink.into(),
         mode: u32::from(stat.stx_mode) & 0o7777,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A second handle of the same log: both wrote one chain.
+    #[test]
+    fn what_is_opened_at_the_number_of_another_takes_it_from_that_one() {
+        let open = || rustix::fs::open("/", SEARCH, Mode::empty());
+        let (first, other) = (Held::open(open).expect("a directory"), Held::open(open).expect("a directory"));
+        // As if the program had closed it, and the system had given the number and the file once more.
+        let second = Held::of(Arc::clone(&first.file)).expect("the same");
+        assert!(first.get().is_err_and(|error| is_closed_under_us(&error)));
+        drop(first);
+        assert!(second.get().is_ok() && other.get().is_ok());
+        assert!(second.is_open(), "what is not ours is not closed");
+    }
 }

@@ -79,15 +79,23 @@ impl Place {
         }
         if parent.dir.get().is_err() {
             // Nothing is made at the end of a path: it must lead to the directory that was open before.
-            let dir = Held::open(|| rustix::fs::open(&parent.path, SEARCH, Mode::empty()))?;
+            let dir = Held::open(|| rustix::fs::open(&parent.path, SEARCH, Mode::empty()))
+                .map_err(|error| no_way_back(&parent.path, &error.to_string()))?;
             if !parent.dir.is_same_as(&dir.stat()?) {
-                let reason =
-                    "the program closed the descriptors of the log, and the path leads elsewhere now";
-                return Err(io::Error::other(reason));
+                return Err(no_way_back(&parent.path, "it is another directory now"));
             }
             parent.dir = Arc::new(dir);
         }
-        Self::within(parent, options)
+        let path = parent.path.clone();
+        Self::within(parent, options).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                let path = path.display();
+                let reason =
+                    format!("{error}: {path} was removed; restart the program, which then makes it anew");
+                io::Error::new(io::ErrorKind::NotFound, reason)
+            }
+            _ => error,
+        })
     }
 
     /// The same directories, open a second time.
@@ -129,6 +137,15 @@ impl Place {
             _ => Ok(is_there),
         }
     }
+}
+
+/// What is wrong where the program closed the descriptors, and nothing leads to what they were.
+fn no_way_back(parent: &Path, cause: &str) -> io::Error {
+    let parent = parent.display();
+    io::Error::other(format!(
+        "this program closed the descriptors of the log, and {parent} does not lead to the directory that the log is in: \
+         {cause}; restart the program, which must open the log after it closed its descriptors and changed its root"
+    ))
 }
 
 /// The last name of a path. With a slash behind it the system would follow a symlink of that name.

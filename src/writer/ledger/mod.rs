@@ -37,7 +37,7 @@ use crate::{
     format::{Cause, ChainId, LineParser, RecoveryInfo, Times, Witnesses, seal, time_of},
     queue::{Chunk, Chunks, Scope, Ticket},
     segment_name::ChainNumber,
-    storage::{Dir, Storage, is_closed_under_us},
+    storage::{Dir, Storage},
 };
 
 /// Bytes kept to seal lines in: a new segment that took a whole queue may have needed far more.
@@ -380,7 +380,7 @@ impl Ledger {
     fn write_refused(&mut self, mut live: Segment, refused: Refused) -> Trouble {
         let segment = live.name.segment;
         let Refused { written, fragment, out_of_room, error } = refused;
-        if is_closed_under_us(&error) {
+        if live.was_closed(&error) {
             // Nothing is wrong with the file, and what was written to it is there.
             return self.tampered(&live, CLOSED);
         }
@@ -423,7 +423,7 @@ impl Ledger {
         let Some(mut live) = self.live.take_if(|live| live.bytes > live.synced) else { return Ok(()) };
         let segment = live.name.segment;
         if let Err(error) = live.sync() {
-            if is_closed_under_us(&error) {
+            if live.was_closed(&error) {
                 return Err(self.tampered(&live, CLOSED));
             }
             // Never again on this file: Linux has marked the pages clean, and the next call lies.

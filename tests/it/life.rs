@@ -341,7 +341,7 @@ fn closes_everything_in_a_jail(path: &Path) {
     let heard = Arc::clone(&told);
     let log = AuditLog::builder(path)
         .wait_bound(Duration::from_millis(300))
-        .on_notice(move |notice| heard.lock().unwrap().push((notice.kind, notice.message.to_string())))
+        .on_notice(move |notice| heard.lock().unwrap().push((notice.kind, notice.message.clone())))
         .open()
         .unwrap();
     emit(&log, "before").unwrap();

@@ -66,7 +66,7 @@ pub(crate) fn escape_json(json: &str) -> String {
         // Raw line feeds stand between values only.
         if character != '\n' && is_unsafe(character) {
             for unit in character.encode_utf16(&mut [0; 2]) {
-                drop(write!(escaped, "\\u{unit:04x}"));
+                write!(escaped, "\\u{unit:04x}").unwrap_or_default();
             }
         } else {
             escaped.push(character);

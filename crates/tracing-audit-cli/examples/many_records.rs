@@ -1,5 +1,7 @@
 //! Writes a log of many records, to measure the command with: `many_records DIR RECORDS`. See docs/command.md.
 
+#![allow(clippy::print_stdout, reason = "it prints the head")]
+
 use std::process::ExitCode;
 
 use tracing_audit::{AuditLog, FlushMode, OnFull, Rotation};

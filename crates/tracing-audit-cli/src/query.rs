@@ -90,7 +90,7 @@ impl Query {
     }
 
     fn print(&self, scan: &Scan) -> Result<(u64, u64, crate::scan::Trouble)> {
-        let mut rows = Rows::new(self.output)?;
+        let mut rows = Rows::new(self.output);
         let (mut found, mut unconfirmed) = (0, 0);
         let limit = self.limit.map_or(u64::MAX, NonZero::get);
         let mut is_closed = false;

@@ -131,7 +131,9 @@ impl Scan {
         );
         let (mut sums, troubles): (Vec<A>, Vec<Trouble>) = sums.into_iter().unzip();
         let mut trouble = Trouble::default();
-        troubles.into_iter().for_each(|other| trouble.merge(other));
+        for other in troubles {
+            trouble.merge(other);
+        }
         for chain in self.chains() {
             let Some(sum) = sums.first_mut() else { break };
             let items = Reader::new(&self.log.dir).chain(chain.number).from_seq(chain.tail_from).items();

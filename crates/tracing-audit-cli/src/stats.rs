@@ -99,7 +99,9 @@ impl Stats {
         let threads = scan.thread_count();
         let (sums, trouble) = scan.fold(|| Counts::new(&self.by, threads), Counts::add)?;
         let mut counts = Counts::new(&self.by, 1);
-        sums.into_iter().for_each(|sum| counts.merge(sum));
+        for sum in sums {
+            counts.merge(sum);
+        }
         // Gaps have no actor and no outcome: such a filter finds none.
         let has_gaps = self.filter.is_about_place();
         if self.json {

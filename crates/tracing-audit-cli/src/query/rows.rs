@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Result;
 use serde::Serialize;
-use tracing_audit::{Record, Value};
+use tracing_audit::{Record, Severity, Value};
 
 use super::Output;
 use crate::{line::line_with, output::escape, scan::Hit};
@@ -64,7 +64,7 @@ struct Wrapped<'a> {
 }
 
 impl Rows {
-    pub(super) fn new(output: Output) -> Result<Self> {
+    pub(super) fn new(output: Output) -> Self {
         let form = match output {
             Output::Text => Form::Text(BufWriter::with_capacity(64 << 10, anstream::stdout())),
             Output::Jsonl => Form::Lines(BufWriter::with_capacity(64 << 10, io::stdout()), false),
@@ -76,7 +76,7 @@ impl Rows {
             // That nobody reads is met again with the first row.
             drop(table.write_record(COLUMNS));
         }
-        Ok(rows)
+        rows
     }
 
     pub(super) fn push(&mut self, hit: &Hit) -> Result<()> {
@@ -98,7 +98,7 @@ impl Rows {
                 out.write_all(b"\n")?;
             }
             Form::Csv(table) => {
-                table.write_record(cells(hit).map(|cell| safe(&cell).into_owned())).map_err(io_error)?
+                table.write_record(cells(hit).map(|cell| safe(&cell).into_owned())).map_err(io_error)?;
             }
         }
         if self.is_watched { self.flush() } else { Ok(()) }
@@ -134,7 +134,7 @@ fn cells(hit: &Hit) -> [Cow<'_, str>; COLUMNS.len()] {
         record.seq().to_string().into(),
         text(record.timestamp()),
         text(record.get("kind").and_then(Value::as_str)),
-        text(record.severity().map(|severity| severity.as_str())),
+        text(record.severity().map(Severity::as_str)),
         text(record.level()),
         text(record.action()),
         text(record.actor()),

@@ -19,7 +19,7 @@ use super::{
     pieces::{Pieces, Span, Window},
     refused::Refused,
 };
-use crate::filter::Filter;
+use crate::{filter::Filter, time::Point};
 
 /// By how much the clock may have been set back in a segment of which only the first time is known.
 const CLOCK_STEP: Duration = Duration::from_secs(600);
@@ -137,18 +137,17 @@ impl Log {
                     return made;
                 }
                 for chain in &self.chains {
-                    match number.checked_sub(pieces(chain).count()) {
-                        Some(rest) => number = rest,
-                        None => {
-                            each(&mut made, &mut window, chain, number);
-                            break;
-                        }
+                    if let Some(rest) = number.checked_sub(pieces(chain).count()) {
+                        number = rest;
+                    } else {
+                        each(&mut made, &mut window, chain, number);
+                        break;
                     }
                 }
             }
         };
         thread::scope(|scope| {
-            let others: Vec<_> = (1..threads.min(count)).map(|_| scope.spawn(&work)).collect();
+            let others: Vec<_> = (1..threads.min(count)).map(|_| scope.spawn(work)).collect();
             let mut all = vec![work()];
             for other in others {
                 match other.join() {
@@ -188,12 +187,12 @@ fn may_have(span: &Span, filter: &Filter) -> bool {
     let is_in_range = filter.seq.is_none_or(|range| {
         range.first <= span.last_seq && file.first_seq().is_none_or(|first| first <= range.last)
     });
-    let since = filter.since.map(|since| since.system_time());
-    let until = filter.until.map(|until| until.system_time());
+    let since = filter.since.map(Point::system_time);
+    let until = filter.until.map(Point::system_time);
     let is_in_time = match file.times() {
         Some((from, to)) => since.is_none_or(|since| since <= to) && until.is_none_or(|until| from < until),
         None => until.zip(file.first_time()).is_none_or(|(until, first)| {
-            first.duration_since(until).is_ok_and(|later| later > CLOCK_STEP) == false
+            first.duration_since(until).map_or(true, |later| later <= CLOCK_STEP)
         }),
     };
     is_in_range && is_in_time

@@ -11,7 +11,7 @@ use super::{
 };
 
 /// How far behind a record of the same chain the line stands at most that names it; the library looks as far.
-const AHEAD: usize = (32 << 20) / PIECE as usize;
+const AHEAD: u64 = (32 << 20) / PIECE;
 
 /// Which records are named, by chain: first and last numbers, apart from each other.
 #[derive(Debug, Default, Clone)]
@@ -107,7 +107,7 @@ impl<'a> Search<'a> {
         let Some(first) = segment.and_then(|segment| chain.all.number_of(segment, record.offset())) else {
             return;
         };
-        let last = looked.len().min(first.saturating_add(AHEAD));
+        let last = looked.len().min(first.saturating_add(usize::try_from(AHEAD).unwrap_or(usize::MAX)));
         for (number, looked) in looked.iter_mut().enumerate().take(last).skip(first) {
             if !std::mem::replace(looked, true) {
                 note_in(&mut self.refused, self.log, chain, number, &self.needles, &mut self.window);
@@ -128,7 +128,9 @@ pub(crate) fn everywhere(log: &Log, threads: usize) -> Refused {
         },
     );
     let mut refused = log.refused.clone();
-    found.into_iter().for_each(|found| refused.merge(found));
+    for found in found {
+        refused.merge(found);
+    }
     refused
 }
 

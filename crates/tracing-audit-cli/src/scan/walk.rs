@@ -137,20 +137,19 @@ impl<'a> Walk<'a> {
             }
             let turn = self.taken;
             self.taken += 1;
-            let found = match turn.checked_rem(self.workers.len()).and_then(|worker| self.workers.get(worker))
-            {
-                Some(worker) => {
-                    // A thread that is gone has ended in a panic, which was printed.
-                    let (found, other) = worker.recv().ok()?;
-                    trouble.merge(other);
-                    found
-                }
-                None => {
-                    let number = if self.is_reverse { count - 1 - turn } else { turn };
-                    let mut found = Vec::new();
-                    self.look.piece(&self.chain.wanted, number, window, trouble, |record| found.push(record));
-                    found
-                }
+            let worker = turn.checked_rem(self.workers.len()).and_then(|worker| self.workers.get(worker));
+            let found = if let Some(worker) = worker {
+                let Ok((found, other)) = worker.recv() else {
+                    trouble.bad("a thread of the search panicked".to_owned());
+                    return None;
+                };
+                trouble.merge(other);
+                found
+            } else {
+                let number = if self.is_reverse { count - 1 - turn } else { turn };
+                let mut found = Vec::new();
+                self.look.piece(&self.chain.wanted, number, window, trouble, |record| found.push(record));
+                found
             };
             self.found = found.into_iter();
         }

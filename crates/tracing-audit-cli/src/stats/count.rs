@@ -125,7 +125,7 @@ impl Counts {
                 By::Actor => record.actor(),
                 By::Resource => record.resource(),
                 By::Outcome => record.outcome(),
-                By::Severity => record.severity().map(|severity| severity.as_str()),
+                By::Severity => record.severity().map(Severity::as_str),
             };
             table.add(value, count);
         }

@@ -1,6 +1,6 @@
 //! Counts as tables for people, and as JSON.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, fmt::Write as _};
 
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
@@ -50,7 +50,9 @@ fn rows_of<'a>(table: &'a Table, stats: &Stats) -> (Vec<Row<'a>>, Count, usize) 
         }
     }
     let mut others = table.others;
-    rest.iter().for_each(|(_, count)| others.add(**count));
+    for (_, count) in &rest {
+        others.add(**count);
+    }
     (rows, others, rest.len())
 }
 
@@ -65,7 +67,7 @@ pub(crate) fn text(counts: &Counts, stats: &Stats, has_gaps: bool) {
 
 fn summary(counts: &Counts, has_gaps: bool) {
     let line = |name: &str, style: Style, text: &str| {
-        print(&format!("{BOLD}{name:<12}{BOLD:#}  {style}{text}{style:#}"))
+        print(&format!("{BOLD}{name:<12}{BOLD:#}  {style}{text}{style:#}"));
     };
     let plain = Style::new();
     let warn = |number: u64, style| if number > 0 { style } else { plain };
@@ -154,7 +156,7 @@ fn print_table(table: &Table, counts: &Counts, stats: &Stats) {
         {
             if is_shown {
                 let number = if number > 0 { grouped(number) } else { String::new() };
-                line.push_str(&format!("  {style}{number:>width$}{style:#}"));
+                write!(line, "  {style}{number:>width$}{style:#}").unwrap_or_default();
             }
         }
         print(line.trim_end());

@@ -55,10 +55,10 @@ fn emit(log: &AuditLog, events: u64) {
             let hostile = HOSTILE[usize::try_from(n % 8).unwrap()];
             let long = "x".repeat(if n % 50 == 7 { 45_000 } else { usize::try_from(n % 700).unwrap() });
             let action = ["auth.login", "auth.logout", "item.seen"][usize::try_from(n % 3).unwrap()];
-            let actor = format!("user-{}", n % 20);
+            let who = format!("user-{}", n % 20);
             let outcome = if n % 5 == 0 { "denied" } else { "success" };
             tracing::info!(
-                target: "audit", action, actor, resource = hostile, outcome, session_id = %n, request_id = %(n / 2),
+                target: "audit", action, actor = who, resource = hostile, outcome, session_id = %n, request_id = %(n / 2),
                 n, long, hostile, half = 0.5
             );
             if n % 90 == 0 {
@@ -223,7 +223,9 @@ fn every_filter_finds_what_the_library_reads() {
     });
     check(&place, &all, &["--session", "77"], |r| r.session_id() == Some("77"));
     check(&place, &all, &["--request", "30"], |r| r.request_id() == Some("30"));
-    check(&place, &all, &["--field", "n=12"], |r| r.field("n").and_then(|n| n.as_i64()) == Some(12));
+    check(&place, &all, &["--field", "n=12"], |r| {
+        r.field("n").and_then(tracing_audit::Value::as_i64) == Some(12)
+    });
     check(&place, &all, &["--field", "half=0.5", "--actor", "user-1"], |r| r.actor() == Some("user-1"));
     check(&place, &all, &["--grep", "xxxxx\",\"hostile"], |r| r.as_json().contains("xxxxx\",\"hostile"));
     check(&place, &all, &["--seq", "200..900", "--chain", "001"], |r| {
@@ -438,6 +440,8 @@ fn exit_codes_are_those_of_grep_and_a_closed_pipe_is_quiet() {
     }
 }
 
+type ValueOf = dyn Fn(&Record) -> Option<String>;
+
 /// What a table says of each value, added up from what the library reads.
 fn expected_rows(
     all: &[Record],
@@ -459,7 +463,7 @@ fn stats_add_up_what_the_library_reads() {
     let place = eventful();
     let all = read(&place);
     let owned = |text: Option<&str>| text.map(str::to_owned);
-    let values: [(&str, Box<dyn Fn(&Record) -> Option<String>>); 7] = [
+    let values: [(&str, Box<ValueOf>); 7] = [
         ("action", Box::new(move |r| owned(r.action()))),
         ("actor", Box::new(move |r| owned(r.actor()))),
         ("resource", Box::new(move |r| owned(r.resource()))),

@@ -138,3 +138,43 @@ fn fill(file: &File, bytes: &mut Vec<u8>, from: u64, wanted: usize) -> io::Resul
     bytes.truncate(filled);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+    use std::fs;
+
+    use tracing_audit::{AuditLog, segments};
+    use tracing_subscriber::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn every_line_is_in_one_piece_wherever_a_piece_begins() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = AuditLog::open(dir.path()).unwrap();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(log.layer()), || {
+            for length in [0, 20_000, 5, 300, 55_000, 1] {
+                tracing::info!(target: "audit", action = "a", actor = "b", long = "x".repeat(length));
+            }
+        });
+        log.close().unwrap();
+        let segment = Arc::new(segments(dir.path()).unwrap().pop().unwrap());
+        let bytes = fs::read(segment.path()).unwrap();
+        let end = bytes.len() as u64;
+        let span = Span { segment, end, last_seq: u64::MAX };
+        let ends = bytes.iter().zip(0_u64..).filter(|(byte, _)| **byte == b'\n').map(|(_, at)| at);
+        let mut window = Window::default();
+        for cut in ends.flat_map(|at| at.saturating_sub(2)..at + 4).filter(|cut| (1..end).contains(cut)) {
+            let mut read = Vec::new();
+            for (start, end) in [(0, cut), (cut, end)] {
+                let (offset, lines) = window.read(&Piece { span: &span, start, end }).unwrap().unwrap();
+                assert!(lines.is_empty() || offset == read.len() as u64, "{cut}");
+                assert!(lines.is_empty() || (start..end).contains(&offset), "{cut}");
+                read.extend_from_slice(lines);
+            }
+            assert!(read == bytes, "{cut}");
+        }
+    }
+}

@@ -53,13 +53,13 @@ fn emit(log: &AuditLog, events: u64) {
     with_log(log, || {
         for n in 0..events {
             let hostile = HOSTILE[usize::try_from(n % 8).unwrap()];
-            let long = "x".repeat(if n % 50 == 7 { 45_000 } else { usize::try_from(n % 700).unwrap() });
+            let filler = "x".repeat(if n % 50 == 7 { 45_000 } else { usize::try_from(n % 700).unwrap() });
             let action = ["auth.login", "auth.logout", "item.seen"][usize::try_from(n % 3).unwrap()];
             let who = format!("user-{}", n % 20);
             let outcome = if n % 5 == 0 { "denied" } else { "success" };
             tracing::info!(
                 target: "audit", action, actor = who, resource = hostile, outcome, session_id = %n, request_id = %(n / 2),
-                n, long, hostile, half = 0.5
+                n, long = filler, hostile, half = 0.5
             );
             if n % 90 == 0 {
                 tracing::warn!(target: "audit", severity = "critical", action = "key.export", actor = hostile);

@@ -141,6 +141,16 @@ impl Filter {
             && self.grep.iter().all(|text| record.as_json().contains(text))
     }
 
+    /// Whether only places and times are asked for, so that what the log says of itself there matches too.
+    pub(crate) fn is_about_place(&self) -> bool {
+        let texts = [&self.actor, &self.resource, &self.outcome, &self.session, &self.request, &self.grep];
+        texts.iter().all(|texts| texts.is_empty())
+            && self.action.is_empty()
+            && self.severity.is_none()
+            && self.kind.is_empty()
+            && self.fields.is_empty()
+    }
+
     /// Whether the record stands in the chain, the range and the time that were asked for.
     fn place_matches(&self, record: &Record) -> bool {
         (self.chain.is_empty() || self.chain.contains(&record.chain()))

@@ -23,6 +23,11 @@ const CYAN: Style = AnsiColor::Cyan.on_default();
 /// 2026-11-21 08:00:03.250Z  000/3      CRIT     auth.failure      mallory     denied  203.0.113.9  login refused  attempt=3
 /// ```
 pub(crate) fn line_of(record: &Record) -> String {
+    line_with(record, record.is_unconfirmed())
+}
+
+/// The same where it is known from elsewhere whether the record is named unconfirmed.
+pub(crate) fn line_with(record: &Record, is_unconfirmed: bool) -> String {
     let mut line = String::with_capacity(160);
     let time =
         record.timestamp().map_or_else(|| "no time".to_owned(), |time| escape(&short(time)).into_owned());
@@ -37,7 +42,7 @@ pub(crate) fn line_of(record: &Record) -> String {
         _ => (DIM, record.kind().as_str()),
     };
     put(&mut line, style, mark, 8);
-    if record.is_unconfirmed() {
+    if is_unconfirmed {
         put(&mut line, RED, "UNCONFIRMED", 11);
     }
     if record.is_provisional() {
@@ -103,9 +108,14 @@ fn detail(line: &mut String, record: &Record, kind: RecordKind) {
 fn style_of_outcome(outcome: &str) -> Style {
     match outcome {
         "success" | "ok" | "allowed" | "granted" | "true" => GREEN,
-        "failure" | "failed" | "denied" | "refused" | "error" | "false" => RED,
+        outcome if is_failure(outcome) => RED,
         _ => Style::new(),
     }
+}
+
+/// Whether an outcome says that something was not done.
+pub(crate) fn is_failure(outcome: &str) -> bool {
+    matches!(outcome, "failure" | "failed" | "denied" | "refused" | "error" | "false")
 }
 
 fn named(line: &mut String, name: &str, text: &str) {

@@ -59,6 +59,22 @@ fn escape_if(text: &str, is_unsafe: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
+/// JSON as it may be printed: what a terminal must not get is escaped as JSON escapes it.
+pub(crate) fn escape_json(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for character in json.chars() {
+        // Raw line feeds stand between values only.
+        if character != '\n' && is_unsafe(character) {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                write!(escaped, "\\u{unit:04x}").unwrap_or_default();
+            }
+        } else {
+            escaped.push(character);
+        }
+    }
+    escaped
+}
+
 /// A number with commas between its thousands.
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -74,13 +90,18 @@ pub(crate) fn grouped(number: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{escape, grouped};
+    use super::{escape, escape_json, grouped};
 
     #[test]
     fn nothing_reaches_a_terminal_that_moves_it() {
         assert_eq!(escape("é \"x\" \\n"), "é \"x\" \\n");
         assert_eq!(escape("\u{1b}[31m\r\n\u{9b}2J"), "\\u{1b}[31m\\u{d}\\u{a}\\u{9b}2J");
         assert_eq!(escape("a\u{202e}b\u{200b}"), "a\\u{202e}b\\u{200b}");
+    }
+
+    #[test]
+    fn json_stays_json() {
+        assert_eq!(escape_json("[\"a\u{202e}\u{e0041}\",\n\"é\"]"), "[\"a\\u202e\\udb40\\udc41\",\n\"é\"]");
     }
 
     #[test]

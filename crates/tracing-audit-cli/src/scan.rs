@@ -1,1 +1,268 @@
-//! Searches many segments at the same time, for bytes before records.
+//! Finds the records of a log that a filter matches, with as many threads as there are.
+//!
+//! What is durable is searched by its bytes, in pieces: only lines that have what every match must have are parsed. What
+//! stands behind it may be part of a torn tail and is left to the library. A search is no verification: it believes each
+//! line that matches its own hash and has a number of its segment.
+
+mod explain;
+mod log;
+mod needles;
+mod pieces;
+mod refused;
+mod walk;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZero,
+    ops::ControlFlow,
+    path::Path,
+    sync::Arc,
+    thread,
+};
+
+use anyhow::Result;
+use tracing_audit::{Error, ReadItem, Reader, Record};
+
+use crate::{filter::Filter, output::say};
+use log::{Chain, Log};
+use needles::Needles;
+use pieces::{Pieces, Window};
+use walk::Walk;
+
+/// How many places that could not be read are named.
+const MAX_NAMED: usize = 10;
+
+/// How many threads there are if nobody says: more make a search hardly faster, and take memory.
+const MAX_THREADS: usize = 16;
+
+/// A search in a log. See [`for_each`](Self::for_each) and [`fold`](Self::fold).
+pub(crate) struct Scan {
+    log: Log,
+    look: Arc<Look>,
+    threads: usize,
+    is_reverse: bool,
+}
+
+/// A record that matches.
+#[derive(Debug)]
+pub(crate) struct Hit {
+    pub(crate) record: Record,
+    /// Somebody was told that it is not confirmed, here or in another chain.
+    pub(crate) is_unconfirmed: bool,
+}
+
+impl Scan {
+    /// Lists the files of a log, to search for what matches.
+    pub(crate) fn new(dir: &Path, filter: &Filter) -> Result<Self> {
+        let log = Log::open(dir, filter)?;
+        let look = Arc::new(Look { needles: Needles::of(filter), filter: filter.clone() });
+        let threads = thread::available_parallelism().map_or(1, NonZero::get).min(MAX_THREADS);
+        Ok(Self { log, look, threads, is_reverse: false })
+    }
+
+    /// How many threads search. Default: as many as can run at once, at most 16.
+    pub(crate) fn threads(mut self, threads: Option<NonZero<usize>>) -> Self {
+        self.threads = threads.map_or(self.threads, NonZero::get);
+        self
+    }
+
+    pub(crate) fn thread_count(&self) -> usize {
+        self.threads
+    }
+
+    /// The newest first. Default: `false`.
+    pub(crate) fn reverse(mut self, is_reverse: bool) -> Self {
+        self.is_reverse = is_reverse;
+        self
+    }
+
+    /// Hands out the records that match: those of a chain in the order of their numbers, chains merged by time. It reads
+    /// little further than it is asked to.
+    pub(crate) fn for_each(&self, mut each: impl FnMut(Hit) -> Result<ControlFlow<()>>) -> Result<Trouble> {
+        let mut trouble = Trouble::default();
+        let mut search = refused::Search::new(&self.log, self.threads);
+        let chains: Vec<&Chain> = self.chains().collect();
+        let threads = match chains.len() {
+            1 => self.threads,
+            2..=8 => 1,
+            // Each has room of its own.
+            _ => 0,
+        };
+        let mut walks: Vec<Walk<'_>> = chains
+            .into_iter()
+            .map(|chain| Walk::new(&self.log.dir, chain, Arc::clone(&self.look), threads, self.is_reverse))
+            .collect();
+        let (mut window, mut heads) = (Window::default(), BTreeMap::new());
+        for (index, walk) in walks.iter_mut().enumerate() {
+            heads.extend(walk.next(&mut window, &mut trouble).map(|(at, record)| ((at, index), record)));
+        }
+        while let Some(((_, index), record)) =
+            if self.is_reverse { heads.pop_last() } else { heads.pop_first() }
+        {
+            let Some(walk) = walks.get_mut(index) else { break };
+            let is_unconfirmed = search.names(walk.chain, &record);
+            if each(Hit { record, is_unconfirmed })?.is_break() {
+                break;
+            }
+            heads.extend(walk.next(&mut window, &mut trouble).map(|(at, record)| ((at, index), record)));
+        }
+        Ok(trouble)
+    }
+
+    /// Adds up the records that match, in no order: each thread has a sum of its own.
+    pub(crate) fn fold<A: Send>(
+        &self,
+        new: impl Fn() -> A + Sync,
+        add: impl Fn(&mut A, &Hit) + Sync,
+    ) -> Result<(Vec<A>, Trouble)> {
+        let refused = refused::everywhere(&self.log, self.threads);
+        let hit = |record: Record| {
+            let is_unconfirmed = record.is_unconfirmed() || refused.names(record.chain(), record.seq());
+            Hit { record, is_unconfirmed }
+        };
+        let start = || (new(), Trouble::default());
+        let sums = self.log.each_piece(
+            self.threads,
+            |chain| &chain.wanted,
+            start,
+            |(sum, trouble), window, chain, number| {
+                self.look.piece(&chain.wanted, number, window, trouble, |record| add(sum, &hit(record)));
+            },
+        );
+        let (mut sums, troubles): (Vec<A>, Vec<Trouble>) = sums.into_iter().unzip();
+        let mut trouble = Trouble::default();
+        for other in troubles {
+            trouble.merge(other);
+        }
+        for chain in self.chains() {
+            let Some(sum) = sums.first_mut() else { break };
+            let items = Reader::new(&self.log.dir).chain(chain.number).from_seq(chain.tail_from).items();
+            for item in items.map_err(|error| explain::explain(&self.log.dir, error))? {
+                if let Some(record) = self.look.item(item, &mut trouble) {
+                    add(sum, &hit(record));
+                }
+            }
+        }
+        Ok((sums, trouble))
+    }
+
+    /// The chains that were asked for.
+    fn chains(&self) -> impl Iterator<Item = &Chain> {
+        let wanted = &self.look.filter.chain;
+        self.log.chains.iter().filter(|chain| wanted.is_empty() || wanted.contains(&chain.number))
+    }
+}
+
+/// What is looked for, shared by the threads.
+struct Look {
+    needles: Needles,
+    filter: Filter,
+}
+
+impl Look {
+    /// Hands out the records of a piece that match.
+    fn piece(
+        &self,
+        pieces: &Pieces,
+        number: usize,
+        window: &mut Window,
+        trouble: &mut Trouble,
+        mut each: impl FnMut(Record),
+    ) {
+        let Some(piece) = pieces.get(number) else { return };
+        let segment = &piece.span.segment;
+        let (offset, lines) = match window.read(&piece) {
+            Ok(Some(read)) => read,
+            Ok(None) => return trouble.gone(segment.path()),
+            Err(error) => return trouble.bad(format!("cannot read {}: {error}", segment.path().display())),
+        };
+        let numbers = segment.first_seq().unwrap_or(1)..=piece.span.last_seq;
+        self.needles.each_line(lines, |start, line| {
+            if self.is_elsewhere(line) {
+                return;
+            }
+            let offset = offset + start as u64;
+            match segment.record(offset, line) {
+                Some(record) if numbers.contains(&record.seq()) => {
+                    if self.filter.matches(&record) {
+                        each(record);
+                    }
+                }
+                _ => trouble.bad(format!(
+                    "{}, byte {offset}: no record of this log, or altered",
+                    segment.path().display()
+                )),
+            }
+        });
+    }
+
+    /// Whether a line has another number than those that are asked for, as far as can be seen without parsing it.
+    fn is_elsewhere(&self, line: &[u8]) -> bool {
+        let Some(range) = self.filter.seq else { return false };
+        let digits = line.strip_prefix(b"{\"seq\":").unwrap_or_default();
+        let end = digits.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(0);
+        let seq = digits.get(..end).and_then(|digits| str::from_utf8(digits).ok()?.parse().ok());
+        seq.is_some_and(|seq: u64| !(range.first..=range.last).contains(&seq))
+    }
+
+    /// The record that the library read, if it matches.
+    fn item(&self, item: Result<ReadItem, Error>, trouble: &mut Trouble) -> Option<Record> {
+        match item {
+            Ok(ReadItem::Record(record)) => self.filter.matches(&record).then_some(record),
+            Ok(_) => None,
+            Err(error) => {
+                trouble.bad(format!("{:#}", anyhow::Error::new(error)));
+                None
+            }
+        }
+    }
+}
+
+/// What could not be read.
+#[derive(Debug, Default)]
+#[must_use = "what could not be read must be said"]
+pub(crate) struct Trouble {
+    bad: Vec<String>,
+    bad_count: u64,
+    gone: BTreeSet<String>,
+}
+
+impl Trouble {
+    fn bad(&mut self, what: String) {
+        self.bad_count += 1;
+        if self.bad.len() < MAX_NAMED {
+            self.bad.push(what);
+        }
+    }
+
+    fn gone(&mut self, path: &Path) {
+        self.gone.insert(path.display().to_string());
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.bad_count += other.bad_count;
+        self.bad.extend(other.bad);
+        self.bad.truncate(MAX_NAMED);
+        self.gone.extend(other.gone);
+    }
+
+    /// Says what could not be read. Whether anything is wrong with the log: that retention removes a file is not.
+    pub(crate) fn say(&self) -> bool {
+        if let (Some(first), Some(last)) = (self.gone.first(), self.gone.last()) {
+            let count = self.gone.len();
+            say(&format!(
+                "tracing-audit: {count} files were removed before they were searched: {first} to {last}"
+            ));
+        }
+        for bad in &self.bad {
+            say(&format!("tracing-audit: {bad}"));
+        }
+        if self.bad_count > 0 {
+            let count = self.bad_count;
+            say(&format!(
+                "tracing-audit: {count} places could not be read; `tracing-audit verify` says what is wrong"
+            ));
+        }
+        self.bad_count > 0
+    }
+}

@@ -1,0 +1,167 @@
+//! Records as they are printed, one after the other.
+
+use std::{
+    borrow::Cow,
+    io::{self, BufWriter, IsTerminal, Write},
+};
+
+use anyhow::Result;
+use serde::Serialize;
+use tracing_audit::{Record, Severity, Value};
+
+use super::Output;
+use crate::{line::line_with, output::escape, scan::Hit};
+
+/// The columns of a table.
+const COLUMNS: [&str; 22] = [
+    "chain",
+    "seq",
+    "time",
+    "kind",
+    "severity",
+    "level",
+    "action",
+    "actor",
+    "resource",
+    "outcome",
+    "unconfirmed",
+    "provisional",
+    "reason",
+    "source",
+    "session_id",
+    "request_id",
+    "trace_id",
+    "span_id",
+    "message",
+    "target",
+    "fields",
+    "_hash",
+];
+
+/// Prints what is found.
+pub(super) struct Rows {
+    form: Form,
+    /// Somebody looks on.
+    is_watched: bool,
+}
+
+enum Form {
+    Text(BufWriter<anstream::Stdout>),
+    Lines(BufWriter<io::Stdout>, bool),
+    Csv(Box<csv::Writer<io::Stdout>>),
+}
+
+/// A record with what its line does not say.
+#[derive(Serialize)]
+struct Wrapped<'a> {
+    chain: u16,
+    seq: u64,
+    file: String,
+    offset: u64,
+    unconfirmed: bool,
+    provisional: bool,
+    record: &'a serde_json::value::RawValue,
+}
+
+impl Rows {
+    pub(super) fn new(output: Output) -> Self {
+        let form = match output {
+            Output::Text => Form::Text(BufWriter::with_capacity(64 << 10, anstream::stdout())),
+            Output::Jsonl => Form::Lines(BufWriter::with_capacity(64 << 10, io::stdout()), false),
+            Output::Wrapped => Form::Lines(BufWriter::with_capacity(64 << 10, io::stdout()), true),
+            Output::Csv => Form::Csv(Box::new(csv::Writer::from_writer(io::stdout()))),
+        };
+        let mut rows = Self { form, is_watched: io::stdout().is_terminal() };
+        if let Form::Csv(table) = &mut rows.form {
+            // That nobody reads is met again with the first row.
+            drop(table.write_record(COLUMNS));
+        }
+        rows
+    }
+
+    pub(super) fn push(&mut self, hit: &Hit) -> Result<()> {
+        let record = &hit.record;
+        match &mut self.form {
+            Form::Text(out) => writeln!(out, "{}", line_with(record, hit.is_unconfirmed))?,
+            Form::Lines(out, false) => writeln!(out, "{}", record.as_json())?,
+            Form::Lines(out, true) => {
+                let wrapped = Wrapped {
+                    chain: record.chain(),
+                    seq: record.seq(),
+                    file: record.file_name(),
+                    offset: record.offset(),
+                    unconfirmed: hit.is_unconfirmed,
+                    provisional: record.is_provisional(),
+                    record: serde_json::from_str(record.as_json())?,
+                };
+                serde_json::to_writer(&mut *out, &wrapped).map_err(io::Error::from)?;
+                out.write_all(b"\n")?;
+            }
+            Form::Csv(table) => {
+                table.write_record(cells(hit).map(|cell| safe(&cell).into_owned())).map_err(io_error)?;
+            }
+        }
+        if self.is_watched { self.flush() } else { Ok(()) }
+    }
+
+    pub(super) fn finish(mut self) -> Result<()> {
+        self.flush()
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        match &mut self.form {
+            Form::Text(out) => out.flush()?,
+            Form::Lines(out, _) => out.flush()?,
+            Form::Csv(table) => table.flush()?,
+        }
+        Ok(())
+    }
+}
+
+/// As it came from the system: whether a pipe was closed is asked of it.
+fn io_error(error: csv::Error) -> io::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
+    }
+}
+
+fn cells(hit: &Hit) -> [Cow<'_, str>; COLUMNS.len()] {
+    let record: &Record = &hit.record;
+    let text = |text: Option<&'_ str>| text.map_or(Cow::Borrowed(""), |text| Cow::Owned(text.to_owned()));
+    [
+        format!("{:03}", record.chain()).into(),
+        record.seq().to_string().into(),
+        text(record.timestamp()),
+        text(record.get("kind").and_then(Value::as_str)),
+        text(record.severity().map(Severity::as_str)),
+        text(record.level()),
+        text(record.action()),
+        text(record.actor()),
+        text(record.resource()),
+        text(record.outcome()),
+        (if hit.is_unconfirmed { "UNCONFIRMED" } else { "" }).into(),
+        (if record.is_provisional() { "provisional" } else { "" }).into(),
+        text(record.reason()),
+        text(record.source()),
+        text(record.session_id()),
+        text(record.request_id()),
+        text(record.trace_id()),
+        text(record.span_id()),
+        text(record.message()),
+        text(record.target()),
+        // What the log says of itself stands in an object that is named like the kind.
+        record
+            .get(if record.is_event() { "fields" } else { record.kind().as_str() })
+            .map_or(Cow::Borrowed(""), |fields| fields.to_string().into()),
+        record.hash().to_string().into(),
+    ]
+}
+
+/// A cell that no spreadsheet takes for a formula, and no terminal for a command.
+fn safe(cell: &str) -> Cow<'_, str> {
+    if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+        return format!("'{}", escape(cell)).into();
+    }
+    escape(cell)
+}

@@ -1,0 +1,199 @@
+//! The chains of a log, and where what is durable of each ends.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::Result;
+use tracing_audit::{ReadItem, Reader, Record, Segment, segments};
+
+use super::{
+    explain::explain,
+    pieces::{Pieces, Span, Window},
+    refused::Refused,
+};
+use crate::{filter::Filter, time::Point};
+
+/// By how much the clock may have been set back in a segment of which only the first time is known.
+const CLOCK_STEP: Duration = Duration::from_secs(600);
+
+/// A log as it was when the search began.
+#[derive(Debug)]
+pub(crate) struct Log {
+    pub(crate) dir: PathBuf,
+    pub(crate) chains: Vec<Chain>,
+    /// The ids of the chains, by their numbers.
+    pub(crate) ids: HashMap<u16, String>,
+    /// What the ends of the chains name, which are not searched by their bytes.
+    pub(crate) refused: Refused,
+}
+
+#[derive(Debug)]
+pub(crate) struct Chain {
+    pub(crate) number: u16,
+    /// Everything that is durable.
+    pub(crate) all: Arc<Pieces>,
+    /// Of that, the segments that can have what is wanted.
+    pub(crate) wanted: Arc<Pieces>,
+    /// The first record that the library has to read: it may be part of a torn tail.
+    pub(crate) tail_from: u64,
+    names: HashMap<String, u32>,
+}
+
+impl Log {
+    pub(crate) fn open(dir: &Path, filter: &Filter) -> Result<Self> {
+        let files = segments(dir).map_err(|error| explain(dir, error))?;
+        let mut log = Self {
+            dir: dir.to_owned(),
+            chains: Vec::new(),
+            ids: HashMap::new(),
+            refused: Refused::default(),
+        };
+        for file in &files {
+            if let Some(id) = file.chain_id() {
+                log.ids.insert(file.chain(), id.to_owned());
+            }
+        }
+        for files in files.chunk_by(|one, next| one.chain() == next.chain()) {
+            log.add(files, filter)?;
+        }
+        Ok(log)
+    }
+
+    fn add(&mut self, files: &[Segment], filter: &Filter) -> Result<()> {
+        let Some(newest) = files.last() else { return Ok(()) };
+        let (number, durable) = (newest.chain(), newest.durable());
+        let names: HashMap<String, u32> =
+            files.iter().filter_map(|file| Some((file_name(file)?, file.number()))).collect();
+        let end = self.read_end(number, durable)?;
+        let tail_from = end.as_ref().map_or(durable.saturating_add(1), |end| end.next_seq);
+        let end = end.and_then(|end| Some((*names.get(&end.file)?, end.offset)));
+        let counting: Vec<&Segment> = files.iter().filter(|file| file.counted_bytes() > 0).collect();
+        let mut spans = Vec::new();
+        for (index, file) in counting.iter().enumerate() {
+            let end = match end {
+                Some((segment, _)) if file.number() > segment => break,
+                Some((segment, offset)) if file.number() == segment => offset.min(file.counted_bytes()),
+                _ => file.counted_bytes(),
+            };
+            let next = counting.iter().skip(index + 1).find_map(|file| file.first_seq());
+            let last_seq =
+                next.map_or(u64::MAX, |next| next.saturating_sub(1)).min(tail_from.saturating_sub(1));
+            spans.push(Span { segment: Arc::new((*file).clone()), end, last_seq });
+        }
+        let wanted = spans.iter().filter(|span| may_have(span, filter)).cloned();
+        let wanted = Arc::new(Pieces::new(wanted));
+        self.chains.push(Chain {
+            number,
+            all: Arc::new(Pieces::new(spans.into_iter())),
+            wanted,
+            tail_from,
+            names,
+        });
+        Ok(())
+    }
+
+    /// Finds where what is durable ends, and takes in whom the rest of the chain names.
+    fn read_end(&mut self, chain: u16, durable: u64) -> Result<Option<End>> {
+        let items = Reader::new(&self.dir).chain(chain).from_seq(durable).items();
+        let mut end = None;
+        for record in
+            items.map_err(|error| explain(&self.dir, error))?.flatten().filter_map(ReadItem::into_record)
+        {
+            // Where the record itself is missing, what is durable ends before the next.
+            let is_last = record.seq() <= durable;
+            end.get_or_insert_with(|| End {
+                file: record.file_name(),
+                offset: record.offset() + if is_last { record.as_json().len() as u64 + 1 } else { 0 },
+                next_seq: record.seq() + u64::from(is_last),
+            });
+            self.refused.note(&record, &self.ids);
+        }
+        Ok(end)
+    }
+
+    /// Calls `each` for every piece, in no order, with so many threads; returns what each of them made.
+    pub(crate) fn each_piece<A: Send>(
+        &self,
+        threads: usize,
+        pieces: impl Fn(&Chain) -> &Arc<Pieces> + Sync,
+        new: impl Fn() -> A + Sync,
+        each: impl Fn(&mut A, &mut Window, &Chain, usize) + Sync,
+    ) -> Vec<A> {
+        let count = self.chains.iter().map(|chain| pieces(chain).count()).sum::<usize>();
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let (mut made, mut window) = (new(), Window::default());
+            loop {
+                let mut number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= count {
+                    return made;
+                }
+                for chain in &self.chains {
+                    if let Some(rest) = number.checked_sub(pieces(chain).count()) {
+                        number = rest;
+                    } else {
+                        each(&mut made, &mut window, chain, number);
+                        break;
+                    }
+                }
+            }
+        };
+        thread::scope(|scope| {
+            let others: Vec<_> = (1..threads.min(count)).map(|_| scope.spawn(work)).collect();
+            let mut all = vec![work()];
+            for other in others {
+                match other.join() {
+                    Ok(made) => all.push(made),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            all
+        })
+    }
+}
+
+impl Chain {
+    /// The number of the file in which a record stands.
+    pub(crate) fn segment_of(&self, record: &Record) -> Option<u32> {
+        self.names.get(&record.file_name()).copied()
+    }
+}
+
+/// Where what is durable of a chain ends.
+struct End {
+    file: String,
+    offset: u64,
+    next_seq: u64,
+}
+
+fn file_name(file: &Segment) -> Option<String> {
+    Some(file.path().file_name()?.to_str()?.to_owned())
+}
+
+/// Whether a segment can have a record of the chain, the range and the time that are asked for.
+fn may_have(span: &Span, filter: &Filter) -> bool {
+    let file = &span.segment;
+    if !filter.chain.is_empty() && !filter.chain.contains(&file.chain()) {
+        return false;
+    }
+    let is_in_range = filter.seq.is_none_or(|range| {
+        range.first <= span.last_seq && file.first_seq().is_none_or(|first| first <= range.last)
+    });
+    let since = filter.since.map(Point::system_time);
+    let until = filter.until.map(Point::system_time);
+    let is_in_time = match file.times() {
+        Some((from, to)) => since.is_none_or(|since| since <= to) && until.is_none_or(|until| from < until),
+        None => until.zip(file.first_time()).is_none_or(|(until, first)| {
+            first.duration_since(until).map_or(true, |later| later <= CLOCK_STEP)
+        }),
+    };
+    is_in_range && is_in_time
+}

@@ -1,0 +1,257 @@
+//! Bytes that stand in every line that can match, so that most lines are passed over without being parsed.
+
+use memchr::{memchr, memmem::Finder, memrchr};
+
+use crate::filter::Filter;
+
+/// How many values of one option are searched for by their bytes; with more, every line is parsed.
+const MAX_VALUES: usize = 8;
+
+/// What to search for: a line that matches has one of these. None: any line may match.
+#[derive(Debug)]
+pub(crate) struct Needles(Vec<Needle>);
+
+#[derive(Debug)]
+struct Needle {
+    finder: Finder<'static>,
+    /// Whether only an escape counts that spells a printable ASCII character, which no writer of ours does.
+    of_printable: bool,
+}
+
+impl Needle {
+    fn new(bytes: &[u8]) -> Self {
+        Self { finder: Finder::new(bytes).into_owned(), of_printable: false }
+    }
+
+    /// Where it next stands, from `at` on.
+    fn find(&self, piece: &[u8], mut at: usize) -> Option<usize> {
+        loop {
+            let found = at + self.finder.find(piece.get(at..)?)?;
+            let digit = piece.get(found + self.finder.needle().len());
+            if !self.of_printable || digit.is_some_and(|digit| (b'2'..=b'7').contains(digit)) {
+                return Some(found);
+            }
+            at = found + 1;
+        }
+    }
+}
+
+/// A part of a line, and in which other ways JSON could spell it.
+#[derive(Debug, Default)]
+struct Literal {
+    bytes: Vec<u8>,
+    /// What it spells has characters that are not ASCII, or controls.
+    has_others: bool,
+    has_slash: bool,
+    /// It stands in the line as it is, or not at all.
+    is_raw: bool,
+}
+
+impl Literal {
+    /// `"name":"value"`, as the writer of the log spells it. `None` for what has too many spellings.
+    fn member(name: &str, value: &str) -> Option<Self> {
+        let mut literal = Self::beginning(name, value)?;
+        literal.bytes.push(b'"');
+        Some(literal)
+    }
+
+    /// The same where the value only begins like this.
+    fn beginning(name: &str, value: &str) -> Option<Self> {
+        let mut literal = Self::name(name)?;
+        literal.bytes.push(b'"');
+        literal.push(value)?;
+        Some(literal)
+    }
+
+    /// `"name":`
+    fn name(name: &str) -> Option<Self> {
+        let mut literal = Self { bytes: vec![b'"'], ..Self::default() };
+        literal.push(name)?;
+        literal.bytes.extend_from_slice(b"\":");
+        Some(literal)
+    }
+
+    /// What must be escaped as `\u` needs not be spelled here: each line with `\u` is looked at where such a character is
+    /// searched for.
+    fn push(&mut self, text: &str) -> Option<()> {
+        for character in text.chars() {
+            match character {
+                '"' => self.bytes.extend_from_slice(b"\\\""),
+                '\\' => self.bytes.extend_from_slice(b"\\\\"),
+                '\n' => self.bytes.extend_from_slice(b"\\n"),
+                '\r' => self.bytes.extend_from_slice(b"\\r"),
+                '\t' => self.bytes.extend_from_slice(b"\\t"),
+                // JSON has `\b` and `\f` too.
+                '\u{8}' | '\u{c}' => return None,
+                _ => self.bytes.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
+            self.has_others |= !(' '..='~').contains(&character);
+            self.has_slash |= character == '/';
+        }
+        Some(())
+    }
+}
+
+impl Needles {
+    /// What stands in every line that matches: of the options that are given, the one that usually has the fewest records.
+    pub(crate) fn of(filter: &Filter) -> Self {
+        let literals = [
+            members("request_id", &filter.request),
+            members("session_id", &filter.session),
+            members("resource", &filter.resource),
+            members("actor", &filter.actor),
+            filter.fields.first().and_then(|(name, value)| field(name, value)),
+            grep(&filter.grep),
+            actions(filter),
+            members("outcome", &filter.outcome),
+            members("kind", &filter.kind.iter().map(|kind| kind.as_str().to_owned()).collect::<Vec<_>>())
+                .filter(|_| !filter.kind.contains(&tracing_audit::RecordKind::Other)),
+            filter.severity.and_then(|severity| members("severity", &[severity.as_str().to_owned()])),
+        ];
+        Self::any_of(&literals.into_iter().flatten().next().unwrap_or_default())
+    }
+
+    /// Lines of this kind.
+    pub(crate) fn unconfirmed() -> Self {
+        Self(vec![Needle::new(b"\"kind\":\"unconfirmed\"")])
+    }
+
+    fn any_of(literals: &[Literal]) -> Self {
+        let mut needles: Vec<Needle> = literals.iter().map(|literal| Needle::new(&literal.bytes)).collect();
+        let spelled = || literals.iter().filter(|literal| !literal.is_raw);
+        if spelled().any(|literal| literal.has_others) {
+            needles.push(Needle::new(b"\\u"));
+        } else if spelled().next().is_some() {
+            needles.push(Needle { of_printable: true, ..Needle::new(b"\\u00") });
+        }
+        if spelled().any(|literal| literal.has_slash) {
+            needles.push(Needle::new(b"\\/"));
+        }
+        Self(needles)
+    }
+
+    /// Calls `each` with every line of a piece that may match, and where in the piece it begins. A piece is whole lines.
+    pub(crate) fn each_line<'a>(&self, piece: &'a [u8], mut each: impl FnMut(usize, &'a [u8])) {
+        if self.0.is_empty() {
+            let mut start = 0;
+            for line in piece.split_inclusive(|byte| *byte == b'\n') {
+                each(start, line.strip_suffix(b"\n").unwrap_or(line));
+                start += line.len();
+            }
+            return;
+        }
+        let mut next: Vec<Option<usize>> = self.0.iter().map(|needle| needle.find(piece, 0)).collect();
+        while let Some(found) = next.iter().flatten().min().copied() {
+            let (before, behind) = piece.split_at(found);
+            let start = memrchr(b'\n', before).map_or(0, |at| at + 1);
+            let end = memchr(b'\n', behind).map_or(piece.len(), |at| found + at);
+            each(start, piece.get(start..end).unwrap_or_default());
+            for (needle, next) in self.0.iter().zip(&mut next) {
+                if next.is_some_and(|next| next <= end) {
+                    *next = needle.find(piece, end);
+                }
+            }
+        }
+    }
+}
+
+fn members(name: &str, values: &[String]) -> Option<Vec<Literal>> {
+    if values.is_empty() || values.len() > MAX_VALUES {
+        return None;
+    }
+    values.iter().map(|value| Literal::member(name, value)).collect()
+}
+
+/// A value that could be a number or another one that is no text is compared as it is printed, not as it stands.
+fn field(name: &str, value: &str) -> Option<Vec<Literal>> {
+    let is_text = serde_json::from_str::<serde_json::Value>(value).is_err();
+    let literal = if is_text { Literal::member(name, value) } else { Literal::name(name) };
+    literal.map(|literal| vec![literal])
+}
+
+fn grep(texts: &[String]) -> Option<Vec<Literal>> {
+    let longest = texts.iter().max_by_key(|text| text.len()).filter(|text| !text.is_empty())?;
+    Some(vec![Literal { bytes: longest.clone().into_bytes(), is_raw: true, ..Literal::default() }])
+}
+
+/// What stands before the first sign of a pattern.
+fn actions(filter: &Filter) -> Option<Vec<Literal>> {
+    if filter.action.is_empty() || filter.action.len() > MAX_VALUES {
+        return None;
+    }
+    let literal = |glob: &str| match glob.split_once(['*', '?', '[', ']', '{', '}', ',', '\\', '!']) {
+        Some(("", _)) => None,
+        Some((beginning, _)) => Literal::beginning("action", beginning),
+        None => Literal::member("action", glob),
+    };
+    filter.action.iter().map(|glob| literal(glob.glob().glob())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        filter: Filter,
+    }
+
+    #[track_caller]
+    fn check(arguments: &[&str], line: &str, is_looked_at: bool) {
+        let filter = Line::try_parse_from([&["x"], arguments].concat()).unwrap().filter;
+        let piece = format!("{{\"seq\":1}}\n{line}\n{{\"seq\":2}}\n");
+        let mut found = Vec::new();
+        Needles::of(&filter).each_line(piece.as_bytes(), |start, line| found.push((start, line)));
+        assert_eq!(found.contains(&(10, line.as_bytes())), is_looked_at, "{arguments:?} {line}");
+        assert!(found.len() <= 1, "{arguments:?}: {found:?}");
+    }
+
+    #[test]
+    fn a_value_is_found_however_json_spells_it() {
+        check(&["--actor", "mia"], r#"{"actor":"mia"}"#, true);
+        check(&["--actor", "mia"], r#"{"actor":"mian"}"#, false);
+        check(&["--actor", "mia"], r#"{"actor":"m\u0069a"}"#, true);
+        check(&["--actor", "mia"], r#"{"\u0061ctor":"mia"}"#, true);
+        check(&["--actor", "mia"], r#"{"actor":"tom","note":"\u001b\n\""}"#, false);
+        check(&["--actor", "a\"b"], r#"{"actor":"a\"b"}"#, true);
+        check(&["--actor", "a\"b"], r#"{"actor":"a\u0022b"}"#, true);
+        check(&["--actor", "a\\b"], r#"{"actor":"a\\b"}"#, true);
+        check(&["--actor", "a\nb"], r#"{"actor":"a\nb"}"#, true);
+        check(&["--actor", "a\nb"], r#"{"actor":"a\u000ab"}"#, true);
+        check(&["--actor", "\u{202e}x"], r#"{"actor":"\u202ex"}"#, true);
+        check(&["--actor", "é漢"], r#"{"actor":"é漢"}"#, true);
+        check(&["--actor", "é漢"], r#"{"actor":"\u00e9漢"}"#, true);
+        check(&["--resource", "/etc"], r#"{"resource":"\/etc"}"#, true);
+        check(&["--resource", "/etc"], r#"{"resource":"/usr"}"#, false);
+    }
+
+    #[test]
+    fn only_what_all_matching_lines_have_is_searched_for() {
+        check(&["--action", "auth.*"], r#"{"action":"auth.login"}"#, true);
+        check(&["--action", "auth.*"], r#"{"action":"author"}"#, false);
+        check(&["--action", "a,b"], r#"{"action":"a,b"}"#, true);
+        check(&["--field", "n=5"], r#"{"fields":{"n":5.0}}"#, true);
+        check(&["--field", "n=acme"], r#"{"fields":{"n":"acme"}}"#, true);
+        check(&["--field", "n=acme"], r#"{"fields":{"n":"acne"}}"#, false);
+        check(&["--grep", "m\\u"], r#"{"x":"m\u0069a"}"#, true);
+        check(&["--grep", "mia"], r#"{"x":"m\u0069a"}"#, false);
+        check(&["--actor", "a", "--actor", "b"], r#"{"actor":"b"}"#, true);
+        check(&["--kind", "gap"], r#"{"kind":"gap"}"#, true);
+        check(&["--severity", "critical"], r#"{"severity":"routine"}"#, false);
+    }
+
+    #[test]
+    fn without_anything_to_search_for_every_line_is_looked_at() {
+        for arguments in [&["--action", "*.login"][..], &["--actor", "a\u{8}"], &["--kind", "other"], &[]] {
+            let filter = Line::try_parse_from([&["x"], arguments].concat()).unwrap().filter;
+            let mut lines = Vec::new();
+            Needles::of(&filter).each_line(b"a\nb\n", |start, line| lines.push((start, line)));
+            assert_eq!(lines, [(0, &b"a"[..]), (2, b"b")], "{arguments:?}");
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! A chain in pieces that can be read in any order.
+
+use std::{fs::File, io, os::unix::fs::FileExt, path::PathBuf, sync::Arc};
+
+use memchr::{memchr, memrchr};
+use tracing_audit::Segment;
+
+/// How many bytes of a file are searched at a time: few enough to stay in a cache.
+pub(crate) const PIECE: u64 = 256 << 10;
+
+/// The longest line of the format.
+const LONGEST_LINE: u64 = 60 << 10;
+
+/// How much behind a piece is read at first, for the end of its last line.
+const BEHIND: u64 = 4 << 10;
+
+/// A segment, as far as its records are durable.
+#[derive(Debug, Clone)]
+pub(crate) struct Span {
+    pub(crate) segment: Arc<Segment>,
+    /// How many of its bytes to search.
+    pub(crate) end: u64,
+    /// The highest number that a record in it may have.
+    pub(crate) last_seq: u64,
+}
+
+/// Segments in their order, numbered piece by piece.
+#[derive(Debug, Default)]
+pub(crate) struct Pieces {
+    /// With the number of the first piece of each.
+    spans: Vec<(usize, Span)>,
+    count: usize,
+}
+
+/// The lines of a segment that begin between two offsets.
+#[derive(Debug)]
+pub(crate) struct Piece<'a> {
+    pub(crate) span: &'a Span,
+    start: u64,
+    end: u64,
+}
+
+impl Pieces {
+    pub(crate) fn new(spans: impl Iterator<Item = Span>) -> Self {
+        let mut pieces = Self::default();
+        for span in spans {
+            let of_this = usize::try_from(span.end.div_ceil(PIECE)).unwrap_or(usize::MAX);
+            pieces.spans.push((pieces.count, span));
+            pieces.count = pieces.count.saturating_add(of_this);
+        }
+        pieces
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    pub(crate) fn get(&self, number: usize) -> Option<Piece<'_>> {
+        let behind = self.spans.partition_point(|(first, _)| *first <= number);
+        let (first, span) = self.spans.get(behind.checked_sub(1)?)?;
+        let start = (number - first) as u64 * PIECE;
+        (start < span.end).then(|| Piece { span, start, end: (start + PIECE).min(span.end) })
+    }
+
+    /// The piece in which a line begins.
+    pub(crate) fn number_of(&self, segment: u32, offset: u64) -> Option<usize> {
+        let (first, _) = self.spans.iter().find(|(_, span)| span.segment.number() == segment)?;
+        first.checked_add(usize::try_from(offset / PIECE).ok()?)
+    }
+}
+
+/// The room into which pieces are read, one after the other.
+#[derive(Debug, Default)]
+pub(crate) struct Window {
+    bytes: Vec<u8>,
+    /// The file that was read last.
+    open: Option<(PathBuf, File)>,
+}
+
+impl Window {
+    /// The lines of a piece, each with its line feed, and where the first begins in the file. `None` where the file is gone:
+    /// retention removes files at any time.
+    pub(crate) fn read(&mut self, piece: &Piece<'_>) -> io::Result<Option<(u64, &[u8])>> {
+        let path = piece.span.segment.path();
+        if self.open.as_ref().is_none_or(|(open, _)| open != path) {
+            match File::open(path) {
+                Ok(file) => self.open = Some((path.to_owned(), file)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+        let Some((_, file)) = &self.open else { return Ok(None) };
+        // With the byte before, which says whether a line begins with the piece.
+        let from = piece.start.saturating_sub(1);
+        // The last line that begins in the piece ends with the first line feed from its last byte on.
+        let last = length(piece.end - 1 - from);
+        let mut end = None;
+        for behind in [BEHIND, LONGEST_LINE] {
+            let wanted = (piece.end + behind).min(piece.span.end) - from;
+            fill(file, &mut self.bytes, from, length(wanted))?;
+            end = self.bytes.get(last..).and_then(|rest| memchr(b'\n', rest)).map(|at| last + at + 1);
+            if end.is_some() || piece.end + behind >= piece.span.end {
+                break;
+            }
+        }
+        // A line without an end is none.
+        let end = end.or_else(|| memrchr(b'\n', &self.bytes).map(|at| at + 1)).unwrap_or(0);
+        let lines = self.bytes.get(..end).unwrap_or_default();
+        if piece.start == 0 {
+            return Ok(Some((0, lines)));
+        }
+        let begin = memchr(b'\n', lines).map_or(end, |at| at + 1);
+        Ok(Some((from + begin as u64, lines.get(begin..).unwrap_or_default())))
+    }
+}
+
+/// What is read at once fits any `usize`.
+fn length(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+/// Reads so many bytes from an offset on, or as many as there are.
+fn fill(file: &File, bytes: &mut Vec<u8>, from: u64, wanted: usize) -> io::Result<()> {
+    // Its length only shrinks, so that nothing is cleared that is overwritten at once.
+    if bytes.len() < wanted {
+        bytes.resize(wanted, 0);
+    }
+    bytes.truncate(wanted);
+    let mut filled = 0;
+    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, from + filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(filled);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+    use std::fs;
+
+    use tracing_audit::{AuditLog, segments};
+    use tracing_subscriber::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn every_line_is_in_one_piece_wherever_a_piece_begins() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = AuditLog::open(dir.path()).unwrap();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(log.layer()), || {
+            for length in [0, 20_000, 5, 300, 55_000, 1] {
+                tracing::info!(target: "audit", action = "a", actor = "b", long = "x".repeat(length));
+            }
+        });
+        log.close().unwrap();
+        let segment = Arc::new(segments(dir.path()).unwrap().pop().unwrap());
+        let bytes = fs::read(segment.path()).unwrap();
+        let end = bytes.len() as u64;
+        let span = Span { segment, end, last_seq: u64::MAX };
+        let ends = bytes.iter().zip(0_u64..).filter(|(byte, _)| **byte == b'\n').map(|(_, at)| at);
+        let mut window = Window::default();
+        for cut in ends.flat_map(|at| at.saturating_sub(2)..at + 4).filter(|cut| (1..end).contains(cut)) {
+            let mut read = Vec::new();
+            for (start, end) in [(0, cut), (cut, end)] {
+                let (offset, lines) = window.read(&Piece { span: &span, start, end }).unwrap().unwrap();
+                assert!(lines.is_empty() || offset == read.len() as u64, "{cut}");
+                assert!(lines.is_empty() || (start..end).contains(&offset), "{cut}");
+                read.extend_from_slice(lines);
+            }
+            assert!(read == bytes, "{cut}");
+        }
+    }
+}

@@ -156,14 +156,14 @@ fn findings(facts: &Facts<'_>) -> Markup {
             @if total == 0 { p { "None." } }
             @else {
                 p { @for kind in FindingKind::ALL { @let count = facts.report.count(*kind); @if count > 0 { span class="tag" { (grouped(count)) " " (kind.as_str().replace('_', " ")) } " " } } }
-                div class="wide" { table {
-                    thead { tr { th { "What" } th { "Where" } th { "In words" } } }
-                    tbody { @for finding in findings.iter().take(MAX_FINDINGS) { tr {
-                        td { span class="tag bad" { (finding.kind().as_str().replace('_', " ")) } }
-                        td class="place" { (place_of(finding)) }
-                        td class="words" { (shown(finding.message())) }
-                    } } }
-                } }
+                ul class="list" {
+                    @for finding in findings.iter().take(MAX_FINDINGS) {
+                        li {
+                            p { span class="tag bad" { (finding.kind().as_str().replace('_', " ")) } " " (shown(finding.message())) }
+                            p class="aside" { (place_of(finding)) }
+                        }
+                    }
+                }
                 @if total > MAX_FINDINGS as u64 {
                     p class="aside" { "The first " (MAX_FINDINGS) " of " (grouped(total)) "; " code { "tracing-audit verify" } " says more." }
                 }
@@ -172,13 +172,19 @@ fn findings(facts: &Facts<'_>) -> Markup {
     }
 }
 
-fn place_of(finding: &tracing_audit::Finding) -> Markup {
-    let segment = finding.segment().map(|segment| format!("audit-{:03}-{segment:08}.jsonl", finding.chain()));
-    html! {
-        @match &segment { Some(name) => { code { (name) } }, None => { "chain " (format!("{:03}", finding.chain())) } }
-        @if let (Some(line), Some(offset)) = (finding.line(), finding.offset()) { br; "line " (grouped(line)) ", byte " (grouped(offset)) }
-        @if let Some(seq) = finding.seq() { br; "record " (format!("{:03}/{seq}", finding.chain())) }
+fn place_of(finding: &tracing_audit::Finding) -> String {
+    let chain = finding.chain();
+    let mut place = match finding.segment() {
+        Some(segment) => format!("audit-{chain:03}-{segment:08}.jsonl"),
+        None => format!("chain {chain:03}"),
+    };
+    if let (Some(line), Some(offset)) = (finding.line(), finding.offset()) {
+        place.push_str(&format!(", line {}, byte {}", grouped(line), grouped(offset)));
     }
+    if let Some(seq) = finding.seq() {
+        place.push_str(&format!(", record {chain:03}/{seq}"));
+    }
+    place
 }
 
 fn timeline(facts: &Facts<'_>) -> Markup {
@@ -248,15 +254,15 @@ fn unconfirmed(facts: &Facts<'_>) -> Markup {
             p {
                 "These records are in the log, but the program that wrote them was told that they were not confirmed, and may have refused the action. They are not evidence that it was done, whatever outcome stands in them."
             }
-            div class="wide" { table {
+            div class="wide" { table class="stack" {
                 thead { tr { th { "Record" } th { "Time" } th { "Actor" } th { "Action" } th { "Recorded outcome" } th { "Where" } } }
                 tbody { @for record in &tally.unconfirmed { tr {
-                    td { code { (record.position) } }
-                    td class="place" { (shown(&record.time)) }
-                    td class="name" { (shown(&record.actor)) }
-                    td class="name" { (shown(&record.action)) }
-                    td class="name" { (shown(&record.outcome)) }
-                    td class="place" { (record.place) }
+                    td data-label="Record" { code { (record.position) } }
+                    td data-label="Time" class="place" { (shown(&record.time)) }
+                    td data-label="Actor" class="name" { (shown(&record.actor)) }
+                    td data-label="Action" class="name" { (shown(&record.action)) }
+                    td data-label="Recorded outcome" class="name" { (shown(&record.outcome)) }
+                    td data-label="Where" class="place" { (record.place) }
                 } } }
             } }
             @if total > tally.unconfirmed.len() as u64 {
@@ -275,7 +281,7 @@ fn notes(facts: &Facts<'_>) -> Markup {
             @if total == 0 { p { "None." } }
             @else {
                 p { "What an auditor should know, and what is no fault of the evidence." }
-                ul class="notes" { @for note in notes.iter().take(MAX_NOTES) { li {
+                ul class="list" { @for note in notes.iter().take(MAX_NOTES) { li {
                     span class="tag" { (note.kind().as_str()) } " "
                     @if let Some(chain) = note.chain() { "chain " (format!("{chain:03}")) ": " }
                     (shown(note.message()))
@@ -310,16 +316,16 @@ fn chains(facts: &Facts<'_>) -> Markup {
     html! {
         section {
             h2 { "Chains" }
-            div class="wide" { table {
+            div class="wide" { table class="stack" {
                 thead { tr { th { "Chain" } th class="n" { "First" } th class="n" { "Last" } th class="n" { "Records" } th class="n" { "Events" } th class="n" { "Lost" } th { "End" } } }
                 tbody { @for chain in facts.report.chains() { tr {
-                    td { code { (format!("{:03}", chain.chain())) } }
-                    td class="n" { (number(chain.first_seq())) }
-                    td class="n" { (number(chain.last_seq())) }
-                    td class="n" { (grouped(chain.records())) }
-                    td class="n" { (grouped(chain.events())) }
-                    td class="n" { (grouped(chain.lost_critical() + chain.lost_routine())) }
-                    td { (state(chain.state())) }
+                    td data-label="Chain" { code { (format!("{:03}", chain.chain())) } }
+                    td data-label="First" class="n" { (number(chain.first_seq())) }
+                    td data-label="Last" class="n" { (number(chain.last_seq())) }
+                    td data-label="Records" class="n" { (grouped(chain.records())) }
+                    td data-label="Events" class="n" { (grouped(chain.events())) }
+                    td data-label="Lost" class="n" { (grouped(chain.lost_critical() + chain.lost_routine())) }
+                    td data-label="End" { (state(chain.state())) }
                 } } }
             } }
         }
@@ -335,7 +341,7 @@ fn segments(facts: &Facts<'_>) -> Markup {
                 "The SHA-256 of the bytes of each file that count: from its first byte on, as many as stand here. "
                 "What a later segment declares void is not in it. The newest file of a chain may grow; its sum is of the bytes that it had."
             }
-            div class="wide" { table class="sums" {
+            div class="wide" { table class="stack" {
                 thead { tr { th { "File" } th class="n" { "First record" } th class="n" { "Bytes" } th { "SHA-256" } } }
                 tbody { @for sum in facts.sums.iter().take(shown) { (segment(sum)) } }
             } }
@@ -349,10 +355,10 @@ fn segments(facts: &Facts<'_>) -> Markup {
 fn segment(sum: &Sum) -> Markup {
     html! {
         tr {
-            td { code { (shown(&sum.name)) } @if sum.has_more { br; span class="tag odd" { "more bytes than count" } } @if sum.is_newest { br; span class="tag" { "newest" } } }
-            td class="n" { @match sum.first_seq { Some(seq) => (format!("{:03}/{seq}", sum.chain)), None => "–" } }
-            td class="n" { (grouped(sum.bytes)) }
-            td { @match &sum.sha256 { Some(sha256) => { code class="sum" { (sha256) } }, None => { "removed while the page was made" } } }
+            td data-label="File" { code { (shown(&sum.name)) } @if sum.has_more { br; span class="tag odd" { "more bytes than count" } } @if sum.is_newest { br; span class="tag" { "newest" } } }
+            td data-label="First record" class="n" { @match sum.first_seq { Some(seq) => (format!("{:03}/{seq}", sum.chain)), None => "–" } }
+            td data-label="Bytes" class="n" { (grouped(sum.bytes)) }
+            td data-label="SHA-256" { @match &sum.sha256 { Some(sha256) => { code class="sum" { (sha256) } }, None => { "removed while the page was made" } } }
         }
     }
 }

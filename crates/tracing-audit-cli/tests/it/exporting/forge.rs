@@ -195,9 +195,10 @@ pub(crate) fn two_days(dir: &Path, per_hour: u64) {
         if hour == 27 {
             let members = json!({"action": "role.granted", "actor": "jonas", "resource": "role/approver", "outcome": "success", "source": "10.20.1.14", "target": "audit"});
             let at = begin + 3_590_000;
-            let first = forge.event(at, "critical", &members);
-            let last = forge.event(at + 1, "critical", &members);
-            forge.unconfirmed(at + 2, first, last);
+            for at in [at, at + 2] {
+                let refused = forge.event(at, "critical", &members);
+                forge.unconfirmed(at + 1, refused, refused);
+            }
             forge.crash(at + 5_000);
         }
         if hour % 12 == 11 {

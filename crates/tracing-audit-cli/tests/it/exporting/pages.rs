@@ -61,15 +61,12 @@ fn nothing_of_a_record_becomes_markup() {
     let hostile: Vec<String> = [
         "<script>alert(1)</script>",
         "\"><img src=x onerror=alert(1)>",
-        "'><svg/onload=alert(1)>",
-        "</title></style></svg><h1>owned</h1>",
+        "'><svg/onload=alert(1)></title></style></svg><h1>owned</h1>",
         "&lt;b&gt; &amp; &#60;script&#62;",
         "<!-- comment --> <?php ?> <![CDATA[ x ]]>",
-        "\u{1b}[31mred\u{1b}]0;title\u{7}",
+        "\u{1b}[31mred\u{1b}]0;title\u{7}\u{0}\u{8}\u{fffd}\u{ffff}",
         "\u{202e}txet\u{2066}x\u{200b}y\u{feff}",
-        "\u{0}\u{8}\u{fffd}\u{ffff}",
         "javascript:alert(1)",
-        "=cmd|' /C calc'!A0",
         "",
     ]
     .map(ToOwned::to_owned)

@@ -68,7 +68,7 @@ enum Format {
 
 /// Writes records in a format.
 enum Translator {
-    Csv(csv::Table<OutputFile>),
+    Csv(Box<csv::Table<OutputFile>>),
     Lines(Format, OutputFile),
 }
 
@@ -202,7 +202,7 @@ fn names_one_from(record: &Record, seq: u64) -> bool {
 impl Translator {
     fn new(format: Format, output: OutputFile) -> Result<Self> {
         Ok(match format {
-            Format::Csv => Self::Csv(csv::Table::new(output)?),
+            Format::Csv => Self::Csv(Box::new(csv::Table::new(output)?)),
             Format::Jsonl | Format::Ocsf | Format::Ecs => Self::Lines(format, output),
         })
     }

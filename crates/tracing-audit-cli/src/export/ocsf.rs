@@ -35,7 +35,7 @@ const TRANSLATED: [&str; 10] = [
 /// The numbers and names by which the schema knows an event.
 struct Class {
     category: (u32, &'static str),
-    class: (u32, &'static str),
+    kind: (u32, &'static str),
     activity: (u32, String),
 }
 
@@ -45,11 +45,10 @@ pub(super) fn event(record: &Record) -> Result<Json> {
     let (status_id, status, status_detail) = status(record);
     let (severity_id, severity) = match record.severity() {
         Some(Severity::Critical) => (5, "Critical"),
-        Some(Severity::Routine) => (1, "Informational"),
         None if record.is_event() => (0, UNKNOWN),
-        None => (1, "Informational"),
+        Some(Severity::Routine) | None => (1, "Informational"),
     };
-    let (class_uid, class_name) = class.class;
+    let (class_uid, class_name) = class.kind;
     let (activity_id, activity_name) = class.activity;
     let mut event = Map::new();
     for (name, value) in [
@@ -87,7 +86,7 @@ impl Class {
     fn of(record: &Record) -> Self {
         if !record.is_event() {
             let kind = record.get("kind").map(ToString::to_string).unwrap_or_default();
-            return Self { category: (0, "Uncategorized"), class: (0, "Base Event"), activity: (99, kind) };
+            return Self { category: (0, "Uncategorized"), kind: (0, "Base Event"), activity: (99, kind) };
         }
         let action = Action::of(record.action());
         let (id, name) = match action.activity {
@@ -105,9 +104,9 @@ impl Class {
         let activity = (id, name.to_owned());
         if action.is_authentication {
             let category = (3, "Identity & Access Management");
-            Self { category, class: (3002, "Authentication"), activity }
+            Self { category, kind: (3002, "Authentication"), activity }
         } else {
-            Self { category: (6, "Application Activity"), class: (6003, "API Activity"), activity }
+            Self { category: (6, "Application Activity"), kind: (6003, "API Activity"), activity }
         }
     }
 }

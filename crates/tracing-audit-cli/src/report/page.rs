@@ -179,10 +179,10 @@ fn place_of(finding: &tracing_audit::Finding) -> String {
         None => format!("chain {chain:03}"),
     };
     if let (Some(line), Some(offset)) = (finding.line(), finding.offset()) {
-        place.push_str(&format!(", line {}, byte {}", grouped(line), grouped(offset)));
+        place = format!("{place}, line {}, byte {}", grouped(line), grouped(offset));
     }
     if let Some(seq) = finding.seq() {
-        place.push_str(&format!(", record {chain:03}/{seq}"));
+        place = format!("{place}, record {chain:03}/{seq}");
     }
     place
 }
@@ -200,7 +200,7 @@ fn timeline(facts: &Facts<'_>) -> Markup {
                 figure {
                     p class="aside scale" { "Up to " (plural(highest, "event")) " in each " (svg::span(timeline.width())) }
                     (svg::timeline(timeline))
-                    p class="aside axis" { span { (svg::time(first)) } span { (svg::time(last)) } }
+                    p class="aside axis" { span { (svg::time(first)) } span class="middle" { (svg::time(first.midpoint(last))) } span { (svg::time(last)) } }
                     ul class="legend" {
                         li { i class="critical" {} "critical" } li { i class="routine" {} "routine" }
                         li { i class="gap" {} "events lost" } li { i class="recovery" {} "recovery" } li { i class="finding" {} "finding" }
@@ -229,6 +229,8 @@ fn counts(facts: &Facts<'_>) -> Markup {
             div class="cards" {
                 (names("Actors", "Actor", &tally.actors, total))
                 (names("Actions", "Action", &tally.actions, total))
+                (names("Resources", "Resource", &tally.resources, total))
+                (names("Sources", "From where", &tally.sources, total))
                 (names("Outcomes", "Outcome", &tally.outcomes, total))
                 section class="card" {
                     h3 { "Kinds of records" }

@@ -23,8 +23,8 @@ pub(super) fn plural(number: u64, what: &str) -> String {
 pub(super) fn names(title: &str, what: &str, names: &Names, total: u64) -> Markup {
     let (top, more) = names.top(ROWS);
     let highest = top.first().map_or(1, |(_, count)| count.events).max(1);
-    let named: u64 = top.iter().map(|(_, count)| count.events).sum();
-    let others = total.saturating_sub(named).saturating_sub(names.unnamed.events);
+    let shown_events: u64 = top.iter().map(|(_, count)| count.events).sum();
+    let others = total.saturating_sub(shown_events).saturating_sub(names.unnamed.events);
     html! {
         section class="card" {
             h3 { (title) }

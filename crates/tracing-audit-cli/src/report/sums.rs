@@ -73,6 +73,8 @@ fn sha256_of(path: &Path, bytes: u64) -> io::Result<Option<String>> {
     Ok((left == 0).then(|| hexadecimal(&sum.finalize())))
 }
 
+/// Bytes as `sha256sum` prints them.
 fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
 }

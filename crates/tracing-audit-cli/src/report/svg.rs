@@ -75,7 +75,7 @@ fn told(begin: i64, counts: &Counts) -> String {
     );
     for (mark, name) in [(Mark::Gap, "gaps"), (Mark::Recovery, "recoveries"), (Mark::Finding, "findings")] {
         if counts.of(mark) > 0 {
-            told.push_str(&format!(", {} {name}", grouped(counts.of(mark))));
+            told = format!("{told}, {} {name}", grouped(counts.of(mark)));
         }
     }
     told

@@ -8,7 +8,7 @@ use super::timeline::{Mark, Timeline};
 use crate::export::meaning::Outcome;
 
 /// How many different names are counted one by one; what comes later is counted together.
-const MAX_NAMES: usize = 20_000;
+const MAX_NAMES: usize = 10_000;
 /// How long a name may be, in bytes. Longer ones that begin alike count as one.
 const MAX_NAME: usize = 160;
 /// How many unconfirmed records are listed.
@@ -76,7 +76,11 @@ impl Names {
 
 /// The beginning of a name, whole characters of it.
 fn cut(name: &str) -> &str {
-    name.get(..name.floor_char_boundary(MAX_NAME)).unwrap_or(name)
+    let mut end = name.len().min(MAX_NAME);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    name.get(..end).unwrap_or(name)
 }
 
 /// An unconfirmed record.
@@ -99,6 +103,8 @@ pub(super) struct Tally {
     pub(super) actors: Names,
     pub(super) actions: Names,
     pub(super) outcomes: Names,
+    pub(super) resources: Names,
+    pub(super) sources: Names,
     /// The first unconfirmed records, and how many there are.
     pub(super) unconfirmed: Vec<Unconfirmed>,
     pub(super) unconfirmed_records: u64,
@@ -145,6 +151,8 @@ impl Tally {
             self.actors.add(record.actor(), outcome);
             self.actions.add(record.action(), outcome);
             self.outcomes.add(word, outcome);
+            self.resources.add(record.resource(), outcome);
+            self.sources.add(record.source(), outcome);
             let [routine, critical] = &mut self.severities;
             *(if is_critical(record) { critical } else { routine }) += 1;
         }

@@ -57,8 +57,8 @@ impl Forge {
             "{{\"seq\":{seq},\"ts\":\"{ts}\",{members},\"durable\":{durable},\"_prev_hash\":\"{prev}\"}}"
         );
         let hash = Sha256::new().chain_update([0]).chain_update(&body).finalize();
-        let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-        self.lines.push_str(&format!("{},\"_hash\":\"{hash}\"}}\n", &body[..body.len() - 1]));
+        let hash = hexadecimal(&hash);
+        self.lines.extend([&body[..body.len() - 1], ",\"_hash\":\"", &hash, "\"}\n"]);
         self.prev = hash;
         self.times = (self.times.0.min(at), self.times.1.max(at));
         seq
@@ -206,4 +206,10 @@ pub(crate) fn two_days(dir: &Path, per_hour: u64) {
         }
     }
     forge.close(BEGIN + 48 * 3_600_000);
+}
+
+/// Bytes as `sha256sum` prints them.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
 }

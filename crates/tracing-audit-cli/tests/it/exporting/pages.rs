@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use tracing_audit::AuditLog;
 use tracing_subscriber::prelude::*;
 
-use super::forge::{BEGIN, Forge, two_days};
+use super::forge::{BEGIN, Forge, hexadecimal, two_days};
 use crate::place::Place;
 
 /// The page of a log, and the exit code.
@@ -141,7 +141,7 @@ fn a_page_says_what_the_log_is_and_what_was_not_checked() {
     }
     let path = place.path("log/audit-000-00000001.jsonl");
     let line = fs::read_to_string(&path).unwrap();
-    let sum: String = Sha256::digest(&line).iter().map(|byte| format!("{byte:02x}")).collect();
+    let sum = hexadecimal(&Sha256::digest(&line));
     assert!(whole.contains(&sum), "{sum}");
     assert!(whole.contains(&format!("head -c {} audit-000-00000001.jsonl | sha256sum", line.len())));
 
@@ -197,11 +197,11 @@ fn gaps_recoveries_and_every_segment_are_on_the_page() {
         "203.0.113.9",
         "audit-000-00000005.jsonl",
     ] {
-        assert_eq!(page.contains(said), said != "203.0.113.9", "{said}");
+        assert!(page.contains(said), "{said}");
     }
     for number in 1..=5 {
         let bytes = fs::read(place.path(&format!("days/audit-000-{number:08}.jsonl"))).unwrap();
-        let sum: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sum = hexadecimal(&Sha256::digest(&bytes));
         assert!(page.contains(&sum), "{number}");
     }
 }

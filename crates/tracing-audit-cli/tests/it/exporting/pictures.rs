@@ -12,7 +12,10 @@ use crate::place::Place;
 
 /// Counts a test that this machine cannot run.
 pub(super) fn skip(test: &str, why: &str) {
-    eprintln!("SKIPPED {test}: {why}");
+    #[expect(clippy::print_stderr, reason = "who runs the tests must hear of it")]
+    {
+        eprintln!("SKIPPED {test}: {why}");
+    }
     let list = Path::new(env!("CARGO_TARGET_TMPDIR")).join("skipped");
     let mut list = fs::OpenOptions::new().create(true).append(true).open(list).unwrap();
     writeln!(list, "{test}: {why}").unwrap();

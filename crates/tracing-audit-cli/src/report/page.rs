@@ -122,7 +122,7 @@ fn figures(facts: &Facts<'_>) -> Markup {
 
 fn failed(facts: &Facts<'_>) -> u64 {
     let names = &facts.tally.outcomes;
-    let (all, _) = names.top(usize::MAX);
+    let (all, ..) = names.top(usize::MAX);
     all.iter().map(|(_, count)| count.failed).sum::<u64>() + names.others.failed
 }
 

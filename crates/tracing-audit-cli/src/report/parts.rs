@@ -21,10 +21,8 @@ pub(super) fn plural(number: u64, what: &str) -> String {
 
 /// Names with the most events first, and what is left in one row each.
 pub(super) fn names(title: &str, what: &str, names: &Names, total: u64) -> Markup {
-    let (top, more) = names.top(ROWS);
+    let (top, more, rest) = names.top(ROWS);
     let highest = top.first().map_or(1, |(_, count)| count.events).max(1);
-    let shown_events: u64 = top.iter().map(|(_, count)| count.events).sum();
-    let others = total.saturating_sub(shown_events).saturating_sub(names.unnamed.events);
     html! {
         section class="card" {
             h3 { (title) }
@@ -33,9 +31,8 @@ pub(super) fn names(title: &str, what: &str, names: &Names, total: u64) -> Marku
                 tbody {
                     @for (name, count) in &top { (row(&shown(name), "name", *count, highest)) }
                     @if names.unnamed.events > 0 { (row("none given", "aside", names.unnamed, highest)) }
-                    @if others > 0 {
-                        tr { td class="aside" { (others_named(more, names)) } td class="bar" {} td class="n" { (grouped(others)) } td {} td {} }
-                    }
+                    // The bar is of these alone: together they may outweigh every name.
+                    @if rest.events > 0 { (row(&others_named(more, names), "aside", rest, rest.events.max(highest))) }
                     @if total == 0 { tr { td class="aside" colspan="5" { "no events" } } }
                 }
             }

@@ -23,6 +23,15 @@ pub(super) struct Count {
 }
 
 impl Count {
+    /// What both are together.
+    fn and(self, other: Self) -> Self {
+        Self {
+            events: self.events + other.events,
+            failed: self.failed + other.failed,
+            unconfirmed: self.unconfirmed + other.unconfirmed,
+        }
+    }
+
     fn add(&mut self, outcome: Outcome<'_>) {
         self.events += 1;
         self.failed += u64::from(outcome == Outcome::Failure);
@@ -53,14 +62,15 @@ impl Names {
         }
     }
 
-    /// The names that stand most often, and how many there are besides.
-    pub(super) fn top(&self, most: usize) -> (Vec<(&str, Count)>, usize) {
+    /// The names that stand most often, how many there are besides, and what all these have together.
+    pub(super) fn top(&self, most: usize) -> (Vec<(&str, Count)>, usize, Count) {
         let mut all: Vec<(&str, Count)> =
             self.counts.iter().map(|(name, count)| (name.as_str(), *count)).collect();
         all.sort_by(|(a, left), (b, right)| right.events.cmp(&left.events).then_with(|| a.cmp(b)));
         let more = all.len().saturating_sub(most);
+        let rest = all.iter().skip(most).fold(self.others, |rest, (_, count)| rest.and(*count));
         all.truncate(most);
-        (all, more)
+        (all, more, rest)
     }
 
     /// How many names are counted one by one.
@@ -232,8 +242,9 @@ mod tests {
         names.add(Some("user-7"), Outcome::Success);
         assert_eq!(names.len(), MAX_NAMES);
         assert_eq!(names.others.events, 100_000 - MAX_NAMES as u64);
-        let (top, more) = names.top(1);
+        let (top, more, rest) = names.top(1);
         assert_eq!((top[0].0, top[0].1.events, more), ("user-7", 2, MAX_NAMES - 1));
+        assert_eq!((rest.events, rest.failed), (99_999, 99_999));
         names.add(Some(&"é".repeat(60_000)), Outcome::Success);
         assert!(names.counts.keys().all(|name| name.len() <= MAX_NAME));
     }

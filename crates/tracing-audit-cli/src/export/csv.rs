@@ -48,7 +48,7 @@ impl<W: io::Write> Table<W> {
     /// Begins with the names of the columns.
     pub(super) fn new(to: W) -> Result<Self> {
         let mut table = csv::Writer::from_writer(to);
-        table.write_record(COLUMNS)?;
+        table.write_record(COLUMNS).map_err(io::Error::from)?;
         Ok(Self(table))
     }
 
@@ -90,7 +90,9 @@ impl<W: io::Write> Table<W> {
             record.offset().to_string().into(),
             record.hash().to_string().into(),
         ];
-        self.0.write_record(cells.iter().map(|cell| safe(cell).into_owned()))?;
+        // What fails is told as what it is, so that a closed pipe is known.
+        let row = cells.iter().map(|cell| safe(cell).into_owned());
+        self.0.write_record(row).map_err(io::Error::from)?;
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! `export`: every format, and where it may write.
 
-use std::{fs, os::unix::fs::symlink, path::Path};
+use std::{fs, os::unix::fs::symlink, path::Path, process::Command};
 
 use serde_json::{Value as Json, json};
 
@@ -297,9 +297,10 @@ fn who_closes_the_pipe_ends_it_without_a_word() {
     let (place, _) = Place::new();
     super::forge::two_days(&place.path("days"), 200);
     let binary = env!("CARGO_BIN_EXE_tracing-audit");
-    let script = format!("{binary} export days --format ecs -o - 2>err | head -n 1 | wc -l");
-    let output =
-        std::process::Command::new("sh").args(["-c", &script]).current_dir(place.path(".")).output().unwrap();
-    assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), "1");
-    assert_eq!(fs::read_to_string(place.path("err")).unwrap(), "");
+    for format in ["ecs", "csv", "jsonl"] {
+        let script = format!("{binary} export days --format {format} -o - 2>err | head -n 1 | wc -l");
+        let output = Command::new("sh").args(["-c", &script]).current_dir(place.path(".")).output().unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), "1");
+        assert_eq!(fs::read_to_string(place.path("err")).unwrap(), "", "{format}");
+    }
 }

@@ -48,7 +48,7 @@ impl<W: io::Write> Table<W> {
     /// Begins with the names of the columns.
     pub(super) fn new(to: W) -> Result<Self> {
         let mut table = csv::Writer::from_writer(to);
-        table.write_record(COLUMNS).map_err(io::Error::from)?;
+        table.write_record(COLUMNS).map_err(cause_of)?;
         Ok(Self(table))
     }
 
@@ -92,13 +92,21 @@ impl<W: io::Write> Table<W> {
         ];
         // What fails is told as what it is, so that a closed pipe is known.
         let row = cells.iter().map(|cell| safe(cell).into_owned());
-        self.0.write_record(row).map_err(io::Error::from)?;
+        self.0.write_record(row).map_err(cause_of)?;
         Ok(())
     }
 
     /// Hands back what was written to.
     pub(super) fn finish(self) -> Result<W> {
         self.0.into_inner().map_err(|error| error.into_error().into())
+    }
+}
+
+/// What failed, as the system told it.
+fn cause_of(error: csv::Error) -> io::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
     }
 }
 

@@ -9,6 +9,7 @@ mod heads;
 mod hold;
 mod line;
 mod output;
+mod output_file;
 mod query;
 mod report;
 mod scan;

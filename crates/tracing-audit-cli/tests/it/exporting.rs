@@ -1,1 +1,10 @@
 //! What leaves a log for other tools and for people: `export` and `report`.
+
+#[path = "exporting/exports.rs"]
+mod exports;
+#[path = "exporting/forge.rs"]
+mod forge;
+#[path = "exporting/pages.rs"]
+mod pages;
+#[path = "exporting/pictures.rs"]
+mod pictures;

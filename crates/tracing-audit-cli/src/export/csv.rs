@@ -1,0 +1,140 @@
+//! Records as a table for spreadsheets.
+
+use std::{borrow::Cow, io};
+
+use anyhow::Result;
+use tracing_audit::Record;
+
+use super::meaning::Outcome;
+use crate::output::escape;
+
+/// The first row.
+const COLUMNS: [&str; 29] = [
+    "time",
+    "chain",
+    "seq",
+    "kind",
+    "severity",
+    "level",
+    "action",
+    "actor",
+    "resource",
+    "outcome",
+    "recorded_outcome",
+    "unconfirmed",
+    "provisional",
+    "reason",
+    "source",
+    "session_id",
+    "request_id",
+    "trace_id",
+    "span_id",
+    "message",
+    "target",
+    "fields",
+    "detail",
+    "incomplete",
+    "redacted",
+    "truncated",
+    "file",
+    "byte",
+    "_hash",
+];
+
+/// Writes rows.
+pub(super) struct Table<W: io::Write>(csv::Writer<W>);
+
+impl<W: io::Write> Table<W> {
+    /// Begins with the names of the columns.
+    pub(super) fn new(to: W) -> Result<Self> {
+        let mut table = csv::Writer::from_writer(to);
+        table.write_record(COLUMNS).map_err(cause_of)?;
+        Ok(Self(table))
+    }
+
+    pub(super) fn write(&mut self, record: &Record) -> Result<()> {
+        let yes = |is: bool| if is { "yes" } else { "no" };
+        let member = |name: &str| record.get(name).map(ToString::to_string);
+        let recorded = record.outcome().unwrap_or_default();
+        let outcome = if Outcome::of(record) == Outcome::Unconfirmed { "unconfirmed" } else { recorded };
+        let kind = member("kind").unwrap_or_default();
+        // Members that may have another type than text in a line that another program wrote.
+        let cells: [Cow<'_, str>; COLUMNS.len()] = [
+            record.timestamp().unwrap_or_default().into(),
+            format!("{:03}", record.chain()).into(),
+            record.seq().to_string().into(),
+            kind.clone().into(),
+            member("severity").unwrap_or_default().into(),
+            record.level().unwrap_or_default().into(),
+            record.action().unwrap_or_default().into(),
+            record.actor().unwrap_or_default().into(),
+            record.resource().unwrap_or_default().into(),
+            outcome.into(),
+            recorded.into(),
+            yes(record.is_unconfirmed()).into(),
+            yes(record.is_provisional()).into(),
+            record.reason().unwrap_or_default().into(),
+            record.source().unwrap_or_default().into(),
+            record.session_id().unwrap_or_default().into(),
+            record.request_id().unwrap_or_default().into(),
+            record.trace_id().unwrap_or_default().into(),
+            record.span_id().unwrap_or_default().into(),
+            record.message().unwrap_or_default().into(),
+            record.target().unwrap_or_default().into(),
+            member("fields").unwrap_or_default().into(),
+            member(&kind).unwrap_or_default().into(),
+            member("incomplete").unwrap_or_default().into(),
+            member("redacted").unwrap_or_default().into(),
+            member("truncated").unwrap_or_default().into(),
+            record.file_name().into(),
+            record.offset().to_string().into(),
+            record.hash().to_string().into(),
+        ];
+        // What fails is told as what it is, so that a closed pipe is known.
+        let row = cells.iter().map(|cell| safe(cell).into_owned());
+        self.0.write_record(row).map_err(cause_of)?;
+        Ok(())
+    }
+
+    /// Hands back what was written to.
+    pub(super) fn finish(self) -> Result<W> {
+        self.0.into_inner().map_err(|error| error.into_error().into())
+    }
+}
+
+/// What failed, as the system told it.
+fn cause_of(error: csv::Error) -> io::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
+    }
+}
+
+/// A cell that no spreadsheet takes for a formula: an apostrophe stands before what could begin one, and characters that
+/// move a terminal or the order of a text are escaped. A line feed is such a character, so a record is one line.
+fn safe(cell: &str) -> Cow<'_, str> {
+    let cell = escape(cell);
+    // Spreadsheets pass over white space, and take the wide signs for the narrow ones.
+    let first = cell.chars().find(|character| !character.is_whitespace());
+    if matches!(first, Some('=' | '+' | '-' | '@' | '|' | '%' | '＝' | '＋' | '－' | '＠')) {
+        return format!("'{cell}").into();
+    }
+    cell
+}
+
+#[cfg(test)]
+mod tests {
+    use super::safe;
+
+    #[test]
+    fn no_cell_begins_a_formula() {
+        for formula in ["=1+1", "+1", "-1", "@SUM(A1)", " =1", "\u{a0}=1", "＝1", "|calc"] {
+            assert!(safe(formula).starts_with('\''), "{formula}");
+        }
+        for escaped in ["\t=1", "\r=1", "\n=1", "\u{200b}=1", "\u{feff}=1"] {
+            assert!(safe(escaped).starts_with("\\u{"), "{escaped:?}");
+        }
+        assert_eq!(safe("a=1"), "a=1");
+        assert_eq!(safe("'=1"), "'=1");
+    }
+}

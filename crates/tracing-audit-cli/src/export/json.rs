@@ -1,0 +1,58 @@
+//! Lines of JSON in which nothing moves a terminal.
+
+use std::{
+    fmt::Write as _,
+    io::{self, Write},
+};
+
+use anyhow::Result;
+use serde_json::{Map, Value as Json};
+use tracing_audit::Record;
+
+use crate::output::is_unsafe;
+
+/// Writes an object as a line.
+pub(super) fn write(to: &mut impl Write, object: &Json) -> Result<()> {
+    let line = object.to_string();
+    if !line.contains(is_unsafe) {
+        return Ok(writeln!(to, "{line}")?);
+    }
+    // Outside of texts JSON has none of these characters, and in one each may be escaped.
+    let mut escaped = String::with_capacity(line.len() + 32);
+    for character in line.chars() {
+        if !is_unsafe(character) {
+            escaped.push(character);
+            continue;
+        }
+        for unit in character.encode_utf16(&mut [0; 2]) {
+            write!(escaped, "\\u{unit:04x}").map_err(io::Error::other)?;
+        }
+    }
+    Ok(writeln!(to, "{escaped}")?)
+}
+
+/// Adds a member that is there.
+pub(super) fn put(object: &mut Map<String, Json>, name: &str, value: Option<impl Into<Json>>) {
+    if let Some(value) = value {
+        object.insert(name.to_owned(), value.into());
+    }
+}
+
+/// The members of a record that were not translated, and where it stands in the log.
+pub(super) fn rest_of(record: &Record, translated: &[&str]) -> Result<Map<String, Json>> {
+    let mut rest = match serde_json::from_str(record.as_json())? {
+        Json::Object(members) => members,
+        _ => Map::new(),
+    };
+    rest.retain(|name, _| !translated.contains(&name.as_str()));
+    rest.insert("chain".to_owned(), format!("{:03}", record.chain()).into());
+    rest.insert("file".to_owned(), record.file_name().into());
+    rest.insert("byte".to_owned(), record.offset().into());
+    if record.is_unconfirmed() {
+        rest.insert("unconfirmed".to_owned(), true.into());
+    }
+    if record.is_provisional() {
+        rest.insert("provisional".to_owned(), true.into());
+    }
+    Ok(rest)
+}

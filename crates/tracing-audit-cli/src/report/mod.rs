@@ -1,0 +1,107 @@
+//! `tracing-audit report`.
+
+mod page;
+mod parts;
+mod sums;
+mod svg;
+mod tally;
+mod timeline;
+
+use std::{io::Write as _, path::PathBuf, process::ExitCode, time::SystemTime};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use tracing_audit::{Error, Head, ReadItem, Reader, Verdict, Verifier};
+
+use crate::{
+    output_file::{OutputFile, check_log},
+    say,
+};
+use tally::Tally;
+
+/// Writes a page that shows a log: for people who would rather look than read.
+///
+/// The page is one file that loads nothing and runs nothing: verdict, heads, a timeline, who did what with which result,
+/// unconfirmed records, segments with their sums, what was not checked, and how to check the log without this program.
+///
+/// The page is no evidence by itself: the log is, with the heads that were kept elsewhere.
+///
+/// Exits as `verify` does: 0 when the log is intact, 1 when it is damaged, 3 when it is unclean; the page is written in each
+/// case. Exits 2 when it could not be written.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tracing-audit report /var/log/audit -o report.html
+  tracing-audit report /mnt/case-17/audit --head 000/5121:4c7e… -o case-17.html")]
+pub(crate) struct Report {
+    /// The directory of the log.
+    log: PathBuf,
+
+    /// The file to write, outside of the log's directory; `-` is standard output. It appears when it is complete.
+    #[arg(long, short, value_name = "FILE")]
+    output: PathBuf,
+
+    /// A head that was kept elsewhere: the log must have it. May be given more than once.
+    #[arg(long = "head", value_name = "HEAD")]
+    heads: Vec<Head>,
+}
+
+/// All that a page shows.
+struct Facts<'a> {
+    path: String,
+    made: String,
+    heads_given: &'a [Head],
+    report: tracing_audit::Report,
+    tally: Tally,
+    sums: Vec<sums::Sum>,
+}
+
+impl Report {
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        check_log(&self.log)?;
+        let mut output = OutputFile::create(&self.output, &self.log)?;
+        let log = self.log.display();
+        let verifier = self.heads.iter().fold(Verifier::new(&self.log), |all, head| all.expect_head(*head));
+        let report = verifier.run().with_context(|| format!("cannot verify {log}"))?;
+        let verdict = report.verdict();
+        let mut tally = Tally::new(report.findings());
+        self.read(&mut tally).with_context(|| format!("cannot read {log}"))?;
+        let facts = Facts {
+            path: self.log.canonicalize().unwrap_or_else(|_| self.log.clone()).display().to_string(),
+            made: now()?,
+            heads_given: &self.heads,
+            tally,
+            sums: sums::sum_all(&self.log)?,
+            report,
+        };
+        output.write_all(page::page(&facts).into_string().as_bytes())?;
+        output.finish()?;
+        say(&format!("{verdict}: the page is written; it is no evidence by itself, the log is"));
+        Ok(ExitCode::from(match verdict {
+            Verdict::Intact => 0,
+            Verdict::Unclean => 3,
+            _ => 1,
+        }))
+    }
+
+    fn read(&self, tally: &mut Tally) -> Result<(), Error> {
+        for item in Reader::new(&self.log).items()? {
+            match item {
+                Ok(ReadItem::Record(record)) => tally.count(&record),
+                Ok(ReadItem::Gap { first_seq, last_seq, .. }) => {
+                    tally.missing = tally.missing.saturating_add(last_seq - first_seq).saturating_add(1);
+                }
+                // A reading that does not follow withdraws nothing.
+                Ok(_) => {}
+                Err(Error::BadLine { .. }) => tally.bad_lines += 1,
+                Err(error) => return Err(error),
+            }
+        }
+        tally.finish();
+        Ok(())
+    }
+}
+
+fn now() -> Result<String> {
+    let now = jiff::Timestamp::try_from(SystemTime::now())?;
+    Ok(now.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
+}

@@ -10,8 +10,8 @@ const PACKED: [&str; 5] = ["gz", "zst", "xz", "bz2", "lz4"];
 
 /// Whether a name is that of a segment that was compressed.
 pub(crate) fn is_packed(name: &str) -> bool {
-    name.starts_with("audit-")
-        && name.rsplit_once('.').is_some_and(|(stem, end)| stem.ends_with(".jsonl") && PACKED.contains(&end))
+    let parts = name.rsplit_once('.').and_then(|(stem, end)| Some((stem.strip_suffix(".jsonl")?, end)));
+    parts.is_some_and(|(stem, end)| stem.starts_with("audit-") && PACKED.contains(&end))
 }
 
 /// The same error, with what is there instead of a log, and the remedy.

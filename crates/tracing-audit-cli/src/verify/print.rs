@@ -159,10 +159,10 @@ fn place_of(finding: &Finding) -> String {
         None => format!("chain {:03}", finding.chain()),
     };
     if let (Some(line), Some(offset)) = (finding.line(), finding.offset()) {
-        place.push_str(&format!(", line {line} (byte {offset})"));
+        place.extend([format!(", line {line} (byte {offset})")]);
     }
     if let Some(seq) = finding.seq() {
-        place.push_str(&format!(", record {seq}"));
+        place.extend([format!(", record {seq}")]);
     }
     place
 }
@@ -196,7 +196,7 @@ fn against(text: &mut String, comparison: &Comparison) {
         if comparison.parts { "parts from the log" } else { "holds the same records, as far as it goes" };
     line!(text, "\nthe copy {} {what}", escape(&comparison.copy));
     for chain in &comparison.chains {
-        line!(text, "  chain {:03}: {} in both", chain.chain, counted(chain.same, "record"));
+        line!(text, "  chain {:03}: {} in both", chain.number, counted(chain.same, "record"));
         only(text, chain);
         let Some(parting) = &chain.parting else { continue };
         line!(text, "    {BOLD}{}{BOLD:#}", escape(&parting.what));

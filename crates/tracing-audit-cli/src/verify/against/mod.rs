@@ -30,7 +30,8 @@ pub(super) struct Comparison {
 /// One chain of both.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Chain {
-    pub(super) chain: u16,
+    #[serde(rename = "chain")]
+    pub(super) number: u16,
     pub(super) same: u64,
     /// Records before the first that both have, and behind the last: first and last number.
     pub(super) only_in_log: Vec<(u64, u64)>,
@@ -59,7 +60,7 @@ impl Place {
     fn of(line: &Line) -> Self {
         Self {
             file: line.file.clone(),
-            line: line.line,
+            line: line.number,
             offset: line.offset,
             text: String::from_utf8_lossy(&line.bytes).into_owned(),
         }
@@ -115,7 +116,7 @@ struct Pair<'a> {
 impl<'a> Pair<'a> {
     fn new(number: u16, log: Lines, copy: Lines, checker: &'a mut CopyChecker) -> Self {
         Self {
-            chain: Chain { chain: number, ..Chain::default() },
+            chain: Chain { number, ..Chain::default() },
             log,
             copy,
             checker,

@@ -30,6 +30,14 @@ pub(super) struct Side {
     chains: BTreeMap<u16, VecDeque<SegmentFile>>,
 }
 
+/// How much is read at once.
+const BUFFER: usize = 1 << 17;
+
+/// How a name ends, behind its last dot.
+fn ends(name: &str) -> &str {
+    name.rsplit_once('.').map_or("", |(_, end)| end)
+}
+
 /// The chain and the number of a segment, compressed or not, by its name.
 fn parse_name(name: &str) -> Option<(u16, u32)> {
     let stem = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(name);
@@ -50,7 +58,7 @@ impl Side {
             let entry = entry.with_context(|| format!("cannot list {}", dir.display()))?;
             let Ok(name) = entry.file_name().into_string() else { continue };
             let Some((chain, number)) = parse_name(&name) else { continue };
-            let is_plain = name.ends_with(".jsonl");
+            let is_plain = ends(&name) == "jsonl";
             let segment = SegmentFile { number, name, path: entry.path(), counted: None };
             let known = chains.entry(chain).or_default();
             if is_plain || !known.contains_key(&number) {
@@ -110,13 +118,10 @@ fn open(file: &SegmentFile) -> Result<Option<Box<dyn BufRead>>> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).with_context(cannot),
     };
-    Ok(Some(if file.name.ends_with(".gz") {
-        Box::new(BufReader::with_capacity(1 << 17, MultiGzDecoder::new(BufReader::new(opened))))
-    } else if file.name.ends_with(".zst") {
-        let decoder = Decoder::new(opened).with_context(cannot)?;
-        Box::new(BufReader::with_capacity(1 << 17, decoder))
-    } else {
-        Box::new(BufReader::with_capacity(1 << 17, opened))
+    Ok(Some(match ends(&file.name) {
+        "gz" => Box::new(BufReader::with_capacity(BUFFER, MultiGzDecoder::new(BufReader::new(opened)))),
+        "zst" => Box::new(BufReader::with_capacity(BUFFER, Decoder::new(opened).with_context(cannot)?)),
+        _ => Box::new(BufReader::with_capacity(BUFFER, opened)),
     }))
 }
 
@@ -136,7 +141,7 @@ pub(super) struct Line {
     /// Without the line feed.
     pub(super) bytes: Vec<u8>,
     pub(super) file: String,
-    pub(super) line: u64,
+    pub(super) number: u64,
     /// Where it begins in the segment, in bytes of the plain one.
     pub(super) offset: u64,
 }
@@ -213,6 +218,6 @@ impl Open {
             bytes.pop();
         }
         let seq = Line::seq_of(&bytes).filter(|_| is_whole);
-        Ok(Some(Line { seq, bytes, file: self.file.name.clone(), line: self.line, offset }))
+        Ok(Some(Line { seq, bytes, file: self.file.name.clone(), number: self.line, offset }))
     }
 }

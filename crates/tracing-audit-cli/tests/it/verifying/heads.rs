@@ -1,0 +1,104 @@
+//! Heads that are kept.
+
+use std::{fs, os::unix::fs::PermissionsExt as _};
+
+use tracing_audit::AuditLog;
+
+use super::logs::{Scene, emit};
+
+#[test]
+fn heads_are_printed_as_verify_takes_them() {
+    let scene = Scene::new();
+    let (code, heads, said) = scene.run(&["heads", "log"]);
+    assert_eq!((code, said.as_str()), (0, ""));
+    assert_eq!(heads.lines().map(|head| &head[..4]).collect::<Vec<_>>(), ["000/", "001/"]);
+    fs::write(scene.path("kept"), format!("# of the first day\n\n{heads}")).unwrap();
+    let (code, text, _) = scene.run(&["verify", "log", "--heads", "kept"]);
+    assert!(code == 0 && text.starts_with("PASS: "), "{text}");
+    assert!(text.contains("The newest head that was given of chain 000 is that of record 35"), "{text}");
+    scene.edit(0, 3, |lines| lines.truncate(6));
+    assert_eq!(scene.run(&["verify", "log", "--heads", "kept"]).0, 1);
+    fs::write(scene.path("kept"), "000/35:abc\n").unwrap();
+    let (code, _, said) = scene.run(&["verify", "log", "--heads", "kept"]);
+    assert!(code == 2 && said.contains("line 1 of kept is no head"), "{said}");
+    let (code, _, said) = scene.run(&["verify", "log", "--heads", "nothing"]);
+    assert!(code == 2 && said.contains("cannot read the heads in nothing"), "{said}");
+}
+
+/// The heads of a log that is written are durable ones, and the log keeps them.
+#[test]
+fn the_heads_of_a_live_log_stay_good() {
+    let scene = Scene::new();
+    let log = AuditLog::builder(scene.log()).stderr(false).open().unwrap();
+    emit(&log, 5);
+    let (code, heads, _) = scene.run(&["heads", "log"]);
+    assert_eq!((code, heads.lines().count()), (0, 2));
+    emit(&log, 5);
+    fs::write(scene.path("kept"), heads).unwrap();
+    assert_eq!(scene.run(&["verify", "log", "--heads", "kept"]).0, 0);
+    log.close().unwrap();
+    assert_eq!(scene.run(&["verify", "log", "--heads", "kept"]).0, 0);
+}
+
+#[test]
+fn heads_are_appended_durably_once_and_for_the_owner_only() {
+    let scene = Scene::new();
+    assert_eq!(scene.run(&["heads", "log", "--append", "kept"]), (0, String::new(), String::new()));
+    let kept = fs::read_to_string(scene.path("kept")).unwrap();
+    assert_eq!(kept.lines().count(), 2);
+    assert_eq!(fs::metadata(scene.path("kept")).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(scene.run(&["heads", "log", "--append", "kept"]).0, 0);
+    assert_eq!(fs::read_to_string(scene.path("kept")).unwrap(), kept);
+    // What somebody wrote by hand may lack its last line feed.
+    fs::write(scene.path("kept"), kept.lines().next().unwrap()).unwrap();
+    assert_eq!(scene.run(&["heads", "log", "--append", "kept"]).0, 0);
+    assert_eq!(fs::read_to_string(scene.path("kept")).unwrap(), kept);
+}
+
+#[test]
+fn heads_are_not_kept_beside_the_log_they_are_of() {
+    let scene = Scene::new();
+    std::os::unix::fs::symlink(scene.log(), scene.path("elsewhere")).unwrap();
+    for file in ["log/heads", "log/control/heads", "elsewhere/heads", "./log/../log/heads"] {
+        for line in [["heads", "log", "--append", file], ["verify", "log", "--append-heads", file]] {
+            let (code, _, said) = scene.run(&line);
+            assert!(code == 2 && said.contains("is in the directory of the log"), "{file}: {said}");
+        }
+    }
+    assert!(!scene.log().join("heads").exists() && !scene.log().join("control/heads").exists());
+}
+
+/// The job of every day.
+#[test]
+fn verify_checks_against_the_file_and_appends_what_it_has_checked() {
+    let scene = Scene::new();
+    let daily = ["verify", "log", "--append-heads", "kept"];
+    let (code, text, said) = scene.run(&daily);
+    assert!(code == 0 && text.starts_with("PASS: "), "{text}");
+    assert_eq!(said, "kept is new: there was no head yet to check against\n");
+    assert_eq!(fs::metadata(scene.path("kept")).unwrap().permissions().mode() & 0o777, 0o600);
+    let first = fs::read_to_string(scene.path("kept")).unwrap();
+    assert_eq!(first, scene.run(&["heads", "log"]).1);
+    assert_eq!(scene.run(&daily).0, 0);
+    assert_eq!(fs::read_to_string(scene.path("kept")).unwrap(), first);
+    let log = AuditLog::builder(scene.log()).stderr(false).open().unwrap();
+    emit(&log, 5);
+    // Also while it is written.
+    assert_eq!(scene.run(&daily).0, 0);
+    log.close().unwrap();
+    assert_eq!(scene.run(&daily).0, 0);
+    let kept = fs::read_to_string(scene.path("kept")).unwrap();
+    assert!(kept.starts_with(&first) && kept.lines().count() == 4, "{kept}");
+    // A cut tail, which the files alone do not show, and which must not become a head.
+    fs::remove_dir_all(scene.log().join("control")).unwrap();
+    for number in 1.. {
+        if !scene.segment(0, number + 1).exists() {
+            scene.edit(0, number, |lines| lines.truncate(lines.len() - 2));
+            break;
+        }
+    }
+    let (code, text, said) = scene.run(&daily);
+    assert!(code == 1 && text.starts_with("FAIL: "), "{text}");
+    assert_eq!(said, "no head was appended to kept, since the log is damaged\n");
+    assert_eq!(fs::read_to_string(scene.path("kept")).unwrap(), kept);
+}

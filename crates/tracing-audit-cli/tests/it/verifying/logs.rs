@@ -1,0 +1,127 @@
+//! Logs to check, honest ones and others.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use tempfile::TempDir;
+use tracing_audit::AuditLog;
+use tracing_subscriber::prelude::*;
+
+/// A directory, in which the command is run.
+pub(super) struct Scene {
+    pub(super) dir: TempDir,
+}
+
+/// What the command printed, said, and its exit code.
+pub(super) type Said = (i32, String, String);
+
+impl Scene {
+    /// A closed log of two chains: the first of three segments with ten events each, the second, which has seen the first,
+    /// of one.
+    pub(super) fn new() -> Self {
+        let scene = Self { dir: tempfile::tempdir().unwrap() };
+        let open = || AuditLog::builder(scene.log()).stderr(false).open().unwrap();
+        let log = open();
+        emit(&log, 10);
+        let other = open();
+        log.rotate().unwrap();
+        emit(&log, 10);
+        emit(&other, 3);
+        log.rotate().unwrap();
+        emit(&log, 10);
+        log.close().unwrap();
+        other.close().unwrap();
+        scene
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(super) fn log(&self) -> PathBuf {
+        self.path("log")
+    }
+
+    pub(super) fn segment(&self, chain: u16, number: u32) -> PathBuf {
+        self.log().join(format!("audit-{chain:03}-{number:08}.jsonl"))
+    }
+
+    /// Changes the lines of a segment.
+    pub(super) fn edit(&self, chain: u16, number: u32, change: impl FnOnce(&mut Vec<String>)) {
+        let path = self.segment(chain, number);
+        let text = fs::read_to_string(&path).unwrap();
+        let mut lines: Vec<String> = text.split_inclusive('\n').map(str::to_owned).collect();
+        change(&mut lines);
+        fs::write(path, lines.concat()).unwrap();
+    }
+
+    pub(super) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tracing-audit"));
+        command.args(arguments).current_dir(self.dir.path());
+        command
+    }
+
+    pub(super) fn run(&self, arguments: &[&str]) -> Said {
+        said(&mut self.command(arguments))
+    }
+}
+
+pub(super) fn said(command: &mut Command) -> Said {
+    let output = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+pub(super) fn emit(log: &AuditLog, events: u64) {
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(log.layer()), || {
+        for n in 0..events {
+            tracing::info!(target: "audit", action = "item.seen", actor = "mia", n);
+        }
+    });
+    log.flush().unwrap();
+}
+
+/// A log that a process left without closing it.
+pub(super) fn forget(log: AuditLog) {
+    // The lock goes with the process; a copy of the files has none.
+    std::mem::forget(log);
+}
+
+/// Copies the files of a directory, and no others.
+pub(super) fn copy_files(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_file() {
+            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+}
+
+/// Takes out what differs from run to run: hashes and times.
+pub(super) fn masked(text: &str) -> String {
+    let mut masked = String::new();
+    let mut word = String::new();
+    for character in text.chars().chain(['\0']) {
+        if character.is_ascii_hexdigit() {
+            word.push(character);
+            continue;
+        }
+        masked.push_str(if word.len() >= 16 { "HASH" } else { &word });
+        word.clear();
+        if character != '\0' {
+            masked.push(character);
+        }
+    }
+    let is_time = |word: &str| word.len() >= 10 && word.as_bytes()[4] == b'-' && word.as_bytes()[7] == b'-';
+    let is_clock = |word: &str| word.len() == 13 && word.ends_with('Z') && word.as_bytes()[2] == b':';
+    let words = masked.split(' ').map(|word| match word {
+        word if is_time(word) => "DATE",
+        word if is_clock(word) => "CLOCK",
+        word => word,
+    });
+    words.collect::<Vec<_>>().join(" ")
+}

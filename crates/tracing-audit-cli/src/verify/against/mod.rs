@@ -83,16 +83,17 @@ pub(super) fn compare(log: &Path, copy: &Path) -> Result<Comparison> {
         copy_finding_count: 0,
     };
     for number in chains {
-        let mut pair = Pair::new(number, here.lines(number), there.lines(number), &mut checker);
+        let mut pair = Pair::new(number, &here, &there, &mut checker);
         pair.run()?;
         comparison.same += pair.chain.same;
         comparison.chains.push(pair.chain);
     }
     let report = checker.finish();
-    let listed = report.findings().iter().take(MAX_LISTED);
-    comparison.copy_findings = listed
-        .map(|finding| format!("chain {}, record {}: {}", finding.chain_id, finding.seq, finding.kind))
-        .collect();
+    let number = |id: &str| there.chains().find(|chain| there.id(*chain) == id).unwrap_or_default();
+    let listed = report.findings().iter().take(MAX_LISTED).map(|finding| {
+        format!("chain {:03}, record {}: {}", number(&finding.chain_id), finding.seq, finding.kind)
+    });
+    comparison.copy_findings = listed.collect();
     comparison.copy_finding_count = report.finding_count();
     comparison.parts =
         comparison.copy_finding_count > 0 || comparison.chains.iter().any(|chain| chain.parting.is_some());
@@ -105,8 +106,8 @@ struct Pair<'a> {
     log: Lines,
     copy: Lines,
     checker: &'a mut CopyChecker,
-    /// The name of the chain.
-    name: String,
+    /// The id of the chain in the copy.
+    id: String,
     has_begun: bool,
     /// The last numbers, and the highest that the copy says is durable.
     last: (u64, u64),
@@ -114,13 +115,13 @@ struct Pair<'a> {
 }
 
 impl<'a> Pair<'a> {
-    fn new(number: u16, log: Lines, copy: Lines, checker: &'a mut CopyChecker) -> Self {
+    fn new(number: u16, log: &Side, copy: &Side, checker: &'a mut CopyChecker) -> Self {
         Self {
             chain: Chain { number, ..Chain::default() },
-            log,
-            copy,
+            log: log.lines(number),
+            copy: copy.lines(number),
             checker,
-            name: format!("{number:03}"),
+            id: copy.id(number),
             has_begun: false,
             last: (0, 0),
             durable: 0,
@@ -132,10 +133,10 @@ impl<'a> Pair<'a> {
         let line = self.copy.next()?;
         if let Some(line) = &line {
             if let Some(seq) = line.seq.filter(|_| !self.has_begun) {
-                self.checker.begins_behind(&self.name, seq.saturating_sub(1));
+                self.checker.begins_behind(&self.id, seq.saturating_sub(1));
             }
             self.has_begun = true;
-            self.checker.line(&self.name, &line.bytes);
+            self.checker.line(&self.id, &line.bytes);
             self.durable = self.durable.max(line.durable().unwrap_or(0));
         }
         Ok(line)

@@ -28,6 +28,8 @@ struct SegmentFile {
 #[derive(Debug)]
 pub(super) struct Side {
     chains: BTreeMap<u16, VecDeque<SegmentFile>>,
+    /// The ids of the chains, as their segments say them.
+    ids: BTreeMap<u16, String>,
 }
 
 /// How much is read at once.
@@ -68,10 +70,10 @@ impl Side {
         if chains.is_empty() {
             bail!("there is no segment in {}, neither plain nor as .gz or .zst", dir.display());
         }
-        let mut side = Self { chains: BTreeMap::new() };
+        let mut side = Self { chains: BTreeMap::new(), ids: BTreeMap::new() };
         for (chain, files) in chains {
             let mut files: VecDeque<SegmentFile> = files.into_values().collect();
-            count(files.make_contiguous())?;
+            side.ids.extend(count(files.make_contiguous())?.map(|id| (chain, id)));
             side.chains.insert(chain, files);
         }
         Ok(side)
@@ -81,6 +83,11 @@ impl Side {
         self.chains.keys().copied()
     }
 
+    /// The id of a chain; its number where no segment says it.
+    pub(super) fn id(&self, chain: u16) -> String {
+        self.ids.get(&chain).cloned().unwrap_or_else(|| format!("{chain:03}"))
+    }
+
     /// The lines of a chain that count.
     pub(super) fn lines(&self, chain: u16) -> Lines {
         Lines { files: self.chains.get(&chain).cloned().unwrap_or_default(), open: None }
@@ -88,7 +95,9 @@ impl Side {
 }
 
 /// Takes what each segment says of those before it, the newest first: a segment that counts nothing says nothing.
-fn count(files: &mut [SegmentFile]) -> Result<()> {
+/// Returns the id of the chain, as the oldest says it.
+fn count(files: &mut [SegmentFile]) -> Result<Option<String>> {
+    let mut id = None;
     for at in (0..files.len()).rev() {
         let (older, from_here) = files.split_at_mut(at);
         let Some(file) = from_here.first().filter(|file| file.counted != Some(0)) else { continue };
@@ -97,6 +106,7 @@ fn count(files: &mut [SegmentFile]) -> Result<()> {
             None => continue,
         };
         let Ok(first) = serde_json::from_slice::<Value>(&first) else { continue };
+        id = first.pointer("/segment/id").and_then(Value::as_str).map(str::to_owned).or(id);
         let claims = first.pointer("/segment/after").and_then(Value::as_array);
         for claim in claims.into_iter().flatten() {
             let number = |name: &str| claim.get(name).and_then(Value::as_u64);
@@ -107,7 +117,7 @@ fn count(files: &mut [SegmentFile]) -> Result<()> {
             }
         }
     }
-    Ok(())
+    Ok(id)
 }
 
 /// Opens a segment for reading. `None` where it is gone: retention may remove it at any time.

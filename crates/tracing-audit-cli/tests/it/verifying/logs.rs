@@ -101,8 +101,46 @@ pub(super) fn copy_files(from: &Path, to: &Path) {
     }
 }
 
-/// Takes out what differs from run to run: hashes and times.
+/// Takes out what differs from run to run and from machine to machine: hashes, times, and lengths, which the process id and
+/// the name of the host are part of.
 pub(super) fn masked(text: &str) -> String {
+    let words =
+        text.split_inclusive(|character: char| !(character.is_alphanumeric() || "-:.".contains(character)));
+    let mut masked = String::new();
+    let mut words = words.peekable();
+    while let Some(word) = words.next() {
+        let end = word.len()
+            - word.chars().next_back().map_or(0, |character| {
+                if character.is_alphanumeric() || "-:.".contains(character) {
+                    0
+                } else {
+                    character.len_utf8()
+                }
+            });
+        let (word, end) = word.split_at(end);
+        let is_number = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
+        let is_length = masked.ends_with("(byte ")
+            || words.peek().is_some_and(|next| ["byte ", "bytes ", "bytes)", "more "].contains(next));
+        let (date, time) = word.split_once('T').unwrap_or((word, ""));
+        masked.push_str(match word {
+            _ if is_number && is_length => "N",
+            _ if masked.ends_with("pid=") || masked.ends_with("host=") => "ITS",
+            _ if date.len() == 10 && date.matches('-').count() == 2 => {
+                if time.is_empty() {
+                    "DATE"
+                } else {
+                    "TIME"
+                }
+            }
+            _ if word.len() == 13 && word.matches(':').count() == 2 => "CLOCK",
+            _ => word,
+        });
+        masked.push_str(end);
+    }
+    without_hashes(&masked)
+}
+
+fn without_hashes(text: &str) -> String {
     let mut masked = String::new();
     let mut word = String::new();
     for character in text.chars().chain(['\0']) {
@@ -116,12 +154,5 @@ pub(super) fn masked(text: &str) -> String {
             masked.push(character);
         }
     }
-    let is_time = |word: &str| word.len() >= 10 && word.as_bytes()[4] == b'-' && word.as_bytes()[7] == b'-';
-    let is_clock = |word: &str| word.len() == 13 && word.ends_with('Z') && word.as_bytes()[2] == b':';
-    let words = masked.split(' ').map(|word| match word {
-        word if is_time(word) => "DATE",
-        word if is_clock(word) => "CLOCK",
-        word => word,
-    });
-    words.collect::<Vec<_>>().join(" ")
+    masked
 }

@@ -11,7 +11,7 @@ fn several_logs_end_with_a_table_and_the_worst_exit_code() {
     for name in ["a", "b", "c"] {
         copy_files(&scene.log(), &scene.path(name));
     }
-    let path = scene.path("b/audit-000-00000003.jsonl");
+    let path = scene.path("b/audit-001-00000001.jsonl");
     let text = fs::read_to_string(&path).unwrap();
     let (rest, _) = text.trim_end().rsplit_once('\n').unwrap();
     fs::write(&path, format!("{rest}\n")).unwrap();

@@ -65,7 +65,7 @@ fn who_may_read_segments_and_not_control_gets_a_verdict() {
     // Who may read nothing is told what to do.
     chmod(&scene.segment(0, 1), 0o600);
     let (code, _, error) = run(&["verify", "log"]);
-    let expected = "cannot read log/audit-000-00000001.jsonl: permission denied; run as its owner (uid 0)";
+    let expected = "log/audit-000-00000001.jsonl: permission denied; run as its owner (uid 0)";
     assert!(code == 2 && error.contains(expected), "{error}");
 }
 

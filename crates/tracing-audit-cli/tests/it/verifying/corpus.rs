@@ -34,7 +34,9 @@ pub(super) const CHANGES: &[Change] = &[
     ("no text", |scene| {
         let path = scene.segment(0, 2);
         let mut bytes = fs::read(&path).unwrap();
-        bytes[900..1000].fill(0xFF);
+        let ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+        let at = ends.map(|(at, _)| at).nth(3).unwrap();
+        bytes[at + 50..at + 100].fill(0xFF);
         fs::write(path, bytes).unwrap();
     }),
     ("cut at a line", |scene| scene.edit(0, 3, |lines| lines.truncate(6))),

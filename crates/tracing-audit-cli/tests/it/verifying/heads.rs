@@ -5,6 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _};
 use tracing_audit::AuditLog;
 
 use super::logs::{Scene, emit};
+use crate::place::skip;
 
 #[test]
 fn heads_are_printed_as_verify_takes_them() {
@@ -33,6 +34,12 @@ fn the_heads_of_a_live_log_stay_good() {
     emit(&log, 5);
     let (code, heads, _) = scene.run(&["heads", "log"]);
     assert_eq!((code, heads.lines().count()), (0, 2));
+    let records: Vec<_> = tracing_audit::read(scene.log()).unwrap().map(Result::unwrap).collect();
+    assert!(records.iter().any(tracing_audit::Record::is_provisional));
+    for head in heads.lines() {
+        let record = records.iter().find(|record| record.head().to_string() == head).unwrap();
+        assert!(!record.is_provisional(), "{head}");
+    }
     emit(&log, 5);
     fs::write(scene.path("kept"), heads).unwrap();
     assert_eq!(scene.run(&["verify", "log", "--heads", "kept"]).0, 0);
@@ -101,4 +108,40 @@ fn verify_checks_against_the_file_and_appends_what_it_has_checked() {
     assert!(code == 1 && text.starts_with("FAIL: "), "{text}");
     assert_eq!(said, "no head was appended to kept, since the log is damaged\n");
     assert_eq!(fs::read_to_string(scene.path("kept")).unwrap(), kept);
+}
+
+/// The units of docs/operations.md, with the command that was built, and what they run on a log.
+#[test]
+fn the_timer_of_the_documentation_is_one_that_systemd_takes() {
+    let test = "the_timer_of_the_documentation_is_one_that_systemd_takes";
+    let scene = Scene::new();
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/operations.md")).unwrap();
+    let section = page.split("\n### A daily check\n").nth(1).unwrap();
+    let units: Vec<&str> =
+        section.split("```ini\n").skip(1).map(|unit| unit.split("```").next().unwrap()).take(2).collect();
+    let command = units[0].lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+    let arguments: Vec<String> = command
+        .split(' ')
+        .skip(1)
+        .map(|word| word.replace("/var/lib/myapp/audit-log", "log").replace("/var/lib/auditor/", ""))
+        .collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    for _ in 0..2 {
+        assert_eq!(scene.run(&arguments).0, 0);
+    }
+    assert_eq!(fs::read_to_string(scene.path("heads")).unwrap().lines().count(), 2);
+    let program = command.split(' ').next().unwrap();
+    fs::write(
+        scene.path("audit-verify.service"),
+        units[0].replace(program, env!("CARGO_BIN_EXE_tracing-audit")),
+    )
+    .unwrap();
+    fs::write(scene.path("audit-verify.timer"), units[1]).unwrap();
+    let mut analyze = std::process::Command::new("systemd-analyze");
+    let analyze = analyze.arg("verify").current_dir(scene.dir.path());
+    let Ok(output) = analyze.args(["./audit-verify.service", "./audit-verify.timer"]).output() else {
+        return skip(test, "there is no systemd-analyze");
+    };
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && said.is_empty(), "{said}");
 }

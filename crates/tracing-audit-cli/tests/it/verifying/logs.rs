@@ -22,7 +22,17 @@ impl Scene {
     /// A closed log of two chains: the first of three segments with ten events each, the second, which has seen the first,
     /// of one.
     pub(super) fn new() -> Self {
-        let scene = Self { dir: tempfile::tempdir().unwrap() };
+        // Not where a file system may be in memory, of which the log itself would say so.
+        Self::in_dir(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap())
+    }
+
+    /// The same where every user may look for it.
+    pub(super) fn for_everybody() -> Self {
+        Self::in_dir(tempfile::tempdir().unwrap())
+    }
+
+    fn in_dir(dir: TempDir) -> Self {
+        let scene = Self { dir };
         let open = || AuditLog::builder(scene.log()).stderr(false).open().unwrap();
         let log = open();
         emit(&log, 10);
@@ -124,7 +134,9 @@ pub(super) fn masked(text: &str) -> String {
         let (date, time) = word.split_once('T').unwrap_or((word, ""));
         masked.push_str(match word {
             _ if is_number && is_length => "N",
-            _ if masked.ends_with("pid=") || masked.ends_with("host=") => "ITS",
+            _ if ["pid=", "host=", "filesystem=", "version="].iter().any(|name| masked.ends_with(name)) => {
+                "ITS"
+            }
             _ if date.len() == 10 && date.matches('-').count() == 2 => {
                 if time.is_empty() {
                     "DATE"

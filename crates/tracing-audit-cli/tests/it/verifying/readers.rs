@@ -25,7 +25,7 @@ fn who_may_read_segments_and_not_control_gets_a_verdict() {
     if !rustix::process::getuid().is_root() || !has("setpriv") {
         return skip(test, "it needs root and setpriv to become nobody");
     }
-    let scene = Scene::new();
+    let scene = Scene::for_everybody();
     let log = tracing_audit::AuditLog::builder(scene.log()).stderr(false).open().unwrap();
     emit(&log, 3);
     let program = scene.path("program");

@@ -40,6 +40,7 @@ pub(super) const CHANGES: &[Change] = &[
         fs::write(path, bytes).unwrap();
     }),
     ("cut at a line", |scene| scene.edit(0, 3, |lines| lines.truncate(6))),
+    ("cut the other chain at a line", |scene| scene.edit(1, 1, |lines| lines.truncate(4))),
     ("cut an old segment at a line", |scene| scene.edit(0, 1, |lines| lines.truncate(6))),
     ("cut inside of a line", |scene| {
         scene.edit(0, 3, |lines| {

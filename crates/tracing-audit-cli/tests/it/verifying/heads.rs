@@ -17,8 +17,12 @@ fn heads_are_printed_as_verify_takes_them() {
     let (code, text, _) = scene.run(&["verify", "log", "--heads", "kept"]);
     assert!(code == 0 && text.starts_with("PASS: "), "{text}");
     assert!(text.contains("The newest head that was given of chain 000 is that of record 35"), "{text}");
-    scene.edit(0, 3, |lines| lines.truncate(6));
+    // What no other chain saw, and no lock file, a kept head alone shows.
+    scene.edit(1, 1, |lines| lines.truncate(5));
+    fs::remove_dir_all(scene.log().join("control")).unwrap();
+    assert_eq!(scene.run(&["verify", "log"]).0, 3);
     assert_eq!(scene.run(&["verify", "log", "--heads", "kept"]).0, 1);
+    assert_eq!(scene.run(&["verify", "log", "--head", heads.lines().nth(1).unwrap()]).0, 1);
     fs::write(scene.path("kept"), "000/35:abc\n").unwrap();
     let (code, _, said) = scene.run(&["verify", "log", "--heads", "kept"]);
     assert!(code == 2 && said.contains("line 1 of kept is no head"), "{said}");

@@ -160,7 +160,7 @@ fn without_hashes(text: &str) -> String {
             word.push(character);
             continue;
         }
-        masked.push_str(if word.len() >= 16 { "HASH" } else { &word });
+        masked.push_str(if word.len() >= 9 { "HASH" } else { &word });
         word.clear();
         if character != '\0' {
             masked.push(character);

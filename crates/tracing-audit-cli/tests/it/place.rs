@@ -51,6 +51,7 @@ impl Place {
 }
 
 /// Says that a test cannot run here, and why, also in a file of which the lines are counted.
+#[allow(clippy::print_stderr, reason = "a test that did not run must say so")]
 pub(crate) fn skip(test: &str, why: &str) {
     use std::io::Write as _;
     eprintln!("SKIPPED {test}: {why}");

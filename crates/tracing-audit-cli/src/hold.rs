@@ -1,18 +1,169 @@
 //! `tracing-audit hold`.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use tracing_audit::{AuditLog, Head, segments};
+use tracing_subscriber::{Registry, prelude::*};
 
-/// Keeps retention from removing anything.
+use crate::{directory::explain, print};
+
+/// Keeps retention from removing anything: a legal hold.
+///
+/// Places the file `hold` in the directory of the log. From then on no program removes a segment, until the hold is released.
+/// Who did it and why is recorded in the log itself, and the head of that record is printed, to be kept elsewhere. The hold is
+/// placed before it is recorded, and the release is recorded before the hold is lifted.
+///
+/// Run it as the owner of the log. Called through sudo, the record names who called sudo.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  sudo -u shop tracing-audit hold /var/lib/shop/audit-log --reason 'Smith v. Shop, order of 2026-11-21'
+  sudo -u shop tracing-audit hold /var/lib/shop/audit-log --release --reason 'case closed, order of 2027-02-01'
+
+Exit codes: 0 done and recorded, 1 there is no hold to release, 2 not done, or not recorded (the message says which).
+Where a hold was placed and not recorded, run the same command again: it records it.")]
 pub(crate) struct Hold {
     /// The directory of the log.
     log: PathBuf,
+
+    /// Releases the hold instead.
+    #[arg(long)]
+    release: bool,
+
+    /// Why; it stands in the record.
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
 }
 
 impl Hold {
-    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        anyhow::bail!("{}: not written yet", self.log.display())
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        if self.reason.trim().is_empty() {
+            bail!("a hold needs a reason: --reason 'Smith v. Shop'");
+        }
+        segments(&self.log).map_err(|error| explain(&self.log, error))?;
+        if self.release { self.release() } else { self.place() }
     }
+
+    fn place(&self) -> Result<ExitCode> {
+        let file = self.log.join("hold");
+        let is_new = place(&file, &self.reason).with_context(|| {
+            format!("cannot place {}, so there is no hold; run as the owner of the log", file.display())
+        })?;
+        let outcome = if is_new { "placed" } else { "in place already" };
+        let head = self.record("log.hold", outcome).with_context(|| {
+            format!(
+                "the hold is placed: nothing is removed from {}. But it could not be recorded; mend the cause, run as the \
+                 owner of the log, and run the same command again",
+                self.log.display()
+            )
+        })?;
+        print(&format!("the hold is {outcome}, as record {head} says"));
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn release(&self) -> Result<ExitCode> {
+        let file = self.log.join("hold");
+        if fs::symlink_metadata(&file).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            crate::say(&format!("tracing-audit: there is no hold in {}", self.log.display()));
+            return Ok(ExitCode::FAILURE);
+        }
+        let head = self.record("log.hold.release", "released").with_context(|| {
+            format!(
+                "the hold stays in place, since its release could not be recorded; mend the cause, or run as the owner of {}",
+                self.log.display()
+            )
+        })?;
+        let lift = || {
+            fs::remove_file(&file)?;
+            sync(&self.log)
+        };
+        lift().with_context(|| {
+            format!(
+                "the hold stays in place, although record {head} says that it is released: cannot remove {}",
+                file.display()
+            )
+        })?;
+        print(&format!("the hold is released, as record {head} says"));
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Records in the log who does it and why. Beside a program that writes, this run has a chain of its own.
+    fn record(&self, action: &str, outcome: &str) -> Result<Head> {
+        let may_group_read = fs::metadata(&self.log)?.mode() & 0o040 != 0;
+        let log = AuditLog::builder(&self.log)
+            .service("tracing-audit hold")
+            .group_readable(may_group_read)
+            .stderr(false)
+            .open()?;
+        let who = Who::now();
+        let (reason, actor, via) = (self.reason.as_str(), who.actor.as_str(), who.sudo.as_deref());
+        let (uid, login_uid) = (who.uid, who.login_uid);
+        let done = tracing::subscriber::with_default(Registry::default().with(log.layer()), || {
+            log.confirm(|| {
+                tracing::warn!(
+                    target: "audit", severity = "critical", action, actor, outcome, reason, resource = "hold", uid,
+                    sudo_user = via, login_uid,
+                );
+            })
+        });
+        let receipt = done.map(|receipt| receipt.head());
+        let closed = log.close();
+        let head = receipt?;
+        // The record is durable: how the run ended is for `verify`.
+        drop(closed);
+        Ok(head)
+    }
+}
+
+/// Places the file, durably. Returns whether it was not there.
+fn place(file: &Path, reason: &str) -> io::Result<bool> {
+    let is_new = match OpenOptions::new().write(true).create_new(true).mode(0o640).open(file) {
+        Ok(mut hold) => {
+            // For who finds it. An empty file holds as well, on a disk that is full too, and the evidence is the record.
+            drop(writeln!(hold, "{}: {reason}", Who::now().actor).and_then(|()| hold.sync_all()));
+            true
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+        Err(error) => return Err(error),
+    };
+    sync(file.parent().unwrap_or(file))?;
+    Ok(is_new)
+}
+
+fn sync(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Who runs this, as the system says.
+struct Who {
+    actor: String,
+    uid: u32,
+    /// Who called sudo, as sudo says.
+    sudo: Option<String>,
+    /// Who logged in, as the kernel noted it; other than the rest, a process cannot choose it.
+    login_uid: Option<u32>,
+}
+
+impl Who {
+    fn now() -> Self {
+        let uid = rustix::process::getuid().as_raw();
+        let login_uid = fs::read_to_string("/proc/self/loginuid").ok();
+        let login_uid = login_uid.and_then(|text| text.trim().parse().ok()).filter(|uid| *uid != u32::MAX);
+        let sudo = std::env::var("SUDO_USER").ok().filter(|name| !name.is_empty());
+        Self { actor: name_of(uid).unwrap_or_else(|| format!("uid {uid}")), uid, sudo, login_uid }
+    }
+}
+
+/// The name of a user that the machine itself knows.
+fn name_of(uid: u32) -> Option<String> {
+    let users = fs::read_to_string("/etc/passwd").ok()?;
+    let is_it = |line: &&str| line.split(':').nth(2) == Some(&uid.to_string());
+    users.lines().find(is_it)?.split(':').next().map(str::to_owned)
 }

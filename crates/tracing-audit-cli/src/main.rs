@@ -1,12 +1,14 @@
 //! The command `tracing-audit`.
 
 mod demo;
+mod directory;
 mod doctor;
 mod export;
 mod filter;
 mod forward;
 mod heads;
 mod hold;
+mod kept;
 mod line;
 mod output;
 mod output_file;

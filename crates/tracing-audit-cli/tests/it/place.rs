@@ -49,3 +49,13 @@ impl Place {
         (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
     }
 }
+
+/// Says that a test cannot run here, and why, also in a file of which the lines are counted.
+#[allow(clippy::print_stderr, reason = "a test that did not run must say so")]
+pub(crate) fn skip(test: &str, why: &str) {
+    use std::io::Write as _;
+    eprintln!("SKIPPED {test}: {why}");
+    let list = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("skipped");
+    let mut list = std::fs::OpenOptions::new().create(true).append(true).open(list).unwrap();
+    writeln!(list, "{test}: {why}").unwrap();
+}

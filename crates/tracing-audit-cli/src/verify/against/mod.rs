@@ -1,0 +1,255 @@
+//! `verify --against`: whether a log and a copy of it hold the same records.
+
+mod side;
+
+use std::{cmp::Ordering, collections::BTreeSet, path::Path};
+
+use anyhow::Result;
+use serde::Serialize;
+use tracing_audit_forward::CopyChecker;
+
+use self::side::{Line, Lines, Side};
+
+/// How many findings of the copy itself are listed.
+const MAX_LISTED: usize = 20;
+
+/// What came of comparing a log and a copy.
+#[derive(Debug, Serialize)]
+pub(super) struct Comparison {
+    pub(super) copy: String,
+    /// How many records both have.
+    pub(super) same: u64,
+    /// Whether they part anywhere.
+    pub(super) parts: bool,
+    pub(super) chains: Vec<Chain>,
+    /// What is wrong with the copy by itself: the first 20.
+    pub(super) copy_findings: Vec<String>,
+    pub(super) copy_finding_count: u64,
+}
+
+/// One chain of both.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Chain {
+    #[serde(rename = "chain")]
+    pub(super) number: u16,
+    pub(super) same: u64,
+    /// Records before the first that both have, and behind the last: first and last number.
+    pub(super) only_in_log: Vec<(u64, u64)>,
+    pub(super) only_in_copy: Vec<(u64, u64)>,
+    pub(super) parting: Option<Parting>,
+}
+
+/// The first place where the two differ.
+#[derive(Debug, Serialize)]
+pub(super) struct Parting {
+    pub(super) what: String,
+    pub(super) log: Option<Place>,
+    pub(super) copy: Option<Place>,
+}
+
+/// A line of one of them.
+#[derive(Debug, Serialize)]
+pub(super) struct Place {
+    pub(super) file: String,
+    pub(super) line: u64,
+    pub(super) offset: u64,
+    pub(super) text: String,
+}
+
+impl Place {
+    fn of(line: &Line) -> Self {
+        Self {
+            file: line.file.clone(),
+            line: line.number,
+            offset: line.offset,
+            text: String::from_utf8_lossy(&line.bytes).into_owned(),
+        }
+    }
+}
+
+/// Compares the records that count, chain by chain.
+pub(super) fn compare(log: &Path, copy: &Path) -> Result<Comparison> {
+    // The copy first: what it has was in the log before.
+    let there = Side::list(copy)?;
+    let here = Side::list(log)?;
+    let chains: BTreeSet<u16> = here.chains().chain(there.chains()).collect();
+    let mut checker = CopyChecker::new();
+    let mut comparison = Comparison {
+        copy: copy.display().to_string(),
+        same: 0,
+        parts: false,
+        chains: Vec::new(),
+        copy_findings: Vec::new(),
+        copy_finding_count: 0,
+    };
+    for number in chains {
+        let mut pair = Pair::new(number, &here, &there, &mut checker);
+        pair.run()?;
+        comparison.same += pair.chain.same;
+        comparison.chains.push(pair.chain);
+    }
+    let report = checker.finish();
+    let number = |id: &str| there.chains().find(|chain| there.id(*chain) == id).unwrap_or_default();
+    let listed = report.findings().iter().take(MAX_LISTED).map(|finding| {
+        format!("chain {:03}, record {}: {}", number(&finding.chain_id), finding.seq, finding.kind)
+    });
+    comparison.copy_findings = listed.collect();
+    comparison.copy_finding_count = report.finding_count();
+    comparison.parts =
+        comparison.copy_finding_count > 0 || comparison.chains.iter().any(|chain| chain.parting.is_some());
+    Ok(comparison)
+}
+
+/// The same chain in both.
+struct Pair<'a> {
+    chain: Chain,
+    log: Lines,
+    copy: Lines,
+    checker: &'a mut CopyChecker,
+    /// The id of the chain in the copy.
+    id: String,
+    has_begun: bool,
+    /// The last numbers, and the highest that the copy says is durable.
+    last: (u64, u64),
+    durable: u64,
+}
+
+impl<'a> Pair<'a> {
+    fn new(number: u16, log: &Side, copy: &Side, checker: &'a mut CopyChecker) -> Self {
+        Self {
+            chain: Chain { number, ..Chain::default() },
+            log: log.lines(number),
+            copy: copy.lines(number),
+            checker,
+            id: copy.id(number),
+            has_begun: false,
+            last: (0, 0),
+            durable: 0,
+        }
+    }
+
+    /// Reads the next line of the copy, which must be right by itself too: what only the copy has nobody else checks.
+    fn next_of_copy(&mut self) -> Result<Option<Line>> {
+        let line = self.copy.next()?;
+        if let Some(line) = &line {
+            if let Some(seq) = line.seq.filter(|_| !self.has_begun) {
+                self.checker.begins_behind(&self.id, seq.saturating_sub(1));
+            }
+            self.has_begun = true;
+            self.checker.line(&self.id, &line.bytes);
+            self.durable = self.durable.max(line.durable().unwrap_or(0));
+        }
+        Ok(line)
+    }
+
+    fn run(&mut self) -> Result<()> {
+        let (mut log, mut copy) = (self.log.next()?, self.next_of_copy()?);
+        loop {
+            let order = match (&log, &copy) {
+                (None, None) => return Ok(()),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some(ours), Some(theirs)) => ours.seq.cmp(&theirs.seq),
+            };
+            if !self.step(order, log.as_ref(), copy.as_ref())? {
+                return Ok(());
+            }
+            if order != Ordering::Greater {
+                log = self.log.next()?;
+            }
+            if order != Ordering::Less {
+                copy = self.next_of_copy()?;
+            }
+        }
+    }
+
+    /// Takes in the lines that are next. Returns whether to go on.
+    fn step(&mut self, order: Ordering, log: Option<&Line>, copy: Option<&Line>) -> Result<bool> {
+        let what = self.what(order, log, copy)?;
+        let is_over = what.is_some();
+        self.chain.parting =
+            what.map(|what| Parting { what, log: log.map(Place::of), copy: copy.map(Place::of) });
+        Ok(!is_over)
+    }
+
+    /// How the two part with these lines, if they do.
+    fn what(&mut self, order: Ordering, log: Option<&Line>, copy: Option<&Line>) -> Result<Option<String>> {
+        let ours = log.map(|line| line.seq.unwrap_or(0));
+        let theirs = copy.map(|line| line.seq.unwrap_or(0));
+        if ours == Some(0) || theirs == Some(0) {
+            let whose = if theirs == Some(0) { "the copy" } else { "the log" };
+            // With no record behind it in the other one, this may be a torn tail.
+            let may_be_torn = copy.is_none() && log.is_some();
+            return Ok((!may_be_torn).then(|| format!("a line of {whose} is no record")));
+        }
+        match order {
+            Ordering::Equal => {
+                let (Some(ours), Some(theirs)) = (log, copy) else { return Ok(None) };
+                let seq = ours.seq.unwrap_or(0);
+                if seq <= self.last.0 {
+                    return Ok(Some(format!("record {seq} stands behind record {}", self.last.0)));
+                }
+                self.last = (seq, seq);
+                self.chain.same += 1;
+                if ours.bytes != theirs.bytes {
+                    self.chain.same -= 1;
+                    return Ok(Some(format!("record {seq} is another one in the copy")));
+                }
+                Ok(None)
+            }
+            Ordering::Less => Ok(self.only_in_log(ours.unwrap_or(0), theirs)),
+            Ordering::Greater => self.only_in_copy(theirs.unwrap_or(0), ours),
+        }
+    }
+
+    fn only_in_log(&mut self, seq: u64, theirs: Option<u64>) -> Option<String> {
+        if seq <= self.last.0 {
+            return Some(format!("record {seq} of the log stands behind record {}", self.last.0));
+        }
+        if let Some(next) = theirs.filter(|_| self.chain.same > 0) {
+            return Some(format!("records {seq} to {} are missing in the copy", next.saturating_sub(1)));
+        }
+        self.last.0 = seq;
+        extend(&mut self.chain.only_in_log, seq);
+        None
+    }
+
+    fn only_in_copy(&mut self, seq: u64, ours: Option<u64>) -> Result<Option<String>> {
+        if seq <= self.last.1 {
+            return Ok(Some(format!("record {seq} of the copy stands behind record {}", self.last.1)));
+        }
+        if let Some(next) = ours.filter(|_| self.chain.same > 0) {
+            return Ok(Some(format!("records {seq} to {} are missing in the log", next.saturating_sub(1))));
+        }
+        self.last.1 = seq;
+        extend(&mut self.chain.only_in_copy, seq);
+        if ours.is_some() {
+            return Ok(None);
+        }
+        // Behind the end of the log: what was durable there must be here.
+        let first = seq;
+        let mut last = seq;
+        while let Some(line) = self.next_of_copy()? {
+            last = line.seq.unwrap_or(last).max(last);
+            extend(&mut self.chain.only_in_copy, last);
+        }
+        Ok((first <= self.durable).then(|| {
+            if self.last.0 == 0 {
+                format!("the log does not have the chain, and the copy has its records {first} to {last}")
+            } else {
+                format!(
+                    "the log ends before record {first}, and the copy says that records to {} are durable",
+                    self.durable
+                )
+            }
+        }))
+    }
+}
+
+/// Adds a number to the last range, or begins another.
+fn extend(ranges: &mut Vec<(u64, u64)>, seq: u64) {
+    match ranges.last_mut() {
+        Some(last) if last.1 >= seq.saturating_sub(1) => last.1 = last.1.max(seq),
+        _ => ranges.push((seq, seq)),
+    }
+}

@@ -1,0 +1,233 @@
+//! One of the two that are compared: the records that count, chain by chain, from plain and compressed segments.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fs::{self, File},
+    io::{BufRead, BufReader, ErrorKind, Read as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+use flate2::read::MultiGzDecoder;
+use serde_json::Value;
+use zstd::stream::read::Decoder;
+
+use crate::verify::neighbours::MAX_LINE;
+
+/// A segment, whole or compressed.
+#[derive(Debug, Clone)]
+struct SegmentFile {
+    number: u32,
+    name: String,
+    path: PathBuf,
+    /// How many of its bytes count, where a later segment says so.
+    counted: Option<u64>,
+}
+
+/// A directory with segments.
+#[derive(Debug)]
+pub(super) struct Side {
+    chains: BTreeMap<u16, VecDeque<SegmentFile>>,
+    /// The ids of the chains, as their segments say them.
+    ids: BTreeMap<u16, String>,
+}
+
+/// How much is read at once.
+const BUFFER: usize = 1 << 17;
+
+/// How a name ends, behind its last dot.
+fn ends(name: &str) -> &str {
+    name.rsplit_once('.').map_or("", |(_, end)| end)
+}
+
+/// The chain and the number of a segment, compressed or not, by its name.
+fn parse_name(name: &str) -> Option<(u16, u32)> {
+    let stem = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(name);
+    let (chain, segment) = stem.strip_prefix("audit-")?.strip_suffix(".jsonl")?.split_once('-')?;
+    let digits = |text: &str, count| text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_name = digits(chain, 3) && digits(segment, 8);
+    is_name.then(|| Some((chain.parse().ok()?, segment.parse().ok()?)))?
+}
+
+impl Side {
+    /// Lists a directory. Where a segment is there plain and compressed, the plain one is read.
+    pub(super) fn list(dir: &Path) -> Result<Self> {
+        if dir.is_file() {
+            bail!("{} is a file: name the directory that holds the segments", dir.display());
+        }
+        let mut chains: BTreeMap<u16, BTreeMap<u32, SegmentFile>> = BTreeMap::new();
+        for entry in fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))? {
+            let entry = entry.with_context(|| format!("cannot list {}", dir.display()))?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let Some((chain, number)) = parse_name(&name) else { continue };
+            let is_plain = ends(&name) == "jsonl";
+            let segment = SegmentFile { number, name, path: entry.path(), counted: None };
+            let known = chains.entry(chain).or_default();
+            if is_plain || !known.contains_key(&number) {
+                known.insert(number, segment);
+            }
+        }
+        if chains.is_empty() {
+            bail!("there is no segment in {}, neither plain nor as .gz or .zst", dir.display());
+        }
+        let mut side = Self { chains: BTreeMap::new(), ids: BTreeMap::new() };
+        for (chain, files) in chains {
+            let mut files: VecDeque<SegmentFile> = files.into_values().collect();
+            side.ids.extend(count(files.make_contiguous())?.map(|id| (chain, id)));
+            side.chains.insert(chain, files);
+        }
+        Ok(side)
+    }
+
+    pub(super) fn chains(&self) -> impl Iterator<Item = u16> {
+        self.chains.keys().copied()
+    }
+
+    /// The id of a chain; its number where no segment says it.
+    pub(super) fn id(&self, chain: u16) -> String {
+        self.ids.get(&chain).cloned().unwrap_or_else(|| format!("{chain:03}"))
+    }
+
+    /// The lines of a chain that count.
+    pub(super) fn lines(&self, chain: u16) -> Lines {
+        Lines { files: self.chains.get(&chain).cloned().unwrap_or_default(), open: None }
+    }
+}
+
+/// Takes what each segment says of those before it, the newest first: a segment that counts nothing says nothing.
+/// Returns the id of the chain, as the oldest says it.
+fn count(files: &mut [SegmentFile]) -> Result<Option<String>> {
+    let mut id = None;
+    for at in (0..files.len()).rev() {
+        let (older, from_here) = files.split_at_mut(at);
+        let Some(file) = from_here.first().filter(|file| file.counted != Some(0)) else { continue };
+        let first = match open(file)? {
+            Some(mut lines) => read_line(&mut *lines, MAX_LINE, file)?,
+            None => continue,
+        };
+        let Ok(first) = serde_json::from_slice::<Value>(&first) else { continue };
+        id = first.pointer("/segment/id").and_then(Value::as_str).map(str::to_owned).or(id);
+        let claims = first.pointer("/segment/after").and_then(Value::as_array);
+        for claim in claims.into_iter().flatten() {
+            let number = |name: &str| claim.get(name).and_then(Value::as_u64);
+            let (Some(last), Some(bytes)) = (number("segment"), number("bytes")) else { continue };
+            let from = number("from").unwrap_or(last);
+            for file in older.iter_mut().filter(|file| (from..=last).contains(&u64::from(file.number))) {
+                file.counted.get_or_insert(bytes);
+            }
+        }
+    }
+    Ok(id)
+}
+
+/// Opens a segment for reading. `None` where it is gone: retention may remove it at any time.
+fn open(file: &SegmentFile) -> Result<Option<Box<dyn BufRead>>> {
+    let cannot = || format!("cannot read {}", file.path.display());
+    let opened = match File::open(&file.path) {
+        Ok(opened) => opened,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(cannot),
+    };
+    Ok(Some(match ends(&file.name) {
+        "gz" => Box::new(BufReader::with_capacity(BUFFER, MultiGzDecoder::new(BufReader::new(opened)))),
+        "zst" => Box::new(BufReader::with_capacity(BUFFER, Decoder::new(opened).with_context(cannot)?)),
+        _ => Box::new(BufReader::with_capacity(BUFFER, opened)),
+    }))
+}
+
+/// Reads at most so many bytes, up to a line feed.
+fn read_line(lines: &mut dyn BufRead, limit: u64, file: &SegmentFile) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = lines.take(limit).read_until(b'\n', &mut bytes);
+    read.with_context(|| format!("cannot read {}: is it whole?", file.path.display()))?;
+    Ok(bytes)
+}
+
+/// A line, and where it stands.
+#[derive(Debug)]
+pub(super) struct Line {
+    /// Its number, if it begins like a record.
+    pub(super) seq: Option<u64>,
+    /// Without the line feed.
+    pub(super) bytes: Vec<u8>,
+    pub(super) file: String,
+    pub(super) number: u64,
+    /// Where it begins in the segment, in bytes of the plain one.
+    pub(super) offset: u64,
+}
+
+impl Line {
+    /// The highest record that this line says is durable.
+    pub(super) fn durable(&self) -> Option<u64> {
+        // An orderly end is durable although nothing behind it says so.
+        let head = self.bytes.get(..self.bytes.len().min(120)).unwrap_or_default();
+        if memchr::memmem::find(head, b",\"kind\":\"close\",").is_some() {
+            return self.seq;
+        }
+        // In a value the quotes would be escaped.
+        let end = memchr::memmem::rfind(&self.bytes, b",\"_prev_hash\":\"")?;
+        let body = std::str::from_utf8(self.bytes.get(..end)?).ok()?;
+        let digits = body.len() - body.trim_end_matches(|digit: char| digit.is_ascii_digit()).len();
+        let (before, number) = body.split_at_checked(body.len() - digits)?;
+        number.parse().ok().filter(|_| before.ends_with(",\"durable\":"))
+    }
+
+    /// Takes over the number that a line begins with.
+    fn seq_of(bytes: &[u8]) -> Option<u64> {
+        let rest = bytes.strip_prefix(b"{\"seq\":")?;
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        std::str::from_utf8(rest.get(..digits)?).ok()?.parse().ok()
+    }
+}
+
+/// An open segment, and how far it was read.
+struct Open {
+    file: SegmentFile,
+    lines: Box<dyn BufRead>,
+    line: u64,
+    offset: u64,
+}
+
+/// The lines of a chain that count, one by one, so that a log of any length takes little memory.
+pub(super) struct Lines {
+    files: VecDeque<SegmentFile>,
+    open: Option<Open>,
+}
+
+impl Lines {
+    pub(super) fn next(&mut self) -> Result<Option<Line>> {
+        loop {
+            if let Some(open) = &mut self.open {
+                if let Some(line) = open.next(self.files.is_empty())? {
+                    return Ok(Some(line));
+                }
+                self.open = None;
+            }
+            let Some(file) = self.files.pop_front() else { return Ok(None) };
+            if file.counted == Some(0) {
+                continue;
+            }
+            self.open = open(&file)?.map(|lines| Open { file, lines, line: 0, offset: 0 });
+        }
+    }
+}
+
+impl Open {
+    fn next(&mut self, is_last: bool) -> Result<Option<Line>> {
+        let left = self.file.counted.map_or(u64::MAX, |counted| counted.saturating_sub(self.offset));
+        let mut bytes = read_line(&mut *self.lines, left.min(MAX_LINE), &self.file)?;
+        let is_whole = bytes.last() == Some(&b'\n');
+        // At the very end a line may be torn, or just being written.
+        if bytes.is_empty() || (is_last && !is_whole && (bytes.len() as u64) < MAX_LINE) {
+            return Ok(None);
+        }
+        let offset = self.offset;
+        self.offset += bytes.len() as u64;
+        self.line += 1;
+        if is_whole {
+            bytes.pop();
+        }
+        let seq = Line::seq_of(&bytes).filter(|_| is_whole);
+        Ok(Some(Line { seq, bytes, file: self.file.name.clone(), number: self.line, offset }))
+    }
+}

@@ -1,0 +1,309 @@
+//! `tracing-audit verify`.
+
+mod against;
+mod copy;
+mod json;
+mod neighbours;
+mod print;
+
+use std::{
+    collections::BTreeMap,
+    num::NonZero,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tracing_audit::{Head, Reader, Report, Verdict, Verifier, segments};
+
+use crate::{
+    directory::explain,
+    kept::Kept,
+    output::{escape, print, say},
+    store::Store,
+};
+use against::Comparison;
+use neighbours::Neighbours;
+
+/// How many findings, notes and so on of a kind are printed.
+const MAX_PRINTED: usize = 20;
+
+/// Checks that nothing in a log was changed, removed or put in.
+///
+/// Reads every record, computes its hash, and follows the links between them. Changes nothing, needs no key, and works while
+/// programs write the log. The files alone cannot show that their end was cut off: give the heads that were kept elsewhere.
+///
+/// The first word says what came of it: PASS, UNCLEAN (nothing durable is altered, but a program crashed or was killed) or
+/// FAIL. The last part says what was not checked, and what that would have needed.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tracing-audit verify /var/lib/shop/audit-log
+  tracing-audit verify /var/lib/shop/audit-log --heads heads.txt
+  tracing-audit verify /var/lib/shop/audit-log --append-heads heads.txt   (every day, by a timer)
+  tracing-audit verify /srv/audit/*/                                      (a table at the end)
+  tracing-audit verify /var/lib/shop/audit-log --against /mnt/archive     (with .gz and .zst)
+  tracing-audit verify /var/lib/shop/audit-log --json | jq .verdict
+
+Exit codes: 0 intact, 1 damaged, or not the same as the copy, 2 could not check, 3 unclean. Of several logs, the first of
+1, 2, 3, 0 that is that of one of them.")]
+pub(crate) struct Verify {
+    /// The directory of the log, or of several; or a copy that was forwarded: `file:PATH` or `postgres://USER@HOST/DATABASE`.
+    #[arg(required = true, value_name = "DIR")]
+    logs: Vec<String>,
+
+    /// For a copy: the log that was forwarded. It knows where forwarding began, and which records the store refused.
+    #[arg(long, value_name = "DIR")]
+    of: Option<PathBuf>,
+
+    /// For a copy: the name of the forwarder, by default that of the kind of store.
+    #[arg(long)]
+    name: Option<String>,
+
+    /// A head that was kept elsewhere, as `heads`, `close`, `confirm` and `on_head` hand it out: the log must have it.
+    #[arg(long = "head", value_name = "HEAD")]
+    heads: Vec<Head>,
+
+    /// A file with a head on each line; `#` begins a comment.
+    #[arg(long = "heads", value_name = "FILE")]
+    head_files: Vec<PathBuf>,
+
+    /// Like `--heads`, and then appends the heads of what was checked to the file, durably, unless the log is damaged. The
+    /// file is made for its owner only if it is not there. It must not be in the directory of the log.
+    #[arg(long, value_name = "FILE")]
+    append_heads: Option<PathBuf>,
+
+    /// Also compares the log with a copy, a directory of segments, plain or compressed as `.gz` or `.zst`: what the copy has,
+    /// the log must have.
+    #[arg(long, value_name = "COPY")]
+    against: Option<PathBuf>,
+
+    /// Prints a JSON object for each log, in one line; docs/command.md has the schema.
+    #[arg(long)]
+    json: bool,
+
+    /// How many threads compute hashes. Default: as many as there are processors.
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZero<usize>>,
+
+    /// Prints nothing but the verdict.
+    #[arg(long, short, conflicts_with = "json")]
+    quiet: bool,
+}
+
+/// What came of checking one log.
+struct Checked {
+    report: Report,
+    /// The heads that it was checked against.
+    kept: Vec<Head>,
+    /// The times of the first and the last record of each chain.
+    times: BTreeMap<u16, (Option<String>, Option<String>)>,
+    /// What stands at the place of a finding, by its index.
+    places: BTreeMap<usize, Neighbours>,
+    against: Option<Comparison>,
+}
+
+impl Checked {
+    fn parts(&self) -> bool {
+        self.against.as_ref().is_some_and(|comparison| comparison.parts)
+    }
+
+    /// PASS, UNCLEAN or FAIL.
+    fn result(&self) -> &'static str {
+        match self.report.verdict() {
+            Verdict::Intact if !self.parts() => "PASS",
+            Verdict::Unclean if !self.parts() => "UNCLEAN",
+            _ => "FAIL",
+        }
+    }
+
+    fn exit_code(&self) -> u8 {
+        match self.result() {
+            "PASS" => 0,
+            "UNCLEAN" => 3,
+            _ => 1,
+        }
+    }
+}
+
+impl Verify {
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        if let [log] = &*self.logs {
+            let store = if Path::new(log).is_dir() { None } else { Store::parse(log)? };
+            if let Some(store) = store {
+                return self.run_on_copy(store);
+            }
+            return self.run_on_one(log).map(ExitCode::from);
+        }
+        if !self.heads.is_empty()
+            || !self.head_files.is_empty()
+            || self.append_heads.is_some()
+            || self.against.is_some()
+        {
+            bail!("a head, or a copy, is that of one log: verify that one alone");
+        }
+        Ok(self.run_on_several())
+    }
+
+    fn run_on_one(&self, log: &str) -> Result<u8> {
+        let checked = match self.check(log) {
+            Ok(checked) => checked,
+            Err(error) => {
+                if self.json {
+                    print(&json::failed(log, &error));
+                }
+                return Err(error);
+            }
+        };
+        self.show(&checked);
+        self.append(&checked)?;
+        Ok(checked.exit_code())
+    }
+
+    /// Checks one log after the other, and sums up.
+    fn run_on_several(&self) -> ExitCode {
+        let mut rows = Vec::new();
+        for log in &self.logs {
+            match self.check(log) {
+                Ok(checked) => {
+                    if self.quiet {
+                        print(&format!("{}  {}", checked.report.verdict(), escape(log)));
+                    } else {
+                        self.show(&checked);
+                        if !self.json {
+                            print("");
+                        }
+                    }
+                    rows.push(print::Row::of(log, &checked));
+                }
+                Err(error) => {
+                    say(&format!("tracing-audit: {error:#}"));
+                    if self.json {
+                        print(&json::failed(log, &error));
+                    }
+                    rows.push(print::Row::failed(log));
+                }
+            }
+        }
+        if !self.json && !self.quiet {
+            print(&print::table(&rows));
+        }
+        let worst = [1, 2, 3].into_iter().find(|code| rows.iter().any(|row| row.exit_code == *code));
+        ExitCode::from(worst.unwrap_or(0))
+    }
+
+    fn show(&self, checked: &Checked) {
+        if self.json {
+            print(&json::of(checked));
+        } else if self.quiet {
+            let verdict = if checked.parts() { Verdict::Damaged } else { checked.report.verdict() };
+            print(verdict.as_str());
+        } else {
+            print(print::text(checked).trim_end());
+        }
+    }
+
+    /// The heads that were given, and where new ones go.
+    fn kept(&self, log: Option<&str>) -> Result<(Vec<Head>, Option<Kept>)> {
+        let mut heads = self.heads.clone();
+        for file in &self.head_files {
+            heads.extend(Kept::read(file)?.heads);
+        }
+        let Some((file, log)) = self.append_heads.as_ref().zip(log) else { return Ok((heads, None)) };
+        let kept = Kept::to_append(file, Path::new(log))?;
+        heads.extend(&kept.heads);
+        Ok((heads, Some(kept)))
+    }
+
+    fn check(&self, log: &str) -> Result<Checked> {
+        let cannot = || format!("cannot verify {log}");
+        let (kept, file) = self.kept(Some(log))?;
+        if let Some(file) = file.filter(|file| file.is_new) {
+            say(&format!("{} is new: there was no head yet to check against", file.path().display()));
+        }
+        let mut verifier = kept.iter().fold(Verifier::new(log), |verifier, head| verifier.expect_head(*head));
+        if let Some(threads) = self.threads {
+            verifier = verifier.threads(threads.get());
+        }
+        let bar = self.progress(log);
+        if let Some(bar) = bar.clone() {
+            verifier = verifier.progress(move |done, total| {
+                bar.set_length(total);
+                bar.set_position(done);
+            });
+        }
+        let report = verifier.run();
+        if let Some(bar) = bar {
+            bar.finish_and_clear();
+        }
+        let report = report.map_err(|error| explain(Path::new(log), error)).with_context(cannot)?;
+        let against = self.against.as_ref().map(|copy| against::compare(Path::new(log), copy)).transpose();
+        let against = against.with_context(|| format!("cannot compare {log} with its copy"))?;
+        let (mut times, mut places) = (BTreeMap::new(), BTreeMap::new());
+        if !self.quiet {
+            times = report.chains().iter().map(|chain| (chain.chain(), times_of(log, chain))).collect();
+            places = places_of(log, &report);
+        }
+        Ok(Checked { report, kept, times, places, against })
+    }
+
+    /// Appends the heads, if there is anything to say for them.
+    fn append(&self, checked: &Checked) -> Result<()> {
+        let Some(file) = &self.append_heads else { return Ok(()) };
+        if checked.exit_code() == 1 {
+            say(&format!("no head was appended to {}, since the log is damaged", file.display()));
+            return Ok(());
+        }
+        // What was appended meanwhile is not appended again.
+        Kept::to_append(file, checked.report.path())?.append(checked.report.heads())
+    }
+
+    /// Progress on standard error, where that is a terminal.
+    fn progress(&self, log: &str) -> Option<ProgressBar> {
+        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+        if self.quiet || bar.is_hidden() {
+            return None;
+        }
+        let style =
+            "{prefix}  {percent:>3} %  {wide_bar}  {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left";
+        if let Ok(style) = ProgressStyle::with_template(style) {
+            bar.set_style(style);
+        }
+        bar.set_prefix(escape(log).into_owned());
+        bar.tick();
+        Some(bar)
+    }
+}
+
+/// The times of the first and the last record of a chain, found without reading what lies between.
+fn times_of(log: &str, chain: &tracing_audit::ChainReport) -> (Option<String>, Option<String>) {
+    let time = |seq: Option<u64>| {
+        let seq = seq?;
+        let items = Reader::new(log).chain(chain.chain()).from_seq(seq).records().ok()?;
+        let mut records = items.filter_map(Result::ok).take(MAX_PRINTED);
+        let record = records.find(|record| record.seq() == seq)?;
+        record.timestamp().map(str::to_owned)
+    };
+    (time(chain.first_seq()), time(chain.last_seq()))
+}
+
+/// What stands at the places of the findings that are printed.
+fn places_of(log: &str, report: &Report) -> BTreeMap<usize, Neighbours> {
+    let mut places = BTreeMap::new();
+    if report.findings().is_empty() {
+        return places;
+    }
+    let Ok(segments) = segments(log) else { return places };
+    let mut printed = BTreeMap::<_, usize>::new();
+    for (index, finding) in report.findings().iter().enumerate() {
+        let of_kind = printed.entry(finding.kind()).or_default();
+        *of_kind += 1;
+        if *of_kind <= MAX_PRINTED
+            && let Some(place) = Neighbours::of(&segments, finding)
+        {
+            places.insert(index, place);
+        }
+    }
+    places
+}

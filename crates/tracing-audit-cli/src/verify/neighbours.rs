@@ -1,0 +1,126 @@
+//! What stands at a damaged place: the line, the record before it, and the one after.
+
+use std::{
+    fs::File,
+    io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom},
+};
+
+use serde::Serialize;
+use tracing_audit::{Finding, Record, Segment};
+
+use crate::{line::line_of, output::escape};
+
+/// The longest line of the format, with its line feed.
+pub(super) const MAX_LINE: u64 = 61_440;
+
+/// How much of a line that is no record is printed.
+const MAX_SHOWN: usize = 240;
+
+/// What stands at the place of a finding.
+#[derive(Debug, Serialize)]
+pub(super) struct Neighbours {
+    before: Option<Line>,
+    here: Option<Line>,
+    after: Option<Line>,
+}
+
+/// A line as it stands in a file.
+#[derive(Debug, Serialize)]
+pub(super) struct Line {
+    /// Its sequence number, where it is a record that matches its own hash.
+    seq: Option<u64>,
+    /// The line, without what is no UTF-8.
+    text: String,
+    /// Whether it is longer than any line of the format may be, and the rest is left out.
+    is_cut: bool,
+    #[serde(skip)]
+    record: Option<Box<Record>>,
+}
+
+impl Line {
+    fn of(segment: &Segment, offset: u64, bytes: &[u8]) -> Self {
+        let line = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+        let record = segment.record(offset, line).map(Box::new);
+        Self {
+            seq: record.as_ref().map(|record| record.seq()),
+            text: String::from_utf8_lossy(line).into_owned(),
+            is_cut: bytes.len() as u64 >= MAX_LINE && !bytes.ends_with(b"\n"),
+            record,
+        }
+    }
+
+    /// The line for people.
+    fn shown(&self) -> String {
+        self.record.as_ref().map_or_else(|| raw(&self.text), |record| line_of(record))
+    }
+}
+
+/// A line as it stands, as much of it as fits.
+pub(super) fn raw(text: &str) -> String {
+    let shown: String = text.chars().take(MAX_SHOWN).collect();
+    let more = text.len().saturating_sub(shown.len());
+    match more {
+        0 if shown.is_empty() => "an empty line".to_owned(),
+        0 => escape(&shown).into_owned(),
+        more => format!("{}… and {more} more bytes", escape(&shown)),
+    }
+}
+
+impl Neighbours {
+    /// What stands at the place of a finding. `None` where it is about no line, or nothing can be read there.
+    pub(super) fn of(segments: &[Segment], finding: &Finding) -> Option<Self> {
+        let number = finding.segment()?;
+        let offset = finding.offset()?;
+        let mut chain: Vec<&Segment> =
+            segments.iter().filter(|segment| segment.chain() == finding.chain()).collect();
+        chain.sort_unstable_by_key(|segment| segment.number());
+        let at = chain.iter().position(|segment| segment.number() == number)?;
+        let segment = *chain.get(at)?;
+        let here = line_at(segment, offset).ok()?;
+        let before = match offset {
+            // The records go on from the file before that counts.
+            0 => chain
+                .get(..at)?
+                .iter()
+                .rev()
+                .find(|other| other.counted_bytes() > 0)
+                .and_then(|other| line_before(other, other.counted_bytes()).ok()?),
+            _ => line_before(segment, offset).ok()?,
+        };
+        let end = here.as_ref().map_or(offset, |(_, end)| *end);
+        let after = line_at(segment, end).ok()?.map(|(line, _)| line);
+        let after = after.or_else(|| {
+            let next = chain.get(at + 1..)?.iter().find(|other| other.counted_bytes() > 0)?;
+            line_at(next, 0).ok()?.map(|(line, _)| line)
+        });
+        Some(Self { before, here: here.map(|(line, _)| line), after })
+    }
+
+    /// One line each.
+    pub(super) fn shown(&self) -> [(&'static str, Option<String>); 3] {
+        let shown = |line: &Option<Line>| line.as_ref().map(Line::shown);
+        [("before", shown(&self.before)), ("here", shown(&self.here)), ("after", shown(&self.after))]
+    }
+}
+
+/// The line that begins at this offset, and where it ends. `None` at the end of the file.
+fn line_at(segment: &Segment, offset: u64) -> io::Result<Option<(Line, u64)>> {
+    let mut file = BufReader::new(File::open(segment.path())?);
+    file.seek(SeekFrom::Start(offset))?;
+    let mut bytes = Vec::new();
+    let length = file.take(MAX_LINE).read_until(b'\n', &mut bytes)? as u64;
+    Ok((length > 0).then(|| (Line::of(segment, offset, &bytes), offset + length)))
+}
+
+/// The line that ends at this offset.
+fn line_before(segment: &Segment, end: u64) -> io::Result<Option<Line>> {
+    let begin = end.saturating_sub(MAX_LINE);
+    let mut file = File::open(segment.path())?;
+    file.seek(SeekFrom::Start(begin))?;
+    let mut bytes = Vec::new();
+    file.take(end - begin).read_to_end(&mut bytes)?;
+    let inside = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+    let start = memchr::memrchr(b'\n', inside).map_or(0, |at| at + 1);
+    let line = bytes.get(start..).filter(|line| !line.is_empty());
+    Ok(line.map(|line| Line::of(segment, begin + start as u64, line)))
+}

@@ -1,1 +1,0 @@
-//! What is checked and kept: `verify`, `heads` and `hold`.

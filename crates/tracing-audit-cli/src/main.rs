@@ -10,6 +10,7 @@ mod hold;
 mod line;
 mod output;
 mod query;
+mod refusal;
 mod report;
 mod scan;
 mod shell;

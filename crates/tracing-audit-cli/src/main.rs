@@ -5,6 +5,7 @@ mod doctor;
 mod export;
 mod filter;
 mod forward;
+mod hash;
 mod heads;
 mod hold;
 mod line;
@@ -56,6 +57,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if let Some(done) = demo::run_as_writer() {
+        return done;
+    }
     let done = match Arguments::parse().command {
         Command::Verify(verify) => verify.run(),
         Command::Heads(heads) => heads.run(),

@@ -63,8 +63,9 @@ fn what_it_is_instead(dir: &Path) -> Option<anyhow::Error> {
 /// Whether a file has the name of a segment: `audit-000-00000001.jsonl`.
 pub(crate) fn is_segment_name(name: &str) -> bool {
     let parts = name.strip_prefix("audit-").and_then(|rest| rest.strip_suffix(".jsonl"));
-    let is_number = |text: &str, digits| text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit());
-    parts.and_then(|parts| parts.split_once('-')).is_some_and(|(chain, number)| {
-        is_number(chain, 3) && is_number(number, 8)
-    })
+    let is_number =
+        |text: &str, digits| text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit());
+    parts
+        .and_then(|parts| parts.split_once('-'))
+        .is_some_and(|(chain, number)| is_number(chain, 3) && is_number(number, 8))
 }

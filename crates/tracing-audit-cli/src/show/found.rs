@@ -7,19 +7,17 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use sha2::{Digest as _, Sha256};
 use tracing_audit::{Error, ReadItem, Reader, Record, Segment, segments};
 
 use super::{Link, Shown, Wanted};
-use crate::{refusal::explain, say};
+use crate::{
+    hash::{DIGITS, HASH, PREV_HASH, body_of, hash_of},
+    refusal::explain,
+    say,
+};
 
 /// How much of a line is read at most; the format allows 60 KiB.
 const MAX_LINE: u64 = 1 << 20;
-
-/// The last member of a line, with its hash.
-const HASH: &str = ",\"_hash\":\"";
-const PREV_HASH: &str = "\"_prev_hash\":\"";
-const DIGITS: usize = 64;
 
 /// A record, or what stands in its place, with the records before and behind it.
 #[derive(Debug, Default)]
@@ -132,13 +130,6 @@ fn read_line(path: &Path, offset: u64) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// The hash of a line by the rule of the format: of a zero byte, the line without its last 76 bytes, and `}`.
-fn compute(line: &[u8]) -> String {
-    let body = line.get(..line.len().saturating_sub(HASH.len() + DIGITS + 2)).unwrap_or_default();
-    let hash = Sha256::new().chain_update([0]).chain_update(body).chain_update(b"}").finalize();
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// The digits behind the last of these names.
 fn digits_behind<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = line.rsplit_once(name)?;
@@ -148,7 +139,7 @@ fn digits_behind<'a>(line: &'a str, name: &str) -> Option<&'a str> {
 fn shown(log: &Path, wanted: Wanted, place: &Place, beside: &Beside) -> Shown {
     let text = String::from_utf8_lossy(&place.text).into_owned();
     let written = digits_behind(&text, HASH).map(str::to_owned);
-    let computed = compute(&place.text);
+    let computed = hash_of(body_of(&place.text));
     Shown {
         chain: wanted.chain,
         seq: wanted.seq,
@@ -175,12 +166,22 @@ fn link_back(text: &str, seq: u64, beside: &Beside) -> Link {
         Some(previous) if previous.seq() + 1 == seq => {
             let hash = previous.hash().to_string();
             let is_right = hash == linked;
-            let says = if is_right { "its hash stands in this record" } else { "another hash stands in this record" };
-            Link { seq: Some(previous.seq()), hash: Some(hash), is_right: Some(is_right), says: says.to_owned() }
+            let says = if is_right {
+                "its hash stands in this record"
+            } else {
+                "another hash stands in this record"
+            };
+            Link {
+                seq: Some(previous.seq()),
+                hash: Some(hash),
+                is_right: Some(is_right),
+                says: says.to_owned(),
+            }
         }
         _ if seq == 1 => {
             let is_right = linked == "0".repeat(DIGITS);
-            let says = if is_right { "the first record of its chain" } else { "the first record links to another" };
+            let says =
+                if is_right { "the first record of its chain" } else { "the first record links to another" };
             Link { seq: None, hash: None, is_right: Some(is_right), says: says.to_owned() }
         }
         _ => {

@@ -15,9 +15,30 @@ const BAD: Style = AnsiColor::Red.on_default().bold();
 
 /// The order of members in a line, by the format.
 const ORDER: [&str; 24] = [
-    "seq", "ts", "kind", "severity", "level", "action", "actor", "resource", "outcome", "reason", "session_id",
-    "request_id", "source", "trace_id", "span_id", "message", "target", "module", "fields", "incomplete",
-    "redacted", "repeated", "truncated", "durable",
+    "seq",
+    "ts",
+    "kind",
+    "severity",
+    "level",
+    "action",
+    "actor",
+    "resource",
+    "outcome",
+    "reason",
+    "session_id",
+    "request_id",
+    "source",
+    "trace_id",
+    "span_id",
+    "message",
+    "target",
+    "module",
+    "fields",
+    "incomplete",
+    "redacted",
+    "repeated",
+    "truncated",
+    "durable",
 ];
 
 /// What is said above: the links.
@@ -30,7 +51,8 @@ pub(super) fn print(shown: &Shown) {
         Ok(Value::Object(members)) => {
             text.push('\n');
             let place = |name: &str| ORDER.iter().position(|known| *known == name).unwrap_or(ORDER.len() - 2);
-            let mut members: Vec<_> = members.into_iter().filter(|(name, _)| !ABOVE.contains(&name.as_str())).collect();
+            let mut members: Vec<_> =
+                members.into_iter().filter(|(name, _)| !ABOVE.contains(&name.as_str())).collect();
             members.sort_by_key(|(name, _)| place(name));
             put_all(&mut text, &members, 0);
         }
@@ -49,7 +71,13 @@ fn facts(text: &mut String, shown: &Shown) {
         let says = "UNCONFIRMED: somebody was told that it is not confirmed; what it says was done may have been refused";
         fact(text, "", Some(false), says);
     }
-    let place = format!("{}, line {}, byte {} on, {} bytes", escape(file), grouped(*line), grouped(*offset), grouped(*bytes));
+    let place = format!(
+        "{}, line {}, byte {} on, {} bytes",
+        escape(file),
+        grouped(*line),
+        grouped(*offset),
+        grouped(*bytes)
+    );
     fact(text, "stands in", None, &place);
     match &shown.hash {
         Some(_) if shown.hash_is_right => fact(text, "hash", Some(true), &format!("right: {computed}")),
@@ -57,7 +85,9 @@ fn facts(text: &mut String, shown: &Shown) {
             fact(text, "hash", Some(false), &format!("WRONG: {} stands in the line", escape(hash)));
             fact(text, "", Some(false), &format!("       {computed} is the hash of what the line says now"));
         }
-        None => fact(text, "hash", Some(false), "WRONG: the line does not end with one, as every record does"),
+        None => {
+            fact(text, "hash", Some(false), "WRONG: the line does not end with one, as every record does")
+        }
     }
     match shown.is_the_one {
         Some(true) => fact(text, "", Some(true), "the hash that was asked for"),

@@ -5,7 +5,7 @@ mod writer;
 
 use std::{
     fs,
-    io::{self, BufRead as _, BufReader},
+    io::{self, BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, ExitCode, Stdio},
 };
@@ -82,11 +82,12 @@ impl Demo {
         let part = |percent: u64| self.events * percent / 100;
         let shop = Started::start(&self.spec(Role::Shop, 1, part(35)))?;
         let worker = Started::start(&self.spec(Role::Worker, 2, part(25)))?;
+        let (shop, worker) = (shop.go()?, worker.go()?);
         let first = shop.finish()?;
         let worker = worker.finish()?;
-        Started::start(&self.spec(Role::Killed, 3, part(20)))?.kill()?;
+        Started::start(&self.spec(Role::Killed, 3, part(20)))?.go()?.kill()?;
         let left = self.events - part(35) - part(25) - part(20);
-        let last = Started::start(&self.spec(Role::Shop, 4, left))?.finish()?;
+        let last = Started::start(&self.spec(Role::Shop, 4, left))?.go()?.finish()?;
         let mut heads = vec![last];
         heads.extend([worker, first].into_iter().filter(|head| head.chain() != last.chain()));
         Ok(heads)
@@ -181,6 +182,14 @@ impl Started {
         let mut started = Self { child, said: BufReader::new(stdout) };
         started.hear("open")?;
         Ok(started)
+    }
+
+    /// Lets it begin.
+    fn go(mut self) -> Result<Self> {
+        let stdin = self.child.stdin.as_mut();
+        let told = stdin.map(|stdin| writeln!(stdin)).transpose();
+        told.context("cannot speak to a writer")?;
+        Ok(self)
     }
 
     /// Waits for the next word; a writer that ends without it has said why.

@@ -7,7 +7,6 @@ mod records;
 mod space;
 
 use std::{
-    fmt::Write as _,
     path::PathBuf,
     process::ExitCode,
     time::{Duration, SystemTime},
@@ -138,10 +137,10 @@ fn print(findings: &Findings, needs_doing: usize) {
             State::Warn => (AnsiColor::Yellow.on_default(), "WARN"),
             State::Do => (AnsiColor::Red.on_default().bold(), "DO"),
         };
-        drop(writeln!(text, "{style}{word:<4}{style:#}  {check:<12}  {}", escape(found)));
+        text.push_str(&format!("{style}{word:<4}{style:#}  {check:<12}  {}\n", escape(found)));
         if let Some(remedy) = remedy {
             let style = Style::new().bold();
-            drop(writeln!(text, "{:20}{style}{}{style:#}", "", escape(remedy)));
+            text.push_str(&format!("{:20}{style}{}{style:#}\n", "", escape(remedy)));
         }
     }
     text.push_str(match needs_doing {

@@ -14,7 +14,7 @@ use crate::hash::{HASH, PREV_HASH, body_of, hash_of};
 /// A kind of tampering.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Damage {
-    /// A denied login becomes an allowed one.
+    /// An attempt that was denied has passed.
     Edit,
     /// A record is taken out.
     Delete,
@@ -67,7 +67,7 @@ impl Damage {
         let done = match self {
             Self::Edit => {
                 lines.splice(at..=at, [line.replace(DENIED, ALLOWED)]);
-                format!("a denied attempt was made a success ({place})")
+                format!("an attempt that was denied has passed now ({place})")
             }
             Self::Delete => {
                 lines.remove(at);
@@ -89,7 +89,7 @@ impl Damage {
 
 const DENIED: &str = "\"outcome\":\"denied\"";
 const SEQ: &str = "{\"seq\":";
-const ALLOWED: &str = "\"outcome\":\"success\"";
+const ALLOWED: &str = "\"outcome\":\"passed\"";
 
 /// The line behind this one, by somebody who knows the format: the same again, linked to it.
 fn forged(line: &str) -> String {

@@ -1,6 +1,6 @@
 //! What the programs of a demonstration record.
 
-use std::{fmt, io::Read as _, path::PathBuf};
+use std::{fmt, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
@@ -52,13 +52,15 @@ pub(super) fn run() -> Result<()> {
     let log = AuditLog::builder(&writer.log).service(service).rotation(rotation(writer.all)).stderr(false);
     let log = log.open().with_context(|| format!("cannot write {}", writer.log.display()))?;
     print("open");
+    // All that write at the same time have it open before one begins.
+    std::io::stdin().read_line(&mut String::new())?;
     tracing::subscriber::with_default(tracing_subscriber::registry().with(log.layer()), || {
         writer.record(&log)
     })?;
     if writer.role == Role::Killed {
         print("amid");
         // Until it is killed.
-        drop(std::io::stdin().read(&mut [0]));
+        drop(std::io::stdin().read_line(&mut String::new()));
     }
     print(&format!("closed {}", log.close()?));
     Ok(())

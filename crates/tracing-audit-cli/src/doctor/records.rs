@@ -123,7 +123,7 @@ impl Chain {
             let cause =
                 last.get("recovery").and_then(|detail| detail.get("cause")?.as_str()).unwrap_or("unknown");
             let found = format!(
-                "chain {number:03}: {} recent runs ended without a close, the last at {} ({cause})",
+                "chain {number:03}: recent runs that ended without a close: {}, the last before {} ({cause})",
                 recoveries.len(),
                 position(last)
             );

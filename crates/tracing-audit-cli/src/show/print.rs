@@ -1,7 +1,5 @@
 //! A record for people: every member, whole.
 
-use std::fmt::Write as _;
-
 use anstyle::{AnsiColor, Style};
 use serde_json::Value;
 
@@ -58,15 +56,15 @@ pub(super) fn print(shown: &Shown) {
         }
         _ => put(&mut text, 0, "line", &shown.text),
     }
-    drop(write!(text, "\nTo check the hash without this tool:\n\n  {}\n", escape(&shown.check)));
-    drop(write!(text, "\nIt prints {}", shown.computed));
+    text.push_str(&format!("\nTo check the hash without this tool:\n\n  {}\n", escape(&shown.check)));
+    text.push_str(&format!("\nIt prints {}", shown.computed));
     crate::print(&text);
 }
 
 /// Where the record stands, and what is right of it.
 fn facts(text: &mut String, shown: &Shown) {
     let Shown { chain, seq, file, line, offset, bytes, computed, .. } = shown;
-    drop(writeln!(text, "{BOLD}record {chain:03}/{seq}{BOLD:#}"));
+    text.push_str(&format!("{BOLD}record {chain:03}/{seq}{BOLD:#}\n"));
     if shown.unconfirmed {
         let says = "UNCONFIRMED: somebody was told that it is not confirmed; what it says was done may have been refused";
         fact(text, "", Some(false), says);
@@ -120,7 +118,7 @@ fn fact(text: &mut String, name: &str, is_right: Option<bool>, says: &str) {
         Some(false) => BAD,
         None => Style::new(),
     };
-    drop(writeln!(text, "  {DIM}{name:<10}{DIM:#}{style}{says}{style:#}"));
+    text.push_str(&format!("  {DIM}{name:<10}{DIM:#}{style}{says}{style:#}\n"));
 }
 
 fn put_all(text: &mut String, members: &[(String, Value)], depth: usize) {
@@ -144,9 +142,9 @@ fn put(text: &mut String, depth: usize, name: &str, value: &str) {
     let indent = 2 + depth * 2;
     let mut lines = value.split('\n');
     let first = lines.next().unwrap_or_default();
-    drop(writeln!(text, "{:indent$}{DIM}{name}{DIM:#}  {}", "", escape(first)));
+    text.push_str(&format!("{:indent$}{DIM}{name}{DIM:#}  {}\n", "", escape(first)));
     for line in lines {
         let indent = indent + name.chars().count();
-        drop(writeln!(text, "{:indent$}{DIM}│{DIM:#} {}", "", escape(line)));
+        text.push_str(&format!("{:indent$}{DIM}│{DIM:#} {}\n", "", escape(line)));
     }
 }

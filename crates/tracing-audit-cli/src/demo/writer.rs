@@ -58,6 +58,8 @@ pub(super) fn run() -> Result<()> {
         writer.record(&log)
     })?;
     if writer.role == Role::Killed {
+        // What it recorded is there whenever it is killed, so that the log is the same each time.
+        log.flush()?;
         print("amid");
         // Until it is killed.
         drop(std::io::stdin().read_line(&mut String::new()));

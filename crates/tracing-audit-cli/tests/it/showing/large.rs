@@ -9,7 +9,7 @@ const EVENTS: &str = "TRACING_AUDIT_TEST_EVENTS";
 /// How many bytes a command reads, with all that loading it takes.
 fn read_by(place: &Place, line: &str) -> u64 {
     // What a child read counts for who waited for it.
-    let script = "\"$@\" > printed || exit 9; while read name value; do [ $name = rchar: ] && echo $value; done < /proc/$$/io";
+    let script = "\"$@\" > printed || exit 9; while read name value; do [ $name = rchar: ] && echo $value; done < /proc/$$/io; true";
     let mut command = Command::new("sh");
     command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_tracing-audit")]).args(line.split(' '));
     let output = command.current_dir(place.path("")).output().unwrap();

@@ -6,10 +6,12 @@ use std::{
     io::{self, Write as _},
     path::PathBuf,
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::Result;
 use clap::Args;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing_audit::{Error, ReadItem, Reader, Record, RecordKind};
 
 use crate::{
@@ -62,6 +64,18 @@ Examples:
 Exit codes: 0 printed, 1 printed but lines were no records or records are missing (see `tracing-audit verify`),
 2 could not read.";
 
+/// How often who follows a log at rest looks whether somebody still reads.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Whether standard output is a pipe whose other end is closed: writing would say it, but there may be nothing to write
+/// for hours.
+fn has_nobody_to_read() -> bool {
+    let stdout = io::stdout();
+    let mut asked = [PollFd::new(&stdout, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut asked, Some(&now)).is_ok() && asked.iter().any(|one| one.revents().contains(PollFlags::ERR))
+}
+
 /// How the view of a log grows.
 struct View<'a> {
     tail: &'a Tail,
@@ -76,14 +90,18 @@ impl Tail {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let window = self.window().map_err(|error| explain(&self.log, error))?;
         let items = self.reader().last(window).follow(self.follow).items();
-        let items = items.map_err(|error| explain(&self.log, error))?;
+        let mut items = items.map_err(|error| explain(&self.log, error))?;
         let (out, shown) = (anstream::stdout(), Shown::default());
         let mut view = View { tail: &self, out, shown, is_poor: false, last_error: None };
-        for item in items {
-            match view.show(item) {
-                // Nobody reads any more.
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
-                shown => shown?,
+        loop {
+            match items.next_within(PAUSE) {
+                Some(item) => match view.show(item) {
+                    // Nobody reads any more.
+                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
+                    shown => shown?,
+                },
+                None if self.follow && !has_nobody_to_read() => {}
+                None => break,
             }
         }
         Ok(ExitCode::from(u8::from(view.is_poor)))

@@ -1,11 +1,11 @@
 //! What the programs of a demonstration record.
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
 use tracing::{info, info_span};
-use tracing_audit::{AuditLog, Rotation, audit, audit_critical};
+use tracing_audit::{AuditLog, FlushMode, Rotation, audit, audit_critical};
 use tracing_subscriber::prelude::*;
 
 use crate::print;
@@ -46,11 +46,19 @@ fn rotation(all: u64) -> Rotation {
     Rotation::daily().max_bytes((all * 100).clamp(64 << 10, 64 << 20))
 }
 
+/// More events than somebody looks at.
+const MANY: u64 = 20_000;
+
 pub(super) fn run() -> Result<()> {
     let writer = Writer::parse_from(std::env::args_os().skip(1));
     let service = if writer.role == Role::Worker { "shop-worker" } else { "shop-web" };
-    let log = AuditLog::builder(&writer.log).service(service).rotation(rotation(writer.all)).stderr(false);
-    let log = log.open().with_context(|| format!("cannot write {}", writer.log.display()))?;
+    let mut builder = AuditLog::builder(&writer.log).service(service).stderr(false);
+    builder = builder.rotation(rotation(writer.all));
+    if writer.all > MANY {
+        // To wait for the disk with each critical event would take minutes.
+        builder = builder.flush_mode(FlushMode::Batched { size: 10_000, interval: Duration::from_secs(1) });
+    }
+    let log = builder.open().with_context(|| format!("cannot write {}", writer.log.display()))?;
     print("open");
     // All that write at the same time have it open before one begins.
     std::io::stdin().read_line(&mut String::new())?;

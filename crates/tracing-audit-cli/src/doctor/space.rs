@@ -44,8 +44,8 @@ fn grown(log: &Path, all: &[Segment], now: SystemTime) -> u64 {
     let written: u64 = chains.iter().map(|chain| written_since(log, all, *chain, since)).sum();
     let first = all.iter().filter_map(Segment::first_time).min();
     let age = first.and_then(|first| now.duration_since(first).ok()).unwrap_or(DAY);
-    // What was written in the first minutes says little of a day.
-    let age = age.clamp(Duration::from_secs(3_600), DAY);
+    // What was written in the first hours says little of a day.
+    let age = age.clamp(Duration::from_secs(6 * 3_600), DAY);
     written.saturating_mul(DAY.as_secs()).checked_div(age.as_secs()).unwrap_or(written)
 }
 

@@ -6,7 +6,7 @@ use std::{
     process::{Child, ChildStdout, Command, Stdio},
 };
 
-use tracing_audit::segments;
+use tracing_audit::AuditLog;
 
 use super::crafted::Crafted;
 use crate::place::Place;
@@ -166,21 +166,25 @@ fn a_record_that_a_later_line_names_unconfirmed_is_said() {
 }
 
 #[test]
-fn an_empty_directory_can_be_followed_and_a_closed_pipe_is_quiet() {
+fn an_empty_directory_can_be_followed() {
     let place = Place::new().0;
     fs::create_dir(place.path("new")).unwrap();
     let mut tail = Tail::start(place.command("tail -f new"));
-    fs::remove_dir(place.path("new")).unwrap_or_default();
-    drop(tail.child.stdin.take());
-    // It waits; that it does not end at once is all that can be seen.
-    assert!(tail.child.try_wait().unwrap().is_none());
-    drop(tail);
+    AuditLog::builder(place.path("new")).stderr(false).open().unwrap().close().unwrap();
+    let shown = tail.read_until(|line| line.contains("  close"));
+    assert_eq!(shown.len(), 3, "{shown:#?}");
+}
+
+#[test]
+fn who_closes_the_pipe_ends_the_command_without_a_word() {
+    let place = Place::new().0;
     place.emit(5_000);
-    assert!(segments(place.path("log")).unwrap()[0].bytes() > 1 << 20);
-    let mut child =
-        place.command("tail log -n 100000").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let ended = child.wait_with_output().unwrap();
-    assert_eq!((ended.status.code(), ended.stderr.as_slice()), (Some(0), &b""[..]));
+    // More than fits into a pipe; and a log at rest, in which nothing is to be written.
+    for line in ["tail log -n 100000", "tail log -n 100000 --json", "tail log -f", "show log 000/5"] {
+        let mut child = place.command(line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut read = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut read).unwrap();
+        let ended = child.wait_with_output().unwrap();
+        assert_eq!((ended.status.code(), ended.stderr.as_slice()), (Some(0), &b""[..]), "{line}");
+    }
 }

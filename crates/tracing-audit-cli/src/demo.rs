@@ -116,7 +116,9 @@ impl Demo {
             grouped(bytes)
         ));
         print("Its heads, to keep elsewhere:\n");
-        heads.iter().for_each(|head| print(&format!("  {head}")));
+        for head in heads {
+            print(&format!("  {head}"));
+        }
         print("\nTry:\n");
         for line in [
             format!("tracing-audit verify {log}"),

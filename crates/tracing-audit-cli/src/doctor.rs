@@ -7,6 +7,7 @@ mod records;
 mod space;
 
 use std::{
+    fmt::Write as _,
     path::PathBuf,
     process::ExitCode,
     time::{Duration, SystemTime},
@@ -71,7 +72,8 @@ enum State {
 /// What was found of one thing, and what to do about it.
 #[derive(Debug, Serialize)]
 struct Check {
-    check: &'static str,
+    #[serde(rename = "check")]
+    of: &'static str,
     state: State,
     found: String,
     remedy: Option<String>,
@@ -83,20 +85,25 @@ struct Findings(Vec<Check>);
 
 impl Findings {
     fn ok(&mut self, check: &'static str, found: impl Into<String>) {
-        self.0.push(Check { check, state: State::Ok, found: found.into(), remedy: None });
+        self.0.push(Check { of: check, state: State::Ok, found: found.into(), remedy: None });
     }
 
     fn warn(&mut self, check: &'static str, found: impl Into<String>, remedy: impl Into<String>) {
-        self.0.push(Check { check, state: State::Warn, found: found.into(), remedy: Some(remedy.into()) });
+        self.0.push(Check {
+            of: check,
+            state: State::Warn,
+            found: found.into(),
+            remedy: Some(remedy.into()),
+        });
     }
 
     fn must(&mut self, check: &'static str, found: impl Into<String>, remedy: impl Into<String>) {
-        self.0.push(Check { check, state: State::Do, found: found.into(), remedy: Some(remedy.into()) });
+        self.0.push(Check { of: check, state: State::Do, found: found.into(), remedy: Some(remedy.into()) });
     }
 
     /// Whether nothing was found of a thing that is not as it should be.
     fn is_fine(&self, check: &str) -> bool {
-        !self.0.iter().any(|one| one.check == check)
+        !self.0.iter().any(|one| one.of == check)
     }
 }
 
@@ -131,16 +138,16 @@ impl Doctor {
 
 fn print(findings: &Findings, needs_doing: usize) {
     let mut text = String::new();
-    for Check { check, state, found, remedy } in &findings.0 {
+    for Check { of, state, found, remedy } in &findings.0 {
         let (style, word) = match state {
             State::Ok => (AnsiColor::Green.on_default(), "OK"),
             State::Warn => (AnsiColor::Yellow.on_default(), "WARN"),
             State::Do => (AnsiColor::Red.on_default().bold(), "DO"),
         };
-        text.push_str(&format!("{style}{word:<4}{style:#}  {check:<12}  {}\n", escape(found)));
+        writeln!(text, "{style}{word:<4}{style:#}  {of:<12}  {}", escape(found)).unwrap_or_default();
         if let Some(remedy) = remedy {
             let style = Style::new().bold();
-            text.push_str(&format!("{:20}{style}{}{style:#}\n", "", escape(remedy)));
+            writeln!(text, "{:20}{style}{}{style:#}", "", escape(remedy)).unwrap_or_default();
         }
     }
     text.push_str(match needs_doing {

@@ -1,6 +1,6 @@
 //! A record in one line, for people: aligned, coloured, and with nothing in it that moves a terminal.
 
-use std::{io::IsTerminal as _, sync::OnceLock};
+use std::{fmt::Write as _, io::IsTerminal as _, sync::OnceLock};
 
 use anstyle::{AnsiColor, Style};
 use tracing_audit::{Record, RecordKind, Severity, Value};
@@ -161,5 +161,5 @@ fn put(line: &mut String, style: Style, text: &str, width: usize) {
     let cut = if end < text.len() { "…" } else { "" };
     let shown = escape(text.get(..end).unwrap_or_default());
     let padding = width.saturating_sub(shown.width() + cut.width());
-    line.push_str(&format!("{style}{shown}{cut}{style:#}{:padding$}  ", ""));
+    write!(line, "{style}{shown}{cut}{style:#}{:padding$}  ", "").unwrap_or_default();
 }

@@ -130,19 +130,19 @@ fn shop(dice: &mut Dice) {
     let order = dice.below(90_000) + 10_000;
     match dice.below(20) {
         0..=9 => {
-            info!(target: "audit", action = "item.view", resource = %format!("item/{item}"), outcome = "success")
+            info!(target: "audit", action = "item.view", resource = %format!("item/{item}"), outcome = "success");
         }
         10..=15 => {
-            audit!(action = "order.create", resource = %format!("order/{order}"), outcome = "success", total_cents = dice.below(50_000), items = dice.below(5) + 1)
+            audit!(action = "order.create", resource = %format!("order/{order}"), outcome = "success", total_cents = dice.below(50_000), items = dice.below(5) + 1);
         }
         16 => {
-            audit!(action = "order.read", resource = %format!("order/{order}"), outcome = "denied", reason = "belongs to somebody else")
+            audit!(action = "order.read", resource = %format!("order/{order}"), outcome = "denied", reason = "belongs to somebody else");
         }
         17 => {
-            audit_critical!(action = "order.refund", resource = %format!("order/{order}"), outcome = "success", amount_cents = dice.below(20_000), "refunded by hand")
+            audit_critical!(action = "order.refund", resource = %format!("order/{order}"), outcome = "success", amount_cents = dice.below(20_000), "refunded by hand");
         }
         18 => {
-            audit_critical!(action = "role.grant", resource = %format!("user/{}", dice.one_of(&PEOPLE)), outcome = "success", role = "support")
+            audit_critical!(action = "role.grant", resource = %format!("user/{}", dice.one_of(&PEOPLE)), outcome = "success", role = "support");
         }
         _ => audit!(
             action = "profile.update",
@@ -184,13 +184,13 @@ fn job(dice: &mut Dice) -> u64 {
     let _inside = job.enter();
     match dice.below(12) {
         0..=7 => {
-            audit!(action = "invoice.send", resource = %format!("order/{}", dice.below(90_000) + 10_000), outcome = "success")
+            audit!(action = "invoice.send", resource = %format!("order/{}", dice.below(90_000) + 10_000), outcome = "success");
         }
         8..=9 => {
-            audit!(action = "stock.adjust", resource = %format!("item/{}", dice.one_of(&ITEMS)), outcome = "success", by = dice.below(40))
+            audit!(action = "stock.adjust", resource = %format!("item/{}", dice.one_of(&ITEMS)), outcome = "success", by = dice.below(40));
         }
         10 => {
-            audit!(action = "invoice.send", resource = %format!("order/{}", dice.below(90_000) + 10_000), outcome = "failure", reason = "mail server refused the address")
+            audit!(action = "invoice.send", resource = %format!("order/{}", dice.below(90_000) + 10_000), outcome = "failure", reason = "mail server refused the address");
         }
         _ => audit_critical!(action = "key.rotate", resource = "key/invoices", outcome = "success"),
     }

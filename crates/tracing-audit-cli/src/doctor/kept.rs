@@ -16,14 +16,13 @@ const FRESH: Duration = Duration::from_secs(2 * 86_400);
 pub(super) fn look(doctor: &Doctor, now: SystemTime, findings: &mut Findings) {
     hold(&doctor.log, now, findings);
     forwarding(&doctor.log, findings);
-    match &doctor.heads {
-        Some(file) => heads(&doctor.log, file, now, findings),
-        None => {
-            let found = "not known whether heads are kept elsewhere: without one, a cut end or a log written anew is not seen";
-            let remedy = "keep one daily (`tracing-audit heads LOG --append FILE` on another machine), and name the \
-                          file with --heads";
-            findings.warn(HEADS, found, remedy);
-        }
+    if let Some(file) = &doctor.heads {
+        heads(&doctor.log, file, now, findings);
+    } else {
+        let found = "not known whether heads are kept elsewhere: without one, a cut end or a log written anew is not seen";
+        let remedy = "keep one daily (`tracing-audit heads LOG --append FILE` on another machine), and name the \
+                      file with --heads";
+        findings.warn(HEADS, found, remedy);
     }
 }
 
@@ -67,7 +66,7 @@ fn forwarding(log: &Path, findings: &mut Findings) {
         let start = format!("start it: tracing-audit forward {} --to URL --name {name}", log.display());
         match (one, behind) {
             (None, _) => {
-                findings.must(CHECK, format!("retention waits for `{name}`, which is not seen here"), start)
+                findings.must(CHECK, format!("retention waits for `{name}`, which is not seen here"), start);
             }
             (Some(one), Some(behind)) if !one.is_running => {
                 let found = format!(
@@ -145,8 +144,8 @@ fn heads(log: &Path, file: &Path, now: SystemTime, findings: &mut Findings) {
 }
 
 fn record_at(log: &Path, head: Head) -> Option<Record> {
-    let records = Reader::new(log).chain(head.chain()).from_seq(head.seq()).records().ok()?;
-    records.filter_map(Result::ok).next().filter(|record| record.seq() == head.seq())
+    let mut records = Reader::new(log).chain(head.chain()).from_seq(head.seq()).records().ok()?;
+    records.find_map(Result::ok).filter(|record| record.seq() == head.seq())
 }
 
 fn last_of(log: &Path, chain: u16) -> Option<Record> {

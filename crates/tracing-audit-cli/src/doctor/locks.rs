@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    fmt::Write as _,
     fs,
     io::{Read as _, Seek as _, SeekFrom},
     os::unix::fs::MetadataExt as _,
@@ -76,10 +77,10 @@ fn said_in(path: &Path, pid: i64) -> String {
     let (said, since) = (words.next().unwrap_or_default(), words.next());
     let mut says = String::new();
     if let Some(since) = since {
-        says.push_str(&format!(", since {}", crate::time::short(since)));
+        write!(says, ", since {}", crate::time::short(since)).unwrap_or_default();
     }
     if !said.is_empty() && said != pid.to_string() {
-        says.push_str(&format!(", which calls itself {said}"));
+        write!(says, ", which calls itself {said}").unwrap_or_default();
     }
     says
 }

@@ -17,9 +17,9 @@ const ACCESS: &str = "permissions";
 const OWN: [&str; 3] = ["control", "hold", "forward-required"];
 
 pub(super) fn look(log: &Path, findings: &mut Findings) -> Result<()> {
-    let named = fs::symlink_metadata(log).with_context(|| format!("cannot look at {}", log.display()))?;
+    let itself = fs::symlink_metadata(log).with_context(|| format!("cannot look at {}", log.display()))?;
     let dir = fs::metadata(log).with_context(|| format!("cannot look at {}", log.display()))?;
-    if named.is_symlink() {
+    if itself.is_symlink() {
         let remedy = "give the program the path that it leads to: it refuses a symlink";
         findings.must(ACCESS, format!("{} is a symlink", log.display()), remedy);
     }
@@ -29,7 +29,9 @@ pub(super) fn look(log: &Path, findings: &mut Findings) -> Result<()> {
     check_access(log, dir.uid(), findings);
     let control = log.join("control");
     check_access(&control, dir.uid(), findings);
-    segments.iter().for_each(|segment| check_access(segment, dir.uid(), findings));
+    for segment in &segments {
+        check_access(segment, dir.uid(), findings);
+    }
     check_locks(&control, dir.uid(), findings);
     if dir.mode() & 0o007 != 0 {
         let remedy = format!("chmod o= {}", log.display());
@@ -103,17 +105,14 @@ fn foreign(log: &Path, names: &[String], findings: &mut Findings) {
         .map(String::as_str)
         .filter(|name| !is_segment_name(name) && !OWN.contains(name))
         .collect();
-    match foreign.as_slice() {
-        [] => findings.ok(FILES, "nothing lies there that is no part of the log"),
-        [..] => {
-            let some = foreign.iter().take(5).copied().collect::<Vec<_>>().join(", ");
-            let more =
-                if foreign.len() > 5 { format!(" and {} more", foreign.len() - 5) } else { String::new() };
-            let found = format!("no part of the log: {some}{more}");
-            let remedy = format!("move them out of {}, once it is known who put them there", log.display());
-            findings.warn(FILES, found, remedy);
-        }
+    if foreign.is_empty() {
+        return findings.ok(FILES, "nothing lies there that is no part of the log");
     }
+    let some = foreign.iter().take(5).copied().collect::<Vec<_>>().join(", ");
+    let more = if foreign.len() > 5 { format!(" and {} more", foreign.len() - 5) } else { String::new() };
+    let found = format!("no part of the log: {some}{more}");
+    let remedy = format!("move them out of {}, once it is known who put them there", log.display());
+    findings.warn(FILES, found, remedy);
 }
 
 /// Numbers of statfs(2), and what they mean for a log.

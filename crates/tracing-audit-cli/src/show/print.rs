@@ -1,5 +1,7 @@
 //! A record for people: every member, whole.
 
+use std::fmt::Write as _;
+
 use anstyle::{AnsiColor, Style};
 use serde_json::Value;
 
@@ -56,15 +58,16 @@ pub(super) fn print(shown: &Shown) {
         }
         _ => put(&mut text, 0, "line", &shown.text),
     }
-    text.push_str(&format!("\nTo check the hash without this tool:\n\n  {}\n", escape(&shown.check)));
-    text.push_str(&format!("\nIt prints {}", shown.computed));
+    writeln!(text, "\nTo check the hash without this tool:\n\n  {}", escape(&shown.check))
+        .unwrap_or_default();
+    write!(text, "\nIt prints {}", shown.computed).unwrap_or_default();
     crate::print(&text);
 }
 
 /// Where the record stands, and what is right of it.
 fn facts(text: &mut String, shown: &Shown) {
     let Shown { chain, seq, file, line, offset, bytes, computed, .. } = shown;
-    text.push_str(&format!("{BOLD}record {chain:03}/{seq}{BOLD:#}\n"));
+    writeln!(text, "{BOLD}record {chain:03}/{seq}{BOLD:#}").unwrap_or_default();
     if shown.unconfirmed {
         let says = "UNCONFIRMED: somebody was told that it is not confirmed; what it says was done may have been refused";
         fact(text, "", Some(false), says);
@@ -84,7 +87,7 @@ fn facts(text: &mut String, shown: &Shown) {
             fact(text, "", Some(false), &format!("       {computed} is the hash of what the line says now"));
         }
         None => {
-            fact(text, "hash", Some(false), "WRONG: the line does not end with one, as every record does")
+            fact(text, "hash", Some(false), "WRONG: the line does not end with one, as every record does");
         }
     }
     match shown.is_the_one {
@@ -118,7 +121,7 @@ fn fact(text: &mut String, name: &str, is_right: Option<bool>, says: &str) {
         Some(false) => BAD,
         None => Style::new(),
     };
-    text.push_str(&format!("  {DIM}{name:<10}{DIM:#}{style}{says}{style:#}\n"));
+    writeln!(text, "  {DIM}{name:<10}{DIM:#}{style}{says}{style:#}").unwrap_or_default();
 }
 
 fn put_all(text: &mut String, members: &[(String, Value)], depth: usize) {
@@ -142,9 +145,9 @@ fn put(text: &mut String, depth: usize, name: &str, value: &str) {
     let indent = 2 + depth * 2;
     let mut lines = value.split('\n');
     let first = lines.next().unwrap_or_default();
-    text.push_str(&format!("{:indent$}{DIM}{name}{DIM:#}  {}\n", "", escape(first)));
+    writeln!(text, "{:indent$}{DIM}{name}{DIM:#}  {}", "", escape(first)).unwrap_or_default();
     for line in lines {
         let indent = indent + name.chars().count();
-        text.push_str(&format!("{:indent$}{DIM}│{DIM:#} {}\n", "", escape(line)));
+        writeln!(text, "{:indent$}{DIM}│{DIM:#} {}", "", escape(line)).unwrap_or_default();
     }
 }

@@ -90,7 +90,9 @@ mod tests {
 
     fn shown(ranges: &[(u64, u64)]) -> Shown {
         let mut shown = Shown::default();
-        ranges.iter().for_each(|(first, last)| (*first..=*last).for_each(|seq| shown.add(0, seq)));
+        for seq in ranges.iter().flat_map(|(first, last)| *first..=*last) {
+            shown.add(0, seq);
+        }
         shown
     }
 

@@ -64,6 +64,7 @@ impl Place {
 // ---- Terminals, users, and what a machine may lack.
 
 /// Says that a test could not run, so that nobody takes it for passed.
+#[expect(clippy::print_stderr, reason = "who runs the tests shall see it")]
 pub(crate) fn skip(test: &str, why: &str) {
     use std::io::Write as _;
     eprintln!("SKIPPED {test}: {why}");

@@ -61,7 +61,11 @@ impl Crafted {
         let body =
             format!(r#"{{"seq":{},"ts":"{}",{members},"_prev_hash":"{}""#, self.seq, self.time, self.hash);
         let hash = Sha256::new().chain_update([0]).chain_update(&body).chain_update("}").finalize();
-        self.hash = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.hash = hash
+            .iter()
+            .flat_map(|byte| [byte >> 4, byte & 15])
+            .filter_map(|digit| char::from_digit(digit.into(), 16))
+            .collect();
         let mut file = fs::OpenOptions::new().create(true).append(true).open(self.file()).unwrap();
         file.write_all(format!("{body},\"_hash\":\"{}\"}}\n", self.hash).as_bytes()).unwrap();
     }

@@ -89,7 +89,8 @@ struct View<'a> {
 impl Tail {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let window = self.window().map_err(|error| explain(&self.log, error))?;
-        let items = self.reader().last(window).follow(self.follow).items();
+        let reader = self.reader().follow(self.follow);
+        let items = window.map_or(reader.clone(), |window| reader.last(window)).items();
         let mut items = items.map_err(|error| explain(&self.log, error))?;
         let (out, shown) = (anstream::stdout(), Shown::default());
         let mut view = View { tail: &self, out, shown, is_poor: false, last_error: None };
@@ -119,14 +120,15 @@ impl Tail {
         reader.from_seq(self.filter.seq.map_or(1, |range| range.first))
     }
 
-    /// How many of the last records have among them those that were asked for.
-    fn window(&self) -> Result<u64, Error> {
+    /// How many of the last records have among them those that were asked for. `None` where all of the log has no more: then
+    /// it is read from its beginning, and nothing that comes meanwhile moves that.
+    fn window(&self) -> Result<Option<u64>, Error> {
         if self.lines == 0 {
-            return Ok(0);
+            return Ok(Some(0));
         }
         let records = match self.reader().reverse(true).records() {
             // It may begin any moment.
-            Err(Error::NoLog { .. }) if self.follow && self.log.is_dir() => return Ok(self.lines),
+            Err(Error::NoLog { .. }) if self.follow && self.log.is_dir() => return Ok(None),
             records => records?,
         };
         let (mut window, mut found) = (0, 0);
@@ -138,7 +140,7 @@ impl Tail {
                 break;
             }
         }
-        Ok(window)
+        Ok((found == self.lines).then_some(window))
     }
 }
 

@@ -46,8 +46,8 @@ fn write_for_a_while() {
 #[test]
 fn who_follows_gets_every_record_once_and_in_order() {
     let place = Place::new().0;
-    let mut lines = Tail::start(place.command("tail -f log -n 100 --json"));
-    let mut text = Tail::start(place.command("tail -f log -n 100"));
+    let mut lines = Tail::start(place.command("tail -f log -n 1000000 --json"));
+    let mut text = Tail::start(place.command("tail -f log -n 1000000"));
     let writers: Vec<_> = (0..WRITERS)
         .map(|_| {
             let mut command = Command::new(std::env::current_exe().unwrap());

@@ -180,7 +180,7 @@ fn who_closes_the_pipe_ends_the_command_without_a_word() {
     let place = Place::new().0;
     place.emit(5_000);
     // More than fits into a pipe; and a log at rest, in which nothing is to be written.
-    for line in ["tail log -n 100000", "tail log -n 100000 --json", "tail log -f", "show log 000/5"] {
+    for line in ["tail log -n 100000", "tail log -n 100000 --json", "tail log -f -n 1", "show log 000/5"] {
         let mut child = place.command(line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut read = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut read).unwrap();

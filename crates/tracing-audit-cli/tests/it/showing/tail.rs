@@ -79,6 +79,8 @@ fn the_newest_that_match_are_printed() {
         code == 0 && said.lines().count() == 2 && said.contains("000/2 ") && said.contains("000/14 "),
         "{said}"
     );
+    let (_, said, _) = place.run("tail log -n 1 --kind open");
+    assert!(said.lines().count() == 1 && said.contains("000/14 "), "{said}");
     assert_eq!(place.run("tail log -n 3 --field n=1").1.lines().count(), 2);
     assert_eq!(place.run("tail log --actor nobody"), (0, String::new(), String::new()));
     assert_eq!(place.run("tail log -n 100 --seq 5..7").1.lines().count(), 3);

@@ -1,14 +1,18 @@
 //! A record in one line, for people: aligned, coloured, and with nothing in it that moves a terminal.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, io::IsTerminal as _, sync::OnceLock};
 
 use anstyle::{AnsiColor, Style};
 use tracing_audit::{Record, RecordKind, Severity, Value};
+use unicode_width::UnicodeWidthStr as _;
 
 use crate::{filter::text_of, output::escape, time::short};
 
 /// How long a value may be before the rest of it is left out; `show` prints all of a record.
 const MAX_SHOWN: usize = 160;
+
+/// How long a time is, as it is printed.
+const TIME: usize = "2026-11-21 08:00:03.250Z".len();
 
 const DIM: Style = Style::new().dimmed();
 const BOLD: Style = Style::new().bold();
@@ -16,6 +20,36 @@ const RED: Style = AnsiColor::Red.on_default().bold();
 const YELLOW: Style = AnsiColor::Yellow.on_default();
 const GREEN: Style = AnsiColor::Green.on_default();
 const CYAN: Style = AnsiColor::Cyan.on_default();
+
+/// How wide the columns are at least. What is wider moves the rest of its line.
+#[derive(Debug)]
+struct Columns {
+    /// How many characters of the time are left out at its beginning and its end.
+    time: (usize, usize),
+    position: usize,
+    mark: usize,
+    action: usize,
+    actor: usize,
+    outcome: usize,
+}
+
+const WIDE: Columns = Columns { time: (0, 0), position: 12, mark: 8, action: 20, actor: 14, outcome: 8 };
+/// Without the year and what is below a second.
+const NARROW: Columns = Columns { time: (5, 5), position: 7, mark: 5, action: 12, actor: 8, outcome: 7 };
+
+/// Below this a terminal gets narrow columns.
+const NARROW_BELOW: u16 = 110;
+
+/// The columns for standard output: a terminal is asked once how wide it is.
+fn columns() -> &'static Columns {
+    static IS_NARROW: OnceLock<bool> = OnceLock::new();
+    let is_narrow = IS_NARROW.get_or_init(|| {
+        let is_terminal = std::io::stdout().is_terminal();
+        let size = terminal_size::terminal_size_of(std::io::stdout());
+        is_terminal && size.is_some_and(|(width, _)| width.0 < NARROW_BELOW)
+    });
+    if *is_narrow { &NARROW } else { &WIDE }
+}
 
 /// Prints a record: time, position, severity, what, who, with which result, on what, and the rest.
 ///
@@ -28,11 +62,16 @@ pub(crate) fn line_of(record: &Record) -> String {
 
 /// The same where it is known from elsewhere whether the record is named unconfirmed.
 pub(crate) fn line_with(record: &Record, is_unconfirmed: bool) -> String {
+    line_in(record, is_unconfirmed, columns())
+}
+
+fn line_in(record: &Record, is_unconfirmed: bool, columns: &Columns) -> String {
     let mut line = String::with_capacity(160);
-    let time =
-        record.timestamp().map_or_else(|| "no time".to_owned(), |time| escape(&short(time)).into_owned());
-    put(&mut line, DIM, &time, 24);
-    put(&mut line, Style::new(), &position(record), 12);
+    let time = record.timestamp().map_or_else(|| "no time".to_owned(), short);
+    let (skipped, cut) = columns.time;
+    let shown = time.get(skipped..time.len().saturating_sub(cut)).filter(|_| time.len() == TIME);
+    put(&mut line, DIM, shown.unwrap_or(&time), TIME - skipped - cut);
+    put(&mut line, Style::new(), &position(record), columns.position);
     let (style, mark) = match (record.severity(), record.kind()) {
         (Some(Severity::Critical), _) => (RED, "CRIT"),
         (_, RecordKind::Event) => (Style::new(), "event"),
@@ -41,7 +80,7 @@ pub(crate) fn line_with(record: &Record, is_unconfirmed: bool) -> String {
         }
         _ => (DIM, record.kind().as_str()),
     };
-    put(&mut line, style, mark, 8);
+    put(&mut line, style, mark, columns.mark);
     if is_unconfirmed {
         put(&mut line, RED, "UNCONFIRMED", 11);
     }
@@ -49,7 +88,7 @@ pub(crate) fn line_with(record: &Record, is_unconfirmed: bool) -> String {
         put(&mut line, YELLOW, "not yet durable", 15);
     }
     match record.kind() {
-        RecordKind::Event => event(&mut line, record),
+        RecordKind::Event => event(&mut line, record, columns),
         kind => detail(&mut line, record, kind),
     }
     line.truncate(line.trim_end().len());
@@ -61,11 +100,12 @@ pub(crate) fn position(record: &Record) -> String {
     format!("{:03}/{}", record.chain(), record.seq())
 }
 
-fn event(line: &mut String, record: &Record) {
-    put(line, BOLD, record.action().unwrap_or("-"), 20);
-    put(line, CYAN, record.actor().unwrap_or("-"), 14);
+fn event(line: &mut String, record: &Record, columns: &Columns) {
+    let style = if record.severity() == Some(Severity::Critical) { RED } else { BOLD };
+    put(line, style, record.action().unwrap_or("-"), columns.action);
+    put(line, CYAN, record.actor().unwrap_or("-"), columns.actor);
     let outcome = record.outcome().unwrap_or("-");
-    put(line, style_of_outcome(outcome), outcome, 8);
+    put(line, style_of_outcome(outcome), outcome, columns.outcome);
     for text in [record.resource(), record.source(), record.reason(), record.message()].into_iter().flatten()
     {
         put(line, Style::new(), text, 0);
@@ -130,6 +170,6 @@ fn put(line: &mut String, style: Style, text: &str, width: usize) {
     }
     let cut = if end < text.len() { "…" } else { "" };
     let shown = escape(text.get(..end).unwrap_or_default());
-    let padding = width.saturating_sub(shown.chars().count() + cut.chars().count());
-    drop(write!(line, "{style}{shown}{cut}{style:#}{:padding$}  ", ""));
+    let padding = width.saturating_sub(shown.width() + cut.width());
+    write!(line, "{style}{shown}{cut}{style:#}{:padding$}  ", "").unwrap_or_default();
 }

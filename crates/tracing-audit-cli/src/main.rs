@@ -6,6 +6,7 @@ mod doctor;
 mod export;
 mod filter;
 mod forward;
+mod hash;
 mod heads;
 mod hold;
 mod kept;
@@ -13,6 +14,7 @@ mod line;
 mod output;
 mod output_file;
 mod query;
+mod refusal;
 mod report;
 mod scan;
 mod shell;
@@ -58,6 +60,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if let Some(done) = demo::run_as_writer() {
+        return done;
+    }
     let done = match Arguments::parse().command {
         Command::Verify(verify) => verify.run(),
         Command::Heads(heads) => heads.run(),

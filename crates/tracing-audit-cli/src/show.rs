@@ -1,18 +1,133 @@
 //! `tracing-audit show`.
 
-use std::{path::PathBuf, process::ExitCode};
+mod found;
+mod print;
 
+use std::{path::PathBuf, process::ExitCode, str::FromStr};
+
+use anyhow::{Result, anyhow, bail};
 use clap::Args;
+use serde::Serialize;
+use tracing_audit::{Digest, Head};
 
-/// Shows one record, and how to check it.
+use crate::filter;
+
+/// Shows one record in full, and how to check it without this tool.
+///
+/// The hash of the record is computed again from its line, and the links to the records before and behind it are checked.
+/// The record is found by its number, without reading through the log.
+///
+/// That a record and its links are right says that nobody changed this one alone. That nothing of the log was changed,
+/// only `tracing-audit verify` says, with a head that was kept elsewhere.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Show {
     /// The directory of the log.
     log: PathBuf,
+
+    /// The record, as CHAIN/NUMBER; or a head or receipt, CHAIN/NUMBER:HASH, whose hash is compared too.
+    record: Wanted,
+
+    /// Prints one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  tracing-audit show /var/log/shop/audit 000/42
+  tracing-audit show /var/log/shop/audit 000/5:4c7ea54f39d9c65d0c586e56363f134caf7a178906844a3330e8f612c03c0ae8
+  tracing-audit show /var/log/shop/audit 000/42 --json | jq .next
+
+Exit codes: 0 shown, and hash and links are right; 1 not there, not the one that was named, or not right;
+2 could not read.";
+
+/// Which record, and with which hash.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    chain: u16,
+    seq: u64,
+    hash: Option<Digest>,
+}
+
+impl FromStr for Wanted {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let text = text.trim();
+        if let Ok(head) = text.parse::<Head>() {
+            return Ok(Self { chain: head.chain(), seq: head.seq(), hash: Some(head.hash()) });
+        }
+        let no_record = || anyhow!("`{text}` names no record: write CHAIN/NUMBER, as in 000/42");
+        let (chain, seq) = text.split_once('/').ok_or_else(no_record)?;
+        if seq.contains(':') {
+            bail!("`{text}` has no hash of 64 digits behind the colon");
+        }
+        let seq: u64 = seq.parse().map_err(|_| no_record())?;
+        if seq == 0 {
+            bail!("records are counted from 1");
+        }
+        Ok(Self { chain: filter::chain(chain)?, seq, hash: None })
+    }
+}
+
+/// What is known of a record. The schema of `--json`.
+#[derive(Debug, Serialize)]
+struct Shown {
+    chain: u16,
+    seq: u64,
+    /// The hash that stands in the line.
+    hash: Option<String>,
+    /// The hash that was computed from the line.
+    computed: String,
+    /// Whether both are the same.
+    hash_is_right: bool,
+    /// Whether it is the hash that was asked for; `null` where none was.
+    is_the_one: Option<bool>,
+    file: String,
+    /// Counted from 1.
+    line: u64,
+    /// Where the line begins and how many bytes it has, without its line feed.
+    offset: u64,
+    bytes: u64,
+    previous: Link,
+    next: Link,
+    provisional: bool,
+    unconfirmed: bool,
+    /// What a shell prints the hash with.
+    check: String,
+    /// The line as it stands.
+    text: String,
+}
+
+/// A neighbour and the link to it.
+#[derive(Debug, Serialize)]
+struct Link {
+    seq: Option<u64>,
+    hash: Option<String>,
+    /// `null` where there is nothing to check.
+    is_right: Option<bool>,
+    /// In words.
+    says: String,
+}
+
+impl Shown {
+    fn is_right(&self) -> bool {
+        self.hash_is_right
+            && self.is_the_one != Some(false)
+            && self.previous.is_right != Some(false)
+            && self.next.is_right != Some(false)
+    }
 }
 
 impl Show {
-    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        anyhow::bail!("{}: not written yet", self.log.display())
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        let Some(shown) = found::find(&self.log, self.record)? else { return Ok(ExitCode::FAILURE) };
+        if self.json {
+            crate::print(&serde_json::to_string(&shown)?);
+        } else {
+            print::print(&shown);
+        }
+        Ok(ExitCode::from(u8::from(!shown.is_right())))
     }
 }

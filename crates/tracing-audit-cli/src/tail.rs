@@ -1,18 +1,257 @@
 //! `tracing-audit tail`.
 
-use std::{path::PathBuf, process::ExitCode};
+mod shown;
 
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::Result;
 use clap::Args;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tracing_audit::{Error, ReadItem, Reader, Record, RecordKind};
 
-/// Prints the newest records.
+use crate::{
+    filter::Filter,
+    line::{line_of, position},
+    output::escape,
+    refusal::explain,
+    say,
+};
+use shown::{Shown, named_by};
+
+/// Prints the newest records, a line each, and with `-f` those that come.
+///
+/// All chains are merged by time. With options that select records, the newest that match. Following goes on through
+/// rotation, new chains, restarts and retention, until Ctrl-C.
+///
+/// What is not said in the lines is said between them: records that were shown and then withdrawn, because a crash took them
+/// back before anybody was told that they are safe; records that are named UNCONFIRMED by a later line; numbers that are
+/// missing. `--json` prints the lines of the log as they stand, and says that on standard error.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Tail {
     /// The directory of the log.
     log: PathBuf,
+
+    /// How many records.
+    #[arg(short = 'n', long = "lines", value_name = "N", default_value_t = 10)]
+    lines: u64,
+
+    /// Goes on with those that come.
+    #[arg(short, long)]
+    follow: bool,
+
+    /// Prints the lines of the log as they stand: one JSON object a record.
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    filter: Filter,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  tracing-audit tail /var/log/shop/audit
+  tracing-audit tail -f /var/log/shop/audit
+  tracing-audit tail -f -n 0 /var/log/shop/audit --severity critical
+  tracing-audit tail -n 100 /var/log/shop/audit --action 'auth.*' --outcome denied
+  tracing-audit tail -f --json /var/log/shop/audit | jq -c 'select(.actor == \"mallory\")'
+
+Exit codes: 0 printed, 1 printed but lines were no records or records are missing (see `tracing-audit verify`),
+2 could not read.";
+
+/// How often who follows a log at rest looks whether somebody still reads.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Whether standard output is a pipe whose other end is closed: writing would say it, but there may be nothing to write
+/// for hours.
+fn has_nobody_to_read() -> bool {
+    let stdout = io::stdout();
+    let mut asked = [PollFd::new(&stdout, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut asked, Some(&now)).is_ok() && asked.iter().any(|one| one.revents().contains(PollFlags::ERR))
+}
+
+/// How the view of a log grows.
+struct View<'a> {
+    tail: &'a Tail,
+    out: anstream::AutoStream<io::Stdout>,
+    shown: Shown,
+    /// Whether anything is not as it should be.
+    is_poor: bool,
+    last_error: Option<String>,
 }
 
 impl Tail {
-    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        anyhow::bail!("{}: not written yet", self.log.display())
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        let window = self.window().map_err(|error| explain(&self.log, error))?;
+        let reader = self.reader().follow(self.follow);
+        let items = window.map_or(reader.clone(), |window| reader.last(window)).items();
+        let mut items = items.map_err(|error| explain(&self.log, error))?;
+        let (out, shown) = (anstream::stdout(), Shown::default());
+        let mut view = View { tail: &self, out, shown, is_poor: false, last_error: None };
+        loop {
+            match items.next_within(PAUSE) {
+                Some(item) => match view.show(item) {
+                    // Nobody reads any more.
+                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
+                    shown => shown?,
+                },
+                None if self.follow && !has_nobody_to_read() => {}
+                None => break,
+            }
+        }
+        Ok(ExitCode::from(u8::from(view.is_poor)))
     }
+
+    /// The log, as far as it can hold what was asked for.
+    fn reader(&self) -> Reader {
+        let mut reader = Reader::new(&self.log);
+        for chain in &self.filter.chain {
+            reader = reader.chain(chain);
+        }
+        if let Some(since) = self.filter.since {
+            reader = reader.since(since.system_time());
+        }
+        reader.from_seq(self.filter.seq.map_or(1, |range| range.first))
+    }
+
+    /// How many of the last records have among them those that were asked for. `None` where all of the log has no more: then
+    /// it is read from its beginning, and nothing that comes meanwhile moves that.
+    fn window(&self) -> Result<Option<u64>, Error> {
+        if self.lines == 0 {
+            return Ok(Some(0));
+        }
+        let records = match self.reader().reverse(true).records() {
+            // It may begin any moment.
+            Err(Error::NoLog { .. }) if self.follow && self.log.is_dir() => return Ok(None),
+            records => records?,
+        };
+        let (mut window, mut found) = (0, 0);
+        // What cannot be read is said when it is read forward.
+        for record in records.filter_map(Result::ok) {
+            window += 1;
+            found += u64::from(self.filter.matches(&record));
+            if found == self.lines {
+                break;
+            }
+        }
+        Ok((found == self.lines).then_some(window))
+    }
+}
+
+impl View<'_> {
+    fn show(&mut self, item: Result<ReadItem, Error>) -> io::Result<()> {
+        match item {
+            Ok(ReadItem::Record(record)) => {
+                self.last_error = None;
+                self.record(&record)
+            }
+            Ok(ReadItem::Gap { chain, first_seq, last_seq, .. }) => {
+                self.is_poor = true;
+                let records = records(&[(first_seq, last_seq)]);
+                self.note(&format!(
+                    "{records} of chain {chain:03} {} missing here: removed by retention, or no records any more",
+                    are(&[(first_seq, last_seq)])
+                ))
+            }
+            Ok(ReadItem::Withdrawn { chain, from_seq, .. }) => {
+                let withdrawn = self.shown.withdraw(chain, from_seq);
+                if withdrawn.is_empty() {
+                    return Ok(());
+                }
+                let is_one = is_one(&withdrawn);
+                self.note(&format!(
+                    "{} of chain {chain:03}, shown above, {} withdrawn: {} never acknowledged",
+                    records(&withdrawn),
+                    if is_one { "was" } else { "were" },
+                    if is_one { "it was" } else { "they were" },
+                ))
+            }
+            // There may be more to read than this version knows.
+            Ok(_) => Ok(()),
+            Err(error) => self.trouble(&error),
+        }
+    }
+
+    fn record(&mut self, record: &Record) -> io::Result<()> {
+        if self.tail.filter.matches(record) {
+            let line = if self.tail.json { record.as_json().to_owned() } else { line_of(record) };
+            writeln!(self.out, "{line}")?;
+            if record.is_unconfirmed() {
+                // Said once is enough; in the line itself, or here.
+                self.shown.forget(record.chain(), record.seq());
+                if self.tail.json {
+                    self.unconfirmed(&format!("record {}", position(record)))?;
+                }
+            } else {
+                self.shown.add(record.chain(), record.seq());
+            }
+        }
+        if record.kind() == RecordKind::Unconfirmed {
+            let (chain, ranges) = named_by(record);
+            for seq in self.shown.take(chain, &ranges) {
+                self.unconfirmed(&format!("record {chain:03}/{seq} above"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn unconfirmed(&mut self, what: &str) -> io::Result<()> {
+        self.note(&format!(
+            "{what} is UNCONFIRMED: somebody was told that it is not confirmed; what it says was done may have been refused"
+        ))
+    }
+
+    /// Says what a line of the log cannot say, where it belongs: between the lines, if those are for people.
+    fn note(&mut self, text: &str) -> io::Result<()> {
+        const STYLE: anstyle::Style = anstyle::AnsiColor::Yellow.on_default().bold();
+        if self.tail.json {
+            say(&format!("tracing-audit: {text}"));
+            return Ok(());
+        }
+        writeln!(self.out, "{STYLE}-- {}{STYLE:#}", escape(text))
+    }
+
+    /// Says once what cannot be read; who follows tries again.
+    fn trouble(&mut self, error: &Error) -> io::Result<()> {
+        self.is_poor = true;
+        let log = self.tail.log.display();
+        let text = match error {
+            Error::BadLine { .. } => format!("{error}; `tracing-audit verify {log}` says what happened"),
+            _ => format!("{:#}", anyhow::anyhow!("{error}").context(cause_of(error))),
+        };
+        if self.last_error.as_ref() == Some(&text) {
+            return Ok(());
+        }
+        self.note(&text)?;
+        self.last_error = Some(text);
+        Ok(())
+    }
+}
+
+/// What is behind an error, in front of it.
+fn cause_of(error: &Error) -> String {
+    std::error::Error::source(error).map_or_else(|| "cannot read on".to_owned(), ToString::to_string)
+}
+
+fn is_one(ranges: &[(u64, u64)]) -> bool {
+    matches!(ranges, [(first, last)] if first == last)
+}
+
+fn are(ranges: &[(u64, u64)]) -> &'static str {
+    if is_one(ranges) { "is" } else { "are" }
+}
+
+/// Numbers of records, as people write them: `records 17 to 20 and 23`.
+fn records(ranges: &[(u64, u64)]) -> String {
+    let texts: Vec<String> = ranges
+        .iter()
+        .map(|(first, last)| if first == last { first.to_string() } else { format!("{first} to {last}") })
+        .collect();
+    format!("{} {}", if is_one(ranges) { "record" } else { "records" }, texts.join(" and "))
 }

@@ -36,6 +36,17 @@ impl Place {
         log.close().unwrap()
     }
 
+    /// Appends an event of each of these actors.
+    pub(crate) fn emit_as(&self, actors: &[&str]) {
+        let log = AuditLog::builder(self.path("log")).stderr(false).open().unwrap();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(log.layer()), || {
+            for actor in actors {
+                tracing::info!(target: "audit", action = "item.seen", actor, outcome = "denied", wide = 1);
+            }
+        });
+        log.close().unwrap();
+    }
+
     pub(crate) fn command(&self, line: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tracing-audit"));
         command.args(line.split(' ')).current_dir(self.dir.path()).stdin(Stdio::null());
@@ -50,12 +61,44 @@ impl Place {
     }
 }
 
-/// Says that a test cannot run here, and why, also in a file of which the lines are counted.
-#[allow(clippy::print_stderr, reason = "a test that did not run must say so")]
+// ---- Terminals, users, and what a machine may lack.
+
+/// Says that a test could not run, so that nobody takes it for passed.
+#[expect(clippy::print_stderr, reason = "who runs the tests shall see it")]
 pub(crate) fn skip(test: &str, why: &str) {
     use std::io::Write as _;
     eprintln!("SKIPPED {test}: {why}");
     let list = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("skipped");
     let mut list = std::fs::OpenOptions::new().create(true).append(true).open(list).unwrap();
     writeln!(list, "{test}: {why}").unwrap();
+}
+
+/// Whether a program is there and ends well.
+pub(crate) fn can_run(program: &str, arguments: &[&str]) -> bool {
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+/// Runs a command whose output is a terminal of so many columns; returns what it wrote there.
+pub(crate) fn on_terminal(mut command: Command, columns: u16) -> String {
+    use rustix::{fs::Mode, pty, termios};
+    use std::{fs::File, io::Read as _};
+    let master = pty::openpt(pty::OpenptFlags::RDWR | pty::OpenptFlags::NOCTTY).unwrap();
+    pty::grantpt(&master).unwrap();
+    pty::unlockpt(&master).unwrap();
+    let name = pty::ptsname(&master, Vec::new()).unwrap();
+    let terminal =
+        rustix::fs::open(name, rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY, Mode::empty()).unwrap();
+    let size = termios::Winsize { ws_row: 40, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    termios::tcsetwinsize(&terminal, size).unwrap();
+    command.stdout(terminal.try_clone().unwrap()).stderr(terminal);
+    let mut child = command.spawn().unwrap();
+    // The command has the other end open until then.
+    drop(command);
+    let mut shown = Vec::new();
+    // Where nobody has the other end any more, reading fails.
+    drop(File::from(master).read_to_end(&mut shown));
+    child.wait().unwrap();
+    String::from_utf8(shown).unwrap().replace("\r\n", "\n")
 }

@@ -1,1 +1,13 @@
-//! What is shown: `tail`, `show`, `doctor`, `demo`, and what a shell gets.
+//! `tail`, `show`, `doctor`, `demo`, and what prints for shells.
+
+mod access;
+mod crafted;
+mod demo;
+mod doctor;
+mod hostile;
+mod large;
+mod live;
+mod record;
+mod shell;
+mod tail;
+mod terminal;

@@ -1,0 +1,86 @@
+//! Which programs write.
+
+use std::{
+    collections::BTreeSet,
+    fmt::Write as _,
+    fs,
+    io::{Read as _, Seek as _, SeekFrom},
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+};
+
+use tracing_audit::Segment;
+
+use super::Findings;
+
+const CHECK: &str = "writers";
+
+/// The blocks of a lock file, of which the second names its holder.
+const BLOCK: u64 = 512;
+
+/// Who has a chain; returns the chains that somebody has.
+///
+/// A lock file is opened for reading only and never locked: for a moment that would keep a program from its chain.
+pub(super) fn look(log: &Path, all: &[Segment], findings: &mut Findings) -> BTreeSet<u16> {
+    let locks = fs::read_to_string("/proc/locks");
+    if locks.is_err() {
+        findings.warn(CHECK, "/proc/locks cannot be read", "look on Linux, with /proc mounted");
+    }
+    let chains: BTreeSet<u16> = all.iter().map(Segment::chain).collect();
+    let mut held = BTreeSet::new();
+    for chain in chains {
+        let path = log.join(format!("control/chain-{chain:03}.lock"));
+        let Some(pid) = holder_in(locks.as_deref().unwrap_or_default(), &path) else { continue };
+        held.insert(chain);
+        findings.ok(CHECK, format!("chain {chain:03} is written by {}{}", named(pid), said_in(&path, pid)));
+    }
+    if held.is_empty() && locks.is_ok() {
+        findings.ok(CHECK, "no program of this machine or container has the log open");
+    }
+    held
+}
+
+/// The process that has an exclusive lock on a file.
+fn holder_in(locks: &str, path: &Path) -> Option<i64> {
+    let data = fs::metadata(path).ok()?;
+    let (major, minor) = (rustix::fs::major(data.dev()), rustix::fs::minor(data.dev()));
+    let sought = format!("{major:02x}:{minor:02x}:{}", data.ino());
+    // 1: FLOCK  ADVISORY  WRITE 4711 08:01:12345 0 EOF
+    locks.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_ascii_whitespace().skip(1).collect();
+        match words.as_slice() {
+            ["FLOCK", _, "WRITE", pid, file, ..] if *file == sought => pid.parse().ok(),
+            _ => None,
+        }
+    })
+}
+
+fn named(pid: i64) -> String {
+    if pid <= 0 {
+        return "a process of another container".to_owned();
+    }
+    let name = fs::read_to_string(format!("/proc/{pid}/comm"));
+    name.map_or_else(|_| format!("process {pid}"), |name| format!("process {pid} ({})", name.trim_end()))
+}
+
+/// What the lock file says of it: since when, and where it knows itself by another number.
+fn said_in(path: &Path, pid: i64) -> String {
+    let block = || {
+        let mut file = fs::File::open(path).ok()?;
+        file.seek(SeekFrom::Start(BLOCK)).ok()?;
+        let mut text = String::new();
+        file.take(BLOCK).read_to_string(&mut text).ok()?;
+        Some(text)
+    };
+    let text = block().unwrap_or_default();
+    let mut words = text.trim_end().split(' ').skip(1);
+    let (said, since) = (words.next().unwrap_or_default(), words.next());
+    let mut says = String::new();
+    if let Some(since) = since {
+        write!(says, ", since {}", crate::time::short(since)).unwrap_or_default();
+    }
+    if !said.is_empty() && said != pid.to_string() {
+        write!(says, ", which calls itself {said}").unwrap_or_default();
+    }
+    says
+}

@@ -1,0 +1,222 @@
+//! What the newest records and the oldest say of how the log is doing.
+
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use tracing_audit::{Error, Reader, Record, RecordKind, Segment};
+
+use super::{Findings, words};
+use crate::line::position;
+
+/// How many records of each chain are looked at, from its end on.
+const RECENT: usize = 10_000;
+
+/// Nothing for longer than this from a program that is at work: it writes a mark each hour.
+const SILENCE: Duration = Duration::from_secs(70 * 60);
+
+/// A record that is not known to be durable for longer than this: a mark says so after a minute.
+const UNSYNCED: Duration = Duration::from_secs(120);
+
+/// By how much times may go back: programs take the time of an event before it has its place in the chain.
+const STEP: Duration = Duration::from_secs(2);
+
+/// What is so far behind what the segments should hold that retention cannot be at work.
+const SLACK: Duration = Duration::from_secs(2 * 86_400);
+
+pub(super) fn look(
+    log: &Path,
+    all: &[Segment],
+    held: &BTreeSet<u16>,
+    max_age: Option<Duration>,
+    now: SystemTime,
+    findings: &mut Findings,
+) {
+    let chains: BTreeSet<u16> = all.iter().map(Segment::chain).collect();
+    let mut newest = None;
+    for chain in chains {
+        let recent = match recent(log, chain) {
+            Ok(recent) => recent,
+            Err(error) => {
+                let remedy = format!("tracing-audit verify {}", log.display());
+                findings.must("records", format!("chain {chain:03}: {error}"), remedy);
+                continue;
+            }
+        };
+        newest = newest.max(recent.iter().filter_map(Record::time).max());
+        let chain = Chain { number: chain, recent, is_held: held.contains(&chain), now };
+        chain.age(findings);
+        chain.ends(log, all, findings);
+        chain.unsynced(findings);
+        chain.clock(findings);
+        chain.losses(findings);
+    }
+    if let Some(newest) = newest {
+        let age = now.duration_since(newest).unwrap_or_default();
+        findings.ok("last record", format!("{} ago", words(age)));
+    }
+    for (check, found) in [
+        ("ends", "each run was closed, or its program is at work"),
+        ("unsynced", "nothing waits for a sync for long"),
+        ("clock", "the times of recent records do not go back"),
+        ("losses", "no gaps in the recent records"),
+    ] {
+        if findings.is_fine(check) {
+            findings.ok(check, found);
+        }
+    }
+    oldest(all, max_age, now, findings);
+}
+
+/// The newest records of a chain, the newest first.
+fn recent(log: &Path, chain: u16) -> Result<Vec<Record>, Error> {
+    let records = Reader::new(log).chain(chain).reverse(true).records()?;
+    records.take(RECENT).filter(|record| !matches!(record, Err(Error::BadLine { .. }))).collect()
+}
+
+struct Chain {
+    number: u16,
+    /// The newest first.
+    recent: Vec<Record>,
+    is_held: bool,
+    now: SystemTime,
+}
+
+impl Chain {
+    fn age(&self, findings: &mut Findings) {
+        let Some(last) = self.recent.first().and_then(Record::time) else { return };
+        let age = self.now.duration_since(last).unwrap_or_default();
+        if self.is_held && age > SILENCE {
+            let found = format!("chain {:03}: its program wrote nothing for {}", self.number, words(age));
+            let remedy =
+                "look whether the program hangs, and at `AuditLog::health`: it writes a mark each hour";
+            findings.must("last record", found, remedy);
+        }
+    }
+
+    /// How the chain ends, and how its recent runs did.
+    fn ends(&self, log: &Path, all: &[Segment], findings: &mut Findings) {
+        let number = self.number;
+        let is_closed = self.recent.first().is_some_and(|last| last.kind() == RecordKind::Close);
+        if !is_closed && !self.is_held {
+            let found =
+                format!("chain {number:03} was not closed, and no program has it: killed, or a power cut");
+            let remedy = "find out why it ended; the next start of the program goes on behind it and says so in the log";
+            findings.must("ends", found, remedy);
+        }
+        if let (Some(last), Some(segment)) =
+            (self.recent.first(), all.iter().rev().find(|segment| segment.chain() == number))
+        {
+            let end = last.offset() + last.as_json().len() as u64 + 1;
+            let is_same = segment.path().ends_with(last.file_name());
+            if is_same && segment.bytes() > end && !self.is_held {
+                let found =
+                    format!("chain {number:03} ends with {} bytes that are no record", segment.bytes() - end);
+                let remedy = format!("tracing-audit verify {} says whether a crash left them", log.display());
+                findings.must("ends", found, remedy);
+            }
+        }
+        let recoveries = self.of_kind(RecordKind::Recovery);
+        if let Some(last) = recoveries.first() {
+            let cause =
+                last.get("recovery").and_then(|detail| detail.get("cause")?.as_str()).unwrap_or("unknown");
+            let found = format!(
+                "chain {number:03}: recent runs that ended without a close: {}, the last before {} ({cause})",
+                recoveries.len(),
+                position(last)
+            );
+            findings.warn(
+                "ends",
+                found,
+                "find out what kills the program, and give it time to close the log",
+            );
+        }
+    }
+
+    fn of_kind(&self, kind: RecordKind) -> Vec<&Record> {
+        self.recent.iter().filter(|record| record.kind() == kind).collect()
+    }
+
+    fn unsynced(&self, findings: &mut Findings) {
+        let waiting: Vec<&Record> = self.recent.iter().take_while(|record| record.is_provisional()).collect();
+        let Some(oldest) = waiting.last().and_then(|record| record.time()) else { return };
+        let age = self.now.duration_since(oldest).unwrap_or_default();
+        if self.is_held && age > UNSYNCED {
+            let found = format!(
+                "chain {:03}: {} records are not known to be durable, the oldest for {}",
+                self.number,
+                waiting.len(),
+                words(age)
+            );
+            findings.must(
+                "unsynced",
+                found,
+                "look at the disk: syncs take too long or fail (`dmesg`, `iostat -x 1`)",
+            );
+        }
+    }
+
+    fn clock(&self, findings: &mut Findings) {
+        let number = self.number;
+        let steps = self.recent.iter().zip(self.recent.iter().skip(1)).filter_map(|(later, earlier)| {
+            let back = earlier.time()?.duration_since(later.time()?).ok()?;
+            (back >= STEP).then_some((later, back))
+        });
+        let steps: Vec<(&Record, Duration)> = steps.collect();
+        if let Some((at, back)) = steps.iter().max_by_key(|(_, back)| *back) {
+            let found = format!(
+                "chain {number:03}: times go back {} times in the recent records, by {} at {}",
+                steps.len(),
+                words(*back),
+                position(at)
+            );
+            findings.warn("clock", found, "look at the time service (`timedatectl`, `chronyc tracking`)");
+        }
+        let ahead = self.recent.iter().filter_map(|record| Some((record, record.time()?)));
+        let ahead = ahead.filter_map(|(record, time)| Some((record, time.duration_since(self.now).ok()?)));
+        let ahead = ahead.filter(|(_, by)| *by > STEP).max_by_key(|(_, by)| *by);
+        if let Some((record, by)) = ahead {
+            let found =
+                format!("chain {number:03}: record {} is {} in the future", position(record), words(by));
+            findings.must("clock", found, "set the clock right: retention goes by these times");
+        }
+    }
+
+    fn losses(&self, findings: &mut Findings) {
+        let gaps = self.of_kind(RecordKind::Gap);
+        let Some(last) = gaps.first() else { return };
+        let reason = last.get("gap").and_then(|detail| detail.get("reason")?.as_str()).unwrap_or("unknown");
+        let found = format!(
+            "chain {:03}: {} gaps in the recent records, the last at {} ({reason})",
+            self.number,
+            gaps.len(),
+            position(last)
+        );
+        findings.warn(
+            "losses",
+            found,
+            "events could not be recorded: `tracing-audit query LOG --kind gap` lists them",
+        );
+    }
+}
+
+fn oldest(all: &[Segment], max_age: Option<Duration>, now: SystemTime, findings: &mut Findings) {
+    const CHECK: &str = "retention";
+    let Some(oldest) = all.iter().filter_map(Segment::first_time).min() else { return };
+    let age = now.duration_since(oldest).unwrap_or_default();
+    let found = format!("the oldest record is {} old", words(age));
+    // A segment goes when its newest record is too old.
+    let newest_of_oldest = all.iter().filter_map(|segment| Some(segment.times()?.1)).min();
+    let expired = newest_of_oldest.and_then(|time| now.duration_since(time).ok()).unwrap_or_default();
+    match max_age {
+        Some(max_age) if expired > max_age + SLACK => {
+            let remedy = "nothing removes old segments: look at `hold`, at `forward-required`, at the program's \
+                          setting `retention`, and whether it runs";
+            findings.must(CHECK, format!("{found}, more than {}", words(max_age)), remedy);
+        }
+        Some(max_age) => findings.ok(CHECK, format!("{found}; kept for {}", words(max_age))),
+        None => findings.ok(CHECK, format!("{found}; give --max-age to compare")),
+    }
+}

@@ -1,0 +1,245 @@
+//! Finds a record and what stands beside it.
+
+use std::{
+    fs,
+    io::{self, BufRead as _, BufReader, Seek as _, SeekFrom},
+    path::Path,
+};
+
+use anyhow::{Context as _, Result};
+use tracing_audit::{Error, ReadItem, Reader, Record, Segment, segments};
+
+use super::{Link, Shown, Wanted};
+use crate::{
+    hash::{DIGITS, HASH, PREV_HASH, body_of, hash_of},
+    refusal::explain,
+    say,
+};
+
+/// How much of a line is read at most; the format allows 60 KiB.
+const MAX_LINE: u64 = 1 << 20;
+
+/// A record, or what stands in its place, with the records before and behind it.
+#[derive(Debug, Default)]
+struct Beside {
+    previous: Option<Record>,
+    record: Option<Record>,
+    next: Option<Record>,
+    /// Where lines are that are no records.
+    bad: Vec<String>,
+    is_gap: bool,
+}
+
+/// Where a line stands, as it is there.
+#[derive(Debug)]
+struct Place {
+    file: String,
+    line: u64,
+    offset: u64,
+    text: Vec<u8>,
+}
+
+/// Finds a record. `None` where it is not there, which was said.
+pub(super) fn find(log: &Path, wanted: Wanted) -> Result<Option<Shown>> {
+    let all = segments(log).map_err(|error| explain(log, error))?;
+    let own: Vec<&Segment> = all.iter().filter(|segment| segment.chain() == wanted.chain).collect();
+    let beside = look_beside(log, wanted).map_err(|error| explain(log, error))?;
+    let place = match &beside.record {
+        Some(record) => Some(Place {
+            line: line_of(&own, record),
+            file: record.file_name(),
+            offset: record.offset(),
+            text: record.as_json().as_bytes().to_vec(),
+        }),
+        None => behind(log, &own, wanted, &beside)?,
+    };
+    let Some(place) = place else {
+        say(&format!("tracing-audit: {}", why_missing(log, &all, wanted, &beside)));
+        return Ok(None);
+    };
+    Ok(Some(shown(log, wanted, &place, &beside)))
+}
+
+/// Reads from the record before the wanted one to the one behind it.
+fn look_beside(log: &Path, wanted: Wanted) -> Result<Beside, Error> {
+    let items = Reader::new(log).chain(wanted.chain).from_seq(wanted.seq.saturating_sub(1).max(1)).items()?;
+    let mut beside = Beside::default();
+    for item in items {
+        match item {
+            Ok(ReadItem::Record(record)) if record.seq() < wanted.seq => beside.previous = Some(record),
+            Ok(ReadItem::Record(record)) if record.seq() == wanted.seq => beside.record = Some(record),
+            Ok(ReadItem::Record(record)) => {
+                beside.next = Some(record);
+                break;
+            }
+            Ok(ReadItem::Gap { first_seq, last_seq, .. }) => {
+                beside.is_gap |= (first_seq..=last_seq).contains(&wanted.seq);
+            }
+            Err(error @ Error::BadLine { .. }) => beside.bad.push(error.to_string()),
+            Err(error) => return Err(error),
+            Ok(_) => {}
+        }
+    }
+    Ok(beside)
+}
+
+/// In which line of its file a record stands: each line is a record, and the first has its number in the name of
+/// nothing else. Where lines before it were put in or taken out, it is another.
+fn line_of(own: &[&Segment], record: &Record) -> u64 {
+    let name = record.file_name();
+    let segment = own.iter().find(|segment| segment.path().ends_with(&name));
+    let first = segment.and_then(|segment| segment.first_seq()).unwrap_or(1);
+    (record.seq() + 1).saturating_sub(first).max(1)
+}
+
+/// The line that stands where the record belongs, and is none: behind the record before it, or at the beginning of the
+/// segment behind that.
+fn behind(log: &Path, own: &[&Segment], wanted: Wanted, beside: &Beside) -> Result<Option<Place>> {
+    let (file, offset, line) = match &beside.previous {
+        Some(previous) if previous.seq() + 1 == wanted.seq => {
+            let end = previous.offset() + previous.as_json().len() as u64 + 1;
+            (previous.file_name(), end, line_of(own, previous) + 1)
+        }
+        None if wanted.seq == 1 => match own.first() {
+            Some(first) => (name_of(first), 0, 1),
+            None => return Ok(None),
+        },
+        _ => return Ok(None),
+    };
+    if beside.next.as_ref().is_some_and(|next| next.file_name() == file && next.offset() == offset) {
+        // Nothing stands between its neighbours.
+        return Ok(None);
+    }
+    let path = log.join(&file);
+    let text = read_line(&path, offset).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok((!text.is_empty()).then_some(Place { file, line, offset, text }))
+}
+
+fn name_of(segment: &Segment) -> String {
+    segment.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn read_line(path: &Path, offset: u64) -> io::Result<Vec<u8>> {
+    let mut file = fs::File::open(path)?;
+    file.seek(SeekFrom::Start(offset))?;
+    let mut text = Vec::new();
+    BufReader::new(io::Read::take(file, MAX_LINE)).read_until(b'\n', &mut text)?;
+    if text.last() == Some(&b'\n') {
+        text.pop();
+    }
+    Ok(text)
+}
+
+/// The digits behind the last of these names.
+fn digits_behind<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = line.rsplit_once(name)?;
+    rest.get(..DIGITS)
+}
+
+fn shown(log: &Path, wanted: Wanted, place: &Place, beside: &Beside) -> Shown {
+    let text = String::from_utf8_lossy(&place.text).into_owned();
+    let written = digits_behind(&text, HASH).map(str::to_owned);
+    let computed = hash_of(body_of(&place.text));
+    Shown {
+        chain: wanted.chain,
+        seq: wanted.seq,
+        hash_is_right: written.as_ref() == Some(&computed),
+        is_the_one: wanted.hash.map(|hash| hash.to_string() == computed),
+        previous: link_back(&text, wanted.seq, beside),
+        next: link_on(&computed, wanted.seq, beside.next.as_ref()),
+        provisional: beside.record.as_ref().is_some_and(Record::is_provisional),
+        unconfirmed: beside.record.as_ref().is_some_and(Record::is_unconfirmed),
+        check: check(log, place),
+        file: place.file.clone(),
+        line: place.line,
+        offset: place.offset,
+        bytes: place.text.len() as u64,
+        hash: written,
+        computed,
+        text,
+    }
+}
+
+fn link_back(text: &str, seq: u64, beside: &Beside) -> Link {
+    let linked = digits_behind(text, PREV_HASH).unwrap_or_default();
+    match &beside.previous {
+        Some(previous) if previous.seq() + 1 == seq => {
+            let hash = previous.hash().to_string();
+            let is_right = hash == linked;
+            let says = if is_right {
+                "its hash stands in this record"
+            } else {
+                "another hash stands in this record"
+            };
+            Link {
+                seq: Some(previous.seq()),
+                hash: Some(hash),
+                is_right: Some(is_right),
+                says: says.to_owned(),
+            }
+        }
+        _ if seq == 1 => {
+            let is_right = linked == "0".repeat(DIGITS);
+            let says =
+                if is_right { "the first record of its chain" } else { "the first record links to another" };
+            Link { seq: None, hash: None, is_right: Some(is_right), says: says.to_owned() }
+        }
+        _ => {
+            let says = "not there: removed by retention, or no record any more";
+            Link { seq: None, hash: None, is_right: None, says: says.to_owned() }
+        }
+    }
+}
+
+fn link_on(computed: &str, seq: u64, next: Option<&Record>) -> Link {
+    let Some(next) = next else {
+        let says = "none yet: this is the last record of its chain";
+        return Link { seq: None, hash: None, is_right: None, says: says.to_owned() };
+    };
+    let (number, hash) = (Some(next.seq()), Some(next.hash().to_string()));
+    if next.seq() != seq + 1 {
+        let says = "the record behind this one is missing".to_owned();
+        return Link { seq: number, hash, is_right: Some(false), says };
+    }
+    let is_right = digits_behind(next.as_json(), PREV_HASH) == Some(computed);
+    let says = if is_right { "has the hash of this record" } else { "has another hash for this record" };
+    Link { seq: number, hash, is_right: Some(is_right), says: says.to_owned() }
+}
+
+/// The line for a shell that prints the hash: the rule of docs/format.md.
+fn check(log: &Path, place: &Place) -> String {
+    let path = log.join(&place.file);
+    let quoted = format!("'{}'", path.display().to_string().replace('\'', r"'\''"));
+    let first = place.offset + 1;
+    format!(
+        r"tail -c +{first} {quoted} | head -n 1 | {{ printf '\0'; head -c -77; printf '}}'; }} | sha256sum"
+    )
+}
+
+fn why_missing(log: &Path, all: &[Segment], wanted: Wanted, beside: &Beside) -> String {
+    let Wanted { chain, seq, .. } = wanted;
+    let here = format!("there is no record {chain:03}/{seq} in {}", log.display());
+    if !all.iter().any(|segment| segment.chain() == chain) {
+        let mut chains: Vec<String> = all.iter().map(|segment| format!("{:03}", segment.chain())).collect();
+        chains.dedup();
+        return format!("{here}: it has no chain {chain:03}, but {}", chains.join(", "));
+    }
+    if let Some(bad) = beside.bad.first() {
+        return format!("{here}: {bad}; `tracing-audit verify {}` says what happened", log.display());
+    }
+    match &beside.next {
+        Some(next) if beside.previous.is_none() && !beside.is_gap => {
+            format!("{here}: its chain begins with record {}, retention removed those before", next.seq())
+        }
+        Some(next) => format!("{here}: it is missing before record {}", next.seq()),
+        None => format!("{here}: {}", end_of(log, chain)),
+    }
+}
+
+fn end_of(log: &Path, chain: u16) -> String {
+    let last = Reader::new(log).chain(chain).last(1).records().ok();
+    match last.and_then(|mut records| records.next()?.ok()) {
+        Some(last) => format!("chain {chain:03} ends with record {}", last.seq()),
+        None => "it is missing".to_owned(),
+    }
+}

@@ -1,0 +1,153 @@
+//! A record for people: every member, whole.
+
+use std::fmt::Write as _;
+
+use anstyle::{AnsiColor, Style};
+use serde_json::Value;
+
+use super::{Link, Shown};
+use crate::output::{escape, grouped};
+
+const BOLD: Style = Style::new().bold();
+const DIM: Style = Style::new().dimmed();
+const GOOD: Style = AnsiColor::Green.on_default();
+const BAD: Style = AnsiColor::Red.on_default().bold();
+
+/// The order of members in a line, by the format.
+const ORDER: [&str; 24] = [
+    "seq",
+    "ts",
+    "kind",
+    "severity",
+    "level",
+    "action",
+    "actor",
+    "resource",
+    "outcome",
+    "reason",
+    "session_id",
+    "request_id",
+    "source",
+    "trace_id",
+    "span_id",
+    "message",
+    "target",
+    "module",
+    "fields",
+    "incomplete",
+    "redacted",
+    "repeated",
+    "truncated",
+    "durable",
+];
+
+/// What is said above: the links.
+const ABOVE: [&str; 2] = ["_prev_hash", "_hash"];
+
+pub(super) fn print(shown: &Shown) {
+    let mut text = String::with_capacity(shown.text.len() * 2);
+    facts(&mut text, shown);
+    match serde_json::from_str(&shown.text) {
+        Ok(Value::Object(members)) => {
+            text.push('\n');
+            let place = |name: &str| ORDER.iter().position(|known| *known == name).unwrap_or(ORDER.len() - 2);
+            let mut members: Vec<_> =
+                members.into_iter().filter(|(name, _)| !ABOVE.contains(&name.as_str())).collect();
+            members.sort_by_key(|(name, _)| place(name));
+            put_all(&mut text, &members, 0);
+        }
+        _ => put(&mut text, 0, "line", &shown.text),
+    }
+    writeln!(text, "\nTo check the hash without this tool:\n\n  {}", escape(&shown.check))
+        .unwrap_or_default();
+    write!(text, "\nIt prints {}", shown.computed).unwrap_or_default();
+    crate::print(&text);
+}
+
+/// Where the record stands, and what is right of it.
+fn facts(text: &mut String, shown: &Shown) {
+    let Shown { chain, seq, file, line, offset, bytes, computed, .. } = shown;
+    writeln!(text, "{BOLD}record {chain:03}/{seq}{BOLD:#}").unwrap_or_default();
+    if shown.unconfirmed {
+        let says = "UNCONFIRMED: somebody was told that it is not confirmed; what it says was done may have been refused";
+        fact(text, "", Some(false), says);
+    }
+    let place = format!(
+        "{}, line {}, byte {} on, {} bytes",
+        escape(file),
+        grouped(*line),
+        grouped(*offset),
+        grouped(*bytes)
+    );
+    fact(text, "stands in", None, &place);
+    match &shown.hash {
+        Some(_) if shown.hash_is_right => fact(text, "hash", Some(true), &format!("right: {computed}")),
+        Some(hash) => {
+            fact(text, "hash", Some(false), &format!("WRONG: {} stands in the line", escape(hash)));
+            fact(text, "", Some(false), &format!("       {computed} is the hash of what the line says now"));
+        }
+        None => {
+            fact(text, "hash", Some(false), "WRONG: the line does not end with one, as every record does");
+        }
+    }
+    match shown.is_the_one {
+        Some(true) => fact(text, "", Some(true), "the hash that was asked for"),
+        Some(false) => fact(text, "", Some(false), "NOT the hash that was asked for: this is another record"),
+        None => {}
+    }
+    fact(text, "previous", shown.previous.is_right, &link(*chain, &shown.previous));
+    fact(text, "next", shown.next.is_right, &link(*chain, &shown.next));
+    let durable = if shown.provisional {
+        "the log does not say so yet: a power cut may take the record back"
+    } else {
+        "yes"
+    };
+    fact(text, "durable", None, durable);
+}
+
+fn link(chain: u16, link: &Link) -> String {
+    let right = match link.is_right {
+        Some(true) => "right: ",
+        Some(false) => "WRONG: ",
+        None => "",
+    };
+    let who = link.seq.map(|seq| format!("{chain:03}/{seq} ")).unwrap_or_default();
+    format!("{right}{who}{}", link.says)
+}
+
+fn fact(text: &mut String, name: &str, is_right: Option<bool>, says: &str) {
+    let style = match is_right {
+        Some(true) => GOOD,
+        Some(false) => BAD,
+        None => Style::new(),
+    };
+    writeln!(text, "  {DIM}{name:<10}{DIM:#}{style}{says}{style:#}").unwrap_or_default();
+}
+
+fn put_all(text: &mut String, members: &[(String, Value)], depth: usize) {
+    let width = members.iter().map(|(name, _)| escape(name).chars().count()).max().unwrap_or(0).min(24);
+    for (name, value) in members {
+        let name = format!("{:<width$}", escape(name));
+        match value {
+            Value::Object(inner) if !inner.is_empty() => {
+                put(text, depth, &name, "");
+                let inner: Vec<_> = inner.clone().into_iter().collect();
+                put_all(text, &inner, depth + 1);
+            }
+            Value::String(value) => put(text, depth, &name, value),
+            other => put(text, depth, &name, &other.to_string()),
+        }
+    }
+}
+
+/// Puts a member. Of a text of several lines each stands behind a bar, so that none can look like a member.
+fn put(text: &mut String, depth: usize, name: &str, value: &str) {
+    let indent = 2 + depth * 2;
+    let mut lines = value.split('\n');
+    let first = lines.next().unwrap_or_default();
+    writeln!(text, "{:indent$}{DIM}{name}{DIM:#}  {}", "", escape(first)).unwrap_or_default();
+    for line in lines {
+        let indent = indent + name.chars().count();
+        writeln!(text, "{:indent$}{DIM}│{DIM:#} {}", "", escape(line)).unwrap_or_default();
+    }
+}

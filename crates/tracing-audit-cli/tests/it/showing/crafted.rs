@@ -1,0 +1,72 @@
+//! Logs written line by line, for what no disk of ours does when it should.
+
+use std::{fs, io::Write as _, path::PathBuf};
+
+use sha2::{Digest as _, Sha256};
+use tempfile::TempDir;
+
+/// A chain that is written by hand.
+pub(crate) struct Crafted {
+    dir: TempDir,
+    /// The number and the hash of the last record.
+    pub(crate) seq: u64,
+    pub(crate) hash: String,
+    segment: u32,
+    /// The time of the records.
+    pub(crate) time: String,
+}
+
+impl Crafted {
+    /// A chain with a segment line and an `open`.
+    pub(crate) fn new() -> Self {
+        Self::at("2026-11-21T08:00:00.000000000Z")
+    }
+
+    pub(crate) fn at(time: &str) -> Self {
+        let (dir, hash, time) = (tempfile::tempdir().unwrap(), "0".repeat(64), time.to_owned());
+        let mut log = Self { dir, seq: 0, hash, segment: 0, time };
+        log.segment("");
+        log.line(r#""kind":"open","open":{"writer":"9e107d9d372bb682","service":"shop","host":"web-1","pid":1,"machine":"9e107d9d372bb682","version":"0.1.0","flush_mode":"immediate","filesystem":"ext4","chains":{}}"#);
+        log
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.dir.path().to_owned()
+    }
+
+    pub(crate) fn file(&self) -> PathBuf {
+        self.dir.path().join(format!("audit-000-{:08}.jsonl", self.segment))
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        fs::metadata(self.file()).unwrap().len()
+    }
+
+    /// Begins a segment; `after` are the entries for those before.
+    pub(crate) fn segment(&mut self, after: &str) {
+        self.segment += 1;
+        let Self { seq, segment, .. } = *self;
+        self.line(&format!(
+            r#""kind":"segment","segment":{{"format":1,"id":"5f1c2a9be07d4c3388a1d6e2b94f7013","chain":"000","segment":{segment},"after":[{after}],"chains":{{}}}},"durable":{seq}"#
+        ));
+    }
+
+    pub(crate) fn event(&mut self, rest: &str) {
+        self.line(&format!(r#""kind":"event","severity":"routine","action":"a","actor":"b"{rest}"#));
+    }
+
+    /// Appends a record with these members.
+    pub(crate) fn line(&mut self, members: &str) {
+        self.seq += 1;
+        let body =
+            format!(r#"{{"seq":{},"ts":"{}",{members},"_prev_hash":"{}""#, self.seq, self.time, self.hash);
+        let hash = Sha256::new().chain_update([0]).chain_update(&body).chain_update("}").finalize();
+        self.hash = hash
+            .iter()
+            .flat_map(|byte| [byte >> 4, byte & 15])
+            .filter_map(|digit| char::from_digit(digit.into(), 16))
+            .collect();
+        let mut file = fs::OpenOptions::new().create(true).append(true).open(self.file()).unwrap();
+        file.write_all(format!("{body},\"_hash\":\"{}\"}}\n", self.hash).as_bytes()).unwrap();
+    }
+}

@@ -51,7 +51,7 @@ fn escape_if(text: &str, is_unsafe: impl Fn(char) -> bool) -> Cow<'_, str> {
     let mut escaped = String::with_capacity(text.len() + 16);
     for character in text.chars() {
         if is_unsafe(character) {
-            drop(write!(escaped, "\\u{{{:x}}}", u32::from(character)));
+            write!(escaped, "\\u{{{:x}}}", u32::from(character)).unwrap_or_default();
         } else {
             escaped.push(character);
         }

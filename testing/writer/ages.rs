@@ -167,9 +167,11 @@ fn a_new_chain_with_the_wrong_clock_removes_nothing_of_the_others() {
     assert!(of_other.len() > 3);
     let mut blocked = world.opened(&Settings::default());
     world.step_wall_clock(DAY * 730);
-    // Chains 000 and 001 are held: it begins chain 002.
+    // Chains 000 and 001 are held: it begins chain 002. The `close` of 001 has the right time: it must not tell of a jump.
     let mut new = world.opened(&settings);
+    world.step_wall_clock_back(DAY * 730);
     blocked.close(&mut world);
+    world.step_wall_clock(DAY * 730);
     new.run_for(&mut world, HOUR * 20);
     assert_eq!(files(&world, 2), [1]);
     assert_eq!(files(&world, 1), of_other);

@@ -5,26 +5,37 @@ use std::{fs, io::ErrorKind, os::unix::fs::MetadataExt as _, path::Path};
 use anyhow::anyhow;
 use tracing_audit::Error;
 
+use crate::output::escape;
+
 /// Endings of segments that somebody has compressed.
 const PACKED: [&str; 5] = ["gz", "zst", "xz", "bz2", "lz4"];
 
+/// Whether a file has the name of a segment: `audit-000-00000001.jsonl`.
+pub(crate) fn is_segment_name(name: &str) -> bool {
+    let parts = name.strip_prefix("audit-").and_then(|rest| rest.strip_suffix(".jsonl"));
+    let is_number =
+        |text: &str, digits| text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit());
+    parts
+        .and_then(|parts| parts.split_once('-'))
+        .is_some_and(|(chain, number)| is_number(chain, 3) && is_number(number, 8))
+}
+
 /// Whether a name is that of a segment that was compressed.
 pub(crate) fn is_packed(name: &str) -> bool {
-    let parts = name.rsplit_once('.').and_then(|(stem, end)| Some((stem.strip_suffix(".jsonl")?, end)));
-    parts.is_some_and(|(stem, end)| stem.starts_with("audit-") && PACKED.contains(&end))
+    let parts = name.rsplit_once('.');
+    parts.is_some_and(|(stem, end)| is_segment_name(stem) && PACKED.contains(&end))
 }
 
 /// The same error, with what is there instead of a log, and the remedy.
 pub(crate) fn explain(dir: &Path, error: Error) -> anyhow::Error {
     let shown = dir.display();
-    if dir.is_file() {
-        return anyhow!("{shown} is a file: name the directory that holds the segments");
-    }
     match &error {
-        Error::NoLog { .. } => match what_is_there(dir) {
-            Some(what) => anyhow!("there is no audit log at {shown}: {what}"),
-            None => error.into(),
-        },
+        _ if dir.is_file() => {
+            anyhow!(
+                "there is no audit log at {shown}: it is a file; name the directory that holds the segments"
+            )
+        }
+        Error::NoLog { .. } => anyhow!("there is no audit log at {shown}: {}", what_is_there(dir)),
         Error::Io { path, source, .. } if source.kind() == ErrorKind::PermissionDenied => {
             let owner = fs::metadata(path).or_else(|_| fs::metadata(dir));
             let who = owner.map_or_else(
@@ -42,16 +53,23 @@ pub(crate) fn explain(dir: &Path, error: Error) -> anyhow::Error {
     }
 }
 
-/// What a directory without a segment has; `None` where there is no directory that can be listed.
-fn what_is_there(dir: &Path) -> Option<String> {
-    let names = fs::read_dir(dir).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let mut names: Vec<String> = names.collect();
+/// What a directory without a segment has.
+fn what_is_there(dir: &Path) -> String {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return "there is no such directory".to_owned(),
+        Err(error) => return format!("it cannot be listed: {error}"),
+    };
+    let mut names: Vec<String> =
+        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.sort_unstable();
     if let Some(name) = names.iter().find(|name| is_packed(name)) {
-        return Some(format!(
-            "its segments are compressed, as {name}; unpack a copy of the directory, or give it to `verify LOG --against`"
-        ));
+        return format!(
+            "its segments are compressed, as {}; unpack a copy of the directory (`gzip -d`, `zstd -d`), or compare it with the \
+             log: `tracing-audit verify LOG --against` this directory",
+            escape(name)
+        );
     }
     let what = if names.is_empty() { "the directory is empty" } else { "no file is named like a segment" };
-    Some(format!("{what} (audit-000-00000001.jsonl)"))
+    format!("{what} (audit-000-00000001.jsonl)")
 }

@@ -19,7 +19,7 @@ use clap::Args;
 use serde::Serialize;
 use tracing_audit::{Segment, segments};
 
-use crate::{output::escape, refusal::explain};
+use crate::{directory::explain, output::escape};
 
 /// Looks for what needs doing about a log, and says what.
 ///

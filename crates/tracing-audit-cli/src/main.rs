@@ -14,7 +14,6 @@ mod line;
 mod output;
 mod output_file;
 mod query;
-mod refusal;
 mod report;
 mod scan;
 mod shell;

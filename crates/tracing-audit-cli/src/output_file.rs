@@ -86,36 +86,3 @@ fn resolve(path: &Path) -> Result<PathBuf> {
         }
     }
 }
-
-/// Says what is wrong with a path that is no directory of a log, where the library could only say that it has none.
-pub(crate) fn check_log(log: &Path) -> Result<()> {
-    let found = fs::metadata(log).with_context(|| format!("cannot open {}", log.display()))?;
-    if !found.is_dir() {
-        bail!("{} is a file; name the directory that holds the log's segments", log.display());
-    }
-    let entries = fs::read_dir(log).map_err(|error| {
-        let remedy = match error.kind() {
-            io::ErrorKind::PermissionDenied => "; run as a member of the log's group",
-            _ => "",
-        };
-        let log = log.display();
-        anyhow::Error::from(error).context(format!("cannot read {log}{remedy}"))
-    })?;
-    let mut compressed = 0_u64;
-    for entry in entries {
-        let name = entry.with_context(|| format!("cannot read {}", log.display()))?.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with("audit-") && name.ends_with(".jsonl") {
-            return Ok(());
-        }
-        let is_packed = name.ends_with(".jsonl.gz") || name.ends_with(".jsonl.zst");
-        compressed += u64::from(name.starts_with("audit-") && is_packed);
-    }
-    if compressed > 0 {
-        bail!(
-            "{} holds {compressed} compressed segments and no others; unpack a copy of them elsewhere, with `gunzip` or `unzstd`",
-            log.display()
-        );
-    }
-    bail!("{} holds no segments of a log (audit-000-00000001.jsonl)", log.display());
-}

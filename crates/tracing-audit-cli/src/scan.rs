@@ -4,7 +4,6 @@
 //! stands behind it may be part of a torn tail and is left to the library. A search is no verification: it believes each
 //! line that matches its own hash and has a number of its segment.
 
-mod explain;
 mod log;
 mod needles;
 mod pieces;
@@ -23,10 +22,11 @@ use std::{
 use anyhow::Result;
 use tracing_audit::{Error, ReadItem, Reader, Record};
 
-use crate::{filter::Filter, output::say};
+use crate::{directory::explain, filter::Filter, output::say};
 use log::{Chain, Log};
 use needles::Needles;
 use pieces::{Pieces, Window};
+use refused::Refused;
 use walk::Walk;
 
 /// How many places that could not be read are named.
@@ -49,6 +49,24 @@ pub(crate) struct Hit {
     pub(crate) record: Record,
     /// Somebody was told that it is not confirmed, here or in another chain.
     pub(crate) is_unconfirmed: bool,
+}
+
+/// Records that lines of other chains name unconfirmed, for who reads with a [`Reader`], which knows only what a chain says of
+/// itself.
+pub(crate) struct Unconfirmed(Refused);
+
+impl Unconfirmed {
+    /// Looks through the log, where it has more than one chain.
+    pub(crate) fn named_elsewhere(dir: &Path) -> Result<Self> {
+        let log = Log::open(dir, &Filter::default())?;
+        let threads = thread::available_parallelism().map_or(1, NonZero::get).min(MAX_THREADS);
+        Ok(Self(if log.chains.len() > 1 { refused::everywhere(&log, threads) } else { Refused::default() }))
+    }
+
+    pub(crate) fn hit(&self, record: Record) -> Hit {
+        let is_unconfirmed = record.is_unconfirmed() || self.0.names(record.chain(), record.seq());
+        Hit { record, is_unconfirmed }
+    }
 }
 
 impl Scan {
@@ -137,7 +155,7 @@ impl Scan {
         for chain in self.chains() {
             let Some(sum) = sums.first_mut() else { break };
             let items = Reader::new(&self.log.dir).chain(chain.number).from_seq(chain.tail_from).items();
-            for item in items.map_err(|error| explain::explain(&self.log.dir, error))? {
+            for item in items.map_err(|error| explain(&self.log.dir, error))? {
                 if let Some(record) = self.look.item(item, &mut trouble) {
                     add(sum, &hit(record));
                 }

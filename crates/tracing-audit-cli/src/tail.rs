@@ -15,10 +15,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing_audit::{Error, ReadItem, Reader, Record, RecordKind};
 
 use crate::{
+    directory::explain,
     filter::Filter,
     line::{line_of, position},
     output::escape,
-    refusal::explain,
     say,
 };
 use shown::{Shown, named_by};

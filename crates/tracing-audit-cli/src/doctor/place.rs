@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::Findings;
-use crate::refusal::is_segment_name;
+use crate::directory::is_segment_name;
 
 const ACCESS: &str = "permissions";
 

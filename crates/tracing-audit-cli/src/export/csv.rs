@@ -3,10 +3,9 @@
 use std::{borrow::Cow, io};
 
 use anyhow::Result;
-use tracing_audit::Record;
 
 use super::meaning::Outcome;
-use crate::output::escape;
+use crate::{output::escape, scan::Hit};
 
 /// The first row.
 const COLUMNS: [&str; 29] = [
@@ -52,11 +51,12 @@ impl<W: io::Write> Table<W> {
         Ok(Self(table))
     }
 
-    pub(super) fn write(&mut self, record: &Record) -> Result<()> {
+    pub(super) fn write(&mut self, hit: &Hit) -> Result<()> {
+        let record = &hit.record;
         let yes = |is: bool| if is { "yes" } else { "no" };
         let member = |name: &str| record.get(name).map(ToString::to_string);
         let recorded = record.outcome().unwrap_or_default();
-        let outcome = if Outcome::of(record) == Outcome::Unconfirmed { "unconfirmed" } else { recorded };
+        let outcome = if Outcome::of(hit) == Outcome::Unconfirmed { "unconfirmed" } else { recorded };
         let kind = member("kind").unwrap_or_default();
         // Members that may have another type than text in a line that another program wrote.
         let cells: [Cow<'_, str>; COLUMNS.len()] = [
@@ -71,7 +71,7 @@ impl<W: io::Write> Table<W> {
             record.resource().unwrap_or_default().into(),
             outcome.into(),
             recorded.into(),
-            yes(record.is_unconfirmed()).into(),
+            yes(hit.is_unconfirmed).into(),
             yes(record.is_provisional()).into(),
             record.reason().unwrap_or_default().into(),
             record.source().unwrap_or_default().into(),

@@ -8,6 +8,7 @@ use super::{
     json::{put, rest_of},
     meaning::{Action, Activity, Outcome, address},
 };
+use crate::scan::Hit;
 
 /// The version of the schema.
 const VERSION: &str = "8.17.0";
@@ -29,25 +30,27 @@ const TRANSLATED: [&str; 12] = [
 ];
 
 /// Translates a record.
-pub(super) fn document(record: &Record) -> Result<Json> {
+pub(super) fn document(hit: &Hit) -> Result<Json> {
+    let record = &hit.record;
     let mut document = Map::new();
     document.insert("@timestamp".to_owned(), record.timestamp().unwrap_or("1970-01-01T00:00:00Z").into());
     document.insert("ecs".to_owned(), json!({ "version": VERSION }));
-    document.insert("event".to_owned(), event(record));
+    document.insert("event".to_owned(), event(hit));
     put(&mut document, "message", record.message());
     put(&mut document, "user", record.actor().map(|actor| json!({ "name": actor })));
     put(&mut document, "source", record.source().map(source));
     put(&mut document, "trace", record.trace_id().map(|id| json!({ "id": id })));
     put(&mut document, "span", record.span_id().map(|id| json!({ "id": id })));
     document.insert("log".to_owned(), log(record));
-    document.insert("labels".to_owned(), labels(record));
-    document.insert("tracing_audit".to_owned(), rest_of(record, &TRANSLATED)?.into());
+    document.insert("labels".to_owned(), labels(hit));
+    document.insert("tracing_audit".to_owned(), rest_of(hit, &TRANSLATED)?.into());
     Ok(document.into())
 }
 
-fn event(record: &Record) -> Json {
+fn event(hit: &Hit) -> Json {
+    let record = &hit.record;
     let (category, kind) = classify(record);
-    let outcome = match Outcome::of(record) {
+    let outcome = match Outcome::of(hit) {
         Outcome::Success => "success",
         Outcome::Failure => "failure",
         Outcome::Other(_) | Outcome::Unsaid | Outcome::Unconfirmed => "unknown",
@@ -108,14 +111,15 @@ fn log(record: &Record) -> Json {
 }
 
 /// Texts to search by: all labels are texts.
-fn labels(record: &Record) -> Json {
+fn labels(hit: &Hit) -> Json {
+    let record = &hit.record;
     let mut labels = Map::new();
     labels.insert("audit_kind".to_owned(), record.get("kind").map(ToString::to_string).into());
     labels.insert("audit_position".to_owned(), format!("{:03}/{}", record.chain(), record.seq()).into());
     put(&mut labels, "audit_severity", record.severity().map(|severity| severity.to_string()));
     put(&mut labels, "session_id", record.session_id());
     put(&mut labels, "request_id", record.request_id());
-    if record.is_unconfirmed() {
+    if hit.is_unconfirmed {
         labels.insert("audit_unconfirmed".to_owned(), "true".into());
         put(&mut labels, "audit_recorded_outcome", record.outcome());
     }

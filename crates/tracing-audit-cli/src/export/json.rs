@@ -7,9 +7,8 @@ use std::{
 
 use anyhow::Result;
 use serde_json::{Map, Value as Json};
-use tracing_audit::Record;
 
-use crate::output::is_unsafe;
+use crate::{output::is_unsafe, scan::Hit};
 
 /// Writes an object as a line.
 pub(super) fn write(to: &mut impl Write, object: &Json) -> Result<()> {
@@ -39,7 +38,8 @@ pub(super) fn put(object: &mut Map<String, Json>, name: &str, value: Option<impl
 }
 
 /// The members of a record that were not translated, and where it stands in the log.
-pub(super) fn rest_of(record: &Record, translated: &[&str]) -> Result<Map<String, Json>> {
+pub(super) fn rest_of(hit: &Hit, translated: &[&str]) -> Result<Map<String, Json>> {
+    let record = &hit.record;
     let mut rest = match serde_json::from_str(record.as_json())? {
         Json::Object(members) => members,
         _ => Map::new(),
@@ -48,7 +48,7 @@ pub(super) fn rest_of(record: &Record, translated: &[&str]) -> Result<Map<String
     rest.insert("chain".to_owned(), format!("{:03}", record.chain()).into());
     rest.insert("file".to_owned(), record.file_name().into());
     rest.insert("byte".to_owned(), record.offset().into());
-    if record.is_unconfirmed() {
+    if hit.is_unconfirmed {
         rest.insert("unconfirmed".to_owned(), true.into());
     }
     if record.is_provisional() {

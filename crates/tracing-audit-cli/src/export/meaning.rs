@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use tracing_audit::Record;
+use crate::scan::Hit;
 
 /// How an action ended, as far as a record says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,11 +19,11 @@ pub(crate) enum Outcome<'a> {
 
 impl<'a> Outcome<'a> {
     /// An unconfirmed record never says that something was done, whatever stands in it.
-    pub(crate) fn of(record: &'a Record) -> Self {
-        if record.is_unconfirmed() {
+    pub(crate) fn of(hit: &'a Hit) -> Self {
+        if hit.is_unconfirmed {
             return Self::Unconfirmed;
         }
-        record.outcome().map_or(Self::Unsaid, Self::of_word)
+        hit.record.outcome().map_or(Self::Unsaid, Self::of_word)
     }
 
     fn of_word(word: &'a str) -> Self {

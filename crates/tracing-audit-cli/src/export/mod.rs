@@ -13,10 +13,12 @@ use clap::{Args, ValueEnum};
 use tracing_audit::{Error, ReadItem, Reader, Record, RecordKind};
 
 use crate::{
+    directory::explain,
     filter::Filter,
     output::grouped,
-    output_file::{OutputFile, check_log},
+    output_file::OutputFile,
     say,
+    scan::{Hit, Unconfirmed},
 };
 
 /// How many unconfirmed records are named on standard error.
@@ -88,13 +90,13 @@ struct Done {
 
 impl Export {
     pub(crate) fn run(self) -> Result<ExitCode> {
-        check_log(&self.log)?;
+        let named = Unconfirmed::named_elsewhere(&self.log)?;
         let output = OutputFile::create(&self.output, &self.log)?;
         let mut translator = Translator::new(self.format, output)?;
         let mut done = Done::default();
-        for item in self.reader().items().with_context(|| self.failed())? {
+        for item in self.reader().items().map_err(|error| explain(&self.log, error))? {
             match item {
-                Ok(ReadItem::Record(record)) => self.take(&record, &mut translator, &mut done)?,
+                Ok(ReadItem::Record(record)) => self.take(&named.hit(record), &mut translator, &mut done)?,
                 Ok(ReadItem::Gap { first_seq, last_seq, .. }) => {
                     done.missing = done.missing.saturating_add(last_seq - first_seq).saturating_add(1);
                 }
@@ -126,12 +128,13 @@ impl Export {
         format!("cannot export {}", self.log.display())
     }
 
-    fn take(&self, record: &Record, translator: &mut Translator, done: &mut Done) -> Result<()> {
+    fn take(&self, hit: &Hit, translator: &mut Translator, done: &mut Done) -> Result<()> {
+        let record = &hit.record;
         if !self.filter.matches(record) && !self.is_needed(record, done) {
             return Ok(());
         }
-        translator.write(record)?;
-        done.count(record);
+        translator.write(hit)?;
+        done.count(hit);
         Ok(())
     }
 
@@ -176,10 +179,11 @@ impl Export {
 }
 
 impl Done {
-    fn count(&mut self, record: &Record) {
+    fn count(&mut self, hit: &Hit) {
+        let record = &hit.record;
         self.records += 1;
         self.provisional += u64::from(record.is_provisional());
-        if !record.is_unconfirmed() {
+        if !hit.is_unconfirmed {
             return;
         }
         self.unconfirmed += 1;
@@ -207,12 +211,12 @@ impl Translator {
         })
     }
 
-    fn write(&mut self, record: &Record) -> Result<()> {
+    fn write(&mut self, hit: &Hit) -> Result<()> {
         match self {
-            Self::Csv(table) => table.write(record),
-            Self::Lines(Format::Ocsf, output) => json::write(output, &ocsf::event(record)?),
-            Self::Lines(Format::Ecs, output) => json::write(output, &ecs::document(record)?),
-            Self::Lines(_, output) => Ok(writeln!(output, "{}", record.as_json())?),
+            Self::Csv(table) => table.write(hit),
+            Self::Lines(Format::Ocsf, output) => json::write(output, &ocsf::event(hit)?),
+            Self::Lines(Format::Ecs, output) => json::write(output, &ecs::document(hit)?),
+            Self::Lines(_, output) => Ok(writeln!(output, "{}", hit.record.as_json())?),
         }
     }
 

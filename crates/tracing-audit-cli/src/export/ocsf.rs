@@ -11,6 +11,7 @@ use super::{
     json::{put, rest_of},
     meaning::{Action, Activity, Outcome, address},
 };
+use crate::scan::Hit;
 
 /// The version of the schema.
 const VERSION: &str = "1.5.0";
@@ -40,9 +41,10 @@ struct Class {
 }
 
 /// Translates a record.
-pub(super) fn event(record: &Record) -> Result<Json> {
+pub(super) fn event(hit: &Hit) -> Result<Json> {
+    let record = &hit.record;
     let class = Class::of(record);
-    let (status_id, status, status_detail) = status(record);
+    let (status_id, status, status_detail) = status(hit);
     let (severity_id, severity) = match record.severity() {
         Some(Severity::Critical) => (5, "Critical"),
         None if record.is_event() => (0, UNKNOWN),
@@ -65,7 +67,7 @@ pub(super) fn event(record: &Record) -> Result<Json> {
         ("severity", severity.into()),
         ("status_id", status_id.into()),
         ("status", status.into()),
-        ("metadata", metadata(record)),
+        ("metadata", metadata(hit)),
     ] {
         event.insert(name.to_owned(), value);
     }
@@ -78,7 +80,7 @@ pub(super) fn event(record: &Record) -> Result<Json> {
     }
     // What has a place in other classes only.
     let translated = if class_uid == 0 { &["ts", "message", "_prev_hash"][..] } else { &TRANSLATED[..] };
-    event.insert("unmapped".to_owned(), rest_of(record, translated)?.into());
+    event.insert("unmapped".to_owned(), rest_of(hit, translated)?.into());
     Ok(event.into())
 }
 
@@ -111,7 +113,8 @@ impl Class {
     }
 }
 
-fn metadata(record: &Record) -> Json {
+fn metadata(hit: &Hit) -> Json {
+    let record = &hit.record;
     let mut metadata = json!({
         "version": VERSION,
         "product": {
@@ -127,15 +130,16 @@ fn metadata(record: &Record) -> Json {
     if let Some(metadata) = metadata.as_object_mut() {
         put(metadata, "original_time", record.timestamp());
         put(metadata, "correlation_uid", record.request_id());
-        put(metadata, "labels", record.is_unconfirmed().then(|| vec!["unconfirmed"]));
+        put(metadata, "labels", hit.is_unconfirmed.then(|| vec!["unconfirmed"]));
     }
     metadata
 }
 
 /// `status_id`, `status` and `status_detail`.
-fn status(record: &Record) -> (u32, String, Option<String>) {
+fn status(hit: &Hit) -> (u32, String, Option<String>) {
+    let record = &hit.record;
     let reason = record.reason().map(ToOwned::to_owned);
-    match Outcome::of(record) {
+    match Outcome::of(hit) {
         Outcome::Success => (1, "Success".to_owned(), reason),
         Outcome::Failure => (2, "Failure".to_owned(), reason),
         Outcome::Other(word) => (99, word.to_owned(), reason),

@@ -13,10 +13,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use tracing_audit::{Error, Head, ReadItem, Reader, Verdict, Verifier};
 
-use crate::{
-    output_file::{OutputFile, check_log},
-    say,
-};
+use crate::{output_file::OutputFile, say, scan::Unconfirmed};
 use tally::Tally;
 
 /// Writes a page that shows a log: for people who would rather look than read.
@@ -57,14 +54,14 @@ struct Facts<'a> {
 
 impl Report {
     pub(crate) fn run(self) -> Result<ExitCode> {
-        check_log(&self.log)?;
+        let named = Unconfirmed::named_elsewhere(&self.log)?;
         let mut output = OutputFile::create(&self.output, &self.log)?;
         let log = self.log.display();
         let verifier = self.heads.iter().fold(Verifier::new(&self.log), |all, head| all.expect_head(*head));
         let report = verifier.run().with_context(|| format!("cannot verify {log}"))?;
         let verdict = report.verdict();
         let mut tally = Tally::new(report.findings());
-        self.read(&mut tally).with_context(|| format!("cannot read {log}"))?;
+        self.read(&named, &mut tally).with_context(|| format!("cannot read {log}"))?;
         let facts = Facts {
             path: self.log.canonicalize().unwrap_or_else(|_| self.log.clone()).display().to_string(),
             made: now()?,
@@ -83,10 +80,10 @@ impl Report {
         }))
     }
 
-    fn read(&self, tally: &mut Tally) -> Result<(), Error> {
+    fn read(&self, named: &Unconfirmed, tally: &mut Tally) -> Result<(), Error> {
         for item in Reader::new(&self.log).items()? {
             match item {
-                Ok(ReadItem::Record(record)) => tally.count(&record),
+                Ok(ReadItem::Record(record)) => tally.count(&named.hit(record)),
                 Ok(ReadItem::Gap { first_seq, last_seq, .. }) => {
                     tally.missing = tally.missing.saturating_add(last_seq - first_seq).saturating_add(1);
                 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use tracing_audit::{Finding, Record, RecordKind, Severity};
 
 use super::timeline::{Mark, Timeline};
-use crate::export::meaning::Outcome;
+use crate::{export::meaning::Outcome, scan::Hit};
 
 /// How many different names are counted one by one; what comes later is counted together.
 const MAX_NAMES: usize = 10_000;
@@ -147,16 +147,17 @@ impl Tally {
         tally
     }
 
-    pub(super) fn count(&mut self, record: &Record) {
+    pub(super) fn count(&mut self, hit: &Hit) {
+        let record = &hit.record;
         self.records += 1;
         self.provisional += u64::from(record.is_provisional());
         *self.kinds.entry(record.kind().as_str()).or_default() += 1;
         self.count_time(record);
-        if record.is_unconfirmed() {
+        if hit.is_unconfirmed {
             self.list_unconfirmed(record);
         }
         if record.is_event() {
-            let outcome = Outcome::of(record);
+            let outcome = Outcome::of(hit);
             let word = if outcome == Outcome::Unconfirmed { Some("unconfirmed") } else { record.outcome() };
             self.actors.add(record.actor(), outcome);
             self.actions.add(record.action(), outcome);

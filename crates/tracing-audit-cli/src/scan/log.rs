@@ -15,11 +15,10 @@ use anyhow::Result;
 use tracing_audit::{ReadItem, Reader, Record, Segment, segments};
 
 use super::{
-    explain::explain,
     pieces::{Pieces, Span, Window},
     refused::Refused,
 };
-use crate::{filter::Filter, time::Point};
+use crate::{directory::explain, filter::Filter, time::Point};
 
 /// By how much the clock may have been set back in a segment of which only the first time is known.
 const CLOCK_STEP: Duration = Duration::from_secs(600);

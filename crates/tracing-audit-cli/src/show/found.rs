@@ -11,8 +11,8 @@ use tracing_audit::{Error, ReadItem, Reader, Record, Segment, segments};
 
 use super::{Link, Shown, Wanted};
 use crate::{
+    directory::explain,
     hash::{DIGITS, HASH, PREV_HASH, body_of, hash_of},
-    refusal::explain,
     say,
 };
 

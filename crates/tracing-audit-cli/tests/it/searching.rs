@@ -410,7 +410,7 @@ fn exit_codes_are_those_of_grep_and_a_closed_pipe_is_quiet() {
         run(&place, &["query", "log", "--actor", "nobody", "--count"]),
         (1, "0\n".into(), String::new())
     );
-    for (name, said) in [("nowhere", "no such directory"), ("log/audit-000-00000001.jsonl", "is a file")] {
+    for (name, said) in [("nowhere", "no such directory"), ("log/audit-000-00000001.jsonl", "it is a file")] {
         for command in ["query", "stats"] {
             let (code, _, error) = run(&place, &[command, name]);
             assert!(code == 2 && error.contains(said), "{error}");
@@ -418,7 +418,7 @@ fn exit_codes_are_those_of_grep_and_a_closed_pipe_is_quiet() {
     }
     fs::create_dir(place.path("packed")).unwrap();
     let (code, _, error) = run(&place, &["query", "packed"]);
-    assert!(code == 2 && error.contains("no segment"), "{error}");
+    assert!(code == 2 && error.contains("the directory is empty"), "{error}");
     fs::write(place.path("packed/audit-000-00000001.jsonl.zst"), "x").unwrap();
     let (code, _, error) = run(&place, &["query", "packed"]);
     assert!(code == 2 && error.contains("compressed"), "{error}");

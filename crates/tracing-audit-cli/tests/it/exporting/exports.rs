@@ -269,10 +269,10 @@ fn what_is_no_log_and_no_file_is_named_as_such() {
     };
     for command in ["export LOG --format csv -o x", "report LOG -o x"] {
         let check = |log: &str, said: &str| check(&command.replace("LOG", log), said);
-        check("packed", "holds 1 compressed segments");
-        check("empty", "holds no segments");
-        check("small/audit-000-00000001.jsonl", "is a file; name the directory");
-        check("nowhere", "cannot open nowhere");
+        check("packed", "its segments are compressed");
+        check("empty", "the directory is empty");
+        check("small/audit-000-00000001.jsonl", "it is a file; name the directory");
+        check("nowhere", "there is no audit log at nowhere: there is no such directory");
     }
     check("report small -o /dev/null", "is no file; write with `-o -`");
     check("report small -o packed", "is a directory");

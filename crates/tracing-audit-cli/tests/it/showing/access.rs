@@ -91,7 +91,7 @@ fn a_user_who_may_read_segments_alone_reads_them() {
         let output = run(&place, &stranger, line);
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{line}: {error}");
-        assert!(error.contains("run as user 0, or as a member of the log's group"), "{line}: {error}");
+        assert!(error.contains("run as its owner (uid 0), or as a member of its group"), "{line}: {error}");
         assert!(error.to_lowercase().contains("permission denied"), "{line}: {error}");
     }
 }

@@ -96,12 +96,12 @@ fn what_cannot_be_read_is_named_with_a_remedy() {
     fs::create_dir(place.path("packed")).unwrap();
     fs::write(place.path("packed/audit-000-00000001.jsonl.zst"), "").unwrap();
     for (line, words) in [
-        ("tail nowhere", "cannot read nowhere: there is no such directory"),
-        ("tail x.jsonl", "x.jsonl: it is a file, and a log is a directory"),
-        ("tail empty", "cannot read empty: there is no segment in it"),
-        ("tail packed", "its 1 segments are compressed; unpack them"),
-        ("show packed 0/1", "its 1 segments are compressed; unpack them"),
-        ("doctor packed", "its 1 segments are compressed; unpack them"),
+        ("tail nowhere", "there is no audit log at nowhere: there is no such directory"),
+        ("tail x.jsonl", "x.jsonl: it is a file; name the directory"),
+        ("tail empty", "there is no audit log at empty: the directory is empty"),
+        ("tail packed", "its segments are compressed, as audit-000-00000001.jsonl.zst; unpack a copy"),
+        ("show packed 0/1", "its segments are compressed, as audit-000-00000001.jsonl.zst; unpack a copy"),
+        ("doctor packed", "its segments are compressed, as audit-000-00000001.jsonl.zst; unpack a copy"),
     ] {
         let (code, said, error) = place.run(line);
         assert!(code == 2 && said.is_empty() && error.contains(words), "{line}: {error}");

@@ -91,7 +91,7 @@ fn what_is_no_log_is_named_as_what_it_is() {
         ("empty", "there is no audit log at empty: the directory is empty"),
         ("other", "there is no audit log at other: no file is named like a segment"),
         ("packed", "its segments are compressed, as audit-000-00000001.jsonl.gz; unpack a copy"),
-        ("log/audit-000-00000001.jsonl", "log/audit-000-00000001.jsonl is a file: name the directory"),
+        ("log/audit-000-00000001.jsonl", "log/audit-000-00000001.jsonl: it is a file; name the directory"),
         ("nowhere", "there is no audit log at nowhere"),
     ] {
         for command in ["verify", "heads"] {

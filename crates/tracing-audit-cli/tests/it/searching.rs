@@ -375,6 +375,20 @@ fn a_record_that_another_chain_names_is_unconfirmed() {
     }
     let (_, found, _) = run(&place, &["query", "log", "--resource", HOSTILE[0], "--chain", "000"]);
     assert_eq!(found.matches("UNCONFIRMED").count(), 0, "{found}");
+    // What leaves the log says it too.
+    for (format, mark, count) in [
+        // Once in the line of names.
+        ("csv", ",unconfirmed,", 2),
+        ("ocsf", "\"status\":\"unconfirmed\"", 1),
+        ("ecs", "\"audit_unconfirmed\":\"true\"", 1),
+    ] {
+        let line = ["export", "log", "--format", format, "--kind", "event", "-o", "-"];
+        let (_, written, _) = run(&place, &line);
+        assert_eq!(written.matches(mark).count(), count, "{format}: {written}");
+    }
+    run(&place, &["report", "log", "-o", "page.html"]);
+    let page = fs::read_to_string(place.path("page.html")).unwrap();
+    assert!(page.contains(&format!("000/{}", refused.seq())), "the list of unconfirmed records");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The report, for people.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anstyle::{AnsiColor, Style};
 use tracing_audit::{
@@ -259,19 +259,22 @@ impl Unchecked {
     /// A sentence for somebody who knows nothing of chains and hashes.
     pub(super) fn words(&self) -> String {
         let list = |texts: &[String]| {
-            let shown: Vec<&str> = texts.iter().take(MAX_PRINTED).map(String::as_str).collect();
-            let more = texts.len() - shown.len();
+            // Of several chains the same is often said.
+            let different: BTreeSet<&str> = texts.iter().map(String::as_str).collect();
+            let shown: Vec<&str> = different.iter().copied().take(MAX_PRINTED).collect();
+            let more = different.len() - shown.len();
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             format!("{}{more}", shown.join(", "))
         };
-        let (chains, messages) = (list(&self.chains), list(&self.messages));
+        let plural = if self.chains.len() > 1 { "chains" } else { "chain" };
+        let (chains, messages) = (format!("{plural} {}", list(&self.chains)), list(&self.messages));
         match (self.kind, self.given) {
             (NotCheckedKind::End, None) => format!(
-                "No head was given of chain {chains}: a cut tail, an older copy that was put back, or a log that was written \
+                "No head was given of {chains}: a cut tail, an older copy that was put back, or a log that was written \
                  anew as a whole cannot be seen. Keep the heads above elsewhere, and give them the next time (--heads)."
             ),
             (NotCheckedKind::End, Some(seq)) => format!(
-                "The newest head that was given of chain {chains} is that of record {seq}: whether records behind it were cut \
+                "The newest head that was given of {chains} is that of record {seq}: whether records behind it were cut \
                  off or replaced cannot be seen."
             ),
             (NotCheckedKind::Head, _) => format!("Heads that were given could not be compared: {messages}."),
@@ -283,7 +286,7 @@ impl Unchecked {
                 format!("A later version wrote a part of the log, which this one cannot judge: {messages}.")
             }
             (NotCheckedKind::Lock, _) => format!(
-                "Whether a program is writing to chain {chains} at this moment could not be found out; if one is, it is no \
+                "Whether a program is writing to {chains} at this moment could not be found out; if one is, it is no \
                  fault that the log does not end in order. Run as the owner of the log to know ({messages})."
             ),
             (NotCheckedKind::NotedHead, _) => format!(

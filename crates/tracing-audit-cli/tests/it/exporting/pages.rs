@@ -97,7 +97,7 @@ fn nothing_of_a_record_becomes_markup() {
     let (Some((tags, text)), Some((expected, _))) =
         (parsed(&place, &page_of_hostile), parsed(&place, &page_of_harmless))
     else {
-        return super::pictures::skip("nothing_of_a_record_becomes_markup", "python3 is not there");
+        return crate::place::skip("nothing_of_a_record_becomes_markup", "python3 is not there");
     };
     assert_eq!(tags, expected);
     // And it is all there, as text.
@@ -175,7 +175,7 @@ fn an_unconfirmed_record_is_told_apart() {
     let (code, page) = page(&place, "small");
     assert_eq!(code, 0);
     let Some((_, text)) = parsed(&place, &page) else {
-        return super::pictures::skip("an_unconfirmed_record_is_told_apart", "python3 is not there");
+        return crate::place::skip("an_unconfirmed_record_is_told_apart", "python3 is not there");
     };
     assert!(text.contains("Unconfirmed records") && text.contains("000/3"), "{text}");
     // The word that stands in the record stands only where it says that it is what was recorded.

@@ -2,24 +2,12 @@
 
 use std::{
     fs,
-    io::Write as _,
     path::Path,
     process::{Command, Stdio},
 };
 
 use super::forge::two_days;
-use crate::place::Place;
-
-/// Counts a test that this machine cannot run.
-pub(super) fn skip(test: &str, why: &str) {
-    #[expect(clippy::print_stderr, reason = "who runs the tests must hear of it")]
-    {
-        eprintln!("SKIPPED {test}: {why}");
-    }
-    let list = Path::new(env!("CARGO_TARGET_TMPDIR")).join("skipped");
-    let mut list = fs::OpenOptions::new().create(true).append(true).open(list).unwrap();
-    writeln!(list, "{test}: {why}").unwrap();
-}
+use crate::place::{Place, skip};
 
 /// Runs the browser in this directory with a profile of its own.
 fn browser(place: &Place, arguments: &[&str]) -> Option<String> {

@@ -51,7 +51,9 @@ fn who_may_read_segments_and_not_control_gets_a_verdict() {
     let (code, text, error) = run(&["verify", "log"]);
     assert!(code == 3 && text.starts_with("UNCLEAN: ") && error.is_empty(), "{text}{error}");
     assert!(
-        text.contains("Whether a program is writing to chain 000, 001 at this moment could not be found out"),
+        text.contains(
+            "Whether a program is writing to chains 000, 001 at this moment could not be found out"
+        ),
         "{text}"
     );
     let (code, heads, error) = run(&["heads", "log"]);

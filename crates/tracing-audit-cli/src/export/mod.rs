@@ -45,8 +45,8 @@ const MAX_LINE: u64 = 60 << 10;
 /// A record that was not confirmed to who wrote it is exported as unconfirmed, never as a success: what it says was done may
 /// have been refused.
 ///
-/// Exits 0 when all was written, 1 when it was written and lines of the log could not be read or records are missing, and
-/// 2 when it could not be done.
+/// Exits 0 when all was written, 1 when it was written and lines of the log could not be read, records are missing, or some
+/// are of a format that this version does not know, and 2 when it could not be done.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   tracing-audit export /var/log/audit --format csv -o audit.csv

@@ -123,7 +123,10 @@ fn a_log_that_is_written_is_exported() {
         });
         let mut last = 0;
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            for _ in 0..5 {
+            // The machine may be busy with other things than writing.
+            let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+            let mut grown = 0;
+            while grown < 5 && std::time::Instant::now() < end {
                 let (code, out, err) = place.run("export log --format jsonl -o -");
                 assert_eq!(code, 0, "{err}");
                 for (line, seq) in out.lines().zip(1..) {
@@ -133,9 +136,11 @@ fn a_log_that_is_written_is_exported() {
                 assert_eq!(code, 0, "{err}");
                 assert!(page.contains("those that were written while the page was made"), "{err}");
                 let count = out.lines().count();
-                assert!(count > last, "{count}");
+                assert!(count >= last, "{count}");
+                grown += usize::from(count > last);
                 last = count;
             }
+            assert_eq!(grown, 5, "the log did not grow");
         }));
         is_over.store(true, Ordering::Relaxed);
         done.unwrap_or_else(|panic| std::panic::resume_unwind(panic));

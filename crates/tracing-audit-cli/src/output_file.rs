@@ -5,10 +5,13 @@ use std::{
     io::{self, BufWriter, Write},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    process::ExitCode,
 };
 
 use anyhow::{Context, Result, bail};
 use tempfile::NamedTempFile;
+
+use crate::output::is_broken_pipe;
 
 /// Who may read it: its owner and the group, as segments, less what the umask takes.
 const MODE: u32 = 0o640;
@@ -65,6 +68,14 @@ impl Write for OutputFile {
             Self::Stdout(stdout) => stdout.flush(),
             Self::File { file, .. } => file.flush(),
         }
+    }
+}
+
+/// A reader that has gone away wants no more, which is no failure.
+pub(crate) fn unless_unread(done: Result<ExitCode>) -> Result<ExitCode> {
+    match done {
+        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
+        done => done,
     }
 }
 

@@ -11,7 +11,7 @@ mod refused;
 mod walk;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     num::NonZero,
     ops::ControlFlow,
     path::Path,
@@ -26,7 +26,7 @@ use crate::{directory::explain, filter::Filter, output::say};
 use log::{Chain, Log};
 use needles::Needles;
 use pieces::{Pieces, Window};
-use refused::Refused;
+pub(crate) use refused::Refused;
 use walk::Walk;
 
 /// How many places that could not be read are named.
@@ -53,19 +53,29 @@ pub(crate) struct Hit {
 
 /// Records that lines of other chains name unconfirmed, for who reads with a [`Reader`], which knows only what a chain says of
 /// itself.
-pub(crate) struct Unconfirmed(Refused);
+pub(crate) struct Unconfirmed {
+    refused: Refused,
+    ids: HashMap<u16, String>,
+}
 
 impl Unconfirmed {
     /// Looks through the log, where it has more than one chain.
     pub(crate) fn named_elsewhere(dir: &Path) -> Result<Self> {
         let log = Log::open(dir, &Filter::default())?;
         let threads = thread::available_parallelism().map_or(1, NonZero::get).min(MAX_THREADS);
-        Ok(Self(if log.chains.len() > 1 { refused::everywhere(&log, threads) } else { Refused::default() }))
+        let refused =
+            if log.chains.len() > 1 { refused::everywhere(&log, threads) } else { Refused::default() };
+        Ok(Self { refused, ids: log.ids })
     }
 
     pub(crate) fn hit(&self, record: Record) -> Hit {
-        let is_unconfirmed = record.is_unconfirmed() || self.0.names(record.chain(), record.seq());
+        let is_unconfirmed = record.is_unconfirmed() || self.refused.names(record.chain(), record.seq());
         Hit { record, is_unconfirmed }
+    }
+
+    /// Whether a line names one of these records unconfirmed.
+    pub(crate) fn is_said_by(&self, line: &Record, records: &Refused) -> bool {
+        records.overlaps(&Refused::said_by(line, &self.ids))
     }
 }
 

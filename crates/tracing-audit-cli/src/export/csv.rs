@@ -46,7 +46,7 @@ pub(super) struct Table<W: io::Write>(csv::Writer<W>);
 impl<W: io::Write> Table<W> {
     /// Begins with the names of the columns.
     pub(super) fn new(to: W) -> Result<Self> {
-        let mut table = csv::Writer::from_writer(to);
+        let mut table = csv::WriterBuilder::new().quote_style(csv::QuoteStyle::Always).from_writer(to);
         table.write_record(COLUMNS).map_err(cause_of)?;
         Ok(Self(table))
     }
@@ -112,14 +112,30 @@ fn cause_of(error: csv::Error) -> io::Error {
 
 /// A cell that no spreadsheet takes for a formula: an apostrophe stands before what could begin one, and characters that
 /// move a terminal or the order of a text are escaped. A line feed is such a character, so a record is one line.
-fn safe(cell: &str) -> Cow<'_, str> {
+///
+/// Where a spreadsheet parts cells at `;`, quotes do not hold a cell together that a comma parts from others: what stands
+/// behind a `;` is a beginning too.
+pub(crate) fn safe(cell: &str) -> Cow<'_, str> {
     let cell = escape(cell);
-    // Spreadsheets pass over white space, and take the wide signs for the narrow ones.
-    let first = cell.chars().find(|character| !character.is_whitespace());
-    if matches!(first, Some('=' | '+' | '-' | '@' | '|' | '%' | '＝' | '＋' | '－' | '＠')) {
-        return format!("'{cell}").into();
+    let is_sign = |character| {
+        matches!(character, '=' | '+' | '-' | '@' | '|' | '%' | '＝' | '＋' | '－' | '＠' | '｜' | '％')
+    };
+    // Spreadsheets pass over white space and quotes, and take the wide signs for the narrow ones.
+    let begins_formula = |part: &str| {
+        let mut rest =
+            part.chars().skip_while(|character| character.is_whitespace() || "\"“”".contains(*character));
+        rest.next().is_some_and(is_sign)
+    };
+    if !cell.split(';').any(begins_formula) {
+        return cell;
     }
-    cell
+    let mut safe = String::with_capacity(cell.len() + 8);
+    for (index, part) in cell.split(';').enumerate() {
+        safe.push_str(if index > 0 { ";" } else { "" });
+        safe.push_str(if begins_formula(part) { "'" } else { "" });
+        safe.push_str(part);
+    }
+    safe.into()
 }
 
 #[cfg(test)]
@@ -128,13 +144,17 @@ mod tests {
 
     #[test]
     fn no_cell_begins_a_formula() {
-        for formula in ["=1+1", "+1", "-1", "@SUM(A1)", " =1", "\u{a0}=1", "＝1", "|calc"] {
+        for formula in ["=1+1", "+1", "-1", "@SUM(A1)", " =1", "\u{a0}=1", "＝1", "|calc", "\"=1", "\" =1"] {
             assert!(safe(formula).starts_with('\''), "{formula}");
+            let inside = safe(&format!("a;{formula};b")).into_owned();
+            assert_eq!(inside, format!("a;'{formula};b"));
         }
         for escaped in ["\t=1", "\r=1", "\n=1", "\u{200b}=1", "\u{feff}=1"] {
             assert!(safe(escaped).starts_with("\\u{"), "{escaped:?}");
+            assert!(!safe(&format!("a{escaped}")).contains(|character: char| character.is_control()));
         }
-        assert_eq!(safe("a=1"), "a=1");
-        assert_eq!(safe("'=1"), "'=1");
+        for harmless in ["a=1", "'=1", "a;b=1", ";", "", "a, -1"] {
+            assert_eq!(safe(harmless), harmless);
+        }
     }
 }

@@ -29,11 +29,11 @@ const TRANSLATED: [&str; 12] = [
     "kind",
 ];
 
-/// Translates a record.
-pub(super) fn document(hit: &Hit) -> Result<Json> {
+/// Translates a record, with the time that it gets.
+pub(super) fn document(hit: &Hit, at: jiff::Timestamp) -> Result<Json> {
     let record = &hit.record;
     let mut document = Map::new();
-    document.insert("@timestamp".to_owned(), record.timestamp().unwrap_or("1970-01-01T00:00:00Z").into());
+    document.insert("@timestamp".to_owned(), at.strftime("%Y-%m-%dT%H:%M:%S.%9fZ").to_string().into());
     document.insert("ecs".to_owned(), json!({ "version": VERSION }));
     document.insert("event".to_owned(), event(hit));
     put(&mut document, "message", record.message());
@@ -60,7 +60,8 @@ fn event(hit: &Hit) -> Json {
     event.insert("category".to_owned(), json!([category]));
     event.insert("type".to_owned(), json!([kind]));
     event.insert("outcome".to_owned(), outcome.into());
-    let own = || record.get("kind").map(|kind| format!("audit-log.{kind}"));
+    // An event without an action is still one of the application.
+    let own = || record.get("kind").filter(|_| !record.is_event()).map(|kind| format!("audit-log.{kind}"));
     put(&mut event, "action", record.action().map(ToOwned::to_owned).or_else(own));
     put(&mut event, "reason", record.reason());
     event.insert("provider".to_owned(), "tracing-audit".into());
@@ -125,6 +126,9 @@ fn labels(hit: &Hit) -> Json {
     }
     if record.is_provisional() {
         labels.insert("audit_provisional".to_owned(), "true".into());
+    }
+    if record.time().is_none() {
+        labels.insert("audit_time_missing".to_owned(), "true".into());
     }
     labels.into()
 }

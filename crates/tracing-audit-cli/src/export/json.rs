@@ -37,22 +37,29 @@ pub(super) fn put(object: &mut Map<String, Json>, name: &str, value: Option<impl
     }
 }
 
-/// The members of a record that were not translated, and where it stands in the log.
+/// The members of a record that were not translated, as they stand there, and apart from them, since a record may have
+/// members of any name, where it stands in the log.
 pub(super) fn rest_of(hit: &Hit, translated: &[&str]) -> Result<Map<String, Json>> {
     let record = &hit.record;
     let mut rest = match serde_json::from_str(record.as_json())? {
         Json::Object(members) => members,
         _ => Map::new(),
     };
-    rest.retain(|name, _| !translated.contains(&name.as_str()));
-    rest.insert("chain".to_owned(), format!("{:03}", record.chain()).into());
-    rest.insert("file".to_owned(), record.file_name().into());
-    rest.insert("byte".to_owned(), record.offset().into());
+    // What has another type than its place takes stays here, as does a time that is none.
+    rest.retain(|name, value| {
+        let is_text = value.is_string() || name.starts_with('_');
+        let is_readable = name != "ts" || record.time().is_some();
+        !(translated.contains(&name.as_str()) && is_text && is_readable)
+    });
+    let mut position = Map::new();
+    position.insert("chain".to_owned(), format!("{:03}", record.chain()).into());
+    position.insert("file".to_owned(), record.file_name().into());
+    position.insert("byte".to_owned(), record.offset().into());
     if hit.is_unconfirmed {
-        rest.insert("unconfirmed".to_owned(), true.into());
+        position.insert("unconfirmed".to_owned(), true.into());
     }
     if record.is_provisional() {
-        rest.insert("provisional".to_owned(), true.into());
+        position.insert("provisional".to_owned(), true.into());
     }
-    Ok(rest)
+    Ok(Map::from_iter([("position".to_owned(), position.into()), ("record".to_owned(), rest.into())]))
 }

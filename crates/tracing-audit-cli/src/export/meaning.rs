@@ -26,7 +26,8 @@ impl<'a> Outcome<'a> {
         hit.record.outcome().map_or(Self::Unsaid, Self::of_word)
     }
 
-    fn of_word(word: &'a str) -> Self {
+    /// What a word says, in any case.
+    pub(crate) fn of_word(word: &'a str) -> Self {
         let is_one_of = |words: &[&str]| words.iter().any(|known| known.eq_ignore_ascii_case(word.trim()));
         if is_one_of(&SUCCESS) {
             Self::Success
@@ -102,26 +103,69 @@ impl Action {
             return Self { is_authentication: false, activity: Activity::Unknown };
         };
         let words = words_of(action);
-        let has = |known: &[&str]| words.iter().any(|word| known.contains(&word.as_str()));
-        let is_authentication = words.first().is_some_and(|word| AUTHENTICATION.contains(&word.as_str()));
-        let activity = match () {
-            () if is_authentication && has(&LOGOFF) => Activity::Logoff,
-            () if is_authentication && has(&LOGON) => Activity::Logon,
-            () if is_authentication => Activity::Other,
+        let is_one_of = |word: &String, known: &[&str]| known.contains(&word.as_str());
+        let has = |known: &[&str]| words.iter().any(|word| is_one_of(word, known));
+        let are_results = |words: &[String]| words.iter().all(|word| is_one_of(word, &RESULT));
+        // A name that begins with such a word, or ends by saying who came or went: `auth.…`, `user.logged_out.success`.
+        let sign = sign_in(&words);
+        let is_authentication = words.first().is_some_and(|word| is_one_of(word, &AUTHENTICATION))
+            || sign.is_some_and(|(_, end)| words.get(end..).is_some_and(are_results));
+        let verb = || match () {
             () if has(&DELETE) => Activity::Delete,
             () if has(&CREATE) => Activity::Create,
             () if has(&UPDATE) => Activity::Update,
             () if has(&READ) => Activity::Read,
             () => Activity::Other,
         };
+        let activity = match (is_authentication, sign, words.as_slice()) {
+            (false, ..) => verb(),
+            (true, Some((activity, end)), _) if !is_about_another_thing(words.get(end..)) => activity,
+            // A result alone, as in `auth.failure`, is that of a login; in `auth.role.granted` it is that of something else.
+            (true, None, [first, rest @ ..])
+                if is_one_of(first, &WHO) && !rest.is_empty() && are_results(rest) =>
+            {
+                Activity::Logon
+            }
+            (true, ..) => Activity::Other,
+        };
         Self { is_authentication, activity }
     }
 }
 
-const AUTHENTICATION: [&str; 11] = [
+/// Which of coming and going the words say last, and which word stands behind it. Also two words may say it: `log_in`.
+fn sign_in(words: &[String]) -> Option<(Activity, usize)> {
+    let of = |word: &str| match word {
+        _ if LOGOFF.contains(&word) => Some(Activity::Logoff),
+        _ if LOGON.contains(&word) => Some(Activity::Logon),
+        _ => None,
+    };
+    if words.iter().any(|word| word == "not") {
+        return None;
+    }
+    (0..words.len()).rev().find_map(|index| {
+        let word = words.get(index)?;
+        let pair = words.get(index + 1).and_then(|next| of(&format!("{word}{next}")));
+        pair.map(|activity| (activity, index + 2)).or_else(|| of(word).map(|activity| (activity, index + 1)))
+    })
+}
+
+/// Whether words behind `login` say that something was done to a page, a token or a setting of it.
+fn is_about_another_thing(words: Option<&[String]>) -> bool {
+    let is_verb = |word: &String| {
+        let word = word.as_str();
+        let verbs: [&[&str]; 4] = [&DELETE, &CREATE, &UPDATE, &READ];
+        !RESULT.contains(&word) && verbs.iter().any(|verbs| verbs.contains(&word))
+    };
+    words.unwrap_or_default().iter().any(is_verb)
+}
+
+/// Words with which a result alone is that of a login.
+const WHO: [&str; 5] = ["auth", "authn", "authentication", "authenticate", "sso"];
+const AUTHENTICATION: [&str; 12] = [
     "auth",
     "authn",
     "authentication",
+    "authenticate",
     "login",
     "logon",
     "signin",
@@ -131,19 +175,29 @@ const AUTHENTICATION: [&str; 11] = [
     "mfa",
     "sso",
 ];
-const LOGOFF: [&str; 4] = ["logout", "logoff", "signout", "loggedout"];
-const LOGON: [&str; 11] = [
-    "login",
-    "logon",
-    "signin",
-    "loggedin",
+const LOGOFF: [&str; 7] = ["logout", "logoff", "signout", "signoff", "loggedout", "loggedoff", "signedout"];
+const LOGON: [&str; 6] = ["login", "logon", "signin", "loggedin", "loggedon", "signedin"];
+const RESULT: [&str; 20] = [
     "success",
     "succeeded",
+    "successful",
     "failure",
     "failed",
     "fail",
     "denied",
+    "deny",
+    "refused",
+    "rejected",
+    "blocked",
+    "error",
     "attempt",
+    "attempted",
+    "ok",
+    "granted",
+    "allowed",
+    "accepted",
+    "timeout",
+    "passed",
 ];
 const DELETE: [&str; 8] =
     ["delete", "deleted", "remove", "removed", "destroy", "destroyed", "purge", "purged"];
@@ -159,9 +213,9 @@ const CREATE: [&str; 10] = [
     "upload",
     "uploaded",
 ];
-const UPDATE: [&str; 19] = [
-    "update", "updated", "change", "changed", "modify", "modified", "edit", "edited", "set", "rename",
-    "renamed", "enable", "enabled", "disable", "disabled", "grant", "granted", "revoke", "revoked",
+const UPDATE: [&str; 20] = [
+    "reset", "update", "updated", "change", "changed", "modify", "modified", "edit", "edited", "set",
+    "rename", "renamed", "enable", "enabled", "disable", "disabled", "grant", "granted", "revoke", "revoked",
 ];
 const READ: [&str; 15] = [
     "read",
@@ -187,16 +241,20 @@ const MAX_LOOKED_AT: usize = 200;
 /// The words of a name in lower case: parted by what is no letter or digit, and by capitals behind small letters.
 fn words_of(name: &str) -> Vec<String> {
     let mut words = vec![String::new()];
-    let mut was_small = false;
-    for character in name.chars().take(MAX_LOOKED_AT) {
-        let is_part = character.is_alphanumeric();
-        if !is_part || (character.is_uppercase() && was_small) {
+    let (mut was_small, mut was_capital) = (false, false);
+    let mut characters = name.chars().take(MAX_LOOKED_AT).peekable();
+    while let Some(character) = characters.next() {
+        let (is_part, is_capital) = (character.is_alphanumeric(), character.is_uppercase());
+        // The last capital of `SSOLogin` begins a word.
+        let ends_acronym =
+            is_capital && was_capital && characters.peek().is_some_and(|next| next.is_lowercase());
+        if !is_part || (is_capital && was_small) || ends_acronym {
             words.push(String::new());
         }
         if let Some(word) = words.last_mut().filter(|_| is_part) {
             word.extend(character.to_lowercase());
         }
-        was_small = character.is_lowercase();
+        (was_small, was_capital) = (character.is_lowercase(), is_capital);
     }
     words.retain(|word| !word.is_empty());
     words
@@ -218,22 +276,91 @@ pub(crate) fn address(source: &str) -> Option<(IpAddr, Option<u16>)> {
 mod tests {
     use super::*;
 
+    /// Names, whether they are about who somebody is, and what was done.
+    const NAMES: &[(&str, bool, Activity)] = &[
+        ("auth.login", true, Activity::Logon),
+        ("auth.success", true, Activity::Logon),
+        ("AuthFailure", true, Activity::Logon),
+        ("auth.denied", true, Activity::Logon),
+        ("auth_failed", true, Activity::Logon),
+        ("auth.login.success", true, Activity::Logon),
+        ("auth.login.denied", true, Activity::Logon),
+        ("auth.sign_in", true, Activity::Logon),
+        ("auth.signIn", true, Activity::Logon),
+        ("auth.log_in", true, Activity::Logon),
+        ("auth.logIn", true, Activity::Logon),
+        ("auth.logged_in", true, Activity::Logon),
+        ("auth.loggedIn.failure", true, Activity::Logon),
+        ("login", true, Activity::Logon),
+        ("login.failed", true, Activity::Logon),
+        ("LOGIN", true, Activity::Logon),
+        ("loginFailed", true, Activity::Logon),
+        ("sign-in", true, Activity::Logon),
+        ("log_in", true, Activity::Logon),
+        ("SSOLogin", true, Activity::Logon),
+        ("sso.failed", true, Activity::Logon),
+        ("authentication.failure", true, Activity::Logon),
+        ("user.login", true, Activity::Logon),
+        ("user.logged_in", true, Activity::Logon),
+        ("user.signedIn.success", true, Activity::Logon),
+        ("admin.login.denied", true, Activity::Logon),
+        ("auth.login.mfa", true, Activity::Logon),
+        ("auth.login_attempt", true, Activity::Logon),
+        ("auth.logout", true, Activity::Logoff),
+        ("auth.logged_out", true, Activity::Logoff),
+        ("auth.logged_out.success", true, Activity::Logoff),
+        ("auth.loggedOut", true, Activity::Logoff),
+        ("auth.log_out", true, Activity::Logoff),
+        ("auth.logOut", true, Activity::Logoff),
+        ("auth.signed_out", true, Activity::Logoff),
+        ("auth.sign_out", true, Activity::Logoff),
+        ("auth.signOut.failed", true, Activity::Logoff),
+        ("logout", true, Activity::Logoff),
+        ("logoff", true, Activity::Logoff),
+        ("sign_out", true, Activity::Logoff),
+        ("user.logout", true, Activity::Logoff),
+        ("user.logged_out", true, Activity::Logoff),
+        ("SSOLogout", true, Activity::Logoff),
+        ("auth.logout.denied", true, Activity::Logoff),
+        ("auth.logon.logged_off", true, Activity::Logoff),
+        ("auth", true, Activity::Other),
+        ("auth.role.granted.denied", true, Activity::Other),
+        ("auth.role.granted", true, Activity::Other),
+        ("auth.token.revoked", true, Activity::Other),
+        ("auth.token.refresh.failed", true, Activity::Other),
+        ("auth.password.reset.success", true, Activity::Other),
+        ("authMfaDenied", true, Activity::Other),
+        ("mfa.enabled", true, Activity::Other),
+        ("mfa.success", true, Activity::Other),
+        ("login.page.viewed", true, Activity::Other),
+        ("auth.login_page.viewed", true, Activity::Other),
+        ("auth.login.settings.updated", true, Activity::Other),
+        ("auth.not_logged_in", true, Activity::Other),
+        ("auth.user.created", true, Activity::Other),
+        ("authorize.read", false, Activity::Read),
+        ("invoice.created", false, Activity::Create),
+        ("UserDeleted", false, Activity::Delete),
+        ("role_changed", false, Activity::Update),
+        ("teleport", false, Activity::Other),
+        ("", false, Activity::Other),
+        ("user.login_count.updated", false, Activity::Update),
+        ("sign_in.page.viewed", false, Activity::Read),
+        ("log.in_progress", false, Activity::Other),
+        ("log.out_of_space", false, Activity::Other),
+        ("payment.denied", false, Activity::Other),
+        ("log.hold", false, Activity::Other),
+        ("design.in", false, Activity::Other),
+    ];
+
     #[test]
     fn an_action_is_read_by_its_words() {
-        let of = |action| {
-            let action = Action::of(Some(action));
-            (action.is_authentication, action.activity)
-        };
-        assert_eq!(of("auth.login"), (true, Activity::Logon));
-        assert_eq!(of("AuthFailure"), (true, Activity::Logon));
-        assert_eq!(of("auth.logout"), (true, Activity::Logoff));
-        assert_eq!(of("auth.token.revoked"), (true, Activity::Other));
-        assert_eq!(of("authorize.read"), (false, Activity::Read));
-        assert_eq!(of("invoice.created"), (false, Activity::Create));
-        assert_eq!(of("UserDeleted"), (false, Activity::Delete));
-        assert_eq!(of("role_changed"), (false, Activity::Update));
-        assert_eq!(of("teleport"), (false, Activity::Other));
-        assert_eq!(of(""), (false, Activity::Other));
+        for (name, is_authentication, activity) in NAMES {
+            assert_eq!(
+                Action::of(Some(name)),
+                Action { is_authentication: *is_authentication, activity: *activity },
+                "{name}"
+            );
+        }
         assert_eq!(Action::of(None).activity, Activity::Unknown);
     }
 
@@ -241,6 +368,7 @@ mod tests {
     fn an_outcome_is_read_from_the_words_that_people_use() {
         assert_eq!(Outcome::of_word("Success"), Outcome::Success);
         assert_eq!(Outcome::of_word("denied"), Outcome::Failure);
+        assert_eq!(Outcome::of_word(" DENIED"), Outcome::Failure);
         assert_eq!(Outcome::of_word("unsuccessful"), Outcome::Other("unsuccessful"));
     }
 

@@ -1,12 +1,18 @@
 //! `tracing-audit export`.
 
-mod csv;
+pub(crate) mod csv;
 mod ecs;
 mod json;
 pub(crate) mod meaning;
 mod ocsf;
 
-use std::{io::Write, path::PathBuf, process::ExitCode};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::File,
+    io::{BufRead as _, BufReader, Read as _, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
@@ -16,13 +22,19 @@ use crate::{
     directory::explain,
     filter::Filter,
     output::grouped,
-    output_file::OutputFile,
+    output_file::{OutputFile, unless_unread},
     say,
-    scan::{Hit, Unconfirmed},
+    scan::{Hit, Refused, Scan, Unconfirmed},
 };
 
 /// How many unconfirmed records are named on standard error.
 const MAX_NAMED: usize = 10;
+
+/// The newest format of logs that this version knows.
+const FORMAT: f64 = 1.0;
+
+/// How long a line of a log may be.
+const MAX_LINE: u64 = 60 << 10;
 
 /// Translates records for other tools.
 ///
@@ -33,8 +45,8 @@ const MAX_NAMED: usize = 10;
 /// A record that was not confirmed to who wrote it is exported as unconfirmed, never as a success: what it says was done may
 /// have been refused.
 ///
-/// Exits 0 when all was written, 1 when it was written and lines of the log could not be read or records are missing, and
-/// 2 when it could not be done.
+/// Exits 0 when all was written, 1 when it was written and lines of the log could not be read, records are missing, or some
+/// are of a format that this version does not know, and 2 when it could not be done.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   tracing-audit export /var/log/audit --format csv -o audit.csv
@@ -84,19 +96,32 @@ struct Done {
     missing: u64,
     /// The first unconfirmed records, by their positions.
     named: Vec<String>,
-    /// Chain and number of the first unconfirmed record of each chain that was written.
-    first_unconfirmed: Vec<(u16, u64)>,
+    /// The unconfirmed records that are written, also those that are still to come.
+    unconfirmed_records: Refused,
+    /// The time of the last record of each chain that had one.
+    times: HashMap<u16, jiff::Timestamp>,
+    /// The first segment of each chain, and its format, that this version does not know.
+    later: BTreeMap<u16, (String, String)>,
+    /// The file of each chain from which the last record was written.
+    files: HashMap<u16, String>,
+    /// How many records were written of such segments.
+    of_later: u64,
 }
 
 impl Export {
     pub(crate) fn run(self) -> Result<ExitCode> {
+        unless_unread(self.write())
+    }
+
+    fn write(&self) -> Result<ExitCode> {
         let named = Unconfirmed::named_elsewhere(&self.log)?;
         let output = OutputFile::create(&self.output, &self.log)?;
         let mut translator = Translator::new(self.format, output)?;
-        let mut done = Done::default();
-        for item in self.reader().items().map_err(|error| explain(&self.log, error))? {
+        let mut done = Done { unconfirmed_records: self.unconfirmed()?, ..Done::default() };
+        let reader = self.reader(done.unconfirmed_records.is_empty());
+        for item in reader.items().map_err(|error| explain(&self.log, error))? {
             match item {
-                Ok(ReadItem::Record(record)) => self.take(&named.hit(record), &mut translator, &mut done)?,
+                Ok(ReadItem::Record(record)) => self.take(&named, record, &mut translator, &mut done)?,
                 Ok(ReadItem::Gap { first_seq, last_seq, .. }) => {
                     done.missing = done.missing.saturating_add(last_seq - first_seq).saturating_add(1);
                 }
@@ -108,18 +133,36 @@ impl Export {
         }
         translator.finish()?;
         self.tell(&done);
-        Ok(ExitCode::from(u8::from(done.bad_lines > 0 || done.missing > 0)))
+        Ok(ExitCode::from(u8::from(done.bad_lines > 0 || done.missing > 0 || done.of_later > 0)))
     }
 
-    /// Leaves out what the filter can name beforehand; the filter itself is asked for each record.
-    fn reader(&self) -> Reader {
+    /// The records that will be written and are unconfirmed: the lines that say so may stand anywhere, and go with them.
+    fn unconfirmed(&self) -> Result<Refused> {
+        let mut all = Refused::default();
+        if self.format == Format::Jsonl {
+            let note = |found: &mut Refused, hit: &Hit| {
+                if hit.is_unconfirmed {
+                    found.add(hit.record.chain(), hit.record.seq(), hit.record.seq());
+                }
+            };
+            // What cannot be read is met and said again when it is to be written.
+            let (found, _) = Scan::new(&self.log, &self.filter)?.fold(Refused::default, note)?;
+            for found in found {
+                all.merge(found);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Leaves out what the filter can name beforehand, but for times, since clocks are set back; the filter itself is asked for
+    /// each record. Lines that go with others may stand anywhere.
+    fn reader(&self, may_leave_out: bool) -> Reader {
+        if !may_leave_out {
+            return Reader::new(&self.log);
+        }
         let reader = self.filter.chain.iter().fold(Reader::new(&self.log), Reader::chain);
-        let reader = match self.filter.seq {
+        match self.filter.seq {
             Some(range) => reader.from_seq(range.first),
-            None => reader,
-        };
-        match self.filter.since {
-            Some(since) => reader.since(since.system_time()),
             None => reader,
         }
     }
@@ -128,24 +171,38 @@ impl Export {
         format!("cannot export {}", self.log.display())
     }
 
-    fn take(&self, hit: &Hit, translator: &mut Translator, done: &mut Done) -> Result<()> {
-        let record = &hit.record;
-        if !self.filter.matches(record) && !self.is_needed(record, done) {
-            return Ok(());
+    fn take(
+        &self,
+        named: &Unconfirmed,
+        record: Record,
+        translator: &mut Translator,
+        done: &mut Done,
+    ) -> Result<()> {
+        let hit = named.hit(record);
+        let at = done.time_of(&hit.record);
+        if self.filter.matches(&hit.record) || self.is_needed(named, &hit.record, done) {
+            translator.write(&hit, at)?;
+            done.count(&hit);
+            done.note_format(self, &hit.record);
         }
-        translator.write(hit)?;
-        done.count(hit);
         Ok(())
     }
 
     /// A line that stands as it does in the log cannot say that it is unconfirmed. The line that says it goes with it.
-    fn is_needed(&self, record: &Record, done: &Done) -> bool {
+    fn is_needed(&self, named: &Unconfirmed, record: &Record, done: &Done) -> bool {
         self.format == Format::Jsonl
             && record.kind() == RecordKind::Unconfirmed
-            && done
-                .first_unconfirmed
-                .iter()
-                .any(|(chain, seq)| *chain == record.chain() && names_one_from(record, *seq))
+            && named.is_said_by(record, &done.unconfirmed_records)
+    }
+
+    /// The format of the segment in which a record stands, where this version does not know it.
+    fn later_format(&self, file_name: &str) -> Option<String> {
+        let file = File::open(self.log.join(file_name)).ok()?;
+        let mut line = Vec::new();
+        BufReader::new(file.take(MAX_LINE)).read_until(b'\n', &mut line).ok()?;
+        let line: serde_json::Value = serde_json::from_slice(&line).ok()?;
+        let format = line.get("segment")?.get("format")?;
+        (format.as_f64()? > FORMAT).then(|| format.to_string())
     }
 
     fn tell(&self, done: &Done) {
@@ -166,6 +223,11 @@ impl Export {
         }
         if done.provisional > 0 {
             say(&format!("{} not known to be durable yet", count(done.provisional, "record")));
+        }
+        for (chain, (file, format)) in &done.later {
+            say(&format!(
+                "chain {chain:03}: from {file} on it has format {format}, which this version cannot judge; what was written of it may mean something else"
+            ));
         }
         if done.bad_lines > 0 || done.missing > 0 {
             say(&format!(
@@ -190,17 +252,29 @@ impl Done {
         if self.named.len() < MAX_NAMED {
             self.named.push(crate::line::position(record));
         }
-        if self.first_unconfirmed.iter().all(|(chain, _)| *chain != record.chain()) {
-            self.first_unconfirmed.push((record.chain(), record.seq()));
-        }
+        // Also one that was written to the log since it was looked through.
+        self.unconfirmed_records.add(record.chain(), record.seq(), record.seq());
     }
-}
 
-/// Whether an `unconfirmed` record names one of these numbers or a later one.
-fn names_one_from(record: &Record, seq: u64) -> bool {
-    let ranges = record.get("unconfirmed").and_then(|object| object.get("records")?.as_list());
-    let last = |range: &tracing_audit::Value| range.as_list()?.last()?.as_u64();
-    ranges.into_iter().flatten().filter_map(last).any(|last| last >= seq)
+    /// When a record was written: where it does not say so, when the last one before it was that does.
+    fn time_of(&mut self, record: &Record) -> jiff::Timestamp {
+        let time = record.time().and_then(|time| jiff::Timestamp::try_from(time).ok());
+        if let Some(time) = time {
+            self.times.insert(record.chain(), time);
+        }
+        self.times.get(&record.chain()).copied().unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+    }
+
+    fn note_format(&mut self, export: &Export, record: &Record) {
+        let file = record.file_name();
+        if self.files.get(&record.chain()).is_none_or(|known| *known != file) {
+            if let Some(format) = export.later_format(&file) {
+                self.later.entry(record.chain()).or_insert_with(|| (file.clone(), format));
+            }
+            self.files.insert(record.chain(), file);
+        }
+        self.of_later += u64::from(self.later.contains_key(&record.chain()));
+    }
 }
 
 impl Translator {
@@ -211,11 +285,11 @@ impl Translator {
         })
     }
 
-    fn write(&mut self, hit: &Hit) -> Result<()> {
+    fn write(&mut self, hit: &Hit, at: jiff::Timestamp) -> Result<()> {
         match self {
             Self::Csv(table) => table.write(hit),
-            Self::Lines(Format::Ocsf, output) => json::write(output, &ocsf::event(hit)?),
-            Self::Lines(Format::Ecs, output) => json::write(output, &ecs::document(hit)?),
+            Self::Lines(Format::Ocsf, output) => json::write(output, &ocsf::event(hit, at)?),
+            Self::Lines(Format::Ecs, output) => json::write(output, &ecs::document(hit, at)?),
             Self::Lines(_, output) => Ok(writeln!(output, "{}", hit.record.as_json())?),
         }
     }

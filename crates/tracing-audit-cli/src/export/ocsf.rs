@@ -40,8 +40,8 @@ struct Class {
     activity: (u32, String),
 }
 
-/// Translates a record.
-pub(super) fn event(hit: &Hit) -> Result<Json> {
+/// Translates a record, with the time that it gets.
+pub(super) fn event(hit: &Hit, at: jiff::Timestamp) -> Result<Json> {
     let record = &hit.record;
     let class = Class::of(record);
     let (status_id, status, status_detail) = status(hit);
@@ -62,7 +62,7 @@ pub(super) fn event(hit: &Hit) -> Result<Json> {
         ("type_uid", (class_uid * 100 + activity_id).into()),
         ("type_name", format!("{class_name}: {activity_name}").into()),
         ("activity_name", activity_name.into()),
-        ("time", milliseconds(record).into()),
+        ("time", at.as_millisecond().into()),
         ("severity_id", severity_id.into()),
         ("severity", severity.into()),
         ("status_id", status_id.into()),
@@ -130,7 +130,10 @@ fn metadata(hit: &Hit) -> Json {
     if let Some(metadata) = metadata.as_object_mut() {
         put(metadata, "original_time", record.timestamp());
         put(metadata, "correlation_uid", record.request_id());
-        put(metadata, "labels", hit.is_unconfirmed.then(|| vec!["unconfirmed"]));
+        let unconfirmed = hit.is_unconfirmed.then_some("unconfirmed");
+        let time_missing = record.time().is_none().then_some("audit_time_missing");
+        let labels: Vec<&str> = unconfirmed.into_iter().chain(time_missing).collect();
+        put(metadata, "labels", Some(labels).filter(|labels| !labels.is_empty()));
     }
     metadata
 }
@@ -189,10 +192,4 @@ fn endpoint(source: &str) -> Json {
         Some((ip, None)) => json!({ "ip": ip.to_string() }),
         None => json!({ "name": source }),
     }
-}
-
-/// Since 1970, as the schema counts; 0 where the record does not say when.
-fn milliseconds(record: &Record) -> i64 {
-    let time = record.time().and_then(|time| jiff::Timestamp::try_from(time).ok());
-    time.map_or(0, jiff::Timestamp::as_millisecond)
 }

@@ -13,7 +13,11 @@ use anyhow::{Context, Result};
 use clap::Args;
 use tracing_audit::{Error, Head, ReadItem, Reader, Verdict, Verifier};
 
-use crate::{output_file::OutputFile, say, scan::Unconfirmed};
+use crate::{
+    output_file::{OutputFile, unless_unread},
+    say,
+    scan::Unconfirmed,
+};
 use tally::Tally;
 
 /// Writes a page that shows a log: for people who would rather look than read.
@@ -54,6 +58,10 @@ struct Facts<'a> {
 
 impl Report {
     pub(crate) fn run(self) -> Result<ExitCode> {
+        unless_unread(self.write())
+    }
+
+    fn write(self) -> Result<ExitCode> {
         let named = Unconfirmed::named_elsewhere(&self.log)?;
         let mut output = OutputFile::create(&self.output, &self.log)?;
         let log = self.log.display();

@@ -25,6 +25,31 @@ impl Refused {
 
     /// Takes in what a record says of others; `ids` are those of the chains.
     pub(crate) fn note(&mut self, record: &Record, ids: &HashMap<u16, String>) {
+        self.merge(Self::said_by(record, ids));
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether both name a record.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        other.0.iter().any(|(chain, ranges)| {
+            ranges.iter().any(|(first, last)| {
+                let before = self.0.get(chain).and_then(|ranges| ranges.range(..=last).next_back());
+                before.is_some_and(|(_, end)| end >= first)
+            })
+        })
+    }
+
+    /// What one record says of others.
+    pub(crate) fn said_by(record: &Record, ids: &HashMap<u16, String>) -> Self {
+        let mut said = Self::default();
+        said.take_in(record, ids);
+        said
+    }
+
+    fn take_in(&mut self, record: &Record, ids: &HashMap<u16, String>) {
         if record.kind() != RecordKind::Unconfirmed {
             return;
         }
@@ -55,7 +80,7 @@ impl Refused {
         }
     }
 
-    fn add(&mut self, chain: u16, mut first: u64, mut last: u64) {
+    pub(crate) fn add(&mut self, chain: u16, mut first: u64, mut last: u64) {
         let ranges = self.0.entry(chain).or_default();
         while let Some((from, to)) = ranges.range(..=last).next_back().map(|(from, to)| (*from, *to)) {
             if to < first {

@@ -1,9 +1,13 @@
 //! What leaves a log for other tools and for people: `export` and `report`.
 
+#[path = "exporting/access.rs"]
+mod access;
 #[path = "exporting/exports.rs"]
 mod exports;
 #[path = "exporting/forge.rs"]
 mod forge;
+#[path = "exporting/hard.rs"]
+mod hard;
 #[path = "exporting/pages.rs"]
 mod pages;
 #[path = "exporting/pictures.rs"]

@@ -378,7 +378,7 @@ fn a_record_that_another_chain_names_is_unconfirmed() {
     // What leaves the log says it too.
     for (format, mark, count) in [
         // Once in the line of names.
-        ("csv", ",unconfirmed,", 2),
+        ("csv", ",\"unconfirmed\",", 2),
         ("ocsf", "\"status\":\"unconfirmed\"", 1),
         ("ecs", "\"audit_unconfirmed\":\"true\"", 1),
     ] {

@@ -152,7 +152,7 @@ fn an_ocsf_event_has_what_its_class_requires() {
         assert_eq!(event["metadata"]["version"], "1.5.0");
         assert!(event["time"].as_i64().unwrap() >= BEGIN);
     }
-    let of = |seq: u64| events.iter().find(|event| event["unmapped"]["seq"] == seq).unwrap();
+    let of = |seq: u64| events.iter().find(|event| event["unmapped"]["record"]["seq"] == seq).unwrap();
     assert_eq!(
         (&of(3)["class_uid"], &of(3)["activity_id"], &of(3)["status_id"]),
         (&json!(3002), &json!(1), &json!(1))
@@ -168,8 +168,8 @@ fn an_ocsf_event_has_what_its_class_requires() {
     assert_eq!((&of(8)["activity_id"], &of(8)["status_id"]), (&json!(0), &json!(0)));
     for event in &events {
         let rest = &event["unmapped"];
-        let line = &segment(&place)[usize::try_from(rest["byte"].as_u64().unwrap()).unwrap()..];
-        assert!(line.lines().next().unwrap().ends_with(&format!("{}}}", rest["_hash"])));
+        let line = &segment(&place)[usize::try_from(rest["position"]["byte"].as_u64().unwrap()).unwrap()..];
+        assert!(line.lines().next().unwrap().ends_with(&format!("{}}}", rest["record"]["_hash"])));
     }
 }
 
@@ -180,7 +180,7 @@ fn what_may_have_been_refused_is_never_exported_as_done() {
     let event = &objects(&out)[0];
     assert_eq!((&event["status_id"], &event["status"]), (&json!(99), &json!("unconfirmed")));
     assert_eq!(event["metadata"]["labels"], json!(["unconfirmed"]));
-    assert_eq!(event["unmapped"]["unconfirmed"], true);
+    assert_eq!(event["unmapped"]["position"]["unconfirmed"], true);
     assert!(event["status_detail"].as_str().unwrap().contains("may have been refused"));
     let (_, out, _) = place.run("export small --format ecs --actor jonas -o -");
     let document = &objects(&out)[0];
@@ -202,7 +202,7 @@ fn an_ecs_document_has_what_the_schema_names() {
         assert!(["success", "failure", "unknown"].contains(&document["event"]["outcome"].as_str().unwrap()));
         assert!(document["event"]["category"].is_array() && document["event"]["type"].is_array());
         assert!(document["labels"].as_object().unwrap().values().all(Json::is_string), "{document}");
-        assert_eq!(document["event"]["hash"], document["tracing_audit"]["_hash"]);
+        assert_eq!(document["event"]["hash"], document["tracing_audit"]["record"]["_hash"]);
     }
     let of = |seq: u64| documents.iter().find(|document| document["event"]["sequence"] == seq).unwrap();
     assert_eq!(of(3)["source"], json!({"address": "203.0.113.9:4711", "ip": "203.0.113.9", "port": 4711}));

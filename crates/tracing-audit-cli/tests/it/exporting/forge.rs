@@ -15,6 +15,8 @@ pub(crate) const BEGIN: i64 = 1_795_154_400_000;
 /// A log of one chain.
 pub(crate) struct Forge {
     dir: PathBuf,
+    chain: u16,
+    pub(crate) format: u64,
     segment: u32,
     lines: String,
     after: Vec<String>,
@@ -25,6 +27,11 @@ pub(crate) struct Forge {
     events: u64,
 }
 
+/// The id of a chain.
+pub(crate) fn id_of(chain: u16) -> String {
+    format!("{}{chain:03}", &ID[3..])
+}
+
 pub(crate) fn time(at: i64) -> String {
     let time = jiff::Timestamp::from_millisecond(at).unwrap();
     format!("{}000000Z", time.strftime("%Y-%m-%dT%H:%M:%S.%3f"))
@@ -32,9 +39,15 @@ pub(crate) fn time(at: i64) -> String {
 
 impl Forge {
     pub(crate) fn new(dir: &Path, at: i64) -> Self {
+        Self::of_chain(dir, 0, at)
+    }
+
+    pub(crate) fn of_chain(dir: &Path, chain: u16, at: i64) -> Self {
         fs::create_dir_all(dir).unwrap();
         let mut forge = Self {
             dir: dir.to_owned(),
+            chain,
+            format: 1,
             segment: 0,
             lines: String::new(),
             after: Vec::new(),
@@ -50,17 +63,20 @@ impl Forge {
 
     /// Adds a record: its members behind `ts`, without braces.
     pub(crate) fn record(&mut self, at: i64, members: &str) -> u64 {
+        self.times = (self.times.0.min(at), self.times.1.max(at));
+        self.raw(&format!("\"ts\":\"{}\",{members}", time(at)))
+    }
+
+    /// Adds a record of these members.
+    pub(crate) fn raw(&mut self, members: &str) -> u64 {
         self.seq += 1;
-        let (seq, durable, ts) = (self.seq, self.seq - 1, time(at));
+        let (seq, durable) = (self.seq, self.seq - 1);
         let prev = &self.prev;
-        let body = format!(
-            "{{\"seq\":{seq},\"ts\":\"{ts}\",{members},\"durable\":{durable},\"_prev_hash\":\"{prev}\"}}"
-        );
+        let body = format!("{{\"seq\":{seq},{members},\"durable\":{durable},\"_prev_hash\":\"{prev}\"}}");
         let hash = Sha256::new().chain_update([0]).chain_update(&body).finalize();
         let hash = hexadecimal(&hash);
         self.lines.extend([&body[..body.len() - 1], ",\"_hash\":\"", &hash, "\"}\n"]);
         self.prev = hash;
-        self.times = (self.times.0.min(at), self.times.1.max(at));
         seq
     }
 
@@ -110,11 +126,13 @@ impl Forge {
         self.segment += 1;
         self.times = (at, at);
         let (segment, after) = (self.segment, self.after.join(","));
-        self.record(at, &format!("\"kind\":\"segment\",\"segment\":{{\"format\":1,\"id\":\"{ID}\",\"chain\":\"000\",\"segment\":{segment},\"after\":[{after}],\"chains\":{{}}}}"));
+        let (format, chain, id) = (self.format, self.chain, id_of(self.chain));
+        self.record(at, &format!("\"kind\":\"segment\",\"segment\":{{\"format\":{format},\"id\":\"{id}\",\"chain\":\"{chain:03}\",\"segment\":{segment},\"after\":[{after}],\"chains\":{{}}}}"));
     }
 
     fn write(&mut self) {
-        fs::write(self.dir.join(format!("audit-000-{:08}.jsonl", self.segment)), &self.lines).unwrap();
+        fs::write(self.dir.join(format!("audit-{:03}-{:08}.jsonl", self.chain, self.segment)), &self.lines)
+            .unwrap();
     }
 
     pub(crate) fn rotate(&mut self, at: i64) {

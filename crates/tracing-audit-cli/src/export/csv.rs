@@ -112,7 +112,7 @@ fn cause_of(error: csv::Error) -> io::Error {
 
 /// A cell that no spreadsheet takes for a formula: an apostrophe stands before what could begin one, and characters that
 /// move a terminal or the order of a text are escaped. A line feed is such a character, so a record is one line.
-fn safe(cell: &str) -> Cow<'_, str> {
+pub(crate) fn safe(cell: &str) -> Cow<'_, str> {
     let cell = escape(cell);
     // Spreadsheets pass over white space, and take the wide signs for the narrow ones.
     let first = cell.chars().find(|character| !character.is_whitespace());

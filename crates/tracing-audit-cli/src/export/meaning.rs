@@ -26,7 +26,8 @@ impl<'a> Outcome<'a> {
         hit.record.outcome().map_or(Self::Unsaid, Self::of_word)
     }
 
-    fn of_word(word: &'a str) -> Self {
+    /// How an action ended, by the word alone.
+    pub(crate) fn of_word(word: &'a str) -> Self {
         let is_one_of = |words: &[&str]| words.iter().any(|known| known.eq_ignore_ascii_case(word.trim()));
         if is_one_of(&SUCCESS) {
             Self::Success

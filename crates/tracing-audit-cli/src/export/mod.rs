@@ -1,6 +1,6 @@
 //! `tracing-audit export`.
 
-mod csv;
+pub(crate) mod csv;
 mod ecs;
 mod json;
 pub(crate) mod meaning;

@@ -3,7 +3,7 @@
 #[path = "exporting/exports.rs"]
 mod exports;
 #[path = "exporting/forge.rs"]
-mod forge;
+pub(crate) mod forge;
 #[path = "exporting/pages.rs"]
 mod pages;
 #[path = "exporting/pictures.rs"]

@@ -148,7 +148,7 @@ fn a_copied_line_is_no_record() {
 fn a_bad_line_is_one_place() {
     let place = forged(|forge| long(forge, 3));
     let text = fs::read_to_string(place.path(FILE)).unwrap();
-    fs::write(place.path(FILE), text.replace("\"n\":2,", "\"n\":9,")).unwrap();
+    fs::write(place.path(FILE), text.replace("\"n\":2}", "\"n\":9}")).unwrap();
     for arguments in [&["--count"][..], &[], &["--reverse"]] {
         let (code, _, said) = ask(&place, arguments);
         assert!(code == 2 && said.contains(" 1 places"), "{said}");

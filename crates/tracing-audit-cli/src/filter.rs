@@ -2,10 +2,9 @@
 
 use anyhow::{Result, anyhow, bail};
 use clap::Args;
-use globset::{GlobBuilder, GlobMatcher};
 use tracing_audit::{Record, RecordKind, Severity, Value};
 
-use crate::time::Point;
+use crate::{glob::Glob, line::kind_of, time::Point};
 
 /// The options that select records. All that are given must match; of an option that is given more than once, one value.
 #[derive(Debug, Args, Clone, Default)]
@@ -16,8 +15,8 @@ pub(crate) struct Filter {
     pub(crate) actor: Vec<String>,
 
     /// What was done; `*` and `?` stand for any characters and any one, as in `auth.*`.
-    #[arg(long, value_name = "GLOB", value_parser = glob)]
-    pub(crate) action: Vec<GlobMatcher>,
+    #[arg(long, value_name = "GLOB", value_parser = Glob::parse)]
+    pub(crate) action: Vec<Glob>,
 
     /// To what it was done.
     #[arg(long, value_name = "TEXT")]
@@ -32,8 +31,9 @@ pub(crate) struct Filter {
     pub(crate) severity: Option<Severity>,
 
     /// What the record is: `event`, or what the log says of itself: `open`, `gap`, `recovery` and others.
+    /// One that only a later version knows is searched for as it stands.
     #[arg(long, value_name = "KIND")]
-    pub(crate) kind: Vec<RecordKind>,
+    pub(crate) kind: Vec<String>,
 
     /// The session.
     #[arg(long, value_name = "TEXT")]
@@ -48,7 +48,7 @@ pub(crate) struct Filter {
     pub(crate) fields: Vec<(String, String)>,
 
     /// A text that stands anywhere in the line of the record, as it stands there.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = part_of_line)]
     pub(crate) grep: Vec<String>,
 
     /// Not before this time: 2026-11-21, 2026-11-21T08:00Z, yesterday, 2h (ago). UTC unless a zone is given.
@@ -92,9 +92,14 @@ impl Range {
     }
 }
 
-fn glob(text: &str) -> Result<GlobMatcher> {
-    let glob = GlobBuilder::new(text).literal_separator(false).backslash_escape(true).build()?;
-    Ok(glob.compile_matcher())
+fn part_of_line(text: &str) -> Result<String> {
+    if let Some(control) = text.chars().find(|character| *character < ' ') {
+        bail!(
+            "it has the character {}, which stands in no line; search for it as the line spells it, e.g. \\n",
+            control.escape_unicode()
+        );
+    }
+    Ok(text.to_owned())
 }
 
 fn pair(text: &str) -> Result<(String, String)> {
@@ -108,9 +113,10 @@ pub(crate) fn chain(text: &str) -> Result<u16> {
     text.parse().ok().filter(|_| is_number).ok_or_else(|| anyhow!("`{text}` is no chain: write 000 to 999"))
 }
 
-/// Whether nothing was asked for, or one of what was.
-fn is_one_of(wanted: &[String], value: Option<&str>) -> bool {
-    wanted.is_empty() || value.is_some_and(|value| wanted.iter().any(|wanted| wanted == value))
+/// Whether nothing was asked for, or one of what was. The value is looked up only where it is asked for: a line with escapes is
+/// parsed for it.
+fn is_one_of<'a>(wanted: &[String], value: impl FnOnce() -> Option<&'a str>) -> bool {
+    wanted.is_empty() || value().is_some_and(|value| wanted.iter().any(|wanted| wanted == value))
 }
 
 /// A value as `--field` compares it: a text as it is, everything else as JSON prints it.
@@ -126,12 +132,12 @@ impl Filter {
     pub(crate) fn matches(&self, record: &Record) -> bool {
         self.place_matches(record)
             && self.severity.is_none_or(|severity| record.severity() == Some(severity))
-            && (self.kind.is_empty() || self.kind.contains(&record.kind()))
-            && is_one_of(&self.actor, record.actor())
-            && is_one_of(&self.resource, record.resource())
-            && is_one_of(&self.outcome, record.outcome())
-            && is_one_of(&self.session, record.session_id())
-            && is_one_of(&self.request, record.request_id())
+            && is_one_of(&self.kind, || Some(kind_of(record)))
+            && is_one_of(&self.actor, || record.actor())
+            && is_one_of(&self.resource, || record.resource())
+            && is_one_of(&self.outcome, || record.outcome())
+            && is_one_of(&self.session, || record.session_id())
+            && is_one_of(&self.request, || record.request_id())
             && (self.action.is_empty()
                 || record.action().is_some_and(|action| self.action.iter().any(|glob| glob.is_match(action))))
             && self.fields.iter().all(|(name, wanted)| {
@@ -141,14 +147,14 @@ impl Filter {
             && self.grep.iter().all(|text| record.as_json().contains(text))
     }
 
-    /// Whether only places and times are asked for, so that what the log says of itself there matches too.
-    pub(crate) fn is_about_place(&self) -> bool {
+    /// Whether records of this kind, which the log writes of itself, can match.
+    pub(crate) fn may_find(&self, kind: RecordKind) -> bool {
         let texts = [&self.actor, &self.resource, &self.outcome, &self.session, &self.request, &self.grep];
         texts.iter().all(|texts| texts.is_empty())
             && self.action.is_empty()
             && self.severity.is_none()
-            && self.kind.is_empty()
             && self.fields.is_empty()
+            && (self.kind.is_empty() || self.kind.iter().any(|wanted| wanted == kind.as_str()))
     }
 
     /// Whether the record stands in the chain, the range and the time that were asked for.
@@ -158,9 +164,10 @@ impl Filter {
             && self.time_matches(record)
     }
 
+    /// A record whose time is missing or cannot be read is of no time.
     fn time_matches(&self, record: &Record) -> bool {
-        let time = || record.time();
-        self.since.is_none_or(|since| time().is_none_or(|time| time >= since.system_time()))
-            && self.until.is_none_or(|until| time().is_none_or(|time| time < until.system_time()))
+        let time = record.time();
+        self.since.is_none_or(|since| time.is_some_and(|time| time >= since.system_time()))
+            && self.until.is_none_or(|until| time.is_some_and(|time| time < until.system_time()))
     }
 }

@@ -6,7 +6,7 @@ use anstyle::{AnsiColor, Style};
 use tracing_audit::{Record, RecordKind, Severity, Value};
 use unicode_width::UnicodeWidthStr as _;
 
-use crate::{filter::text_of, output::escape, time::short};
+use crate::{export::meaning::Outcome, filter::text_of, output::escape, time::short};
 
 /// How long a value may be before the rest of it is left out; `show` prints all of a record.
 const MAX_SHOWN: usize = 160;
@@ -78,6 +78,7 @@ fn line_in(record: &Record, is_unconfirmed: bool, columns: &Columns) -> String {
         (_, RecordKind::Gap | RecordKind::Recovery | RecordKind::Unconfirmed) => {
             (YELLOW, record.kind().as_str())
         }
+        (_, RecordKind::Other) => (DIM, kind_of(record)),
         _ => (DIM, record.kind().as_str()),
     };
     put(&mut line, style, mark, columns.mark);
@@ -88,11 +89,20 @@ fn line_in(record: &Record, is_unconfirmed: bool, columns: &Columns) -> String {
         put(&mut line, YELLOW, "not yet durable", 15);
     }
     match record.kind() {
-        RecordKind::Event => event(&mut line, record, columns),
+        // What a later version records is shown as far as it has the members of an event.
+        RecordKind::Event | RecordKind::Other => event(&mut line, record, is_unconfirmed, columns),
         kind => detail(&mut line, record, kind),
     }
     line.truncate(line.trim_end().len());
     line
+}
+
+/// The kind as the line has it, also one that a later version writes.
+pub(crate) fn kind_of(record: &Record) -> &str {
+    match record.kind() {
+        RecordKind::Other => record.get("kind").and_then(Value::as_str).unwrap_or("other"),
+        kind => kind.as_str(),
+    }
 }
 
 /// Chain and number, as files and heads have them: `000/42`.
@@ -100,12 +110,12 @@ pub(crate) fn position(record: &Record) -> String {
     format!("{:03}/{}", record.chain(), record.seq())
 }
 
-fn event(line: &mut String, record: &Record, columns: &Columns) {
+fn event(line: &mut String, record: &Record, is_unconfirmed: bool, columns: &Columns) {
     let style = if record.severity() == Some(Severity::Critical) { RED } else { BOLD };
     put(line, style, record.action().unwrap_or("-"), columns.action);
     put(line, CYAN, record.actor().unwrap_or("-"), columns.actor);
     let outcome = record.outcome().unwrap_or("-");
-    put(line, style_of_outcome(outcome), outcome, columns.outcome);
+    put(line, style_of_outcome(outcome, is_unconfirmed), outcome, columns.outcome);
     for text in [record.resource(), record.source(), record.reason(), record.message()].into_iter().flatten()
     {
         put(line, Style::new(), text, 0);
@@ -144,18 +154,13 @@ fn detail(line: &mut String, record: &Record, kind: RecordKind) {
     }
 }
 
-/// A refusal is seen before it is read.
-fn style_of_outcome(outcome: &str) -> Style {
-    match outcome {
-        "success" | "ok" | "allowed" | "granted" | "true" => GREEN,
-        outcome if is_failure(outcome) => RED,
+/// A refusal is seen before it is read, and what nobody confirmed is no success.
+fn style_of_outcome(outcome: &str, is_unconfirmed: bool) -> Style {
+    match Outcome::of_word(outcome) {
+        Outcome::Success if !is_unconfirmed => GREEN,
+        Outcome::Failure => RED,
         _ => Style::new(),
     }
-}
-
-/// Whether an outcome says that something was not done.
-pub(crate) fn is_failure(outcome: &str) -> bool {
-    matches!(outcome, "failure" | "failed" | "denied" | "refused" | "error" | "false")
 }
 
 fn named(line: &mut String, name: &str, text: &str) {

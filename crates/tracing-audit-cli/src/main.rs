@@ -6,6 +6,7 @@ mod doctor;
 mod export;
 mod filter;
 mod forward;
+mod glob;
 mod hash;
 mod heads;
 mod hold;
@@ -78,10 +79,17 @@ fn main() -> ExitCode {
         Command::Completions(completions) => completions.run(),
         Command::Man(man) => man.run(),
     };
-    done.unwrap_or_else(|error| {
+    let done = done.unwrap_or_else(|error| {
         if !output::is_broken_pipe(&error) {
             say(&format!("tracing-audit: {error:#}"));
         }
         ExitCode::from(2)
-    })
+    });
+    match output::failed_write() {
+        Some(error) => {
+            say(&format!("tracing-audit: cannot write to standard output: {error}"));
+            ExitCode::from(2)
+        }
+        None => done,
+    }
 }

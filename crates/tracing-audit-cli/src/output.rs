@@ -4,11 +4,27 @@ use std::{
     borrow::Cow,
     fmt::Write as _,
     io::{self, Write as _},
+    sync::OnceLock,
 };
 
 /// Prints what a command was asked for, in colour where that is wanted. A reader that has gone away wants no more.
+/// Any other failure is kept for [`failed_write`].
 pub(crate) fn print(text: &str) {
-    drop(writeln!(anstream::stdout(), "{text}"));
+    let mut stdout = anstream::stdout();
+    if let Err(error) = writeln!(stdout, "{text}").and_then(|()| stdout.flush())
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        // The first tells why.
+        drop(FAILED.set(error));
+    }
+}
+
+/// Why something could not be printed, if anything could not.
+static FAILED: OnceLock<io::Error> = OnceLock::new();
+
+/// Why standard output lacks something: a command that did the rest must not end as if it were there.
+pub(crate) fn failed_write() -> Option<&'static io::Error> {
+    FAILED.get()
 }
 
 /// Prints what happens beside that.

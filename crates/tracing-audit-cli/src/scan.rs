@@ -20,17 +20,21 @@ use std::{
 };
 
 use anyhow::Result;
-use tracing_audit::{Error, ReadItem, Reader, Record};
+use tracing_audit::{Error, ReadItem, Reader, Record, Segment};
 
 use crate::{directory::explain, filter::Filter, output::say};
 use log::{Chain, Log};
 use needles::Needles;
-use pieces::{Pieces, Window};
+use pieces::{Lines, Window};
 pub(crate) use refused::Refused;
+use refused::Survey;
 use walk::Walk;
 
 /// How many places that could not be read are named.
 const MAX_NAMED: usize = 10;
+
+/// What is said of a record that does not stand between its neighbours.
+const OUT_OF_PLACE: &str = "a record that does not belong here: its number is not above the one before it";
 
 /// How many threads there are if nobody says: more make a search hardly faster, and take memory.
 const MAX_THREADS: usize = 16;
@@ -51,26 +55,24 @@ pub(crate) struct Hit {
     pub(crate) is_unconfirmed: bool,
 }
 
-/// Records that lines of other chains name unconfirmed, for who reads with a [`Reader`], which knows only what a chain says of
-/// itself.
+/// Records that lines anywhere in the log name unconfirmed, for who reads with a [`Reader`], which knows only what a chain says
+/// of itself, and not far behind.
 pub(crate) struct Unconfirmed {
     refused: Refused,
     ids: HashMap<u16, String>,
 }
 
 impl Unconfirmed {
-    /// Looks through the log, where it has more than one chain.
+    /// Looks through the log.
     pub(crate) fn named_elsewhere(dir: &Path) -> Result<Self> {
         let log = Log::open(dir, &Filter::default())?;
         let threads = thread::available_parallelism().map_or(1, NonZero::get).min(MAX_THREADS);
-        let refused =
-            if log.chains.len() > 1 { refused::everywhere(&log, threads) } else { Refused::default() };
+        let refused = refused::survey(&log, threads).refused;
         Ok(Self { refused, ids: log.ids })
     }
 
     pub(crate) fn hit(&self, record: Record) -> Hit {
-        let is_unconfirmed = record.is_unconfirmed() || self.refused.names(record.chain(), record.seq());
-        Hit { record, is_unconfirmed }
+        self.refused.hit(record)
     }
 
     /// Whether a line names one of these records unconfirmed.
@@ -104,21 +106,29 @@ impl Scan {
         self
     }
 
-    /// Hands out the records that match: those of a chain in the order of their numbers, chains merged by time. It reads
-    /// little further than it is asked to.
+    /// Hands out the records that match: those of a chain in the order of their numbers, chains merged by time. It looks
+    /// through all bytes for what is unconfirmed, and then reads little further than it is asked to.
     pub(crate) fn for_each(&self, mut each: impl FnMut(Hit) -> Result<ControlFlow<()>>) -> Result<Trouble> {
-        let mut trouble = Trouble::default();
-        let mut search = refused::Search::new(&self.log, self.threads);
-        let chains: Vec<&Chain> = self.chains().collect();
+        let mut survey = refused::survey(&self.log, self.threads);
+        let mut trouble = std::mem::take(&mut survey.trouble);
+        let survey = Arc::new(survey);
+        let chains: Vec<&Arc<Chain>> = self.chains().collect();
         let threads = match chains.len() {
             1 => self.threads,
             2..=8 => 1,
             // Each has room of its own.
             _ => 0,
         };
-        let mut walks: Vec<Walk<'_>> = chains
+        let mut walks: Vec<Walk> = chains
             .into_iter()
-            .map(|chain| Walk::new(&self.log.dir, chain, Arc::clone(&self.look), threads, self.is_reverse))
+            .map(|chain| {
+                let place = walk::Place {
+                    chain: Arc::clone(chain),
+                    look: Arc::clone(&self.look),
+                    survey: Arc::clone(&survey),
+                };
+                Walk::new(&self.log, place, threads, self.is_reverse)
+            })
             .collect();
         let (mut window, mut heads) = (Window::default(), BTreeMap::new());
         for (index, walk) in walks.iter_mut().enumerate() {
@@ -128,8 +138,7 @@ impl Scan {
             if self.is_reverse { heads.pop_last() } else { heads.pop_first() }
         {
             let Some(walk) = walks.get_mut(index) else { break };
-            let is_unconfirmed = search.names(walk.chain, &record);
-            if each(Hit { record, is_unconfirmed })?.is_break() {
+            if each(survey.refused.hit(record))?.is_break() {
                 break;
             }
             heads.extend(walk.next(&mut window, &mut trouble).map(|(at, record)| ((at, index), record)));
@@ -143,22 +152,20 @@ impl Scan {
         new: impl Fn() -> A + Sync,
         add: impl Fn(&mut A, &Hit) + Sync,
     ) -> Result<(Vec<A>, Trouble)> {
-        let refused = refused::everywhere(&self.log, self.threads);
-        let hit = |record: Record| {
-            let is_unconfirmed = record.is_unconfirmed() || refused.names(record.chain(), record.seq());
-            Hit { record, is_unconfirmed }
-        };
+        let mut survey = refused::survey(&self.log, self.threads);
+        let mut trouble = std::mem::take(&mut survey.trouble);
         let start = || (new(), Trouble::default());
         let sums = self.log.each_piece(
             self.threads,
             |chain| &chain.wanted,
             start,
             |(sum, trouble), window, chain, number| {
-                self.look.piece(&chain.wanted, number, window, trouble, |record| add(sum, &hit(record)));
+                self.look.piece(&survey, chain, number, window, trouble, |_, record| {
+                    add(sum, &survey.refused.hit(record));
+                });
             },
         );
         let (mut sums, troubles): (Vec<A>, Vec<Trouble>) = sums.into_iter().unzip();
-        let mut trouble = Trouble::default();
         for other in troubles {
             trouble.merge(other);
         }
@@ -166,8 +173,8 @@ impl Scan {
             let Some(sum) = sums.first_mut() else { break };
             let items = Reader::new(&self.log.dir).chain(chain.number).from_seq(chain.tail_from).items();
             for item in items.map_err(|error| explain(&self.log.dir, error))? {
-                if let Some(record) = self.look.item(item, &mut trouble) {
-                    add(sum, &hit(record));
+                if let Some(record) = self.look.item(chain, item, &mut trouble) {
+                    add(sum, &survey.refused.hit(record));
                 }
             }
         }
@@ -175,7 +182,7 @@ impl Scan {
     }
 
     /// The chains that were asked for.
-    fn chains(&self) -> impl Iterator<Item = &Chain> {
+    fn chains(&self) -> impl Iterator<Item = &Arc<Chain>> {
         let wanted = &self.look.filter.chain;
         self.log.chains.iter().filter(|chain| wanted.is_empty() || wanted.contains(&chain.number))
     }
@@ -188,40 +195,50 @@ struct Look {
 }
 
 impl Look {
-    /// Hands out the records of a piece that match.
+    /// Hands out the records of a piece that match, with their segment.
     fn piece(
         &self,
-        pieces: &Pieces,
+        survey: &Survey,
+        chain: &Chain,
         number: usize,
         window: &mut Window,
         trouble: &mut Trouble,
-        mut each: impl FnMut(Record),
+        mut each: impl FnMut(&Segment, Record),
     ) {
-        let Some(piece) = pieces.get(number) else { return };
+        let Some(piece) = chain.wanted.get(number) else { return };
         let segment = &piece.span.segment;
-        let (offset, lines) = match window.read(&piece) {
+        let Lines { offset, lines, unended } = match window.read(&piece) {
             Ok(Some(read)) => read,
             Ok(None) => return trouble.gone(segment.path()),
             Err(error) => return trouble.bad(format!("cannot read {}: {error}", segment.path().display())),
         };
-        let numbers = segment.first_seq().unwrap_or(1)..=piece.span.last_seq;
+        let mut bad = |offset: u64, what: &str| {
+            trouble.bad(format!("{}, byte {offset}: {what}", segment.path().display()))
+        };
+        let numbers = survey.numbers_of(chain, &piece);
+        // A line that was copied has a number that was there before.
+        let mut before = 0;
         self.needles.each_line(lines, |start, line| {
             if self.is_elsewhere(line) {
                 return;
             }
             let offset = offset + start as u64;
             match segment.record(offset, line) {
-                Some(record) if numbers.contains(&record.seq()) => {
+                Some(record) if piece.span.has(record.seq()) => {
+                    if record.seq() <= before || !numbers.contains(&record.seq()) {
+                        return bad(offset, OUT_OF_PLACE);
+                    }
+                    before = record.seq();
                     if self.filter.matches(&record) {
-                        each(record);
+                        each(segment, record);
                     }
                 }
-                _ => trouble.bad(format!(
-                    "{}, byte {offset}: no record of this log, or altered",
-                    segment.path().display()
-                )),
+                _ => bad(offset, "no record of this log, or altered"),
             }
         });
+        if let Some(offset) = unended {
+            bad(offset, "a line that does not end where a line must");
+        }
     }
 
     /// Whether a line has another number than those that are asked for, as far as can be seen without parsing it.
@@ -234,8 +251,10 @@ impl Look {
     }
 
     /// The record that the library read, if it matches.
-    fn item(&self, item: Result<ReadItem, Error>, trouble: &mut Trouble) -> Option<Record> {
+    fn item(&self, chain: &Chain, item: Result<ReadItem, Error>, trouble: &mut Trouble) -> Option<Record> {
         match item {
+            // What stands before is searched by its bytes.
+            Err(Error::BadLine { path, line, .. }) if chain.is_before_tail(&path, line) => None,
             Ok(ReadItem::Record(record)) => self.filter.matches(&record).then_some(record),
             Ok(_) => None,
             Err(error) => {

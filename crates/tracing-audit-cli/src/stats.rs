@@ -7,6 +7,7 @@ use std::{num::NonZero, path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
+use tracing_audit::RecordKind;
 
 use crate::{
     filter::Filter,
@@ -18,7 +19,7 @@ use count::Counts;
 /// Counts events, by who did them, what was done, how it ended, and when.
 ///
 /// One pass over the log, in which each record's own hash is checked and nothing else: it is no verification. Outcomes that
-/// count as failed: failure, failed, denied, refused, error, false.
+/// count as failed are words such as failure, denied, refused, rejected, error, timeout and false, in upper or lower case.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit codes: 0 counted, 1 no record matches, 2 something could not be read.
@@ -102,12 +103,15 @@ impl Stats {
         for sum in sums {
             counts.merge(sum);
         }
-        // Gaps have no actor and no outcome: such a filter finds none.
-        let has_gaps = self.filter.is_about_place();
+        // They have no actor and no outcome: such a filter finds none.
+        let finds = show::Finds {
+            gaps: self.filter.may_find(RecordKind::Gap),
+            recoveries: self.filter.may_find(RecordKind::Recovery),
+        };
         if self.json {
-            print(&show::json(&counts, &self, has_gaps)?);
+            print(&show::json(&counts, &self, finds)?);
         } else {
-            show::text(&counts, &self, has_gaps);
+            show::text(&counts, &self, finds);
         }
         if counts.total.unconfirmed > 0 {
             let unconfirmed = grouped(counts.total.unconfirmed);

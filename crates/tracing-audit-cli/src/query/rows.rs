@@ -10,7 +10,11 @@ use serde::Serialize;
 use tracing_audit::{Record, Severity, Value};
 
 use super::Output;
-use crate::{line::line_with, output::escape, scan::Hit};
+use crate::{
+    export::csv::safe,
+    line::{kind_of, line_with},
+    scan::Hit,
+};
 
 /// The columns of a table.
 const COLUMNS: [&str; 22] = [
@@ -152,16 +156,8 @@ fn cells(hit: &Hit) -> [Cow<'_, str>; COLUMNS.len()] {
         text(record.target()),
         // What the log says of itself stands in an object that is named like the kind.
         record
-            .get(if record.is_event() { "fields" } else { record.kind().as_str() })
+            .get(if record.is_event() { "fields" } else { kind_of(record) })
             .map_or(Cow::Borrowed(""), |fields| fields.to_string().into()),
         record.hash().to_string().into(),
     ]
-}
-
-/// A cell that no spreadsheet takes for a formula, and no terminal for a command.
-fn safe(cell: &str) -> Cow<'_, str> {
-    if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) {
-        return format!("'{}", escape(cell)).into();
-    }
-    escape(cell)
 }

@@ -2,36 +2,44 @@
 
 use std::{
     collections::HashMap,
+    ffi::OsStr,
+    fs::File,
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
-    time::Duration,
 };
 
 use anyhow::Result;
-use tracing_audit::{ReadItem, Reader, Record, Segment, segments};
+use memchr::memchr_iter;
+use tracing_audit::{ReadItem, Reader, Segment, segments};
 
 use super::{
-    pieces::{Pieces, Span, Window},
+    pieces::{PIECE, Pieces, Span, Window},
     refused::Refused,
 };
 use crate::{directory::explain, filter::Filter, time::Point};
 
-/// By how much the clock may have been set back in a segment of which only the first time is known.
-const CLOCK_STEP: Duration = Duration::from_secs(600);
+/// How many bytes of all chains together are searched at once: what was found in them waits to be merged by time.
+const AT_ONCE: u64 = 8 << 20;
+
+/// The smallest piece: what a smaller one costs is more than what it saves.
+const SMALLEST: u64 = 8 << 10;
 
 /// A log as it was when the search began.
 #[derive(Debug)]
 pub(crate) struct Log {
     pub(crate) dir: PathBuf,
-    pub(crate) chains: Vec<Chain>,
+    pub(crate) chains: Vec<Arc<Chain>>,
     /// The ids of the chains, by their numbers.
     pub(crate) ids: HashMap<u16, String>,
     /// What the ends of the chains name, which are not searched by their bytes.
     pub(crate) refused: Refused,
+    /// How many bytes of each chain are searched at once.
+    pub(crate) room: u64,
 }
 
 #[derive(Debug)]
@@ -43,17 +51,49 @@ pub(crate) struct Chain {
     pub(crate) wanted: Arc<Pieces>,
     /// The first record that the library has to read: it may be part of a torn tail.
     pub(crate) tail_from: u64,
-    names: HashMap<String, u32>,
+    /// Where what is durable ends: the name of the file, and the offset. `None` where its last record is missing.
+    tail_at: Option<(String, u64)>,
+    lines_before_tail: OnceLock<u64>,
+}
+
+impl Chain {
+    /// Whether a line stands before what the library has to read, which begins to read a little before.
+    pub(crate) fn is_before_tail(&self, path: &Path, line: u64) -> bool {
+        let Some((file, offset)) = &self.tail_at else { return false };
+        match path.file_name().and_then(OsStr::to_str) {
+            Some(name) if name == file => {
+                line <= *self.lines_before_tail.get_or_init(|| lines_in(path, *offset).unwrap_or(0))
+            }
+            // The numbers in names have one width.
+            Some(name) => name < file.as_str(),
+            None => false,
+        }
+    }
+}
+
+/// How many lines end before an offset.
+fn lines_in(path: &Path, offset: u64) -> io::Result<u64> {
+    let mut file = File::open(path)?.take(offset);
+    let (mut bytes, mut lines) = (vec![0; 64 << 10], 0);
+    loop {
+        let read = file.read(&mut bytes)?;
+        if read == 0 {
+            return Ok(lines);
+        }
+        lines += memchr_iter(b'\n', bytes.get(..read).unwrap_or_default()).count() as u64;
+    }
 }
 
 impl Log {
     pub(crate) fn open(dir: &Path, filter: &Filter) -> Result<Self> {
         let files = segments(dir).map_err(|error| explain(dir, error))?;
+        let chains = files.chunk_by(|one, next| one.chain() == next.chain()).count() as u64;
         let mut log = Self {
             dir: dir.to_owned(),
             chains: Vec::new(),
             ids: HashMap::new(),
             refused: Refused::default(),
+            room: AT_ONCE / chains.max(1),
         };
         for file in &files {
             if let Some(id) = file.chain_id() {
@@ -73,10 +113,11 @@ impl Log {
             files.iter().filter_map(|file| Some((file_name(file)?, file.number()))).collect();
         let end = self.read_end(number, durable)?;
         let tail_from = end.as_ref().map_or(durable.saturating_add(1), |end| end.next_seq);
-        let end = end.and_then(|end| Some((*names.get(&end.file)?, end.offset)));
+        let tail_at = end.map(|end| (end.file, end.offset));
+        let end = tail_at.as_ref().and_then(|(file, offset)| Some((*names.get(file)?, *offset)));
         let counting: Vec<&Segment> = files.iter().filter(|file| file.counted_bytes() > 0).collect();
         let mut spans = Vec::new();
-        for (index, file) in counting.iter().enumerate() {
+        for (index, file) in counting.iter().enumerate().take_while(|_| tail_from > 1) {
             let end = match end {
                 Some((segment, _)) if file.number() > segment => break,
                 Some((segment, offset)) if file.number() == segment => offset.min(file.counted_bytes()),
@@ -88,14 +129,15 @@ impl Log {
             spans.push(Span { segment: Arc::new((*file).clone()), end, last_seq });
         }
         let wanted = spans.iter().filter(|span| may_have(span, filter)).cloned();
-        let wanted = Arc::new(Pieces::new(wanted));
-        self.chains.push(Chain {
+        let wanted = Arc::new(Pieces::new(wanted, self.room.clamp(SMALLEST, PIECE)));
+        self.chains.push(Arc::new(Chain {
             number,
-            all: Arc::new(Pieces::new(spans.into_iter())),
+            all: Arc::new(Pieces::new(spans.into_iter(), PIECE)),
             wanted,
             tail_from,
-            names,
-        });
+            tail_at,
+            lines_before_tail: OnceLock::new(),
+        }));
         Ok(())
     }
 
@@ -159,13 +201,6 @@ impl Log {
     }
 }
 
-impl Chain {
-    /// The number of the file in which a record stands.
-    pub(crate) fn segment_of(&self, record: &Record) -> Option<u32> {
-        self.names.get(&record.file_name()).copied()
-    }
-}
-
 /// Where what is durable of a chain ends.
 struct End {
     file: String,
@@ -188,11 +223,9 @@ fn may_have(span: &Span, filter: &Filter) -> bool {
     });
     let since = filter.since.map(Point::system_time);
     let until = filter.until.map(Point::system_time);
-    let is_in_time = match file.times() {
-        Some((from, to)) => since.is_none_or(|since| since <= to) && until.is_none_or(|until| from < until),
-        None => until.zip(file.first_time()).is_none_or(|(until, first)| {
-            first.duration_since(until).map_or(true, |later| later <= CLOCK_STEP)
-        }),
-    };
+    // Where only the first time is known, the clock may have been set back behind it.
+    let is_in_time = file.times().is_none_or(|(from, to)| {
+        since.is_none_or(|since| since <= to) && until.is_none_or(|until| from < until)
+    });
     is_in_range && is_in_time
 }

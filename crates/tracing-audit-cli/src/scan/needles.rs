@@ -104,16 +104,15 @@ impl Needles {
             grep(&filter.grep),
             actions(filter),
             members("outcome", &filter.outcome),
-            members("kind", &filter.kind.iter().map(|kind| kind.as_str().to_owned()).collect::<Vec<_>>())
-                .filter(|_| !filter.kind.contains(&tracing_audit::RecordKind::Other)),
+            members("kind", &filter.kind),
             filter.severity.and_then(|severity| members("severity", &[severity.as_str().to_owned()])),
         ];
         Self::any_of(&literals.into_iter().flatten().next().unwrap_or_default())
     }
 
-    /// Lines of this kind.
+    /// Lines of this kind, however JSON spells it.
     pub(crate) fn unconfirmed() -> Self {
-        Self(vec![Needle::new(b"\"kind\":\"unconfirmed\"")])
+        Self::any_of(&Literal::member("kind", "unconfirmed").into_iter().collect::<Vec<_>>())
     }
 
     fn any_of(literals: &[Literal]) -> Self {
@@ -148,7 +147,7 @@ impl Needles {
             each(start, piece.get(start..end).unwrap_or_default());
             for (needle, next) in self.0.iter().zip(&mut next) {
                 if next.is_some_and(|next| next <= end) {
-                    *next = needle.find(piece, end);
+                    *next = needle.find(piece, end + 1);
                 }
             }
         }
@@ -184,7 +183,7 @@ fn actions(filter: &Filter) -> Option<Vec<Literal>> {
         Some((beginning, _)) => Literal::beginning("action", beginning),
         None => Literal::member("action", glob),
     };
-    filter.action.iter().map(|glob| literal(glob.glob().glob())).collect()
+    filter.action.iter().map(|glob| literal(glob.as_str())).collect()
 }
 
 #[cfg(test)]
@@ -247,7 +246,7 @@ mod tests {
 
     #[test]
     fn without_anything_to_search_for_every_line_is_looked_at() {
-        for arguments in [&["--action", "*.login"][..], &["--actor", "a\u{8}"], &["--kind", "other"], &[]] {
+        for arguments in [&["--action", "*.login"][..], &["--actor", "a\u{8}"], &[]] {
             let filter = Line::try_parse_from([&["x"], arguments].concat()).unwrap().filter;
             let mut lines = Vec::new();
             Needles::of(&filter).each_line(b"a\nb\n", |start, line| lines.push((start, line)));

@@ -25,11 +25,12 @@ pub(crate) struct Span {
 }
 
 /// Segments in their order, numbered piece by piece.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Pieces {
     /// With the number of the first piece of each.
     spans: Vec<(usize, Span)>,
     count: usize,
+    size: u64,
 }
 
 /// The lines of a segment that begin between two offsets.
@@ -40,11 +41,30 @@ pub(crate) struct Piece<'a> {
     end: u64,
 }
 
+impl Span {
+    /// Whether a record of this number can stand in it.
+    pub(crate) fn has(&self, seq: u64) -> bool {
+        (self.segment.first_seq().unwrap_or(1)..=self.last_seq).contains(&seq)
+    }
+}
+
+/// What was read of a piece.
+#[derive(Debug)]
+pub(crate) struct Lines<'a> {
+    /// Where the first line begins in the file.
+    pub(crate) offset: u64,
+    /// Each with its line feed.
+    pub(crate) lines: &'a [u8],
+    /// Where the last line begins, if it does not end where a line of the format must.
+    pub(crate) unended: Option<u64>,
+}
+
 impl Pieces {
-    pub(crate) fn new(spans: impl Iterator<Item = Span>) -> Self {
-        let mut pieces = Self::default();
+    /// Pieces of so many bytes.
+    pub(crate) fn new(spans: impl Iterator<Item = Span>, size: u64) -> Self {
+        let mut pieces = Self { spans: Vec::new(), count: 0, size };
         for span in spans {
-            let of_this = usize::try_from(span.end.div_ceil(PIECE)).unwrap_or(usize::MAX);
+            let of_this = usize::try_from(span.end.div_ceil(size)).unwrap_or(usize::MAX);
             pieces.spans.push((pieces.count, span));
             pieces.count = pieces.count.saturating_add(of_this);
         }
@@ -58,14 +78,16 @@ impl Pieces {
     pub(crate) fn get(&self, number: usize) -> Option<Piece<'_>> {
         let behind = self.spans.partition_point(|(first, _)| *first <= number);
         let (first, span) = self.spans.get(behind.checked_sub(1)?)?;
-        let start = (number - first) as u64 * PIECE;
-        (start < span.end).then(|| Piece { span, start, end: (start + PIECE).min(span.end) })
+        let start = (number - first) as u64 * self.size;
+        (start < span.end).then(|| Piece { span, start, end: (start + self.size).min(span.end) })
     }
 
-    /// The piece in which a line begins.
-    pub(crate) fn number_of(&self, segment: u32, offset: u64) -> Option<usize> {
-        let (first, _) = self.spans.iter().find(|(_, span)| span.segment.number() == segment)?;
-        first.checked_add(usize::try_from(offset / PIECE).ok()?)
+    /// The piece in which another one begins, which may be of another size.
+    pub(crate) fn number_of(&self, piece: &Piece<'_>) -> Option<usize> {
+        let segment = piece.span.segment.number();
+        let behind = self.spans.partition_point(|(_, span)| span.segment.number() <= segment);
+        let (first, _) = self.spans.get(behind.checked_sub(1)?)?;
+        first.checked_add(usize::try_from(piece.start / self.size).ok()?)
     }
 }
 
@@ -78,9 +100,8 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// The lines of a piece, each with its line feed, and where the first begins in the file. `None` where the file is gone:
-    /// retention removes files at any time.
-    pub(crate) fn read(&mut self, piece: &Piece<'_>) -> io::Result<Option<(u64, &[u8])>> {
+    /// The lines of a piece. `None` where the file is gone: retention removes files at any time.
+    pub(crate) fn read(&mut self, piece: &Piece<'_>) -> io::Result<Option<Lines<'_>>> {
         let path = piece.span.segment.path();
         if self.open.as_ref().is_none_or(|(open, _)| open != path) {
             match File::open(path) {
@@ -103,14 +124,17 @@ impl Window {
                 break;
             }
         }
-        // A line without an end is none.
+        let is_ended = end.is_some();
         let end = end.or_else(|| memrchr(b'\n', &self.bytes).map(|at| at + 1)).unwrap_or(0);
+        // Where none begins in the piece, who reads the one before says it.
+        let unended = (!is_ended && (end > 0 || piece.start == 0)).then_some(from + end as u64);
         let lines = self.bytes.get(..end).unwrap_or_default();
         if piece.start == 0 {
-            return Ok(Some((0, lines)));
+            return Ok(Some(Lines { offset: 0, lines, unended }));
         }
         let begin = memchr(b'\n', lines).map_or(end, |at| at + 1);
-        Ok(Some((from + begin as u64, lines.get(begin..).unwrap_or_default())))
+        let lines = lines.get(begin..).unwrap_or_default();
+        Ok(Some(Lines { offset: from + begin as u64, lines, unended }))
     }
 }
 
@@ -169,7 +193,9 @@ mod tests {
         for cut in ends.flat_map(|at| at.saturating_sub(2)..at + 4).filter(|cut| (1..end).contains(cut)) {
             let mut read = Vec::new();
             for (start, end) in [(0, cut), (cut, end)] {
-                let (offset, lines) = window.read(&Piece { span: &span, start, end }).unwrap().unwrap();
+                let Lines { offset, lines, unended } =
+                    window.read(&Piece { span: &span, start, end }).unwrap().unwrap();
+                assert_eq!(unended, None);
                 assert!(lines.is_empty() || offset == read.len() as u64, "{cut}");
                 assert!(lines.is_empty() || (start..end).contains(&offset), "{cut}");
                 read.extend_from_slice(lines);

@@ -1,26 +1,37 @@
 //! Records of which somebody was told that they are not confirmed, and what names them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::RangeInclusive,
+    path::Path,
+};
 
 use tracing_audit::{Record, RecordKind, Value};
 
 use super::{
+    Hit, Trouble,
     log::{Chain, Log},
     needles::Needles,
-    pieces::{PIECE, Window},
+    pieces::{Lines, Piece, Window},
 };
 
-/// How far behind a record of the same chain the line stands at most that names it; the library looks as far.
-const AHEAD: u64 = (32 << 20) / PIECE;
+/// The format that is known.
+const FORMAT: u64 = 1;
 
 /// Which records are named, by chain: first and last numbers, apart from each other.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Refused(HashMap<u16, BTreeMap<u64, u64>>);
 
 impl Refused {
-    pub(crate) fn names(&self, chain: u16, seq: u64) -> bool {
+    fn names(&self, chain: u16, seq: u64) -> bool {
         let ranges = self.0.get(&chain).filter(|ranges| !ranges.is_empty());
         ranges.and_then(|ranges| ranges.range(..=seq).next_back()).is_some_and(|(_, last)| *last >= seq)
+    }
+
+    /// The record, and whether anything names it.
+    pub(crate) fn hit(&self, record: Record) -> Hit {
+        let is_unconfirmed = record.is_unconfirmed() || self.names(record.chain(), record.seq());
+        Hit { record, is_unconfirmed }
     }
 
     /// Takes in what a record says of others; `ids` are those of the chains.
@@ -93,86 +104,77 @@ impl Refused {
     }
 }
 
-/// Looks for lines that name records, where it was not looked yet.
-pub(crate) struct Search<'a> {
-    log: &'a Log,
-    needles: Needles,
-    refused: Refused,
-    /// Which pieces of the only chain were looked at; `None` where all were.
-    looked: Option<Vec<bool>>,
-    window: Window,
+/// What one pass over everything that is durable finds, before anything is searched for.
+#[derive(Debug, Default)]
+pub(crate) struct Survey {
+    pub(crate) refused: Refused,
+    /// The number of the first record of each piece, by the number of its chain.
+    firsts: HashMap<u16, BTreeMap<usize, u64>>,
+    pub(crate) trouble: Trouble,
 }
 
-impl<'a> Search<'a> {
-    /// With several chains one may name records of another, anywhere behind them: everything is looked through at once, with
-    /// so many threads.
-    pub(crate) fn new(log: &'a Log, threads: usize) -> Self {
-        let mut search = Self {
-            log,
-            needles: Needles::unconfirmed(),
-            refused: log.refused.clone(),
-            looked: None,
-            window: Window::default(),
-        };
-        match log.chains.as_slice() {
-            [only] => search.looked = Some(vec![false; only.all.count()]),
-            _ => search.refused = everywhere(log, threads),
-        }
-        search
-    }
-
-    pub(crate) fn names(&mut self, chain: &Chain, record: &Record) -> bool {
-        self.look_behind(chain, record);
-        record.is_unconfirmed() || self.refused.names(record.chain(), record.seq())
-    }
-
-    fn look_behind(&mut self, chain: &Chain, record: &Record) {
-        let Some(looked) = &mut self.looked else { return };
-        let segment = chain.segment_of(record);
-        let Some(first) = segment.and_then(|segment| chain.all.number_of(segment, record.offset())) else {
-            return;
-        };
-        let last = looked.len().min(first.saturating_add(usize::try_from(AHEAD).unwrap_or(usize::MAX)));
-        for (number, looked) in looked.iter_mut().enumerate().take(last).skip(first) {
-            if !std::mem::replace(looked, true) {
-                note_in(&mut self.refused, self.log, chain, number, &self.needles, &mut self.window);
-            }
-        }
-    }
-}
-
-/// All that is named in the log.
-pub(crate) fn everywhere(log: &Log, threads: usize) -> Refused {
+/// Looks through the whole log, with so many threads: a record may be named anywhere behind it, also in another chain.
+pub(crate) fn survey(log: &Log, threads: usize) -> Survey {
     let needles = Needles::unconfirmed();
     let found = log.each_piece(
         threads,
         |chain| &chain.all,
-        Refused::default,
-        |refused, window, chain, number| {
-            note_in(refused, log, chain, number, &needles, window);
+        Survey::default,
+        |survey, window, chain, number| {
+            survey.look_at(log, chain, number, &needles, window);
         },
     );
-    let mut refused = log.refused.clone();
-    for found in found {
-        refused.merge(found);
+    let mut all = Survey { refused: log.refused.clone(), ..Survey::default() };
+    for Survey { refused, firsts, trouble } in found {
+        all.refused.merge(refused);
+        for (chain, firsts) in firsts {
+            all.firsts.entry(chain).or_default().extend(firsts);
+        }
+        all.trouble.merge(trouble);
     }
-    refused
+    all
 }
 
-/// What a piece cannot be read for is said by who reads it for its records.
-fn note_in(
-    refused: &mut Refused,
-    log: &Log,
-    chain: &Chain,
-    number: usize,
-    needles: &Needles,
-    window: &mut Window,
-) {
-    let Some(piece) = chain.all.get(number) else { return };
-    let Ok(Some((offset, lines))) = window.read(&piece) else { return };
-    needles.each_line(lines, |start, line| {
-        if let Some(record) = piece.span.segment.record(offset + start as u64, line) {
-            refused.note(&record, &log.ids);
+impl Survey {
+    /// What a piece cannot be read for is said by who reads it for its records.
+    fn look_at(&mut self, log: &Log, chain: &Chain, number: usize, needles: &Needles, window: &mut Window) {
+        let Some(piece) = chain.all.get(number) else { return };
+        let Ok(Some(Lines { offset, lines, .. })) = window.read(&piece) else { return };
+        let segment = &piece.span.segment;
+        let first = lines.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        if let Some(record) = segment.record(offset, first) {
+            if piece.span.has(record.seq()) {
+                self.firsts.entry(chain.number).or_default().insert(number, record.seq());
+            }
+            if offset == 0 {
+                self.note_format(&record, segment.path());
+            }
         }
-    });
+        needles.each_line(lines, |start, line| {
+            if let Some(record) = segment.record(offset + start as u64, line) {
+                self.refused.note(&record, &log.ids);
+            }
+        });
+    }
+
+    fn note_format(&mut self, record: &Record, path: &Path) {
+        let format = record.get("segment").and_then(|segment| segment.get("format")).and_then(Value::as_u64);
+        if let Some(format) = format.filter(|format| *format > FORMAT) {
+            self.trouble.bad(format!(
+                "{} is of format {format}, and this command knows format {FORMAT}: its records may mean more than is shown",
+                path.display()
+            ));
+        }
+    }
+
+    /// The numbers that records of a piece can have: lines that were copied from elsewhere have others.
+    pub(crate) fn numbers_of(&self, chain: &Chain, piece: &Piece<'_>) -> RangeInclusive<u64> {
+        let firsts = self.firsts.get(&chain.number);
+        let (Some(number), Some(firsts)) = (chain.all.number_of(piece), firsts) else { return 0..=u64::MAX };
+        let mut later = firsts.range(number + 1..).map(|(_, first)| *first);
+        let own = firsts.get(&number).copied().unwrap_or(0);
+        // The first line of a piece may be the copy itself.
+        let first = if later.clone().next().is_none_or(|next| own < next) { own } else { 0 };
+        first..=later.find(|next| *next > first).map_or(u64::MAX, |next| next - 1)
+    }
 }

@@ -1,7 +1,7 @@
 //! One chain of a search, in order.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         mpsc::{Receiver, sync_channel},
@@ -10,18 +10,50 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tracing_audit::{ReadItems, Reader, Record};
+use memchr::memchr;
+use tracing_audit::{ReadItems, Reader, Record, Segment};
 
-use super::{Look, Trouble, log::Chain, pieces::Window};
+use super::{
+    Look, OUT_OF_PLACE, Trouble,
+    log::{Chain, Log},
+    pieces::Window,
+    refused::Survey,
+};
 
 /// What one piece had: its records that match.
 type Found = (Vec<Record>, Trouble);
 
-pub(super) struct Walk<'a> {
+/// What is searched, for what.
+#[derive(Clone)]
+pub(super) struct Place {
+    pub(super) chain: Arc<Chain>,
+    pub(super) look: Arc<Look>,
+    pub(super) survey: Arc<Survey>,
+}
+
+impl Place {
+    fn search(&self, number: usize, window: &mut Window, trouble: &mut Trouble) -> Vec<Record> {
+        let mut found = Vec::new();
+        self.look.piece(&self.survey, &self.chain, number, window, trouble, |segment, record| {
+            found.push(self.small(segment, record));
+        });
+        found
+    }
+
+    /// The record without what was parsed of it to look at it, since many wait to be merged.
+    fn small(&self, segment: &Segment, record: Record) -> Record {
+        let line = record.as_json().as_bytes();
+        let is_parsed = !self.look.filter.fields.is_empty() || memchr(b'\\', line).is_some();
+        if is_parsed { segment.record(record.offset(), line).unwrap_or(record) } else { record }
+    }
+}
+
+pub(super) struct Walk {
     dir: PathBuf,
-    pub(super) chain: &'a Chain,
-    look: Arc<Look>,
+    place: Place,
     is_reverse: bool,
+    /// How many bytes of records may wait.
+    room: u64,
     /// How many pieces were taken.
     taken: usize,
     /// Threads that read ahead: piece n comes from the thread n modulo their count. None: pieces are read when they are
@@ -29,38 +61,37 @@ pub(super) struct Walk<'a> {
     workers: Vec<Receiver<Found>>,
     found: std::vec::IntoIter<Record>,
     part: Part,
-    tail: Option<ReadItems>,
-    /// The time of the record before.
+    /// What the library has still to read.
+    rest: Option<ReadItems>,
+    /// The time and the number of the record before.
     last: Option<SystemTime>,
+    last_seq: Option<u64>,
 }
 
 /// Of which part records come.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Part {
+    /// The tail, which is not opened yet.
+    Unread,
     Pieces,
     Tail,
     None,
 }
 
-impl<'a> Walk<'a> {
-    pub(super) fn new(
-        dir: &Path,
-        chain: &'a Chain,
-        look: Arc<Look>,
-        threads: usize,
-        is_reverse: bool,
-    ) -> Self {
-        let threads = if chain.wanted.count() > 1 { threads } else { 0 };
+impl Walk {
+    pub(super) fn new(log: &Log, place: Place, threads: usize, is_reverse: bool) -> Self {
+        let count = place.chain.wanted.count();
+        let threads = if count > 1 { threads } else { 0 };
         let workers = (0..threads)
             .map(|first| {
                 let (sender, receiver) = sync_channel(1);
-                let (pieces, look) = (Arc::clone(&chain.wanted), Arc::clone(&look));
+                let place = place.clone();
                 thread::spawn(move || {
                     let mut window = Window::default();
-                    for turn in (first..pieces.count()).step_by(threads) {
-                        let number = if is_reverse { pieces.count() - 1 - turn } else { turn };
-                        let (mut found, mut trouble) = (Vec::new(), Trouble::default());
-                        look.piece(&pieces, number, &mut window, &mut trouble, |record| found.push(record));
+                    for turn in (first..count).step_by(threads) {
+                        let number = if is_reverse { count - 1 - turn } else { turn };
+                        let mut trouble = Trouble::default();
+                        let found = place.search(number, &mut window, &mut trouble);
                         // Who wanted them may have enough.
                         if sender.send((found, trouble)).is_err() {
                             return;
@@ -70,18 +101,19 @@ impl<'a> Walk<'a> {
                 receiver
             })
             .collect();
-        let part = if is_reverse { Part::Tail } else { Part::Pieces };
+        let part = if is_reverse { Part::Unread } else { Part::Pieces };
         Self {
-            dir: dir.to_owned(),
-            chain,
-            look,
+            dir: log.dir.clone(),
+            place,
             is_reverse,
+            room: log.room,
             taken: 0,
             workers,
             found: Vec::new().into_iter(),
             part,
-            tail: None,
+            rest: None,
             last: None,
+            last_seq: None,
         }
     }
 
@@ -96,19 +128,36 @@ impl<'a> Walk<'a> {
             let record = match self.part {
                 Part::Pieces => self.next_of_pieces(window, trouble),
                 Part::Tail => self.next_of_tail(trouble),
+                Part::Unread => None,
                 Part::None => return None,
             };
             match record {
+                Some(record) if self.is_out_of_place(&record) => {
+                    let (file, offset) = (self.dir.join(record.file_name()), record.offset());
+                    trouble.bad(format!("{}, byte {offset}: {OUT_OF_PLACE}", file.display()));
+                }
                 Some(record) => return Some((self.place_in_time(&record), record)),
                 None => {
                     self.part = match (self.part, self.is_reverse) {
-                        (Part::Pieces, false) => Part::Tail,
+                        (Part::Unread, _) | (Part::Pieces, false) => {
+                            self.open_tail(trouble);
+                            Part::Tail
+                        }
                         (Part::Tail, true) => Part::Pieces,
                         _ => Part::None,
                     }
                 }
             }
         }
+    }
+
+    fn is_out_of_place(&mut self, record: &Record) -> bool {
+        let seq = record.seq();
+        let is = self.last_seq.is_some_and(|last| if self.is_reverse { seq >= last } else { seq <= last });
+        if !is {
+            self.last_seq = Some(seq);
+        }
+        is
     }
 
     fn place_in_time(&mut self, record: &Record) -> SystemTime {
@@ -131,7 +180,7 @@ impl<'a> Walk<'a> {
             if next.is_some() {
                 return next;
             }
-            let count = self.chain.wanted.count();
+            let count = self.place.chain.wanted.count();
             if self.taken >= count {
                 return None;
             }
@@ -147,30 +196,58 @@ impl<'a> Walk<'a> {
                 found
             } else {
                 let number = if self.is_reverse { count - 1 - turn } else { turn };
-                let mut found = Vec::new();
-                self.look.piece(&self.chain.wanted, number, window, trouble, |record| found.push(record));
-                found
+                self.place.search(number, window, trouble)
             };
             self.found = found.into_iter();
         }
     }
 
     fn next_of_tail(&mut self, trouble: &mut Trouble) -> Option<Record> {
-        if self.tail.is_none() {
-            let reader = Reader::new(&self.dir).chain(self.chain.number).from_seq(self.chain.tail_from);
-            match reader.reverse(self.is_reverse).items() {
-                Ok(items) => self.tail = Some(items),
+        let next = if self.is_reverse { self.found.next_back() } else { self.found.next() };
+        if next.is_some() {
+            return next;
+        }
+        let Place { chain, look, .. } = &self.place;
+        let next = self.rest.as_mut()?.find_map(|item| look.item(chain, item, trouble));
+        if next.is_none() {
+            self.rest = None;
+        }
+        next
+    }
+
+    /// Reads what stands behind the last durable record. It is read forward, as far as there is room for it: backward the
+    /// library may hand out less of a damaged log.
+    fn open_tail(&mut self, trouble: &mut Trouble) {
+        let Place { chain, look, .. } = &self.place;
+        let open = |is_reverse, trouble: &mut Trouble| {
+            let reader = Reader::new(&self.dir).chain(chain.number).from_seq(chain.tail_from);
+            match reader.reverse(is_reverse).items() {
+                Ok(items) => Some(items),
                 Err(error) => {
                     trouble.bad(format!("{:#}", anyhow::Error::new(error)));
-                    return None;
+                    None
                 }
             }
-        }
-        for item in self.tail.as_mut()? {
-            if let Some(record) = self.look.item(item, trouble) {
-                return Some(record);
+        };
+        let (mut found, mut bytes, mut met) = (Vec::new(), 0, Trouble::default());
+        let Some(mut items) = open(false, &mut met) else { return trouble.merge(met) };
+        while bytes <= self.room {
+            let Some(item) = items.next() else {
+                self.found = found.into_iter();
+                return trouble.merge(met);
+            };
+            if let Some(record) = look.item(chain, item, &mut met) {
+                bytes += record.as_json().len() as u64;
+                found.push(record);
             }
         }
-        None
+        if self.is_reverse {
+            // What was met forward is met again.
+            self.rest = open(true, trouble);
+        } else {
+            self.rest = Some(items);
+            self.found = found.into_iter();
+            trouble.merge(met);
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use tracing_audit::{Record, RecordKind, Severity, Value};
 
 use super::By;
-use crate::{line::is_failure, scan::Hit};
+use crate::{export::meaning::Outcome, scan::Hit};
 
 /// How much the values of all tables may take, in all threads.
 const MAX_BYTES: usize = 16 << 20;
@@ -92,7 +92,8 @@ impl Counts {
         let record = &hit.record;
         self.records += 1;
         self.chains.insert(record.chain());
-        let time = record.timestamp();
+        // Texts that are no times are of no hour.
+        let time = record.timestamp().filter(|_| record.time().is_some());
         if let Some(time) = time {
             self.note_time(time, time);
         }
@@ -100,7 +101,7 @@ impl Counts {
             RecordKind::Event => Count {
                 events: 1,
                 critical: u64::from(record.severity() == Some(Severity::Critical)),
-                failed: u64::from(record.outcome().is_some_and(is_failure)),
+                failed: u64::from(record.outcome().map(Outcome::of_word) == Some(Outcome::Failure)),
                 unconfirmed: u64::from(hit.is_unconfirmed),
                 lost: 0,
             },
@@ -124,6 +125,8 @@ impl Counts {
                 By::Action => record.action(),
                 By::Actor => record.actor(),
                 By::Resource => record.resource(),
+                // Whatever it says was done may have been refused.
+                By::Outcome if hit.is_unconfirmed => Some("unconfirmed"),
                 By::Outcome => record.outcome(),
                 By::Severity => record.severity().map(Severity::as_str),
             };

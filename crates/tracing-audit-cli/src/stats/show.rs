@@ -24,6 +24,13 @@ const RED: Style = AnsiColor::Red.on_default().bold();
 const YELLOW: Style = AnsiColor::Yellow.on_default();
 const CYAN: Style = AnsiColor::Cyan.on_default();
 
+/// Of what the log writes of itself, what a filter can find.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Finds {
+    pub(crate) gaps: bool,
+    pub(crate) recoveries: bool,
+}
+
 /// A row of a table.
 type Row<'a> = (Option<&'a str>, &'a Count);
 
@@ -57,15 +64,15 @@ fn rows_of<'a>(table: &'a Table, stats: &Stats) -> (Vec<Row<'a>>, Count, usize) 
 }
 
 /// Prints everything.
-pub(crate) fn text(counts: &Counts, stats: &Stats, has_gaps: bool) {
-    summary(counts, has_gaps);
+pub(crate) fn text(counts: &Counts, stats: &Stats, finds: Finds) {
+    summary(counts, finds);
     for table in &counts.tables {
         print("");
         print_table(table, counts, stats);
     }
 }
 
-fn summary(counts: &Counts, has_gaps: bool) {
+fn summary(counts: &Counts, finds: Finds) {
     let line = |name: &str, style: Style, text: &str| {
         print(&format!("{BOLD}{name:<12}{BOLD:#}  {style}{text}{style:#}"));
     };
@@ -81,16 +88,18 @@ fn summary(counts: &Counts, has_gaps: bool) {
     line("critical", plain, &part(total.critical, total.events));
     line("failed", warn(total.failed, RED), &part(total.failed, total.events));
     line("unconfirmed", warn(total.unconfirmed, RED), &part(total.unconfirmed, total.events));
-    if has_gaps {
+    if finds.gaps {
         let lost = format!(
             "{} in {} gaps",
             part(total.lost, total.events.saturating_add(total.lost)),
             grouped(counts.gaps)
         );
         line("not recorded", warn(counts.gaps, YELLOW), &lost);
-        line("recoveries", warn(counts.recoveries, YELLOW), &grouped(counts.recoveries));
     } else {
         line("not recorded", DIM, "not looked for: gaps do not match such a filter");
+    }
+    if finds.recoveries {
+        line("recoveries", warn(counts.recoveries, YELLOW), &grouped(counts.recoveries));
     }
 }
 
@@ -207,7 +216,7 @@ fn bar(number: u64, most: u64) -> String {
 }
 
 /// The same as JSON.
-pub(crate) fn json(counts: &Counts, stats: &Stats, has_gaps: bool) -> Result<String> {
+pub(crate) fn json(counts: &Counts, stats: &Stats, finds: Finds) -> Result<String> {
     let total = &counts.total;
     let tables: Vec<Value> = counts
         .tables
@@ -236,9 +245,9 @@ pub(crate) fn json(counts: &Counts, stats: &Stats, has_gaps: bool) -> Result<Str
         "critical": total.critical,
         "failed": total.failed,
         "unconfirmed": total.unconfirmed,
-        "gaps": has_gaps.then_some(counts.gaps),
-        "lost": has_gaps.then_some(total.lost),
-        "recoveries": has_gaps.then_some(counts.recoveries),
+        "gaps": finds.gaps.then_some(counts.gaps),
+        "lost": finds.gaps.then_some(total.lost),
+        "recoveries": finds.recoveries.then_some(counts.recoveries),
         "tables": tables,
     });
     Ok(escape_json(&serde_json::to_string(&all)?))

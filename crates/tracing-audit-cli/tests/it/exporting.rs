@@ -5,7 +5,7 @@ mod access;
 #[path = "exporting/exports.rs"]
 mod exports;
 #[path = "exporting/forge.rs"]
-mod forge;
+pub(crate) mod forge;
 #[path = "exporting/hard.rs"]
 mod hard;
 #[path = "exporting/pages.rs"]

@@ -1,5 +1,7 @@
 //! `query` and `stats`: what they find is what the library reads.
 
+mod mended;
+
 use std::{
     collections::BTreeMap,
     fs::{self, OpenOptions},
@@ -481,7 +483,10 @@ fn stats_add_up_what_the_library_reads() {
         ("action", Box::new(move |r| owned(r.action()))),
         ("actor", Box::new(move |r| owned(r.actor()))),
         ("resource", Box::new(move |r| owned(r.resource()))),
-        ("outcome", Box::new(move |r| owned(r.outcome()))),
+        (
+            "outcome",
+            Box::new(move |r| owned(if r.is_unconfirmed() { Some("unconfirmed") } else { r.outcome() })),
+        ),
         ("severity", Box::new(|r| r.severity().map(|severity| severity.as_str().to_owned()))),
         ("hour", Box::new(|r| r.timestamp().map(|time| time[..13].to_owned()))),
         ("day", Box::new(|r| r.timestamp().map(|time| time[..10].to_owned()))),

@@ -109,6 +109,7 @@ impl Kept {
         self.try_append(heads).with_context(|| format!("cannot append the heads to {}", self.path.display()))
     }
 
+    #[expect(clippy::disallowed_methods, reason = "it is no segment that is cut back")]
     fn try_append(&self, heads: &[Head]) -> Result<()> {
         let mut file =
             OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&self.path)?;
@@ -141,7 +142,7 @@ impl Kept {
 
 /// Whether a line may be the beginning of a head: `000/35:3e7787`.
 fn is_begun(line: &str) -> bool {
-    let is = |text: &str, kind: fn(&u8) -> bool| text.as_bytes().iter().all(|byte| kind(byte));
+    let is = |text: &str, kind: fn(&u8) -> bool| text.as_bytes().iter().all(kind);
     let (chain, rest) = line.split_once('/').unwrap_or((line, ""));
     let (number, hash) = rest.split_once(':').unwrap_or((rest, ""));
     is(chain, u8::is_ascii_digit)

@@ -229,13 +229,11 @@ fn compare(head: Head, chains: &BTreeMap<String, Chain>) -> Compared {
     let other = own()
         .find(|(_, chain)| chain.seen.contains_key(&seq))
         .or_else(|| own().find(|(_, chain)| chain.linked.contains_key(&seq)));
-    match other {
-        Some((id, _)) => Compared::Finding(id.clone(), CopyFindingKind::OtherThanHead { head }),
-        None => {
-            let id = own().next().map_or_else(|| format!("{:03}", head.chain()), |(id, _)| id.clone());
-            Compared::Finding(id, CopyFindingKind::NoRecordOfHead { head })
-        }
+    if let Some((id, _)) = other {
+        return Compared::Finding(id.clone(), CopyFindingKind::OtherThanHead { head });
     }
+    let id = own().next().map_or_else(|| format!("{:03}", head.chain()), |(id, _)| id.clone());
+    Compared::Finding(id, CopyFindingKind::NoRecordOfHead { head })
 }
 
 impl Chain {

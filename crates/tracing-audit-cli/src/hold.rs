@@ -6,6 +6,8 @@ use std::{
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     process::ExitCode,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -13,13 +15,21 @@ use clap::Args;
 use tracing_audit::{AuditLog, Head, segments};
 use tracing_subscriber::{Registry, prelude::*};
 
-use crate::{directory::explain, print};
+use crate::{directory::explain, output::escape, print};
+
+/// How long a reason may be, in bytes: what a record holds for sure.
+const MAX_REASON: usize = 4096;
+
+/// How long to wait for another hold or release.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Keeps retention from removing anything: a legal hold.
 ///
 /// Places the file `hold` in the directory of the log. From then on no program removes a segment, until the hold is released.
 /// Who did it and why is recorded in the log itself, and the head of that record is printed, to be kept elsewhere. The hold is
 /// placed before it is recorded, and the release is recorded before the hold is lifted.
+///
+/// All cases share one hold: the first release lifts it for all of them. Release it when the last case is closed.
 ///
 /// Run it as the owner of the log. Called through sudo, the record names who called sudo.
 #[derive(Debug, Args)]
@@ -37,7 +47,7 @@ pub(crate) struct Hold {
     #[arg(long)]
     release: bool,
 
-    /// Why; it stands in the record.
+    /// Why; it stands in the record. At most 4096 bytes.
     #[arg(long, value_name = "TEXT")]
     reason: String,
 }
@@ -47,14 +57,48 @@ impl Hold {
         if self.reason.trim().is_empty() {
             bail!("a hold needs a reason: --reason 'Smith v. Shop'");
         }
+        if self.reason.len() > MAX_REASON {
+            bail!(
+                "the reason has {} bytes, and may have {MAX_REASON}: name the case, and keep the rest elsewhere",
+                self.reason.len()
+            );
+        }
         segments(&self.log).map_err(|error| explain(&self.log, error))?;
+        let _alone = self.alone()?;
         if self.release { self.release() } else { self.place() }
+    }
+
+    /// Keeps other holds and releases of this log away, as long as the result lives: between the two steps of one, another
+    /// would make its record wrong. The lock is on the directory itself, so that nothing is written for it.
+    fn alone(&self) -> Result<File> {
+        let dir = File::open(&self.log).with_context(|| format!("cannot open {}", self.log.display()))?;
+        let begin = Instant::now();
+        loop {
+            match dir.try_lock() {
+                Ok(()) => return Ok(dir),
+                Err(fs::TryLockError::WouldBlock) if begin.elapsed() < PATIENCE => {
+                    thread::sleep(Duration::from_millis(20));
+                }
+                Err(fs::TryLockError::WouldBlock) => bail!(
+                    "nothing was done: something else has {} locked, as another `hold` does; wait for it, or end it",
+                    self.log.display()
+                ),
+                Err(fs::TryLockError::Error(error)) => {
+                    return Err(error).with_context(|| format!("cannot lock {}", self.log.display()));
+                }
+            }
+        }
     }
 
     fn place(&self) -> Result<ExitCode> {
         let file = self.log.join("hold");
-        let is_new = place(&file, &self.reason).with_context(|| {
-            format!("cannot place {}, so there is no hold; run as the owner of the log", file.display())
+        let is_new = place(&file, &self.reason).map_err(|(may_be_placed, error)| {
+            let what = if may_be_placed {
+                "but it may be placed, and was not recorded; mend the cause, and run the same command again"
+            } else {
+                "so there is no hold; run as the owner of the log"
+            };
+            anyhow::Error::new(error).context(format!("cannot place {}, {what}", file.display()))
         })?;
         let outcome = if is_new { "placed" } else { "in place already" };
         let head = self.record("log.hold", outcome).with_context(|| {
@@ -64,6 +108,12 @@ impl Hold {
                 self.log.display()
             )
         })?;
+        if let Err(error) = fs::symlink_metadata(&file) {
+            return Err(anyhow::Error::new(error).context(format!(
+                "there is no hold, although record {head} says so: something removed {} meanwhile; run the same command again",
+                file.display()
+            )));
+        }
         print(&format!("the hold is {outcome}, as record {head} says"));
         Ok(ExitCode::SUCCESS)
     }
@@ -122,18 +172,19 @@ impl Hold {
     }
 }
 
-/// Places the file, durably. Returns whether it was not there.
-fn place(file: &Path, reason: &str) -> io::Result<bool> {
+/// Places the file, durably. Returns whether it was not there; or, with the error, whether it may be there.
+fn place(file: &Path, reason: &str) -> Result<bool, (bool, io::Error)> {
     let is_new = match OpenOptions::new().write(true).create_new(true).mode(0o640).open(file) {
         Ok(mut hold) => {
             // For who finds it. An empty file holds as well, on a disk that is full too, and the evidence is the record.
-            drop(writeln!(hold, "{}: {reason}", Who::now().actor).and_then(|()| hold.sync_all()));
+            let line = format!("{}: {}", escape(&Who::now().actor), escape(reason));
+            drop(writeln!(hold, "{line}").and_then(|()| hold.sync_all()));
             true
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
-        Err(error) => return Err(error),
+        Err(error) => return Err((false, error)),
     };
-    sync(file.parent().unwrap_or(file))?;
+    sync(file.parent().unwrap_or(file)).map_err(|error| (true, error))?;
     Ok(is_new)
 }
 

@@ -1,9 +1,12 @@
 //! `verify --json`: what docs/command.md promises.
 
+use std::path::Path;
+
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Checked, print::Unchecked};
+use crate::output::escape_json;
 
 /// One log that was checked, as one line.
 pub(super) fn of(checked: &Checked) -> String {
@@ -37,15 +40,14 @@ pub(super) fn of(checked: &Checked) -> String {
             entry.insert("meaning".to_owned(), meaning.into());
         }
     }
-    report.to_string()
+    escape_json(&report.to_string())
 }
 
 /// A log that could not be checked.
-pub(super) fn failed(log: &str, error: &anyhow::Error) -> String {
-    json!({
-        "path": log, "verdict": null, "result": "ERROR", "exit_code": 2, "error": format!("{error:#}"),
-    })
-    .to_string()
+pub(super) fn failed(log: &Path, error: &anyhow::Error) -> String {
+    let error = format!("{error:#}");
+    let failed = json!({"path": log.to_string_lossy(), "verdict": null, "result": "ERROR", "exit_code": 2, "error": error});
+    escape_json(&failed.to_string())
 }
 
 fn as_value(value: &impl Serialize) -> Value {

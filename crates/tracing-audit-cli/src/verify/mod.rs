@@ -8,7 +8,7 @@ mod print;
 
 use std::{
     collections::BTreeMap,
-    num::NonZero,
+    ffi::{OsStr, OsString},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -25,7 +25,7 @@ use crate::{
     store::Store,
 };
 use against::Comparison;
-use neighbours::Neighbours;
+use neighbours::{Doubts, Neighbours};
 
 /// How many findings, notes and so on of a kind are printed.
 const MAX_PRINTED: usize = 20;
@@ -46,12 +46,12 @@ const MAX_PRINTED: usize = 20;
   tracing-audit verify /var/lib/shop/audit-log --against /mnt/archive     (with .gz and .zst)
   tracing-audit verify /var/lib/shop/audit-log --json | jq .verdict
 
-Exit codes: 0 intact, 1 damaged, or not the same as the copy, 2 could not check, 3 unclean. Of several logs, the first of
+Exit codes: 0 intact, 1 damaged, or not the same as the copy, 2 could not check, or compare anything, 3 unclean. Of several logs, the first of
 1, 2, 3, 0 that is that of one of them.")]
 pub(crate) struct Verify {
     /// The directory of the log, or of several; or a copy that was forwarded: `file:PATH` or `postgres://USER@HOST/DATABASE`.
     #[arg(required = true, value_name = "DIR")]
-    logs: Vec<String>,
+    logs: Vec<OsString>,
 
     /// For a copy: the log that was forwarded. It knows where forwarding began, and which records the store refused.
     #[arg(long, value_name = "DIR")]
@@ -83,9 +83,9 @@ pub(crate) struct Verify {
     #[arg(long)]
     json: bool,
 
-    /// How many threads compute hashes. Default: as many as there are processors.
-    #[arg(long, value_name = "N")]
-    threads: Option<NonZero<usize>>,
+    /// How many threads compute hashes, at most 1024. Default: as many as there are processors.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
 
     /// Prints nothing but the verdict.
     #[arg(long, short, conflicts_with = "json")]
@@ -109,11 +109,18 @@ impl Checked {
         self.against.as_ref().is_some_and(|comparison| comparison.parts)
     }
 
-    /// PASS, UNCLEAN or FAIL.
+    /// Whether there is a copy, and no record in both.
+    fn compared_nothing(&self) -> bool {
+        self.against.as_ref().is_some_and(|comparison| comparison.same == 0)
+    }
+
+    /// PASS, UNCLEAN or FAIL; UNCOMPARED where a copy was given that has no record to compare.
     fn result(&self) -> &'static str {
         match self.report.verdict() {
-            Verdict::Intact if !self.parts() => "PASS",
-            Verdict::Unclean if !self.parts() => "UNCLEAN",
+            _ if self.parts() => "FAIL",
+            Verdict::Intact | Verdict::Unclean if self.compared_nothing() => "UNCOMPARED",
+            Verdict::Intact => "PASS",
+            Verdict::Unclean => "UNCLEAN",
             _ => "FAIL",
         }
     }
@@ -121,6 +128,7 @@ impl Checked {
     fn exit_code(&self) -> u8 {
         match self.result() {
             "PASS" => 0,
+            "UNCOMPARED" => 2,
             "UNCLEAN" => 3,
             _ => 1,
         }
@@ -130,12 +138,13 @@ impl Checked {
 impl Verify {
     pub(crate) fn run(self) -> Result<ExitCode> {
         if let [log] = &*self.logs {
-            let store = if Path::new(log).is_dir() { None } else { Store::parse(log)? };
-            if let Some(store) = store {
+            if let Some(store) = store_of(log)? {
                 return self.run_on_copy(store);
             }
-            return self.run_on_one(log).map(ExitCode::from);
+            self.refuse_options_of_copies()?;
+            return self.run_on_one(Path::new(log)).map(ExitCode::from);
         }
+        self.refuse_options_of_copies()?;
         if !self.heads.is_empty()
             || !self.head_files.is_empty()
             || self.append_heads.is_some()
@@ -146,7 +155,16 @@ impl Verify {
         Ok(self.run_on_several())
     }
 
-    fn run_on_one(&self, log: &str) -> Result<u8> {
+    fn refuse_options_of_copies(&self) -> Result<()> {
+        if self.of.is_some() || self.name.is_some() {
+            bail!(
+                "--of and --name are for a forwarded copy (`file:PATH`), and this is the directory of a log"
+            );
+        }
+        Ok(())
+    }
+
+    fn run_on_one(&self, log: &Path) -> Result<u8> {
         let checked = match self.check(log) {
             Ok(checked) => checked,
             Err(error) => {
@@ -164,11 +182,11 @@ impl Verify {
     /// Checks one log after the other, and sums up.
     fn run_on_several(&self) -> ExitCode {
         let mut rows = Vec::new();
-        for log in &self.logs {
+        for log in self.logs.iter().map(Path::new) {
             match self.check(log) {
                 Ok(checked) => {
                     if self.quiet {
-                        print(&format!("{}  {}", checked.report.verdict(), escape(log)));
+                        print(&format!("{}  {}", checked.report.verdict(), escape(&log.to_string_lossy())));
                     } else {
                         self.show(&checked);
                         if !self.json {
@@ -198,33 +216,33 @@ impl Verify {
             print(&json::of(checked));
         } else if self.quiet {
             let verdict = if checked.parts() { Verdict::Damaged } else { checked.report.verdict() };
-            print(verdict.as_str());
+            print(if checked.exit_code() == 2 { "uncompared" } else { verdict.as_str() });
         } else {
             print(print::text(checked).trim_end());
         }
     }
 
     /// The heads that were given, and where new ones go.
-    fn kept(&self, log: Option<&str>) -> Result<(Vec<Head>, Option<Kept>)> {
+    fn kept(&self, log: Option<&Path>) -> Result<(Vec<Head>, Option<Kept>)> {
         let mut heads = self.heads.clone();
         for file in &self.head_files {
             heads.extend(Kept::read(file)?.heads);
         }
         let Some((file, log)) = self.append_heads.as_ref().zip(log) else { return Ok((heads, None)) };
-        let kept = Kept::to_append(file, Path::new(log))?;
+        let kept = Kept::to_append(file, log)?;
         heads.extend(&kept.heads);
         Ok((heads, Some(kept)))
     }
 
-    fn check(&self, log: &str) -> Result<Checked> {
-        let cannot = || format!("cannot verify {log}");
+    fn check(&self, log: &Path) -> Result<Checked> {
+        let cannot = || format!("cannot verify {}", log.display());
         let (kept, file) = self.kept(Some(log))?;
         if let Some(file) = file.filter(|file| file.is_new) {
             say(&format!("{} is new: there was no head yet to check against", file.path().display()));
         }
         let mut verifier = kept.iter().fold(Verifier::new(log), |verifier, head| verifier.expect_head(*head));
         if let Some(threads) = self.threads {
-            verifier = verifier.threads(threads.get());
+            verifier = verifier.threads(threads.into());
         }
         let bar = self.progress(log);
         if let Some(bar) = bar.clone() {
@@ -237,9 +255,9 @@ impl Verify {
         if let Some(bar) = bar {
             bar.finish_and_clear();
         }
-        let report = report.map_err(|error| explain(Path::new(log), error)).with_context(cannot)?;
-        let against = self.against.as_ref().map(|copy| against::compare(Path::new(log), copy)).transpose();
-        let against = against.with_context(|| format!("cannot compare {log} with its copy"))?;
+        let report = report.map_err(|error| explain(log, error)).with_context(cannot)?;
+        let against = self.against.as_ref().map(|copy| against::compare(log, copy)).transpose();
+        let against = against.with_context(|| format!("cannot compare {} with its copy", log.display()))?;
         let (mut times, mut places) = (BTreeMap::new(), BTreeMap::new());
         if !self.quiet {
             times = report.chains().iter().map(|chain| (chain.chain(), times_of(log, chain))).collect();
@@ -260,7 +278,7 @@ impl Verify {
     }
 
     /// Progress on standard error, where that is a terminal.
-    fn progress(&self, log: &str) -> Option<ProgressBar> {
+    fn progress(&self, log: &Path) -> Option<ProgressBar> {
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
         if self.quiet || bar.is_hidden() {
             return None;
@@ -270,14 +288,24 @@ impl Verify {
         if let Ok(style) = ProgressStyle::with_template(style) {
             bar.set_style(style);
         }
-        bar.set_prefix(escape(log).into_owned());
+        bar.set_prefix(escape(&log.to_string_lossy()).into_owned());
         bar.tick();
         Some(bar)
     }
 }
 
+/// The store that an argument names. `None` where it is a directory, as everything is that has a `/` before its first `:`, or
+/// is there.
+fn store_of(log: &OsStr) -> Result<Option<Store<'_>>> {
+    let Some(url) = log.to_str().filter(|_| !Path::new(log).is_dir()) else { return Ok(None) };
+    match url.split_once(':') {
+        Some((scheme, _)) if !scheme.contains('/') => Store::parse(url),
+        _ => Ok(None),
+    }
+}
+
 /// The times of the first and the last record of a chain, found without reading what lies between.
-fn times_of(log: &str, chain: &tracing_audit::ChainReport) -> (Option<String>, Option<String>) {
+fn times_of(log: &Path, chain: &tracing_audit::ChainReport) -> (Option<String>, Option<String>) {
     let time = |seq: Option<u64>| {
         let seq = seq?;
         let items = Reader::new(log).chain(chain.chain()).from_seq(seq).records().ok()?;
@@ -289,18 +317,19 @@ fn times_of(log: &str, chain: &tracing_audit::ChainReport) -> (Option<String>, O
 }
 
 /// What stands at the places of the findings that are printed.
-fn places_of(log: &str, report: &Report) -> BTreeMap<usize, Neighbours> {
+fn places_of(log: &Path, report: &Report) -> BTreeMap<usize, Neighbours> {
     let mut places = BTreeMap::new();
     if report.findings().is_empty() {
         return places;
     }
     let Ok(segments) = segments(log) else { return places };
+    let doubts = Doubts::of(log);
     let mut printed = BTreeMap::<_, usize>::new();
     for (index, finding) in report.findings().iter().enumerate() {
         let of_kind = printed.entry(finding.kind()).or_default();
         *of_kind += 1;
         if *of_kind <= MAX_PRINTED
-            && let Some(place) = Neighbours::of(&segments, finding)
+            && let Some(place) = Neighbours::of(&segments, &doubts, finding)
         {
             places.insert(index, place);
         }

@@ -3,12 +3,13 @@
 use std::{
     fs::File,
     io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom},
+    path::{Path, PathBuf},
 };
 
 use serde::Serialize;
-use tracing_audit::{Finding, Record, Segment};
+use tracing_audit::{Finding, Reader, Record, Segment};
 
-use crate::{line::line_of, output::escape};
+use crate::{line::line_with, output::escape, scan};
 
 /// The longest line of the format, with its line feed.
 pub(super) const MAX_LINE: u64 = 61_440;
@@ -33,6 +34,8 @@ pub(super) struct Line {
     text: String,
     /// Whether it is longer than any line of the format may be, and the rest is left out.
     is_cut: bool,
+    /// Whether it is a record of which somebody was told that it is not confirmed.
+    unconfirmed: bool,
     #[serde(skip)]
     record: Option<Box<Record>>,
 }
@@ -45,13 +48,36 @@ impl Line {
             seq: record.as_ref().map(|record| record.seq()),
             text: String::from_utf8_lossy(line).into_owned(),
             is_cut: bytes.len() as u64 >= MAX_LINE && !bytes.ends_with(b"\n"),
+            unconfirmed: false,
             record,
         }
     }
 
     /// The line for people.
     fn shown(&self) -> String {
-        self.record.as_ref().map_or_else(|| raw(&self.text), |record| line_of(record))
+        self.record.as_ref().map_or_else(|| raw(&self.text), |record| line_with(record, self.unconfirmed))
+    }
+}
+
+/// Which records of a log are named unconfirmed, which no line says of itself.
+pub(super) struct Doubts {
+    dir: PathBuf,
+    elsewhere: Option<scan::Unconfirmed>,
+}
+
+impl Doubts {
+    pub(super) fn of(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), elsewhere: scan::Unconfirmed::named_elsewhere(dir).ok() }
+    }
+
+    /// Whether its own chain, or another one, names a record.
+    pub(super) fn name(&self, chain: u16, seq: u64) -> bool {
+        let Ok(records) = Reader::new(&self.dir).chain(chain).from_seq(seq).records() else { return false };
+        let mut upto = records.filter_map(Result::ok).take_while(|record| record.seq() <= seq);
+        upto.find(|record| record.seq() == seq).is_some_and(|record| match &self.elsewhere {
+            Some(elsewhere) => elsewhere.hit(record).is_unconfirmed,
+            None => record.is_unconfirmed(),
+        })
     }
 }
 
@@ -68,7 +94,15 @@ pub(super) fn raw(text: &str) -> String {
 
 impl Neighbours {
     /// What stands at the place of a finding. `None` where it is about no line, or nothing can be read there.
-    pub(super) fn of(segments: &[Segment], finding: &Finding) -> Option<Self> {
+    pub(super) fn of(segments: &[Segment], doubts: &Doubts, finding: &Finding) -> Option<Self> {
+        let mut found = Self::at(segments, finding)?;
+        for line in [&mut found.before, &mut found.here, &mut found.after].into_iter().flatten() {
+            line.unconfirmed = line.seq.is_some_and(|seq| doubts.name(finding.chain(), seq));
+        }
+        Some(found)
+    }
+
+    fn at(segments: &[Segment], finding: &Finding) -> Option<Self> {
         let number = finding.segment()?;
         let offset = finding.offset()?;
         let mut chain: Vec<&Segment> =

@@ -1,6 +1,9 @@
 //! The report, for people.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use anstyle::{AnsiColor, Style};
 use tracing_audit::{
@@ -24,7 +27,7 @@ const BOLD: Style = Style::new().bold();
 fn style_of(result: &str) -> Style {
     match result {
         "PASS" => AnsiColor::Green.on_default().bold(),
-        "UNCLEAN" => AnsiColor::Yellow.on_default().bold(),
+        "UNCLEAN" | "UNCOMPARED" => AnsiColor::Yellow.on_default().bold(),
         _ => AnsiColor::Red.on_default().bold(),
     }
 }
@@ -43,6 +46,15 @@ pub(super) fn text(checked: &Checked) -> String {
     let meaning = match report.verdict() {
         Verdict::Intact if checked.parts() => {
             "every durable record is there and unaltered, but the copy has others"
+        }
+        Verdict::Unclean if checked.parts() => {
+            "the copy has other records than the log, which did not end in order either"
+        }
+        Verdict::Intact if checked.compared_nothing() => {
+            "every durable record is there and unaltered, but no record could be compared with the copy"
+        }
+        Verdict::Unclean if checked.compared_nothing() => {
+            "the log did not end in order, and no record could be compared with the copy"
         }
         Verdict::Intact => "every durable record is there and unaltered",
         Verdict::Unclean => "nothing durable is altered, but the log did not end in order",
@@ -192,8 +204,11 @@ fn notes(text: &mut String, report: &Report) {
 }
 
 fn against(text: &mut String, comparison: &Comparison) {
-    let what =
-        if comparison.parts { "parts from the log" } else { "holds the same records, as far as it goes" };
+    let what = match comparison.same {
+        _ if comparison.parts => "parts from the log",
+        0 => "has no record that the log has too: nothing could be compared",
+        _ => "holds the same records, as far as it goes",
+    };
     line!(text, "\nthe copy {} {what}", escape(&comparison.copy));
     for chain in &comparison.chains {
         line!(text, "  chain {:03}: {} in both", chain.number, counted(chain.same, "record"));
@@ -222,9 +237,14 @@ fn only(text: &mut String, chain: &Chain) {
 
 fn stands(text: &mut String, whose: &str, place: Option<&Place>) {
     match place {
-        Some(Place { file, line, offset, text: found }) => {
+        Some(Place { file, line, offset, text: found, unconfirmed, .. }) => {
             let file = escape(file);
-            line!(text, "      {DIM}{whose:<5}{DIM:#} {file}, line {line} (byte {offset}): {}", raw(found));
+            let mark = if *unconfirmed { "UNCONFIRMED " } else { "" };
+            line!(
+                text,
+                "      {DIM}{whose:<5}{DIM:#} {file}, line {line} (byte {offset}): {mark}{}",
+                raw(found)
+            );
         }
         None => line!(text, "      {DIM}{whose:<5}{DIM:#} nothing"),
     }
@@ -330,7 +350,7 @@ pub(super) struct Row {
 }
 
 impl Row {
-    pub(super) fn of(log: &str, checked: &Checked) -> Self {
+    pub(super) fn of(log: &Path, checked: &Checked) -> Self {
         let report = &checked.report;
         let findings = FindingKind::ALL.iter().map(|kind| report.count(*kind)).sum();
         Self {
@@ -339,13 +359,13 @@ impl Row {
             records: grouped(report.records()),
             chains: grouped(report.chains().len() as u64),
             findings: grouped(findings),
-            log: escape(log).into_owned(),
+            log: escape(&log.to_string_lossy()).into_owned(),
         }
     }
 
-    pub(super) fn failed(log: &str) -> Self {
+    pub(super) fn failed(log: &Path) -> Self {
         let none = || "-".to_owned();
-        let log = format!("{}, which could not be checked", escape(log));
+        let log = format!("{}, which could not be checked", escape(&log.to_string_lossy()));
         Self { exit_code: 2, result: "ERROR", records: none(), chains: none(), findings: none(), log }
     }
 }

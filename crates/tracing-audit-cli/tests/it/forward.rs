@@ -80,6 +80,17 @@ fn a_copy_is_verified() {
     assert_eq!(place.run("forward log --to file:copy.jsonl --once").0, 0);
     let (code, said, _) = place.run(&format!("verify file:copy.jsonl --of log --head {head}"));
     assert!(code == 0 && said.contains("13"), "{said}");
+    // Also a head that is not the last one.
+    let chain = &head.to_string()[..3];
+    for (seq, code) in [(7, 1), (12, 1), (99, 1)] {
+        let wrong = format!("{chain}/{seq}:{}", "ab".repeat(32));
+        let (found, said, _) = place.run(&format!("verify file:copy.jsonl --of log --head {wrong}"));
+        assert!(found == code && said.contains(&wrong), "{said}");
+    }
+    for record in tracing_audit::read(place.path("log")).unwrap().map(Result::unwrap) {
+        let line = format!("verify file:copy.jsonl -q --head {}", record.head());
+        assert_eq!(place.run(&line).0, 0, "{line}");
+    }
     let whole = fs::read_to_string(place.path("copy.jsonl")).unwrap();
     let without = |n: usize| {
         whole.lines().enumerate().filter(move |(at, _)| *at != n).map(|(_, line)| format!("{line}\n"))

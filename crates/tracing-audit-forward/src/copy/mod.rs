@@ -8,7 +8,7 @@ use std::{
     ops::RangeInclusive,
 };
 
-use tracing_audit::Digest;
+use tracing_audit::{Digest, Head};
 
 pub(crate) use self::line::{CopiedLine, digest_of};
 pub use self::report::{CopyChain, CopyFinding, CopyFindingKind, CopyHole, CopyReport, HoleReason};
@@ -23,13 +23,16 @@ const MAX_FINDINGS: usize = 1000;
 /// only, so every hole needs an explanation: a gap that the forwarder told of, records that retention removed
 /// before, records that the store refused, or the place where forwarding began.
 ///
-/// What it cannot find: lines missing at the end, and lines that somebody appended who knows the format. Compare the
-/// last record of each chain with the log, or with a head kept elsewhere.
+/// What it cannot find: lines missing at the end, and lines that somebody wrote anew who knows the format. Give it the heads
+/// that were kept elsewhere ([`expect_head`](Self::expect_head)), or compare the last record of each chain with the log.
 #[derive(Debug, Default)]
 pub struct CopyChecker {
     chains: BTreeMap<String, Chain>,
     findings: Vec<CopyFinding>,
     count: u64,
+    expected: BTreeSet<Head>,
+    /// The numbers of the expected records, so that other lines cost nothing.
+    expected_seqs: BTreeSet<u64>,
 }
 
 /// What is known of a chain so far.
@@ -47,6 +50,10 @@ struct Chain {
     pruned: BTreeMap<u64, Option<Digest>>,
     /// Forwarding began behind this record.
     begin: Option<u64>,
+    /// The hashes of records of which a head is expected.
+    seen: BTreeMap<u64, Digest>,
+    /// The same, by what the record behind links to.
+    linked: BTreeMap<u64, Digest>,
 }
 
 #[derive(Debug)]
@@ -90,6 +97,17 @@ impl CopyChecker {
         self.chain(chain_id).begin = Some(seq);
     }
 
+    /// Expects a record with this hash, as a head that was kept elsewhere names it: a copy that has another record in its
+    /// place, or none, is damaged. Call it before the first [`line`](Self::line).
+    ///
+    /// Where an explained hole is in the place of the record, or the copy begins behind it, the record after it may tell its
+    /// hash; otherwise the head is one of [`CopyReport::heads_not_compared`].
+    pub fn expect_head(&mut self, head: impl Into<Head>) {
+        let head = head.into();
+        self.expected_seqs.insert(head.seq());
+        self.expected.insert(head);
+    }
+
     /// Adds what a store finds by itself, such as a column that does not say what the line says.
     pub fn finding(&mut self, chain_id: &str, seq: u64, kind: CopyFindingKind) {
         self.count += 1;
@@ -104,11 +122,20 @@ impl CopyChecker {
         self.chains.get(chain_id)?.number
     }
 
-    /// Explains the holes, and reports.
+    /// Explains the holes, compares the heads, and reports.
     pub fn finish(mut self) -> CopyReport {
         let mut chains = Vec::new();
         let mut holes = Vec::new();
-        for (id, chain) in std::mem::take(&mut self.chains) {
+        let found = std::mem::take(&mut self.chains);
+        let mut heads_not_compared = Vec::new();
+        for head in std::mem::take(&mut self.expected) {
+            match compare(head, &found) {
+                Compared::Same => {}
+                Compared::NotHere => heads_not_compared.push(head),
+                Compared::Finding(id, kind) => self.finding(&id, head.seq(), kind),
+            }
+        }
+        for (id, chain) in found {
             for hole in &chain.holes {
                 if chain.contradicts(hole) {
                     self.finding(&id, hole.last.saturating_add(1), CopyFindingKind::Link);
@@ -127,7 +154,7 @@ impl CopyChecker {
             let Chain { number, records, first: first_seq, .. } = chain;
             chains.push(CopyChain { chain_id: id, chain: number, records, first_seq, last });
         }
-        CopyReport { chains, findings: self.findings, count: self.count, holes }
+        CopyReport { chains, findings: self.findings, count: self.count, holes, heads_not_compared }
     }
 
     fn chain(&mut self, chain_id: &str) -> &mut Chain {
@@ -135,7 +162,17 @@ impl CopyChecker {
     }
 
     pub(crate) fn parsed(&mut self, chain_id: &str, line: &CopiedLine<'_>) {
+        let is_expected = self.expected_seqs.contains(&line.seq);
+        let before = line.seq - 1;
+        let is_before_expected = self.expected_seqs.contains(&before);
         let chain = self.chain(chain_id);
+        // The first one counts: another one in the same place is a finding by itself.
+        if is_expected {
+            chain.seen.entry(line.seq).or_insert(line.hash);
+        }
+        if is_before_expected {
+            chain.linked.entry(before).or_insert(line.previous);
+        }
         let found = chain.place(line.seq, Some(line.hash), Some(line.previous));
         let is_of_chain = chain.learn(chain_id, line);
         if let Some(kind) = found {
@@ -160,7 +197,56 @@ impl CopyChecker {
     }
 }
 
+/// What came of looking for the record of a head.
+enum Compared {
+    Same,
+    /// It is rightly not in the copy, and nothing there tells its hash.
+    NotHere,
+    Finding(String, CopyFindingKind),
+}
+
+/// Compares a head with the chains that may be its own: a copy may hold several logs, each with a chain of this number.
+fn compare(head: Head, chains: &BTreeMap<String, Chain>) -> Compared {
+    let seq = head.seq();
+    // A chain that was copied from its middle on may not say its number; its hash covers all before it.
+    let is_same = |chain: &Chain| {
+        chain.number.is_none_or(|number| number == head.chain())
+            && chain.seen.get(&seq).or_else(|| chain.linked.get(&seq)) == Some(&head.hash())
+    };
+    if chains.values().any(is_same) {
+        return Compared::Same;
+    }
+    let own = || chains.iter().filter(|(_, chain)| chain.number == Some(head.chain()));
+    let may_be_away = |chain: &Chain| {
+        chain.number.is_none_or(|number| number == head.chain())
+            && !chain.seen.contains_key(&seq)
+            && !chain.linked.contains_key(&seq)
+            && chain.is_away(seq)
+    };
+    if chains.values().any(may_be_away) {
+        return Compared::NotHere;
+    }
+    let other = own()
+        .find(|(_, chain)| chain.seen.contains_key(&seq))
+        .or_else(|| own().find(|(_, chain)| chain.linked.contains_key(&seq)));
+    if let Some((id, _)) = other {
+        return Compared::Finding(id.clone(), CopyFindingKind::OtherThanHead { head });
+    }
+    let id = own().next().map_or_else(|| format!("{:03}", head.chain()), |(id, _)| id.clone());
+    Compared::Finding(id, CopyFindingKind::NoRecordOfHead { head })
+}
+
 impl Chain {
+    /// Whether it is explained that the copy does not have a record.
+    fn is_away(&self, seq: u64) -> bool {
+        let hole = self.holes.iter().find(|hole| (hole.first..=hole.last).contains(&seq));
+        let explained = hole.map(|hole| self.explain(hole)).unwrap_or_default();
+        let is_explained = explained
+            .iter()
+            .any(|(range, reason)| range.contains(&seq) && *reason != HoleReason::Unexplained);
+        is_explained || self.begin.is_some_and(|begin| seq <= begin)
+    }
+
     /// The number of the next record.
     fn expected(&self) -> u64 {
         match (self.last, self.begin) {
@@ -360,5 +446,52 @@ mod tests {
         let mut checker = CopyChecker::new();
         checker.begins_behind(ID, 4);
         check(checker, &chain(9)[5..], &[(5, CopyFindingKind::Missing { through: 5 })]);
+    }
+
+    fn head(line: &str, hash_of: &str) -> Head {
+        let seq = CopiedLine::parse(line.as_bytes()).unwrap().seq;
+        format!("007/{seq}:{}", CopiedLine::parse(hash_of.as_bytes()).unwrap().hash).parse().unwrap()
+    }
+
+    fn expecting(heads: &[Head]) -> CopyChecker {
+        let mut checker = CopyChecker::new();
+        heads.iter().for_each(|head| checker.expect_head(*head));
+        checker
+    }
+
+    #[test]
+    fn a_head_is_compared_at_its_record_wherever_that_stands() {
+        let good = chain(9);
+        for at in 0..10 {
+            check(expecting(&[head(&good[at], &good[at])]), &good, &[]);
+            let other = head(&good[at], &good[(at + 1) % 10]);
+            let seq = at as u64 + 1;
+            check(expecting(&[other]), &good, &[(seq, CopyFindingKind::OtherThanHead { head: other })]);
+        }
+        let last = head(&good[9], &good[9]);
+        check(expecting(&[last]), &good[..9], &[(10, CopyFindingKind::NoRecordOfHead { head: last })]);
+        let report = report(expecting(&[last]), &[] as &[&str]);
+        check_report(&report, &[(10, CopyFindingKind::NoRecordOfHead { head: last })]);
+        assert!(report.to_string().contains("007/10: the record of a head"), "{report}");
+        // One of another chain.
+        let other: Head = last.to_string().replace("007/", "008/").parse().unwrap();
+        check(expecting(&[other]), &good, &[(10, CopyFindingKind::NoRecordOfHead { head: other })]);
+    }
+
+    #[test]
+    fn the_head_of_a_record_that_need_not_be_there_is_compared_where_the_next_one_links_to_it() {
+        let good = chain(9);
+        let begun = |heads: &[Head]| {
+            let mut checker = expecting(heads);
+            checker.begins_behind(ID, 4);
+            report(checker, &good[4..])
+        };
+        let (gone, last_gone) = (head(&good[1], &good[1]), head(&good[3], &good[3]));
+        let found = begun(&[gone, last_gone]);
+        check_report(&found, &[]);
+        assert_eq!(found.heads_not_compared(), [gone]);
+        assert!(found.to_string().contains(&format!("the head {gone} could not be compared")), "{found}");
+        let other = head(&good[3], &good[5]);
+        check_report(&begun(&[other]), &[(4, CopyFindingKind::OtherThanHead { head: other })]);
     }
 }

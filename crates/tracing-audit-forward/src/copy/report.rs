@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use tracing_audit::Head;
+
 use crate::sink::Position;
 
 /// What the check of a copy found.
@@ -12,6 +14,7 @@ pub struct CopyReport {
     pub(super) findings: Vec<CopyFinding>,
     pub(super) count: u64,
     pub(super) holes: Vec<CopyHole>,
+    pub(super) heads_not_compared: Vec<Head>,
 }
 
 /// A chain of which the copy has anything.
@@ -74,6 +77,18 @@ pub enum CopyFindingKind {
     Column {
         /// The name of the column.
         name: &'static str,
+    },
+    /// Another record stands here than the one that a head names.
+    #[non_exhaustive]
+    OtherThanHead {
+        /// The head that was expected.
+        head: Head,
+    },
+    /// The record that a head names is not in the copy.
+    #[non_exhaustive]
+    NoRecordOfHead {
+        /// The head that was expected.
+        head: Head,
     },
 }
 
@@ -142,6 +157,12 @@ impl CopyReport {
     pub fn holes(&self) -> &[CopyHole] {
         &self.holes
     }
+
+    /// The expected heads whose record is rightly not in the copy, so that they were not compared.
+    #[must_use]
+    pub fn heads_not_compared(&self) -> &[Head] {
+        &self.heads_not_compared
+    }
 }
 
 fn in_chains(count: usize) -> String {
@@ -161,6 +182,9 @@ impl fmt::Display for CopyReport {
         }
         for hole in self.holes.iter().filter(|hole| hole.reason != HoleReason::Unexplained) {
             writeln!(f, "  {}", Printed(&hole.chain_id, hole.first_seq, &hole.to_string()))?;
+        }
+        for head in &self.heads_not_compared {
+            writeln!(f, "  the head {head} could not be compared: its record is not here")?;
         }
         for finding in &self.findings {
             writeln!(f, "  {}", Printed(&finding.chain_id, finding.seq, &finding.kind.to_string()))?;
@@ -202,6 +226,10 @@ impl fmt::Display for CopyFindingKind {
             Self::Repeated => f.write_str("the record stands here twice"),
             Self::Extra => f.write_str("another record belongs here"),
             Self::OtherChain => f.write_str("the record says that it is of another chain"),
+            Self::OtherThanHead { head } => {
+                write!(f, "another record stands here than the head {head} names")
+            }
+            Self::NoRecordOfHead { head } => write!(f, "the record of a head is not here: {head}"),
             Self::Column { name } => write!(f, "the column {name} does not say what the line says"),
         }
     }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use tracing_audit_forward::CopyChecker;
 
 use self::side::{Line, Lines, Side};
+use super::neighbours::Doubts;
 
 /// How many findings of the copy itself are listed.
 const MAX_LISTED: usize = 20;
@@ -54,6 +55,10 @@ pub(super) struct Place {
     pub(super) line: u64,
     pub(super) offset: u64,
     pub(super) text: String,
+    /// Whether the log, or the copy where it is not compressed, names the record unconfirmed.
+    pub(super) unconfirmed: bool,
+    #[serde(skip)]
+    seq: Option<u64>,
 }
 
 impl Place {
@@ -63,6 +68,8 @@ impl Place {
             line: line.number,
             offset: line.offset,
             text: String::from_utf8_lossy(&line.bytes).into_owned(),
+            unconfirmed: false,
+            seq: line.seq,
         }
     }
 }
@@ -85,9 +92,20 @@ pub(super) fn compare(log: &Path, copy: &Path) -> Result<Comparison> {
     for number in chains {
         let mut pair = Pair::new(number, &here, &there, &mut checker);
         pair.run()?;
+        if let (Some(ours), Some(theirs)) = (here.known_id(number), there.known_id(number))
+            && ours != theirs
+        {
+            let what = format!(
+                "the chain is another one in the copy, which is of another log: {ours} in the log, {theirs} in the copy"
+            );
+            let parting =
+                pair.chain.parting.get_or_insert(Parting { what: String::new(), log: None, copy: None });
+            parting.what = what;
+        }
         comparison.same += pair.chain.same;
         comparison.chains.push(pair.chain);
     }
+    doubt(log, copy, &mut comparison.chains);
     let report = checker.finish();
     let number = |id: &str| there.chains().find(|chain| there.id(*chain) == id).unwrap_or_default();
     let listed = report.findings().iter().take(MAX_LISTED).map(|finding| {
@@ -98,6 +116,21 @@ pub(super) fn compare(log: &Path, copy: &Path) -> Result<Comparison> {
     comparison.parts =
         comparison.copy_finding_count > 0 || comparison.chains.iter().any(|chain| chain.parting.is_some());
     Ok(comparison)
+}
+
+/// Looks up whether the records at the places where the two part are unconfirmed.
+fn doubt(log: &Path, copy: &Path, chains: &mut [Chain]) {
+    if chains.iter().all(|chain| chain.parting.is_none()) {
+        return;
+    }
+    let sides = [Doubts::of(log), Doubts::of(copy)];
+    for chain in chains {
+        let Some(parting) = &mut chain.parting else { continue };
+        for place in [&mut parting.log, &mut parting.copy].into_iter().flatten() {
+            let name = |seq| sides.iter().any(|side| side.name(chain.number, seq));
+            place.unconfirmed = place.seq.is_some_and(name);
+        }
+    }
 }
 
 /// The same chain in both.

@@ -88,6 +88,11 @@ impl Side {
         self.ids.get(&chain).cloned().unwrap_or_else(|| format!("{chain:03}"))
     }
 
+    /// The id of a chain, where a segment says it.
+    pub(super) fn known_id(&self, chain: u16) -> Option<&str> {
+        self.ids.get(&chain).map(String::as_str)
+    }
+
     /// The lines of a chain that count.
     pub(super) fn lines(&self, chain: u16) -> Lines {
         Lines { files: self.chains.get(&chain).cloned().unwrap_or_default(), open: None }

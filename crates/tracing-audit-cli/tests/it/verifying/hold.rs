@@ -1,6 +1,12 @@
 //! `hold`.
 
-use std::{fs, process::Command};
+use std::{
+    fs::{self, File},
+    process::{Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
 use tracing_audit::{AuditLog, Retention, Rotation, read};
 
@@ -102,4 +108,70 @@ fn a_hold_needs_a_log_and_a_reason() {
     let (code, _, error) = scene.run(&["hold", "empty", "--reason", "case"]);
     assert!(code == 2 && error.contains("there is no audit log at empty: the directory is empty"), "{error}");
     assert!(!scene.path("empty/hold").exists() && !scene.log().join("hold").exists());
+}
+
+/// What the newest record says of a hold, and what is there, must be the same.
+#[test]
+fn a_hold_and_a_release_at_the_same_time_leave_what_the_newest_record_says() {
+    let scene = Scene::new();
+    for round in 0..6 {
+        assert_eq!(scene.run(&["hold", "log", "--reason", "first"]).0, 0);
+        let begin = |arguments: &[&str]| {
+            let mut command = scene.command(arguments);
+            command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        };
+        let mut release = begin(&["hold", "log", "--release", "--reason", "closed"]);
+        let mut hold = begin(&["hold", "log", "--reason", "second"]);
+        assert!(release.wait().unwrap().success() && hold.wait().unwrap().success());
+        let said = read(scene.log()).unwrap().map(Result::unwrap);
+        let said = said.filter(|record| record.action().is_some_and(|action| action.starts_with("log.hold")));
+        let newest = said.max_by_key(|record| record.timestamp().map(str::to_owned)).unwrap();
+        let is_placed = newest.action() == Some("log.hold");
+        assert_eq!(scene.log().join("hold").exists(), is_placed, "round {round}");
+    }
+}
+
+#[test]
+fn a_hold_waits_for_another_one() {
+    let scene = Scene::new();
+    let dir = File::open(scene.log()).unwrap();
+    dir.lock().unwrap();
+    let mut hold = scene.command(&["hold", "log", "--reason", "case"]).stdout(Stdio::null()).spawn().unwrap();
+    thread::sleep(Duration::from_millis(700));
+    assert!(hold.try_wait().unwrap().is_none() && !scene.log().join("hold").exists());
+    dir.unlock().unwrap();
+    assert!(hold.wait().unwrap().success() && scene.log().join("hold").exists());
+}
+
+#[test]
+fn a_hold_that_something_removes_meanwhile_is_not_said_to_be_in_place() {
+    let scene = Scene::new();
+    let is_over = AtomicBool::new(false);
+    let (code, printed, error) = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                drop(fs::remove_file(scene.log().join("hold")));
+            }
+        });
+        let said = scene.run(&["hold", "log", "--reason", "case"]);
+        is_over.store(true, Ordering::Relaxed);
+        said
+    });
+    assert_eq!((code, printed.as_str()), (2, ""), "{error}");
+    assert!(error.contains("there is no hold, although record 0"), "{error}");
+}
+
+#[test]
+fn the_file_has_no_character_of_the_reason_that_moves_a_terminal_and_a_reason_is_bounded() {
+    let scene = Scene::new();
+    let (code, _, error) = scene.run(&["hold", "log", "--reason", &"x".repeat(4097)]);
+    assert!(code == 2 && error.contains("the reason has 4097 bytes, and may have 4096"), "{error}");
+    assert!(!scene.log().join("hold").exists());
+    assert_eq!(scene.run(&["hold", "log", "--reason", "a\u{1b}[31m\nb\u{202e}"]).0, 0);
+    let text = fs::read_to_string(scene.log().join("hold")).unwrap();
+    assert!(text.ends_with(": a\\u{1b}[31m\\u{a}b\\u{202e}\n") && text.lines().count() == 1, "{text:?}");
+    assert_eq!(scene.run(&["hold", "log", "--release", "--reason", "closed"]).0, 0);
+    let long = "\u{202e}".repeat(1365);
+    assert_eq!(scene.run(&["hold", "log", "--reason", &long]).0, 0);
+    assert_eq!(records(&scene, "log.hold").last().unwrap().reason(), Some(long.as_str()));
 }

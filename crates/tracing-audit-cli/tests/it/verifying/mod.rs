@@ -9,9 +9,14 @@
 
 mod against;
 mod corpus;
+#[allow(dead_code, clippy::duplicate_mod, reason = "logs are crafted for two areas")]
+#[path = "../showing/crafted.rs"]
+mod crafted;
 mod findings;
 mod heads;
 mod hold;
+mod kept;
 mod logs;
 mod options;
+mod printed;
 mod readers;

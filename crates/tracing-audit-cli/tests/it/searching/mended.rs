@@ -50,7 +50,7 @@ fn what_names_a_record_may_stand_far_behind_it() {
         assert!(code == 0 && found.contains("UNCONFIRMED"), "{found}");
     }
     let (_, csv, _) = run(&place, &["export", "log", "--format", "csv", "--actor", "mallory", "-o", "-"]);
-    assert!(csv.contains(",unconfirmed,success,"), "{csv}");
+    assert!(csv.contains("\"unconfirmed\",\"success\""), "{csv}");
 }
 
 #[test]

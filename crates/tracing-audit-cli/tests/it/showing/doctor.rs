@@ -158,7 +158,7 @@ fn holds_forwarders_and_heads_are_told() {
     let other = head.to_string().replace(|digit: char| digit.is_ascii_lowercase(), "0");
     assert_found(&kept(other), "heads", "do", "is not the one that was kept");
     assert_found(&kept(head.to_string().replace("/13:", "/99:")), "heads", "do", "is not there");
-    assert_found(&look(&place, "log --heads nowhere").1, "heads", "do", "cannot read nowhere");
+    assert_found(&look(&place, "log --heads nowhere").1, "heads", "do", "cannot read the heads in nowhere");
 }
 
 #[test]

@@ -149,12 +149,12 @@ fn each_chain_needs_a_head_of_its_own() {
     log.event("");
     let head = format!("000/{}:{}", log.seq, log.hash);
     let mut other = Crafted::of_chain(1, "2026-11-20T09:00:00.000000000Z");
-    other.line(r#""kind":"close","close":{},"durable":2"#);
+    other.event(",\"durable\":2");
     let second = format!("001/{}:{}", other.seq, other.hash);
     let place = dir.path().join("log");
     fs::create_dir(&place).unwrap();
-    log.line(r#""kind":"mark","mark":{},"durable":3"#);
-    log.line(r#""kind":"mark","mark":{},"durable":4"#);
+    log.event(",\"durable\":3");
+    log.event(",\"durable\":4");
     fs::copy(log.file(), place.join("audit-000-00000001.jsonl")).unwrap();
     fs::copy(other.file(), place.join("audit-001-00000001.jsonl")).unwrap();
     let checks = heads_checks(&place, &format!("{head}\n{second}\n"));

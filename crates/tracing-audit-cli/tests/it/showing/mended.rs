@@ -322,10 +322,10 @@ fn a_writer_that_is_silent_or_waits_for_its_disk_is_told() {
     let mut log = Crafted::new();
     log.event("");
     fs::create_dir(log.path().join("control")).unwrap();
-    let lock = fs::File::create(log.path().join("control/chain-000.lock")).unwrap();
+    let held = fs::File::create(log.path().join("control/chain-000.lock")).unwrap();
     let look = || text(&run(&["doctor", "."].map(OsStr::new), &log.path()).stdout);
     assert!(!look().contains("its program wrote nothing") && !look().contains("not known to be durable"));
-    flock(&lock, FlockOperation::LockExclusive).unwrap();
+    flock(&held, FlockOperation::LockExclusive).unwrap();
     let said = look();
     assert!(said.contains("DO    last record   chain 000: its program wrote nothing for"), "{said}");
     assert!(

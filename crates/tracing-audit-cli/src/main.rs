@@ -71,19 +71,17 @@ impl Arguments {
         if !error.use_stderr() || !given.iter().any(|text| text.contains(output::is_unsafe)) {
             error.exit();
         }
-        match Self::try_parse_from(given.iter().map(|text| output::escape(text).into_owned())) {
-            Err(error) => error.exit(),
-            // Escaped, they would do.
-            Ok(_) => {
-                let text = error.render().to_string();
-                if given.iter().any(|text| text.contains('\n')) {
-                    say(text.trim_end());
-                } else {
-                    text.trim_end().lines().for_each(say);
-                }
-                std::process::exit(2)
-            }
+        if let Err(error) = Self::try_parse_from(given.iter().map(|text| output::escape(text).into_owned())) {
+            error.exit();
         }
+        // Escaped, they would do.
+        let text = error.render().to_string();
+        if given.iter().any(|text| text.contains('\n')) {
+            say(text.trim_end());
+        } else {
+            text.trim_end().lines().for_each(say);
+        }
+        std::process::exit(2)
     }
 }
 

@@ -168,6 +168,7 @@ fn each_chain_needs_a_head_of_its_own() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a log at rest gets another name")]
 fn json_moves_no_terminal() {
     let place = Place::new().0;
     let name = "log\u{9b}31m\u{202e}";
@@ -250,6 +251,7 @@ fn commands_that_are_printed_can_be_typed() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a log at rest gets another name")]
 fn remedies_of_doctor_are_quoted_and_whole() {
     let place = Place::new().0;
     fs::rename(place.path("log"), place.path("a b")).unwrap();

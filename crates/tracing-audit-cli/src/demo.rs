@@ -4,6 +4,7 @@ mod damage;
 mod writer;
 
 use std::{
+    ffi::OsString,
     fs,
     io::{self, BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
@@ -14,7 +15,11 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use tracing_audit::{Head, segments};
 
-use crate::{output::grouped, print, say};
+use crate::{
+    output::{escape, grouped},
+    print, say,
+    shell::quoted,
+};
 use damage::Damage;
 use writer::{Role, WRITER};
 
@@ -93,24 +98,21 @@ impl Demo {
         Ok(heads)
     }
 
-    fn spec(&self, role: Role, seed: u64, events: u64) -> Vec<String> {
-        let log = self.log.display().to_string();
-        vec![
-            WRITER.to_owned(),
-            log,
-            role.to_string(),
-            seed.to_string(),
-            events.to_string(),
-            self.events.to_string(),
-        ]
+    fn spec(&self, role: Role, seed: u64, events: u64) -> Vec<OsString> {
+        let numbers = [seed, events, self.events].map(|number| OsString::from(number.to_string()));
+        // A path is none of the options, whatever it begins with.
+        let mut spec = vec![WRITER.into(), "--".into(), self.log.clone().into(), role.to_string().into()];
+        spec.extend(numbers);
+        spec
     }
 
     fn tell(&self, heads: &[Head]) -> Result<()> {
-        let log = self.log.display();
+        let log = quoted(&self.log);
         let all = segments(&self.log)?;
         let bytes: u64 = all.iter().map(tracing_audit::Segment::bytes).sum();
         print(&format!(
-            "{log}: about {} events in {} segments, {} bytes.\n",
+            "{}: about {} events in {} segments, {} bytes.\n",
+            escape(&self.log.display().to_string()),
             grouped(self.events),
             all.len(),
             grouped(bytes)
@@ -138,8 +140,8 @@ impl Demo {
 }
 
 fn tell_damage(damage: Damage, done: &str, copy: &Path, heads: &[Head]) {
-    let copy = copy.display();
-    print(&format!("\n{copy} is a copy in which {done}. Try:\n"));
+    let (shown, copy) = (copy.display().to_string(), quoted(copy));
+    print(&format!("\n{} is a copy in which {done}. Try:\n", escape(&shown)));
     print(&format!("  tracing-audit verify {copy}"));
     if damage == Damage::Cut {
         for head in heads {
@@ -175,7 +177,7 @@ struct Started {
 }
 
 impl Started {
-    fn start(spec: &[String]) -> Result<Self> {
+    fn start(spec: &[OsString]) -> Result<Self> {
         let program = std::env::current_exe().context("cannot find this program again")?;
         let mut command = Command::new(program);
         command.args(spec).stdin(Stdio::piped()).stdout(Stdio::piped());

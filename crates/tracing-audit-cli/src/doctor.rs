@@ -19,7 +19,10 @@ use clap::Args;
 use serde::Serialize;
 use tracing_audit::{Segment, segments};
 
-use crate::{directory::explain, output::escape};
+use crate::{
+    directory::explain,
+    output::{escape, escape_json},
+};
 
 /// Looks for what needs doing about a log, and says what.
 ///
@@ -122,13 +125,14 @@ impl Doctor {
         let mut findings = Findings::default();
         place::look(&self.log, &mut findings)?;
         space::look(&self.log, &all, now, &mut findings);
-        let held = locks::look(&self.log, &all, &mut findings);
-        records::look(&self.log, &all, &held, self.max_age, now, &mut findings);
-        kept::look(&self, now, &mut findings);
+        let writers = locks::look(&self.log, &all, &mut findings);
+        records::look(&self.log, &all, &writers, self.max_age, now, &mut findings);
+        kept::look(&self, &all, now, &mut findings);
         let needs_doing = findings.0.iter().filter(|check| check.state == State::Do).count();
         if self.json {
             let log = self.log.display().to_string();
-            crate::print(&serde_json::to_string(&Printed { log, needs_doing, checks: &findings.0 })?);
+            let printed = Printed { log, needs_doing, checks: &findings.0 };
+            crate::print(&escape_json(&serde_json::to_string(&printed)?));
         } else {
             print(&findings, needs_doing);
         }

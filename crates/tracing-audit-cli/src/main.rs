@@ -59,11 +59,38 @@ enum Command {
     Man(shell::Man),
 }
 
+impl Arguments {
+    /// Reads the arguments. What is wrong with them is said with what a terminal must not get escaped: an argument may be a
+    /// name that somebody else chose.
+    fn read() -> Self {
+        let error = match Self::try_parse() {
+            Ok(arguments) => return arguments,
+            Err(error) => error,
+        };
+        let given: Vec<String> =
+            std::env::args_os().map(|text| text.to_string_lossy().into_owned()).collect();
+        if !error.use_stderr() || !given.iter().any(|text| text.contains(output::is_unsafe)) {
+            error.exit();
+        }
+        if let Err(error) = Self::try_parse_from(given.iter().map(|text| output::escape(text).into_owned())) {
+            error.exit();
+        }
+        // Escaped, they would do.
+        let text = error.render().to_string();
+        if given.iter().any(|text| text.contains('\n')) {
+            say(text.trim_end());
+        } else {
+            text.trim_end().lines().for_each(say);
+        }
+        std::process::exit(2)
+    }
+}
+
 fn main() -> ExitCode {
     if let Some(done) = demo::run_as_writer() {
         return done;
     }
-    let done = match Arguments::parse().command {
+    let done = match Arguments::read().command {
         Command::Verify(verify) => verify.run(),
         Command::Heads(heads) => heads.run(),
         Command::Query(query) => query.run(),

@@ -27,9 +27,9 @@ pub(crate) fn failed_write() -> Option<&'static io::Error> {
     FAILED.get()
 }
 
-/// Prints what happens beside that.
+/// Prints what happens beside that, on one line: a line feed would be one of a path or of a record, and could forge a line.
 pub(crate) fn say(text: &str) {
-    drop(writeln!(anstream::stderr(), "{}", escape_but_lines(text)));
+    drop(writeln!(anstream::stderr(), "{}", escape(text)));
 }
 
 /// Whether a command ended because nobody reads its output any more, which is nothing to tell.
@@ -52,16 +52,7 @@ pub(crate) fn is_unsafe(character: char) -> bool {
 
 /// A text of a record as it may be printed: what a terminal must not get stands as `\u{1b}`.
 pub(crate) fn escape(text: &str) -> Cow<'_, str> {
-    escape_if(text, is_unsafe)
-}
-
-/// The same, where lines of our own are part of the text.
-fn escape_but_lines(text: &str) -> Cow<'_, str> {
-    escape_if(text, |character| character != '\n' && is_unsafe(character))
-}
-
-fn escape_if(text: &str, is_unsafe: impl Fn(char) -> bool) -> Cow<'_, str> {
-    if !text.contains(&is_unsafe) {
+    if !text.contains(is_unsafe) {
         return Cow::Borrowed(text);
     }
     let mut escaped = String::with_capacity(text.len() + 16);

@@ -1,10 +1,10 @@
 //! What a shell and `man` want to know of this command.
 
-use std::{io, process::ExitCode};
+use std::{fmt::Write as _, io, os::unix::ffi::OsStrExt as _, path::Path, process::ExitCode};
 
 use clap::{Args, CommandFactory as _};
 
-use crate::Arguments;
+use crate::{Arguments, output::is_unsafe};
 
 /// Prints completions for a shell.
 #[derive(Debug, Args)]
@@ -39,5 +39,30 @@ impl Man {
         }
         clap_mangen::Man::new(command).render(&mut io::stdout())?;
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// A path as a shell takes it for one word, and a command for no option. What a terminal must not get, and what is no UTF-8,
+/// stands as bytes in `$'…'`, which bash, zsh and POSIX of 2024 know.
+pub(crate) fn quoted(path: &Path) -> String {
+    let bytes = path.as_os_str().as_bytes();
+    let front = if bytes.starts_with(b"-") { "./" } else { "" };
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_./-+,:@%".contains(byte);
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.is_empty() && bytes.iter().all(is_plain) => format!("{front}{text}"),
+        Ok(text) if !text.contains(is_unsafe) => format!("'{front}{}'", text.replace('\'', r"'\''")),
+        _ => {
+            let mut word = format!("$'{front}");
+            for byte in bytes {
+                match byte {
+                    b'\'' | b'\\' => write!(word, "\\{}", char::from(*byte)),
+                    0x20..=0x7E => write!(word, "{}", char::from(*byte)),
+                    _ => write!(word, "\\x{byte:02x}"),
+                }
+                .unwrap_or_default();
+            }
+            word.push('\'');
+            word
+        }
     }
 }

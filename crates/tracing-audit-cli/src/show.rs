@@ -10,7 +10,7 @@ use clap::Args;
 use serde::Serialize;
 use tracing_audit::{Digest, Head};
 
-use crate::filter;
+use crate::{filter, output::escape_json};
 
 /// Shows one record in full, and how to check it without this tool.
 ///
@@ -78,8 +78,8 @@ struct Shown {
     seq: u64,
     /// The hash that stands in the line.
     hash: Option<String>,
-    /// The hash that was computed from the line.
-    computed: String,
+    /// The hash that was computed from the line; `null` where that is too long for one.
+    computed: Option<String>,
     /// Whether both are the same.
     hash_is_right: bool,
     /// Whether it is the hash that was asked for; `null` where none was.
@@ -87,17 +87,19 @@ struct Shown {
     file: String,
     /// Counted from 1.
     line: u64,
-    /// Where the line begins and how many bytes it has, without its line feed.
+    /// Where the line begins.
     offset: u64,
-    bytes: u64,
+    /// How many bytes the line has without its line feed; `null` where it is too long for a record.
+    bytes: Option<u64>,
     previous: Link,
     next: Link,
-    provisional: bool,
+    /// `null` where the line is no record, of which the log says nothing.
+    provisional: Option<bool>,
     unconfirmed: bool,
-    /// What a shell prints the hash with.
-    check: String,
-    /// The line as it stands.
-    text: String,
+    /// What a shell prints the hash with; `null` where there is none.
+    check: Option<String>,
+    /// The line as it stands; `null` where it is too long.
+    text: Option<String>,
 }
 
 /// A neighbour and the link to it.
@@ -124,7 +126,7 @@ impl Show {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let Some(shown) = found::find(&self.log, self.record)? else { return Ok(ExitCode::FAILURE) };
         if self.json {
-            crate::print(&serde_json::to_string(&shown)?);
+            crate::print(&escape_json(&serde_json::to_string(&shown)?));
         } else {
             print::print(&shown);
         }

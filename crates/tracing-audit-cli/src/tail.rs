@@ -1,6 +1,7 @@
 //! `tracing-audit tail`.
 
 mod shown;
+mod window;
 
 use std::{
     io::{self, Write as _},
@@ -12,16 +13,20 @@ use std::{
 use anyhow::Result;
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tracing_audit::{Error, ReadItem, Reader, Record, RecordKind};
+use tracing_audit::{Error, ReadItem, Reader, Record, RecordKind, Segment, segments};
 
 use crate::{
     directory::explain,
     filter::Filter,
-    line::{line_of, position},
+    line::{line_with, position},
     output::escape,
     say,
+    scan::Unconfirmed,
+    shell::quoted,
 };
-use shown::{Shown, named_by};
+use shown::Shown;
+pub(crate) use shown::named_by;
+use window::Window;
 
 /// Prints the newest records, a line each, and with `-f` those that come.
 ///
@@ -80,6 +85,8 @@ fn has_nobody_to_read() -> bool {
 struct View<'a> {
     tail: &'a Tail,
     out: anstream::AutoStream<io::Stdout>,
+    window: Window,
+    elsewhere: Option<Unconfirmed>,
     shown: Shown,
     /// Whether anything is not as it should be.
     is_poor: bool,
@@ -88,12 +95,12 @@ struct View<'a> {
 
 impl Tail {
     pub(crate) fn run(self) -> Result<ExitCode> {
-        let window = self.window().map_err(|error| explain(&self.log, error))?;
-        let reader = self.reader().follow(self.follow);
-        let items = window.map_or(reader.clone(), |window| reader.last(window)).items();
+        let elsewhere = self.named_elsewhere()?;
+        let window = Window::find(&self).map_err(|error| explain(&self.log, error))?;
+        let items = window.begin(&self).and_then(|reader| reader.follow(self.follow).items());
         let mut items = items.map_err(|error| explain(&self.log, error))?;
         let (out, shown) = (anstream::stdout(), Shown::default());
-        let mut view = View { tail: &self, out, shown, is_poor: false, last_error: None };
+        let mut view = View { tail: &self, out, window, elsewhere, shown, is_poor: false, last_error: None };
         loop {
             match items.next_within(PAUSE) {
                 Some(item) => match view.show(item) {
@@ -120,27 +127,12 @@ impl Tail {
         reader.from_seq(self.filter.seq.map_or(1, |range| range.first))
     }
 
-    /// How many of the last records have among them those that were asked for. `None` where all of the log has no more: then
-    /// it is read from its beginning, and nothing that comes meanwhile moves that.
-    fn window(&self) -> Result<Option<u64>, Error> {
-        if self.lines == 0 {
-            return Ok(Some(0));
-        }
-        let records = match self.reader().reverse(true).records() {
-            // It may begin any moment.
-            Err(Error::NoLog { .. }) if self.follow && self.log.is_dir() => return Ok(None),
-            records => records?,
-        };
-        let (mut window, mut found) = (0, 0);
-        // What cannot be read is said when it is read forward.
-        for record in records.filter_map(Result::ok) {
-            window += 1;
-            found += u64::from(self.filter.matches(&record));
-            if found == self.lines {
-                break;
-            }
-        }
-        Ok((found == self.lines).then_some(window))
+    /// What other chains say of records, where there are others; what comes later is read anyway.
+    fn named_elsewhere(&self) -> Result<Option<Unconfirmed>> {
+        let has_several = self.lines > 0
+            && segments(&self.log)
+                .is_ok_and(|all| all.first().map(Segment::chain) != all.last().map(Segment::chain));
+        has_several.then(|| Unconfirmed::named_elsewhere(&self.log)).transpose()
     }
 }
 
@@ -149,7 +141,7 @@ impl View<'_> {
         match item {
             Ok(ReadItem::Record(record)) => {
                 self.last_error = None;
-                self.record(&record)
+                self.record(record)
             }
             Ok(ReadItem::Gap { chain, first_seq, last_seq, .. }) => {
                 self.is_poor = true;
@@ -178,22 +170,32 @@ impl View<'_> {
         }
     }
 
-    fn record(&mut self, record: &Record) -> io::Result<()> {
-        if self.tail.filter.matches(record) {
-            let line = if self.tail.json { record.as_json().to_owned() } else { line_of(record) };
+    fn record(&mut self, record: Record) -> io::Result<()> {
+        let is_shown = self.window.has(&record, self.tail.follow) && self.tail.filter.matches(&record);
+        let is_unconfirmed = record.is_unconfirmed();
+        let (record, is_unconfirmed) = match &self.elsewhere {
+            Some(elsewhere) => {
+                let hit = elsewhere.hit(record);
+                (hit.record, hit.is_unconfirmed)
+            }
+            None => (record, is_unconfirmed),
+        };
+        if is_shown {
+            let line =
+                if self.tail.json { record.as_json().to_owned() } else { line_with(&record, is_unconfirmed) };
             writeln!(self.out, "{line}")?;
-            if record.is_unconfirmed() {
+            if is_unconfirmed {
                 // Said once is enough; in the line itself, or here.
                 self.shown.forget(record.chain(), record.seq());
                 if self.tail.json {
-                    self.unconfirmed(&format!("record {}", position(record)))?;
+                    self.unconfirmed(&format!("record {}", position(&record)))?;
                 }
             } else {
                 self.shown.add(record.chain(), record.seq());
             }
         }
         if record.kind() == RecordKind::Unconfirmed {
-            let (chain, ranges) = named_by(record);
+            let (chain, ranges) = named_by(&record);
             for seq in self.shown.take(chain, &ranges) {
                 self.unconfirmed(&format!("record {chain:03}/{seq} above"))?;
             }
@@ -220,7 +222,7 @@ impl View<'_> {
     /// Says once what cannot be read; who follows tries again.
     fn trouble(&mut self, error: &Error) -> io::Result<()> {
         self.is_poor = true;
-        let log = self.tail.log.display();
+        let log = quoted(&self.tail.log);
         let text = match error {
             Error::BadLine { .. } => format!("{error}; `tracing-audit verify {log}` says what happened"),
             _ => format!("{:#}", anyhow::anyhow!("{error}").context(cause_of(error))),

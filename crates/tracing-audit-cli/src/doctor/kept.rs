@@ -1,23 +1,25 @@
 //! What is kept: heads, holds, and copies elsewhere.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::Path,
     time::{Duration, SystemTime},
 };
 
-use tracing_audit::{Head, Reader, Record};
+use tracing_audit::{Head, Reader, Record, Segment};
 
 use super::{Doctor, Findings, words};
+use crate::{kept::Kept, shell::quoted};
 
 /// How old the newest head may be that is kept: it is kept daily, and a day may be missed.
 const FRESH: Duration = Duration::from_secs(2 * 86_400);
 
-pub(super) fn look(doctor: &Doctor, now: SystemTime, findings: &mut Findings) {
+pub(super) fn look(doctor: &Doctor, all: &[Segment], now: SystemTime, findings: &mut Findings) {
     hold(&doctor.log, now, findings);
     forwarding(&doctor.log, findings);
     if let Some(file) = &doctor.heads {
-        heads(&doctor.log, file, now, findings);
+        heads(&doctor.log, all, file, now, findings);
     } else {
         let found = "not known whether heads are kept elsewhere: without one, a cut end or a log written anew is not seen";
         let remedy = "keep one daily (`tracing-audit heads LOG --append FILE` on another machine), and name the \
@@ -32,11 +34,11 @@ fn hold(log: &Path, now: SystemTime, findings: &mut Findings) {
             let since = data.modified().ok().and_then(|time| now.duration_since(time).ok());
             let since = since.map(|age| format!(", for {}", words(age))).unwrap_or_default();
             let found = format!("a legal hold is set{since}: retention removes nothing");
-            findings.warn(
-                "hold",
-                found,
-                "`tracing-audit hold LOG --release` once it is lifted; watch the free space",
+            let remedy = format!(
+                "`tracing-audit hold {} --release --reason WHY` once it is lifted; watch the free space",
+                quoted(log)
             );
+            findings.warn("hold", found, remedy);
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => findings.ok("hold", "none is set"),
         Err(error) => findings.warn("hold", format!("not known: {error}"), "look again as the owner"),
@@ -63,7 +65,7 @@ fn forwarding(log: &Path, findings: &mut Findings) {
         let one = status.iter().find(|one| one.name == *name);
         let behind =
             one.map(|one| one.chains.iter().filter_map(|chain| chain.lag_records).max().unwrap_or(0));
-        let start = format!("start it: tracing-audit forward {} --to URL --name {name}", log.display());
+        let start = format!("start it: tracing-audit forward {} --to URL --name {name}", quoted(log));
         match (one, behind) {
             (None, _) => {
                 findings.must(CHECK, format!("retention waits for `{name}`, which is not seen here"), start);
@@ -87,67 +89,114 @@ fn forwarding(log: &Path, findings: &mut Findings) {
 
 const HEADS: &str = "heads";
 
-/// Whether a head of the last days is among those that are kept.
-fn heads(log: &Path, file: &Path, now: SystemTime, findings: &mut Findings) {
-    let shown = file.display();
-    let keep = format!("tracing-audit verify {} --append-heads {shown}", log.display());
-    let text = match fs::read_to_string(file) {
-        Ok(text) => text,
-        Err(error) => return findings.must(HEADS, format!("cannot read {shown}: {error}"), keep),
+/// How a chain stands to the heads of it that are kept.
+enum Stands {
+    /// The newest that is kept is of this time, if that is known; nothing behind it is older than [`FRESH`].
+    Fine(Option<SystemTime>),
+    Poor(String),
+    /// What is kept is not in the log.
+    Broken(String),
+}
+
+/// Whether of each chain what is older than some days is before a head that is kept, and the log still has that head.
+fn heads(log: &Path, all: &[Segment], file: &Path, now: SystemTime, findings: &mut Findings) {
+    let keep = format!("tracing-audit verify {} --append-heads {}", quoted(log), quoted(file));
+    let check = format!("tracing-audit verify {} --heads {}", quoted(log), quoted(file));
+    let kept = match Kept::read(file) {
+        Ok(kept) => kept.heads,
+        Err(error) => return findings.must(HEADS, format!("{error:#}"), keep),
     };
-    // A head may stand beside other words, such as the time at which it was kept.
-    let words_in = |line: &str| line.split_ascii_whitespace().find_map(|word| word.parse::<Head>().ok());
-    let kept: Vec<Head> = text.lines().filter_map(words_in).collect();
-    // The last of each chain.
-    let mut last: Vec<Head> = Vec::new();
-    for head in kept.iter().rev() {
-        if !last.iter().any(|known| known.chain() == head.chain()) {
-            last.push(*head);
+    if kept.is_empty() {
+        return findings.must(HEADS, format!("{} has no head", file.display()), keep);
+    }
+    // The newest of each chain; several, where they do not agree.
+    let mut last: BTreeMap<u16, BTreeSet<Head>> = BTreeMap::new();
+    for head in kept {
+        let newest = last.entry(head.chain()).or_default();
+        let known = newest.first().map_or(0, Head::seq);
+        if head.seq() > known {
+            newest.clear();
+        }
+        if head.seq() >= known {
+            newest.insert(head);
         }
     }
-    if last.is_empty() {
-        return findings.must(HEADS, format!("{shown} has no head"), keep);
-    }
-    let mut newest = None;
-    for head in &last {
-        match record_at(log, *head) {
-            Some(record) if record.hash() == head.hash() => newest = newest.max(record.time()),
-            Some(_) => {
-                let found = format!("record {:03}/{} is not the one that was kept", head.chain(), head.seq());
-                findings.must(
-                    HEADS,
-                    found,
-                    format!("tracing-audit verify {} --heads {shown}", log.display()),
-                );
-            }
-            None => {
-                let found =
-                    format!("record {:03}/{}, which was kept, is not there", head.chain(), head.seq());
-                findings.must(
-                    HEADS,
-                    found,
-                    format!("tracing-audit verify {} --heads {shown}", log.display()),
-                );
+    let there = all.iter().map(Segment::chain);
+    let chains: BTreeSet<u16> = there.chain(last.keys().copied()).collect();
+    let (mut newest, mut is_fine) = (None, true);
+    for chain in chains {
+        let own: Vec<&Segment> = all.iter().filter(|segment| segment.chain() == chain).collect();
+        let heads = last.get(&chain);
+        let each = match heads {
+            Some(heads) => heads.iter().map(|head| stands(log, &own, *head, now)).collect(),
+            None => vec![unkept(log, chain, 1, now)],
+        };
+        for stands in each {
+            match stands {
+                Stands::Fine(time) => newest = newest.max(time),
+                Stands::Poor(found) => {
+                    is_fine = false;
+                    findings.must(HEADS, found, &keep);
+                }
+                Stands::Broken(found) => {
+                    is_fine = false;
+                    findings.must(HEADS, found, &check);
+                }
             }
         }
     }
-    let Some(newest) = newest else { return };
-    let age = now.duration_since(newest).unwrap_or_default();
-    let found = format!("the newest that is kept is {} old", words(age));
-    let is_at_end =
-        last.iter().any(|head| last_of(log, head.chain()).is_some_and(|end| end.hash() == head.hash()));
-    if age <= FRESH || is_at_end {
+    if is_fine {
+        let age = newest.map(|newest| now.duration_since(newest).unwrap_or_default());
+        let found = age.map_or_else(
+            || "of each chain one is kept".to_owned(),
+            |age| format!("the newest that is kept is {} old", words(age)),
+        );
         findings.ok(HEADS, found);
-    } else {
-        findings.must(HEADS, found, keep);
+    }
+}
+
+/// How a chain stands to the newest head of it that is kept.
+fn stands(log: &Path, own: &[&Segment], head: Head, now: SystemTime) -> Stands {
+    let (chain, seq) = (head.chain(), head.seq());
+    // Retention removed the record, and with it what could be compared.
+    if own.iter().find_map(|segment| segment.first_seq()).is_some_and(|first| seq < first) {
+        return match unkept(log, chain, seq + 1, now) {
+            Stands::Poor(found) => {
+                Stands::Poor(format!("{found}; the newest that is kept is of a removed record"))
+            }
+            other => other,
+        };
+    }
+    match record_at(log, head) {
+        None => Stands::Broken(format!("record {chain:03}/{seq}, which was kept, is not there")),
+        Some(record) if record.hash() != head.hash() => {
+            Stands::Broken(format!("record {chain:03}/{seq} is not the one that was kept"))
+        }
+        Some(record) => match unkept(log, chain, seq + 1, now) {
+            Stands::Fine(_) => Stands::Fine(record.time()),
+            other => other,
+        },
+    }
+}
+
+/// Whether the records of a chain from this one on, of which no head is kept, are young enough.
+fn unkept(log: &Path, chain: u16, from_seq: u64, now: SystemTime) -> Stands {
+    // What was never known to be durable is in no head.
+    let records = Reader::new(log).chain(chain).from_seq(from_seq).durable_only(true).records();
+    let mut records = records.into_iter().flatten().filter_map(Result::ok);
+    let first = records.find(|record| record.seq() >= from_seq);
+    let age = first.as_ref().and_then(Record::time).and_then(|time| now.duration_since(time).ok());
+    match (first, age) {
+        (Some(first), Some(age)) if age > FRESH => Stands::Poor(format!(
+            "no head is kept of chain {chain:03} from record {} on, for {}",
+            first.seq(),
+            words(age)
+        )),
+        _ => Stands::Fine(None),
     }
 }
 
 fn record_at(log: &Path, head: Head) -> Option<Record> {
     let mut records = Reader::new(log).chain(head.chain()).from_seq(head.seq()).records().ok()?;
     records.find_map(Result::ok).filter(|record| record.seq() == head.seq())
-}
-
-fn last_of(log: &Path, chain: u16) -> Option<Record> {
-    Reader::new(log).chain(chain).last(1).records().ok()?.next()?.ok()
 }

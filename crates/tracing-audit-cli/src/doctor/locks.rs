@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     fmt::Write as _,
     fs,
-    io::{Read as _, Seek as _, SeekFrom},
+    io::{self, Read as _, Seek as _, SeekFrom},
     os::unix::fs::MetadataExt as _,
     path::Path,
 };
@@ -18,31 +18,51 @@ const CHECK: &str = "writers";
 /// The blocks of a lock file, of which the second names its holder.
 const BLOCK: u64 = 512;
 
-/// Who has a chain; returns the chains that somebody has.
+/// Which chains somebody has, and of which that cannot be known.
+#[derive(Debug, Default)]
+pub(super) struct Writers {
+    pub(super) held: BTreeSet<u16>,
+    pub(super) unknown: BTreeSet<u16>,
+}
+
+/// Who has a chain.
 ///
 /// A lock file is opened for reading only and never locked: for a moment that would keep a program from its chain.
-pub(super) fn look(log: &Path, all: &[Segment], findings: &mut Findings) -> BTreeSet<u16> {
+pub(super) fn look(log: &Path, all: &[Segment], findings: &mut Findings) -> Writers {
     let locks = fs::read_to_string("/proc/locks");
     if locks.is_err() {
-        findings.warn(CHECK, "/proc/locks cannot be read", "look on Linux, with /proc mounted");
+        findings.warn(CHECK, "not known: /proc/locks cannot be read", "look on Linux, with /proc mounted");
     }
     let chains: BTreeSet<u16> = all.iter().map(Segment::chain).collect();
-    let mut held = BTreeSet::new();
+    let mut writers = Writers::default();
+    let mut denied = None;
     for chain in chains {
         let path = log.join(format!("control/chain-{chain:03}.lock"));
-        let Some(pid) = holder_in(locks.as_deref().unwrap_or_default(), &path) else { continue };
-        held.insert(chain);
+        let holder = match (&locks, fs::metadata(&path)) {
+            (_, Err(error)) if error.kind() == io::ErrorKind::NotFound => None,
+            (Ok(locks), Ok(data)) => holder_in(locks, &data),
+            (_, data) => {
+                denied = denied.or(data.err());
+                writers.unknown.insert(chain);
+                continue;
+            }
+        };
+        let Some(pid) = holder else { continue };
+        writers.held.insert(chain);
         findings.ok(CHECK, format!("chain {chain:03} is written by {}{}", named(pid), said_in(&path, pid)));
     }
-    if held.is_empty() && locks.is_ok() {
+    if let Some(error) = denied {
+        let found = format!("not known: cannot look at the lock files: {error}");
+        findings.warn(CHECK, found, "look again as the owner");
+    }
+    if writers.held.is_empty() && writers.unknown.is_empty() {
         findings.ok(CHECK, "no program of this machine or container has the log open");
     }
-    held
+    writers
 }
 
 /// The process that has an exclusive lock on a file.
-fn holder_in(locks: &str, path: &Path) -> Option<i64> {
-    let data = fs::metadata(path).ok()?;
+fn holder_in(locks: &str, data: &fs::Metadata) -> Option<i64> {
     let (major, minor) = (rustix::fs::major(data.dev()), rustix::fs::minor(data.dev()));
     let sought = format!("{major:02x}:{minor:02x}:{}", data.ino());
     // 1: FLOCK  ADVISORY  WRITE 4711 08:01:12345 0 EOF

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::Findings;
-use crate::directory::is_segment_name;
+use crate::{directory::is_segment_name, shell::quoted};
 
 const ACCESS: &str = "permissions";
 
@@ -34,7 +34,7 @@ pub(super) fn look(log: &Path, findings: &mut Findings) -> Result<()> {
     }
     check_locks(&control, dir.uid(), findings);
     if dir.mode() & 0o007 != 0 {
-        let remedy = format!("chmod o= {}", log.display());
+        let remedy = format!("chmod o= {}", quoted(log));
         findings.warn(ACCESS, "everybody on this machine may look into the log", remedy);
     }
     if findings.is_fine(ACCESS) {
@@ -62,7 +62,7 @@ fn names_in(dir: &Path) -> io::Result<Vec<String>> {
 
 /// What the library demands before it appends: the same owner, and nobody else who may write.
 fn check_access(path: &Path, owner: u32, findings: &mut Findings) {
-    let shown = path.display();
+    let (shown, word) = (path.display(), quoted(path));
     let data = match fs::symlink_metadata(path) {
         Ok(data) => data,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return,
@@ -73,11 +73,11 @@ fn check_access(path: &Path, owner: u32, findings: &mut Findings) {
     };
     if data.uid() != owner {
         let found = format!("{shown} belongs to user {}, the log to user {owner}", data.uid());
-        findings.must(ACCESS, found, format!("chown {owner} {shown}, once it is known who made it"));
+        findings.must(ACCESS, found, format!("chown {owner} {word}, once it is known who made it"));
     }
     if data.mode() & 0o022 != 0 {
         let found = format!("others than the owner may write {shown} (mode {:o})", data.mode() & 0o777);
-        findings.must(ACCESS, found, format!("chmod go-w {shown}"));
+        findings.must(ACCESS, found, format!("chmod go-w {word}"));
     }
     if data.is_file() && data.nlink() != 1 {
         let found = format!("{shown} has {} names (hard links)", data.nlink());
@@ -87,13 +87,21 @@ fn check_access(path: &Path, owner: u32, findings: &mut Findings) {
 
 /// Whoever can read a lock file can hold the lock.
 fn check_locks(control: &Path, owner: u32, findings: &mut Findings) {
-    for name in names_in(control).unwrap_or_default() {
+    let names = match names_in(control) {
+        Ok(names) => names,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+        Err(error) => {
+            let found = format!("not known of the files in {}: {error}", control.display());
+            return findings.warn(ACCESS, found, "look again as the owner");
+        }
+    };
+    for name in names {
         let path = control.join(&name);
         check_access(&path, owner, findings);
         let is_lock = name.starts_with("chain-");
         if is_lock && fs::symlink_metadata(&path).is_ok_and(|data| data.mode() & 0o044 != 0) {
             let found = format!("others may read {}, and so hold the lock of the chain", path.display());
-            findings.must(ACCESS, found, format!("chmod go= {}", path.display()));
+            findings.must(ACCESS, found, format!("chmod go= {}", quoted(&path)));
         }
     }
 }
@@ -111,7 +119,7 @@ fn foreign(log: &Path, names: &[String], findings: &mut Findings) {
     let some = foreign.iter().take(5).copied().collect::<Vec<_>>().join(", ");
     let more = if foreign.len() > 5 { format!(" and {} more", foreign.len() - 5) } else { String::new() };
     let found = format!("no part of the log: {some}{more}");
-    let remedy = format!("move them out of {}, once it is known who put them there", log.display());
+    let remedy = format!("move them out of {}, once it is known who put them there", quoted(log));
     findings.warn(FILES, found, remedy);
 }
 

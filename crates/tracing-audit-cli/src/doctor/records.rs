@@ -8,8 +8,8 @@ use std::{
 
 use tracing_audit::{Error, Reader, Record, RecordKind, Segment};
 
-use super::{Findings, words};
-use crate::line::position;
+use super::{Findings, locks::Writers, words};
+use crate::shell::quoted;
 
 /// How many records of each chain are looked at, from its end on.
 const RECENT: usize = 10_000;
@@ -29,7 +29,7 @@ const SLACK: Duration = Duration::from_secs(2 * 86_400);
 pub(super) fn look(
     log: &Path,
     all: &[Segment],
-    held: &BTreeSet<u16>,
+    writers: &Writers,
     max_age: Option<Duration>,
     now: SystemTime,
     findings: &mut Findings,
@@ -40,13 +40,18 @@ pub(super) fn look(
         let recent = match recent(log, chain) {
             Ok(recent) => recent,
             Err(error) => {
-                let remedy = format!("tracing-audit verify {}", log.display());
+                let remedy = format!("tracing-audit verify {}", quoted(log));
                 findings.must("records", format!("chain {chain:03}: {error}"), remedy);
                 continue;
             }
         };
-        newest = newest.max(recent.iter().filter_map(Record::time).max());
-        let chain = Chain { number: chain, recent, is_held: held.contains(&chain), now };
+        newest = newest.max(recent.iter().filter_map(|one| one.time).max());
+        let is_held = match chain {
+            chain if writers.held.contains(&chain) => Some(true),
+            chain if writers.unknown.contains(&chain) => None,
+            _ => Some(false),
+        };
+        let chain = Chain { number: chain, recent, is_held, now };
         chain.age(findings);
         chain.ends(log, all, findings);
         chain.unsynced(findings);
@@ -70,25 +75,70 @@ pub(super) fn look(
     oldest(all, max_age, now, findings);
 }
 
+/// What is kept of a record: records are up to 64 KiB, and there are many.
+struct Recent {
+    position: (u16, u64),
+    kind: RecordKind,
+    time: Option<SystemTime>,
+    is_provisional: bool,
+    /// Segment, and where in it the line ends.
+    segment: u32,
+    end: u64,
+    /// Why there is a gap, or was a recovery.
+    why: Option<String>,
+}
+
+impl Recent {
+    fn of(record: &Record) -> Self {
+        let kind = record.kind();
+        let name = if kind == RecordKind::Gap { "reason" } else { "cause" };
+        let is_told = matches!(kind, RecordKind::Gap | RecordKind::Recovery);
+        let why =
+            || record.get(kind.as_str())?.get(name)?.as_str().map(|why| why.chars().take(100).collect());
+        let number =
+            record.file_name().rsplit('-').next().and_then(|rest| rest.split('.').next()?.parse().ok());
+        Self {
+            position: (record.chain(), record.seq()),
+            kind,
+            time: record.time(),
+            is_provisional: record.is_provisional(),
+            segment: number.unwrap_or(0),
+            end: record.offset() + record.as_json().len() as u64 + 1,
+            why: is_told.then(why).flatten(),
+        }
+    }
+
+    fn why(&self) -> &str {
+        self.why.as_deref().unwrap_or("unknown")
+    }
+}
+
+fn position(recent: &Recent) -> String {
+    let (chain, seq) = recent.position;
+    format!("{chain:03}/{seq}")
+}
+
 /// The newest records of a chain, the newest first.
-fn recent(log: &Path, chain: u16) -> Result<Vec<Record>, Error> {
+fn recent(log: &Path, chain: u16) -> Result<Vec<Recent>, Error> {
     let records = Reader::new(log).chain(chain).reverse(true).records()?;
-    records.take(RECENT).filter(|record| !matches!(record, Err(Error::BadLine { .. }))).collect()
+    let records = records.take(RECENT).filter(|record| !matches!(record, Err(Error::BadLine { .. })));
+    records.map(|record| Ok(Recent::of(&record?))).collect()
 }
 
 struct Chain {
     number: u16,
     /// The newest first.
-    recent: Vec<Record>,
-    is_held: bool,
+    recent: Vec<Recent>,
+    /// Whether a program has it; `None` where that cannot be known.
+    is_held: Option<bool>,
     now: SystemTime,
 }
 
 impl Chain {
     fn age(&self, findings: &mut Findings) {
-        let Some(last) = self.recent.first().and_then(Record::time) else { return };
+        let Some(last) = self.recent.first().and_then(|last| last.time) else { return };
         let age = self.now.duration_since(last).unwrap_or_default();
-        if self.is_held && age > SILENCE {
+        if self.is_held == Some(true) && age > SILENCE {
             let found = format!("chain {:03}: its program wrote nothing for {}", self.number, words(age));
             let remedy =
                 "look whether the program hangs, and at `AuditLog::health`: it writes a mark each hour";
@@ -99,8 +149,12 @@ impl Chain {
     /// How the chain ends, and how its recent runs did.
     fn ends(&self, log: &Path, all: &[Segment], findings: &mut Findings) {
         let number = self.number;
-        let is_closed = self.recent.first().is_some_and(|last| last.kind() == RecordKind::Close);
-        if !is_closed && !self.is_held {
+        let is_closed = self.recent.first().is_some_and(|last| last.kind == RecordKind::Close);
+        if !is_closed && self.is_held.is_none() {
+            let found = format!("chain {number:03} is not closed; not known whether a program has it");
+            findings.warn("ends", found, "look again as the owner");
+        }
+        if !is_closed && self.is_held == Some(false) {
             let found =
                 format!("chain {number:03} was not closed, and no program has it: killed, or a power cut");
             let remedy = "find out why it ended; the next start of the program goes on behind it and says so in the log";
@@ -109,19 +163,17 @@ impl Chain {
         if let (Some(last), Some(segment)) =
             (self.recent.first(), all.iter().rev().find(|segment| segment.chain() == number))
         {
-            let end = last.offset() + last.as_json().len() as u64 + 1;
-            let is_same = segment.path().ends_with(last.file_name());
-            if is_same && segment.bytes() > end && !self.is_held {
-                let found =
-                    format!("chain {number:03} ends with {} bytes that are no record", segment.bytes() - end);
-                let remedy = format!("tracing-audit verify {} says whether a crash left them", log.display());
+            let is_longer = last.segment == segment.number() && segment.bytes() > last.end;
+            if is_longer && self.is_held == Some(false) {
+                let bytes = segment.bytes() - last.end;
+                let found = format!("chain {number:03} ends with {bytes} bytes that are no record");
+                let remedy = format!("tracing-audit verify {} says whether a crash left them", quoted(log));
                 findings.must("ends", found, remedy);
             }
         }
         let recoveries = self.of_kind(RecordKind::Recovery);
         if let Some(last) = recoveries.first() {
-            let cause =
-                last.get("recovery").and_then(|detail| detail.get("cause")?.as_str()).unwrap_or("unknown");
+            let cause = last.why();
             let found = format!(
                 "chain {number:03}: recent runs that ended without a close: {}, the last before {} ({cause})",
                 recoveries.len(),
@@ -135,15 +187,15 @@ impl Chain {
         }
     }
 
-    fn of_kind(&self, kind: RecordKind) -> Vec<&Record> {
-        self.recent.iter().filter(|record| record.kind() == kind).collect()
+    fn of_kind(&self, kind: RecordKind) -> Vec<&Recent> {
+        self.recent.iter().filter(|record| record.kind == kind).collect()
     }
 
     fn unsynced(&self, findings: &mut Findings) {
-        let waiting: Vec<&Record> = self.recent.iter().take_while(|record| record.is_provisional()).collect();
-        let Some(oldest) = waiting.last().and_then(|record| record.time()) else { return };
+        let waiting: Vec<&Recent> = self.recent.iter().take_while(|record| record.is_provisional).collect();
+        let Some(oldest) = waiting.last().and_then(|record| record.time) else { return };
         let age = self.now.duration_since(oldest).unwrap_or_default();
-        if self.is_held && age > UNSYNCED {
+        if self.is_held == Some(true) && age > UNSYNCED {
             let found = format!(
                 "chain {:03}: {} records are not known to be durable, the oldest for {}",
                 self.number,
@@ -161,10 +213,10 @@ impl Chain {
     fn clock(&self, findings: &mut Findings) {
         let number = self.number;
         let steps = self.recent.iter().zip(self.recent.iter().skip(1)).filter_map(|(later, earlier)| {
-            let back = earlier.time()?.duration_since(later.time()?).ok()?;
+            let back = earlier.time?.duration_since(later.time?).ok()?;
             (back >= STEP).then_some((later, back))
         });
-        let steps: Vec<(&Record, Duration)> = steps.collect();
+        let steps: Vec<(&Recent, Duration)> = steps.collect();
         if let Some((at, back)) = steps.iter().max_by_key(|(_, back)| *back) {
             let found = format!(
                 "chain {number:03}: times go back {} times in the recent records, by {} at {}",
@@ -174,7 +226,7 @@ impl Chain {
             );
             findings.warn("clock", found, "look at the time service (`timedatectl`, `chronyc tracking`)");
         }
-        let ahead = self.recent.iter().filter_map(|record| Some((record, record.time()?)));
+        let ahead = self.recent.iter().filter_map(|record| Some((record, record.time?)));
         let ahead = ahead.filter_map(|(record, time)| Some((record, time.duration_since(self.now).ok()?)));
         let ahead = ahead.filter(|(_, by)| *by > STEP).max_by_key(|(_, by)| *by);
         if let Some((record, by)) = ahead {
@@ -187,7 +239,7 @@ impl Chain {
     fn losses(&self, findings: &mut Findings) {
         let gaps = self.of_kind(RecordKind::Gap);
         let Some(last) = gaps.first() else { return };
-        let reason = last.get("gap").and_then(|detail| detail.get("reason")?.as_str()).unwrap_or("unknown");
+        let reason = last.why();
         let found = format!(
             "chain {:03}: {} gaps in the recent records, the last at {} ({reason})",
             self.number,

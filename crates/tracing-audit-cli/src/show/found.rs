@@ -3,17 +3,22 @@
 use std::{
     fs,
     io::{self, BufRead as _, BufReader, Seek as _, SeekFrom},
+    ops::ControlFlow,
     path::Path,
 };
 
 use anyhow::{Context as _, Result};
-use tracing_audit::{Error, ReadItem, Reader, Record, Segment, segments};
+use tracing_audit::{Error, ReadItem, Reader, Record, RecordKind, Segment, segments};
 
 use super::{Link, Shown, Wanted};
 use crate::{
     directory::explain,
+    filter::Filter,
     hash::{DIGITS, HASH, PREV_HASH, body_of, hash_of},
     say,
+    scan::{Hit, Scan},
+    shell::quoted,
+    tail::named_by,
 };
 
 /// How much of a line is read at most; the format allows 60 KiB.
@@ -36,7 +41,8 @@ struct Place {
     file: String,
     line: u64,
     offset: u64,
-    text: Vec<u8>,
+    /// `None` where it is longer than [`MAX_LINE`].
+    text: Option<Vec<u8>>,
 }
 
 /// Finds a record. `None` where it is not there, which was said.
@@ -49,7 +55,7 @@ pub(super) fn find(log: &Path, wanted: Wanted) -> Result<Option<Shown>> {
             line: line_of(&own, record),
             file: record.file_name(),
             offset: record.offset(),
-            text: record.as_json().as_bytes().to_vec(),
+            text: Some(record.as_json().as_bytes().to_vec()),
         }),
         None => behind(log, &own, wanted, &beside)?,
     };
@@ -57,7 +63,31 @@ pub(super) fn find(log: &Path, wanted: Wanted) -> Result<Option<Shown>> {
         say(&format!("tracing-audit: {}", why_missing(log, &all, wanted, &beside)));
         return Ok(None);
     };
-    Ok(Some(shown(log, wanted, &place, &beside)))
+    let is_unconfirmed = is_unconfirmed(log, &all, wanted, beside.record.as_ref())?;
+    Ok(Some(shown(log, wanted, &place, &beside, is_unconfirmed)))
+}
+
+/// Whether a line names the record unconfirmed. What its own chain says is known with it; another may say it anywhere. Of a
+/// line that is no record any more, nobody has asked yet.
+fn is_unconfirmed(log: &Path, all: &[Segment], wanted: Wanted, record: Option<&Record>) -> Result<bool> {
+    let has_several = all.iter().any(|segment| segment.chain() != wanted.chain);
+    match record {
+        Some(record) if !has_several || record.is_unconfirmed() => return Ok(record.is_unconfirmed()),
+        _ => {}
+    }
+    let filter = Filter { kind: vec![RecordKind::Unconfirmed], ..Filter::default() };
+    let id = all.iter().find(|one| one.chain() == wanted.chain).and_then(Segment::chain_id);
+    let mut is_named = false;
+    // What cannot be read, `verify` says.
+    drop(Scan::new(log, &filter)?.for_each(|Hit { record, .. }| {
+        let (chain, ranges) = named_by(&record);
+        let said = record.get("unconfirmed").and_then(|named| named.get("id")?.as_str());
+        // Another chain of this number, of before the log was begun anew, is not meant.
+        let is_meant = chain == wanted.chain && (said == id || record.chain() == chain && said.is_none());
+        is_named |= is_meant && ranges.iter().any(|(first, last)| (*first..=*last).contains(&wanted.seq));
+        Ok(if is_named { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?);
+    Ok(is_named)
 }
 
 /// Reads from the record before the wanted one to the one behind it.
@@ -112,22 +142,23 @@ fn behind(log: &Path, own: &[&Segment], wanted: Wanted, beside: &Beside) -> Resu
     }
     let path = log.join(&file);
     let text = read_line(&path, offset).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok((!text.is_empty()).then_some(Place { file, line, offset, text }))
+    Ok((text.as_ref().is_none_or(|text| !text.is_empty())).then_some(Place { file, line, offset, text }))
 }
 
 fn name_of(segment: &Segment) -> String {
     segment.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-fn read_line(path: &Path, offset: u64) -> io::Result<Vec<u8>> {
+/// A line without its line feed; `None` if it is too long.
+fn read_line(path: &Path, offset: u64) -> io::Result<Option<Vec<u8>>> {
     let mut file = fs::File::open(path)?;
     file.seek(SeekFrom::Start(offset))?;
     let mut text = Vec::new();
-    BufReader::new(io::Read::take(file, MAX_LINE)).read_until(b'\n', &mut text)?;
+    BufReader::new(io::Read::take(file, MAX_LINE + 1)).read_until(b'\n', &mut text)?;
     if text.last() == Some(&b'\n') {
         text.pop();
     }
-    Ok(text)
+    Ok((text.len() as u64 <= MAX_LINE).then_some(text))
 }
 
 /// The digits behind the last of these names.
@@ -136,24 +167,25 @@ fn digits_behind<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     rest.get(..DIGITS)
 }
 
-fn shown(log: &Path, wanted: Wanted, place: &Place, beside: &Beside) -> Shown {
-    let text = String::from_utf8_lossy(&place.text).into_owned();
-    let written = digits_behind(&text, HASH).map(str::to_owned);
-    let computed = hash_of(body_of(&place.text));
+fn shown(log: &Path, wanted: Wanted, place: &Place, beside: &Beside, unconfirmed: bool) -> Shown {
+    let text = place.text.as_ref().map(|text| String::from_utf8_lossy(text).into_owned());
+    let line = text.as_deref().unwrap_or_default();
+    let written = digits_behind(line, HASH).map(str::to_owned);
+    let computed = place.text.as_ref().map(|text| hash_of(body_of(text)));
     Shown {
         chain: wanted.chain,
         seq: wanted.seq,
-        hash_is_right: written.as_ref() == Some(&computed),
-        is_the_one: wanted.hash.map(|hash| hash.to_string() == computed),
-        previous: link_back(&text, wanted.seq, beside),
-        next: link_on(&computed, wanted.seq, beside.next.as_ref()),
-        provisional: beside.record.as_ref().is_some_and(Record::is_provisional),
-        unconfirmed: beside.record.as_ref().is_some_and(Record::is_unconfirmed),
-        check: check(log, place),
+        hash_is_right: written.is_some() && written == computed,
+        is_the_one: wanted.hash.map(|hash| Some(hash.to_string()) == computed),
+        previous: link_back(line, wanted.seq, beside),
+        next: link_on(computed.as_deref(), wanted.seq, beside.next.as_ref()),
+        provisional: beside.record.as_ref().map(Record::is_provisional),
+        unconfirmed,
+        check: text.is_some().then(|| check(log, place)),
         file: place.file.clone(),
         line: place.line,
         offset: place.offset,
-        bytes: place.text.len() as u64,
+        bytes: place.text.as_ref().map(|text| text.len() as u64),
         hash: written,
         computed,
         text,
@@ -191,7 +223,7 @@ fn link_back(text: &str, seq: u64, beside: &Beside) -> Link {
     }
 }
 
-fn link_on(computed: &str, seq: u64, next: Option<&Record>) -> Link {
+fn link_on(computed: Option<&str>, seq: u64, next: Option<&Record>) -> Link {
     let Some(next) = next else {
         let says = "none yet: this is the last record of its chain";
         return Link { seq: None, hash: None, is_right: None, says: says.to_owned() };
@@ -201,15 +233,14 @@ fn link_on(computed: &str, seq: u64, next: Option<&Record>) -> Link {
         let says = "the record behind this one is missing".to_owned();
         return Link { seq: number, hash, is_right: Some(false), says };
     }
-    let is_right = digits_behind(next.as_json(), PREV_HASH) == Some(computed);
+    let is_right = digits_behind(next.as_json(), PREV_HASH).is_some_and(|linked| Some(linked) == computed);
     let says = if is_right { "has the hash of this record" } else { "has another hash for this record" };
     Link { seq: number, hash, is_right: Some(is_right), says: says.to_owned() }
 }
 
 /// The line for a shell that prints the hash: the rule of docs/format.md.
 fn check(log: &Path, place: &Place) -> String {
-    let path = log.join(&place.file);
-    let quoted = format!("'{}'", path.display().to_string().replace('\'', r"'\''"));
+    let quoted = quoted(&log.join(&place.file));
     let first = place.offset + 1;
     format!(
         r"tail -c +{first} {quoted} | head -n 1 | {{ printf '\0'; head -c -77; printf '}}'; }} | sha256sum"
@@ -225,7 +256,7 @@ fn why_missing(log: &Path, all: &[Segment], wanted: Wanted, beside: &Beside) -> 
         return format!("{here}: it has no chain {chain:03}, but {}", chains.join(", "));
     }
     if let Some(bad) = beside.bad.first() {
-        return format!("{here}: {bad}; `tracing-audit verify {}` says what happened", log.display());
+        return format!("{here}: {bad}; `tracing-audit verify {}` says what happened", quoted(log));
     }
     match &beside.next {
         Some(next) if beside.previous.is_none() && !beside.is_gap => {

@@ -45,9 +45,12 @@ const ORDER: [&str; 24] = [
 const ABOVE: [&str; 2] = ["_prev_hash", "_hash"];
 
 pub(super) fn print(shown: &Shown) {
-    let mut text = String::with_capacity(shown.text.len() * 2);
+    let mut text = String::new();
     facts(&mut text, shown);
-    match serde_json::from_str(&shown.text) {
+    let (Some(line), Some(check), Some(computed)) = (&shown.text, &shown.check, &shown.computed) else {
+        return crate::print(text.trim_end());
+    };
+    match serde_json::from_str(line) {
         Ok(Value::Object(members)) => {
             text.push('\n');
             let place = |name: &str| ORDER.iter().position(|known| *known == name).unwrap_or(ORDER.len() - 2);
@@ -56,28 +59,28 @@ pub(super) fn print(shown: &Shown) {
             members.sort_by_key(|(name, _)| place(name));
             put_all(&mut text, &members, 0);
         }
-        _ => put(&mut text, 0, "line", &shown.text),
+        _ => put(&mut text, 0, "line", line),
     }
-    writeln!(text, "\nTo check the hash without this tool:\n\n  {}", escape(&shown.check))
-        .unwrap_or_default();
-    write!(text, "\nIt prints {}", shown.computed).unwrap_or_default();
+    writeln!(text, "\nTo check the hash without this tool:\n\n  {}", escape(check)).unwrap_or_default();
+    write!(text, "\nIt prints {computed}").unwrap_or_default();
     crate::print(&text);
 }
 
 /// Where the record stands, and what is right of it.
 fn facts(text: &mut String, shown: &Shown) {
-    let Shown { chain, seq, file, line, offset, bytes, computed, .. } = shown;
+    let Shown { chain, seq, file, line, offset, bytes, .. } = shown;
+    let computed = shown.computed.as_deref().unwrap_or_default();
     writeln!(text, "{BOLD}record {chain:03}/{seq}{BOLD:#}").unwrap_or_default();
     if shown.unconfirmed {
         let says = "UNCONFIRMED: somebody was told that it is not confirmed; what it says was done may have been refused";
         fact(text, "", Some(false), says);
     }
     let place = format!(
-        "{}, line {}, byte {} on, {} bytes",
+        "{}, line {}, byte {} on, {}",
         escape(file),
         grouped(*line),
         grouped(*offset),
-        grouped(*bytes)
+        bytes.map_or_else(|| "longer than 1 MiB".to_owned(), |bytes| format!("{} bytes", grouped(bytes)))
     );
     fact(text, "stands in", None, &place);
     match &shown.hash {
@@ -85,6 +88,9 @@ fn facts(text: &mut String, shown: &Shown) {
         Some(hash) => {
             fact(text, "hash", Some(false), &format!("WRONG: {} stands in the line", escape(hash)));
             fact(text, "", Some(false), &format!("       {computed} is the hash of what the line says now"));
+        }
+        None if bytes.is_none() => {
+            fact(text, "hash", Some(false), "none: no record is that long");
         }
         None => {
             fact(text, "hash", Some(false), "WRONG: the line does not end with one, as every record does");
@@ -97,10 +103,10 @@ fn facts(text: &mut String, shown: &Shown) {
     }
     fact(text, "previous", shown.previous.is_right, &link(*chain, &shown.previous));
     fact(text, "next", shown.next.is_right, &link(*chain, &shown.next));
-    let durable = if shown.provisional {
-        "the log does not say so yet: a power cut may take the record back"
-    } else {
-        "yes"
+    let durable = match shown.provisional {
+        None => "not known: the line is no record",
+        Some(true) => "the log does not say so yet: a power cut may take the record back",
+        Some(false) => "yes",
     };
     fact(text, "durable", None, durable);
 }

@@ -72,7 +72,7 @@ impl Shown {
 }
 
 /// Which records an `unconfirmed` line names: of which chain, and first and last numbers.
-pub(super) fn named_by(record: &Record) -> (u16, Vec<(u64, u64)>) {
+pub(crate) fn named_by(record: &Record) -> (u16, Vec<(u64, u64)>) {
     let detail = record.get("unconfirmed");
     let chain = detail.and_then(|detail| detail.get("chain")?.as_str()?.parse().ok());
     let range = |range: &Value| match range.as_list()? {

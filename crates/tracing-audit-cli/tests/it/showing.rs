@@ -7,6 +7,7 @@ mod doctor;
 mod hostile;
 mod large;
 mod live;
+mod mended;
 mod record;
 mod shell;
 mod tail;

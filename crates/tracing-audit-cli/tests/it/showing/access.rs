@@ -85,6 +85,14 @@ fn a_user_who_may_read_segments_alone_reads_them() {
         assert!(is_doctor || output.status.code() == Some(code), "{line}: {output:?}");
         assert!(!output.stdout.is_empty() && output.stderr.is_empty(), "{line}: {output:?}");
     }
+    // That somebody has the log open is nothing that they may know.
+    let open = AuditLog::builder(place.path("log")).group_readable(true).stderr(false).open().unwrap();
+    fs::set_permissions(place.path("log/control"), fs::Permissions::from_mode(0o700)).unwrap();
+    let said = String::from_utf8(run(&place, &nobody, "doctor log").stdout).unwrap();
+    assert!(said.contains("WARN  writers       not known: cannot look at the lock files"), "{said}");
+    assert!(said.contains("WARN  ends          chain 000 is not closed; not known"), "{said}");
+    assert!(!said.contains("DO    ends") && !said.contains("no program"), "{said}");
+    open.close().unwrap();
     // Who may not even do that hears of it, and what to do.
     let stranger = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"];
     for (line, _) in READING {

@@ -12,6 +12,7 @@ pub(crate) struct Crafted {
     pub(crate) seq: u64,
     pub(crate) hash: String,
     segment: u32,
+    chain: u16,
     /// The time of the records.
     pub(crate) time: String,
 }
@@ -23,8 +24,12 @@ impl Crafted {
     }
 
     pub(crate) fn at(time: &str) -> Self {
+        Self::of_chain(0, time)
+    }
+
+    pub(crate) fn of_chain(chain: u16, time: &str) -> Self {
         let (dir, hash, time) = (tempfile::tempdir().unwrap(), "0".repeat(64), time.to_owned());
-        let mut log = Self { dir, seq: 0, hash, segment: 0, time };
+        let mut log = Self { dir, seq: 0, hash, segment: 0, chain, time };
         log.segment("");
         log.line(r#""kind":"open","open":{"writer":"9e107d9d372bb682","service":"shop","host":"web-1","pid":1,"machine":"9e107d9d372bb682","version":"0.1.0","flush_mode":"immediate","filesystem":"ext4","chains":{}}"#);
         log
@@ -35,7 +40,7 @@ impl Crafted {
     }
 
     pub(crate) fn file(&self) -> PathBuf {
-        self.dir.path().join(format!("audit-000-{:08}.jsonl", self.segment))
+        self.dir.path().join(format!("audit-{:03}-{:08}.jsonl", self.chain, self.segment))
     }
 
     pub(crate) fn bytes(&self) -> u64 {
@@ -45,9 +50,9 @@ impl Crafted {
     /// Begins a segment; `after` are the entries for those before.
     pub(crate) fn segment(&mut self, after: &str) {
         self.segment += 1;
-        let Self { seq, segment, .. } = *self;
+        let Self { seq, segment, chain, .. } = *self;
         self.line(&format!(
-            r#""kind":"segment","segment":{{"format":1,"id":"5f1c2a9be07d4c3388a1d6e2b94f7013","chain":"000","segment":{segment},"after":[{after}],"chains":{{}}}},"durable":{seq}"#
+            r#""kind":"segment","segment":{{"format":1,"id":"5f1c2a9be07d4c3388a1d6e2b94f7013","chain":"{chain:03}","segment":{segment},"after":[{after}],"chains":{{}}}},"durable":{seq}"#
         ));
     }
 

@@ -142,7 +142,7 @@ fn holds_forwarders_and_heads_are_told() {
     let (_, checks) = look(&place, "log --heads heads");
     assert_found(&checks, "hold", "warn", "a legal hold is set");
     assert_found(&checks, "forwarding", "do", "retention waits for `archive`, which is not seen here");
-    assert_found(&checks, "heads", "do", "heads has no head");
+    assert_found(&checks, "heads", "do", "line 1 of heads is no head");
     fs::write(place.path("log/forward-required"), "No Name\n").unwrap();
     assert_found(&look(&place, "log").1, "forwarding", "do", "counts as a hold");
     let kept = |text: String| {
@@ -150,7 +150,7 @@ fn holds_forwarders_and_heads_are_told() {
         look(&place, "log --heads heads").1
     };
     assert_found(
-        &kept(format!("2026-11-21T08:00:00Z {head}\n")),
+        &kept(format!("{head} # 2026-11-21T08:00:00Z\n")),
         "heads",
         "ok",
         "the newest that is kept is",
@@ -158,7 +158,7 @@ fn holds_forwarders_and_heads_are_told() {
     let other = head.to_string().replace(|digit: char| digit.is_ascii_lowercase(), "0");
     assert_found(&kept(other), "heads", "do", "is not the one that was kept");
     assert_found(&kept(head.to_string().replace("/13:", "/99:")), "heads", "do", "is not there");
-    assert_found(&look(&place, "log --heads nowhere").1, "heads", "do", "cannot read nowhere");
+    assert_found(&look(&place, "log --heads nowhere").1, "heads", "do", "cannot read the heads in nowhere");
 }
 
 #[test]

@@ -75,7 +75,7 @@ fn is_unconfirmed(log: &Path, all: &[Segment], wanted: Wanted, record: Option<&R
         Some(record) if !has_several || record.is_unconfirmed() => return Ok(record.is_unconfirmed()),
         _ => {}
     }
-    let filter = Filter { kind: vec![RecordKind::Unconfirmed], ..Filter::default() };
+    let filter = Filter { kind: vec![RecordKind::Unconfirmed.to_string()], ..Filter::default() };
     let id = all.iter().find(|one| one.chain() == wanted.chain).and_then(Segment::chain_id);
     let mut is_named = false;
     // What cannot be read, `verify` says.

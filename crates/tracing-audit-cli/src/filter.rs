@@ -32,7 +32,7 @@ pub(crate) struct Filter {
 
     /// What the record is: `event`, or what the log says of itself: `open`, `gap`, `recovery` and others.
     /// One that only a later version knows is searched for as it stands.
-    #[arg(long, value_name = "KIND")]
+    #[arg(long, value_name = "KIND", value_parser = kind)]
     pub(crate) kind: Vec<String>,
 
     /// The session.
@@ -106,6 +106,17 @@ fn pair(text: &str) -> Result<(String, String)> {
     let (name, value) =
         text.split_once('=').ok_or_else(|| anyhow!("`{text}` has no `=`: write NAME=VALUE"))?;
     Ok((name.to_owned(), value.to_owned()))
+}
+
+/// A later version may have kinds that this one does not know.
+fn kind(text: &str) -> Result<String> {
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+    if text.is_empty() || !text.bytes().all(is_name) {
+        bail!(
+            "`{text}` is no kind: write event, open, gap, recovery, or another name as it stands in the line"
+        );
+    }
+    Ok(text.to_owned())
 }
 
 pub(crate) fn chain(text: &str) -> Result<u16> {

@@ -34,12 +34,15 @@ impl Sign {
     }
 }
 
+/// Patterns of which one must match.
+type Alternatives = Vec<Vec<Sign>>;
+
 impl Glob {
     /// For clap.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let mut alternatives = vec![Vec::new()];
         // What stood before the brace, and what its parts were so far.
-        let mut open: Option<(Vec<Vec<Sign>>, Vec<Vec<Sign>>)> = None;
+        let mut open: Option<(Alternatives, Alternatives)> = None;
         let mut characters = text.chars();
         while let Some(character) = characters.next() {
             let sign = match character {

@@ -56,11 +56,8 @@ fn columns() -> &'static Columns {
 /// ```text
 /// 2026-11-21 08:00:03.250Z  000/3      CRIT     auth.failure      mallory     denied  203.0.113.9  login refused  attempt=3
 /// ```
-pub(crate) fn line_of(record: &Record) -> String {
-    line_with(record, record.is_unconfirmed())
-}
-
-/// The same where it is known from elsewhere whether the record is named unconfirmed.
+///
+/// Whether it is named unconfirmed is known from elsewhere.
 pub(crate) fn line_with(record: &Record, is_unconfirmed: bool) -> String {
     line_in(record, is_unconfirmed, columns())
 }

@@ -207,13 +207,13 @@ impl Look {
     ) {
         let Some(piece) = chain.wanted.get(number) else { return };
         let segment = &piece.span.segment;
-        let Lines { offset, lines, unended } = match window.read(&piece) {
+        let Lines { offset, bytes: lines, unended } = match window.read(&piece) {
             Ok(Some(read)) => read,
             Ok(None) => return trouble.gone(segment.path()),
             Err(error) => return trouble.bad(format!("cannot read {}: {error}", segment.path().display())),
         };
         let mut bad = |offset: u64, what: &str| {
-            trouble.bad(format!("{}, byte {offset}: {what}", segment.path().display()))
+            trouble.bad(format!("{}, byte {offset}: {what}", segment.path().display()));
         };
         let numbers = survey.numbers_of(chain, &piece);
         // A line that was copied has a number that was there before.

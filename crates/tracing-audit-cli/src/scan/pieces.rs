@@ -54,7 +54,7 @@ pub(crate) struct Lines<'a> {
     /// Where the first line begins in the file.
     pub(crate) offset: u64,
     /// Each with its line feed.
-    pub(crate) lines: &'a [u8],
+    pub(crate) bytes: &'a [u8],
     /// Where the last line begins, if it does not end where a line of the format must.
     pub(crate) unended: Option<u64>,
 }
@@ -130,11 +130,11 @@ impl Window {
         let unended = (!is_ended && (end > 0 || piece.start == 0)).then_some(from + end as u64);
         let lines = self.bytes.get(..end).unwrap_or_default();
         if piece.start == 0 {
-            return Ok(Some(Lines { offset: 0, lines, unended }));
+            return Ok(Some(Lines { offset: 0, bytes: lines, unended }));
         }
         let begin = memchr(b'\n', lines).map_or(end, |at| at + 1);
         let lines = lines.get(begin..).unwrap_or_default();
-        Ok(Some(Lines { offset: from + begin as u64, lines, unended }))
+        Ok(Some(Lines { offset: from + begin as u64, bytes: lines, unended }))
     }
 }
 
@@ -193,7 +193,7 @@ mod tests {
         for cut in ends.flat_map(|at| at.saturating_sub(2)..at + 4).filter(|cut| (1..end).contains(cut)) {
             let mut read = Vec::new();
             for (start, end) in [(0, cut), (cut, end)] {
-                let Lines { offset, lines, unended } =
+                let Lines { offset, bytes: lines, unended } =
                     window.read(&Piece { span: &span, start, end }).unwrap().unwrap();
                 assert_eq!(unended, None);
                 assert!(lines.is_empty() || offset == read.len() as u64, "{cut}");

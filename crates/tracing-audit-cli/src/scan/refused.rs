@@ -139,7 +139,7 @@ impl Survey {
     /// What a piece cannot be read for is said by who reads it for its records.
     fn look_at(&mut self, log: &Log, chain: &Chain, number: usize, needles: &Needles, window: &mut Window) {
         let Some(piece) = chain.all.get(number) else { return };
-        let Ok(Some(Lines { offset, lines, .. })) = window.read(&piece) else { return };
+        let Ok(Some(Lines { offset, bytes: lines, .. })) = window.read(&piece) else { return };
         let segment = &piece.span.segment;
         let first = lines.split(|byte| *byte == b'\n').next().unwrap_or_default();
         if let Some(record) = segment.record(offset, first) {

@@ -216,7 +216,8 @@ fn compare(head: Head, chains: &BTreeMap<String, Chain>) -> Compared {
     if chains.values().any(is_same) {
         return Compared::Same;
     }
-    let own = || chains.iter().filter(|(_, chain)| chain.number == Some(head.chain()));
+    let may_be_own = |chain: &Chain| chain.number.is_none_or(|number| number == head.chain());
+    let own = || chains.iter().filter(|(_, chain)| may_be_own(chain));
     let may_be_away = |chain: &Chain| {
         chain.number.is_none_or(|number| number == head.chain())
             && !chain.seen.contains_key(&seq)
@@ -455,7 +456,9 @@ mod tests {
 
     fn expecting(heads: &[Head]) -> CopyChecker {
         let mut checker = CopyChecker::new();
-        heads.iter().for_each(|head| checker.expect_head(*head));
+        for head in heads {
+            checker.expect_head(*head);
+        }
         checker
     }
 

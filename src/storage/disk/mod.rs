@@ -4,6 +4,7 @@ mod held;
 mod place;
 
 use std::{
+    cell::Cell,
     ffi::OsStr,
     fs, io, mem,
     os::unix::fs::{FileExt as _, MetadataExt as _},
@@ -158,19 +159,29 @@ impl Storage for Disk {
         // Who can read a lock file can hold it, and keep the writer out.
         let for_group = self.options.group_readable && access != Access::Lock;
         let mode = if for_group { private | Mode::RGRP } else { private };
-        let file = self.with_dir(dir, |dir| Held::open(|| rustix::fs::openat(dir, name, flags, mode)))?;
-        let file = DiskFile(file);
-        if access != Access::Read {
-            check_file(file.0.get()?)?;
-        }
-        if matches!(access, Access::Create | Access::Lock) {
-            // The umask may have taken the group's right to read, and the version before gave it for locks.
-            let open = file.0.get()?;
-            if Mode::from_raw_mode(rustix::fs::fstat(open)?.st_mode) & ANY_MODE != mode {
-                rustix::fs::fchmod(open, mode)?;
+        let is_there = Cell::new(false);
+        let openat = |dir: &fs::File| {
+            Held::open(|| rustix::fs::openat(dir, name, flags, mode).inspect(|_| is_there.set(true)))
+        };
+        let opened = self.with_dir(dir, openat).and_then(|file| {
+            if access != Access::Read {
+                check_file(file.get()?)?;
             }
+            if matches!(access, Access::Create | Access::Lock) {
+                // The umask may have taken the group's right to read, and the version before gave it for locks.
+                let open = file.get()?;
+                if Mode::from_raw_mode(rustix::fs::fstat(open)?.st_mode) & ANY_MODE != mode {
+                    rustix::fs::fchmod(open, mode)?;
+                }
+            }
+            Ok(file)
+        });
+        if opened.is_err() && access == Access::Create && is_there.get() {
+            // Nobody hears of a file that could not be looked at once it was made: behind the `close` of its chain it would
+            // stand as a first write that was torn.
+            drop(self.remove(dir, name));
         }
-        Ok(Box::new(file))
+        Ok(Box::new(DiskFile(opened?)))
     }
 
     fn remove(&self, dir: Dir, name: &str) -> io::Result<()> {

@@ -15,7 +15,19 @@ use clap::Args;
 use tracing_audit::{AuditLog, Head, segments};
 use tracing_subscriber::{Registry, prelude::*};
 
-use crate::{directory::explain, output::escape, print};
+use crate::{
+    directory::explain,
+    output::{escape, failed_write},
+    print, say,
+};
+
+/// Says what was done and recorded, on standard error where standard output takes nothing: the head is the evidence.
+fn tell(text: &str) {
+    print(text);
+    if failed_write().is_some() {
+        say(&format!("tracing-audit: {text}"));
+    }
+}
 
 /// How long a reason may be, in bytes: what a record holds for sure.
 const MAX_REASON: usize = 4096;
@@ -69,9 +81,15 @@ impl Hold {
     }
 
     /// Keeps other holds and releases of this log away, as long as the result lives: between the two steps of one, another
-    /// would make its record wrong. The lock is on the directory itself, so that nothing is written for it.
+    /// would make its record wrong. The lock is on a directory, so that nothing is written for it: on the one that only the
+    /// owner can open, since whoever can open it can hold it.
     fn alone(&self) -> Result<File> {
-        let dir = File::open(&self.log).with_context(|| format!("cannot open {}", self.log.display()))?;
+        let dir = File::open(self.log.join("control"));
+        let dir = match dir {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => File::open(&self.log),
+            dir => dir,
+        };
+        let dir = dir.with_context(|| format!("cannot open {}", self.log.display()))?;
         let begin = Instant::now();
         loop {
             match dir.try_lock() {
@@ -114,7 +132,7 @@ impl Hold {
                 file.display()
             )));
         }
-        print(&format!("the hold is {outcome}, as record {head} says"));
+        tell(&format!("the hold is {outcome}, as record {head} says"));
         Ok(ExitCode::SUCCESS)
     }
 
@@ -140,7 +158,7 @@ impl Hold {
                 file.display()
             )
         })?;
-        print(&format!("the hold is released, as record {head} says"));
+        tell(&format!("the hold is released, as record {head} says"));
         Ok(ExitCode::SUCCESS)
     }
 

@@ -111,6 +111,7 @@ impl Kept {
 
     #[expect(clippy::disallowed_methods, reason = "it is no segment that is cut back")]
     fn try_append(&self, heads: &[Head]) -> Result<()> {
+        let is_new = !self.path.exists();
         let mut file =
             OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&self.path)?;
         // Another one may append, and would be cut off.
@@ -134,10 +135,19 @@ impl Kept {
             drop(file.set_len(now.whole));
             return Err(error.into());
         }
-        // The name is not durable before its directory is.
-        File::open(parent_of(&target_of(&self.path)))?.sync_all()?;
-        Ok(())
+        // The name is not durable before its directory is. Whoever may write the file need not be allowed to open that, and some
+        // file systems sync no directory: then the one who made the file has to see to it.
+        let synced = File::open(parent_of(&target_of(&self.path))).and_then(|parent| parent.sync_all());
+        match synced {
+            Err(error) if is_new || !is_refused(&error) => Err(error.into()),
+            _ => Ok(()),
+        }
     }
+}
+
+/// Whether a directory may not be opened or cannot be synced, which says nothing of its disk.
+fn is_refused(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput)
 }
 
 /// Whether a line may be the beginning of a head: `000/35:3e7787`.

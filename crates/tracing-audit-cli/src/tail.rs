@@ -152,6 +152,8 @@ impl View<'_> {
                 ))
             }
             Ok(ReadItem::Withdrawn { chain, from_seq, .. }) => {
+                // What takes their place is as new as they were.
+                self.window.reach(chain, from_seq);
                 let withdrawn = self.shown.withdraw(chain, from_seq);
                 if withdrawn.is_empty() {
                     return Ok(());

@@ -60,7 +60,12 @@ fn forwarding(log: &Path, findings: &mut Findings) {
         return;
     }
     // Whoever may not read `control` cannot know how far they are.
-    let status = tracing_audit_forward::status(log).unwrap_or_default();
+    let Ok(status) = tracing_audit_forward::status(log) else {
+        let found =
+            format!("not known how far the stores are that retention waits for: {}", required.join(", "));
+        findings.warn(CHECK, found, "look again as the owner of the log");
+        return;
+    };
     for name in &required {
         let one = status.iter().find(|one| one.name == *name);
         let behind =

@@ -129,7 +129,10 @@ impl Log {
             spans.push(Span { segment: Arc::new((*file).clone()), end, last_seq });
         }
         let wanted = spans.iter().filter(|span| may_have(span, filter)).cloned();
-        let wanted = Arc::new(Pieces::new(wanted, self.room.clamp(SMALLEST, PIECE)));
+        // A power of two, as the others are: each lies in one piece of all.
+        let size = 1 << self.room.clamp(SMALLEST, PIECE).ilog2();
+        debug_assert_eq!(PIECE % size, 0);
+        let wanted = Arc::new(Pieces::new(wanted, size));
         self.chains.push(Arc::new(Chain {
             number,
             all: Arc::new(Pieces::new(spans.into_iter(), PIECE)),

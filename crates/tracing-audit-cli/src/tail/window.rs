@@ -63,6 +63,15 @@ impl Window {
         }
     }
 
+    /// Records of a chain from this number on belong to it.
+    pub(super) fn reach(&mut self, chain: u16, seq: u64) {
+        if let Self::From(from) = self
+            && let Some((first, _)) = from.get_mut(&chain)
+        {
+            *first = seq.min(*first);
+        }
+    }
+
     pub(super) fn has(&self, record: &Record, is_followed: bool) -> bool {
         let Self::From(from) = self else { return true };
         let (first, last) = from.get(&record.chain()).copied().unwrap_or((1, 0));

@@ -134,7 +134,10 @@ fn a_hold_and_a_release_at_the_same_time_leave_what_the_newest_record_says() {
 #[test]
 fn a_hold_waits_for_another_one() {
     let scene = Scene::new();
-    let dir = File::open(scene.log()).unwrap();
+    // Whoever may list the log can hold this lock, and keeps nobody from a hold.
+    let listed = File::open(scene.log()).unwrap();
+    listed.lock().unwrap();
+    let dir = File::open(scene.log().join("control")).unwrap();
     dir.lock().unwrap();
     let mut hold = scene.command(&["hold", "log", "--reason", "case"]).stdout(Stdio::null()).spawn().unwrap();
     thread::sleep(Duration::from_millis(700));

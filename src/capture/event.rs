@@ -355,7 +355,8 @@ impl Values {
             piece.repeated |= is_known;
             self.is_remarkable |= is_known;
             self.named.set(index, piece);
-            if self.json(&piece).is_some_and(says_nothing) {
+            // Most texts are longer, and nothing more is asked of them.
+            if Self::length(&piece) <= 6 && self.json(&piece).is_some_and(says_nothing) {
                 self.named.empty |= 1 << index;
             }
             return;

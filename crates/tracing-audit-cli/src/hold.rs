@@ -86,7 +86,12 @@ impl Hold {
     fn alone(&self) -> Result<File> {
         let dir = File::open(self.log.join("control"));
         let dir = match dir {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => File::open(&self.log),
+            // Who may not open it will not be able to place a hold either, and hears that.
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) =>
+            {
+                File::open(&self.log)
+            }
             dir => dir,
         };
         let dir = dir.with_context(|| format!("cannot open {}", self.log.display()))?;

@@ -19,7 +19,7 @@ use crate::{directory::explain, kept::Kept, print, say};
 #[command(after_help = "Examples:
   tracing-audit heads /var/lib/shop/audit-log
   tracing-audit heads /var/lib/shop/audit-log --append /var/lib/auditor/heads
-  tracing-audit heads /var/lib/shop/audit-log | ssh vault 'cat >> heads'
+  tracing-audit heads /var/lib/shop/audit-log | ssh vault 'flock heads cat >> heads'
 
 Exit codes: 0 there are heads, 1 no record is durable yet, 2 the log cannot be read.")]
 pub(crate) struct Heads {

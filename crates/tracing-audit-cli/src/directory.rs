@@ -10,14 +10,17 @@ use crate::output::escape;
 /// Endings of segments that somebody has compressed.
 const PACKED: [&str; 5] = ["gz", "zst", "xz", "bz2", "lz4"];
 
-/// Whether a file has the name of a segment: `audit-000-00000001.jsonl`.
+/// The chain and the number of the segment that has this name: `audit-000-00000001.jsonl`.
+pub(crate) fn segment_of(name: &str) -> Option<(u16, u32)> {
+    let (chain, segment) = name.strip_prefix("audit-")?.strip_suffix(".jsonl")?.split_once('-')?;
+    let digits = |text: &str, count| text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_name = digits(chain, 3) && digits(segment, 8);
+    is_name.then(|| Some((chain.parse().ok()?, segment.parse().ok()?)))?
+}
+
+/// Whether a file has the name of a segment.
 pub(crate) fn is_segment_name(name: &str) -> bool {
-    let parts = name.strip_prefix("audit-").and_then(|rest| rest.strip_suffix(".jsonl"));
-    let is_number =
-        |text: &str, digits| text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit());
-    parts
-        .and_then(|parts| parts.split_once('-'))
-        .is_some_and(|(chain, number)| is_number(chain, 3) && is_number(number, 8))
+    segment_of(name).is_some()
 }
 
 /// Whether a name is that of a segment that was compressed.

@@ -16,6 +16,11 @@ pub(crate) fn body_of(line: &[u8]) -> &[u8] {
 /// The hash that belongs to a body: of a zero byte, the body, and the brace.
 pub(crate) fn hash_of(body: &[u8]) -> String {
     let hash = Sha256::new().chain_update([0]).chain_update(body).chain_update(b"}").finalize();
-    let digits = hash.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    hexadecimal(&hash)
+}
+
+/// Bytes as `sha256sum` prints them.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
     digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
 }

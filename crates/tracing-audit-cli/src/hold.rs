@@ -21,14 +21,6 @@ use crate::{
     print, say,
 };
 
-/// Says what was done and recorded, on standard error where standard output takes nothing: the head is the evidence.
-fn tell(text: &str) {
-    print(text);
-    if failed_write().is_some() {
-        say(&format!("tracing-audit: {text}"));
-    }
-}
-
 /// How long a reason may be, in bytes: what a record holds for sure.
 const MAX_REASON: usize = 4096;
 
@@ -144,7 +136,7 @@ impl Hold {
     fn release(&self) -> Result<ExitCode> {
         let file = self.log.join("hold");
         if fs::symlink_metadata(&file).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-            crate::say(&format!("tracing-audit: there is no hold in {}", self.log.display()));
+            say(&format!("tracing-audit: there is no hold in {}", self.log.display()));
             return Ok(ExitCode::FAILURE);
         }
         let head = self.record("log.hold.release", "released").with_context(|| {
@@ -192,6 +184,14 @@ impl Hold {
         // The record is durable: how the run ended is for `verify`.
         drop(closed);
         Ok(head)
+    }
+}
+
+/// Says what was done and recorded, on standard error where standard output takes nothing: the head is the evidence.
+fn tell(text: &str) {
+    print(text);
+    if failed_write().is_some() {
+        say(&format!("tracing-audit: {text}"));
     }
 }
 

@@ -12,6 +12,7 @@ mod heads;
 mod hold;
 mod kept;
 mod line;
+mod lookup;
 mod output;
 mod output_file;
 mod query;

@@ -67,11 +67,15 @@ pub(crate) fn escape(text: &str) -> Cow<'_, str> {
 }
 
 /// JSON as it may be printed: what a terminal must not get is escaped as JSON escapes it.
-pub(crate) fn escape_json(json: &str) -> String {
-    let mut escaped = String::with_capacity(json.len());
+pub(crate) fn escape_json(json: &str) -> Cow<'_, str> {
+    // Raw line feeds stand between values only.
+    let is_escaped = |character| character != '\n' && is_unsafe(character);
+    if !json.contains(is_escaped) {
+        return Cow::Borrowed(json);
+    }
+    let mut escaped = String::with_capacity(json.len() + 32);
     for character in json.chars() {
-        // Raw line feeds stand between values only.
-        if character != '\n' && is_unsafe(character) {
+        if is_escaped(character) {
             for unit in character.encode_utf16(&mut [0; 2]) {
                 write!(escaped, "\\u{unit:04x}").unwrap_or_default();
             }
@@ -79,7 +83,7 @@ pub(crate) fn escape_json(json: &str) -> String {
             escaped.push(character);
         }
     }
-    escaped
+    Cow::Owned(escaped)
 }
 
 /// A number with commas between its thousands.

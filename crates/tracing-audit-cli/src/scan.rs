@@ -15,7 +15,7 @@ use std::{
     num::NonZero,
     ops::ControlFlow,
     path::Path,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     thread,
 };
 
@@ -25,9 +25,10 @@ use tracing_audit::{Error, ReadItem, Reader, Record, Segment};
 use crate::{directory::explain, filter::Filter, output::say};
 use log::{Chain, Log};
 use needles::Needles;
+pub(crate) use pieces::LONGEST_LINE;
 use pieces::{Lines, Window};
-pub(crate) use refused::Refused;
 use refused::Survey;
+pub(crate) use refused::{Refused, named_by};
 use walk::Walk;
 
 /// How many places that could not be read are named.
@@ -45,6 +46,8 @@ pub(crate) struct Scan {
     look: Arc<Look>,
     threads: usize,
     is_reverse: bool,
+    /// Made when it is first asked for.
+    survey: OnceLock<Arc<Survey>>,
 }
 
 /// A record that matches.
@@ -55,24 +58,33 @@ pub(crate) struct Hit {
     pub(crate) is_unconfirmed: bool,
 }
 
+impl Hit {
+    /// A record as its own chain says it.
+    pub(crate) fn of(record: Record) -> Self {
+        Self { is_unconfirmed: record.is_unconfirmed(), record }
+    }
+}
+
 /// Records that lines anywhere in the log name unconfirmed, for who reads with a [`Reader`], which knows only what a chain says
 /// of itself, and not far behind.
 pub(crate) struct Unconfirmed {
-    refused: Refused,
+    survey: Arc<Survey>,
     ids: HashMap<u16, String>,
 }
 
 impl Unconfirmed {
     /// Looks through the log.
     pub(crate) fn named_elsewhere(dir: &Path) -> Result<Self> {
-        let log = Log::open(dir, &Filter::default())?;
-        let threads = thread::available_parallelism().map_or(1, NonZero::get).min(MAX_THREADS);
-        let refused = refused::survey(&log, threads).refused;
-        Ok(Self { refused, ids: log.ids })
+        Scan::new(dir, &Filter::default()).map(|scan| scan.unconfirmed())
     }
 
     pub(crate) fn hit(&self, record: Record) -> Hit {
-        self.refused.hit(record)
+        self.survey.refused.hit(record)
+    }
+
+    /// Whether a line names the record of this number.
+    pub(crate) fn names(&self, chain: u16, seq: u64) -> bool {
+        self.survey.refused.names(chain, seq)
     }
 
     /// Whether a line names one of these records unconfirmed.
@@ -87,7 +99,7 @@ impl Scan {
         let log = Log::open(dir, filter)?;
         let look = Arc::new(Look { needles: Needles::of(filter), filter: filter.clone() });
         let threads = thread::available_parallelism().map_or(1, NonZero::get).min(MAX_THREADS);
-        Ok(Self { log, look, threads, is_reverse: false })
+        Ok(Self { log, look, threads, is_reverse: false, survey: OnceLock::new() })
     }
 
     /// How many threads search. Default: as many as can run at once, at most 16.
@@ -106,12 +118,21 @@ impl Scan {
         self
     }
 
+    /// What one pass over the whole log finds. However often it is asked for, there is one.
+    fn survey(&self) -> &Arc<Survey> {
+        self.survey.get_or_init(|| Arc::new(refused::survey(&self.log, self.threads)))
+    }
+
+    /// The records of the log that are named unconfirmed, whatever is searched for.
+    pub(crate) fn unconfirmed(&self) -> Unconfirmed {
+        Unconfirmed { survey: Arc::clone(self.survey()), ids: self.log.ids.clone() }
+    }
+
     /// Hands out the records that match: those of a chain in the order of their numbers, chains merged by time. It looks
     /// through all bytes for what is unconfirmed, and then reads little further than it is asked to.
     pub(crate) fn for_each(&self, mut each: impl FnMut(Hit) -> Result<ControlFlow<()>>) -> Result<Trouble> {
-        let mut survey = refused::survey(&self.log, self.threads);
-        let mut trouble = std::mem::take(&mut survey.trouble);
-        let survey = Arc::new(survey);
+        let survey = self.survey();
+        let mut trouble = survey.trouble.clone();
         let chains: Vec<&Arc<Chain>> = self.chains().collect();
         let threads = match chains.len() {
             1 => self.threads,
@@ -125,7 +146,7 @@ impl Scan {
                 let place = walk::Place {
                     chain: Arc::clone(chain),
                     look: Arc::clone(&self.look),
-                    survey: Arc::clone(&survey),
+                    survey: Arc::clone(survey),
                 };
                 Walk::new(&self.log, place, threads, self.is_reverse)
             })
@@ -152,15 +173,15 @@ impl Scan {
         new: impl Fn() -> A + Sync,
         add: impl Fn(&mut A, &Hit) + Sync,
     ) -> Result<(Vec<A>, Trouble)> {
-        let mut survey = refused::survey(&self.log, self.threads);
-        let mut trouble = std::mem::take(&mut survey.trouble);
+        let survey = self.survey();
+        let mut trouble = survey.trouble.clone();
         let start = || (new(), Trouble::default());
         let sums = self.log.each_piece(
             self.threads,
             |chain| &chain.wanted,
             start,
             |(sum, trouble), window, chain, number| {
-                self.look.piece(&survey, chain, number, window, trouble, |_, record| {
+                self.look.piece(survey, chain, number, window, trouble, |_, record| {
                     add(sum, &survey.refused.hit(record));
                 });
             },
@@ -266,7 +287,7 @@ impl Look {
 }
 
 /// What could not be read.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 #[must_use = "what could not be read must be said"]
 pub(crate) struct Trouble {
     bad: Vec<String>,

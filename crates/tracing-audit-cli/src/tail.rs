@@ -13,7 +13,7 @@ use std::{
 use anyhow::Result;
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tracing_audit::{Error, ReadItem, Reader, Record, RecordKind, Segment, segments};
+use tracing_audit::{Error, ReadItem, Reader, Record, Segment, segments};
 
 use crate::{
     directory::explain,
@@ -21,11 +21,10 @@ use crate::{
     line::{line_with, position},
     output::escape,
     say,
-    scan::Unconfirmed,
+    scan::{Hit, Unconfirmed, named_by},
     shell::quoted,
 };
 use shown::Shown;
-pub(crate) use shown::named_by;
 use window::Window;
 
 /// Prints the newest records, a line each, and with `-f` those that come.
@@ -174,13 +173,9 @@ impl View<'_> {
 
     fn record(&mut self, record: Record) -> io::Result<()> {
         let is_shown = self.window.has(&record, self.tail.follow) && self.tail.filter.matches(&record);
-        let is_unconfirmed = record.is_unconfirmed();
-        let (record, is_unconfirmed) = match &self.elsewhere {
-            Some(elsewhere) => {
-                let hit = elsewhere.hit(record);
-                (hit.record, hit.is_unconfirmed)
-            }
-            None => (record, is_unconfirmed),
+        let Hit { record, is_unconfirmed } = match &self.elsewhere {
+            Some(elsewhere) => elsewhere.hit(record),
+            None => Hit::of(record),
         };
         if is_shown {
             let line =
@@ -196,9 +191,9 @@ impl View<'_> {
                 self.shown.add(record.chain(), record.seq());
             }
         }
-        if record.kind() == RecordKind::Unconfirmed {
-            let (chain, ranges) = named_by(&record);
-            for seq in self.shown.take(chain, &ranges) {
+        if let Some(named) = named_by(&record) {
+            let chain = named.chain;
+            for seq in self.shown.take(chain, &named.ranges) {
                 self.unconfirmed(&format!("record {chain:03}/{seq} above"))?;
             }
         }

@@ -10,7 +10,7 @@ use std::{
 use tracing_audit::{Head, Reader, Record, Segment};
 
 use super::{Doctor, Findings, words};
-use crate::{kept::Kept, shell::quoted};
+use crate::{kept::Kept, lookup::record_at, shell::quoted};
 
 /// How old the newest head may be that is kept: it is kept daily, and a day may be missed.
 const FRESH: Duration = Duration::from_secs(2 * 86_400);
@@ -172,7 +172,7 @@ fn stands(log: &Path, own: &[&Segment], head: Head, now: SystemTime) -> Stands {
             other => other,
         };
     }
-    match record_at(log, head) {
+    match record_at(log, chain, seq) {
         None => Stands::Broken(format!("record {chain:03}/{seq}, which was kept, is not there")),
         Some(record) if record.hash() != head.hash() => {
             Stands::Broken(format!("record {chain:03}/{seq} is not the one that was kept"))
@@ -199,9 +199,4 @@ fn unkept(log: &Path, chain: u16, from_seq: u64, now: SystemTime) -> Stands {
         )),
         _ => Stands::Fine(None),
     }
-}
-
-fn record_at(log: &Path, head: Head) -> Option<Record> {
-    let mut records = Reader::new(log).chain(head.chain()).from_seq(head.seq()).records().ok()?;
-    records.find_map(Result::ok).filter(|record| record.seq() == head.seq())
 }

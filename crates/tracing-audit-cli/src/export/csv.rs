@@ -102,8 +102,8 @@ impl<W: io::Write> Table<W> {
     }
 }
 
-/// What failed, as the system told it.
-fn cause_of(error: csv::Error) -> io::Error {
+/// What failed, as the system told it: whether a pipe was closed is asked of it.
+pub(crate) fn cause_of(error: csv::Error) -> io::Error {
     match error.into_kind() {
         csv::ErrorKind::Io(error) => error,
         other => io::Error::other(format!("{other:?}")),

@@ -1,33 +1,15 @@
 //! Lines of JSON in which nothing moves a terminal.
 
-use std::{
-    fmt::Write as _,
-    io::{self, Write},
-};
+use std::io::Write;
 
 use anyhow::Result;
 use serde_json::{Map, Value as Json};
 
-use crate::{output::is_unsafe, scan::Hit};
+use crate::{output::escape_json, scan::Hit};
 
 /// Writes an object as a line.
 pub(super) fn write(to: &mut impl Write, object: &Json) -> Result<()> {
-    let line = object.to_string();
-    if !line.contains(is_unsafe) {
-        return Ok(writeln!(to, "{line}")?);
-    }
-    // Outside of texts JSON has none of these characters, and in one each may be escaped.
-    let mut escaped = String::with_capacity(line.len() + 32);
-    for character in line.chars() {
-        if !is_unsafe(character) {
-            escaped.push(character);
-            continue;
-        }
-        for unit in character.encode_utf16(&mut [0; 2]) {
-            write!(escaped, "\\u{unit:04x}").map_err(io::Error::other)?;
-        }
-    }
-    Ok(writeln!(to, "{escaped}")?)
+    Ok(writeln!(to, "{}", escape_json(&object.to_string()))?)
 }
 
 /// Adds a member that is there.

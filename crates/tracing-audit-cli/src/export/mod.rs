@@ -24,7 +24,7 @@ use crate::{
     output::grouped,
     output_file::{OutputFile, unless_unread},
     say,
-    scan::{Hit, Refused, Scan, Unconfirmed},
+    scan::{Hit, LONGEST_LINE, Refused, Scan, Unconfirmed},
 };
 
 /// How many unconfirmed records are named on standard error.
@@ -32,9 +32,6 @@ const MAX_NAMED: usize = 10;
 
 /// The newest format of logs that this version knows.
 const FORMAT: f64 = 1.0;
-
-/// How long a line of a log may be.
-const MAX_LINE: u64 = 60 << 10;
 
 /// Translates records for other tools.
 ///
@@ -114,10 +111,11 @@ impl Export {
     }
 
     fn write(&self) -> Result<ExitCode> {
-        let named = Unconfirmed::named_elsewhere(&self.log)?;
+        let scan = Scan::new(&self.log, &self.filter)?;
+        let named = scan.unconfirmed();
         let output = OutputFile::create(&self.output, &self.log)?;
         let mut translator = Translator::new(self.format, output)?;
-        let mut done = Done { unconfirmed_records: self.unconfirmed()?, ..Done::default() };
+        let mut done = Done { unconfirmed_records: self.unconfirmed(&scan)?, ..Done::default() };
         let reader = self.reader(done.unconfirmed_records.is_empty());
         for item in reader.items().map_err(|error| explain(&self.log, error))? {
             match item {
@@ -137,7 +135,7 @@ impl Export {
     }
 
     /// The records that will be written and are unconfirmed: the lines that say so may stand anywhere, and go with them.
-    fn unconfirmed(&self) -> Result<Refused> {
+    fn unconfirmed(&self, scan: &Scan) -> Result<Refused> {
         let mut all = Refused::default();
         if self.format == Format::Jsonl {
             let note = |found: &mut Refused, hit: &Hit| {
@@ -146,7 +144,7 @@ impl Export {
                 }
             };
             // What cannot be read is met and said again when it is to be written.
-            let (found, _) = Scan::new(&self.log, &self.filter)?.fold(Refused::default, note)?;
+            let (found, _) = scan.fold(Refused::default, note)?;
             for found in found {
                 all.merge(found);
             }
@@ -199,7 +197,7 @@ impl Export {
     fn later_format(&self, file_name: &str) -> Option<String> {
         let file = File::open(self.log.join(file_name)).ok()?;
         let mut line = Vec::new();
-        BufReader::new(file.take(MAX_LINE)).read_until(b'\n', &mut line).ok()?;
+        BufReader::new(file.take(LONGEST_LINE)).read_until(b'\n', &mut line).ok()?;
         let line: serde_json::Value = serde_json::from_slice(&line).ok()?;
         let format = line.get("segment")?.get("format")?;
         (format.as_f64()? > FORMAT).then(|| format.to_string())

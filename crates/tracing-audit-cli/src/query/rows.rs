@@ -11,7 +11,7 @@ use tracing_audit::{Record, Severity, Value};
 
 use super::Output;
 use crate::{
-    export::csv::safe,
+    export::csv::{cause_of, safe},
     line::{kind_of, line_with},
     scan::Hit,
 };
@@ -102,7 +102,7 @@ impl Rows {
                 out.write_all(b"\n")?;
             }
             Form::Csv(table) => {
-                table.write_record(cells(hit).map(|cell| safe(&cell).into_owned())).map_err(io_error)?;
+                table.write_record(cells(hit).map(|cell| safe(&cell).into_owned())).map_err(cause_of)?;
             }
         }
         if self.is_watched { self.flush() } else { Ok(()) }
@@ -119,14 +119,6 @@ impl Rows {
             Form::Csv(table) => table.flush()?,
         }
         Ok(())
-    }
-}
-
-/// As it came from the system: whether a pipe was closed is asked of it.
-fn io_error(error: csv::Error) -> io::Error {
-    match error.into_kind() {
-        csv::ErrorKind::Io(error) => error,
-        other => io::Error::other(format!("{other:?}")),
     }
 }
 

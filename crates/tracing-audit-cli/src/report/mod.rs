@@ -11,12 +11,13 @@ use std::{io::Write as _, path::PathBuf, process::ExitCode, time::SystemTime};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use tracing_audit::{Error, Head, ReadItem, Reader, Verdict, Verifier};
+use tracing_audit::{Error, Head, ReadItem, Reader, Verifier};
 
 use crate::{
     output_file::{OutputFile, unless_unread},
     say,
     scan::Unconfirmed,
+    verify::exit_code_of,
 };
 use tally::Tally;
 
@@ -81,11 +82,7 @@ impl Report {
         output.write_all(page::page(&facts).into_string().as_bytes())?;
         output.finish()?;
         say(&format!("{verdict}: the page is written; it is no evidence by itself, the log is"));
-        Ok(ExitCode::from(match verdict {
-            Verdict::Intact => 0,
-            Verdict::Unclean => 3,
-            _ => 1,
-        }))
+        Ok(ExitCode::from(exit_code_of(verdict)))
     }
 
     fn read(&self, named: &Unconfirmed, tally: &mut Tally) -> Result<(), Error> {

@@ -10,6 +10,8 @@ use anyhow::{Context, Result};
 use sha2::{Digest as _, Sha256};
 use tracing_audit::{Segment, segments};
 
+use crate::hash::hexadecimal;
+
 /// A segment as it was read.
 #[derive(Debug)]
 pub(super) struct Sum {
@@ -71,10 +73,4 @@ fn sha256_of(path: &Path, bytes: u64) -> io::Result<Option<String>> {
         left -= read as u64;
     }
     Ok((left == 0).then(|| hexadecimal(&sum.finalize())))
-}
-
-/// Bytes as `sha256sum` prints them.
-fn hexadecimal(bytes: &[u8]) -> String {
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
 }

@@ -8,8 +8,8 @@ use tracing_audit::Segment;
 /// How many bytes of a file are searched at a time: few enough to stay in a cache.
 pub(crate) const PIECE: u64 = 256 << 10;
 
-/// The longest line of the format.
-const LONGEST_LINE: u64 = 60 << 10;
+/// The longest line of the format, with its line feed.
+pub(crate) const LONGEST_LINE: u64 = 60 << 10;
 
 /// How much behind a piece is read at first, for the end of its last line.
 const BEHIND: u64 = 4 << 10;

@@ -23,15 +23,16 @@ const FORMAT: u64 = 1;
 pub(crate) struct Refused(HashMap<u16, BTreeMap<u64, u64>>);
 
 impl Refused {
-    fn names(&self, chain: u16, seq: u64) -> bool {
+    pub(crate) fn names(&self, chain: u16, seq: u64) -> bool {
         let ranges = self.0.get(&chain).filter(|ranges| !ranges.is_empty());
         ranges.and_then(|ranges| ranges.range(..=seq).next_back()).is_some_and(|(_, last)| *last >= seq)
     }
 
     /// The record, and whether anything names it.
     pub(crate) fn hit(&self, record: Record) -> Hit {
-        let is_unconfirmed = record.is_unconfirmed() || self.names(record.chain(), record.seq());
-        Hit { record, is_unconfirmed }
+        let is_named = self.names(record.chain(), record.seq());
+        let hit = Hit::of(record);
+        Hit { is_unconfirmed: hit.is_unconfirmed || is_named, ..hit }
     }
 
     /// Takes in what a record says of others; `ids` are those of the chains.
@@ -56,31 +57,14 @@ impl Refused {
     /// What one record says of others.
     pub(crate) fn said_by(record: &Record, ids: &HashMap<u16, String>) -> Self {
         let mut said = Self::default();
-        said.take_in(record, ids);
-        said
-    }
-
-    fn take_in(&mut self, record: &Record, ids: &HashMap<u16, String>) {
-        if record.kind() != RecordKind::Unconfirmed {
-            return;
-        }
-        let Some(named) = record.get("unconfirmed") else { return };
-        let chain = match named.get("chain").and_then(Value::as_str) {
-            None => Some(record.chain()),
-            // Another chain of this number, of before the log was begun anew, is not meant.
-            Some(chain) => chain.parse().ok().filter(|chain| {
-                named.get("id").and_then(Value::as_str) == ids.get(chain).map(String::as_str)
-            }),
-        };
-        let Some(chain) = chain else { return };
-        for range in named.get("records").and_then(Value::as_list).unwrap_or_default() {
-            if let Some([first, last]) = range.as_list()
-                && let (Some(first), Some(last)) = (first.as_u64(), last.as_u64())
-                && first <= last
-            {
-                self.add(chain, first, last);
+        let Some(Named { chain, is_other, id, ranges }) = named_by(record) else { return said };
+        // Another chain of this number, of before the log was begun anew, is not meant.
+        if !is_other || id == ids.get(&chain).map(String::as_str) {
+            for (first, last) in ranges {
+                said.add(chain, first, last);
             }
         }
+        said
     }
 
     pub(crate) fn merge(&mut self, other: Self) {
@@ -102,6 +86,35 @@ impl Refused {
         }
         ranges.insert(first, last);
     }
+}
+
+/// What an `unconfirmed` line names.
+pub(crate) struct Named<'a> {
+    pub(crate) chain: u16,
+    /// Whether it names the chain, with its id, as a line of another chain does.
+    is_other: bool,
+    id: Option<&'a str>,
+    /// First and last numbers.
+    pub(crate) ranges: Vec<(u64, u64)>,
+}
+
+/// Reads which records a line names. `None` where it is of another kind, or names none that could be.
+pub(crate) fn named_by(record: &Record) -> Option<Named<'_>> {
+    let named = record.get("unconfirmed").filter(|_| record.kind() == RecordKind::Unconfirmed)?;
+    let text = |name| named.get(name).and_then(Value::as_str);
+    let other = text("chain");
+    let chain = other.map_or(Some(record.chain()), |chain| chain.parse().ok())?;
+    let range = |range: &Value| match range.as_list()? {
+        [first, last] => Some((first.as_u64()?, last.as_u64()?)).filter(|(first, last)| first <= last),
+        _ => None,
+    };
+    let ranges = named.get("records").and_then(Value::as_list).unwrap_or_default();
+    Some(Named {
+        chain,
+        is_other: other.is_some(),
+        id: text("id"),
+        ranges: ranges.iter().filter_map(range).collect(),
+    })
 }
 
 /// What one pass over everything that is durable finds, before anything is searched for.

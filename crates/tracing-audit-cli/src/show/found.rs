@@ -3,22 +3,19 @@
 use std::{
     fs,
     io::{self, BufRead as _, BufReader, Seek as _, SeekFrom},
-    ops::ControlFlow,
     path::Path,
 };
 
 use anyhow::{Context as _, Result};
-use tracing_audit::{Error, ReadItem, Reader, Record, RecordKind, Segment, segments};
+use tracing_audit::{Error, ReadItem, Reader, Record, Segment, segments};
 
 use super::{Link, Shown, Wanted};
 use crate::{
     directory::explain,
-    filter::Filter,
     hash::{DIGITS, HASH, PREV_HASH, body_of, hash_of},
     say,
-    scan::{Hit, Scan},
+    scan::Unconfirmed,
     shell::quoted,
-    tail::named_by,
 };
 
 /// How much of a line is read at most; the format allows 60 KiB.
@@ -75,19 +72,7 @@ fn is_unconfirmed(log: &Path, all: &[Segment], wanted: Wanted, record: Option<&R
         Some(record) if !has_several || record.is_unconfirmed() => return Ok(record.is_unconfirmed()),
         _ => {}
     }
-    let filter = Filter { kind: vec![RecordKind::Unconfirmed.to_string()], ..Filter::default() };
-    let id = all.iter().find(|one| one.chain() == wanted.chain).and_then(Segment::chain_id);
-    let mut is_named = false;
-    // What cannot be read, `verify` says.
-    drop(Scan::new(log, &filter)?.for_each(|Hit { record, .. }| {
-        let (chain, ranges) = named_by(&record);
-        let said = record.get("unconfirmed").and_then(|named| named.get("id")?.as_str());
-        // Another chain of this number, of before the log was begun anew, is not meant.
-        let is_meant = chain == wanted.chain && (said == id || record.chain() == chain && said.is_none());
-        is_named |= is_meant && ranges.iter().any(|(first, last)| (*first..=*last).contains(&wanted.seq));
-        Ok(if is_named { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-    })?);
-    Ok(is_named)
+    Ok(Unconfirmed::named_elsewhere(log)?.names(wanted.chain, wanted.seq))
 }
 
 /// Reads from the record before the wanted one to the one behind it.

@@ -250,7 +250,7 @@ pub(crate) fn json(counts: &Counts, stats: &Stats, finds: Finds) -> Result<Strin
         "recoveries": finds.recoveries.then_some(counts.recoveries),
         "tables": tables,
     });
-    Ok(escape_json(&serde_json::to_string(&all)?))
+    Ok(escape_json(&serde_json::to_string(&all)?).into_owned())
 }
 
 fn object(count: &Count) -> Value {

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use tracing_audit::{Record, Value};
-
 /// How many stretches of numbers are kept of a chain: one, if everything is shown.
 const MAX_STRETCHES: usize = 100_000;
 
@@ -69,19 +67,6 @@ impl Shown {
         }
         taken
     }
-}
-
-/// Which records an `unconfirmed` line names: of which chain, and first and last numbers.
-pub(crate) fn named_by(record: &Record) -> (u16, Vec<(u64, u64)>) {
-    let detail = record.get("unconfirmed");
-    let chain = detail.and_then(|detail| detail.get("chain")?.as_str()?.parse().ok());
-    let range = |range: &Value| match range.as_list()? {
-        [first, last] => Some((first.as_u64()?, last.as_u64()?)),
-        _ => None,
-    };
-    let ranges = detail.and_then(|detail| detail.get("records")?.as_list());
-    let ranges = ranges.unwrap_or_default().iter().filter_map(range).collect();
-    (chain.unwrap_or_else(|| record.chain()), ranges)
 }
 
 #[cfg(test)]

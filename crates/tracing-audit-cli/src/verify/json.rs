@@ -40,14 +40,14 @@ pub(super) fn of(checked: &Checked) -> String {
             entry.insert("meaning".to_owned(), meaning.into());
         }
     }
-    escape_json(&report.to_string())
+    escape_json(&report.to_string()).into_owned()
 }
 
 /// A log that could not be checked.
 pub(super) fn failed(log: &Path, error: &anyhow::Error) -> String {
     let error = format!("{error:#}");
     let failed = json!({"path": log.to_string_lossy(), "verdict": null, "result": "ERROR", "exit_code": 2, "error": error});
-    escape_json(&failed.to_string())
+    escape_json(&failed.to_string()).into_owned()
 }
 
 fn as_value(value: &impl Serialize) -> Value {

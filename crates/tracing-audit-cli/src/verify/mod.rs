@@ -16,11 +16,12 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tracing_audit::{Head, Reader, Report, Verdict, Verifier, segments};
+use tracing_audit::{Head, Report, Verdict, Verifier, segments};
 
 use crate::{
     directory::explain,
     kept::Kept,
+    lookup::record_at,
     output::{escape, print, say},
     store::Store,
 };
@@ -127,11 +128,19 @@ impl Checked {
 
     fn exit_code(&self) -> u8 {
         match self.result() {
-            "PASS" => 0,
             "UNCOMPARED" => 2,
-            "UNCLEAN" => 3,
-            _ => 1,
+            "FAIL" => 1,
+            _ => exit_code_of(self.report.verdict()),
         }
+    }
+}
+
+/// The exit code of a log that was found to be this.
+pub(crate) fn exit_code_of(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::Intact => 0,
+        Verdict::Unclean => 3,
+        _ => 1,
     }
 }
 
@@ -306,13 +315,7 @@ fn store_of(log: &OsStr) -> Result<Option<Store<'_>>> {
 
 /// The times of the first and the last record of a chain, found without reading what lies between.
 fn times_of(log: &Path, chain: &tracing_audit::ChainReport) -> (Option<String>, Option<String>) {
-    let time = |seq: Option<u64>| {
-        let seq = seq?;
-        let items = Reader::new(log).chain(chain.chain()).from_seq(seq).records().ok()?;
-        let mut records = items.filter_map(Result::ok).take(MAX_PRINTED);
-        let record = records.find(|record| record.seq() == seq)?;
-        record.timestamp().map(str::to_owned)
-    };
+    let time = |seq: Option<u64>| record_at(log, chain.chain(), seq?)?.timestamp().map(str::to_owned);
     (time(chain.first_seq()), time(chain.last_seq()))
 }
 

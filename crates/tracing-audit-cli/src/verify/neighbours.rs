@@ -7,12 +7,14 @@ use std::{
 };
 
 use serde::Serialize;
-use tracing_audit::{Finding, Reader, Record, Segment};
+use tracing_audit::{Finding, Record, Segment};
 
-use crate::{line::line_with, output::escape, scan};
-
-/// The longest line of the format, with its line feed.
-pub(super) const MAX_LINE: u64 = 61_440;
+use crate::{
+    line::line_with,
+    lookup::record_at,
+    output::escape,
+    scan::{self, LONGEST_LINE},
+};
 
 /// How much of a line that is no record is printed.
 const MAX_SHOWN: usize = 240;
@@ -47,7 +49,7 @@ impl Line {
         Self {
             seq: record.as_ref().map(|record| record.seq()),
             text: String::from_utf8_lossy(line).into_owned(),
-            is_cut: bytes.len() as u64 >= MAX_LINE && !bytes.ends_with(b"\n"),
+            is_cut: bytes.len() as u64 >= LONGEST_LINE && !bytes.ends_with(b"\n"),
             unconfirmed: false,
             record,
         }
@@ -72,9 +74,7 @@ impl Doubts {
 
     /// Whether its own chain, or another one, names a record.
     pub(super) fn name(&self, chain: u16, seq: u64) -> bool {
-        let Ok(records) = Reader::new(&self.dir).chain(chain).from_seq(seq).records() else { return false };
-        let mut upto = records.filter_map(Result::ok).take_while(|record| record.seq() <= seq);
-        upto.find(|record| record.seq() == seq).is_some_and(|record| match &self.elsewhere {
+        record_at(&self.dir, chain, seq).is_some_and(|record| match &self.elsewhere {
             Some(elsewhere) => elsewhere.hit(record).is_unconfirmed,
             None => record.is_unconfirmed(),
         })
@@ -142,13 +142,13 @@ fn line_at(segment: &Segment, offset: u64) -> io::Result<Option<(Line, u64)>> {
     let mut file = BufReader::new(File::open(segment.path())?);
     file.seek(SeekFrom::Start(offset))?;
     let mut bytes = Vec::new();
-    let length = file.take(MAX_LINE).read_until(b'\n', &mut bytes)? as u64;
+    let length = file.take(LONGEST_LINE).read_until(b'\n', &mut bytes)? as u64;
     Ok((length > 0).then(|| (Line::of(segment, offset, &bytes), offset + length)))
 }
 
 /// The line that ends at this offset.
 fn line_before(segment: &Segment, end: u64) -> io::Result<Option<Line>> {
-    let begin = end.saturating_sub(MAX_LINE);
+    let begin = end.saturating_sub(LONGEST_LINE);
     let mut file = File::open(segment.path())?;
     file.seek(SeekFrom::Start(begin))?;
     let mut bytes = Vec::new();

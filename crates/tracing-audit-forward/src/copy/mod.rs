@@ -209,31 +209,23 @@ enum Compared {
 fn compare(head: Head, chains: &BTreeMap<String, Chain>) -> Compared {
     let seq = head.seq();
     // A chain that was copied from its middle on may not say its number; its hash covers all before it.
-    let is_same = |chain: &Chain| {
-        chain.number.is_none_or(|number| number == head.chain())
-            && chain.seen.get(&seq).or_else(|| chain.linked.get(&seq)) == Some(&head.hash())
-    };
-    if chains.values().any(is_same) {
+    let may_be_own = |chain: &Chain| chain.number.is_none_or(|number| number == head.chain());
+    let own: Vec<(&String, &Chain)> = chains.iter().filter(|(_, chain)| may_be_own(chain)).collect();
+    let hash_in = |chain: &Chain| chain.seen.get(&seq).or_else(|| chain.linked.get(&seq)).copied();
+    if own.iter().any(|(_, chain)| hash_in(chain) == Some(head.hash())) {
         return Compared::Same;
     }
-    let may_be_own = |chain: &Chain| chain.number.is_none_or(|number| number == head.chain());
-    let own = || chains.iter().filter(|(_, chain)| may_be_own(chain));
-    let may_be_away = |chain: &Chain| {
-        chain.number.is_none_or(|number| number == head.chain())
-            && !chain.seen.contains_key(&seq)
-            && !chain.linked.contains_key(&seq)
-            && chain.is_away(seq)
-    };
-    if chains.values().any(may_be_away) {
+    if own.iter().any(|(_, chain)| hash_in(chain).is_none() && chain.is_away(seq)) {
         return Compared::NotHere;
     }
-    let other = own()
+    let other = own
+        .iter()
         .find(|(_, chain)| chain.seen.contains_key(&seq))
-        .or_else(|| own().find(|(_, chain)| chain.linked.contains_key(&seq)));
+        .or_else(|| own.iter().find(|(_, chain)| chain.linked.contains_key(&seq)));
     if let Some((id, _)) = other {
-        return Compared::Finding(id.clone(), CopyFindingKind::OtherThanHead { head });
+        return Compared::Finding((*id).clone(), CopyFindingKind::OtherThanHead { head });
     }
-    let id = own().next().map_or_else(|| format!("{:03}", head.chain()), |(id, _)| id.clone());
+    let id = own.first().map_or_else(|| format!("{:03}", head.chain()), |(id, _)| (*id).clone());
     Compared::Finding(id, CopyFindingKind::NoRecordOfHead { head })
 }
 

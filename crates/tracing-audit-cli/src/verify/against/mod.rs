@@ -223,11 +223,10 @@ impl<'a> Pair<'a> {
                     return Ok(Some(format!("record {seq} stands behind record {}", self.last.0)));
                 }
                 self.last = (seq, seq);
-                self.chain.same += 1;
                 if ours.bytes != theirs.bytes {
-                    self.chain.same -= 1;
                     return Ok(Some(format!("record {seq} is another one in the copy")));
                 }
+                self.chain.same += 1;
                 Ok(None)
             }
             Ordering::Less => Ok(self.only_in_log(ours.unwrap_or(0), theirs)),

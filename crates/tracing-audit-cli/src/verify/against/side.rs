@@ -12,7 +12,7 @@ use flate2::read::MultiGzDecoder;
 use serde_json::Value;
 use zstd::stream::read::Decoder;
 
-use crate::verify::neighbours::MAX_LINE;
+use crate::{directory::segment_of, scan::LONGEST_LINE};
 
 /// A segment, whole or compressed.
 #[derive(Debug, Clone)]
@@ -42,11 +42,7 @@ fn ends(name: &str) -> &str {
 
 /// The chain and the number of a segment, compressed or not, by its name.
 fn parse_name(name: &str) -> Option<(u16, u32)> {
-    let stem = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(name);
-    let (chain, segment) = stem.strip_prefix("audit-")?.strip_suffix(".jsonl")?.split_once('-')?;
-    let digits = |text: &str, count| text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
-    let is_name = digits(chain, 3) && digits(segment, 8);
-    is_name.then(|| Some((chain.parse().ok()?, segment.parse().ok()?)))?
+    segment_of(name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(name))
 }
 
 impl Side {
@@ -107,7 +103,7 @@ fn count(files: &mut [SegmentFile]) -> Result<Option<String>> {
         let (older, from_here) = files.split_at_mut(at);
         let Some(file) = from_here.first().filter(|file| file.counted != Some(0)) else { continue };
         let first = match open(file)? {
-            Some(mut lines) => read_line(&mut *lines, MAX_LINE, file)?,
+            Some(mut lines) => read_line(&mut *lines, LONGEST_LINE, file)?,
             None => continue,
         };
         let Ok(first) = serde_json::from_slice::<Value>(&first) else { continue };
@@ -220,10 +216,10 @@ impl Lines {
 impl Open {
     fn next(&mut self, is_last: bool) -> Result<Option<Line>> {
         let left = self.file.counted.map_or(u64::MAX, |counted| counted.saturating_sub(self.offset));
-        let mut bytes = read_line(&mut *self.lines, left.min(MAX_LINE), &self.file)?;
+        let mut bytes = read_line(&mut *self.lines, left.min(LONGEST_LINE), &self.file)?;
         let is_whole = bytes.last() == Some(&b'\n');
         // At the very end a line may be torn, or just being written.
-        if bytes.is_empty() || (is_last && !is_whole && (bytes.len() as u64) < MAX_LINE) {
+        if bytes.is_empty() || (is_last && !is_whole && (bytes.len() as u64) < LONGEST_LINE) {
             return Ok(None);
         }
         let offset = self.offset;

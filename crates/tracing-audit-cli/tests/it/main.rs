@@ -5,6 +5,8 @@
 mod exporting;
 mod forward;
 mod place;
+mod readers;
+mod sealed;
 mod searching;
 mod showing;
 mod verifying;

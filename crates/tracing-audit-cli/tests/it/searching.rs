@@ -15,7 +15,7 @@ use serde_json::Value as Json;
 use tracing_audit::{AuditLog, Reader, Record, RecordKind, Rotation, Severity};
 use tracing_subscriber::prelude::*;
 
-use crate::place::Place;
+use crate::{place::Place, sealed::seal};
 
 /// Refuses one target, so that a `confirm` with an event of it is an error, and its other event is named unconfirmed.
 struct Vetoes;
@@ -331,16 +331,6 @@ fn a_limit_reads_no_further_and_knows_what_is_unconfirmed() {
     assert_eq!(run(&place, &["query", "log", "--actor", "user-3", "--count"]).0, 2);
 }
 
-/// A line as the format has it.
-fn seal(body: &str) -> String {
-    let mut child = Command::new("sha256sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(format!("\0{body}").as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let hash = String::from_utf8(output.stdout).unwrap();
-    format!("{},\"_hash\":\"{}\"}}\n", body.strip_suffix('}').unwrap(), &hash[..64])
-}
-
-/// A writer that left a chain names records of it in the one that it went on with.
 /// With so many chains each gets smaller pieces, which must lie in those that were surveyed.
 #[test]
 fn many_chains_are_searched_whole() {
@@ -368,6 +358,7 @@ fn many_chains_are_searched_whole() {
     assert_eq!(run(&place, &["stats", "log"]).0, 0);
 }
 
+/// A writer that left a chain names records of it in the one that it went on with.
 #[test]
 fn a_record_that_another_chain_names_is_unconfirmed() {
     let (place, _) = Place::new();
@@ -386,13 +377,13 @@ fn a_record_that_another_chain_names_is_unconfirmed() {
     for (id, count) in [("0".repeat(32), 7), (id, 0), ("1".repeat(32), 9)] {
         seq += 1;
         let named = refused.seq() + count;
-        let line = seal(&format!(
+        let (line, hash) = seal(&format!(
             "{{\"seq\":{seq},\"ts\":\"2026-11-21T08:00:00.000000000Z\",\"kind\":\"unconfirmed\",\"unconfirmed\":{{\"reason\":\
              \"timeout\",\"chain\":\"000\",\"id\":\"{id}\",\"records\":[[{named},{named}]]}},\"durable\":{},\
              \"_prev_hash\":\"{previous}\"}}",
             seq - 1
         ));
-        previous = line[line.len() - 67..line.len() - 3].to_owned();
+        previous = hash;
         lines.push_str(&line);
     }
     let file = newest(&place.path("log"), "001");

@@ -1,7 +1,7 @@
 //! `tail`, `show`, `doctor`, `demo`, and what prints for shells.
 
 mod access;
-mod crafted;
+pub(crate) mod crafted;
 mod demo;
 mod doctor;
 mod hostile;

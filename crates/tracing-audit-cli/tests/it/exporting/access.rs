@@ -2,9 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
-    path::PathBuf,
-    process::{Command, Output, Stdio},
+    process::Output,
     sync::atomic::{AtomicBool, Ordering},
     thread,
 };
@@ -12,7 +10,13 @@ use std::{
 use tracing_audit::{AuditLog, Rotation};
 use tracing_subscriber::prelude::*;
 
-use crate::place::{Place, can_run, skip};
+use crate::{
+    place::{Place, skip},
+    readers::{
+        ON_READ_ONLY_MOUNT, STRANGER, can_be_nobody, can_mount, let_group_read, run_by, set_mode,
+        share_command,
+    },
+};
 
 const READING: [&str; 6] = [
     "export log --format csv -o -",
@@ -22,22 +26,6 @@ const READING: [&str; 6] = [
     "report log -o -",
     "report log -o out/page.html",
 ];
-
-/// A copy of the command, where everybody can run it.
-fn copy_of_command(place: &Place) -> PathBuf {
-    let copy = place.path("command");
-    fs::copy(env!("CARGO_BIN_EXE_tracing-audit"), &copy).unwrap();
-    for path in [copy.clone(), place.path("")] {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-    }
-    copy
-}
-
-fn run(place: &Place, enter: &[&str], line: &str) -> Output {
-    let mut command = Command::new(enter[0]);
-    command.args(&enter[1..]).arg(place.path("command")).args(line.split(' '));
-    command.current_dir(place.path("")).stdin(Stdio::null()).output().unwrap()
-}
 
 /// Whether a command printed what it was asked for, or wrote it.
 fn check(place: &Place, line: &str, output: &Output) {
@@ -53,51 +41,37 @@ fn check(place: &Place, line: &str, output: &Output) {
 
 fn place_with_out() -> Place {
     let place = Place::new().0;
-    copy_of_command(&place);
+    share_command(&place);
     fs::create_dir(place.path("out")).unwrap();
-    fs::set_permissions(place.path("out"), fs::Permissions::from_mode(0o777)).unwrap();
+    set_mode(&place.path("out"), 0o777);
     place
 }
 
 #[test]
 fn a_log_on_a_read_only_mount_is_exported() {
-    let mount =
-        "mount --bind log log && mount -o remount,bind,ro log && ! touch log/x 2>/dev/null && exec \"$@\"";
-    let enter = ["unshare", "--mount", "sh", "-c", mount, "sh"];
     let place = place_with_out();
-    let mut command = Command::new(enter[0]);
-    command.args(&enter[1..]).arg("true").current_dir(place.path(""));
-    if !command.output().is_ok_and(|output| output.status.success()) {
+    if !can_mount(&place) {
         return skip("a_log_on_a_read_only_mount_is_exported", "it needs a mount of its own");
     }
     for line in READING {
-        check(&place, line, &run(&place, &enter, line));
+        check(&place, line, &run_by(&place, &ON_READ_ONLY_MOUNT, line));
     }
 }
 
 #[test]
 fn a_user_who_may_read_segments_alone_exports_them() {
     let name = "a_user_who_may_read_segments_alone_exports_them";
-    if !rustix::process::geteuid().is_root() || !can_run("setpriv", &["--version"]) {
+    if !can_be_nobody() {
         return skip(name, "it needs root and setpriv to become nobody");
     }
     let place = place_with_out();
-    for entry in fs::read_dir(place.path("log")).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_file() {
-            fs::set_permissions(path, fs::Permissions::from_mode(0o640)).unwrap();
-        }
-    }
-    fs::set_permissions(place.path("log"), fs::Permissions::from_mode(0o750)).unwrap();
-    fs::set_permissions(place.path("log/control"), fs::Permissions::from_mode(0o700)).unwrap();
-    let group = fs::metadata(place.path("log")).unwrap().gid().to_string();
+    let group = let_group_read(&place);
     let nobody = ["setpriv", "--reuid", "65534", "--regid", &group, "--clear-groups"];
     for line in READING {
-        check(&place, line, &run(&place, &nobody, line));
+        check(&place, line, &run_by(&place, &nobody, line));
     }
-    let stranger = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"];
     for line in READING {
-        let output = run(&place, &stranger, line);
+        let output = run_by(&place, &STRANGER, line);
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{line}: {error}");
         assert!(error.to_lowercase().contains("permission denied"), "{line}: {error}");

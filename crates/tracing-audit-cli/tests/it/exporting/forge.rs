@@ -6,7 +6,8 @@ use std::{
 };
 
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
+
+use crate::sealed::seal;
 
 const ID: &str = "5f1c2a9be07d4c3388a1d6e2b94f7013";
 /// 2026-11-20T06:00:00Z, in milliseconds since 1970.
@@ -73,9 +74,8 @@ impl Forge {
         let (seq, durable) = (self.seq, self.seq - 1);
         let prev = &self.prev;
         let body = format!("{{\"seq\":{seq},{members},\"durable\":{durable},\"_prev_hash\":\"{prev}\"}}");
-        let hash = Sha256::new().chain_update([0]).chain_update(&body).finalize();
-        let hash = hexadecimal(&hash);
-        self.lines.extend([&body[..body.len() - 1], ",\"_hash\":\"", &hash, "\"}\n"]);
+        let (line, hash) = seal(&body);
+        self.lines.push_str(&line);
         self.prev = hash;
         seq
     }
@@ -224,10 +224,4 @@ pub(crate) fn two_days(dir: &Path, per_hour: u64) {
         }
     }
     forge.close(BEGIN + 48 * 3_600_000);
-}
-
-/// Bytes as `sha256sum` prints them.
-pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
 }

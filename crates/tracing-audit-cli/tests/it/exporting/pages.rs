@@ -7,8 +7,8 @@ use sha2::{Digest as _, Sha256};
 use tracing_audit::AuditLog;
 use tracing_subscriber::prelude::*;
 
-use super::forge::{BEGIN, Forge, hexadecimal, two_days};
-use crate::place::Place;
+use super::forge::{BEGIN, Forge, two_days};
+use crate::{place::Place, sealed::hexadecimal};
 
 /// The page of a log, and the exit code.
 fn page(place: &Place, log: &str) -> (i32, String) {

@@ -8,10 +8,11 @@ use std::{
 
 use serde_json::json;
 
-use super::{run, seal};
+use super::run;
 use crate::{
     exporting::forge::{BEGIN, Forge},
     place::Place,
+    sealed::seal,
 };
 
 const FILE: &str = "log/audit-000-00000001.jsonl";
@@ -92,7 +93,7 @@ fn a_record_without_a_time_is_of_no_time() {
     let (before, rest) = lines[3].split_once("\"ts\":\"").unwrap();
     let (_, behind) = rest.split_once('"').unwrap();
     let (behind, _) = behind.split_once(",\"_hash\"").unwrap();
-    let line = seal(&format!("{before}\"ts\":\"hello\"{behind}}}"));
+    let (line, _) = seal(&format!("{before}\"ts\":\"hello\"{behind}}}"));
     fs::write(&path, [lines[0], "\n", lines[1], "\n", lines[2], "\n", &line, lines[4], "\n"].concat())
         .unwrap();
     assert_eq!(ask(&place, &["--actor", "mia", "--count"]).1, "1\n");
@@ -200,7 +201,7 @@ fn a_segment_of_a_later_format_is_said() {
     let text = fs::read_to_string(place.path(FILE)).unwrap();
     let (first, rest) = text.split_once('\n').unwrap();
     let (body, _) = first.split_once(",\"_hash\"").unwrap();
-    let first = seal(&format!("{}}}", body.replace("\"format\":1", "\"format\":2")));
+    let (first, _) = seal(&format!("{}}}", body.replace("\"format\":1", "\"format\":2")));
     fs::write(place.path(FILE), [first.as_str(), rest].concat()).unwrap();
     for arguments in [&["query", "log"][..], &["stats", "log"]] {
         let (code, _, said) = run(&place, arguments);
@@ -224,7 +225,7 @@ fn three_hundred_chains_take_little_memory() {
     let (body, _) = first.split_once(",\"_hash\"").unwrap();
     for chain in 1..300 {
         let body = body.replace("\"chain\":\"000\"", &format!("\"chain\":\"{chain:03}\""));
-        let lines = [&seal(&format!("{body}}}")), rest].concat();
+        let lines = [seal(&format!("{body}}}")).0.as_str(), rest].concat();
         fs::write(place.path(&format!("log/audit-{chain:03}-00000001.jsonl")), lines).unwrap();
     }
     for more in [&["--actor", "mia"][..], &["--reverse"], &["--field", "a=1"]] {

@@ -2,8 +2,9 @@
 
 use std::{fs, io::Write as _, path::PathBuf};
 
-use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
+
+use crate::sealed::seal;
 
 /// A chain that is written by hand.
 pub(crate) struct Crafted {
@@ -63,15 +64,10 @@ impl Crafted {
     /// Appends a record with these members.
     pub(crate) fn line(&mut self, members: &str) {
         self.seq += 1;
-        let body =
-            format!(r#"{{"seq":{},"ts":"{}",{members},"_prev_hash":"{}""#, self.seq, self.time, self.hash);
-        let hash = Sha256::new().chain_update([0]).chain_update(&body).chain_update("}").finalize();
-        self.hash = hash
-            .iter()
-            .flat_map(|byte| [byte >> 4, byte & 15])
-            .filter_map(|digit| char::from_digit(digit.into(), 16))
-            .collect();
+        let Self { seq, time, hash, .. } = self;
+        let (line, hash) = seal(&format!(r#"{{"seq":{seq},"ts":"{time}",{members},"_prev_hash":"{hash}"}}"#));
+        self.hash = hash;
         let mut file = fs::OpenOptions::new().create(true).append(true).open(self.file()).unwrap();
-        file.write_all(format!("{body},\"_hash\":\"{}\"}}\n", self.hash).as_bytes()).unwrap();
+        file.write_all(line.as_bytes()).unwrap();
     }
 }

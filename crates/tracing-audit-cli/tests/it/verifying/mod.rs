@@ -9,9 +9,6 @@
 
 mod against;
 mod corpus;
-#[allow(dead_code, clippy::duplicate_mod, reason = "logs are crafted for two areas")]
-#[path = "../showing/crafted.rs"]
-mod crafted;
 mod findings;
 mod heads;
 mod hold;

@@ -2,10 +2,8 @@
 
 use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt as _, process::Command};
 
-use super::{
-    crafted::Crafted,
-    logs::{Scene, copy_files, said},
-};
+use super::logs::{Scene, copy_files, said};
+use crate::showing::crafted::Crafted;
 
 fn run(log: &Crafted, arguments: &[&str]) -> (i32, String, String) {
     said(Command::new(env!("CARGO_BIN_EXE_tracing-audit")).arg("verify").arg(log.path()).args(arguments))

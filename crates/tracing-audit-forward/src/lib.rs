@@ -33,6 +33,6 @@ pub use otlp::{Otlp, OtlpBuilder};
 pub use postgres::{Postgres, PostgresBuilder, SCHEMA};
 pub use required::{lift, require, required};
 pub use resolve::{Rejected, copy_checker, give_up, offer_again, rejected, skip};
-pub use sink::{Entry, Gap, Position, Sink, SinkError};
+pub use sink::{Entry, Gap, Pace, Position, Sink, SinkError};
 pub use stats::{Notice, NoticeKind, State, Stats};
 pub use status::{ChainStatus, Fate, Status, forwarders, status};

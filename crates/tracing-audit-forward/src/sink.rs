@@ -1,6 +1,6 @@
 //! What a store is to a forwarder: one small trait.
 
-use std::{ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use tracing_audit::{Digest, Record};
 
@@ -15,8 +15,8 @@ pub trait Sink: Send {
     /// What the store has: for each of these chains of which it has anything, its last record. `None` where it cannot
     /// be asked; then the forwarder has to believe its own position.
     ///
-    /// Asked when forwarding begins, after each call that failed, when a program drains, and once a minute; every 5 seconds
-    /// while a chain is left out.
+    /// Asked when forwarding begins, after each call that failed, when a program drains, and once a minute or as often as
+    /// [`pace`](Self::pace) says; every 5 seconds while a chain is left out.
     ///
     /// # Errors
     ///
@@ -43,8 +43,46 @@ pub trait Sink: Send {
         Ok(())
     }
 
+    /// Is told which chains are not forwarded now, by their ids, and why: each time that this changes. A store that others
+    /// watch can say it there.
+    fn left_out(&mut self, chains: &BTreeMap<Arc<str>, String>) {
+        let _: &BTreeMap<Arc<str>, String> = chains;
+    }
+
+    /// How much the sink wants at once, and how often. Asked when forwarding begins.
+    fn pace(&self) -> Pace {
+        Pace::default()
+    }
+
     /// Ends the connection. Nothing is offered after this.
     fn close(&mut self) {}
+}
+
+/// How much a sink wants at once, and how often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Pace {
+    /// The most records of one [`offer`](Sink::offer). 1,000 by default, 1 at least.
+    pub batch_records: usize,
+    /// After how many bytes of lines nothing more is added to an offer. 1 MiB by default.
+    pub batch_bytes: usize,
+    /// How long a record may wait for others that are offered with it. Zero by default: what is there is offered at once.
+    /// A drain ends the wait.
+    pub linger: Duration,
+    /// How often the store is asked what it has while all is well. 1 minute by default. Retention that waits for this
+    /// store waits for the answer.
+    pub ask_every: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            batch_records: 1_000,
+            batch_bytes: 1 << 20,
+            linger: Duration::ZERO,
+            ask_every: Duration::from_secs(60),
+        }
+    }
 }
 
 /// A record on its way to a store. Its key there is the chain's id and the sequence number.

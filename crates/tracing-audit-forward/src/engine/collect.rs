@@ -1,6 +1,14 @@
 //! Reads the records that are durable, and meets what is missing, damaged or cannot be read.
 
-use std::{collections::BTreeSet, fs::File, io, panic::resume_unwind, sync::Arc, thread, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io,
+    panic::resume_unwind,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use tracing_audit::{ReadItem, ReadItems, Record, RecordKind};
 
@@ -13,16 +21,22 @@ use crate::{
     stats::NoticeKind,
 };
 
-/// How much is offered at once, at most.
-pub(super) const BATCH_RECORDS: usize = 1_000;
-const BATCH_BYTES: usize = 1 << 20;
-
 /// What was read at once.
 pub(super) struct Reading {
     /// How many drains had been asked for before.
     pub(super) drains_asked: u64,
     records: Vec<Record>,
+    bytes: usize,
+    /// When its first record was read.
+    since: Instant,
     then: Then,
+}
+
+/// How much is read at once.
+#[derive(Clone, Copy)]
+struct Limits {
+    records: usize,
+    bytes: usize,
 }
 
 /// What comes behind the records.
@@ -44,13 +58,26 @@ impl Reading {
     pub(super) const fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
+
+    /// How long its first record has waited for others.
+    pub(super) fn waited(&self) -> Duration {
+        self.since.elapsed()
+    }
 }
 
-/// Reads what is there, up to a batch, without the chains that are left out.
-fn read(items: &mut ReadItems, left_out: &BTreeSet<u16>, limit: usize, drains_asked: u64) -> Reading {
-    let (mut records, mut bytes, mut count) = (Vec::new(), 0, 0);
+/// Reads what is there, up to a batch, without the chains that are left out. What waits is the first part of the batch.
+fn read(
+    items: &mut ReadItems,
+    left_out: &BTreeSet<u16>,
+    limits: Limits,
+    drains_asked: u64,
+    waiting: Option<Reading>,
+) -> Reading {
+    let waiting = waiting.map(|waiting| (waiting.records, waiting.bytes, waiting.since));
+    let (mut records, mut bytes, since) = waiting.unwrap_or_else(|| (Vec::new(), 0, Instant::now()));
+    let mut count = records.len();
     let then = loop {
-        if count >= limit || bytes >= BATCH_BYTES {
+        if count >= limits.records || bytes >= limits.bytes {
             break Then::More;
         }
         match items.next_within(Duration::ZERO) {
@@ -64,13 +91,19 @@ fn read(items: &mut ReadItems, left_out: &BTreeSet<u16>, limit: usize, drains_as
             Some(other) => break Then::Other(other),
         }
     };
-    Reading { drains_asked, records, then }
+    // Nothing waited before the first one came.
+    let since = if records.is_empty() { Instant::now() } else { since };
+    Reading { drains_asked, records, bytes, since, then }
 }
 
 impl Engine {
-    pub(super) fn read(&mut self, items: &mut ReadItems) -> Reading {
+    pub(super) fn read(&mut self, items: &mut ReadItems, waiting: Option<Reading>) -> Reading {
         let drains_asked = self.before_reading(items);
-        read(items, &self.left_out, self.batch_limit, drains_asked)
+        read(items, &self.left_out, self.limits(), drains_asked, waiting)
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { records: self.batch_limit, bytes: self.pace.batch_bytes }
     }
 
     /// What has to be known before: what is asked for later is not done by this reading.
@@ -113,10 +146,10 @@ impl Engine {
 
     fn deliver_and_read_on(&mut self, batch: &[Entry], items: &mut ReadItems) -> Result<Reading, Halt> {
         let drains_asked = self.before_reading(items);
-        let (left_out, limit) = (self.left_out.clone(), self.batch_limit);
+        let (left_out, limits) = (self.left_out.clone(), self.limits());
         thread::scope(|scope| {
             let thread = thread::Builder::new().name("audit-read".to_owned());
-            let ahead = thread.spawn_scoped(scope, || read(items, &left_out, limit, drains_asked));
+            let ahead = thread.spawn_scoped(scope, || read(items, &left_out, limits, drains_asked, None));
             let delivered = self.deliver(batch);
             let ahead = ahead.map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
             delivered?;

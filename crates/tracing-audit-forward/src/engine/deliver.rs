@@ -8,7 +8,7 @@ use std::{
 
 use tracing_audit::Reader;
 
-use super::{Engine, Halt, collect::BATCH_RECORDS};
+use super::{Engine, Halt};
 use crate::{
     pause::Pauses,
     position::Refusal,
@@ -96,7 +96,7 @@ impl Engine {
 
     fn took(&mut self, entry: &Entry) {
         self.refused_in_a_row = 0;
-        self.batch_limit = self.batch_limit.saturating_mul(2).min(BATCH_RECORDS);
+        self.batch_limit = self.batch_limit.saturating_mul(2).min(self.pace.batch_records);
         self.last_taken = Some(entry.clone());
     }
 

@@ -18,6 +18,7 @@ use std::{
 
 use tracing_audit::AuditLog;
 
+use collect::Reading;
 use progress::Progress;
 
 use crate::{
@@ -29,15 +30,14 @@ use crate::{
     lag::{self, Lag},
     pause::Pauses,
     position::Files,
-    sink::{Entry, Gap, Sink, SinkError},
-    stats::{Notice, NoticeKind, State},
+    sink::{Entry, Gap, Pace, Sink, SinkError},
+    stats::{Notice, NoticeKind, State, Stats},
 };
 
 /// How long the log rests between two looks, and how long who runs beside it waits.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How often a store is asked what it has, and how often while chains are left out.
-const ASK_AGAIN: Duration = Duration::from_secs(60);
+/// How often a store is asked what it has while chains are left out.
 const LOOK_FOR_CHAINS: Duration = Duration::from_secs(5);
 
 /// Why a connection ended.
@@ -67,6 +67,7 @@ pub(crate) struct Engine {
     dir: PathBuf,
     progress: Progress,
     sink: Box<dyn Sink>,
+    pace: Pace,
     settings: Builder,
     shared: Arc<Shared>,
     heads: Option<HeadWatch>,
@@ -74,6 +75,8 @@ pub(crate) struct Engine {
     ids: BTreeMap<u16, Arc<str>>,
     /// The chains that are left out: those that stopped, and those that cannot be read in this connection.
     left_out: BTreeSet<u16>,
+    /// Which of them the sink was told of, and why.
+    told_left_out: BTreeMap<Arc<str>, String>,
     refused_in_a_row: u32,
     /// How many records are offered at once: fewer where some are refused.
     batch_limit: usize,
@@ -110,17 +113,21 @@ impl Engine {
         shared: Arc<Shared>,
     ) -> Self {
         let heads = audit.map(|audit| HeadWatch::new(audit, &shared));
+        let mut pace = sink.pace();
+        pace.batch_records = pace.batch_records.max(1);
         Self {
             dir,
             progress: Progress::new(files),
             sink,
+            pace,
             settings,
             shared,
             heads,
             ids: BTreeMap::new(),
             left_out: BTreeSet::new(),
+            told_left_out: BTreeMap::new(),
             refused_in_a_row: 0,
-            batch_limit: collect::BATCH_RECORDS,
+            batch_limit: pace.batch_records,
             last_taken: None,
             pauses: Pauses::default(),
             is_in_trouble: false,
@@ -254,13 +261,14 @@ impl Engine {
         let connection = self.connect()?;
         let connected = Instant::now();
         self.enter(State::Forwarding);
+        self.tell_left_out();
         let Some(mut items) = connection else {
             let asked = self.shared.lock().drains_asked;
             self.caught_up(asked)?;
             self.shared.wait(LOOK_FOR_CHAINS, |state| state.is_stopped || state.drains_asked > asked);
             return Err(if self.is_stopped() { Halt::Stopped } else { Halt::AskAgain });
         };
-        let mut ahead = None;
+        let (mut ahead, mut waiting) = (None, None);
         loop {
             if self.is_stopped() {
                 return Err(Halt::Stopped);
@@ -268,12 +276,19 @@ impl Engine {
             if !self.has_name() {
                 return Err(Halt::NameLost);
             }
-            let reading = ahead.take().unwrap_or_else(|| self.read(&mut items));
+            self.tell_left_out();
+            let reading = ahead.take().unwrap_or_else(|| self.read(&mut items, waiting.take()));
+            let ask_every = if self.left_out.is_empty() { self.pace.ask_every } else { LOOK_FOR_CHAINS };
+            if self.lingers(&reading) && connected.elapsed() < ask_every {
+                self.measure_lag(true);
+                self.rest_for(LOOK.min(self.pace.linger.saturating_sub(reading.waited())));
+                waiting = Some(reading);
+                continue;
+            }
             let (asked, is_all, is_idle) = (reading.drains_asked, reading.is_all(), reading.is_empty());
             ahead = self.deal_with(reading, &mut items)?;
             self.write_position_if_due()?;
-            let ask_after = if self.left_out.is_empty() { ASK_AGAIN } else { LOOK_FOR_CHAINS };
-            if connected.elapsed() >= ask_after {
+            if connected.elapsed() >= ask_every {
                 self.write_position()?;
                 return Err(Halt::AskAgain);
             }
@@ -378,13 +393,39 @@ impl Engine {
         }
     }
 
+    /// Whether what was read waits for more that is offered with it.
+    fn lingers(&self, reading: &Reading) -> bool {
+        let nobody_drains = || {
+            let state = self.shared.lock();
+            state.drains_asked <= state.drains_done
+        };
+        !reading.is_empty() && reading.is_all() && reading.waited() < self.pace.linger && nobody_drains()
+    }
+
+    /// Tells the sink which chains are not forwarded, if that is not what it was told last.
+    fn tell_left_out(&mut self) {
+        let of = |ids: &BTreeMap<u16, Arc<str>>, state: &Stats| {
+            let whys = state.stopped.iter().chain(&state.unreadable);
+            whys.filter_map(|(chain, why)| Some((Arc::clone(ids.get(chain)?), why.clone()))).collect()
+        };
+        let now: BTreeMap<Arc<str>, String> = of(&self.ids, &self.shared.lock().stats);
+        if now != self.told_left_out {
+            self.call(|sink| sink.left_out(&now));
+            self.told_left_out = now;
+        }
+    }
+
     /// Waits for more.
     fn rest(&mut self) {
+        self.rest_for(LOOK);
+    }
+
+    fn rest_for(&mut self, time: Duration) {
         if let Some(heads) = &mut self.heads {
             heads.arm();
         }
         let asked = self.shared.lock().drains_done;
-        self.shared.wait(LOOK, |state| state.is_stopped || state.drains_asked > asked || state.is_woken);
+        self.shared.wait(time, |state| state.is_stopped || state.drains_asked > asked || state.is_woken);
         self.shared.lock().is_woken = false;
     }
 

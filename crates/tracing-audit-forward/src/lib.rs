@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod collect;
 mod copy;
 mod dead;
 mod engine;
@@ -10,6 +11,7 @@ mod forwarder;
 mod heads;
 mod kept;
 mod lag;
+mod origin;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod pause;
@@ -22,11 +24,13 @@ mod sink;
 mod stats;
 mod status;
 
+pub use collect::{Beat, Delivered, Feed, StreamState, What};
 pub use copy::{CopyChain, CopyChecker, CopyFinding, CopyFindingKind, CopyHole, CopyReport, HoleReason};
 pub use error::Error;
 #[cfg(feature = "file")]
 pub use file::{FileSink, verify_file};
 pub use forwarder::{Builder, Forwarder, StartAt};
+pub use origin::Origin;
 #[cfg(feature = "otlp")]
 pub use otlp::{Otlp, OtlpBuilder};
 #[cfg(feature = "postgres")]

@@ -108,6 +108,42 @@ pub enum Error {
         source: SinkError,
     },
 
+    /// The table of a collector is not one that this version wrote.
+    #[error("{} is no table of a collector: {reason}; put it back from a backup, or collect into an empty directory", path.display())]
+    #[non_exhaustive]
+    BadTable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// What a collector wrote is not there any more as its table says.
+    #[error("{}: {reason}; put it back from a backup, or collect into an empty directory", path.display())]
+    #[non_exhaustive]
+    BadCopy {
+        /// The file or directory.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+
+    /// Another collector has the directory.
+    #[error("another collector writes to {}; end it, or name another directory", path.display())]
+    #[non_exhaustive]
+    CollectorRuns {
+        /// The directory.
+        path: PathBuf,
+    },
+
+    /// The stream that is collected from cannot be read now.
+    #[error("cannot read the stream")]
+    #[non_exhaustive]
+    Stream {
+        /// What failed.
+        source: SinkError,
+    },
+
     /// The time of [`close`](crate::Forwarder::close) has passed. What remains is in the log, and is forwarded when a
     /// forwarder of this name runs again.
     #[error("{remaining} records were not forwarded within {bound:?}; they stay in the log")]

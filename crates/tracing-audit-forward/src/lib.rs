@@ -23,8 +23,12 @@ mod resolve;
 mod sink;
 mod stats;
 mod status;
+mod timestamp;
 
-pub use collect::{Beat, Delivered, Feed, StreamState, What};
+pub use collect::{
+    Alarm, AlarmKind, Beat, CollectedChain, Collector, CollectorBuilder, Delivered, Fault, FaultKind, Feed,
+    Fleet, Step, StreamState, What, fleet, settle,
+};
 pub use copy::{CopyChain, CopyChecker, CopyFinding, CopyFindingKind, CopyHole, CopyReport, HoleReason};
 pub use error::Error;
 #[cfg(feature = "file")]

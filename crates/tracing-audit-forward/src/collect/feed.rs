@@ -31,6 +31,12 @@ pub trait Feed {
     /// [`SinkError::Unavailable`] and [`SinkError::Setup`]. Then [`start`](Self::start) is called again.
     fn next(&mut self, limit: usize, wait: Duration) -> Result<Vec<Delivered>, SinkError>;
 
+    /// How many messages came since this was called last that are no record of a chain. They are left out of what
+    /// [`next`](Self::next) returns.
+    fn strangers(&mut self) -> u64 {
+        0
+    }
+
     /// The signs of life that came since this was called last.
     fn beats(&mut self) -> Vec<Beat> {
         Vec::new()

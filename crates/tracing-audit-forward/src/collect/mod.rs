@@ -1,5 +1,15 @@
 //! Collects the records of a fleet.
 
+mod alarm;
+mod chain;
+mod collector;
+mod directory;
 mod feed;
+mod metrics;
+mod table;
 
+pub use alarm::{Alarm, AlarmKind};
+pub use chain::{CollectedChain, Fault, FaultKind};
+pub use collector::{Collector, CollectorBuilder, Step, settle};
 pub use feed::{Beat, Delivered, Feed, StreamState, What};
+pub use table::{Fleet, fleet};

@@ -32,6 +32,17 @@ pub(crate) struct CopiedLine<'a> {
 pub(crate) struct Identity {
     pub(crate) id: String,
     pub(crate) chain: u16,
+    /// The number of the segment that the line begins.
+    pub(crate) segment: u32,
+}
+
+/// A record of another chain, as a line names it.
+#[derive(Debug)]
+pub(crate) struct Witnessed {
+    pub(crate) chain: u16,
+    pub(crate) id: String,
+    pub(crate) seq: u64,
+    pub(crate) hash: Digest,
 }
 
 impl<'a> CopiedLine<'a> {
@@ -65,20 +76,23 @@ impl<'a> CopiedLine<'a> {
     }
 
     /// What a `segment` line says of its chain; `None` for every other line.
-    pub(super) fn identity(&self) -> Option<Identity> {
+    pub(crate) fn identity(&self) -> Option<Identity> {
         #[derive(Deserialize)]
         struct Segment<'a> {
             #[serde(borrow)]
             id: Cow<'a, str>,
             #[serde(borrow)]
             chain: Cow<'a, str>,
+            #[serde(rename = "segment")]
+            number: u32,
         }
         let segment: Segment<'_> = self.detail("segment")?;
-        Some(Identity { id: segment.id.into_owned(), chain: segment.chain.parse().ok()? })
+        let (id, chain) = (segment.id.into_owned(), segment.chain.parse().ok()?);
+        Some(Identity { id, chain, segment: segment.number })
     }
 
     /// Up to where retention had removed records when the line was written, and the hash of the last one.
-    pub(super) fn prune(&self) -> Option<(u64, Option<Digest>)> {
+    pub(crate) fn prune(&self) -> Option<(u64, Option<Digest>)> {
         #[derive(Deserialize)]
         struct Pruned<'a> {
             through: u64,
@@ -97,9 +111,38 @@ impl<'a> CopiedLine<'a> {
         Some((pruned.through, pruned.hash.and_then(|hash| hash.parse().ok())))
     }
 
+    /// The kind, as it stands between its quotes.
+    pub(crate) fn kind(&self) -> Option<&str> {
+        Some(self.members.get("kind")?.get().trim_matches('"'))
+    }
+
+    /// The records of other chains that the line names as durable.
+    pub(crate) fn witnessed(&self) -> Vec<Witnessed> {
+        #[derive(Deserialize)]
+        struct Durable<'a> {
+            #[serde(borrow)]
+            id: Cow<'a, str>,
+            seq: u64,
+            #[serde(borrow)]
+            hash: Cow<'a, str>,
+        }
+        #[derive(Deserialize)]
+        struct Detail<'a> {
+            #[serde(borrow, default)]
+            chains: BTreeMap<Cow<'a, str>, Durable<'a>>,
+        }
+        let Some(kind @ ("segment" | "open" | "mark" | "close")) = self.kind() else { return Vec::new() };
+        let chains = self.detail::<Detail<'_>>(kind).map(|detail| detail.chains).unwrap_or_default();
+        let witnessed = chains.into_iter().filter_map(|(chain, durable)| {
+            let (id, hash) = (durable.id.into_owned(), durable.hash.parse().ok()?);
+            Some(Witnessed { chain: chain.parse().ok()?, id, seq: durable.seq, hash })
+        });
+        witnessed.collect()
+    }
+
     /// The object named like the kind, of a line of this kind.
     fn detail<'b, T: Deserialize<'b>>(&'b self, kind: &str) -> Option<T> {
-        if self.members.get("kind")?.get().trim_matches('"') != kind {
+        if self.kind()? != kind {
             return None;
         }
         serde_json::from_str(self.members.get(kind)?.get()).ok()

@@ -10,7 +10,7 @@ use std::{
 
 use tracing_audit::{Digest, Head};
 
-pub(crate) use self::line::{CopiedLine, digest_of};
+pub(crate) use self::line::{CopiedLine, Witnessed, digest_of};
 pub use self::report::{CopyChain, CopyFinding, CopyFindingKind, CopyHole, CopyReport, HoleReason};
 use crate::sink::{Gap, Position};
 

@@ -1,0 +1,632 @@
+//! Takes the records of a fleet from a stream, checks every chain, and keeps a copy of each log.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use tracing_audit::{Digest, ReadItem, ReadItems, Reader};
+
+use super::{
+    alarm::{Alarm, AlarmKind, Known, origin_of},
+    chain::{CollectedChain, FaultKind, Next, millis},
+    directory::{Directory, append, has_anything},
+    feed::{Delivered, Feed, What},
+    table::{self, FORMAT, Fleet},
+};
+use crate::{copy::Witnessed, error::Error, origin::Origin, sink::SinkError};
+
+/// How many messages are taken at once, and how long they are waited for.
+const BATCH: usize = 5_000;
+const WAIT: Duration = Duration::from_millis(500);
+
+/// How often what was taken is made durable and noted in the table.
+const CHECKPOINT: Duration = Duration::from_secs(2);
+const CHECKPOINT_BYTES: usize = 32 << 20;
+
+/// How often heads are written for `verify`.
+const HEADS: Duration = Duration::from_secs(10);
+
+/// How many chains are compared with their copy at a time, where a stream brings again what is here.
+const COMPARED: usize = 64;
+
+/// How far ahead a record may be to be read from where the one before was.
+const COMPARED_ON: u64 = 1_000;
+
+/// How often the fleet is judged.
+const JUDGED: Duration = Duration::from_secs(1);
+
+/// What a collector does and when it calls for somebody, before it is opened.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct CollectorBuilder {
+    dir: PathBuf,
+    silent_after: Duration,
+    behind_after: Duration,
+    expected: Vec<Origin>,
+}
+
+impl CollectorBuilder {
+    /// After how long without a record and without a sign of life a log that was not closed is silent. The NATS sink gives
+    /// one every 15 seconds; a log whose forwarder gives none says something at least every hour, so set it above that.
+    /// Default: 45 seconds.
+    pub const fn silent_after(mut self, time: Duration) -> Self {
+        self.silent_after = time;
+        self
+    }
+
+    /// For how long the stream may fail, or the collector be behind it, before that is an alarm. Default: 45 seconds.
+    pub const fn behind_after(mut self, time: Duration) -> Self {
+        self.behind_after = time;
+        self
+    }
+
+    /// Expects this log: that none of its records ever came is an alarm.
+    pub fn expect(mut self, origin: Origin) -> Self {
+        self.expected.push(origin);
+        self
+    }
+
+    /// Opens the directory, or makes it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CollectorRuns`], [`Error::BadTable`] and [`Error::BadCopy`], and [`Error::Io`].
+    pub fn open(self) -> Result<Collector, Error> {
+        let directory = Directory::open(&self.dir)?;
+        if table::read(directory.path())?.is_none() && has_anything(&directory.logs()) {
+            let reason = "there are logs, and `table.json` is not here".to_owned();
+            return Err(Error::BadCopy { path: self.dir, reason });
+        }
+        let now = Instant::now();
+        let mut collector = Collector {
+            directory,
+            settings: self,
+            fleet: Fleet::default(),
+            chains: HashMap::new(),
+            numbers: HashMap::new(),
+            left_out: BTreeMap::new(),
+            replays: HashMap::new(),
+            listening_since_ms: millis(SystemTime::now()),
+            is_connected: false,
+            unwritten: 0,
+            is_changed: false,
+            checkpoint: now,
+            changed_logs: BTreeSet::new(),
+            heads_written: now,
+            in_step_at: now,
+            judged: None,
+            records: 0,
+            repeats: 0,
+        };
+        collector.load()?;
+        Ok(collector)
+    }
+}
+
+/// Takes the records of a fleet from a stream, checks every chain as it arrives, and keeps a copy of each log.
+///
+/// Below its directory, `logs/<service>/<host>` is a directory that [`verify`](tracing_audit::verify()) takes, with the lines
+/// of the log, byte for byte; `heads/<service>/<host>` has the heads that `verify --heads` takes, to be compared with the log
+/// on its host; `table.json` is the table of heads ([`Fleet`]). What is written is durable before the table says so, within
+/// some two seconds. At whatever moment the process or the machine ends, the next collector cuts the files to what the
+/// table says and goes on behind its place in the stream: nothing is lost and nothing doubled, as long as the stream
+/// still has what lies behind that place.
+///
+/// A line that does not follow on the one before is not written: it is an alarm that stays, with its place in the
+/// stream, until somebody has looked and calls [`settle`]. The other chains go on.
+#[derive(Debug)]
+pub struct Collector {
+    directory: Directory,
+    settings: CollectorBuilder,
+    /// What the table says beside the chains.
+    fleet: Fleet,
+    chains: HashMap<Arc<str>, Held>,
+    /// Which chain has a number in the directory of a log.
+    numbers: HashMap<(String, u16), Arc<str>>,
+    left_out: BTreeMap<String, BTreeMap<String, String>>,
+    /// Where chains are read that a stream brings again, by their ids: the next record and what comes from there on.
+    replays: HashMap<Arc<str>, (u64, ReadItems)>,
+    listening_since_ms: u64,
+    is_connected: bool,
+    /// How many bytes were taken since the last checkpoint.
+    unwritten: usize,
+    is_changed: bool,
+    checkpoint: Instant,
+    changed_logs: BTreeSet<String>,
+    heads_written: Instant,
+    /// When it was in step with the stream last.
+    in_step_at: Instant,
+    judged: Option<Instant>,
+    records: u64,
+    repeats: u64,
+}
+
+/// A chain, and what of it is not yet in its files.
+#[derive(Debug)]
+struct Held {
+    row: CollectedChain,
+    pieces: Vec<Piece>,
+}
+
+/// Lines of one segment.
+#[derive(Debug)]
+struct Piece {
+    file_name: String,
+    /// Whether they begin the file.
+    begins: bool,
+    lines: Vec<u8>,
+}
+
+/// What a step did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Step {
+    /// How many messages it took.
+    pub taken: usize,
+    /// Whether there was nothing more in the stream.
+    pub is_in_step: bool,
+}
+
+impl Collector {
+    /// A collector into this directory, with default settings.
+    ///
+    /// # Errors
+    ///
+    /// As [`CollectorBuilder::open`].
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self, Error> {
+        Self::builder(dir).open()
+    }
+
+    /// A collector with other settings.
+    pub fn builder(dir: impl AsRef<Path>) -> CollectorBuilder {
+        let moment = Duration::from_secs(45);
+        CollectorBuilder {
+            dir: dir.as_ref().to_owned(),
+            silent_after: moment,
+            behind_after: moment,
+            expected: Vec::new(),
+        }
+    }
+
+    /// Takes the next messages, at most some thousands, and waits for them for at most half a second. Then it makes durable
+    /// what is due, and judges the fleet.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stream`] where the stream cannot be read, [`Error::Io`] where the copy cannot be written. Call it again,
+    /// after a pause: it begins behind what is durable. [`Error::BadCopy`] and [`Error::BadTable`] need somebody.
+    pub fn step(&mut self, feed: &mut dyn Feed) -> Result<Step, Error> {
+        let step = self.try_step(feed);
+        match &step {
+            Ok(_) => {
+                self.fleet.trouble = None;
+                // One batch is on its way at any time.
+                if self.fleet.backlog <= BATCH as u64 {
+                    self.in_step_at = Instant::now();
+                }
+            }
+            Err(error) => {
+                self.is_connected = false;
+                let why = said(error);
+                self.is_changed |= self.fleet.trouble.as_ref() != Some(&why);
+                self.fleet.trouble = Some(why);
+            }
+        }
+        self.hear(feed);
+        if self.judged.is_none_or(|at| at.elapsed() >= JUDGED) {
+            self.judge();
+        }
+        if let Err(Error::Stream { .. }) = step {
+            // The alarm is for who reads the table.
+            self.checkpoint_if_due()?;
+        }
+        step
+    }
+
+    fn try_step(&mut self, feed: &mut dyn Feed) -> Result<Step, Error> {
+        if !self.is_connected {
+            self.load()?;
+            self.connect(feed).map_err(|source| Error::Stream { source })?;
+            self.is_connected = true;
+        }
+        let taken = feed.next(BATCH, WAIT).map_err(|source| Error::Stream { source })?;
+        self.fleet.strangers += feed.strangers();
+        let count = taken.len();
+        let now_ms = millis(SystemTime::now());
+        for message in taken {
+            self.take(message, now_ms)?;
+        }
+        self.write()?;
+        self.fleet.backlog = self.fleet.backlog.saturating_sub(count as u64);
+        if count == 0 || self.checkpoint.elapsed() >= CHECKPOINT {
+            let state = feed.state().map_err(|source| Error::Stream { source })?;
+            self.fleet.backlog = state.last.saturating_sub(self.fleet.place);
+            if state.identity != self.fleet.stream || state.last < self.fleet.place {
+                let reason = "the stream is another one, or lost messages; it is read again".to_owned();
+                return Err(Error::Stream { source: SinkError::Unavailable { reason, retry_after: None } });
+            }
+        }
+        self.checkpoint_if_due()?;
+        Ok(Step { taken: count, is_in_step: count == 0 && self.fleet.backlog == 0 })
+    }
+
+    /// Takes everything that the stream has now, and makes it durable.
+    ///
+    /// # Errors
+    ///
+    /// As [`step`](Self::step).
+    pub fn catch_up(&mut self, feed: &mut dyn Feed) -> Result<(), Error> {
+        let last = feed.state().map_err(|source| Error::Stream { source })?.last;
+        while !self.step(feed)?.is_in_step && self.fleet.place < last {}
+        self.flush()
+    }
+
+    /// Makes everything durable that was taken, with the table and the heads.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn flush(&mut self) -> Result<(), Error> {
+        self.write()?;
+        self.judge();
+        self.write_checkpoint()?;
+        self.write_heads()
+    }
+
+    /// What is wrong now.
+    #[must_use]
+    pub fn alarms(&self) -> &[Alarm] {
+        &self.fleet.alarms
+    }
+
+    /// How many records were written since it was opened, and how many came that were here already.
+    #[must_use]
+    pub const fn counts(&self) -> (u64, u64) {
+        (self.records, self.repeats)
+    }
+
+    /// The table as it is now; the one on disk is up to some seconds behind.
+    #[must_use]
+    pub fn fleet(&self) -> Fleet {
+        let mut chains: Vec<CollectedChain> = self.chains.values().map(|held| held.row.clone()).collect();
+        chains.sort_by(|one, other| key_of(one).cmp(&key_of(other)));
+        Fleet { format: FORMAT, updated_ms: millis(SystemTime::now()), chains, ..self.fleet.clone() }
+    }
+
+    /// Begins with what the table says, and cuts the files to it.
+    fn load(&mut self) -> Result<(), Error> {
+        let fleet = table::read(self.directory.path())?.unwrap_or_default();
+        for chain in &fleet.chains {
+            self.directory.settle(chain)?;
+        }
+        (self.chains, self.numbers) = (HashMap::new(), HashMap::new());
+        self.replays.clear();
+        let trouble = self.fleet.trouble.take();
+        let heard_ms = std::mem::take(&mut self.fleet.heard_ms);
+        self.fleet = Fleet { trouble, ..fleet };
+        self.fleet.heard_ms.extend(heard_ms);
+        for row in std::mem::take(&mut self.fleet.chains) {
+            let id: Arc<str> = row.chain_id.as_str().into();
+            if let (Some(log), Some(chain)) = (&row.log, row.chain) {
+                self.changed_logs.insert(log.clone());
+                self.numbers.insert((log.clone(), chain), Arc::clone(&id));
+            }
+            self.chains.insert(id, Held { row, pieces: Vec::new() });
+        }
+        self.unwritten = 0;
+        Ok(())
+    }
+
+    /// Goes on in the stream behind what is here, if it is still the same stream there; else with its first message.
+    fn connect(&mut self, feed: &mut dyn Feed) -> Result<(), SinkError> {
+        let state = feed.state()?;
+        let is_same = state.identity == self.fleet.stream && state.last >= self.fleet.place;
+        if is_same && self.fleet.place > 0 && state.first <= self.fleet.place {
+            feed.start(self.fleet.place)?;
+            let known = feed.next(1, Duration::from_secs(5))?;
+            if known.first().is_some_and(|message| {
+                message.place > self.fleet.place || Some(&mark_of(message)) == self.fleet.last.as_ref()
+            }) {
+                // Where that message is gone, the next one is taken when it comes again.
+                return feed.start(self.fleet.place + 1);
+            }
+        } else if is_same {
+            return feed.start(self.fleet.place + 1);
+        }
+        self.fleet.stream = state.identity;
+        (self.fleet.place, self.fleet.last) = (0, None);
+        self.is_changed = true;
+        feed.start(state.first)
+    }
+
+    fn take(&mut self, message: Delivered, now_ms: u64) -> Result<(), Error> {
+        let mark = mark_of(&message);
+        let Delivered { place, origin, chain_id, what } = message;
+        if place <= self.fleet.place {
+            return Ok(());
+        }
+        if !is_id(&chain_id) {
+            self.fleet.strangers += 1;
+            (self.fleet.place, self.fleet.last) = (place, Some(mark));
+            return Ok(());
+        }
+        let held = self.chains.entry(Arc::clone(&chain_id)).or_insert_with(|| Held::new(&origin, &chain_id));
+        let name = origin.to_string();
+        if origin_of(&held.row) != name {
+            let what = format!("the chain comes from {name}, too: the log was cloned, or its host renamed");
+            if held.row.fault.as_ref().is_none_or(|fault| fault.what != what) {
+                held.row.note(FaultKind::Forked, held.row.seq, place, &what);
+            }
+        }
+        match what {
+            What::Gap(gap) => held.row.gap(&gap),
+            What::Line(line) => self.take_line(&origin, &chain_id, &line, place, now_ms)?,
+        }
+        match self.fleet.heard_ms.get_mut(&name) {
+            Some(heard) => *heard = now_ms,
+            None => drop(self.fleet.heard_ms.insert(name, now_ms)),
+        }
+        (self.fleet.place, self.fleet.last) = (place, Some(mark));
+        self.is_changed = true;
+        Ok(())
+    }
+
+    fn take_line(
+        &mut self,
+        origin: &Origin,
+        chain_id: &Arc<str>,
+        line: &[u8],
+        place: u64,
+        now_ms: u64,
+    ) -> Result<(), Error> {
+        let Some(held) = self.chains.get_mut(chain_id) else { return Ok(()) };
+        match held.row.take(line, place, now_ms) {
+            Next::Nothing => {}
+            Next::Append { begins_segment, witnessed } => {
+                if begins_segment {
+                    self.give_directory(origin, chain_id);
+                }
+                if let Some(held) = self.chains.get_mut(chain_id) {
+                    held.add(line, begins_segment);
+                    if let Some(log) = &held.row.log
+                        && !self.changed_logs.contains(log)
+                    {
+                        self.changed_logs.insert(log.clone());
+                    }
+                }
+                self.unwritten += line.len();
+                self.records += 1;
+                for other in witnessed {
+                    self.take_witness(origin, &other, place, now_ms);
+                }
+            }
+            Next::Compare { seq, hash } => {
+                self.repeats += 1;
+                let here = self.hash_here(chain_id, seq)?;
+                if let Some(held) = self.chains.get_mut(chain_id) {
+                    held.row.compared(seq, hash, here, place);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_witness(&mut self, origin: &Origin, other: &Witnessed, place: u64, now_ms: u64) {
+        let id: Arc<str> = other.id.as_str().into();
+        let held = self.chains.entry(Arc::clone(&id)).or_insert_with(|| Held::new(origin, &id));
+        held.row.witness(other, place, now_ms);
+    }
+
+    /// Finds the directory of the log that a chain belongs to. A number that another chain has there already is that of
+    /// another log of the same name, or of one that began anew.
+    fn give_directory(&mut self, origin: &Origin, chain_id: &Arc<str>) {
+        let Some(held) = self.chains.get_mut(chain_id) else { return };
+        let (None, Some(chain)) = (&held.row.log, held.row.chain) else { return };
+        let mut log = origin.to_string();
+        if self.numbers.get(&(log.clone(), chain)).is_some_and(|other| other != chain_id) {
+            log = format!("{log}~{}", chain_id.get(..8).unwrap_or(chain_id));
+            let what = format!(
+                "the log has a chain {chain:03} of another id already: it began anew, or two logs have one name; this one is \
+                 in {log}"
+            );
+            held.row.note(FaultKind::Forked, held.row.seq, 0, &what);
+        }
+        self.numbers.insert((log.clone(), chain), Arc::clone(chain_id));
+        held.row.log = Some(log);
+    }
+
+    /// The hash of a record that is here.
+    fn hash_here(&mut self, chain_id: &Arc<str>, seq: u64) -> Result<Option<Digest>, Error> {
+        let Some(held) = self.chains.get_mut(chain_id) else { return Ok(None) };
+        if seq == held.row.seq {
+            return Ok(held.row.hash);
+        }
+        let (Some(log), Some(chain)) = (held.row.log.clone(), held.row.chain) else { return Ok(None) };
+        held.write(&self.directory)?;
+        let (mut at, mut items) = match self.replays.remove(chain_id) {
+            Some((next, items)) if next <= seq && seq - next < COMPARED_ON => (next, items),
+            _ => match Reader::new(self.directory.log(&log)).chain(chain).from_seq(seq).items() {
+                Ok(items) => (seq, items),
+                // It was missing when the rest was collected.
+                Err(_) => return Ok(None),
+            },
+        };
+        let mut found = None;
+        while at <= seq {
+            match items.next_within(Duration::ZERO) {
+                Some(Ok(ReadItem::Record(record))) => {
+                    at = record.seq() + 1;
+                    if record.seq() == seq {
+                        found = Some(record.hash());
+                    }
+                }
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => break,
+            }
+        }
+        if self.replays.len() >= COMPARED {
+            self.replays.clear();
+        }
+        self.replays.insert(Arc::clone(chain_id), (at, items));
+        Ok(found)
+    }
+
+    /// Writes what was taken to the files.
+    fn write(&mut self) -> Result<(), Error> {
+        self.chains.values_mut().try_for_each(|held| held.write(&self.directory))
+    }
+
+    fn checkpoint_if_due(&mut self) -> Result<(), Error> {
+        let is_due = self.checkpoint.elapsed() >= CHECKPOINT || self.unwritten >= CHECKPOINT_BYTES;
+        if is_due && self.is_changed {
+            self.write_checkpoint()?;
+        }
+        if self.heads_written.elapsed() >= HEADS {
+            self.write_heads()?;
+        }
+        Ok(())
+    }
+
+    /// Only what is durable is in the table.
+    fn write_checkpoint(&mut self) -> Result<(), Error> {
+        self.directory.sync()?;
+        table::write(self.directory.path(), &self.fleet())?;
+        (self.checkpoint, self.unwritten, self.is_changed) = (Instant::now(), 0, false);
+        Ok(())
+    }
+
+    fn write_heads(&mut self) -> Result<(), Error> {
+        self.heads_written = Instant::now();
+        if self.changed_logs.is_empty() {
+            return Ok(());
+        }
+        let fleet = self.fleet();
+        let mut logs: BTreeMap<&str, Vec<&CollectedChain>> = BTreeMap::new();
+        for chain in &fleet.chains {
+            if let Some(log) = chain.log.as_deref().filter(|log| self.changed_logs.contains(*log)) {
+                logs.entry(log).or_default().push(chain);
+            }
+        }
+        for (log, chains) in logs {
+            self.directory.write_heads(log, &chains)?;
+        }
+        self.changed_logs.clear();
+        Ok(())
+    }
+
+    /// Takes over the signs of life.
+    fn hear(&mut self, feed: &mut dyn Feed) {
+        let now_ms = millis(SystemTime::now());
+        for beat in feed.beats() {
+            let origin = beat.origin.to_string();
+            self.fleet.heard_ms.insert(origin.clone(), now_ms);
+            let left_out = beat.left_out.into_iter().map(|(id, why)| (id.to_string(), why));
+            self.left_out.insert(origin, left_out.collect());
+            self.is_changed = true;
+        }
+    }
+
+    fn judge(&mut self) {
+        self.judged = Some(Instant::now());
+        let now_ms = millis(SystemTime::now());
+        let known = Known {
+            chains: self.chains.values().map(|held| &held.row).collect(),
+            heard_ms: &self.fleet.heard_ms,
+            left_out: &self.left_out,
+            expected: &self.settings.expected,
+            listening_since_ms: self.listening_since_ms,
+            silent_after: self.settings.silent_after,
+            now_ms,
+        };
+        let mut alarms = known.alarms();
+        if self.in_step_at.elapsed() > self.settings.behind_after {
+            let message = match &self.fleet.trouble {
+                Some(trouble) => format!(
+                    "the stream was not read for {} s: {trouble}",
+                    self.in_step_at.elapsed().as_secs()
+                ),
+                None => format!("the collector is {} messages behind the stream", self.fleet.backlog),
+            };
+            alarms.push(Alarm { kind: AlarmKind::Behind, origin: None, chain_id: None, message });
+        }
+        if alarms != self.fleet.alarms {
+            self.fleet.alarms = alarms;
+            self.is_changed = true;
+        }
+    }
+}
+
+impl Held {
+    fn new(origin: &Origin, chain_id: &str) -> Self {
+        Self { row: CollectedChain::new(origin, chain_id), pieces: Vec::new() }
+    }
+
+    fn add(&mut self, line: &[u8], begins: bool) {
+        if begins || self.pieces.is_empty() {
+            self.pieces.push(Piece { file_name: self.row.file_name(), begins, lines: Vec::new() });
+        }
+        if let Some(piece) = self.pieces.last_mut() {
+            piece.lines.extend_from_slice(line);
+            piece.lines.push(b'\n');
+        }
+    }
+
+    fn write(&mut self, directory: &Directory) -> Result<(), Error> {
+        let Some(log) = self.row.log.as_deref().filter(|_| !self.pieces.is_empty()) else { return Ok(()) };
+        for Piece { file_name, begins, lines } in self.pieces.drain(..) {
+            append(&directory.log(log).join(file_name), begins, &lines)?;
+        }
+        Ok(())
+    }
+}
+
+/// What stands in the table of a message, to know it again.
+fn mark_of(message: &Delivered) -> String {
+    match &message.what {
+        What::Line(line) => {
+            let end = line.get(line.len().saturating_sub(66)..).unwrap_or_default();
+            format!("{} {}", message.chain_id, String::from_utf8_lossy(end))
+        }
+        What::Gap(gap) => format!("{} gap {} {}", message.chain_id, gap.first_seq, gap.last_seq),
+    }
+}
+
+/// Whether it is the id of a chain: 32 lower-case hexadecimal digits.
+fn is_id(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn key_of(chain: &CollectedChain) -> (&str, &str, Option<u16>, &str) {
+    (&chain.service, &chain.host, chain.chain, &chain.chain_id)
+}
+
+/// An error and what is behind it.
+fn said(error: &Error) -> String {
+    let source = std::error::Error::source(error).map(|source| format!(": {source}"));
+    format!("{error}{}", source.unwrap_or_default())
+}
+
+/// Takes back the alarms that stay, of one chain or of all, once somebody has looked: what was found, and which records are
+/// missing. Returns how many chains had any.
+///
+/// # Errors
+///
+/// [`Error::CollectorRuns`]: end the collector first. Otherwise as [`CollectorBuilder::open`].
+pub fn settle(dir: impl AsRef<Path>, chain_id: Option<&str>) -> Result<usize, Error> {
+    let mut collector = Collector::open(dir)?;
+    let mut settled = 0;
+    for held in collector.chains.values_mut() {
+        let is_meant = chain_id.is_none_or(|id| id == held.row.chain_id);
+        let has_any =
+            held.row.fault.is_some() || !held.row.missing.is_empty() || held.row.witnessed.is_some();
+        if is_meant && has_any {
+            held.row.settle();
+            settled += 1;
+        }
+    }
+    collector.flush()?;
+    Ok(settled)
+}

@@ -1,0 +1,148 @@
+//! The files of a collector: each log in a directory that `verify` takes, and the heads beside them.
+
+use std::{
+    fs::{self, DirBuilder, File},
+    io::{self, Write as _},
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
+
+use fs2::FileExt as _;
+
+use super::{
+    chain::CollectedChain,
+    table::{private, replace},
+};
+use crate::{error::Error, kept::Kept};
+
+/// The directory of a collector, which no other one writes to while this is there.
+#[derive(Debug)]
+pub(super) struct Directory {
+    path: PathBuf,
+    /// Opened before anything is written, so that its syncs tell of every failed writeback since (syncfs(2)).
+    root: Kept,
+    _lock: Kept,
+}
+
+impl Directory {
+    /// Makes it, if it is not there, and locks it.
+    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        make(path).map_err(|error| Error::io("make", path)(error))?;
+        let failed = |error| Error::io("lock", path)(error);
+        let lock = Kept::open(private().write(true).create(true), &path.join("lock")).map_err(failed)?;
+        match lock.get().map_err(failed)?.try_lock_exclusive() {
+            Ok(()) => {}
+            Err(error) if error.kind() == fs2::lock_contended_error().kind() => {
+                return Err(Error::CollectorRuns { path: path.to_owned() });
+            }
+            Err(error) => return Err(failed(error)),
+        }
+        let root = Kept::open(File::options().read(true), path);
+        let root = root.map_err(|error| Error::io("open", path)(error))?;
+        Ok(Self { path: path.to_owned(), root, _lock: lock })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the logs are.
+    pub(super) fn logs(&self) -> PathBuf {
+        self.path.join("logs")
+    }
+
+    /// The directory of a log.
+    pub(super) fn log(&self, log: &str) -> PathBuf {
+        self.logs().join(log)
+    }
+
+    fn segment(&self, chain: &CollectedChain) -> Option<PathBuf> {
+        Some(self.log(chain.log.as_deref()?).join(chain.file_name()))
+    }
+
+    /// Cuts off what the table does not know: it is in the stream behind the place that the table names, and no sync covered
+    /// it.
+    pub(super) fn settle(&self, chain: &CollectedChain) -> Result<(), Error> {
+        let Some(path) = self.segment(chain) else { return Ok(()) };
+        let failed = |error| Error::io("open", &path)(error);
+        let file = match private().write(true).open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let reason = "it is in the table, and is not here".to_owned();
+                return Err(Error::BadCopy { path, reason });
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        let len = file.metadata().map_err(failed)?.len();
+        if len < chain.bytes {
+            let reason = format!("it has {len} bytes, and the table says {}", chain.bytes);
+            return Err(Error::BadCopy { path, reason });
+        }
+        if len > chain.bytes {
+            #[expect(clippy::disallowed_methods, reason = "it is a copy")]
+            file.set_len(chain.bytes).map_err(|error| Error::io("cut", &path)(error))?;
+        }
+        Ok(())
+    }
+
+    /// Makes everything durable that was written, and the names of new files.
+    pub(super) fn sync(&self) -> Result<(), Error> {
+        let synced = self.root.get().and_then(sync_all_below);
+        synced.map_err(|error| Error::io("sync", &self.path)(error))
+    }
+
+    /// Puts the heads of a log where `verify --heads` reads them. They can be made again from the table: nothing is
+    /// synced.
+    pub(super) fn write_heads(&self, log: &str, chains: &[&CollectedChain]) -> Result<(), Error> {
+        let path = self.path.join("heads").join(log);
+        if let Some(parent) = path.parent() {
+            make(parent).map_err(|error| Error::io("make", parent)(error))?;
+        }
+        let mut text = format!("# The heads of {log}, as they were collected.\n");
+        for chain in chains {
+            if let Some(head) = chain.head() {
+                let ts = chain.ts.as_deref().unwrap_or("no time");
+                text.extend([&head.to_string(), "  # ", &chain.chain_id, " ", ts, "\n"]);
+            }
+        }
+        replace(&path, text.as_bytes(), false).map_err(|error| Error::io("write", path)(error))
+    }
+}
+
+/// Appends lines to a segment, or begins it with them: no table names a file that is begun, whatever is there already.
+pub(super) fn append(path: &Path, begins: bool, lines: &[u8]) -> Result<(), Error> {
+    let failed = |error| Error::io("write", path)(error);
+    let mut options = private();
+    if begins {
+        if let Some(parent) = path.parent() {
+            make(parent).map_err(|error| Error::io("make", parent)(error))?;
+        }
+        options.write(true).create(true).truncate(true);
+    } else {
+        options.append(true);
+    }
+    let mut file = options.open(path).map_err(failed)?;
+    file.write_all(lines).map_err(failed)
+}
+
+/// One call for however many files there are: a fleet has thousands, and to sync each would take longer than the records
+/// take to come.
+#[cfg(target_os = "linux")]
+fn sync_all_below(root: &File) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(root)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn sync_all_below(_: &File) -> io::Result<()> {
+    rustix::fs::sync();
+    Ok(())
+}
+
+fn make(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+/// Whether a directory is there and has anything.
+pub(super) fn has_anything(dir: &Path) -> bool {
+    fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some())
+}

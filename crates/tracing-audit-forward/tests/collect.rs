@@ -1,0 +1,397 @@
+//! What a collector makes of a stream: copies that verify, and alarms.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail")]
+#![cfg(target_os = "linux")]
+
+#[path = "collect/stream.rs"]
+mod stream;
+
+use std::{
+    fs,
+    io::Write as _,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use stream::{Stream, fork_of, lines_of, small_segments, write_events};
+use tempfile::TempDir;
+use tracing_audit::{AuditLog, Head, Retention, Verdict, Verifier, verify};
+use tracing_audit_forward::{Alarm, AlarmKind, Collector, Error, FaultKind, Fleet, Origin, fleet, settle};
+
+fn origin(host: &str) -> Origin {
+    Origin::new("web", host).unwrap()
+}
+
+/// A directory with the logs of hosts, and one for a collector.
+fn dirs() -> (TempDir, TempDir) {
+    (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap())
+}
+
+fn collect(into: &Path, stream: &mut Stream) -> Fleet {
+    let mut collector = Collector::open(into).unwrap();
+    collector.catch_up(stream).unwrap();
+    collector.fleet()
+}
+
+fn kinds(alarms: &[Alarm]) -> Vec<AlarmKind> {
+    alarms.iter().map(|alarm| alarm.kind).collect()
+}
+
+/// The copy has the files of the log, byte for byte.
+#[track_caller]
+fn assert_same(copy: &Path, log: &Path) {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(log).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        if name.starts_with("audit-") {
+            assert!(fs::read(copy.join(&name)).unwrap() == fs::read(entry.path()).unwrap(), "{name}");
+            names.push(name);
+        }
+    }
+    assert_eq!(fs::read_dir(copy).unwrap().count(), names.len());
+}
+
+#[test]
+fn the_logs_of_a_fleet_are_collected_byte_for_byte_and_verify() {
+    let (logs, into) = dirs();
+    let mut stream = Stream::default();
+    for host in ["n1", "n2.example"] {
+        let dir = logs.path().join(host);
+        let (one, other) = (small_segments(&dir), small_segments(&dir));
+        write_events(&one, 600);
+        write_events(&other, 50);
+        other.close().unwrap();
+        one.close().unwrap();
+        stream.add(&origin(host), &dir);
+    }
+    let fleet = collect(into.path(), &mut stream);
+    assert_eq!(fleet.alarms, []);
+    assert_eq!(fleet.chains.len(), 4);
+    assert_eq!(fleet.place, stream.messages.len() as u64);
+    for host in ["n1", "n2.example"] {
+        let (copy, log) = (into.path().join("logs/web").join(host), logs.path().join(host));
+        assert_same(&copy, &log);
+        assert_eq!(verify(&copy).unwrap().verdict(), Verdict::Intact);
+        // What the collector keeps is what the log on its host is checked against.
+        let heads = fs::read_to_string(into.path().join("heads/web").join(host)).unwrap();
+        let heads: Vec<Head> =
+            heads.lines().filter_map(|line| line.split('#').next().unwrap().trim().parse().ok()).collect();
+        let kept = verify(&log).unwrap();
+        assert_eq!(heads, kept.heads());
+    }
+    assert!(fleet.metrics().contains("tracing_audit_collect_alarms{kind=\"forked\"} 0\n"));
+}
+
+/// The collector ends at any moment, and files have more than its table says, as after a power cut: whole lines, half a line,
+/// bytes that were never written.
+#[test]
+fn a_collector_that_ends_at_any_moment_neither_loses_nor_doubles() {
+    let (logs, into) = dirs();
+    let mut stream = Stream::default();
+    let hosts = ["n1", "n2"];
+    for host in hosts {
+        let dir = logs.path().join(host);
+        let log = small_segments(&dir);
+        write_events(&log, 300);
+        log.close().unwrap();
+        stream.add(&origin(host), &dir);
+    }
+    stream.mix();
+    for moment in 0.. {
+        stream.limit = Some(37);
+        let mut collector = Collector::open(into.path()).unwrap();
+        let taken = collector.step(&mut stream).unwrap().taken;
+        if moment % 2 == 0 {
+            collector.flush().unwrap();
+            collector.step(&mut stream).unwrap();
+        }
+        drop(collector);
+        let table = fleet(into.path());
+        if let Ok(table) = &table
+            && let Some(chain) = table.chains.iter().find(|chain| chain.seq > 0)
+        {
+            let name = format!("audit-{:03}-{:08}.jsonl", chain.chain.unwrap(), chain.segment);
+            let file = into.path().join("logs").join(chain.log.as_ref().unwrap()).join(name);
+            let mut file = fs::File::options().append(true).open(file).unwrap();
+            file.write_all(["\0\0\0", "{\"seq\":", "{}\n"][moment % 3].repeat(moment % 5).as_bytes())
+                .unwrap();
+        }
+        if taken == 0 && table.is_ok_and(|table| table.place == stream.messages.len() as u64) {
+            break;
+        }
+    }
+    stream.limit = None;
+    assert_eq!(collect(into.path(), &mut stream).alarms, []);
+    for host in hosts {
+        let (copy, log) = (into.path().join("logs/web").join(host), logs.path().join(host));
+        assert_same(&copy, &log);
+        assert_eq!(verify(&copy).unwrap().verdict(), Verdict::Intact);
+    }
+}
+
+#[test]
+fn another_record_under_the_same_number_is_a_fork_and_the_others_go_on() {
+    let (logs, into) = dirs();
+    let mut stream = Stream::default();
+    let (dir, other) = (logs.path().join("n1"), logs.path().join("n2"));
+    for dir in [&dir, &other] {
+        let log = small_segments(dir);
+        write_events(&log, 20);
+        log.close().unwrap();
+    }
+    stream.add(&origin("n1"), &dir);
+    // As somebody would write it who has the log: with a right hash.
+    for at in [5, 12] {
+        let forked = fork_of(&lines_of(&dir)[at].1);
+        stream.push(&origin("n1"), &stream.messages[0].chain_id.clone(), forked);
+    }
+    stream.add(&origin("n2"), &other);
+    let fleet = collect(into.path(), &mut stream);
+    assert_eq!(kinds(&fleet.alarms), [AlarmKind::Forked], "{:?}", fleet.alarms);
+    let chain = fleet.chains.iter().find(|chain| chain.fault.is_some()).unwrap();
+    let fault = chain.fault.as_ref().unwrap();
+    assert_eq!((fault.kind, fault.seq, chain.faults), (FaultKind::Forked, 6, 2));
+    for host in ["n1", "n2"] {
+        assert_same(&into.path().join("logs/web").join(host), &logs.path().join(host));
+    }
+    // It stays, until somebody has looked.
+    assert_eq!(kinds(&collect(into.path(), &mut stream).alarms), [AlarmKind::Forked]);
+    assert_eq!(settle(into.path(), None).unwrap(), 1);
+    assert_eq!(collect(into.path(), &mut stream).alarms, []);
+}
+
+#[test]
+fn lines_that_were_edited_inserted_or_of_another_chain_are_not_written() {
+    let (logs, into) = dirs();
+    let dir = logs.path().join("n1");
+    let log = small_segments(&dir);
+    write_events(&log, 20);
+    log.close().unwrap();
+    let lines = lines_of(&dir);
+    let (id, edited) = (lines[0].0.clone(), lines[7].1.replace("login", "logout"));
+    let inserted = fork_of(&lines[8].1.replace(&lines[7].2, &"0".repeat(64)));
+    for (what, bad) in [
+        ("it was edited", edited),
+        ("does not link", inserted),
+        ("not have the layout", "{}".to_owned()),
+        ("not UTF-8", String::new()),
+    ] {
+        let into = into.path().join(what);
+        let mut stream = Stream::default();
+        for (at, (_, line, _)) in lines.iter().enumerate() {
+            if at == 8 {
+                let bad = if bad.is_empty() { vec![0xff; 200] } else { bad.clone().into_bytes() };
+                stream.push_bytes(&origin("n1"), &id, bad);
+            }
+            stream.push(&origin("n1"), &id, line.clone());
+        }
+        let fleet = collect(&into, &mut stream);
+        let kind =
+            if what == "it was edited" && bad.contains("\"seq\":9,") { vec![] } else { kinds(&fleet.alarms) };
+        assert_eq!(kind, [AlarmKind::Altered], "{what}: {:?}", fleet.alarms);
+        assert!(fleet.alarms[0].message.contains(what), "{}", fleet.alarms[0]);
+        assert_same(&into.join("logs/web/n1"), &dir);
+    }
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let (logs, into) = dirs();
+    let dir = logs.path().join("n1");
+    let (one, other) = (small_segments(&dir), small_segments(&dir));
+    write_events(&one, 10);
+    write_events(&other, 10);
+    other.close().unwrap();
+    // It names the other chain's head.
+    one.close().unwrap();
+    let lines = lines_of(&dir);
+    let mut stream = Stream::default();
+    let first = lines[0].0.clone();
+    for (at, (id, line, _)) in lines.iter().enumerate() {
+        if *id == first && at != 4 {
+            stream.push(&origin("n1"), id, line.clone());
+        }
+    }
+    let mut collector = Collector::builder(into.path())
+        .silent_after(Duration::ZERO)
+        .expect(origin("n1"))
+        .expect(origin("n3"))
+        .open()
+        .unwrap();
+    collector.catch_up(&mut stream).unwrap();
+    std::thread::sleep(Duration::from_millis(5));
+    collector.flush().unwrap();
+    let said: Vec<String> = collector.alarms().iter().map(ToString::to_string).collect();
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said[0].contains("web/n1") && said[0].contains("records 5 to 5 "), "{said:?}");
+    assert!(said[1].contains("missing: web/n3: it is expected"), "{said:?}");
+    // The other chain is given half a minute to come.
+    let fleet = collector.fleet();
+    let unseen = fleet.chains.iter().find(|chain| chain.chain_id != first).unwrap();
+    assert_eq!((unseen.seq, unseen.chain), (0, Some(1)));
+    assert_eq!(verify(into.path().join("logs/web/n1")).unwrap().verdict(), Verdict::Damaged);
+}
+
+#[test]
+fn a_silent_log_is_named_unless_it_was_closed_or_its_forwarder_lives() {
+    let (logs, into) = dirs();
+    let mut stream = Stream::default();
+    let open: Vec<AuditLog> = ["n1", "n2"]
+        .map(|host| {
+            let log = small_segments(&logs.path().join(host));
+            write_events(&log, 3);
+            log.flush().unwrap();
+            log
+        })
+        .into();
+    let closed = small_segments(&logs.path().join("n3"));
+    write_events(&closed, 3);
+    closed.close().unwrap();
+    for host in ["n1", "n2", "n3"] {
+        stream.add(&origin(host), &logs.path().join(host));
+    }
+    let quiet = Duration::from_secs(2);
+    let mut collector = Collector::builder(into.path()).silent_after(quiet).open().unwrap();
+    let begun = Instant::now();
+    while collector.alarms().is_empty() {
+        stream.beat(&origin("n2"), &[]);
+        collector.step(&mut stream).unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(20));
+    }
+    assert!(begun.elapsed() >= quiet);
+    assert_eq!(kinds(collector.alarms()), [AlarmKind::Silent]);
+    assert_eq!(collector.alarms()[0].origin.as_deref(), Some("web/n1"));
+    // A sign of life ends it; one that says that a chain stopped is another alarm.
+    let id = stream.messages[0].chain_id.clone();
+    stream.beat(&origin("n1"), &[(&id, "the log was cut, restored or cloned")]);
+    while kinds(collector.alarms()) != [AlarmKind::Stopped] {
+        stream.beat(&origin("n2"), &[]);
+        collector.step(&mut stream).unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", collector.alarms());
+    }
+    assert!(collector.alarms()[0].message.contains("restored"));
+    drop(open);
+}
+
+/// The stream was deleted and made again, or its server came back with less than it had acknowledged. The hosts send again
+/// what it lacks.
+#[test]
+fn a_stream_that_begins_again_doubles_nothing_and_hides_no_fork() {
+    let (logs, into) = dirs();
+    let dir = logs.path().join("n1");
+    let log = small_segments(&dir);
+    write_events(&log, 100);
+    log.flush().unwrap();
+    let mut stream = Stream::default();
+    stream.add(&origin("n1"), &dir);
+    assert_eq!(collect(into.path(), &mut stream).alarms, []);
+    write_events(&log, 100);
+    log.close().unwrap();
+    // The same stream with less, which by now has other messages at the places that were collected.
+    let mut shorter = Stream { messages: stream.messages[..40].to_vec(), ..Stream::default() };
+    shorter.push(&origin("n9"), "stranger", "{}".to_owned());
+    for (id, line, _) in &lines_of(&dir)[40..] {
+        shorter.push(&origin("n1"), id, line.clone());
+    }
+    let fleet = collect(into.path(), &mut shorter);
+    assert_eq!((fleet.alarms.len(), fleet.strangers), (0, 1), "{:?}", fleet.alarms);
+    assert_same(&into.path().join("logs/web/n1"), &dir);
+    // A new one.
+    let mut new = Stream { identity: "another".to_owned(), ..Stream::default() };
+    new.add(&origin("n1"), &dir);
+    assert_eq!(collect(into.path(), &mut new).alarms, []);
+    assert_same(&into.path().join("logs/web/n1"), &dir);
+    let mut forged = Stream { identity: "a third".to_owned(), ..Stream::default() };
+    for (at, (id, line, _)) in lines_of(&dir).iter().enumerate() {
+        forged.push(&origin("n1"), id, if at == 150 { fork_of(line) } else { line.clone() });
+    }
+    let fleet = collect(into.path(), &mut forged);
+    assert_eq!(kinds(&fleet.alarms), [AlarmKind::Forked]);
+    assert_eq!(fleet.chains[0].fault.as_ref().unwrap().seq, 151);
+}
+
+#[test]
+fn what_retention_removed_before_it_was_sent_is_a_gap_and_the_copy_verifies() {
+    let (logs, into) = dirs();
+    let dir = logs.path().join("n1");
+    let log = AuditLog::builder(&dir)
+        .rotation(tracing_audit::Rotation::never().max_bytes(64 << 10))
+        .retention(Retention::keep_all().max_segments(2))
+        .stderr(false)
+        .open()
+        .unwrap();
+    write_events(&log, 20);
+    log.flush().unwrap();
+    let mut stream = Stream::default();
+    stream.add(&origin("n1"), &dir);
+    let sent = stream.messages.len() as u64;
+    let begun = Instant::now();
+    while dir.join("audit-000-00000001.jsonl").exists() || dir.join("audit-000-00000002.jsonl").exists() {
+        write_events(&log, 50);
+        log.flush().unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(60));
+    }
+    log.close().unwrap();
+    let lines = lines_of(&dir);
+    let first: u64 =
+        lines[0].1.strip_prefix("{\"seq\":").unwrap().split(',').next().unwrap().parse().unwrap();
+    stream.gap(&origin("n1"), &lines[0].0, sent + 1, first - 1);
+    for (id, line, _) in &lines {
+        stream.push(&origin("n1"), id, line.clone());
+    }
+    let fleet = collect(into.path(), &mut stream);
+    assert_eq!(fleet.alarms, []);
+    assert_eq!(fleet.chains[0].gaps, [(sent + 1, first - 1)]);
+    let report = verify(into.path().join("logs/web/n1")).unwrap();
+    assert_eq!(report.verdict(), Verdict::Intact, "{report}");
+}
+
+#[test]
+fn a_log_that_began_anew_or_has_the_name_of_another_gets_a_directory_of_its_own() {
+    let (logs, into) = dirs();
+    let mut stream = Stream::default();
+    for name in ["one", "other"] {
+        let dir = logs.path().join(name);
+        let log = small_segments(&dir);
+        write_events(&log, 3);
+        log.close().unwrap();
+        stream.add(&origin("n1"), &dir);
+    }
+    let fleet = collect(into.path(), &mut stream);
+    assert_eq!(kinds(&fleet.alarms), [AlarmKind::Forked]);
+    for chain in &fleet.chains {
+        let copy = into.path().join("logs").join(chain.log.as_ref().unwrap());
+        let report = Verifier::new(copy).expect_head(chain.head().unwrap()).run().unwrap();
+        assert_eq!(report.verdict(), Verdict::Intact);
+    }
+}
+
+#[test]
+fn a_directory_that_is_not_as_the_table_says_is_refused() {
+    let (logs, into) = dirs();
+    let dir = logs.path().join("n1");
+    let log = small_segments(&dir);
+    write_events(&log, 3);
+    log.close().unwrap();
+    let mut stream = Stream::default();
+    stream.add(&origin("n1"), &dir);
+    collect(into.path(), &mut stream);
+    let running = Collector::open(into.path()).unwrap();
+    assert!(matches!(Collector::open(into.path()), Err(Error::CollectorRuns { .. })));
+    drop(running);
+    let file = into.path().join("logs/web/n1/audit-000-00000001.jsonl");
+    let bytes = fs::read(&file).unwrap();
+    fs::write(&file, &bytes[1..]).unwrap();
+    let error = Collector::open(into.path()).unwrap_err();
+    assert!(matches!(error, Error::BadCopy { .. }), "{error}");
+    fs::remove_file(&file).unwrap();
+    assert!(matches!(Collector::open(into.path()), Err(Error::BadCopy { .. })));
+    fs::write(&file, &bytes).unwrap();
+    Collector::open(into.path()).unwrap();
+    let table = into.path().join("table.json");
+    fs::write(&table, "{}").unwrap();
+    assert!(matches!(Collector::open(into.path()), Err(Error::BadTable { .. })));
+    fs::remove_file(&table).unwrap();
+    assert!(matches!(Collector::open(into.path()), Err(Error::BadCopy { .. })));
+}

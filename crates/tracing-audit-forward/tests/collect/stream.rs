@@ -1,0 +1,147 @@
+//! A stream in memory, with the records of real logs.
+
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
+
+use sha2::{Digest as _, Sha256};
+use tracing_audit::{AuditLog, Rotation};
+use tracing_audit_forward::{Beat, Delivered, Feed, Gap, Origin, SinkError, StreamState, What};
+use tracing_subscriber::prelude::*;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Stream {
+    pub(crate) identity: String,
+    pub(crate) messages: Vec<Delivered>,
+    pub(crate) beats: Vec<Beat>,
+    pub(crate) next: usize,
+    /// How many messages it hands out at once.
+    pub(crate) limit: Option<usize>,
+}
+
+impl Default for Stream {
+    fn default() -> Self {
+        Self { identity: "audit".to_owned(), messages: Vec::new(), beats: Vec::new(), next: 0, limit: None }
+    }
+}
+
+impl Feed for Stream {
+    fn state(&mut self) -> Result<StreamState, SinkError> {
+        Ok(StreamState::new(&*self.identity, 1, self.messages.len() as u64))
+    }
+
+    fn start(&mut self, place: u64) -> Result<(), SinkError> {
+        self.next = usize::try_from(place).unwrap() - 1;
+        Ok(())
+    }
+
+    fn next(&mut self, limit: usize, _: Duration) -> Result<Vec<Delivered>, SinkError> {
+        let limit = limit.min(self.limit.unwrap_or(usize::MAX));
+        let taken: Vec<Delivered> = self.messages.iter().skip(self.next).take(limit).cloned().collect();
+        self.next += taken.len();
+        if taken.is_empty() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(taken)
+    }
+
+    fn beats(&mut self) -> Vec<Beat> {
+        std::mem::take(&mut self.beats)
+    }
+}
+
+impl Stream {
+    /// The records of a log, as its forwarder would send them.
+    pub(crate) fn add(&mut self, origin: &Origin, log: &Path) {
+        for (id, line, _) in lines_of(log) {
+            self.push(origin, &id, line);
+        }
+    }
+
+    pub(crate) fn push(&mut self, origin: &Origin, chain_id: &str, line: String) {
+        self.push_bytes(origin, chain_id, line.into_bytes());
+    }
+
+    pub(crate) fn push_bytes(&mut self, origin: &Origin, chain_id: &str, line: Vec<u8>) {
+        self.put(origin, chain_id, What::Line(line));
+    }
+
+    pub(crate) fn gap(&mut self, origin: &Origin, chain_id: &str, first: u64, last: u64) {
+        self.put(origin, chain_id, What::Gap(Gap::new(chain_id.into(), 0, first..=last)));
+    }
+
+    fn put(&mut self, origin: &Origin, chain_id: &str, what: What) {
+        let place = self.messages.len() as u64 + 1;
+        self.messages.push(Delivered::new(place, origin.clone(), chain_id.into(), what));
+    }
+
+    pub(crate) fn beat(&mut self, origin: &Origin, left_out: &[(&Arc<str>, &str)]) {
+        let left_out: BTreeMap<Arc<str>, String> =
+            left_out.iter().map(|(id, why)| (Arc::clone(id), (*why).to_owned())).collect();
+        self.beats.push(Beat::new(origin.clone(), left_out));
+    }
+
+    /// Mixes the logs, as hosts that send at the same time do.
+    pub(crate) fn mix(&mut self) {
+        let mut by_chain: BTreeMap<Arc<str>, Vec<Delivered>> = BTreeMap::new();
+        for message in self.messages.drain(..) {
+            by_chain.entry(Arc::clone(&message.chain_id)).or_default().push(message);
+        }
+        let mut chains: Vec<_> = by_chain.into_values().map(Vec::into_iter).collect();
+        loop {
+            let round: Vec<Delivered> = chains.iter_mut().filter_map(Iterator::next).collect();
+            if round.is_empty() {
+                break;
+            }
+            self.messages.extend(round);
+        }
+        for (place, message) in (1..).zip(&mut self.messages) {
+            message.place = place;
+        }
+    }
+}
+
+pub(crate) fn small_segments(dir: &Path) -> AuditLog {
+    AuditLog::builder(dir).rotation(Rotation::never().max_bytes(64 << 10)).stderr(false).open().unwrap()
+}
+
+pub(crate) fn write_events(log: &AuditLog, count: u32) {
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(log.layer()), || {
+        for n in 0..count {
+            tracing::info!(target: "audit", action = "login", actor = "mia", n);
+        }
+    });
+}
+
+/// The id of its chain, the text and the hash of each line of a log, chain by chain.
+pub(crate) fn lines_of(log: &Path) -> Vec<(String, String, String)> {
+    let mut names: Vec<_> = fs::read_dir(log)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"))
+        .collect();
+    names.sort();
+    let mut lines = Vec::new();
+    for name in names {
+        let text = fs::read_to_string(name).unwrap();
+        let id = text.split_once("\"id\":\"").unwrap().1.get(..32).unwrap().to_owned();
+        for line in text.lines() {
+            let hash = line.get(line.len() - 66..line.len() - 2).unwrap().to_owned();
+            lines.push((id.clone(), line.to_owned(), hash));
+        }
+    }
+    lines
+}
+
+/// The same record with another content, and the hash of that.
+pub(crate) fn fork_of(line: &str) -> String {
+    let (body, _) = line.rsplit_once(",\"_hash\":").unwrap();
+    let body = body.replacen("mia", "eve", 1) + "}";
+    let mut hasher = Sha256::new();
+    hasher.update([0]);
+    hasher.update(body.as_bytes());
+    let mut hash = String::new();
+    for byte in hasher.finalize() {
+        hash += &format!("{byte:02x}");
+    }
+    let body = body.strip_suffix('}').unwrap();
+    format!("{body},\"_hash\":\"{hash}\"}}")
+}

@@ -1,5 +1,6 @@
 //! The command `tracing-audit`.
 
+mod collect;
 mod demo;
 mod directory;
 mod doctor;
@@ -55,6 +56,7 @@ enum Command {
     Doctor(doctor::Doctor),
     Hold(hold::Hold),
     Forward(forward::Forward),
+    Collect(collect::Collect),
     Demo(demo::Demo),
     Completions(shell::Completions),
     Man(shell::Man),
@@ -103,6 +105,7 @@ fn main() -> ExitCode {
         Command::Doctor(doctor) => doctor.run(),
         Command::Hold(hold) => hold.run(),
         Command::Forward(forward) => forward.run(),
+        Command::Collect(collect) => collect.run(),
         Command::Demo(demo) => demo.run(),
         Command::Completions(completions) => completions.run(),
         Command::Man(man) => man.run(),

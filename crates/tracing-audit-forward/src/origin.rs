@@ -94,7 +94,7 @@ fn encoded(name: &str, in_subject: bool) -> String {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => text.push(byte.into()),
             // Dots begin hidden files, and mean this and the parent directory.
             b'.' if at > 0 && !in_subject => text.push('.'),
-            _ => text += &format!("%{byte:02X}"),
+            _ => text.extend(["%", &format!("{byte:02X}")]),
         }
     }
     text

@@ -80,6 +80,14 @@ impl fmt::Display for AlarmKind {
     }
 }
 
+impl Alarm {
+    /// An alarm about the stream, or the collector itself.
+    #[must_use]
+    pub const fn new(kind: AlarmKind, message: String) -> Self {
+        Self { kind, origin: None, chain_id: None, message }
+    }
+}
+
 impl fmt::Display for Alarm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.kind)?;

@@ -22,9 +22,18 @@ use crate::{copy::Witnessed, error::Error, origin::Origin, sink::SinkError};
 const BATCH: usize = 5_000;
 const WAIT: Duration = Duration::from_millis(500);
 
-/// How often what was taken is made durable and noted in the table.
+/// How often what was taken is made durable and noted in the table, at least after so many bytes. Where that takes long, as
+/// with 100,000 chains, the time between is this many times as long.
 const CHECKPOINT: Duration = Duration::from_secs(2);
-const CHECKPOINT_BYTES: usize = 32 << 20;
+const CHECKPOINT_BYTES: usize = 64 << 20;
+const CHECKPOINT_SHARE: u32 = 5;
+
+/// After how many bytes what was taken is written to the files. Each write opens a file anew: the more lines of a chain it
+/// has, the better.
+const WRITE_BYTES: usize = 16 << 20;
+
+/// How often the table is written where nothing came: it shows that the collector lives.
+const REST: Duration = Duration::from_secs(15);
 
 /// How often heads are written for `verify`.
 const HEADS: Duration = Duration::from_secs(10);
@@ -92,8 +101,10 @@ impl CollectorBuilder {
             listening_since_ms: millis(SystemTime::now()),
             is_connected: false,
             unwritten: 0,
+            unsynced: 0,
             is_changed: false,
             checkpoint: now,
+            checkpoint_took: Duration::ZERO,
             changed_logs: BTreeSet::new(),
             heads_written: now,
             in_step_at: now,
@@ -131,10 +142,12 @@ pub struct Collector {
     replays: HashMap<Arc<str>, (u64, ReadItems)>,
     listening_since_ms: u64,
     is_connected: bool,
-    /// How many bytes were taken since the last checkpoint.
+    /// How many bytes were taken and not yet written, and how many were written since the last checkpoint.
     unwritten: usize,
+    unsynced: usize,
     is_changed: bool,
     checkpoint: Instant,
+    checkpoint_took: Duration,
     changed_logs: BTreeSet<String>,
     heads_written: Instant,
     /// When it was in step with the stream last.
@@ -239,7 +252,9 @@ impl Collector {
         for message in taken {
             self.take(message, now_ms)?;
         }
-        self.write()?;
+        if self.unwritten >= WRITE_BYTES {
+            self.write()?;
+        }
         self.fleet.backlog = self.fleet.backlog.saturating_sub(count as u64);
         if count == 0 || self.checkpoint.elapsed() >= CHECKPOINT {
             let state = feed.state().map_err(|source| Error::Stream { source })?;
@@ -270,7 +285,6 @@ impl Collector {
     ///
     /// [`Error::Io`].
     pub fn flush(&mut self) -> Result<(), Error> {
-        self.write()?;
         self.judge();
         self.write_checkpoint()?;
         self.write_heads()
@@ -316,7 +330,7 @@ impl Collector {
             }
             self.chains.insert(id, Held { row, pieces: Vec::new() });
         }
-        self.unwritten = 0;
+        (self.unwritten, self.unsynced) = (0, 0);
         Ok(())
     }
 
@@ -476,12 +490,15 @@ impl Collector {
 
     /// Writes what was taken to the files.
     fn write(&mut self) -> Result<(), Error> {
+        self.unsynced += std::mem::take(&mut self.unwritten);
         self.chains.values_mut().try_for_each(|held| held.write(&self.directory))
     }
 
     fn checkpoint_if_due(&mut self) -> Result<(), Error> {
-        let is_due = self.checkpoint.elapsed() >= CHECKPOINT || self.unwritten >= CHECKPOINT_BYTES;
-        if is_due && self.is_changed {
+        let interval = CHECKPOINT.max(self.checkpoint_took * CHECKPOINT_SHARE);
+        let is_due =
+            self.checkpoint.elapsed() >= interval || self.unsynced + self.unwritten >= CHECKPOINT_BYTES;
+        if is_due && self.is_changed || self.checkpoint.elapsed() >= REST {
             self.write_checkpoint()?;
         }
         if self.heads_written.elapsed() >= HEADS {
@@ -492,9 +509,12 @@ impl Collector {
 
     /// Only what is durable is in the table.
     fn write_checkpoint(&mut self) -> Result<(), Error> {
+        let begun = Instant::now();
+        self.write()?;
         self.directory.sync()?;
         table::write(self.directory.path(), &self.fleet())?;
-        (self.checkpoint, self.unwritten, self.is_changed) = (Instant::now(), 0, false);
+        (self.checkpoint, self.checkpoint_took) = (Instant::now(), begun.elapsed());
+        (self.unsynced, self.is_changed) = (0, false);
         Ok(())
     }
 
@@ -550,7 +570,7 @@ impl Collector {
                 ),
                 None => format!("the collector is {} messages behind the stream", self.fleet.backlog),
             };
-            alarms.push(Alarm { kind: AlarmKind::Behind, origin: None, chain_id: None, message });
+            alarms.push(Alarm::new(AlarmKind::Behind, message));
         }
         if alarms != self.fleet.alarms {
             self.fleet.alarms = alarms;

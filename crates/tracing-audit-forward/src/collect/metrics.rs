@@ -35,12 +35,12 @@ impl Fleet {
         self.for_each(|name, labels, value| {
             if named != name {
                 let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
-                text += &format!("# TYPE {name} {kind}\n");
+                text.extend(["# TYPE ", name, " ", kind, "\n"]);
                 named = name;
             }
             let labels: Vec<String> = labels.iter().map(|(label, is)| format!("{label}={is:?}")).collect();
             let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
-            text += &format!("{name}{labels} {value}\n");
+            text.extend([name, &labels, " ", &value.to_string(), "\n"]);
         });
         text
     }

@@ -138,10 +138,8 @@ pub(crate) fn fork_of(line: &str) -> String {
     let mut hasher = Sha256::new();
     hasher.update([0]);
     hasher.update(body.as_bytes());
-    let mut hash = String::new();
-    for byte in hasher.finalize() {
-        hash += &format!("{byte:02x}");
-    }
+    let digits = hasher.finalize().into_iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    let hash: String = digits.map(|digit| char::from_digit(digit.into(), 16).unwrap()).collect();
     let body = body.strip_suffix('}').unwrap();
     format!("{body},\"_hash\":\"{hash}\"}}")
 }

@@ -1,0 +1,356 @@
+//! `tracing-audit collect`.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{self, Write as _},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Subcommand};
+use tracing_audit_forward::{
+    Alarm, AlarmKind, CollectedChain, Collector, Error, Feed, Fleet, Origin, fleet, settle,
+};
+
+use crate::{
+    output::{escape, escape_json, grouped},
+    print, say,
+};
+
+/// Collects the logs of a fleet from a stream, and checks every chain as it arrives.
+///
+/// Below the directory, `logs/SERVICE/HOST` is a copy of each log, byte for byte, which `verify` takes; `heads/SERVICE/HOST` has
+/// the heads that `verify --heads` takes on that host; `table.json` is the table of heads. It may be ended at any moment: the
+/// next run goes on where this one was.
+///
+/// What is wrong is said on standard error when it begins and when it ends: a log that is missing, forked, altered, stopped by
+/// its forwarder, or silent. `collect status` says it at any time, by its exit code too.
+///
+/// With `--once` the command exits 0 when all is well, 1 when evidence is in doubt (forked, altered, stopped, missing), and 3
+/// when a log is silent.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Collect {
+    #[command(subcommand)]
+    about: Option<About>,
+
+    #[command(flatten)]
+    run: Option<Run>,
+}
+
+#[derive(Debug, Subcommand)]
+enum About {
+    /// Prints the table of heads, and what is wrong.
+    ///
+    /// Exits 0 when all is well, 1 when evidence is in doubt (forked, altered, stopped, missing), and 3 when a log is silent,
+    /// or the collector is behind or does not run.
+    Status(Status),
+    /// Takes back the alarms that stay, once somebody has looked: what was forked, altered or missing.
+    ///
+    /// The collector must not run meanwhile.
+    Settle {
+        /// The directory of the collector.
+        dir: PathBuf,
+        /// The id of the chain, as `status` prints it.
+        #[arg(required_unless_present = "all")]
+        chain_id: Option<String>,
+        /// Takes back all of them.
+        #[arg(long, conflicts_with = "chain_id")]
+        all: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Status {
+    /// The directory of the collector.
+    dir: PathBuf,
+
+    /// How many seconds the table may be old.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    max_age: u64,
+
+    /// Prints the table as JSON, in one line.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    /// The stream: `nats://HOST/STREAM`.
+    #[arg(long, value_name = "URL")]
+    from: String,
+
+    /// The directory to collect into.
+    dir: PathBuf,
+
+    /// Takes what the stream has now, and ends.
+    #[arg(long)]
+    once: bool,
+
+    /// A file with the logs that are expected, one `SERVICE/HOST` a line, with comments behind `#`: one of which nothing ever
+    /// came is missing.
+    #[arg(long, value_name = "FILE")]
+    expect: Option<PathBuf>,
+
+    /// After how many seconds without a record and without a sign of life of its forwarder a log is silent, unless it was closed.
+    ///
+    /// Forwarders to NATS give a sign every 15 seconds. A log says something by itself at least every hour.
+    #[arg(long, value_name = "SECONDS", default_value_t = 45)]
+    silent_after: u64,
+
+    /// A file for metrics, in the text format of Prometheus, written anew every 10 seconds.
+    #[arg(long, value_name = "FILE")]
+    metrics: Option<PathBuf>,
+}
+
+impl Collect {
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        match (self.about, self.run) {
+            (Some(About::Status(status)), _) => status.run(),
+            (Some(About::Settle { dir, chain_id, .. }), _) => {
+                let settled = settle(&dir, chain_id.as_deref())?;
+                print(&format!("alarms of {settled} chains were taken back"));
+                Ok(if settled > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            }
+            (None, Some(run)) => run.run(),
+            (None, None) => bail!("name a stream with --from, and a directory"),
+        }
+    }
+}
+
+/// How often metrics are written.
+const METRICS: Duration = Duration::from_secs(10);
+
+/// How long the command rests after a failure: doubled each time, up to this.
+const MAX_PAUSE: Duration = Duration::from_secs(15);
+
+impl Run {
+    fn run(self) -> Result<ExitCode> {
+        let mut feed = feed_of(&self.from)?;
+        let mut builder = Collector::builder(&self.dir).silent_after(Duration::from_secs(self.silent_after));
+        for origin in self.expect.as_deref().map(expected).transpose()?.unwrap_or_default() {
+            builder = builder.expect(origin);
+        }
+        let mut collector = builder.open()?;
+        if self.once {
+            collector
+                .catch_up(feed.as_mut())
+                .with_context(|| format!("cannot collect into {}", self.dir.display()))?;
+            self.write_metrics(&collector)?;
+            let fleet = collector.fleet();
+            print(&summary(&fleet));
+            fleet.alarms.iter().for_each(|alarm| print(&escape(&alarm.to_string())));
+            return Ok(ExitCode::from(exit_code_of(&fleet.alarms)));
+        }
+        let is_asked_to_end = Arc::new(AtomicBool::new(false));
+        for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+            // The second one ends the command at once.
+            signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&is_asked_to_end))?;
+            signal_hook::flag::register(signal, Arc::clone(&is_asked_to_end))?;
+        }
+        self.collect(&mut collector, feed.as_mut(), &is_asked_to_end)?;
+        collector.flush()?;
+        self.write_metrics(&collector)?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn collect(&self, collector: &mut Collector, feed: &mut dyn Feed, is_over: &AtomicBool) -> Result<()> {
+        let mut said = BTreeSet::new();
+        let mut trouble = None;
+        let mut pause = Duration::ZERO;
+        let mut metrics_written: Option<Instant> = None;
+        while !is_over.load(Ordering::Relaxed) {
+            match collector.step(feed) {
+                Ok(_) => {
+                    pause = Duration::ZERO;
+                    if trouble.take().is_some() {
+                        say("tracing-audit: collecting again");
+                    }
+                }
+                Err(error @ (Error::BadCopy { .. } | Error::BadTable { .. })) => return Err(error.into()),
+                Err(error) => {
+                    let why = format!("{:#}", anyhow::Error::from(error));
+                    if trouble.as_ref() != Some(&why) {
+                        say(&format!("tracing-audit: {why}; it is tried again"));
+                        trouble = Some(why);
+                    }
+                    pause = (pause * 2).clamp(Duration::from_millis(500), MAX_PAUSE);
+                }
+            }
+            tell_changes(&mut said, collector.alarms());
+            if metrics_written.is_none_or(|at| at.elapsed() >= METRICS) {
+                // A directory that is full for a while must not end the collector.
+                if let Err(error) = self.write_metrics(collector) {
+                    say(&format!("tracing-audit: {error:#}"));
+                }
+                metrics_written = Some(Instant::now());
+            }
+            let until = Instant::now() + pause;
+            while Instant::now() < until && !is_over.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_millis(100).min(pause));
+            }
+        }
+        Ok(())
+    }
+
+    fn write_metrics(&self, collector: &Collector) -> Result<()> {
+        match &self.metrics {
+            Some(path) => replace(path, collector.fleet().metrics().as_bytes())
+                .with_context(|| format!("cannot write {}", path.display())),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Puts a file in the place of the one before. Whoever collects metrics may be anybody, and reads one of both.
+fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".tracing-audit-").suffix(".tmp").permissions(fs::Permissions::from_mode(0o644));
+    let mut file = builder.tempfile_in(parent)?;
+    file.write_all(text)?;
+    file.persist(path)?;
+    Ok(())
+}
+
+/// Says which alarms are new, and which are over.
+fn tell_changes(said: &mut BTreeSet<Alarm>, now: &[Alarm]) {
+    // Their messages count.
+    let is_same = |one: &Alarm, other: &Alarm| {
+        (one.kind, &one.origin, &one.chain_id) == (other.kind, &other.origin, &other.chain_id)
+    };
+    for alarm in now.iter().filter(|alarm| !said.iter().any(|known| is_same(known, alarm))) {
+        say(&format!("tracing-audit: {alarm}"));
+    }
+    for alarm in said.iter().filter(|alarm| !now.iter().any(|known| is_same(known, alarm))) {
+        say(&format!("tracing-audit: no longer {alarm}"));
+    }
+    *said = now.iter().cloned().collect();
+}
+
+fn feed_of(url: &str) -> Result<Box<dyn Feed>> {
+    bail!("{url:?} names no stream; there is `nats://HOST/STREAM`")
+}
+
+/// Reads the list of logs that are expected.
+fn expected(path: &Path) -> Result<Vec<Origin>> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut origins = Vec::new();
+    for (line, number) in text.lines().zip(1_u64..) {
+        let named = line.split('#').next().unwrap_or_default().trim();
+        if named.is_empty() {
+            continue;
+        }
+        let place = || format!("line {number} of {} names no log, as in `web/n1.example`", path.display());
+        let (service, host) = named.split_once('/').with_context(place)?;
+        origins.push(Origin::new(service, host).with_context(place)?);
+    }
+    Ok(origins)
+}
+
+fn exit_code_of(alarms: &[Alarm]) -> u8 {
+    if alarms.iter().any(|alarm| alarm.kind.is_about_evidence()) {
+        1
+    } else if alarms.is_empty() {
+        0
+    } else {
+        3
+    }
+}
+
+fn summary(fleet: &Fleet) -> String {
+    let logs: BTreeSet<&str> = fleet.chains.iter().filter_map(|chain| chain.log.as_deref()).collect();
+    let records: u64 = fleet.chains.iter().map(|chain| chain.seq).sum();
+    format!(
+        "{} records of {} chains in {} logs, up to message {} of the stream",
+        grouped(records),
+        fleet.chains.len(),
+        logs.len(),
+        grouped(fleet.place)
+    )
+}
+
+impl Status {
+    fn run(self) -> Result<ExitCode> {
+        let mut fleet = fleet(&self.dir)?;
+        let age_ms = now_ms().saturating_sub(fleet.updated_ms);
+        if age_ms > self.max_age.saturating_mul(1000) {
+            let message =
+                format!("the table is {} old: the collector does not run, or cannot write", span(age_ms));
+            fleet.alarms.push(Alarm::new(AlarmKind::Behind, message));
+        }
+        if self.json {
+            print(&escape_json(&serde_json::to_string(&fleet)?));
+        } else {
+            print(table(&fleet).trim_end());
+        }
+        Ok(ExitCode::from(exit_code_of(&fleet.alarms)))
+    }
+}
+
+/// The table, the alarms below it.
+fn table(fleet: &Fleet) -> String {
+    let mut rows = vec![["LOG", "CHAIN", "RECORD", "TIME", "LAG", "HEARD", "ID"].map(str::to_owned)];
+    rows.extend(fleet.chains.iter().map(|chain| row(fleet, chain)));
+    let widths: Vec<usize> = (0..rows.first().map_or(0, |row| row.len()))
+        .map(|column| rows.iter().filter_map(|row| Some(row.get(column)?.chars().count())).max().unwrap_or(0))
+        .collect();
+    let mut text = String::new();
+    for row in &rows {
+        let cells: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        text.extend([cells.join("  ").trim_end(), "\n"]);
+    }
+    text.extend([summary(fleet).as_str(), "\n"]);
+    if fleet.alarms.is_empty() {
+        text.push_str("all is well\n");
+    }
+    for alarm in &fleet.alarms {
+        text.extend([escape(&alarm.to_string()).as_ref(), "\n"]);
+    }
+    text
+}
+
+fn row(fleet: &Fleet, chain: &CollectedChain) -> [String; 7] {
+    let log = chain.origin().map_or_else(String::new, |origin| origin.to_string());
+    let heard = fleet.heard_ms.get(&log).map_or_else(
+        || "never".to_owned(),
+        |at| format!("{} ago", span(fleet.updated_ms.saturating_sub(*at))),
+    );
+    let number = chain.chain.map_or_else(|| "-".to_owned(), |chain| format!("{chain:03}"));
+    let ts = chain.ts.as_deref().map_or("-", |ts| ts.get(..19).unwrap_or(ts));
+    let heard = if chain.closed { "closed".to_owned() } else { heard };
+    [
+        chain.log.clone().unwrap_or(log),
+        number,
+        chain.seq.to_string(),
+        escape(ts).into_owned(),
+        span(chain.lag_ms),
+        heard,
+        chain.chain_id.clone(),
+    ]
+}
+
+/// A span of time, roughly.
+fn span(ms: u64) -> String {
+    match ms {
+        0..10_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
+        10_000..120_000 => format!("{} s", ms / 1000),
+        120_000..7_200_000 => format!("{} min", ms / 60_000),
+        _ => format!("{} h", ms / 3_600_000),
+    }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -7,16 +7,18 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use tracing_audit::{Digest, ReadItem, ReadItems, Reader};
+use tracing_audit::ReadItems;
 
 use super::{
-    alarm::{Alarm, AlarmKind, Known, origin_of},
-    chain::{CollectedChain, FaultKind, Next, millis},
-    directory::{Directory, append, has_anything},
-    feed::{Delivered, Feed, What},
+    alarm::{Alarm, AlarmKind, Known},
+    chain::{CollectedChain, millis},
+    directory::{Directory, has_anything},
+    feed::Feed,
+    held::{Held, Written},
     table::{self, FORMAT, Fleet},
+    take::mark_of,
 };
-use crate::{copy::Witnessed, error::Error, origin::Origin, sink::SinkError};
+use crate::{error::Error, origin::Origin, sink::SinkError};
 
 /// How many messages are taken at once, and how long they are waited for.
 const BATCH: usize = 5_000;
@@ -37,12 +39,6 @@ const REST: Duration = Duration::from_secs(15);
 
 /// How often heads are written for `verify`.
 const HEADS: Duration = Duration::from_secs(10);
-
-/// How many chains are compared with their copy at a time, where a stream brings again what is here.
-const COMPARED: usize = 64;
-
-/// How far ahead a record may be to be read from where the one before was.
-const COMPARED_ON: u64 = 1_000;
 
 /// How often the fleet is judged.
 const JUDGED: Duration = Duration::from_secs(1);
@@ -102,6 +98,7 @@ impl CollectorBuilder {
             is_connected: false,
             unwritten: 0,
             unsynced: 0,
+            written: Written::default(),
             is_changed: false,
             checkpoint: now,
             checkpoint_took: Duration::ZERO,
@@ -130,47 +127,32 @@ impl CollectorBuilder {
 /// stream, until somebody has looked and calls [`settle`]. The other chains go on.
 #[derive(Debug)]
 pub struct Collector {
-    directory: Directory,
-    settings: CollectorBuilder,
+    pub(super) directory: Directory,
+    pub(super) settings: CollectorBuilder,
     /// What the table says beside the chains.
-    fleet: Fleet,
-    chains: HashMap<Arc<str>, Held>,
+    pub(super) fleet: Fleet,
+    pub(super) chains: HashMap<Arc<str>, Held>,
     /// Which chain has a number in the directory of a log.
-    numbers: HashMap<(String, u16), Arc<str>>,
-    left_out: BTreeMap<String, BTreeMap<String, String>>,
+    pub(super) numbers: HashMap<(String, u16), Arc<str>>,
+    pub(super) left_out: BTreeMap<String, BTreeMap<String, String>>,
     /// Where chains are read that a stream brings again, by their ids: the next record and what comes from there on.
-    replays: HashMap<Arc<str>, (u64, ReadItems)>,
-    listening_since_ms: u64,
-    is_connected: bool,
+    pub(super) replays: HashMap<Arc<str>, (u64, ReadItems)>,
+    pub(super) listening_since_ms: u64,
+    pub(super) is_connected: bool,
     /// How many bytes were taken and not yet written, and how many were written since the last checkpoint.
-    unwritten: usize,
-    unsynced: usize,
-    is_changed: bool,
-    checkpoint: Instant,
-    checkpoint_took: Duration,
-    changed_logs: BTreeSet<String>,
-    heads_written: Instant,
+    pub(super) unwritten: usize,
+    pub(super) unsynced: usize,
+    pub(super) written: Written,
+    pub(super) is_changed: bool,
+    pub(super) checkpoint: Instant,
+    pub(super) checkpoint_took: Duration,
+    pub(super) changed_logs: BTreeSet<String>,
+    pub(super) heads_written: Instant,
     /// When it was in step with the stream last.
-    in_step_at: Instant,
-    judged: Option<Instant>,
-    records: u64,
-    repeats: u64,
-}
-
-/// A chain, and what of it is not yet in its files.
-#[derive(Debug)]
-struct Held {
-    row: CollectedChain,
-    pieces: Vec<Piece>,
-}
-
-/// Lines of one segment.
-#[derive(Debug)]
-struct Piece {
-    file_name: String,
-    /// Whether they begin the file.
-    begins: bool,
-    lines: Vec<u8>,
+    pub(super) in_step_at: Instant,
+    pub(super) judged: Option<Instant>,
+    pub(super) records: u64,
+    pub(super) repeats: u64,
 }
 
 /// What a step did.
@@ -328,9 +310,9 @@ impl Collector {
                 self.changed_logs.insert(log.clone());
                 self.numbers.insert((log.clone(), chain), Arc::clone(&id));
             }
-            self.chains.insert(id, Held { row, pieces: Vec::new() });
+            self.chains.insert(id, Held::of(row));
         }
-        (self.unwritten, self.unsynced) = (0, 0);
+        (self.unwritten, self.unsynced, self.written) = (0, 0, Written::default());
         Ok(())
     }
 
@@ -356,142 +338,10 @@ impl Collector {
         feed.start(state.first)
     }
 
-    fn take(&mut self, message: Delivered, now_ms: u64) -> Result<(), Error> {
-        let mark = mark_of(&message);
-        let Delivered { place, origin, chain_id, what } = message;
-        if place <= self.fleet.place {
-            return Ok(());
-        }
-        if !is_id(&chain_id) {
-            self.fleet.strangers += 1;
-            (self.fleet.place, self.fleet.last) = (place, Some(mark));
-            return Ok(());
-        }
-        let held = self.chains.entry(Arc::clone(&chain_id)).or_insert_with(|| Held::new(&origin, &chain_id));
-        let name = origin.to_string();
-        if origin_of(&held.row) != name {
-            let what = format!("the chain comes from {name}, too: the log was cloned, or its host renamed");
-            if held.row.fault.as_ref().is_none_or(|fault| fault.what != what) {
-                held.row.note(FaultKind::Forked, held.row.seq, place, &what);
-            }
-        }
-        match what {
-            What::Gap(gap) => held.row.gap(&gap),
-            What::Line(line) => self.take_line(&origin, &chain_id, &line, place, now_ms)?,
-        }
-        match self.fleet.heard_ms.get_mut(&name) {
-            Some(heard) => *heard = now_ms,
-            None => drop(self.fleet.heard_ms.insert(name, now_ms)),
-        }
-        (self.fleet.place, self.fleet.last) = (place, Some(mark));
-        self.is_changed = true;
-        Ok(())
-    }
-
-    fn take_line(
-        &mut self,
-        origin: &Origin,
-        chain_id: &Arc<str>,
-        line: &[u8],
-        place: u64,
-        now_ms: u64,
-    ) -> Result<(), Error> {
-        let Some(held) = self.chains.get_mut(chain_id) else { return Ok(()) };
-        match held.row.take(line, place, now_ms) {
-            Next::Nothing => {}
-            Next::Append { begins_segment, witnessed } => {
-                if begins_segment {
-                    self.give_directory(origin, chain_id);
-                }
-                if let Some(held) = self.chains.get_mut(chain_id) {
-                    held.add(line, begins_segment);
-                    if let Some(log) = &held.row.log
-                        && !self.changed_logs.contains(log)
-                    {
-                        self.changed_logs.insert(log.clone());
-                    }
-                }
-                self.unwritten += line.len();
-                self.records += 1;
-                for other in witnessed {
-                    self.take_witness(origin, &other, place, now_ms);
-                }
-            }
-            Next::Compare { seq, hash } => {
-                self.repeats += 1;
-                let here = self.hash_here(chain_id, seq)?;
-                if let Some(held) = self.chains.get_mut(chain_id) {
-                    held.row.compared(seq, hash, here, place);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn take_witness(&mut self, origin: &Origin, other: &Witnessed, place: u64, now_ms: u64) {
-        let id: Arc<str> = other.id.as_str().into();
-        let held = self.chains.entry(Arc::clone(&id)).or_insert_with(|| Held::new(origin, &id));
-        held.row.witness(other, place, now_ms);
-    }
-
-    /// Finds the directory of the log that a chain belongs to. A number that another chain has there already is that of
-    /// another log of the same name, or of one that began anew.
-    fn give_directory(&mut self, origin: &Origin, chain_id: &Arc<str>) {
-        let Some(held) = self.chains.get_mut(chain_id) else { return };
-        let (None, Some(chain)) = (&held.row.log, held.row.chain) else { return };
-        let mut log = origin.to_string();
-        if self.numbers.get(&(log.clone(), chain)).is_some_and(|other| other != chain_id) {
-            log = format!("{log}~{}", chain_id.get(..8).unwrap_or(chain_id));
-            let what = format!(
-                "the log has a chain {chain:03} of another id already: it began anew, or two logs have one name; this one is \
-                 in {log}"
-            );
-            held.row.note(FaultKind::Forked, held.row.seq, 0, &what);
-        }
-        self.numbers.insert((log.clone(), chain), Arc::clone(chain_id));
-        held.row.log = Some(log);
-    }
-
-    /// The hash of a record that is here.
-    fn hash_here(&mut self, chain_id: &Arc<str>, seq: u64) -> Result<Option<Digest>, Error> {
-        let Some(held) = self.chains.get_mut(chain_id) else { return Ok(None) };
-        if seq == held.row.seq {
-            return Ok(held.row.hash);
-        }
-        let (Some(log), Some(chain)) = (held.row.log.clone(), held.row.chain) else { return Ok(None) };
-        held.write(&self.directory)?;
-        let (mut at, mut items) = match self.replays.remove(chain_id) {
-            Some((next, items)) if next <= seq && seq - next < COMPARED_ON => (next, items),
-            _ => match Reader::new(self.directory.log(&log)).chain(chain).from_seq(seq).items() {
-                Ok(items) => (seq, items),
-                // It was missing when the rest was collected.
-                Err(_) => return Ok(None),
-            },
-        };
-        let mut found = None;
-        while at <= seq {
-            match items.next_within(Duration::ZERO) {
-                Some(Ok(ReadItem::Record(record))) => {
-                    at = record.seq() + 1;
-                    if record.seq() == seq {
-                        found = Some(record.hash());
-                    }
-                }
-                Some(Ok(_)) => {}
-                Some(Err(_)) | None => break,
-            }
-        }
-        if self.replays.len() >= COMPARED {
-            self.replays.clear();
-        }
-        self.replays.insert(Arc::clone(chain_id), (at, items));
-        Ok(found)
-    }
-
     /// Writes what was taken to the files.
     fn write(&mut self) -> Result<(), Error> {
         self.unsynced += std::mem::take(&mut self.unwritten);
-        self.chains.values_mut().try_for_each(|held| held.write(&self.directory))
+        self.chains.values_mut().try_for_each(|held| held.write(&self.directory, &mut self.written))
     }
 
     fn checkpoint_if_due(&mut self) -> Result<(), Error> {
@@ -511,7 +361,8 @@ impl Collector {
     fn write_checkpoint(&mut self) -> Result<(), Error> {
         let begun = Instant::now();
         self.write()?;
-        self.directory.sync()?;
+        self.directory.sync(&self.written.all, &self.written.begun)?;
+        self.written = Written::default();
         table::write(self.directory.path(), &self.fleet())?;
         (self.checkpoint, self.checkpoint_took) = (Instant::now(), begun.elapsed());
         (self.unsynced, self.is_changed) = (0, false);
@@ -577,46 +428,6 @@ impl Collector {
             self.is_changed = true;
         }
     }
-}
-
-impl Held {
-    fn new(origin: &Origin, chain_id: &str) -> Self {
-        Self { row: CollectedChain::new(origin, chain_id), pieces: Vec::new() }
-    }
-
-    fn add(&mut self, line: &[u8], begins: bool) {
-        if begins || self.pieces.is_empty() {
-            self.pieces.push(Piece { file_name: self.row.file_name(), begins, lines: Vec::new() });
-        }
-        if let Some(piece) = self.pieces.last_mut() {
-            piece.lines.extend_from_slice(line);
-            piece.lines.push(b'\n');
-        }
-    }
-
-    fn write(&mut self, directory: &Directory) -> Result<(), Error> {
-        let Some(log) = self.row.log.as_deref().filter(|_| !self.pieces.is_empty()) else { return Ok(()) };
-        for Piece { file_name, begins, lines } in self.pieces.drain(..) {
-            append(&directory.log(log).join(file_name), begins, &lines)?;
-        }
-        Ok(())
-    }
-}
-
-/// What stands in the table of a message, to know it again.
-fn mark_of(message: &Delivered) -> String {
-    match &message.what {
-        What::Line(line) => {
-            let end = line.get(line.len().saturating_sub(66)..).unwrap_or_default();
-            format!("{} {}", message.chain_id, String::from_utf8_lossy(end))
-        }
-        What::Gap(gap) => format!("{} gap {} {}", message.chain_id, gap.first_seq, gap.last_seq),
-    }
-}
-
-/// Whether it is the id of a chain: 32 lower-case hexadecimal digits.
-fn is_id(text: &str) -> bool {
-    text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn key_of(chain: &CollectedChain) -> (&str, &str, Option<u16>, &str) {

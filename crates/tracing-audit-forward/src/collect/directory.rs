@@ -1,6 +1,7 @@
 //! The files of a collector: each log in a directory that `verify` takes, and the heads beside them.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, DirBuilder, File},
     io::{self, Write as _},
     os::unix::fs::DirBuilderExt as _,
@@ -14,6 +15,10 @@ use super::{
     table::{private, replace},
 };
 use crate::{error::Error, kept::Kept};
+
+/// How many files are synced one by one. A fleet can have thousands, and that would take longer than their records take to
+/// come.
+const MAX_SYNCED: usize = 256;
 
 /// The directory of a collector, which no other one writes to while this is there.
 #[derive(Debug)]
@@ -85,10 +90,23 @@ impl Directory {
         Ok(())
     }
 
-    /// Makes everything durable that was written, and the names of new files.
-    pub(super) fn sync(&self) -> Result<(), Error> {
-        let synced = self.root.get().and_then(sync_all_below);
-        synced.map_err(|error| Error::io("sync", &self.path)(error))
+    /// Makes these files durable, which were written since the last sync, and their names. `begun` are those that are new.
+    pub(super) fn sync(&self, written: &BTreeSet<PathBuf>, begun: &BTreeSet<PathBuf>) -> Result<(), Error> {
+        if written.len() > MAX_SYNCED {
+            let synced = self.root.get().and_then(sync_all_below);
+            return synced.map_err(|error| Error::io("sync", &self.path)(error));
+        }
+        for path in written {
+            let synced = File::open(path).and_then(|file| file.sync_data());
+            synced.map_err(|error| Error::io("sync", path)(error))?;
+        }
+        let above = begun.iter().flat_map(|path| path.ancestors().skip(1));
+        let dirs: BTreeSet<&Path> = above.filter(|dir| dir.starts_with(&self.path)).collect();
+        for dir in dirs.into_iter().rev() {
+            let synced = File::open(dir).and_then(|dir| dir.sync_all());
+            synced.map_err(|error| Error::io("sync", dir)(error))?;
+        }
+        Ok(())
     }
 
     /// Puts the heads of a log where `verify --heads` reads them. They can be made again from the table: nothing is
@@ -125,8 +143,7 @@ pub(super) fn append(path: &Path, begins: bool, lines: &[u8]) -> Result<(), Erro
     file.write_all(lines).map_err(failed)
 }
 
-/// One call for however many files there are: a fleet has thousands, and to sync each would take longer than the records
-/// take to come.
+/// One call for however many files there are. It waits for what others write to the same file system, too.
 #[cfg(target_os = "linux")]
 fn sync_all_below(root: &File) -> io::Result<()> {
     Ok(rustix::fs::syncfs(root)?)

@@ -5,8 +5,10 @@ mod chain;
 mod collector;
 mod directory;
 mod feed;
+mod held;
 mod metrics;
 mod table;
+mod take;
 
 pub use alarm::{Alarm, AlarmKind};
 pub use chain::{CollectedChain, Fault, FaultKind};

@@ -1,0 +1,65 @@
+//! What was taken of a chain and is not yet in its files.
+
+use std::{collections::BTreeSet, path::PathBuf};
+
+use super::{
+    chain::CollectedChain,
+    directory::{Directory, append},
+};
+use crate::{error::Error, origin::Origin};
+
+/// A chain, and what of it is not yet in its files.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) row: CollectedChain,
+    pieces: Vec<Piece>,
+}
+
+/// The files that were written since the last sync, and which of them are new.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    pub(super) all: BTreeSet<PathBuf>,
+    pub(super) begun: BTreeSet<PathBuf>,
+}
+
+/// Lines of one segment.
+#[derive(Debug)]
+pub(super) struct Piece {
+    file_name: String,
+    /// Whether they begin the file.
+    begins: bool,
+    lines: Vec<u8>,
+}
+
+impl Held {
+    pub(super) fn new(origin: &Origin, chain_id: &str) -> Self {
+        Self::of(CollectedChain::new(origin, chain_id))
+    }
+
+    pub(super) const fn of(row: CollectedChain) -> Self {
+        Self { row, pieces: Vec::new() }
+    }
+
+    pub(super) fn add(&mut self, line: &[u8], begins: bool) {
+        if begins || self.pieces.is_empty() {
+            self.pieces.push(Piece { file_name: self.row.file_name(), begins, lines: Vec::new() });
+        }
+        if let Some(piece) = self.pieces.last_mut() {
+            piece.lines.extend_from_slice(line);
+            piece.lines.push(b'\n');
+        }
+    }
+
+    pub(super) fn write(&mut self, directory: &Directory, written: &mut Written) -> Result<(), Error> {
+        let Some(log) = self.row.log.as_deref().filter(|_| !self.pieces.is_empty()) else { return Ok(()) };
+        for Piece { file_name, begins, lines } in self.pieces.drain(..) {
+            let path = directory.log(log).join(file_name);
+            append(&path, begins, &lines)?;
+            if begins {
+                written.begun.insert(path.clone());
+            }
+            written.all.insert(path);
+        }
+        Ok(())
+    }
+}

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail")]
 #![cfg(target_os = "linux")]
 
+#[path = "collect/disk.rs"]
+mod disk;
 #[path = "collect/stream.rs"]
 mod stream;
 
@@ -394,4 +396,37 @@ fn a_directory_that_is_not_as_the_table_says_is_refused() {
     assert!(matches!(Collector::open(into.path()), Err(Error::BadTable { .. })));
     fs::remove_file(&table).unwrap();
     assert!(matches!(Collector::open(into.path()), Err(Error::BadCopy { .. })));
+}
+
+/// A disk that is full for a while: nothing that was taken is lost, and nothing is half there.
+#[test]
+fn a_full_disk_loses_and_doubles_nothing() {
+    let logs = tempfile::tempdir().unwrap();
+    let Some(disk) = disk::Disk::new("1M") else {
+        disk::skip("a_full_disk_loses_and_doubles_nothing", "no file system can be mounted");
+        return;
+    };
+    let dir = logs.path().join("n1");
+    let log = small_segments(&dir);
+    write_events(&log, 4_000);
+    log.close().unwrap();
+    let mut stream = Stream::default();
+    stream.add(&origin("n1"), &dir);
+    stream.limit = Some(500);
+    let into = disk.path().join("fleet");
+    let mut collector = Collector::open(&into).unwrap();
+    let begun = Instant::now();
+    let error = loop {
+        match collector.step(&mut stream).and_then(|_| collector.flush()) {
+            Ok(()) => assert!(begun.elapsed() < Duration::from_secs(20)),
+            Err(error) => break error,
+        }
+    };
+    let Error::Io { path, source, .. } = &error else { panic!("{error}") };
+    assert!(path.starts_with(&into) && source.kind() == std::io::ErrorKind::StorageFull, "{error}: {source}");
+    assert!(collector.step(&mut stream).is_err() || collector.flush().is_err());
+    disk.grow("16M");
+    collector.catch_up(&mut stream).unwrap();
+    assert_eq!(collector.alarms(), []);
+    assert_same(&into.join("logs/web/n1"), &dir);
 }

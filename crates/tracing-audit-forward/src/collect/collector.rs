@@ -96,6 +96,7 @@ impl CollectorBuilder {
             replays: HashMap::new(),
             listening_since_ms: millis(SystemTime::now()),
             is_connected: false,
+            is_in_doubt: false,
             unwritten: 0,
             unsynced: 0,
             written: Written::default(),
@@ -139,6 +140,7 @@ pub struct Collector {
     pub(super) replays: HashMap<Arc<str>, (u64, ReadItems)>,
     pub(super) listening_since_ms: u64,
     pub(super) is_connected: bool,
+    pub(super) is_in_doubt: bool,
     /// How many bytes were taken and not yet written, and how many were written since the last checkpoint.
     pub(super) unwritten: usize,
     pub(super) unsynced: usize,
@@ -195,6 +197,7 @@ impl Collector {
     /// after a pause: it begins behind what is durable. [`Error::BadCopy`] and [`Error::BadTable`] need somebody.
     pub fn step(&mut self, feed: &mut dyn Feed) -> Result<Step, Error> {
         let step = self.try_step(feed);
+        self.doubt_after(&step);
         match &step {
             Ok(_) => {
                 self.fleet.trouble = None;
@@ -204,7 +207,6 @@ impl Collector {
                 }
             }
             Err(error) => {
-                self.is_connected = false;
                 let why = said(error);
                 self.is_changed |= self.fleet.trouble.as_ref() != Some(&why);
                 self.fleet.trouble = Some(why);
@@ -216,7 +218,9 @@ impl Collector {
         }
         if let Err(Error::Stream { .. }) = step {
             // The alarm is for who reads the table.
-            self.checkpoint_if_due()?;
+            let written = self.checkpoint_if_due();
+            self.doubt_after(&written);
+            written?;
         }
         step
     }
@@ -267,9 +271,21 @@ impl Collector {
     ///
     /// [`Error::Io`].
     pub fn flush(&mut self) -> Result<(), Error> {
+        if self.is_in_doubt {
+            self.load()?;
+        }
         self.judge();
-        self.write_checkpoint()?;
-        self.write_heads()
+        let written = self.write_checkpoint().and_then(|()| self.write_heads());
+        self.doubt_after(&written);
+        written
+    }
+
+    /// What was written when a write or sync failed may be there or not: the table says up to where it is.
+    fn doubt_after<T>(&mut self, done: &Result<T, Error>) {
+        if done.is_err() {
+            self.is_connected = false;
+            self.is_in_doubt |= !matches!(done, Err(Error::Stream { .. }));
+        }
     }
 
     /// What is wrong now.
@@ -313,6 +329,7 @@ impl Collector {
             self.chains.insert(id, Held::of(row));
         }
         (self.unwritten, self.unsynced, self.written) = (0, 0, Written::default());
+        self.is_in_doubt = false;
         Ok(())
     }
 

@@ -5,5 +5,6 @@
 mod app;
 mod delivery;
 mod endings;
+mod pace;
 mod refusals;
 mod trouble;

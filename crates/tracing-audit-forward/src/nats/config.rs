@@ -133,6 +133,17 @@ impl StreamConfig {
         Err(setup(format!("the stream {stream} may lose what it acknowledged, or not take it: {found}")))
     }
 
+    /// The longest line that fits into a message.
+    pub(super) fn max_line(&self, max_payload: u64) -> u64 {
+        self.room(max_payload).saturating_sub(MAX_HEADERS)
+    }
+
+    /// The longest message, with its headers.
+    fn room(&self, max_payload: u64) -> u64 {
+        let size = u64::try_from(self.max_msg_size).ok().filter(|size| *size > 0);
+        size.unwrap_or(u64::MAX).min(max_payload)
+    }
+
     fn unusable(&self, stream: &str, subject: &str, prefix: &Prefix) -> Option<String> {
         if self.mirror.is_some() {
             return Some("it is a mirror, and takes messages from its origin only; name the origin".to_owned());
@@ -157,9 +168,7 @@ impl StreamConfig {
     fn dangers(&self, max_payload: u64) -> impl Iterator<Item = (NatsAllow, String, &'static str)> {
         let limits = self.max_msgs > 0 || self.max_bytes > 0;
         let by_subject = self.max_msgs_per_subject > 0 && !(self.discard == "new" && self.discard_new_per_subject);
-        let size = u64::try_from(self.max_msg_size).ok().filter(|size| *size > 0).unwrap_or(u64::MAX);
-        // A message has its headers in either.
-        let room = size.min(max_payload);
+        let room = self.room(max_payload);
         let small = format!("a message of {room} bytes is the longest, and a line needs up to {}", MAX_LINE + MAX_HEADERS);
         [
             (self.storage == "memory", NatsAllow::Memory, "its storage is memory", "make it anew with --storage=file"),

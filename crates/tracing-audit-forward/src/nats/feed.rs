@@ -133,7 +133,9 @@ struct Consumer {
     messages: Subscriber,
     /// How many were delivered so far.
     delivered: u64,
-    /// How many the request that runs may still bring; 0 where none runs.
+    /// The number of the request that was made last. Its answers come to the inbox with this number behind it.
+    requests: u64,
+    /// How many it may still bring; 0 where none runs.
     wanted: usize,
     /// How many it brought.
     brought: usize,
@@ -144,7 +146,9 @@ struct Consumer {
 /// What came of waiting for a message.
 enum Came {
     Message(Told),
-    /// The request is over, and brings no more.
+    /// The request is over without a message: there is none.
+    Nothing,
+    /// A request is over, and another may bring more.
     End,
 }
 
@@ -262,10 +266,10 @@ async fn begin(
     let made: Made =
         session.ask(DOING, "CONSUMER.CREATE", &body).await.map_err(|failure| failure.into_sink(DOING))?;
     let inbox = session.client.new_inbox();
-    let messages = session.client.subscribe(inbox.clone()).await;
+    let messages = session.client.subscribe(format!("{inbox}.*")).await;
     let messages = messages.map_err(|error| unavailable(format!("cannot {DOING}: {error}")))?;
     let consumer =
-        Consumer { name: made.name, inbox, messages, delivered: 0, wanted: 0, brought: 0, is_large: false };
+        Consumer { name: made.name, inbox, messages, delivered: 0, requests: 0, wanted: 0, brought: 0, is_large: false };
     Ok((consumer, made.num_pending))
 }
 
@@ -294,7 +298,8 @@ impl Consumer {
             let came = session.bounded(READING, patience, self.messages.next()).await?;
             match self.judge(came, prefix)? {
                 Came::Message(told) => messages.push(told),
-                Came::End => was_ended = !self.is_large && self.brought == 0,
+                Came::Nothing => was_ended = true,
+                Came::End => {}
             }
         }
         while messages.len() < limit && self.wanted > 0 {
@@ -323,7 +328,9 @@ impl Consumer {
             json!({ "batch": limit, "max_bytes": MAX_BYTES, "expires": wait })
         };
         (self.is_large, self.brought) = (false, 0);
-        let sent = session.client.publish_with_reply(subject, self.inbox.clone(), body.to_string().into());
+        self.requests += 1;
+        let inbox = format!("{}.{}", self.inbox, self.requests);
+        let sent = session.client.publish_with_reply(subject, inbox, body.to_string().into());
         sent.await.map_err(|error| unavailable(format!("cannot {READING}: {error}")))
     }
 
@@ -332,11 +339,17 @@ impl Consumer {
         let lost = |why: &str| unavailable(format!("cannot {READING}: {why}; it is read again"));
         let message = came.ok_or_else(|| lost("the connection was lost"))?;
         if let Some(status) = message.status {
+            // Of an earlier request, which brought all that it could.
+            if !message.subject.ends_with(&format!(".{}", self.requests)) {
+                return Ok(Came::End);
+            }
             self.wanted = 0;
             let said = message.description.as_deref().unwrap_or_default().to_lowercase();
             return match status {
+                StatusCode::NOT_FOUND | StatusCode::TIMEOUT if self.brought == 0 => Ok(Came::Nothing),
                 StatusCode::NOT_FOUND | StatusCode::TIMEOUT => Ok(Came::End),
                 StatusCode::NO_RESPONDERS => Err(lost("the server has forgotten the consumer")),
+                _ if said == "batch completed" => Ok(Came::End),
                 _ if said.contains("maxbytes") => {
                     self.is_large = self.brought == 0;
                     Ok(Came::End)

@@ -147,6 +147,7 @@ impl Nats {
         let subject = self.prefix.subject(self.origin.as_ref().unwrap_or(&somebody), &"0".repeat(32));
         let max_payload = session.max_payload();
         info.config.check(&self.target.stream, &subject, &self.prefix, max_payload, &self.allow)?;
+        session.max_line = info.config.max_line(max_payload);
         session.is_atomic = info.config.allow_atomic;
         Ok(())
     }

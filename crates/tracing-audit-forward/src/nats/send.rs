@@ -87,6 +87,15 @@ impl Work {
         for (id, _) in unasked {
             self.follows(id, &new)?;
         }
+        // Within a batch the server drops what is too long, and says only that something is missing.
+        if let Some((_, long)) = new.iter().find(|(_, entry)| entry.record.as_json().len() as u64 > session.max_line) {
+            let reason = format!(
+                "record {} has more than {} bytes, the longest line that fits into a message",
+                long.record.head(),
+                session.max_line
+            );
+            return Err(SinkError::Refused { reason });
+        }
         for part in new.chunks(MAX_BATCH) {
             let sent = if session.is_atomic {
                 self.send_together(session, subjects, part).await

@@ -52,6 +52,8 @@ pub(super) struct Session {
     stream: String,
     bounds: Bounds,
     batches: AtomicU64,
+    /// The longest line that the stream takes.
+    pub(super) max_line: u64,
     /// Whether the stream takes atomic batches.
     pub(super) is_atomic: bool,
 }
@@ -106,6 +108,7 @@ impl Session {
                 stream: target.stream.clone(),
                 bounds,
                 batches: AtomicU64::new(0),
+                max_line: 0,
                 is_atomic: false,
             }),
             Err(error) => {

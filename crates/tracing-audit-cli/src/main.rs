@@ -25,6 +25,7 @@ mod store;
 mod tail;
 mod time;
 mod verify;
+mod whose;
 
 use std::process::ExitCode;
 

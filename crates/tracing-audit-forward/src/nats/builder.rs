@@ -2,14 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{
-    Nats, NatsFeed,
-    config::NatsAllow,
-    failure::setup,
-    session::Bounds,
-    url::Target,
-    wire::Prefix,
-};
+use super::{Nats, NatsFeed, config::NatsAllow, failure::setup, session::Bounds, url::Target, wire::Prefix};
 use crate::{origin::Origin, sink::SinkError};
 
 /// The settings of a [`Nats`] store, and of a [`NatsFeed`].
@@ -27,7 +20,10 @@ pub struct NatsBuilder {
 impl fmt::Debug for NatsBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not the URL, which may hold a password.
-        f.debug_struct("NatsBuilder").field("service", &self.service).field("host", &self.host).finish_non_exhaustive()
+        f.debug_struct("NatsBuilder")
+            .field("service", &self.service)
+            .field("host", &self.host)
+            .finish_non_exhaustive()
     }
 }
 

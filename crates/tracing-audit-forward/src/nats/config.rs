@@ -146,7 +146,9 @@ impl StreamConfig {
 
     fn unusable(&self, stream: &str, subject: &str, prefix: &Prefix) -> Option<String> {
         if self.mirror.is_some() {
-            return Some("it is a mirror, and takes messages from its origin only; name the origin".to_owned());
+            return Some(
+                "it is a mirror, and takes messages from its origin only; name the origin".to_owned(),
+            );
         }
         if self.sealed {
             return Some("it is sealed, and takes no message".to_owned());
@@ -167,18 +169,32 @@ impl StreamConfig {
     /// What is there, what it means, and what to change.
     fn dangers(&self, max_payload: u64) -> impl Iterator<Item = (NatsAllow, String, &'static str)> {
         let limits = self.max_msgs > 0 || self.max_bytes > 0;
-        let by_subject = self.max_msgs_per_subject > 0 && !(self.discard == "new" && self.discard_new_per_subject);
+        let by_subject =
+            self.max_msgs_per_subject > 0 && !(self.discard == "new" && self.discard_new_per_subject);
         let room = self.room(max_payload);
-        let small = format!("a message of {room} bytes is the longest, and a line needs up to {}", MAX_LINE + MAX_HEADERS);
+        let small = format!(
+            "a message of {room} bytes is the longest, and a line needs up to {}",
+            MAX_LINE + MAX_HEADERS
+        );
         [
-            (self.storage == "memory", NatsAllow::Memory, "its storage is memory", "make it anew with --storage=file"),
+            (
+                self.storage == "memory",
+                NatsAllow::Memory,
+                "its storage is memory",
+                "make it anew with --storage=file",
+            ),
             (
                 (self.discard != "new" && limits) || by_subject,
                 NatsAllow::DiscardOld,
                 "at its limits it drops old messages",
                 "`nats stream edit STREAM --discard=new --max-msgs-per-subject=-1`",
             ),
-            (self.max_age > 0, NatsAllow::MaxAge, "it drops messages by age", "`nats stream edit STREAM --max-age=0`"),
+            (
+                self.max_age > 0,
+                NatsAllow::MaxAge,
+                "it drops messages by age",
+                "`nats stream edit STREAM --max-age=0`",
+            ),
             (
                 self.retention == "interest",
                 NatsAllow::Interest,

@@ -1,6 +1,11 @@
 //! Reads a stream from a place on.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_nats::{Message, StatusCode, Subscriber};
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -25,6 +30,9 @@ const MAX_BYTES: u64 = 8 << 20;
 
 /// How long a consumer may be idle before the server forgets it.
 const FORGET_NANOS: u64 = 120_000_000_000;
+
+/// The longest time of one request.
+const MAX_WAIT_NANOS: u64 = 60_000_000_000;
 
 /// The most signs of life that are kept for [`Feed::beats`].
 const MAX_BEATS: usize = 65_536;
@@ -73,21 +81,27 @@ impl Feed for NatsFeed {
     }
 
     fn next(&mut self, limit: usize, wait: Duration) -> Result<Vec<Delivered>, SinkError> {
-        let messages = self.reader.next(limit, wait)?;
-        let mut delivered = Vec::with_capacity(messages.len());
-        for Told { place, what, .. } in messages {
-            match what {
-                Read::Line { origin, chain_id, line } => {
-                    delivered.push(Delivered::new(place, origin, chain_id, What::Line(line)));
+        let until = Instant::now() + wait;
+        loop {
+            let mut delivered = Vec::new();
+            for Told { place, what, .. } in
+                self.reader.next(limit, until.saturating_duration_since(Instant::now()))?
+            {
+                match what {
+                    Read::Line { origin, chain_id, line } => {
+                        delivered.push(Delivered::new(place, origin, chain_id, What::Line(line)));
+                    }
+                    Read::Gap { origin, gap } => {
+                        let chain_id = Arc::clone(&gap.chain_id);
+                        delivered.push(Delivered::new(place, origin, chain_id, What::Gap(gap)));
+                    }
+                    Read::Stranger { .. } => self.strangers += 1,
                 }
-                Read::Gap { origin, gap } => {
-                    let chain_id = Arc::clone(&gap.chain_id);
-                    delivered.push(Delivered::new(place, origin, chain_id, What::Gap(gap)));
-                }
-                Read::Stranger { .. } => self.strangers += 1,
+            }
+            if !delivered.is_empty() || Instant::now() >= until {
+                return Ok(delivered);
             }
         }
-        Ok(delivered)
     }
 
     fn beats(&mut self) -> Vec<Beat> {
@@ -139,6 +153,10 @@ struct Consumer {
     wanted: usize,
     /// How many it brought.
     brought: usize,
+    /// When an answer to it must have come.
+    overdue: Instant,
+    /// The server said that there is nothing more.
+    is_at_end: bool,
     /// The next message is too large for the bytes that are asked for at once.
     is_large: bool,
 }
@@ -200,7 +218,12 @@ impl Reader {
         }
     }
 
-    /// The next messages; none where the server says that there is none within the time.
+    /// Whether the server said in the last call that there is nothing more.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.consumer.as_ref().is_some_and(|consumer| consumer.is_at_end)
+    }
+
+    /// The next messages; none where none came within the time.
     pub(super) fn next(&mut self, limit: usize, wait: Duration) -> Result<Vec<Told>, SinkError> {
         let not_begun = || unavailable("reading the stream has to begin again".to_owned());
         let session = self.session.as_ref().filter(|session| session.is_usable()).ok_or_else(not_begun)?;
@@ -268,8 +291,18 @@ async fn begin(
     let inbox = session.client.new_inbox();
     let messages = session.client.subscribe(format!("{inbox}.*")).await;
     let messages = messages.map_err(|error| unavailable(format!("cannot {DOING}: {error}")))?;
-    let consumer =
-        Consumer { name: made.name, inbox, messages, delivered: 0, requests: 0, wanted: 0, brought: 0, is_large: false };
+    let consumer = Consumer {
+        name: made.name,
+        inbox,
+        messages,
+        delivered: 0,
+        requests: 0,
+        wanted: 0,
+        brought: 0,
+        overdue: Instant::now(),
+        is_at_end: false,
+        is_large: false,
+    };
     Ok((consumer, made.num_pending))
 }
 
@@ -285,21 +318,26 @@ impl Consumer {
         wait: Duration,
     ) -> Result<Vec<Told>, SinkError> {
         let mut messages = Vec::new();
-        let mut was_ended = false;
-        while messages.is_empty() {
+        let until = Instant::now() + wait;
+        self.is_at_end = false;
+        while messages.is_empty() && !self.is_at_end {
             if self.wanted == 0 {
-                if was_ended {
-                    return Ok(messages);
-                }
                 self.request(session, target, limit, wait).await?;
             }
-            // The server answers when the time of the request is over.
-            let patience = wait + session.patience();
-            let came = session.bounded(READING, patience, self.messages.next()).await?;
-            match self.judge(came, prefix)? {
-                Came::Message(told) => messages.push(told),
-                Came::Nothing => was_ended = true,
-                Came::End => {}
+            let now = Instant::now();
+            if now > self.overdue {
+                return Err(unavailable(format!("cannot {READING}: no answer in time; it is read again")));
+            }
+            let patience = until.min(self.overdue).saturating_duration_since(now);
+            match session.within(READING, patience, self.messages.next()).await? {
+                // A request may run on, and be answered in the next call.
+                None if Instant::now() >= until => return Ok(messages),
+                None => {}
+                Some(came) => match self.judge(came, prefix)? {
+                    Came::Message(told) => messages.push(told),
+                    Came::Nothing => self.is_at_end = true,
+                    Came::End => {}
+                },
             }
         }
         while messages.len() < limit && self.wanted > 0 {
@@ -319,7 +357,7 @@ impl Consumer {
         wait: Duration,
     ) -> Result<(), SinkError> {
         let subject = format!("{}.CONSUMER.MSG.NEXT.{}.{}", target.api, target.stream, self.name);
-        let wait = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX).max(1_000_000);
+        let wait = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX).clamp(1_000_000, MAX_WAIT_NANOS);
         let body = if self.is_large {
             self.wanted = 1;
             json!({ "batch": 1, "expires": wait })
@@ -329,6 +367,8 @@ impl Consumer {
         };
         (self.is_large, self.brought) = (false, 0);
         self.requests += 1;
+        // The server answers when the time of the request is over.
+        self.overdue = Instant::now() + Duration::from_nanos(wait) + session.patience();
         let inbox = format!("{}.{}", self.inbox, self.requests);
         let sent = session.client.publish_with_reply(subject, inbox, body.to_string().into());
         sent.await.map_err(|error| unavailable(format!("cannot {READING}: {error}")))
@@ -364,7 +404,9 @@ impl Consumer {
         let at = if tokens.len() > 9 { 7 } else { 5 };
         let number = |index: usize| tokens.get(index).and_then(|token| token.parse::<u64>().ok());
         let (Some(place), Some(count), Some(left)) = (number(at), number(at + 1), number(at + 3)) else {
-            return Err(setup(format!("cannot {READING}: the server numbers messages in a way that is not known")));
+            return Err(setup(format!(
+                "cannot {READING}: the server numbers messages in a way that is not known"
+            )));
         };
         if count != self.delivered + 1 {
             return Err(lost("a message was lost on its way"));

@@ -16,7 +16,6 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use tokio::sync::watch;
 
-pub use self::{builder::NatsBuilder, config::NatsAllow, feed::NatsFeed};
 use self::{
     beat::LeftOut,
     failure::setup,
@@ -25,6 +24,7 @@ use self::{
     url::Target,
     wire::Prefix,
 };
+pub use self::{builder::NatsBuilder, config::NatsAllow, feed::NatsFeed};
 use crate::{
     copy::{CopyChecker, CopyReport},
     origin::Origin,

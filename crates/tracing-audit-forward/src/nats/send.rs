@@ -13,8 +13,8 @@ use super::{
     failure::{Failure, setup, unavailable},
     session::{Ack, Session},
     wire::{
-        AFTER, BATCH_COMMIT, BATCH_ID, BATCH_SEQUENCE, CHAIN, EXPECTED, GAP, Last, MAX_BATCH, MESSAGE_ID, Prefix,
-        message_id,
+        AFTER, BATCH_COMMIT, BATCH_ID, BATCH_SEQUENCE, CHAIN, EXPECTED, GAP, Last, MAX_BATCH, MESSAGE_ID,
+        Prefix, message_id,
     },
 };
 use crate::{
@@ -88,7 +88,9 @@ impl Work {
             self.follows(id, &new)?;
         }
         // Within a batch the server drops what is too long, and says only that something is missing.
-        if let Some((_, long)) = new.iter().find(|(_, entry)| entry.record.as_json().len() as u64 > session.max_line) {
+        if let Some((_, long)) =
+            new.iter().find(|(_, entry)| entry.record.as_json().len() as u64 > session.max_line)
+        {
             let reason = format!(
                 "record {} has more than {} bytes, the longest line that fits into a message",
                 long.record.head(),
@@ -108,7 +110,9 @@ impl Work {
             }
             let reason = match failure {
                 Failure::Answer(answer) if answer.is_about_size() => {
-                    return Err(SinkError::Refused { reason: format!("cannot publish records: {}", answer.told()) });
+                    return Err(SinkError::Refused {
+                        reason: format!("cannot publish records: {}", answer.told()),
+                    });
                 }
                 Failure::Answer(answer) if answer.is_in_doubt() => answer.told(),
                 Failure::Nobody => {
@@ -128,7 +132,9 @@ impl Work {
                 for id in &doubtful {
                     self.known.remove(id);
                 }
-                return Err(unavailable(format!("cannot publish records: {reason}; the stream is asked what it has")));
+                return Err(unavailable(format!(
+                    "cannot publish records: {reason}; the stream is asked what it has"
+                )));
             }
         }
         Ok(())
@@ -211,9 +217,12 @@ impl Work {
         part: &[(usize, &Entry)],
     ) -> Result<(), (Failure, BTreeSet<Arc<str>>)> {
         let doubtful = || part.iter().map(|(_, entry)| Arc::clone(&entry.chain_id)).collect();
-        let ack = self.publish_batch(session, subjects, part).await.map_err(|failure| (failure, doubtful()))?;
-        let Some(before) = ack.seq.checked_sub(part.len() as u64).filter(|_| ack.count == part.len() as u64) else {
-            let reason = format!("cannot publish records: {} of a batch of {} were stored", ack.count, part.len());
+        let ack =
+            self.publish_batch(session, subjects, part).await.map_err(|failure| (failure, doubtful()))?;
+        let Some(before) = ack.seq.checked_sub(part.len() as u64).filter(|_| ack.count == part.len() as u64)
+        else {
+            let reason =
+                format!("cannot publish records: {} of a batch of {} were stored", ack.count, part.len());
             return Err((unavailable(reason).into(), doubtful()));
         };
         for (place, (_, entry)) in (before + 1..).zip(part) {
@@ -363,7 +372,10 @@ async fn find(session: &Session, subject: &str, last: u64, seq: u64) -> Result<O
             (Some((at, _)), None) if at < seq => low = found.place + 1,
             (_, Some((_, through))) if through < seq => low = found.place + 1,
             (None, None) => {
-                return Err(setup(format!("message {} of {subject} is neither a record nor a gap", found.place)));
+                return Err(setup(format!(
+                    "message {} of {subject} is neither a record nor a gap",
+                    found.place
+                )));
             }
             _ => high = middle - 1,
         }

@@ -157,12 +157,23 @@ impl Session {
     }
 
     /// Waits for a call as long as it may take, and no longer than the connection holds.
-    pub(super) async fn bounded<T>(
+    async fn bounded<T>(
         &self,
         doing: &str,
         wait: Duration,
         call: impl Future<Output = T>,
     ) -> Result<T, SinkError> {
+        let done = self.within(doing, wait, call).await?;
+        done.ok_or_else(|| unavailable(format!("cannot {doing}: no answer within {} s", wait.as_secs_f32())))
+    }
+
+    /// The same for what need not come: `None` where the time is over.
+    pub(super) async fn within<T>(
+        &self,
+        doing: &str,
+        wait: Duration,
+        call: impl Future<Output = T>,
+    ) -> Result<Option<T>, SinkError> {
         let mut link = self.link.clone();
         let trouble = pin!(async move {
             let trouble = link.wait_for(|link| link.is_lost || link.denied.is_some()).await;
@@ -173,16 +184,18 @@ impl Session {
         });
         let call = pin!(time::timeout(wait, call));
         match select(call, trouble).await {
-            Either::Left((Ok(done), _)) => Ok(done),
-            Either::Left((Err(_), _)) => {
-                Err(unavailable(format!("cannot {doing}: no answer within {} s", wait.as_secs_f32())))
-            }
+            Either::Left((done, _)) => Ok(done.ok()),
             Either::Right((error, _)) => Err(error),
         }
     }
 
     /// Publishes a message that the answer to another one will speak of.
-    pub(super) async fn publish(&self, subject: String, headers: HeaderMap, payload: Vec<u8>) -> Result<(), Failure> {
+    pub(super) async fn publish(
+        &self,
+        subject: String,
+        headers: HeaderMap,
+        payload: Vec<u8>,
+    ) -> Result<(), Failure> {
         let published = self.client.publish_with_headers(subject, headers, payload.into()).await;
         published.map_err(|error| unavailable(format!("cannot publish records: {error}")).into())
     }

@@ -46,7 +46,10 @@ pub(super) enum Credentials {
 
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Target").field("servers", &self.shown()).field("stream", &self.stream).finish_non_exhaustive()
+        f.debug_struct("Target")
+            .field("servers", &self.shown())
+            .field("stream", &self.stream)
+            .finish_non_exhaustive()
     }
 }
 
@@ -87,7 +90,8 @@ impl FromStr for Target {
         };
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, stream) = rest.split_once('/').ok_or_else(|| bad("it names no stream"))?;
-        let (user, hosts) = authority.rsplit_once('@').map_or((None, authority), |(user, at)| (Some(user), at));
+        let (user, hosts) =
+            authority.rsplit_once('@').map_or((None, authority), |(user, at)| (Some(user), at));
         let stream = decode(stream).ok_or_else(|| bad(BAD_PERCENT))?;
         if stream.is_empty() || stream.contains(|c: char| " .*>/\\".contains(c) || c.is_control()) {
             return Err(bad("the name of the stream is empty, or has a character that such a name has not"));
@@ -218,7 +222,9 @@ mod tests {
         for here in ["localhost", "127.0.0.1:1", "[::1]:4222", "localhost,127.1.2.3"] {
             assert!(format!("nats://{here}/A").parse::<Target>().is_ok(), "{here}");
         }
-        for there in ["nats.example", "10.0.0.1", "localhost,nats.example", "localhost.example", "[2001:db8::1]"] {
+        for there in
+            ["nats.example", "10.0.0.1", "localhost,nats.example", "localhost.example", "[2001:db8::1]"]
+        {
             let error = format!("nats://{there}/A").parse::<Target>().unwrap_err();
             assert!(error.to_string().contains("tls://"), "{error}");
             assert!(format!("nats://{there}/A?tls=off").parse::<Target>().is_ok(), "{there}");

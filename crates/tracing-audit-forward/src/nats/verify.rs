@@ -27,8 +27,8 @@ pub(super) fn verify(
     let mut left = reader.start(1)?;
     while left > 0 {
         let messages = reader.next(AT_ONCE, Duration::from_secs(1))?;
-        // Deleted meanwhile.
-        if messages.is_empty() {
+        // What was left is deleted meanwhile.
+        if messages.is_empty() && reader.is_at_end() {
             break;
         }
         for message in messages {

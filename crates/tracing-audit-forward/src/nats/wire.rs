@@ -36,7 +36,8 @@ impl Prefix {
     /// One or more tokens, with dots between them.
     pub(super) fn new(prefix: &str) -> Result<Self, SinkError> {
         let is_token = |token: &str| {
-            !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+            !token.is_empty()
+                && token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
         };
         if prefix.len() > 100 || !prefix.split('.').all(is_token) {
             return Err(setup(format!(
@@ -204,7 +205,9 @@ mod tests {
         assert_eq!(stored("", &format!("{head}Audit-Gap: 5-9\r\n\r\n")), Some((7, 0, Some((5, 9)))));
         let after = format!("{head}Audit-Gap: 5-9\r\nAudit-After: 4:{hash}\r\n\r\n");
         assert_eq!(stored("", &after), Some((7, 4, Some((5, 9)))));
-        for bad in ["Audit-Gap: 9-5", "Audit-Gap: 0-5", "Audit-Gap: x", "Audit-Gap: 1-2\r\nAudit-After: 4", "X: 1"] {
+        for bad in
+            ["Audit-Gap: 9-5", "Audit-Gap: 0-5", "Audit-Gap: x", "Audit-Gap: 1-2\r\nAudit-After: 4", "X: 1"]
+        {
             assert_eq!(stored("", &format!("{head}{bad}\r\n\r\n")), None, "{bad}");
         }
         assert_eq!(stored("{}", head), None);

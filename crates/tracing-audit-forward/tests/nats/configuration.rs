@@ -28,7 +28,8 @@ fn check(server: &Server, number: usize, other: &Value, name: &str, advice: &str
 
 #[test]
 fn a_stream_that_may_lose_records_is_refused_unless_that_is_allowed() {
-    let Some(server) = Server::start("a_stream_that_may_lose_records_is_refused_unless_that_is_allowed") else {
+    let Some(server) = Server::start("a_stream_that_may_lose_records_is_refused_unless_that_is_allowed")
+    else {
         return;
     };
     let cases = [
@@ -55,7 +56,10 @@ fn a_stream_that_may_lose_records_is_refused_unless_that_is_allowed() {
             other["subjects"] = json!(["rollup.>"]);
             admin.make("ROLLUP", &other);
             let url = format!("{}&prefix=rollup", server.url("ROLLUP"));
-            check_setup(&Nats::new(&format!("{url}&allow={first}")).unwrap().positions(&[]), &format!("allow={second})"));
+            check_setup(
+                &Nats::new(&format!("{url}&allow={first}")).unwrap().positions(&[]),
+                &format!("allow={second})"),
+            );
             Nats::new(&format!("{url}&allow={name}")).unwrap().positions(&[]).unwrap();
             continue;
         }
@@ -66,7 +70,10 @@ fn a_stream_that_may_lose_records_is_refused_unless_that_is_allowed() {
 #[test]
 fn all_that_is_wrong_is_named_at_once() {
     let Some(server) = Server::start("all_that_is_wrong_is_named_at_once") else { return };
-    server.admin().make("AUDIT", &json!({ "storage": "memory", "deny_delete": false, "max_age": 3_600_000_000_000_u64 }));
+    server.admin().make(
+        "AUDIT",
+        &json!({ "storage": "memory", "deny_delete": false, "max_age": 3_600_000_000_000_u64 }),
+    );
     let outcome = Nats::new(&server.url("AUDIT")).unwrap().positions(&[]);
     for name in ["memory", "delete", "max-age"] {
         check_setup(&outcome, &format!("allow={name})"));
@@ -75,7 +82,8 @@ fn all_that_is_wrong_is_named_at_once() {
 
 #[test]
 fn streams_that_cannot_take_records_are_refused_whatever_is_allowed() {
-    let Some(server) = Server::start("streams_that_cannot_take_records_are_refused_whatever_is_allowed") else {
+    let Some(server) = Server::start("streams_that_cannot_take_records_are_refused_whatever_is_allowed")
+    else {
         return;
     };
     let admin = server.admin();

@@ -75,7 +75,8 @@ fn more_than_one_atomic_batch_is_stored_in_its_order() {
 fn another_record_under_the_same_key_is_a_conflict() {
     both("another_record_under_the_same_key_is_a_conflict", |server, mut store| {
         // Two logs of one chain: a log that was restored went on in another way.
-        let event = |n: u32| format!(r#""ts":"2026-11-10T00:00:00.000000000Z","kind":"event","fields":{{"n":{n}}}"#);
+        let event =
+            |n: u32| format!(r#""ts":"2026-11-10T00:00:00.000000000Z","kind":"event","fields":{{"n":{n}}}"#);
         let (one, other): (Vec<String>, Vec<String>) =
             (1..20).map(|n| (event(n), event(if n < 5 { n } else { n + 100 }))).unzip();
         let members = |texts: &[String]| by_hand(&texts.iter().map(String::as_str).collect::<Vec<_>>());
@@ -104,7 +105,8 @@ fn another_record_under_the_same_key_is_a_conflict() {
 #[test]
 fn two_senders_of_one_chain_are_kept_apart() {
     both("two_senders_of_one_chain_are_kept_apart", |server, mut store| {
-        let event = |n: u32| format!(r#""ts":"2026-11-10T00:00:00.000000000Z","kind":"event","fields":{{"n":{n}}}"#);
+        let event =
+            |n: u32| format!(r#""ts":"2026-11-10T00:00:00.000000000Z","kind":"event","fields":{{"n":{n}}}"#);
         let (one, other): (Vec<String>, Vec<String>) =
             (1..40).map(|n| (event(n), event(if n < 5 { n } else { n + 100 }))).unzip();
         let members = |texts: &[String]| by_hand(&texts.iter().map(String::as_str).collect::<Vec<_>>());
@@ -117,7 +119,11 @@ fn two_senders_of_one_chain_are_kept_apart() {
         store.offer(&one[4..10]).unwrap();
         // The clone goes on with another one: it is told, and nothing of it is stored.
         let outcome = clone.offer(&other[4..8]);
-        assert_eq!(outcome, Err(SinkError::Conflict { index: 3 , stored: one[7].record.hash() }), "{outcome:?}");
+        assert_eq!(
+            outcome,
+            Err(SinkError::Conflict { index: 3, stored: one[7].record.hash() }),
+            "{outcome:?}"
+        );
         check_stored(&server.admin(), &mut store, &one[..10]);
         // A second sender of the same log doubles nothing, and needs no second call for what is there.
         let mut second = Nats::new(&server.url("AUDIT")).unwrap();
@@ -139,8 +145,10 @@ fn two_senders_of_one_chain_are_kept_apart() {
 fn positions_are_the_last_records_of_the_chains() {
     both("positions_are_the_last_records_of_the_chains", |server, mut store| {
         let (one, two) = (events(30), events(3));
-        let mixed: Vec<Entry> = one[..7].iter().zip(two.iter().cycle()).flat_map(|(a, b)| [a.clone(), b.clone()]).collect();
-        let mixed: Vec<Entry> = mixed.into_iter().take(2 * two.len()).chain(one[two.len()..7].iter().cloned()).collect();
+        let mixed: Vec<Entry> =
+            one[..7].iter().zip(two.iter().cycle()).flat_map(|(a, b)| [a.clone(), b.clone()]).collect();
+        let mixed: Vec<Entry> =
+            mixed.into_iter().take(2 * two.len()).chain(one[two.len()..7].iter().cloned()).collect();
         store.offer(&mixed).unwrap();
         let unknown: Arc<str> = "f".repeat(32).into();
         let asked = [Arc::clone(&one[0].chain_id), Arc::clone(&two[0].chain_id), unknown];
@@ -246,7 +254,9 @@ fn calls_work_on_the_threads_of_a_runtime() {
 
 #[test]
 fn whose_log_it_is_must_be_said_and_stands_in_the_subject() {
-    let Some(server) = Server::start("whose_log_it_is_must_be_said_and_stands_in_the_subject") else { return };
+    let Some(server) = Server::start("whose_log_it_is_must_be_said_and_stands_in_the_subject") else {
+        return;
+    };
     drop(store(&server, true));
     let entries = events(2);
     let url = server.url("AUDIT");

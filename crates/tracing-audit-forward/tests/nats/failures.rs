@@ -60,7 +60,9 @@ fn a_server_and_a_stream_need_not_be_there_at_first() {
 #[test]
 fn a_killed_server_has_everything_that_it_acknowledged() {
     for is_atomic in [true, false] {
-        let Some(server) = Server::start("a_killed_server_has_everything_that_it_acknowledged") else { return };
+        let Some(server) = Server::start("a_killed_server_has_everything_that_it_acknowledged") else {
+            return;
+        };
         drop(store(&server, is_atomic));
         let entries = events(1500);
         let (acknowledged, ended) = (AtomicUsize::new(0), AtomicBool::new(false));
@@ -142,7 +144,8 @@ fn an_acknowledgement_that_is_late_doubles_nothing() {
     let Some(server) = Server::start("an_acknowledgement_that_is_late_doubles_nothing") else { return };
     drop(store(&server, true));
     let (port, wishes) = proxy::start(server.port());
-    let builder = Nats::builder(&Server::url_at(port, "boss", "AUDIT")).answer_timeout(Duration::from_millis(700));
+    let builder =
+        Nats::builder(&Server::url_at(port, "boss", "AUDIT")).answer_timeout(Duration::from_millis(700));
     let mut store = builder.build().unwrap();
     let entries = events(30);
     store.offer(&entries[..10]).unwrap();
@@ -158,7 +161,9 @@ fn an_acknowledgement_that_is_late_doubles_nothing() {
 #[test]
 fn what_a_lost_connection_had_to_send_is_not_sent_later() {
     for is_atomic in [true, false] {
-        let Some(server) = Server::start("what_a_lost_connection_had_to_send_is_not_sent_later") else { return };
+        let Some(server) = Server::start("what_a_lost_connection_had_to_send_is_not_sent_later") else {
+            return;
+        };
         drop(store(&server, is_atomic));
         let (port, wishes) = proxy::start(server.port());
         let mut store = Nats::new(&Server::url_at(port, "boss", "AUDIT")).unwrap();
@@ -180,7 +185,8 @@ fn what_a_lost_connection_had_to_send_is_not_sent_later() {
 
 #[test]
 fn a_server_that_was_restarted_between_calls_is_connected_to_again() {
-    let Some(mut server) = Server::start("a_server_that_was_restarted_between_calls_is_connected_to_again") else {
+    let Some(mut server) = Server::start("a_server_that_was_restarted_between_calls_is_connected_to_again")
+    else {
         return;
     };
     let mut store = store(&server, true);
@@ -328,10 +334,12 @@ fn a_certificate_is_verified() {
     let ca = write("ca.pem", authority.pem());
     let start = |name: &str| {
         let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
+        let certificate =
+            CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
         let certificate = write(&format!("{name}.pem"), certificate.pem());
         let key = write(&format!("{name}.key"), key.serialize_pem());
-        let mut server = Server::prepare(&format!("tls {{ cert_file: {certificate:?}, key_file: {key:?} }}"))?;
+        let mut server =
+            Server::prepare(&format!("tls {{ cert_file: {certificate:?}, key_file: {key:?} }}"))?;
         server.run();
         Ok::<_, String>(server)
     };

@@ -7,7 +7,9 @@ use std::{
 };
 
 use serde_json::json;
-use tracing_audit_forward::{Beat, Delivered, Entry, Feed as _, Gap, Nats, NatsFeed, Origin, Sink as _, SinkError, What};
+use tracing_audit_forward::{
+    Beat, Delivered, Entry, Feed as _, Gap, Nats, NatsFeed, Origin, Sink as _, SinkError, What,
+};
 
 use crate::{
     proxy,
@@ -117,7 +119,9 @@ fn messages_of_nobody_are_counted_and_skipped() {
 
 #[test]
 fn a_feed_goes_on_after_a_failure_and_knows_another_stream() {
-    let Some(mut server) = Server::start("a_feed_goes_on_after_a_failure_and_knows_another_stream") else { return };
+    let Some(mut server) = Server::start("a_feed_goes_on_after_a_failure_and_knows_another_stream") else {
+        return;
+    };
     let mut store = store(&server, true);
     let entries = events(60);
     store.offer(&entries).unwrap();
@@ -203,7 +207,8 @@ fn signs_of_life_come_at_once_when_they_change() {
     let nothing = BTreeMap::new();
     store.positions(&[]).unwrap();
     wait_for(&nothing);
-    let one: BTreeMap<Arc<str>, String> = [("f".repeat(32).into(), "its files are \"gone\"".to_owned())].into();
+    let one: BTreeMap<Arc<str>, String> =
+        [("f".repeat(32).into(), "its files are \"gone\"".to_owned())].into();
     store.left_out(&one);
     wait_for(&one);
     store.left_out(&nothing);
@@ -214,7 +219,9 @@ fn signs_of_life_come_at_once_when_they_change() {
 
 #[test]
 fn signs_of_life_go_on_between_calls_and_after_a_restart_of_the_server() {
-    let Some(mut server) = Server::start("signs_of_life_go_on_between_calls_and_after_a_restart_of_the_server") else {
+    let Some(mut server) =
+        Server::start("signs_of_life_go_on_between_calls_and_after_a_restart_of_the_server")
+    else {
         return;
     };
     let mut store = store(&server, true);

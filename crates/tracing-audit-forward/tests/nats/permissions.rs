@@ -21,7 +21,10 @@ const DELETIONS: [(&str, &str); 4] = [
     ("$JS.API.STREAM.DELETE.AUDIT", ""),
     ("$JS.API.STREAM.PURGE.AUDIT", ""),
     ("$JS.API.STREAM.MSG.DELETE.AUDIT", r#"{"seq":1}"#),
-    ("$JS.API.STREAM.UPDATE.AUDIT", r#"{"name":"AUDIT","subjects":["audit.>"],"storage":"file","max_msgs":1}"#),
+    (
+        "$JS.API.STREAM.UPDATE.AUDIT",
+        r#"{"name":"AUDIT","subjects":["audit.>"],"storage":"file","max_msgs":1}"#,
+    ),
 ];
 
 #[test]
@@ -54,8 +57,19 @@ fn the_users_of_the_documentation_can_do_their_work_and_nothing_else() {
     check_setup(&reader.offer(&events(1)), "Permissions Violation");
     let mut feed = NatsFeed::new(&as_reader).unwrap();
     feed.start(1).unwrap();
-    assert_eq!(feed.next(100, Duration::from_secs(5)).unwrap().len(), entries.len() + 1);
-    let _first_sign_of_life = writer.positions(&[]).unwrap();
+    let mut delivered = 0;
+    while delivered <= entries.len() {
+        let more = feed.next(100, Duration::from_secs(5)).unwrap().len();
+        assert_ne!(more, 0);
+        delivered += more;
+    }
+    assert!(feed.beats().is_empty());
+    writer.left_out(&[("a".into(), "gone".to_owned())].into());
+    let begun = std::time::Instant::now();
+    while feed.beats().is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(10));
+        writer.positions(&[]).unwrap();
+    }
     // Neither can delete anything, nor change the stream.
     let info = || admin.ask("$JS.API.STREAM.INFO.AUDIT", "");
     let config = info()["config"].clone();
@@ -73,7 +87,9 @@ fn the_users_of_the_documentation_can_do_their_work_and_nothing_else() {
 /// `deny_delete` and `deny_purge` bind everybody, and cannot be taken back; but not who may delete the stream.
 #[test]
 fn a_stream_that_denies_deletes_can_still_be_deleted_as_a_whole() {
-    let Some(server) = Server::start("a_stream_that_denies_deletes_can_still_be_deleted_as_a_whole") else { return };
+    let Some(server) = Server::start("a_stream_that_denies_deletes_can_still_be_deleted_as_a_whole") else {
+        return;
+    };
     let admin = server.admin();
     admin.make("AUDIT", &json!({}));
     let entries = events(5);
@@ -86,7 +102,8 @@ fn a_stream_that_denies_deletes_can_still_be_deleted_as_a_whole() {
     for (subject, body) in &DELETIONS[1..] {
         refused(subject, body);
     }
-    let edited = json!({ "name": "AUDIT", "subjects": ["audit.>"], "deny_delete": false, "deny_purge": false });
+    let edited =
+        json!({ "name": "AUDIT", "subjects": ["audit.>"], "deny_delete": false, "deny_purge": false });
     refused("$JS.API.STREAM.UPDATE.AUDIT", &edited.to_string());
     // A message of one's own that takes the place of all before it.
     let rollup = admin.try_ask(&subject(&entries[0]), "x", &[("Nats-Rollup", "all")]).unwrap();
@@ -99,7 +116,8 @@ fn a_stream_that_denies_deletes_can_still_be_deleted_as_a_whole() {
 #[test]
 fn a_sign_of_life_that_is_not_allowed_keeps_nothing_back() {
     let name = "a_sign_of_life_that_is_not_allowed_keeps_nothing_back";
-    let silent = "USERS:{ user: silent, password: Secr3t, permissions: { publish: { deny: \"audit-alive.>\" } } }";
+    let silent =
+        "USERS:{ user: silent, password: Secr3t, permissions: { publish: { deny: \"audit-alive.>\" } } }";
     let Some(server) = Server::start_with(name, silent) else { return };
     server.admin().make("AUDIT", &json!({}));
     let entries = events(20);

@@ -52,7 +52,8 @@ pub(crate) fn start(server: u16) -> (u16, Arc<Wishes>) {
             let wishes = Arc::clone(&for_threads);
             thread::spawn(move || {
                 carry(back, again, |bytes| {
-                    let is_acknowledgement = contains(bytes, br#"{"stream":"#) || contains(bytes, br#""seq":0}"#);
+                    let is_acknowledgement =
+                        contains(bytes, br#"{"stream":"#) || contains(bytes, br#""seq":0}"#);
                     if is_acknowledgement && wishes.cut_at_acknowledgement.swap(false, Ordering::SeqCst) {
                         wishes.cuts.fetch_add(1, Ordering::SeqCst);
                         return What::Cut;

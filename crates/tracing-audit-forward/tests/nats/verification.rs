@@ -79,9 +79,15 @@ fn holes_are_explained_and_heads_compared() {
     assert!(report.is_intact(), "{report}");
     assert_eq!(report.holes()[0].reason, HoleReason::Rejected);
     let mut checker = CopyChecker::new();
-    checker.expect_head(format!("000/99:{}", entries[0].record.hash()).parse::<tracing_audit::Head>().unwrap());
+    checker
+        .expect_head(format!("000/99:{}", entries[0].record.hash()).parse::<tracing_audit::Head>().unwrap());
     let report = store.verify_with(checker).unwrap();
-    assert!(report.findings().iter().any(|finding| matches!(finding.kind, CopyFindingKind::NoRecordOfHead { .. })));
+    assert!(
+        report
+            .findings()
+            .iter()
+            .any(|finding| matches!(finding.kind, CopyFindingKind::NoRecordOfHead { .. }))
+    );
 }
 
 #[test]

@@ -168,89 +168,98 @@ impl StreamConfig {
 
     /// What is there, what it means, and what to change.
     fn dangers(&self, max_payload: u64) -> impl Iterator<Item = (NatsAllow, String, &'static str)> {
-        let limits = self.max_msgs > 0 || self.max_bytes > 0;
+        let room = self.room(max_payload);
+        let small = (room < MAX_LINE + MAX_HEADERS).then(|| {
+            let what = format!(
+                "a message of {room} bytes is the longest, and a line needs up to {}",
+                MAX_LINE + MAX_HEADERS
+            );
+            let cure = "`nats stream edit STREAM --max-msg-size=-1`, and max_payload of the server";
+            (NatsAllow::SmallMessages, what, cure)
+        });
+        let others = DANGERS.iter().filter(|(is_there, ..)| is_there(self));
+        others.map(|(_, danger, what, cure)| (*danger, (*what).to_owned(), *cure)).chain(small)
+    }
+
+    fn drops_old(&self) -> bool {
+        let has_limits = self.max_msgs > 0 || self.max_bytes > 0;
         let by_subject =
             self.max_msgs_per_subject > 0 && !(self.discard == "new" && self.discard_new_per_subject);
-        let room = self.room(max_payload);
-        let small = format!(
-            "a message of {room} bytes is the longest, and a line needs up to {}",
-            MAX_LINE + MAX_HEADERS
-        );
-        [
-            (
-                self.storage == "memory",
-                NatsAllow::Memory,
-                "its storage is memory",
-                "make it anew with --storage=file",
-            ),
-            (
-                (self.discard != "new" && limits) || by_subject,
-                NatsAllow::DiscardOld,
-                "at its limits it drops old messages",
-                "`nats stream edit STREAM --discard=new --max-msgs-per-subject=-1`",
-            ),
-            (
-                self.max_age > 0,
-                NatsAllow::MaxAge,
-                "it drops messages by age",
-                "`nats stream edit STREAM --max-age=0`",
-            ),
-            (
-                self.retention == "interest",
-                NatsAllow::Interest,
-                "it drops what every consumer has",
-                "make it anew with --retention=limits",
-            ),
-            (
-                self.retention == "workqueue",
-                NatsAllow::WorkQueue,
-                "it drops what a consumer has",
-                "make it anew with --retention=limits",
-            ),
-            (
-                !self.deny_delete,
-                NatsAllow::Delete,
-                "its messages may be deleted",
-                "make it anew with --deny-delete; an edit can add it as well",
-            ),
-            (
-                !self.deny_purge,
-                NatsAllow::Purge,
-                "it may be purged",
-                "make it anew with --deny-purge; an edit can add it as well",
-            ),
-            (
-                self.allow_rollup_hdrs,
-                NatsAllow::Rollup,
-                "a message may take the place of all before it",
-                "`nats stream edit STREAM --no-allow-rollup`",
-            ),
-            (self.no_ack, NatsAllow::NoAck, "it acknowledges nothing", "`nats stream edit STREAM --ack`"),
-            (
-                self.allow_msg_ttl,
-                NatsAllow::MessageTtl,
-                "messages may say how long they live",
-                "make it anew without --allow-msg-ttl",
-            ),
-            (
-                self.persist_mode == "async",
-                NatsAllow::AsyncPersist,
-                "it acknowledges before it writes",
-                "make it anew with --persist-mode=default",
-            ),
-        ]
-        .into_iter()
-        .map(|(is_there, danger, what, cure)| (is_there, danger, what.to_owned(), cure))
-        .chain([(
-            room < MAX_LINE + MAX_HEADERS,
-            NatsAllow::SmallMessages,
-            small,
-            "`nats stream edit STREAM --max-msg-size=-1`, and max_payload of the server",
-        )])
-        .filter(|(is_there, ..)| *is_there)
-        .map(|(_, danger, what, cure)| (danger, what, cure))
+        (self.discard != "new" && has_limits) || by_subject
     }
 }
+
+type Danger = (fn(&StreamConfig) -> bool, NatsAllow, &'static str, &'static str);
+
+/// Whether it is there, what it means, and what to change.
+const DANGERS: [Danger; 11] = [
+    (
+        |config| config.storage == "memory",
+        NatsAllow::Memory,
+        "its storage is memory",
+        "make it anew with --storage=file",
+    ),
+    (
+        StreamConfig::drops_old,
+        NatsAllow::DiscardOld,
+        "at its limits it drops old messages",
+        "`nats stream edit STREAM --discard=new --max-msgs-per-subject=-1`",
+    ),
+    (
+        |config| config.max_age > 0,
+        NatsAllow::MaxAge,
+        "it drops messages by age",
+        "`nats stream edit STREAM --max-age=-1`",
+    ),
+    (
+        |config| config.retention == "interest",
+        NatsAllow::Interest,
+        "it drops what every consumer has",
+        "make it anew with --retention=limits",
+    ),
+    (
+        |config| config.retention == "workqueue",
+        NatsAllow::WorkQueue,
+        "it drops what a consumer has",
+        "make it anew with --retention=limits",
+    ),
+    (
+        |config| !config.deny_delete,
+        NatsAllow::Delete,
+        "its messages may be deleted",
+        "`nats stream edit STREAM --deny-delete`",
+    ),
+    (
+        |config| !config.deny_purge,
+        NatsAllow::Purge,
+        "it may be purged",
+        "`nats stream edit STREAM --deny-purge`",
+    ),
+    (
+        |config| config.allow_rollup_hdrs,
+        NatsAllow::Rollup,
+        "a message may take the place of all before it",
+        "`nats stream edit STREAM --no-allow-rollup`",
+    ),
+    (
+        |config| config.no_ack,
+        NatsAllow::NoAck,
+        "it acknowledges nothing",
+        "`nats stream edit STREAM` with \"no_ack\": false",
+    ),
+    (
+        |config| config.allow_msg_ttl,
+        NatsAllow::MessageTtl,
+        "messages may say how long they live",
+        "make it anew without allow_msg_ttl",
+    ),
+    (
+        |config| config.persist_mode == "async",
+        NatsAllow::AsyncPersist,
+        "it acknowledges before it writes",
+        "make it anew without persist_mode",
+    ),
+];
 
 /// A stream that is right: it keeps everything, and refuses when it is full.
 pub(super) fn right(stream: &str, prefix: &Prefix, replicas: u8, knows_batches: bool) -> serde_json::Value {

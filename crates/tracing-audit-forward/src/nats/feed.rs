@@ -414,11 +414,11 @@ impl Consumer {
         self.delivered = count;
         self.wanted = self.wanted.saturating_sub(1);
         self.brought += 1;
-        Ok(Came::Message(Told { place, left, what: what(message, prefix) }))
+        Ok(Came::Message(Told { place, left, what: what(&message, prefix) }))
     }
 }
 
-fn what(message: Message, prefix: &Prefix) -> Read {
+fn what(message: &Message, prefix: &Prefix) -> Read {
     if let Some((origin, chain_id)) = prefix.parse(&message.subject) {
         if !message.payload.is_empty() {
             return Read::Line { origin, chain_id, line: message.payload.to_vec() };

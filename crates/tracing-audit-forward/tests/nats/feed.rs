@@ -170,12 +170,11 @@ fn a_connection_that_breaks_loses_nothing_silently() {
         if delivered.len() > 50 && failures < 3 {
             wishes.cut_at_message.store(true, std::sync::atomic::Ordering::SeqCst);
         }
-        match feed.next(30, SECOND) {
-            Ok(more) => delivered.extend(more),
-            Err(_) => {
-                failures += 1;
-                feed.start(delivered.last().map_or(1, |last: &Delivered| last.place + 1)).unwrap();
-            }
+        if let Ok(more) = feed.next(30, SECOND) {
+            delivered.extend(more);
+        } else {
+            failures += 1;
+            feed.start(delivered.last().map_or(1, |last: &Delivered| last.place + 1)).unwrap();
         }
     }
     assert!(failures >= 1);

@@ -9,9 +9,12 @@ use crate::{
     subject,
 };
 
+/// A subject and a payload.
+type Message = (String, String);
+
 /// A stream in which these messages stand has these findings, in this order.
 #[track_caller]
-fn check(server: &Server, number: usize, messages: &[(String, String)], expected: &[(u64, &str)]) {
+fn check(server: &Server, number: usize, messages: &[Message], expected: &[(u64, &str)]) {
     let (stream, prefix) = (format!("S{number}"), format!("s{number}"));
     let admin = server.admin();
     admin.make(&stream, &json!({ "subjects": [format!("{prefix}.>")] }));
@@ -30,9 +33,9 @@ fn check(server: &Server, number: usize, messages: &[(String, String)], expected
 fn what_was_altered_removed_or_inserted_is_found() {
     let Some(server) = Server::start("what_was_altered_removed_or_inserted_is_found") else { return };
     let entries = events(30);
-    let right: Vec<(String, String)> =
+    let right: Vec<Message> =
         entries.iter().map(|entry| (subject(entry), entry.record.as_json().to_owned())).collect();
-    let with = |change: &dyn Fn(&mut Vec<(String, String)>)| {
+    let with = |change: &dyn Fn(&mut Vec<Message>)| {
         let mut messages = right.clone();
         change(&mut messages);
         messages

@@ -65,10 +65,10 @@ impl Server {
             None => (users, self.settings.as_str()),
         };
         let config = format!(
-            "listen: 127.0.0.1:{}\njetstream {{ store_dir: {:?}, sync_interval: always, max_file: 2G, max_mem: 64M }}\n\
+            "listen: 127.0.0.1:{}\njetstream {{ store_dir: \"{}\", sync_interval: always, max_file: 2G, max_mem: 64M }}\n\
              authorization {{ users: [ {users} ] }}\n{settings}\n",
             self.port,
-            self.dir.path().join("data"),
+            self.dir.path().join("data").display(),
         );
         let file = self.dir.path().join("server.conf");
         fs::write(&file, config).unwrap();

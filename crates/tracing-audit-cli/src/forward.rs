@@ -1,7 +1,7 @@
 //! `tracing-audit forward`.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{
         Arc,
@@ -19,7 +19,7 @@ use tracing_audit_forward::{
     offer_again, rejected, require, skip, status,
 };
 
-use crate::{print, say, store};
+use crate::{print, say, store, whose::Whose};
 
 /// Forwards a log to another store, beside the programs that write it.
 ///
@@ -51,6 +51,19 @@ enum About {
         #[arg(value_name = "URL")]
         to: String,
     },
+    /// Makes the stream of NATS JetStream that records are forwarded to, where it is not there yet.
+    ///
+    /// It keeps everything, and refuses when it is full: storage in files, no limits, no deletes, and atomic batches where
+    /// the server has them (2.12). One that is there already is only checked.
+    #[cfg(feature = "nats")]
+    CreateStream {
+        /// The stream, as a user who may make streams.
+        #[arg(value_name = "URL")]
+        to: String,
+        /// How many servers of the cluster have all of it: 1, 3 or 5.
+        #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+        replicas: u8,
+    },
     /// Prints the records that a store refused, each with what the store said.
     Rejected(Named),
     /// Offers the refused records again, one by one.
@@ -60,6 +73,8 @@ enum About {
         /// The store.
         #[arg(long, value_name = "URL")]
         to: String,
+        #[command(flatten)]
+        of: Of,
     },
     /// Gives refused records up: the store goes without them, and retention no longer waits for them.
     GiveUp {
@@ -108,20 +123,42 @@ struct Named {
 }
 
 #[derive(Debug, Args)]
+struct Of {
+    /// The service that writes the log, where the store says it (NATS) and the URL does not. By default as the newest record
+    /// `open` of the log says.
+    #[arg(long)]
+    service: Option<String>,
+
+    /// The host that the service runs on, in the same way.
+    #[arg(long)]
+    host: Option<String>,
+}
+
+impl Of {
+    fn whose<'a>(&'a self, log: &'a Path) -> Whose<'a> {
+        Whose { log, service: self.service.as_deref(), host: self.host.as_deref() }
+    }
+}
+
+#[derive(Debug, Args)]
 struct Run {
     /// The directory of the log.
     log: PathBuf,
 
-    /// The store: `file:PATH`, `postgres://USER@HOST/DATABASE`, `otlp+https://HOST` or `otlp+http://HOST`.
+    /// The store: `file:PATH`, `postgres://USER@HOST/DATABASE`, `tls://HOST/STREAM` or `nats://HOST/STREAM`,
+    /// `otlp+https://HOST` or `otlp+http://HOST`.
     ///
-    /// Better than in the URL, which `ps` shows, credentials stand in `PGPASSFILE`, `PGPASSWORD` or
-    /// `OTEL_EXPORTER_OTLP_HEADERS`.
+    /// Better than in the URL, which `ps` shows, credentials stand in `PGPASSFILE` or `PGPASSWORD`; `NATS_CREDS`,
+    /// `NATS_USER` and `NATS_PASSWORD`, or `NATS_TOKEN`; or `OTEL_EXPORTER_OTLP_HEADERS`.
     ///
     /// For OTLP, `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` say what made the records; set at least the first.
     /// `OTEL_EXPORTER_OTLP_CERTIFICATE` names a PEM file with the authorities to trust, instead of those that Mozilla trusts.
     /// `OTEL_EXPORTER_OTLP_LOGS_HEADERS` and `OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE` replace the general ones.
     #[arg(long, value_name = "URL")]
     to: String,
+
+    #[command(flatten)]
+    of: Of,
 
     /// The name of the position: 1 to 32 letters a-z, digits and hyphens. By default that of the kind of store.
     #[arg(long)]
@@ -174,13 +211,21 @@ impl About {
                 tracing_audit_forward::Postgres::new(url)?.create_schema()?;
                 print("the tables are there");
             }
+            #[cfg(feature = "nats")]
+            Self::CreateStream { to, replicas } => {
+                let store::Store::Nats(url) = store::of(&to)? else {
+                    anyhow::bail!("only NATS has streams");
+                };
+                tracing_audit_forward::Nats::new(url)?.create_stream(replicas)?;
+                print("the stream is there");
+            }
             Self::Rejected(Named { log, name }) => {
                 for Rejected { record, reason, .. } in rejected(&log, &name)? {
                     print(&format!("{record} {reason}"));
                 }
             }
-            Self::Retry { named: Named { log, name }, to } => {
-                let mut sink = store::of(&to)?.sink()?;
+            Self::Retry { named: Named { log, name }, to, of } => {
+                let mut sink = store::of(&to)?.sink(&of.whose(&log))?;
                 let taken = offer_again(&log, &name, &mut sink)?;
                 let left = rejected(&log, &name)?.len();
                 print(&format!("the store took {taken} records, and refuses {left}"));
@@ -232,7 +277,7 @@ impl Run {
 
     fn run(self) -> Result<ExitCode> {
         let store = store::of(&self.to)?;
-        let sink = store.sink()?;
+        let sink = store.sink(&self.of.whose(&self.log))?;
         let name = self.name.as_deref().unwrap_or_else(|| store.name());
         let is_asked_to_end = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {

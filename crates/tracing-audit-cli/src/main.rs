@@ -26,6 +26,7 @@ mod store;
 mod tail;
 mod time;
 mod verify;
+mod whose;
 
 use std::process::ExitCode;
 

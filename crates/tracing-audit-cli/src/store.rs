@@ -1,20 +1,22 @@
 //! Stores by their URLs.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::{Result, bail};
-use tracing_audit_forward::{Entry, FileSink, Gap, Position, Sink, SinkError};
+use tracing_audit_forward::{Entry, FileSink, Gap, Pace, Position, Sink, SinkError};
+
+use crate::whose::Whose;
 
 /// The stores that this build knows, for messages.
-pub(crate) const KNOWN: &str = if cfg!(all(feature = "postgres", feature = "otlp")) {
-    "`file:PATH`, `postgres://USER@HOST/DATABASE`, and `otlp+https://HOST` or `otlp+http://HOST`"
-} else if cfg!(feature = "postgres") {
-    "`file:PATH` and `postgres://USER@HOST/DATABASE`"
-} else if cfg!(feature = "otlp") {
-    "`file:PATH`, and `otlp+https://HOST` or `otlp+http://HOST`"
-} else {
-    "`file:PATH`"
-};
+const KNOWN: &[&str] = &[
+    "`file:PATH`",
+    #[cfg(feature = "postgres")]
+    "`postgres://USER@HOST/DATABASE`",
+    #[cfg(feature = "nats")]
+    "`nats://HOST/STREAM` or `tls://HOST/STREAM`",
+    #[cfg(feature = "otlp")]
+    "`otlp+https://HOST` or `otlp+http://HOST`",
+];
 
 /// What a URL names.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +24,8 @@ pub(crate) enum Store<'a> {
     File(&'a str),
     #[cfg(feature = "postgres")]
     Postgres(&'a str),
+    #[cfg(feature = "nats")]
+    Nats(&'a str),
     #[cfg(feature = "otlp")]
     Otlp(&'a str),
 }
@@ -37,10 +41,12 @@ impl<'a> Store<'a> {
             "file" => Ok(Some(Self::File(rest))),
             #[cfg(feature = "postgres")]
             "postgres" | "postgresql" => Ok(Some(Self::Postgres(url))),
+            #[cfg(feature = "nats")]
+            "nats" | "tls" => Ok(Some(Self::Nats(url))),
             #[cfg(feature = "otlp")]
             "otlp+http" | "otlp+https" => Ok(Some(Self::Otlp(url.strip_prefix("otlp+").unwrap_or(url)))),
             // The rest of it may hold a password.
-            _ => bail!("no store is known for `{scheme}:`; there are {KNOWN}"),
+            _ => bail!("no store is known for `{scheme}:`; there are {}", KNOWN.join(", ")),
         }
     }
 
@@ -50,16 +56,31 @@ impl<'a> Store<'a> {
             Self::File(_) => "file",
             #[cfg(feature = "postgres")]
             Self::Postgres(_) => "postgres",
+            #[cfg(feature = "nats")]
+            Self::Nats(_) => "nats",
             #[cfg(feature = "otlp")]
             Self::Otlp(_) => "otlp",
         }
     }
 
-    pub(crate) fn sink(self) -> Result<Any> {
+    /// A sink for a log. Whose log that is matters only where the store says it.
+    #[cfg_attr(not(feature = "nats"), expect(unused_variables, reason = "no store says whose log it is"))]
+    pub(crate) fn sink(self, whose: &Whose<'_>) -> Result<Any> {
         Ok(match self {
             Self::File(path) => Any(Box::new(FileSink::new(path))),
             #[cfg(feature = "postgres")]
             Self::Postgres(url) => Any(Box::new(tracing_audit_forward::Postgres::new(url)?)),
+            #[cfg(feature = "nats")]
+            Self::Nats(url) => {
+                let mut builder = tracing_audit_forward::Nats::builder(url);
+                if let Some(service) = whose.service() {
+                    builder = builder.service(service);
+                }
+                if let Some(host) = whose.host() {
+                    builder = builder.host(host);
+                }
+                Any(Box::new(builder.build()?))
+            }
             #[cfg(feature = "otlp")]
             Self::Otlp(url) => {
                 let builder = tracing_audit_forward::Otlp::builder(url).headers_from_environment();
@@ -75,7 +96,7 @@ impl<'a> Store<'a> {
 pub(crate) fn of(url: &str) -> Result<Store<'_>> {
     match Store::parse(url)? {
         Some(store) => Ok(store),
-        None => bail!("{url:?} names no store; there are {KNOWN}"),
+        None => bail!("{url:?} names no store; there are {}", KNOWN.join(", ")),
     }
 }
 
@@ -93,6 +114,14 @@ impl Sink for Any {
 
     fn gap(&mut self, gap: &Gap) -> Result<(), SinkError> {
         self.0.gap(gap)
+    }
+
+    fn left_out(&mut self, chains: &BTreeMap<Arc<str>, String>) {
+        self.0.left_out(chains);
+    }
+
+    fn pace(&self) -> Pace {
+        self.0.pace()
     }
 
     fn close(&mut self) {

@@ -11,6 +11,10 @@ mod forwarder;
 mod heads;
 mod kept;
 mod lag;
+#[cfg(feature = "nats")]
+mod nats;
+#[cfg(any(feature = "nats", feature = "postgres"))]
+mod on_runtime;
 mod origin;
 #[cfg(feature = "otlp")]
 mod otlp;
@@ -34,6 +38,8 @@ pub use error::Error;
 #[cfg(feature = "file")]
 pub use file::{FileSink, verify_file};
 pub use forwarder::{Builder, Forwarder, StartAt};
+#[cfg(feature = "nats")]
+pub use nats::{Nats, NatsAllow, NatsBuilder, NatsFeed};
 pub use origin::Origin;
 #[cfg(feature = "otlp")]
 pub use otlp::{Otlp, OtlpBuilder};

@@ -12,6 +12,11 @@
 #[allow(dead_code, clippy::print_stderr, reason = "this test needs less of it")]
 mod server;
 
+#[cfg(feature = "nats")]
+#[path = "support/nats.rs"]
+#[allow(dead_code, clippy::print_stderr, reason = "this test needs less of it")]
+mod nats;
+
 #[cfg(feature = "otlp")]
 #[path = "otlp/receiver.rs"]
 #[allow(dead_code, reason = "this test needs less of it")]
@@ -54,6 +59,8 @@ fn sink(dir: &Path, url: Option<&str>) -> Box<dyn Sink> {
         None => Box::new(FileSink::new(dir.join("copy.jsonl"))),
         #[cfg(feature = "otlp")]
         Some(url) if url.starts_with("http://") => Box::new(tracing_audit_forward::Otlp::new(url).unwrap()),
+        #[cfg(feature = "nats")]
+        Some(url) if url.starts_with("nats://") => Box::new(tracing_audit_forward::Nats::new(url).unwrap()),
         #[cfg(feature = "postgres")]
         Some(url) if url.starts_with("postgres://") => {
             Box::new(tracing_audit_forward::Postgres::new(url).unwrap())
@@ -227,6 +234,31 @@ fn every_confirmed_record_reaches_a_server_that_is_killed_once() {
     let report = store.verify().unwrap();
     let hashes = server.borrow().sql("SELECT encode(hash, 'hex') FROM audit_records");
     check(dir.path(), &report, &hashes.lines().map(str::to_owned).collect(), &confirmed);
+}
+
+/// With `sync_interval: always`. A kill is no power cut: what a server acknowledged before one, its system still has.
+#[cfg(feature = "nats")]
+#[test]
+fn every_confirmed_record_reaches_a_stream_whose_server_is_killed_once() {
+    let name = "every_confirmed_record_reaches_a_stream_whose_server_is_killed_once";
+    let Some(server) = nats::Server::start(name) else { return };
+    let server = std::cell::RefCell::new(server);
+    let url = server.borrow().url("AUDIT");
+    let mut store = tracing_audit_forward::Nats::new(&url).unwrap();
+    store.create_stream(1).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let confirmed = run(dir.path(), Some(&url), || {
+        server.borrow_mut().kill();
+        server.borrow_mut().run();
+    });
+    let report = store.verify().unwrap();
+    let stored = server.borrow().admin().all("AUDIT");
+    let hash = |(_, line): &(String, Vec<u8>)| {
+        String::from_utf8(line[line.len() - 66..line.len() - 2].to_vec()).unwrap()
+    };
+    let hashes: BTreeSet<String> = stored.iter().map(hash).collect();
+    assert_eq!(hashes.len(), stored.len(), "a record stands there twice");
+    check(dir.path(), &report, &hashes, &confirmed);
 }
 
 /// A receiver cannot be asked what it has, so it may get a record again. The first arrivals are the copy.

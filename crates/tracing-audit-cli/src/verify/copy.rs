@@ -27,6 +27,8 @@ impl Verify {
             Store::File(path) => verify_file(path, checker)?,
             #[cfg(feature = "postgres")]
             Store::Postgres(url) => tracing_audit_forward::Postgres::new(url)?.verify_with(checker)?,
+            #[cfg(feature = "nats")]
+            Store::Nats(url) => tracing_audit_forward::Nats::new(url)?.verify_with(checker)?,
             #[cfg(feature = "otlp")]
             Store::Otlp(_) => bail!("an OTLP receiver cannot be asked what it has"),
         };

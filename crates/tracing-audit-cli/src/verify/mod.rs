@@ -50,7 +50,8 @@ const MAX_PRINTED: usize = 20;
 Exit codes: 0 intact, 1 damaged, or not the same as the copy, 2 could not check, or compare anything, 3 unclean. Of several logs, the first of
 1, 2, 3, 0 that is that of one of them.")]
 pub(crate) struct Verify {
-    /// The directory of the log, or of several; or a copy that was forwarded: `file:PATH` or `postgres://USER@HOST/DATABASE`.
+    /// The directory of the log, or of several; or a copy that was forwarded: `file:PATH`, `postgres://USER@HOST/DATABASE`,
+    /// `tls://HOST/STREAM` or `nats://HOST/STREAM`.
     #[arg(required = true, value_name = "DIR")]
     logs: Vec<OsString>,
 

@@ -4,6 +4,7 @@
 
 mod exporting;
 mod forward;
+mod nats;
 mod place;
 mod readers;
 mod sealed;

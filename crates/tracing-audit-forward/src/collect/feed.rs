@@ -41,6 +41,12 @@ pub trait Feed {
     fn beats(&mut self) -> Vec<Beat> {
         Vec::new()
     }
+
+    /// How many messages were skipped since the feed was made, because they are of no forwarder: their subject or header
+    /// is not as one writes it.
+    fn strangers(&mut self) -> u64 {
+        0
+    }
 }
 
 /// What a stream is now.

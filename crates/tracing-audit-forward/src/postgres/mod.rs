@@ -10,9 +10,9 @@ mod tls;
 mod url;
 mod verify;
 
-use std::{fmt, future::Future, panic, sync::Arc, thread};
+use std::{fmt, sync::Arc};
 
-use tokio::runtime::{self, Handle, Runtime};
+use tokio::runtime::{self, Runtime};
 use tokio_postgres::types::Type;
 
 pub use self::{builder::PostgresBuilder, names::SCHEMA};
@@ -24,6 +24,7 @@ use self::{
 };
 use crate::{
     copy::{CopiedLine, CopyChecker, CopyReport, digest_of},
+    on_runtime::block_on,
     sink::{Entry, Gap, Position, Sink, SinkError},
 };
 
@@ -177,19 +178,6 @@ impl Sink for Postgres {
             block_on(runtime, session.end());
         }
     }
-}
-
-/// Runs a future to its end. On a thread of another runtime, which must not be blocked in this way, on a thread of its own.
-fn block_on<F>(runtime: &Runtime, future: F) -> F::Output
-where
-    F: Future + Send,
-    F::Output: Send,
-{
-    if Handle::try_current().is_err() {
-        return runtime.block_on(future);
-    }
-    let run = || runtime.block_on(future);
-    thread::scope(|scope| scope.spawn(run).join().unwrap_or_else(|panicked| panic::resume_unwind(panicked)))
 }
 
 impl Store {

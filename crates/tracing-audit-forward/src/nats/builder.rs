@@ -1,0 +1,120 @@
+//! The settings of the store, and their checks.
+
+use std::{fmt, time::Duration};
+
+use super::{Nats, NatsFeed, config::NatsAllow, failure::setup, session::Bounds, url::Target, wire::Prefix};
+use crate::{origin::Origin, sink::SinkError};
+
+/// The settings of a [`Nats`] store, and of a [`NatsFeed`].
+#[derive(Clone)]
+#[must_use = "nothing happens before `build`"]
+pub struct NatsBuilder {
+    url: String,
+    service: Option<String>,
+    host: Option<String>,
+    prefix: Option<String>,
+    allow: Vec<NatsAllow>,
+    bounds: Bounds,
+}
+
+impl fmt::Debug for NatsBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the URL, which may hold a password.
+        f.debug_struct("NatsBuilder")
+            .field("service", &self.service)
+            .field("host", &self.host)
+            .finish_non_exhaustive()
+    }
+}
+
+impl NatsBuilder {
+    pub(super) fn new(url: &str) -> Self {
+        let ten = Duration::from_secs(10);
+        Self {
+            url: url.to_owned(),
+            service: None,
+            host: None,
+            prefix: None,
+            allow: Vec::new(),
+            bounds: Bounds { connect: ten, answer: ten },
+        }
+    }
+
+    /// The service that writes the log, where the URL does not say it. Default: none; then nothing can be forwarded,
+    /// only verified.
+    pub fn service(mut self, service: impl Into<String>) -> Self {
+        self.service = Some(service.into());
+        self
+    }
+
+    /// The host that the service runs on, where the URL does not say it. Default: the name of this machine.
+    pub fn host(mut self, host: impl Into<String>) -> Self {
+        self.host = Some(host.into());
+        self
+    }
+
+    /// How subjects begin, where the URL does not say it: letters, digits, `-` and `_`, with dots between them, at most 100
+    /// bytes. Default: `audit`.
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = Some(prefix.into());
+        self
+    }
+
+    /// What the stream may be although it can then lose what it acknowledged, beside what the URL says. Default: nothing.
+    pub fn allow(mut self, allow: impl IntoIterator<Item = NatsAllow>) -> Self {
+        self.allow.extend(allow);
+        self
+    }
+
+    /// How long connecting to one server may take. Default: 10 seconds. All of it together takes at most so long for each
+    /// server, and 5 seconds.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.bounds.connect = timeout;
+        self
+    }
+
+    /// How long an answer of the server may take, that to a whole batch too. Default: 10 seconds.
+    pub fn answer_timeout(mut self, timeout: Duration) -> Self {
+        self.bounds.answer = timeout;
+        self
+    }
+
+    /// Checks the settings. Nothing is connected yet.
+    ///
+    /// # Errors
+    ///
+    /// [`SinkError::Setup`] where the URL, a name or the prefix cannot be used, or a timeout is 0.
+    pub fn build(self) -> Result<Nats, SinkError> {
+        let (service, host) = (self.service.clone(), self.host.clone());
+        let (target, prefix, bounds, allow) = self.checked()?;
+        let service = target.service.clone().or(service);
+        let origin = match (service, target.host.clone().or(host)) {
+            (None, _) => None,
+            (Some(service), Some(host)) => Some(Origin::new(service, host)?),
+            (Some(service), None) => Some(Origin::here(service)?),
+        };
+        Ok(Nats::with(target, prefix, bounds, allow, origin))
+    }
+
+    /// A feed of the stream instead of a store in it: what a collector reads. Service and host play no part.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build).
+    pub fn build_feed(self) -> Result<NatsFeed, SinkError> {
+        let (target, prefix, bounds, _) = self.checked()?;
+        Ok(NatsFeed::with(target, prefix, bounds))
+    }
+
+    fn checked(self) -> Result<(Target, Prefix, Bounds, Vec<NatsAllow>), SinkError> {
+        let Bounds { connect, answer } = self.bounds;
+        if connect.is_zero() || answer.is_zero() {
+            return Err(setup("a timeout of 0 leaves no time for an answer".to_owned()));
+        }
+        let target: Target = self.url.parse()?;
+        let prefix = target.prefix.as_deref().or(self.prefix.as_deref()).unwrap_or("audit");
+        let prefix = Prefix::new(prefix)?;
+        let allow = [target.allow.clone(), self.allow].concat();
+        Ok((target, prefix, self.bounds, allow))
+    }
+}

@@ -1,0 +1,432 @@
+//! Reads a stream from a place on.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_nats::{Message, StatusCode, Subscriber};
+use futures_util::{FutureExt as _, StreamExt as _};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{
+    beat::Said,
+    failure::{setup, unavailable},
+    session::{Bounds, Session},
+    url::Target,
+    wire::{Prefix, gap_of},
+};
+use crate::{
+    collect::{Beat, Delivered, Feed, StreamState, What},
+    origin::Origin,
+    sink::{Gap, SinkError},
+};
+
+/// The most bytes of messages that a server may send ahead.
+const MAX_BYTES: u64 = 8 << 20;
+
+/// How long a consumer may be idle before the server forgets it.
+const FORGET_NANOS: u64 = 120_000_000_000;
+
+/// The longest time of one request.
+const MAX_WAIT_NANOS: u64 = 60_000_000_000;
+
+/// The most signs of life that are kept for [`Feed::beats`].
+const MAX_BEATS: usize = 65_536;
+
+/// The records of a fleet in a stream of NATS JetStream, in the order in which they were stored.
+///
+/// It makes a consumer without acknowledgements, which the server forgets when it is gone for two minutes, and changes
+/// nothing in the stream. The user needs to publish `$JS.API.STREAM.INFO.<stream>`, `$JS.API.CONSUMER.CREATE.<stream>`
+/// and `$JS.API.CONSUMER.MSG.NEXT.<stream>.>`, and to subscribe to `_INBOX.>` and, for signs of life, to
+/// `<prefix>-alive.>`. Deleted messages are not delivered. Messages that no forwarder writes are counted and skipped.
+///
+/// The stream is known by its name and the time when it was made.
+pub struct NatsFeed {
+    reader: Reader,
+    strangers: u64,
+}
+
+impl NatsFeed {
+    /// The stream that this URL names, as in [`Nats::new`](super::Nats::new). Nothing is connected yet.
+    ///
+    /// # Errors
+    ///
+    /// [`SinkError::Setup`] where the URL cannot be used.
+    pub fn new(url: &str) -> Result<Self, SinkError> {
+        super::Nats::builder(url).build_feed()
+    }
+
+    pub(super) fn with(target: Target, prefix: Prefix, bounds: Bounds) -> Self {
+        Self { reader: Reader::new(target, prefix, bounds, false), strangers: 0 }
+    }
+}
+
+impl fmt::Debug for NatsFeed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NatsFeed").field("target", &self.reader.target).finish_non_exhaustive()
+    }
+}
+
+impl Feed for NatsFeed {
+    fn state(&mut self) -> Result<StreamState, SinkError> {
+        self.reader.state()
+    }
+
+    fn start(&mut self, place: u64) -> Result<(), SinkError> {
+        self.reader.start(place).map(drop)
+    }
+
+    fn next(&mut self, limit: usize, wait: Duration) -> Result<Vec<Delivered>, SinkError> {
+        let until = Instant::now() + wait;
+        loop {
+            let mut delivered = Vec::new();
+            for Told { place, what, .. } in
+                self.reader.next(limit, until.saturating_duration_since(Instant::now()))?
+            {
+                match what {
+                    Read::Line { origin, chain_id, line } => {
+                        delivered.push(Delivered::new(place, origin, chain_id, What::Line(line)));
+                    }
+                    Read::Gap { origin, gap } => {
+                        let chain_id = Arc::clone(&gap.chain_id);
+                        delivered.push(Delivered::new(place, origin, chain_id, What::Gap(gap)));
+                    }
+                    Read::Stranger { .. } => self.strangers += 1,
+                }
+            }
+            if !delivered.is_empty() || Instant::now() >= until {
+                return Ok(delivered);
+            }
+        }
+    }
+
+    fn beats(&mut self) -> Vec<Beat> {
+        self.reader.beats()
+    }
+
+    fn strangers(&mut self) -> u64 {
+        self.strangers
+    }
+}
+
+/// A message, read.
+pub(super) struct Told {
+    pub(super) place: u64,
+    /// How many the server has behind it.
+    pub(super) left: u64,
+    pub(super) what: Read,
+}
+
+/// What a message is.
+pub(super) enum Read {
+    Line { origin: Origin, chain_id: Arc<str>, line: Vec<u8> },
+    Gap { origin: Origin, gap: Gap },
+    Stranger { subject: String, payload: Vec<u8> },
+}
+
+/// What is read, and where it stands.
+pub(super) struct Reader {
+    target: Target,
+    prefix: Prefix,
+    bounds: Bounds,
+    /// Whether other subjects of the stream than those of the prefix are left to others.
+    is_filtered: bool,
+    session: Option<Session>,
+    consumer: Option<Consumer>,
+    beats: Option<Subscriber>,
+}
+
+/// A consumer of this reader.
+struct Consumer {
+    name: String,
+    inbox: String,
+    messages: Subscriber,
+    /// How many were delivered so far.
+    delivered: u64,
+    /// The number of the request that was made last. Its answers come to the inbox with this number behind it.
+    requests: u64,
+    /// How many it may still bring; 0 where none runs.
+    wanted: usize,
+    /// How many it brought.
+    brought: usize,
+    /// When an answer to it must have come.
+    overdue: Instant,
+    /// The server said that there is nothing more.
+    is_at_end: bool,
+    /// The next message is too large for the bytes that are asked for at once.
+    is_large: bool,
+}
+
+/// What came of waiting for a message.
+enum Came {
+    Message(Told),
+    /// The request is over without a message: there is none.
+    Nothing,
+    /// A request is over, and another may bring more.
+    End,
+}
+
+impl Reader {
+    pub(super) fn new(target: Target, prefix: Prefix, bounds: Bounds, is_filtered: bool) -> Self {
+        Self { target, prefix, bounds, is_filtered, session: None, consumer: None, beats: None }
+    }
+
+    fn open(&mut self) -> Result<&Session, SinkError> {
+        if !self.session.as_ref().is_some_and(Session::is_usable) {
+            (self.consumer, self.beats, self.session) = (None, None, None);
+            let session = Session::connect(&self.target, &self.prefix, self.bounds)?;
+            if !self.is_filtered {
+                let subject = self.prefix.all_alive();
+                self.beats = session.run(session.client.subscribe(subject))?.ok();
+            }
+            self.session = Some(session);
+        }
+        self.session.as_ref().ok_or_else(|| unavailable("there is no connection".to_owned()))
+    }
+
+    pub(super) fn state(&mut self) -> Result<StreamState, SinkError> {
+        let name = self.target.stream.clone();
+        let session = self.open()?;
+        let info = session.run(session.info())?;
+        if info.is_err() {
+            self.session = None;
+        }
+        let info = info?;
+        let first = if info.state.messages == 0 { info.state.last_seq + 1 } else { info.state.first_seq };
+        Ok(StreamState::new(format!("{name} {}", info.created), first, info.state.last_seq))
+    }
+
+    /// Begins at a place. Returns how many messages there are from there on.
+    pub(super) fn start(&mut self, place: u64) -> Result<u64, SinkError> {
+        self.consumer = None;
+        let (stream, filter) = (self.target.stream.clone(), self.is_filtered.then(|| self.prefix.all()));
+        let session = self.open()?;
+        let begun = session.run(begin(session, &stream, filter, place))?;
+        match begun {
+            Ok((consumer, left)) => {
+                self.consumer = Some(consumer);
+                Ok(left)
+            }
+            Err(error) => {
+                self.session = None;
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether the server said in the last call that there is nothing more.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.consumer.as_ref().is_some_and(|consumer| consumer.is_at_end)
+    }
+
+    /// The next messages; none where none came within the time.
+    pub(super) fn next(&mut self, limit: usize, wait: Duration) -> Result<Vec<Told>, SinkError> {
+        let not_begun = || unavailable("reading the stream has to begin again".to_owned());
+        let session = self.session.as_ref().filter(|session| session.is_usable()).ok_or_else(not_begun)?;
+        let mut consumer = self.consumer.take().ok_or_else(not_begun)?;
+        let (target, prefix) = (&self.target, &self.prefix);
+        let read = session.run(async {
+            let read = consumer.next(session, target, prefix, limit.max(1), wait).await;
+            (consumer, read)
+        });
+        match read? {
+            (consumer, Ok(messages)) => {
+                self.consumer = Some(consumer);
+                Ok(messages)
+            }
+            (_, Err(error)) => {
+                self.session = None;
+                Err(error)
+            }
+        }
+    }
+
+    fn beats(&mut self) -> Vec<Beat> {
+        let mut beats = Vec::new();
+        let Some(subscription) = &mut self.beats else { return beats };
+        while let Some(Some(message)) = subscription.next().now_or_never() {
+            let origin = self.prefix.parse_alive(&message.subject);
+            let said = serde_json::from_slice::<Said>(&message.payload).ok();
+            if let Some((origin, said)) = origin.zip(said).filter(|_| beats.len() < MAX_BEATS) {
+                let left_out: BTreeMap<Arc<str>, String> =
+                    said.left_out.into_iter().map(|(id, why)| (id.into(), why)).collect();
+                beats.push(Beat::new(origin, left_out));
+            }
+        }
+        beats
+    }
+}
+
+async fn begin(
+    session: &Session,
+    stream: &str,
+    filter: Option<String>,
+    place: u64,
+) -> Result<(Consumer, u64), SinkError> {
+    #[derive(Deserialize)]
+    struct Made {
+        name: String,
+        num_pending: u64,
+    }
+    const DOING: &str = "begin to read the stream";
+    let mut config = json!({
+        "deliver_policy": "by_start_sequence",
+        "opt_start_seq": place.max(1),
+        "ack_policy": "none",
+        "replay_policy": "instant",
+        "mem_storage": true,
+        "num_replicas": 1,
+        "inactive_threshold": FORGET_NANOS,
+    });
+    if let (Some(filter), Some(members)) = (filter, config.as_object_mut()) {
+        members.insert("filter_subject".to_owned(), filter.into());
+    }
+    let body = json!({ "stream_name": stream, "config": config });
+    let made: Made =
+        session.ask(DOING, "CONSUMER.CREATE", &body).await.map_err(|failure| failure.into_sink(DOING))?;
+    let inbox = session.client.new_inbox();
+    let messages = session.client.subscribe(format!("{inbox}.*")).await;
+    let messages = messages.map_err(|error| unavailable(format!("cannot {DOING}: {error}")))?;
+    let consumer = Consumer {
+        name: made.name,
+        inbox,
+        messages,
+        delivered: 0,
+        requests: 0,
+        wanted: 0,
+        brought: 0,
+        overdue: Instant::now(),
+        is_at_end: false,
+        is_large: false,
+    };
+    Ok((consumer, made.num_pending))
+}
+
+const READING: &str = "read the stream";
+
+impl Consumer {
+    async fn next(
+        &mut self,
+        session: &Session,
+        target: &Target,
+        prefix: &Prefix,
+        limit: usize,
+        wait: Duration,
+    ) -> Result<Vec<Told>, SinkError> {
+        let mut messages = Vec::new();
+        let until = Instant::now() + wait;
+        self.is_at_end = false;
+        while messages.is_empty() && !self.is_at_end {
+            if self.wanted == 0 {
+                self.request(session, target, limit, wait).await?;
+            }
+            let now = Instant::now();
+            if now > self.overdue {
+                return Err(unavailable(format!("cannot {READING}: no answer in time; it is read again")));
+            }
+            let patience = until.min(self.overdue).saturating_duration_since(now);
+            match session.within(READING, patience, self.messages.next()).await? {
+                // A request may run on, and be answered in the next call.
+                None if Instant::now() >= until => return Ok(messages),
+                None => {}
+                Some(came) => match self.judge(came, prefix)? {
+                    Came::Message(told) => messages.push(told),
+                    Came::Nothing => self.is_at_end = true,
+                    Came::End => {}
+                },
+            }
+        }
+        while messages.len() < limit && self.wanted > 0 {
+            let Some(came) = self.messages.next().now_or_never() else { break };
+            if let Came::Message(told) = self.judge(came, prefix)? {
+                messages.push(told);
+            }
+        }
+        Ok(messages)
+    }
+
+    async fn request(
+        &mut self,
+        session: &Session,
+        target: &Target,
+        limit: usize,
+        wait: Duration,
+    ) -> Result<(), SinkError> {
+        let subject = format!("{}.CONSUMER.MSG.NEXT.{}.{}", target.api, target.stream, self.name);
+        let wait = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX).clamp(1_000_000, MAX_WAIT_NANOS);
+        let body = if self.is_large {
+            self.wanted = 1;
+            json!({ "batch": 1, "expires": wait })
+        } else {
+            self.wanted = limit;
+            json!({ "batch": limit, "max_bytes": MAX_BYTES, "expires": wait })
+        };
+        (self.is_large, self.brought) = (false, 0);
+        self.requests += 1;
+        // The server answers when the time of the request is over.
+        self.overdue = Instant::now() + Duration::from_nanos(wait) + session.patience();
+        let inbox = format!("{}.{}", self.inbox, self.requests);
+        let sent = session.client.publish_with_reply(subject, inbox, body.to_string().into());
+        sent.await.map_err(|error| unavailable(format!("cannot {READING}: {error}")))
+    }
+
+    /// Looks at what the server sent.
+    fn judge(&mut self, came: Option<Message>, prefix: &Prefix) -> Result<Came, SinkError> {
+        let lost = |why: &str| unavailable(format!("cannot {READING}: {why}; it is read again"));
+        let message = came.ok_or_else(|| lost("the connection was lost"))?;
+        if let Some(status) = message.status {
+            // Of an earlier request, which brought all that it could.
+            if !message.subject.ends_with(&format!(".{}", self.requests)) {
+                return Ok(Came::End);
+            }
+            self.wanted = 0;
+            let said = message.description.as_deref().unwrap_or_default().to_lowercase();
+            return match status {
+                StatusCode::NOT_FOUND | StatusCode::TIMEOUT if self.brought == 0 => Ok(Came::Nothing),
+                StatusCode::NOT_FOUND | StatusCode::TIMEOUT => Ok(Came::End),
+                StatusCode::NO_RESPONDERS => Err(lost("the server has forgotten the consumer")),
+                _ if said == "batch completed" => Ok(Came::End),
+                _ if said.contains("maxbytes") => {
+                    self.is_large = self.brought == 0;
+                    Ok(Came::End)
+                }
+                _ => Err(lost(&format!("the server says {said:?}"))),
+            };
+        }
+        // `$JS.ACK.<stream>.<consumer>.<deliveries>.<place>.<number>.<time>.<left>`; with a domain and an account it has two
+        // more in front, and one behind.
+        let reply = message.reply.as_deref().unwrap_or_default();
+        let tokens: Vec<&str> = reply.split('.').collect();
+        let at = if tokens.len() > 9 { 7 } else { 5 };
+        let number = |index: usize| tokens.get(index).and_then(|token| token.parse::<u64>().ok());
+        let (Some(place), Some(count), Some(left)) = (number(at), number(at + 1), number(at + 3)) else {
+            return Err(setup(format!(
+                "cannot {READING}: the server numbers messages in a way that is not known"
+            )));
+        };
+        if count != self.delivered + 1 {
+            return Err(lost("a message was lost on its way"));
+        }
+        self.delivered = count;
+        self.wanted = self.wanted.saturating_sub(1);
+        self.brought += 1;
+        Ok(Came::Message(Told { place, left, what: what(&message, prefix) }))
+    }
+}
+
+fn what(message: &Message, prefix: &Prefix) -> Read {
+    if let Some((origin, chain_id)) = prefix.parse(&message.subject) {
+        if !message.payload.is_empty() {
+            return Read::Line { origin, chain_id, line: message.payload.to_vec() };
+        }
+        let get = |name: &str| message.headers.as_ref()?.get(name).map(async_nats::HeaderValue::as_str);
+        if let Some(gap) = gap_of(&chain_id, get) {
+            return Read::Gap { origin, gap };
+        }
+    }
+    Read::Stranger { subject: message.subject.to_string(), payload: message.payload.to_vec() }
+}

@@ -1,0 +1,368 @@
+//! One connection, on a runtime of its own.
+
+use std::{
+    future::Future,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_nats::{Client, ConnectOptions, Event, HeaderMap, Message, Request, RequestErrorKind, ServerError};
+use futures_util::future::{Either, select};
+use serde::{Deserialize, de::DeserializeOwned};
+use tokio::{
+    runtime::{self, Runtime},
+    sync::watch,
+    time,
+};
+
+use super::{
+    config::StreamConfig,
+    failure::{ApiError, Failure, of_connecting, setup, unavailable},
+    tls,
+    url::{Credentials, Target, Tls},
+    wire::{Last, Prefix, Stored},
+};
+use crate::{on_runtime::block_on, sink::SinkError};
+
+/// How long calls may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// For one server to be connected to.
+    pub(super) connect: Duration,
+    /// For an answer.
+    pub(super) answer: Duration,
+}
+
+/// A connection. With it ends everything that it still had to send: a batch whose answer is doubtful is never sent later
+/// by itself.
+///
+/// Between calls the client connects again by itself, so that signs of life go on. The next call notices, and a new
+/// session takes its place, which looks at the stream again.
+#[derive(Debug)]
+pub(super) struct Session {
+    /// `None` only while this is dropped.
+    runtime: Option<Runtime>,
+    pub(super) client: Client,
+    link: watch::Receiver<Link>,
+    api: String,
+    stream: String,
+    bounds: Bounds,
+    batches: AtomicU64,
+    /// The longest line that the stream takes.
+    pub(super) max_line: u64,
+    /// Whether the stream takes atomic batches.
+    pub(super) is_atomic: bool,
+}
+
+/// What happened to a connection since it was made.
+#[derive(Debug, Default)]
+struct Link {
+    is_lost: bool,
+    /// What the server does not allow.
+    denied: Option<String>,
+}
+
+/// What a stream is now.
+#[derive(Debug, Deserialize)]
+pub(super) struct StreamInfo {
+    pub(super) config: StreamConfig,
+    pub(super) created: String,
+    pub(super) state: State,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct State {
+    pub(super) messages: u64,
+    pub(super) first_seq: u64,
+    pub(super) last_seq: u64,
+}
+
+/// What acknowledges a message or a batch.
+#[derive(Debug, Deserialize)]
+pub(super) struct Ack {
+    #[serde(default)]
+    pub(super) stream: String,
+    #[serde(default)]
+    pub(super) seq: u64,
+    #[serde(default)]
+    pub(super) duplicate: bool,
+    #[serde(default)]
+    pub(super) count: u64,
+}
+
+impl Session {
+    pub(super) fn connect(target: &Target, prefix: &Prefix, bounds: Bounds) -> Result<Self, SinkError> {
+        let runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.map_err(|error| setup(format!("cannot prepare to connect: {error}")))?;
+        let (notes, link) = watch::channel(Link::default());
+        match block_on(&runtime, connect(target, prefix, bounds, notes)) {
+            Ok(client) => Ok(Self {
+                runtime: Some(runtime),
+                client,
+                link,
+                api: target.api.clone(),
+                stream: target.stream.clone(),
+                bounds,
+                batches: AtomicU64::new(0),
+                max_line: 0,
+                is_atomic: false,
+            }),
+            Err(error) => {
+                runtime.shutdown_background();
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn run<F>(&self, future: F) -> Result<F::Output, SinkError>
+    where
+        F: Future + Send,
+        F::Output: Send,
+    {
+        let runtime = self.runtime.as_ref().ok_or_else(|| setup("the connection has ended".to_owned()))?;
+        Ok(block_on(runtime, future))
+    }
+
+    /// Runs beside all calls, until the session ends.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        if let Some(runtime) = &self.runtime {
+            drop(runtime.spawn(task));
+        }
+    }
+
+    /// Whether it was never cut, and the server allowed everything so far.
+    pub(super) fn is_usable(&self) -> bool {
+        let link = self.link.borrow();
+        !link.is_lost && link.denied.is_none()
+    }
+
+    /// How long an answer may take.
+    pub(super) fn patience(&self) -> Duration {
+        self.bounds.answer
+    }
+
+    pub(super) fn max_payload(&self) -> u64 {
+        self.client.max_payload() as u64
+    }
+
+    /// A name for a batch that no other has.
+    pub(super) fn batch_id(&self) -> String {
+        let number = self.batches.fetch_add(1, Ordering::Relaxed);
+        let inbox = self.client.new_inbox();
+        format!("{}-{number}", inbox.rsplit('.').next().unwrap_or_default())
+    }
+
+    /// Waits for a call as long as it may take, and no longer than the connection holds.
+    async fn bounded<T>(
+        &self,
+        doing: &str,
+        wait: Duration,
+        call: impl Future<Output = T>,
+    ) -> Result<T, SinkError> {
+        let done = self.within(doing, wait, call).await?;
+        done.ok_or_else(|| unavailable(format!("cannot {doing}: no answer within {} s", wait.as_secs_f32())))
+    }
+
+    /// The same for what need not come: `None` where the time is over.
+    pub(super) async fn within<T>(
+        &self,
+        doing: &str,
+        wait: Duration,
+        call: impl Future<Output = T>,
+    ) -> Result<Option<T>, SinkError> {
+        let mut link = self.link.clone();
+        let trouble = pin!(async move {
+            let trouble = link.wait_for(|link| link.is_lost || link.denied.is_some()).await;
+            match trouble.ok().and_then(|link| link.denied.clone()) {
+                Some(denied) => setup(format!("cannot {doing}: the server says {denied}")),
+                None => unavailable(format!("cannot {doing}: the connection was lost")),
+            }
+        });
+        let call = pin!(time::timeout(wait, call));
+        match select(call, trouble).await {
+            Either::Left((done, _)) => Ok(done.ok()),
+            Either::Right((error, _)) => Err(error),
+        }
+    }
+
+    /// Publishes a message that the answer to another one will speak of.
+    pub(super) async fn publish(
+        &self,
+        subject: String,
+        headers: HeaderMap,
+        payload: Vec<u8>,
+    ) -> Result<(), Failure> {
+        let published = self.client.publish_with_headers(subject, headers, payload.into()).await;
+        published.map_err(|error| unavailable(format!("cannot publish records: {error}")).into())
+    }
+
+    /// Publishes a message, and waits until the stream has it.
+    pub(super) async fn acknowledged(
+        &self,
+        subject: String,
+        headers: HeaderMap,
+        payload: Vec<u8>,
+    ) -> Result<Ack, Failure> {
+        const DOING: &str = "publish records";
+        let request = Request::new().headers(headers).payload(payload.into());
+        let ack: Ack = read(DOING, &self.request(DOING, subject, request).await?)?;
+        if ack.stream != self.stream {
+            return Err(Failure::Sink(setup(format!(
+                "the stream {} took the records, and not {}: both capture the subject",
+                ack.stream, self.stream
+            ))));
+        }
+        Ok(ack)
+    }
+
+    /// A request to the API of JetStream, about the stream.
+    pub(super) async fn ask<T: DeserializeOwned>(
+        &self,
+        doing: &str,
+        what: &str,
+        body: &serde_json::Value,
+    ) -> Result<T, Failure> {
+        let subject = format!("{}.{what}.{}", self.api, self.stream);
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let request = Request::new().payload(body.into());
+        read(doing, &self.request(doing, subject, request).await?)
+    }
+
+    async fn request(&self, doing: &str, subject: String, request: Request) -> Result<Message, Failure> {
+        // The timeout is that of `bounded`.
+        let call = self.client.send_request(subject, request.timeout(None));
+        match self.bounded(doing, self.bounds.answer, call).await? {
+            Ok(message) => Ok(message),
+            Err(error) => Err(match error.kind() {
+                RequestErrorKind::NoResponders => Failure::Nobody,
+                RequestErrorKind::InvalidSubject | RequestErrorKind::MaxPayloadExceeded => {
+                    Failure::Sink(SinkError::Refused { reason: format!("cannot {doing}: {error}") })
+                }
+                _ => Failure::Sink(unavailable(format!("cannot {doing}: {error}"))),
+            }),
+        }
+    }
+
+    /// What the stream is now.
+    pub(super) async fn info(&self) -> Result<StreamInfo, SinkError> {
+        let doing = format!("look at the stream {}", self.stream);
+        if !self.client.server_info().jetstream {
+            return Err(setup(format!("cannot {doing}: the server has no JetStream")));
+        }
+        let info = self.ask(&doing, "STREAM.INFO", &serde_json::Value::Null).await;
+        info.map_err(|failure| failure.into_sink(&doing))
+    }
+
+    /// The last message of a subject, from the leader: a replica that answers may be behind.
+    pub(super) async fn last(&self, subject: &str) -> Result<Last, SinkError> {
+        let stored = self.get(&serde_json::json!({ "last_by_subj": subject })).await?;
+        let Some(stored) = stored else { return Ok(Last::default()) };
+        stored.read().ok_or_else(|| {
+            setup(format!(
+                "the last message of {subject} in the stream {} (number {}) is neither a record nor a gap: somebody else \
+                 published it. Look at it with `nats stream get`, and verify the stream",
+                self.stream, stored.seq
+            ))
+        })
+    }
+
+    /// The first message of a subject at or behind a place.
+    pub(super) async fn next(&self, subject: &str, place: u64) -> Result<Option<Last>, SinkError> {
+        let stored = self.get(&serde_json::json!({ "seq": place, "next_by_subj": subject })).await?;
+        Ok(stored.map(|stored| stored.read().unwrap_or(Last { place: stored.seq, ..Last::default() })))
+    }
+
+    async fn get(&self, what: &serde_json::Value) -> Result<Option<Stored>, SinkError> {
+        #[derive(Deserialize)]
+        struct Got {
+            message: Stored,
+        }
+        const DOING: &str = "ask the stream for the last record of a chain";
+        match self.ask::<Got>(DOING, "STREAM.MSG.GET", what).await {
+            Ok(got) => Ok(Some(got.message)),
+            Err(Failure::Answer(answer)) if answer.is_no_message() => Ok(None),
+            Err(failure) => Err(failure.into_sink(DOING)),
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // Plainly dropped, a runtime waits for a name that is still being looked up, and panics on a thread of another one.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// A result, or what the server says instead.
+fn read<T: DeserializeOwned>(doing: &str, message: &Message) -> Result<T, Failure> {
+    #[derive(Deserialize)]
+    struct Refused {
+        error: ApiError,
+    }
+    if let Ok(refused) = serde_json::from_slice::<Refused>(&message.payload) {
+        return Err(Failure::Answer(refused.error));
+    }
+    serde_json::from_slice(&message.payload)
+        .map_err(|_| unavailable(format!("cannot {doing}: the answer of the server cannot be read")).into())
+}
+
+async fn connect(
+    target: &Target,
+    prefix: &Prefix,
+    bounds: Bounds,
+    notes: watch::Sender<Link>,
+) -> Result<Client, SinkError> {
+    let (notes, prefix) = (Arc::new(notes), prefix.clone());
+    let options = ConnectOptions::new()
+        .name("tracing-audit")
+        .connection_timeout(bounds.connect)
+        .require_tls(target.tls != Tls::AsTheServer)
+        // Others might be elsewhere, and are not what was allowed.
+        .ignore_discovered_servers()
+        .event_callback(move |event| {
+            note(&notes, &prefix, &event);
+            std::future::ready(())
+        });
+    let options = if target.tls == Tls::First { options.tls_first() } else { options };
+    let options = match &target.inbox {
+        Some(inbox) => options.custom_inbox_prefix(inbox),
+        None => options,
+    };
+    let options = match target.credentials() {
+        Credentials::None => options,
+        Credentials::Password(user, password) => options.user_and_password(user, password),
+        Credentials::Token(token) => options.token(token),
+        Credentials::File(path) => {
+            let unreadable = format!("cannot use the credentials in {}", path.display());
+            options.credentials_file(path).await.map_err(|error| setup(format!("{unreadable}: {error}")))?
+        }
+    };
+    let options = tls::prepare(options, target)?;
+    let servers = target.shown();
+    // A name may stand for several addresses, and each of them gets the time.
+    let all = bounds.connect * u32::try_from(target.servers.len()).unwrap_or(1) + Duration::from_secs(5);
+    match time::timeout(all, options.connect(target.servers.clone())).await {
+        Ok(connected) => connected.map_err(|error| of_connecting(&servers, &error)),
+        Err(_) => Err(unavailable(format!("cannot connect to NATS at {servers}: no answer"))),
+    }
+}
+
+/// Notes what a call that waits must know.
+fn note(notes: &watch::Sender<Link>, prefix: &Prefix, event: &Event) {
+    match event {
+        Event::Disconnected | Event::Closed => notes.send_modify(|link| link.is_lost = true),
+        // A sign of life that is not allowed keeps no record back.
+        Event::ServerError(ServerError::Other(text))
+            if text.to_lowercase().starts_with("permissions violation") && !prefix.is_alive(text) =>
+        {
+            notes.send_modify(|link| link.denied = Some(text.clone()));
+        }
+        _ => {}
+    }
+}

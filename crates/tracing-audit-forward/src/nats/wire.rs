@@ -1,0 +1,215 @@
+//! Subjects, headers and messages, as they stand in a stream.
+
+use std::sync::Arc;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::Deserialize;
+use tracing_audit::Digest;
+
+use super::failure::setup;
+use crate::{
+    copy::CopiedLine,
+    origin::Origin,
+    sink::{Entry, Gap, SinkError},
+};
+
+pub(super) const MESSAGE_ID: &str = "Nats-Msg-Id";
+pub(super) const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
+pub(super) const BATCH_ID: &str = "Nats-Batch-Id";
+pub(super) const BATCH_SEQUENCE: &str = "Nats-Batch-Sequence";
+pub(super) const BATCH_COMMIT: &str = "Nats-Batch-Commit";
+pub(super) const GAP: &str = "Audit-Gap";
+pub(super) const CHAIN: &str = "Audit-Chain";
+pub(super) const AFTER: &str = "Audit-After";
+
+/// The most messages of one atomic batch: what a server takes unless it is told otherwise.
+pub(super) const MAX_BATCH: usize = 1_000;
+
+/// More than the headers of a message take: the id of a message and of a batch, and numbers.
+pub(super) const MAX_HEADERS: u64 = 512;
+
+/// How the subjects of a copy begin.
+#[derive(Debug, Clone)]
+pub(super) struct Prefix(String);
+
+impl Prefix {
+    /// One or more tokens, with dots between them.
+    pub(super) fn new(prefix: &str) -> Result<Self, SinkError> {
+        let is_token = |token: &str| {
+            !token.is_empty()
+                && token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+        };
+        if prefix.len() > 100 || !prefix.split('.').all(is_token) {
+            return Err(setup(format!(
+                "the prefix of subjects is letters, digits, `-` and `_`, with dots between them, and not {prefix:?}"
+            )));
+        }
+        Ok(Self(prefix.to_owned()))
+    }
+
+    /// Where the records of a chain stand.
+    pub(super) fn subject(&self, origin: &Origin, chain_id: &str) -> String {
+        let (service, host) = origin.tokens();
+        format!("{}.{service}.{host}.{chain_id}", self.0)
+    }
+
+    /// What a stream has to capture.
+    pub(super) fn all(&self) -> String {
+        format!("{}.>", self.0)
+    }
+
+    /// Where a forwarder gives signs of life.
+    pub(super) fn alive(&self, origin: &Origin) -> String {
+        let (service, host) = origin.tokens();
+        format!("{}-alive.{service}.{host}", self.0)
+    }
+
+    pub(super) fn all_alive(&self) -> String {
+        format!("{}-alive.>", self.0)
+    }
+
+    /// Whether a subject, or a pattern, is one of signs of life.
+    pub(super) fn is_alive(&self, text: &str) -> bool {
+        text.contains(&format!("\"{}-alive.", self.0))
+    }
+
+    /// Whose chain a subject is; `None` where no forwarder writes it.
+    pub(super) fn parse(&self, subject: &str) -> Option<(Origin, Arc<str>)> {
+        let mut tokens = subject.strip_prefix(&self.0)?.strip_prefix('.')?.split('.');
+        let (service, host, id) = (tokens.next()?, tokens.next()?, tokens.next()?);
+        let is_id = id.len() == 32 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        if tokens.next().is_some() || !is_id {
+            return None;
+        }
+        Some((Origin::parse(service, host)?, id.into()))
+    }
+
+    /// Whose sign of life a subject is.
+    pub(super) fn parse_alive(&self, subject: &str) -> Option<Origin> {
+        let mut tokens = subject.strip_prefix(&self.0)?.strip_prefix("-alive.")?.split('.');
+        let (service, host) = (tokens.next()?, tokens.next()?);
+        if tokens.next().is_some() { None } else { Origin::parse(service, host) }
+    }
+}
+
+/// The id of a message. It has a part of the hash, so that the duplicate window never hides another record.
+pub(super) fn message_id(entry: &Entry) -> String {
+    let hash = entry.record.hash().to_string();
+    format!("{}-{}-{}", entry.chain_id, entry.record.seq(), hash.get(..16).unwrap_or_default())
+}
+
+/// What the last message of a chain says.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Last {
+    /// Its place in the stream; 0 where there is none.
+    pub(super) place: u64,
+    /// The last record.
+    pub(super) record: Option<(u64, Digest)>,
+    /// The gap behind it.
+    pub(super) gap: Option<(u64, u64)>,
+}
+
+impl Last {
+    pub(super) fn seq(&self) -> u64 {
+        self.record.map_or(0, |(seq, _)| seq)
+    }
+}
+
+/// A message, as the leader of a stream hands it out.
+#[derive(Debug, Deserialize)]
+pub(super) struct Stored {
+    pub(super) seq: u64,
+    #[serde(default)]
+    hdrs: String,
+    #[serde(default)]
+    data: String,
+}
+
+impl Stored {
+    /// What it says of its chain; `None` where it is neither a record nor a gap.
+    pub(super) fn read(&self) -> Option<Last> {
+        let data = STANDARD.decode(&self.data).ok()?;
+        if data.is_empty() {
+            let headers = String::from_utf8(STANDARD.decode(&self.hdrs).ok()?).ok()?;
+            let get = |name: &str| {
+                let mut fields = headers.lines().filter_map(|line| line.split_once(':'));
+                fields.find(|(key, _)| *key == name).map(|(_, value)| value.trim())
+            };
+            let (first, last) = range(get(GAP)?)?;
+            let record = match get(AFTER) {
+                Some(after) => Some(record(after)?),
+                None => None,
+            };
+            return Some(Last { place: self.seq, record, gap: Some((first, last)) });
+        }
+        let line = CopiedLine::parse(&data).ok()?;
+        Some(Last { place: self.seq, record: Some((line.seq, line.hash)), gap: None })
+    }
+}
+
+/// The gap that these headers tell of.
+pub(super) fn gap_of<'a>(chain_id: &Arc<str>, get: impl Fn(&str) -> Option<&'a str>) -> Option<Gap> {
+    let (first, last) = range(get(GAP)?)?;
+    let chain = get(CHAIN)?.parse().ok()?;
+    Some(Gap::new(Arc::clone(chain_id), chain, first..=last))
+}
+
+fn range(text: &str) -> Option<(u64, u64)> {
+    let (first, last) = text.split_once('-')?;
+    let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+    (first > 0 && first <= last).then_some((first, last))
+}
+
+fn record(text: &str) -> Option<(u64, Digest)> {
+    let (seq, hash) = text.split_once(':')?;
+    Some((seq.parse().ok()?, hash.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subjects_are_written_and_read_back() {
+        let prefix = Prefix::new("corp.audit").unwrap();
+        let origin = Origin::new("web shop", "n1.example").unwrap();
+        let id = "0123456789abcdef0123456789abcdef";
+        let subject = prefix.subject(&origin, id);
+        assert_eq!(subject, format!("corp.audit.web%20shop.n1%2Eexample.{id}"));
+        assert_eq!(prefix.parse(&subject), Some((origin.clone(), id.into())));
+        assert_eq!(prefix.parse_alive(&prefix.alive(&origin)), Some(origin.clone()));
+        for strange in [
+            format!("corp.audit.web.n1.{}", &id[1..]),
+            format!("corp.audit.web.n1.{}", id.to_uppercase()),
+            format!("corp.audit.web.n1.{id}.x"),
+            format!("corp.auditx.web.n1.{id}"),
+            format!("corp.audit.we%62.n1.{id}"),
+            "corp.audit".to_owned(),
+        ] {
+            assert_eq!(prefix.parse(&strange), None, "{strange}");
+        }
+        assert_eq!(prefix.parse_alive("corp.audit-alive.web.n1.x"), None);
+        for bad in ["", "a..b", ".a", "a.", "a b", "a.*", ">", "$JS", "é"] {
+            assert!(Prefix::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_records_and_gaps_are_read() {
+        let stored = |data: &str, headers: &str| {
+            let stored = Stored { seq: 7, hdrs: STANDARD.encode(headers), data: STANDARD.encode(data) };
+            stored.read().map(|last| (last.place, last.seq(), last.gap))
+        };
+        let hash = "ab".repeat(32);
+        let head = "NATS/1.0\r\n";
+        assert_eq!(stored("", &format!("{head}Audit-Gap: 5-9\r\n\r\n")), Some((7, 0, Some((5, 9)))));
+        let after = format!("{head}Audit-Gap: 5-9\r\nAudit-After: 4:{hash}\r\n\r\n");
+        assert_eq!(stored("", &after), Some((7, 4, Some((5, 9)))));
+        for bad in
+            ["Audit-Gap: 9-5", "Audit-Gap: 0-5", "Audit-Gap: x", "Audit-Gap: 1-2\r\nAudit-After: 4", "X: 1"]
+        {
+            assert_eq!(stored("", &format!("{head}{bad}\r\n\r\n")), None, "{bad}");
+        }
+        assert_eq!(stored("{}", head), None);
+    }
+}

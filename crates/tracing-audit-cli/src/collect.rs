@@ -23,7 +23,7 @@ use tracing_audit_forward::{
 
 use crate::{
     output::{escape, escape_json, grouped},
-    print, say,
+    print, say, store,
 };
 
 /// Collects the logs of a fleet from a stream, and checks every chain as it arrives.
@@ -85,7 +85,7 @@ struct Status {
 
 #[derive(Debug, Args)]
 struct Run {
-    /// The stream: `nats://HOST/STREAM`.
+    /// The stream: `nats://HOST/STREAM` or `tls://HOST/STREAM`, with the parameters of `forward --to`; it needs to read only.
     #[arg(long, value_name = "URL")]
     from: String,
 
@@ -238,7 +238,11 @@ fn tell_changes(said: &mut BTreeSet<Alarm>, now: &[Alarm]) {
 }
 
 fn feed_of(url: &str) -> Result<Box<dyn Feed>> {
-    bail!("{url:?} names no stream; there is `nats://HOST/STREAM`")
+    match store::of(url)? {
+        #[cfg(feature = "nats")]
+        store::Store::Nats(url) => Ok(Box::new(tracing_audit_forward::NatsFeed::new(url)?)),
+        _ => bail!("only a stream of NATS can be collected from: nats://HOST/STREAM or tls://HOST/STREAM"),
+    }
 }
 
 /// Reads the list of logs that are expected.

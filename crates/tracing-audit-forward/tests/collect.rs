@@ -15,10 +15,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use stream::{Stream, fork_of, lines_of, small_segments, write_events};
+use stream::{Stream, fork_of, id_of, lines_of, small_segments, write_events};
 use tempfile::TempDir;
 use tracing_audit::{AuditLog, Head, Retention, Verdict, Verifier, verify};
-use tracing_audit_forward::{Alarm, AlarmKind, Collector, Error, FaultKind, Fleet, Origin, fleet, settle};
+use tracing_audit_forward::{
+    Alarm, AlarmKind, Collector, Error, FaultKind, Fleet, Origin, What, fleet, settle,
+};
 
 fn origin(host: &str) -> Origin {
     Origin::new("web", host).unwrap()
@@ -146,7 +148,7 @@ fn another_record_under_the_same_number_is_a_fork_and_the_others_go_on() {
     // As somebody would write it who has the log: with a right hash.
     for at in [5, 12] {
         let forked = fork_of(&lines_of(&dir)[at].1);
-        stream.push(&origin("n1"), &stream.messages[0].chain_id.clone(), forked);
+        stream.push(&origin("n1"), &id_of(&stream.messages[0]), forked);
     }
     stream.add(&origin("n2"), &other);
     let fleet = collect(into.path(), &mut stream);
@@ -265,7 +267,7 @@ fn a_silent_log_is_named_unless_it_was_closed_or_its_forwarder_lives() {
     assert_eq!(kinds(collector.alarms()), [AlarmKind::Silent]);
     assert_eq!(collector.alarms()[0].origin.as_deref(), Some("web/n1"));
     // A sign of life ends it; one that says that a chain stopped is another alarm.
-    let id = stream.messages[0].chain_id.clone();
+    let id = id_of(&stream.messages[0]);
     stream.beat(&origin("n1"), &[(&id, "the log was cut, restored or cloned")]);
     while kinds(collector.alarms()) != [AlarmKind::Stopped] {
         stream.beat(&origin("n2"), &[]);
@@ -292,12 +294,14 @@ fn a_stream_that_begins_again_doubles_nothing_and_hides_no_fork() {
     log.close().unwrap();
     // The same stream with less, which by now has other messages at the places that were collected.
     let mut shorter = Stream { messages: stream.messages[..40].to_vec(), ..Stream::default() };
-    shorter.push(&origin("n9"), "stranger", "{}".to_owned());
+    shorter.put(What::Stranger);
     for (id, line, _) in &lines_of(&dir)[40..] {
         shorter.push(&origin("n1"), id, line.clone());
     }
+    shorter.push(&origin("n9"), "no id", "{}".to_owned());
+    shorter.put(What::Stranger);
     let fleet = collect(into.path(), &mut shorter);
-    assert_eq!((fleet.alarms.len(), fleet.strangers), (0, 1), "{:?}", fleet.alarms);
+    assert_eq!((fleet.alarms.len(), fleet.strangers), (0, 3), "{:?}", fleet.alarms);
     assert_same(&into.path().join("logs/web/n1"), &dir);
     // A new one.
     let mut new = Stream { identity: "another".to_owned(), ..Stream::default() };

@@ -69,7 +69,7 @@ impl Hosts {
         let line = format!(r#"{body},"_hash":"{last}"}}"#);
         self.bytes += line.len() as u64 + 1;
         let origin = self.origin(u32::try_from(host).unwrap());
-        Delivered::new(at + 1, origin, id, What::Line(line.into_bytes()))
+        Delivered::new(at + 1, What::Line { origin, chain_id: id, line: line.into_bytes() })
     }
 
     fn all(&self) -> u64 {

@@ -232,7 +232,6 @@ impl Collector {
             self.is_connected = true;
         }
         let taken = feed.next(BATCH, WAIT).map_err(|source| Error::Stream { source })?;
-        self.fleet.strangers += feed.strangers();
         let count = taken.len();
         let now_ms = millis(SystemTime::now());
         for message in taken {
@@ -341,7 +340,7 @@ impl Collector {
             feed.start(self.fleet.place)?;
             let known = feed.next(1, Duration::from_secs(5))?;
             if known.first().is_some_and(|message| {
-                message.place > self.fleet.place || Some(&mark_of(message)) == self.fleet.last.as_ref()
+                message.place > self.fleet.place || Some(&mark_of(&message.what)) == self.fleet.last.as_ref()
             }) {
                 // Where that message is gone, the next one is taken when it comes again.
                 return feed.start(self.fleet.place + 1);

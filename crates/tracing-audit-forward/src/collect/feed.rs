@@ -31,21 +31,9 @@ pub trait Feed {
     /// [`SinkError::Unavailable`] and [`SinkError::Setup`]. Then [`start`](Self::start) is called again.
     fn next(&mut self, limit: usize, wait: Duration) -> Result<Vec<Delivered>, SinkError>;
 
-    /// How many messages came since this was called last that are no record of a chain. They are left out of what
-    /// [`next`](Self::next) returns.
-    fn strangers(&mut self) -> u64 {
-        0
-    }
-
     /// The signs of life that came since this was called last.
     fn beats(&mut self) -> Vec<Beat> {
         Vec::new()
-    }
-
-    /// How many messages were skipped since the feed was made, because they are of no forwarder: their subject or header
-    /// is not as one writes it.
-    fn strangers(&mut self) -> u64 {
-        0
     }
 }
 
@@ -75,10 +63,6 @@ impl StreamState {
 pub struct Delivered {
     /// Its place in the stream.
     pub place: u64,
-    /// Whose log it is of.
-    pub origin: Origin,
-    /// The id of the chain, as the sender says.
-    pub chain_id: Arc<str>,
     /// What it says.
     pub what: What,
 }
@@ -86,19 +70,32 @@ pub struct Delivered {
 impl Delivered {
     /// A message.
     #[must_use]
-    pub fn new(place: u64, origin: Origin, chain_id: Arc<str>, what: What) -> Self {
-        Self { place, origin, chain_id, what }
+    pub const fn new(place: u64, what: What) -> Self {
+        Self { place, what }
     }
 }
 
 /// What a message says.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub enum What {
-    /// A line, without its line feed.
-    Line(Vec<u8>),
+    /// A record.
+    Line {
+        /// Whose log it is of.
+        origin: Origin,
+        /// The id of its chain, as the sender says.
+        chain_id: Arc<str>,
+        /// The line, without its line feed.
+        line: Vec<u8>,
+    },
     /// Retention removed records before they could be sent.
-    Gap(Gap),
+    Gap {
+        /// Whose log they were of.
+        origin: Origin,
+        /// Which records.
+        gap: Gap,
+    },
+    /// Nothing that a forwarder sends.
+    Stranger,
 }
 
 /// A sign of life of a forwarder.

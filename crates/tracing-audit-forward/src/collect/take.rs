@@ -5,8 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tracing_audit::{Digest, ReadItem, Reader};
 
 use super::{
-    alarm::origin_of,
-    chain::{FaultKind, Next},
+    chain::{CollectedChain, FaultKind, Next},
     collector::Collector,
     feed::{Delivered, What},
     held::Held,
@@ -21,35 +20,42 @@ const COMPARED_ON: u64 = 1_000;
 
 impl Collector {
     pub(super) fn take(&mut self, message: Delivered, now_ms: u64) -> Result<(), Error> {
-        let mark = mark_of(&message);
-        let Delivered { place, origin, chain_id, what } = message;
+        let Delivered { place, what } = message;
         if place <= self.fleet.place {
             return Ok(());
         }
-        if !is_id(&chain_id) {
-            self.fleet.strangers += 1;
-            (self.fleet.place, self.fleet.last) = (place, Some(mark));
-            return Ok(());
-        }
-        let held = self.chains.entry(Arc::clone(&chain_id)).or_insert_with(|| Held::new(&origin, &chain_id));
-        let name = origin.to_string();
-        if origin_of(&held.row) != name {
-            let what = format!("the chain comes from {name}, too: the log was cloned, or its host renamed");
-            if held.row.fault.as_ref().is_none_or(|fault| fault.what != what) {
-                held.row.note(FaultKind::Forked, held.row.seq, place, &what);
+        let mark = mark_of(&what);
+        match &what {
+            What::Line { origin, chain_id, line } if is_id(chain_id) => {
+                self.meet(origin, chain_id, place, now_ms);
+                self.take_line(origin, chain_id, line, place, now_ms)?;
             }
+            What::Gap { origin, gap } if is_id(&gap.chain_id) => {
+                self.meet(origin, &gap.chain_id, place, now_ms).gap(gap);
+            }
+            What::Line { .. } | What::Gap { .. } | What::Stranger => self.fleet.strangers += 1,
         }
-        match what {
-            What::Gap(gap) => held.row.gap(&gap),
-            What::Line(line) => self.take_line(&origin, &chain_id, &line, place, now_ms)?,
+        (self.fleet.place, self.fleet.last) = (place, Some(mark));
+        self.is_changed = true;
+        Ok(())
+    }
+
+    /// Notes that a log was heard of, and from where.
+    fn meet(&mut self, origin: &Origin, chain_id: &Arc<str>, place: u64, now_ms: u64) -> &mut CollectedChain {
+        let name = origin.to_string();
+        let held = self.chains.entry(Arc::clone(chain_id)).or_insert_with(|| Held::new(origin, chain_id));
+        let row = &mut held.row;
+        if (row.service.as_str(), row.host.as_str()) != (origin.service(), origin.host()) {
+            let what = format!("the chain comes from {name}, too: the log was cloned, or its host renamed");
+            if row.fault.as_ref().is_none_or(|fault| fault.what != what) {
+                row.note(FaultKind::Forked, row.seq, place, &what);
+            }
         }
         match self.fleet.heard_ms.get_mut(&name) {
             Some(heard) => *heard = now_ms,
             None => drop(self.fleet.heard_ms.insert(name, now_ms)),
         }
-        (self.fleet.place, self.fleet.last) = (place, Some(mark));
-        self.is_changed = true;
-        Ok(())
+        row
     }
 
     fn take_line(
@@ -154,13 +160,14 @@ impl Collector {
 }
 
 /// What stands in the table of a message, to know it again.
-pub(super) fn mark_of(message: &Delivered) -> String {
-    match &message.what {
-        What::Line(line) => {
+pub(super) fn mark_of(what: &What) -> String {
+    match what {
+        What::Line { chain_id, line, .. } => {
             let end = line.get(line.len().saturating_sub(66)..).unwrap_or_default();
-            format!("{} {}", message.chain_id, String::from_utf8_lossy(end))
+            format!("{chain_id} {}", String::from_utf8_lossy(end))
         }
-        What::Gap(gap) => format!("{} gap {} {}", message.chain_id, gap.first_seq, gap.last_seq),
+        What::Gap { gap, .. } => format!("{} gap {} {}", gap.chain_id, gap.first_seq, gap.last_seq),
+        What::Stranger => "stranger".to_owned(),
     }
 }
 

@@ -42,12 +42,11 @@ const MAX_BEATS: usize = 65_536;
 /// It makes a consumer without acknowledgements, which the server forgets when it is gone for two minutes, and changes
 /// nothing in the stream. The user needs to publish `$JS.API.STREAM.INFO.<stream>`, `$JS.API.CONSUMER.CREATE.<stream>`
 /// and `$JS.API.CONSUMER.MSG.NEXT.<stream>.>`, and to subscribe to `_INBOX.>` and, for signs of life, to
-/// `<prefix>-alive.>`. Deleted messages are not delivered. Messages that no forwarder writes are counted and skipped.
+/// `<prefix>-alive.>`. Deleted messages are not delivered. Messages that no forwarder writes are strangers.
 ///
 /// The stream is known by its name and the time when it was made.
 pub struct NatsFeed {
     reader: Reader,
-    strangers: u64,
 }
 
 impl NatsFeed {
@@ -61,7 +60,7 @@ impl NatsFeed {
     }
 
     pub(super) fn with(target: Target, prefix: Prefix, bounds: Bounds) -> Self {
-        Self { reader: Reader::new(target, prefix, bounds, false), strangers: 0 }
+        Self { reader: Reader::new(target, prefix, bounds, false) }
     }
 }
 
@@ -87,16 +86,12 @@ impl Feed for NatsFeed {
             for Told { place, what, .. } in
                 self.reader.next(limit, until.saturating_duration_since(Instant::now()))?
             {
-                match what {
-                    Read::Line { origin, chain_id, line } => {
-                        delivered.push(Delivered::new(place, origin, chain_id, What::Line(line)));
-                    }
-                    Read::Gap { origin, gap } => {
-                        let chain_id = Arc::clone(&gap.chain_id);
-                        delivered.push(Delivered::new(place, origin, chain_id, What::Gap(gap)));
-                    }
-                    Read::Stranger { .. } => self.strangers += 1,
-                }
+                let what = match what {
+                    Read::Line { origin, chain_id, line } => What::Line { origin, chain_id, line },
+                    Read::Gap { origin, gap } => What::Gap { origin, gap },
+                    Read::Stranger { .. } => What::Stranger,
+                };
+                delivered.push(Delivered::new(place, what));
             }
             if !delivered.is_empty() || Instant::now() >= until {
                 return Ok(delivered);
@@ -106,10 +101,6 @@ impl Feed for NatsFeed {
 
     fn beats(&mut self) -> Vec<Beat> {
         self.reader.beats()
-    }
-
-    fn strangers(&mut self) -> u64 {
-        self.strangers
     }
 }
 

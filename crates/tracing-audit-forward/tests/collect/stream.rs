@@ -61,16 +61,16 @@ impl Stream {
     }
 
     pub(crate) fn push_bytes(&mut self, origin: &Origin, chain_id: &str, line: Vec<u8>) {
-        self.put(origin, chain_id, What::Line(line));
+        self.put(What::Line { origin: origin.clone(), chain_id: chain_id.into(), line });
     }
 
     pub(crate) fn gap(&mut self, origin: &Origin, chain_id: &str, first: u64, last: u64) {
-        self.put(origin, chain_id, What::Gap(Gap::new(chain_id.into(), 0, first..=last)));
+        let gap = Gap::new(chain_id.into(), 0, first..=last);
+        self.put(What::Gap { origin: origin.clone(), gap });
     }
 
-    fn put(&mut self, origin: &Origin, chain_id: &str, what: What) {
-        let place = self.messages.len() as u64 + 1;
-        self.messages.push(Delivered::new(place, origin.clone(), chain_id.into(), what));
+    pub(crate) fn put(&mut self, what: What) {
+        self.messages.push(Delivered::new(self.messages.len() as u64 + 1, what));
     }
 
     pub(crate) fn beat(&mut self, origin: &Origin, left_out: &[(&Arc<str>, &str)]) {
@@ -83,7 +83,7 @@ impl Stream {
     pub(crate) fn mix(&mut self) {
         let mut by_chain: BTreeMap<Arc<str>, Vec<Delivered>> = BTreeMap::new();
         for message in self.messages.drain(..) {
-            by_chain.entry(Arc::clone(&message.chain_id)).or_default().push(message);
+            by_chain.entry(id_of(&message)).or_default().push(message);
         }
         let mut chains: Vec<_> = by_chain.into_values().map(Vec::into_iter).collect();
         loop {
@@ -96,6 +96,15 @@ impl Stream {
         for (place, message) in (1..).zip(&mut self.messages) {
             message.place = place;
         }
+    }
+}
+
+/// The chain of a message.
+pub(crate) fn id_of(message: &Delivered) -> Arc<str> {
+    match &message.what {
+        What::Line { chain_id, .. } => Arc::clone(chain_id),
+        What::Gap { gap, .. } => Arc::clone(&gap.chain_id),
+        What::Stranger => "".into(),
     }
 }
 

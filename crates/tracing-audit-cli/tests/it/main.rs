@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail")]
 
 mod exporting;
+mod fleet;
 mod forward;
 mod nats;
 mod place;

@@ -15,30 +15,43 @@ use std::{
 use crate::place::Place;
 
 /// A server on a free port, ended by its process id.
-struct Server {
+pub(crate) struct Server {
     process: Child,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 impl Server {
     /// `None`, said and noted, where there is none.
-    fn start(dir: &Path, test: &str) -> Option<Self> {
+    pub(crate) fn start(dir: &Path, test: &str) -> Option<Self> {
         let Some(program) = program() else {
             skip(test);
             return None;
         };
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        let mut server = Command::new(program);
-        server.args(["--addr", "127.0.0.1", "--port", &port.to_string(), "--jetstream", "--store_dir"]);
-        server.arg(dir.join("nats")).stdout(Stdio::null()).stderr(Stdio::null());
-        let process = server.spawn().unwrap();
-        let begun = Instant::now();
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(30));
-            thread::sleep(Duration::from_millis(10));
-        }
-        Some(Self { process, port })
+        Some(Self { process: run(&program, dir, port), port })
     }
+
+    /// Kills it, and starts it again: on what it had, or on nothing.
+    pub(crate) fn restart(&mut self, dir: &Path, loses_all: bool) {
+        let _killed = (self.process.kill(), self.process.wait());
+        if loses_all {
+            fs::remove_dir_all(dir.join("nats")).unwrap();
+        }
+        self.process = run(&program().unwrap(), dir, self.port);
+    }
+}
+
+fn run(program: &Path, dir: &Path, port: u16) -> Child {
+    let mut server = Command::new(program);
+    server.args(["--addr", "127.0.0.1", "--port", &port.to_string(), "--jetstream", "--store_dir"]);
+    server.arg(dir.join("nats")).stdout(Stdio::null()).stderr(Stdio::null());
+    let process = server.spawn().unwrap();
+    let begun = Instant::now();
+    while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        thread::sleep(Duration::from_millis(10));
+    }
+    process
 }
 
 impl Drop for Server {

@@ -32,7 +32,7 @@ pub(crate) trait Store {
 
 /// Those that are there. The file is in this directory.
 #[cfg_attr(
-    not(any(feature = "otlp", feature = "postgres")),
+    not(any(feature = "nats", feature = "otlp", feature = "postgres")),
     expect(unused_mut, clippy::unnecessary_wraps, reason = "there is the file alone")
 )]
 pub(crate) fn all(dir: &Path, urls: &Urls) -> Result<Vec<Box<dyn Store>>> {

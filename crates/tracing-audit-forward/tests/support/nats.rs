@@ -51,6 +51,7 @@ impl Server {
     }
 
     /// A server that syncs every two minutes, as one does by itself.
+    #[allow(dead_code, reason = "the figures need it")]
     pub(crate) fn start_lazy(test: &str) -> Option<Self> {
         match Self::prepare("") {
             Ok(mut server) => {

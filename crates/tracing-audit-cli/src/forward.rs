@@ -1,7 +1,7 @@
 //! `tracing-audit forward`.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
     sync::{
         Arc,
@@ -73,8 +73,12 @@ enum About {
         /// The store.
         #[arg(long, value_name = "URL")]
         to: String,
-        #[command(flatten)]
-        of: Of,
+        /// The service that writes the log, as for `forward`.
+        #[arg(long)]
+        service: Option<String>,
+        /// The host that the service runs on, as for `forward`.
+        #[arg(long)]
+        host: Option<String>,
     },
     /// Gives refused records up: the store goes without them, and retention no longer waits for them.
     GiveUp {
@@ -123,24 +127,6 @@ struct Named {
 }
 
 #[derive(Debug, Args)]
-struct Of {
-    /// The service that writes the log, where the store says it (NATS) and the URL does not. By default as the newest record
-    /// `open` of the log says.
-    #[arg(long)]
-    service: Option<String>,
-
-    /// The host that the service runs on, in the same way.
-    #[arg(long)]
-    host: Option<String>,
-}
-
-impl Of {
-    fn whose<'a>(&'a self, log: &'a Path) -> Whose<'a> {
-        Whose { log, service: self.service.as_deref(), host: self.host.as_deref() }
-    }
-}
-
-#[derive(Debug, Args)]
 struct Run {
     /// The directory of the log.
     log: PathBuf,
@@ -157,8 +143,14 @@ struct Run {
     #[arg(long, value_name = "URL")]
     to: String,
 
-    #[command(flatten)]
-    of: Of,
+    /// The service that writes the log, where the store says it (NATS) and the URL does not. By default as the newest record
+    /// `open` of the log says.
+    #[arg(long)]
+    service: Option<String>,
+
+    /// The host that the service runs on, in the same way.
+    #[arg(long)]
+    host: Option<String>,
 
     /// The name of the position: 1 to 32 letters a-z, digits and hyphens. By default that of the kind of store.
     #[arg(long)]
@@ -224,8 +216,9 @@ impl About {
                     print(&format!("{record} {reason}"));
                 }
             }
-            Self::Retry { named: Named { log, name }, to, of } => {
-                let mut sink = store::of(&to)?.sink(&of.whose(&log))?;
+            Self::Retry { named: Named { log, name }, to, service, host } => {
+                let whose = Whose { log: &log, service: service.as_deref(), host: host.as_deref() };
+                let mut sink = store::of(&to)?.sink(&whose)?;
                 let taken = offer_again(&log, &name, &mut sink)?;
                 let left = rejected(&log, &name)?.len();
                 print(&format!("the store took {taken} records, and refuses {left}"));
@@ -277,7 +270,8 @@ impl Run {
 
     fn run(self) -> Result<ExitCode> {
         let store = store::of(&self.to)?;
-        let sink = store.sink(&self.of.whose(&self.log))?;
+        let whose = Whose { log: &self.log, service: self.service.as_deref(), host: self.host.as_deref() };
+        let sink = store.sink(&whose)?;
         let name = self.name.as_deref().unwrap_or_else(|| store.name());
         let is_asked_to_end = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {

@@ -1,8 +1,9 @@
 //! Measures forwarding: `ci/services figures`, or
 //! `cargo run --release -p tracing-audit-forward --all-features --example figures -- [RECORDS [REPLAYED]]`.
 //!
-//! Each figure stands beside the plainest loop that does the same, in turns, in one run. PostgreSQL and the OTLP receiver of
-//! the tests are started for it where they are there, unless `AUDIT_POSTGRES` and `AUDIT_OTLP` are URLs of others.
+//! Each figure stands beside the plainest loop that does the same, in turns, in one run. PostgreSQL, NATS and the OTLP receiver of
+//! the tests are started for it where they are there, unless `AUDIT_POSTGRES`, `AUDIT_NATS` and `AUDIT_OTLP`
+//! are URLs of others.
 
 #![expect(clippy::print_stdout, clippy::cast_precision_loss, reason = "a program that prints figures")]
 

@@ -19,6 +19,7 @@ pub(crate) fn measure(store: &str, log: &Path, records: u64, urls: &Urls) -> Res
         let mut child = Command::new(std::env::current_exe()?);
         child.args([CHILD, store]).arg(log).stderr(Stdio::inherit());
         child.envs(urls.postgres.as_ref().map(|url| ("AUDIT_POSTGRES", url)));
+        child.envs(urls.nats.as_ref().map(|url| ("AUDIT_NATS", url)));
         child.envs(urls.otlp.as_ref().map(|url| ("AUDIT_OTLP", url)));
         let said = String::from_utf8(child.output()?.stdout)?;
         let numbers: Vec<f64> =

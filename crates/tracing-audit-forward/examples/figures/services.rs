@@ -10,17 +10,25 @@ mod receiver;
 #[allow(dead_code, clippy::unwrap_used, clippy::print_stderr, reason = "made for tests")]
 mod server;
 
+#[cfg(feature = "nats")]
+#[path = "../../tests/support/nats.rs"]
+#[allow(dead_code, clippy::unwrap_used, clippy::print_stderr, reason = "made for tests")]
+#[allow(clippy::panic, clippy::indexing_slicing, reason = "made for tests")]
+mod nats;
+
 /// Where the servers are; one that is not there is not measured.
 #[derive(Default)]
 pub(crate) struct Urls {
     pub(crate) postgres: Option<String>,
     pub(crate) otlp: Option<String>,
+    pub(crate) nats: Option<String>,
 }
 
 impl Urls {
     pub(crate) fn of_environment() -> Self {
-        let [postgres, otlp] = ["AUDIT_POSTGRES", "AUDIT_OTLP"].map(|name| std::env::var(name).ok());
-        Self { postgres, otlp }
+        let names = ["AUDIT_POSTGRES", "AUDIT_OTLP", "AUDIT_NATS"];
+        let [postgres, otlp, nats] = names.map(|name| std::env::var(name).ok());
+        Self { postgres, otlp, nats }
     }
 }
 
@@ -31,11 +39,13 @@ pub(crate) struct Services {
     _receiver: Option<receiver::Receiver>,
     #[cfg(feature = "postgres")]
     _server: Option<server::Server>,
+    #[cfg(feature = "nats")]
+    _nats: Option<nats::Server>,
 }
 
 impl Services {
     #[cfg_attr(
-        not(any(feature = "otlp", feature = "postgres")),
+        not(any(feature = "nats", feature = "otlp", feature = "postgres")),
         expect(unused_mut, reason = "nothing to start")
     )]
     pub(crate) fn start() -> Self {
@@ -57,12 +67,21 @@ impl Services {
         if let Some(server) = &server {
             urls.postgres = Some(server.boss());
         }
+        // As a server syncs by itself: every two minutes.
+        #[cfg(feature = "nats")]
+        let nats = if urls.nats.is_none() { nats::Server::start_lazy("figures") } else { None };
+        #[cfg(feature = "nats")]
+        if let Some(server) = &nats {
+            urls.nats = Some(server.url("FIGURES"));
+        }
         Self {
             urls,
             #[cfg(feature = "otlp")]
             _receiver: receiver,
             #[cfg(feature = "postgres")]
             _server: server,
+            #[cfg(feature = "nats")]
+            _nats: nats,
         }
     }
 }

@@ -32,7 +32,7 @@ pub(crate) trait Store {
 
 /// Those that are there. The file is in this directory.
 #[cfg_attr(
-    not(any(feature = "otlp", feature = "postgres")),
+    not(any(feature = "nats", feature = "otlp", feature = "postgres")),
     expect(unused_mut, clippy::unnecessary_wraps, reason = "there is the file alone")
 )]
 pub(crate) fn all(dir: &Path, urls: &Urls) -> Result<Vec<Box<dyn Store>>> {
@@ -44,6 +44,10 @@ pub(crate) fn all(dir: &Path, urls: &Urls) -> Result<Vec<Box<dyn Store>>> {
     #[cfg(feature = "otlp")]
     if let Some(url) = &urls.otlp {
         stores.push(Box::new(otlp::InOtlp { url: url.clone(), ports: Ports::new()? }));
+    }
+    #[cfg(feature = "nats")]
+    if let Some(url) = &urls.nats {
+        stores.push(Box::new(nats::InNats { url: url.clone(), ports: Ports::new()? }));
     }
     let _: &Urls = urls;
     Ok(stores)
@@ -70,13 +74,13 @@ impl Sink for AnySink {
 }
 
 /// A port that nobody has, and one that takes connections and says nothing.
-#[cfg(any(feature = "otlp", feature = "postgres"))]
+#[cfg(any(feature = "nats", feature = "otlp", feature = "postgres"))]
 struct Ports {
     closed: u16,
     silent: std::net::TcpListener,
 }
 
-#[cfg(any(feature = "otlp", feature = "postgres"))]
+#[cfg(any(feature = "nats", feature = "otlp", feature = "postgres"))]
 impl Ports {
     fn new() -> Result<Self> {
         let listen = || std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0));
@@ -264,6 +268,10 @@ mod postgres {
         }
     }
 }
+
+#[cfg(feature = "nats")]
+#[path = "nats.rs"]
+mod nats;
 
 #[cfg(feature = "otlp")]
 mod otlp {

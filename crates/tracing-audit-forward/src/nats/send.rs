@@ -85,7 +85,10 @@ impl Work {
         self.ask(session, unasked.iter().copied()).await?;
         let new = self.not_stored(session, subjects, batch).await?;
         for (id, _) in unasked {
-            self.follows(id, &new)?;
+            if let Err(error) = self.follows(id, &new) {
+                self.known.remove(id);
+                return Err(error);
+            }
         }
         // Within a batch the server drops what is too long, and says only that something is missing.
         if let Some((_, long)) =
@@ -239,7 +242,7 @@ impl Work {
     ) -> Result<Ack, Failure> {
         let id = session.batch_id();
         let mut begun: BTreeSet<&Arc<str>> = BTreeSet::new();
-        for (number, (_, entry)) in (1_usize..).zip(part) {
+        let messages = (1_usize..).zip(part).map(|(number, (_, entry))| {
             let mut headers = HeaderMap::new();
             headers.insert(BATCH_ID, id.as_str());
             headers.insert(BATCH_SEQUENCE, number.to_string());
@@ -248,14 +251,13 @@ impl Work {
                 headers.insert(EXPECTED, self.place(&entry.chain_id).to_string());
             }
             let subject = subjects.get(&entry.chain_id).cloned().unwrap_or_default();
-            let line = entry.record.as_json().as_bytes().to_vec();
-            if number == part.len() {
-                headers.insert(BATCH_COMMIT, "1");
-                return session.acknowledged(subject, headers, line).await;
-            }
-            session.publish(subject, headers, line).await?;
-        }
-        Err(Failure::Nobody)
+            (subject, headers, entry.record.as_json().as_bytes().to_vec())
+        });
+        let mut messages: Vec<_> = messages.collect();
+        let Some((subject, mut headers, line)) = messages.pop() else { return Err(Failure::Nobody) };
+        session.publish(messages).await?;
+        headers.insert(BATCH_COMMIT, "1");
+        session.acknowledged(subject, headers, line).await
     }
 
     /// One message after the other in each chain, the chains side by side.

@@ -189,15 +189,17 @@ impl Session {
         }
     }
 
-    /// Publishes a message that the answer to another one will speak of.
-    pub(super) async fn publish(
-        &self,
-        subject: String,
-        headers: HeaderMap,
-        payload: Vec<u8>,
-    ) -> Result<(), Failure> {
-        let published = self.client.publish_with_headers(subject, headers, payload.into()).await;
-        published.map_err(|error| unavailable(format!("cannot publish records: {error}")).into())
+    /// Publishes messages that the answer to another one will speak of.
+    pub(super) async fn publish(&self, messages: Vec<(String, HeaderMap, Vec<u8>)>) -> Result<(), SinkError> {
+        const DOING: &str = "publish records";
+        let published = async {
+            for (subject, headers, payload) in messages {
+                self.client.publish_with_headers(subject, headers, payload.into()).await?;
+            }
+            Ok::<_, async_nats::PublishError>(())
+        };
+        let published = self.bounded(DOING, self.bounds.answer, published).await?;
+        published.map_err(|error| unavailable(format!("cannot {DOING}: {error}")))
     }
 
     /// Publishes a message, and waits until the stream has it.

@@ -26,6 +26,7 @@ pub(crate) struct Server {
     pub(crate) dir: TempDir,
     port: u16,
     settings: String,
+    sync: &'static str,
     process: Option<Child>,
 }
 
@@ -49,12 +50,28 @@ impl Server {
         }
     }
 
+    /// A server that syncs every two minutes, as one does by itself.
+    #[allow(dead_code, reason = "the figures need it")]
+    pub(crate) fn start_lazy(test: &str) -> Option<Self> {
+        match Self::prepare("") {
+            Ok(mut server) => {
+                server.sync = "2m";
+                server.run();
+                Some(server)
+            }
+            Err(why) => {
+                skip(test, &why);
+                None
+            }
+        }
+    }
+
     /// A server that does not run yet.
     pub(crate) fn prepare(settings: &str) -> Result<Self, String> {
         let program = program().ok_or("there is no NATS server")?;
         let dir = tempfile::tempdir().unwrap();
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        Ok(Self { program, dir, port, settings: settings.to_owned(), process: None })
+        Ok(Self { program, dir, port, settings: settings.to_owned(), sync: "always", process: None })
     }
 
     /// Starts it, on the data that is there, and waits until it answers.
@@ -65,10 +82,11 @@ impl Server {
             None => (users, self.settings.as_str()),
         };
         let config = format!(
-            "listen: 127.0.0.1:{}\njetstream {{ store_dir: \"{}\", sync_interval: always, max_file: 2G, max_mem: 64M }}\n\
+            "listen: 127.0.0.1:{}\njetstream {{ store_dir: \"{}\", sync_interval: {}, max_file: 2G, max_mem: 64M }}\n\
              authorization {{ users: [ {users} ] }}\n{settings}\n",
             self.port,
             self.dir.path().join("data").display(),
+            self.sync,
         );
         let file = self.dir.path().join("server.conf");
         fs::write(&file, config).unwrap();

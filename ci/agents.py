@@ -275,7 +275,14 @@ class Run:
 
     def wait_for_more(self, count):
         before = len(self.arrived())
-        wait(lambda: len(self.arrived()) >= before + count, 30, f"{count} more lines do not arrive")
+
+        def are_there():
+            for name, process in self.processes.items():
+                if process.poll() is not None:
+                    fail(f"{name} ended: {(self.directory / f'{name}.err').read_text()}")
+            return len(self.arrived()) >= before + count
+
+        wait(are_there, 30, f"{count} more lines do not arrive")
 
 
 def wait(condition, seconds, why):
@@ -471,4 +478,5 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["receive"]:
         receive(*sys.argv[2:])
     else:
-        ship(sys.argv[2], pathlib.Path(sys.argv[3]))
+        # rsyslogd leaves the directory in which it is started.
+        ship(str(pathlib.Path(sys.argv[2]).resolve()), pathlib.Path(sys.argv[3]).resolve())

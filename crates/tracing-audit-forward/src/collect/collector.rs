@@ -81,9 +81,14 @@ impl CollectorBuilder {
     /// [`Error::CollectorRuns`], [`Error::BadTable`] and [`Error::BadCopy`], and [`Error::Io`].
     pub fn open(self) -> Result<Collector, Error> {
         let directory = Directory::open(&self.dir)?;
-        if table::read(directory.path())?.is_none() && has_anything(&directory.logs()) {
-            let reason = "there are logs, and `table.json` is not here".to_owned();
-            return Err(Error::BadCopy { path: self.dir, reason });
+        if table::read(directory.path())?.is_none() {
+            if has_anything(&directory.logs()) {
+                let reason = "there are logs, and `table.json` is not here".to_owned();
+                return Err(Error::BadCopy { path: self.dir, reason });
+            }
+            // Before the first log, so that a crash leaves no log without a table.
+            let fleet = Fleet { format: FORMAT, updated_ms: millis(SystemTime::now()), ..Fleet::default() };
+            table::write(directory.path(), &fleet)?;
         }
         let now = Instant::now();
         let mut collector = Collector {

@@ -11,6 +11,8 @@ mod forwarder;
 mod heads;
 mod kept;
 mod lag;
+#[cfg(feature = "objects")]
+mod objects;
 mod origin;
 #[cfg(feature = "otlp")]
 mod otlp;
@@ -30,6 +32,8 @@ pub use error::Error;
 #[cfg(feature = "file")]
 pub use file::{FileSink, verify_file};
 pub use forwarder::{Builder, Forwarder, StartAt};
+#[cfg(feature = "objects")]
+pub use objects::{Archive, Objects, ObjectsBuilder, Restored, Retention};
 pub use origin::Origin;
 #[cfg(feature = "otlp")]
 pub use otlp::{Otlp, OtlpBuilder};

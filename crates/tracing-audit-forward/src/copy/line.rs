@@ -59,13 +59,13 @@ impl<'a> CopiedLine<'a> {
     }
 
     /// A member that is a text.
-    #[cfg(feature = "postgres")]
+    #[cfg(any(feature = "objects", feature = "postgres"))]
     pub(crate) fn text(&self, name: &str) -> Option<String> {
         serde_json::from_str(self.members.get(name)?.get()).ok()
     }
 
     /// What a `segment` line says of its chain; `None` for every other line.
-    pub(super) fn identity(&self) -> Option<Identity> {
+    pub(crate) fn identity(&self) -> Option<Identity> {
         #[derive(Deserialize)]
         struct Segment<'a> {
             #[serde(borrow)]

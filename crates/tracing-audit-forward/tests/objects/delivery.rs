@@ -1,0 +1,242 @@
+//! What is offered is there, once, whatever happened in between.
+
+use std::{fs, path::Path};
+
+use tracing_audit_forward::{Entry, Gap, HoleReason, Sink as _, SinkError};
+
+use crate::{
+    Place, check_whole, files, log_of, position, positions,
+    records::{events, read},
+    server::Server,
+};
+
+fn whole(place: &Place<'_>) {
+    let dir = tempfile::tempdir().unwrap();
+    let log = log_of(dir.path(), 3, 400);
+    let entries = read(&log);
+    let mut sink = place.sink();
+    assert_eq!(positions(&mut sink, &entries), []);
+    let mut offered = 0;
+    for (number, batch) in entries.chunks(150).enumerate() {
+        if number % 3 == 2 {
+            sink = place.sink();
+            assert_eq!(positions(&mut sink, &entries), [position(&entries[offered - 1])]);
+        }
+        sink.offer(batch).unwrap();
+        offered += batch.len();
+    }
+    assert_eq!(positions(&mut place.sink(), &entries), [position(entries.last().unwrap())]);
+    check_whole(&mut place.archive(), &log);
+}
+
+#[test]
+fn a_log_is_archived_and_comes_back_from_a_directory() {
+    let place = Place::directory();
+    whole(&place);
+    let keys: Vec<String> = place.keys();
+    let expected = [
+        "00000001.jsonl.zst",
+        "00000002.jsonl.zst",
+        "live/00000001/00000001.jsonl",
+        "live/00000001/00000002.jsonl",
+        "live/00000001/00000003.jsonl",
+        "live/00000001/00000004.jsonl",
+    ];
+    assert_eq!(keys[..6], expected, "{keys:?}");
+    assert_eq!(keys[keys.len() - 2..], ["manifest-00000001.json", "manifest-00000002.json"]);
+    // Only its owner reads it.
+    use std::os::unix::fs::PermissionsExt as _;
+    assert_eq!(fs::metadata(place.path()).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+#[test]
+fn a_log_is_archived_and_comes_back_from_a_server() {
+    let Some(server) = Server::start("a_log_is_archived_and_comes_back_from_a_server") else { return };
+    whole(&Place::S3(&server, "locked/logs"));
+    whole(&Place::S3(&server, "plain"));
+}
+
+#[test]
+fn a_sealed_segment_is_the_file_once_it_is_decompressed() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = log_of(dir.path(), 2, 100);
+    for is_compressed in [true, false] {
+        let place = Place::directory();
+        let mut sink = place.builder().compress(is_compressed).build().unwrap();
+        sink.offer(&read(&log)).unwrap();
+        let ending = if is_compressed { "00000001.jsonl.zst" } else { "n1" };
+        let sealed = files(&place.path()).into_iter().find(|path| {
+            let text = path.to_str().unwrap();
+            !text.contains("/live/") && (text.ends_with(ending) || !is_compressed && text.ends_with("00000001.jsonl"))
+        });
+        let mut bytes = fs::read(sealed.unwrap()).unwrap();
+        if is_compressed {
+            bytes = zstd::decode_all(bytes.as_slice()).unwrap();
+        }
+        assert!(bytes == fs::read(log.join("audit-000-00000001.jsonl")).unwrap());
+        check_whole(&mut place.archive(), &log);
+    }
+}
+
+#[test]
+fn what_is_there_is_acknowledged_again_and_nothing_is_doubled() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = log_of(dir.path(), 2, 100);
+    let entries = read(&log);
+    let place = Place::directory();
+    let mut sink = place.sink();
+    sink.offer(&entries[..50]).unwrap();
+    sink.offer(&entries[..50]).unwrap();
+    sink.offer(&entries[20..80]).unwrap();
+    sink.offer(&entries[79..80]).unwrap();
+    place.sink().offer(&entries[..90]).unwrap();
+    // Of the first sink, which does not know of the last ten.
+    sink.offer(&entries[80..95]).unwrap_err();
+    sink.offer(&entries[80..95]).unwrap();
+    sink.offer(&entries).unwrap();
+    place.sink().offer(&entries).unwrap();
+    check_whole(&mut place.archive(), &log);
+}
+
+/// Every state that a crash can leave is gone on from.
+#[test]
+fn sealing_goes_on_behind_a_crash_at_any_point() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = log_of(dir.path(), 2, 100);
+    let entries = read(&log);
+    let second = entries.iter().skip(1).position(|entry| entry.record.get("segment").is_some()).unwrap() + 1;
+    let steps: [&[&str]; 4] = [
+        &["live/00000002/00000001.jsonl"],
+        &["live/00000002/00000001.jsonl", "manifest-00000001.json"],
+        &["live/00000002/00000001.jsonl", "manifest-00000001.json", "00000001.jsonl.zst"],
+        &[
+            "live/00000002/00000001.jsonl",
+            "manifest-00000001.json",
+            "00000001.jsonl.zst",
+            "live/00000001/00000003.jsonl",
+        ],
+    ];
+    for (step, lost) in steps.iter().enumerate() {
+        let place = Place::directory();
+        let mut sink = place.sink();
+        sink.offer(&entries[..40]).unwrap();
+        sink.offer(&entries[40..second]).unwrap();
+        sink.offer(&entries[second..]).unwrap();
+        for path in files(&place.path()) {
+            let key = without_names(&path, &place.path());
+            if lost.contains(&key.as_str()) {
+                fs::remove_file(path).unwrap();
+            }
+        }
+        let before = place.archive().verify().unwrap();
+        assert!(before.is_intact(), "step {step}: {before}");
+        let mut sink = place.builder().compress(step % 2 == 0).build().unwrap();
+        assert_eq!(positions(&mut sink, &entries), [position(&entries[second - 1])], "step {step}");
+        sink.offer(&entries[second..]).unwrap();
+        check_whole(&mut place.archive(), &log);
+    }
+}
+
+fn without_names(path: &Path, root: &Path) -> String {
+    let key = path.strip_prefix(root).unwrap().to_str().unwrap();
+    let parts = key.split('/').filter(|part| part.len() != 32 && *part != "web" && *part != "n1");
+    parts.collect::<Vec<_>>().join("/")
+}
+
+/// Two logs of one past: a machine and its clone.
+fn clones() -> (Vec<Entry>, Vec<Entry>) {
+    use crate::records::by_hand;
+    let event = r#""ts":"2026-01-01T00:00:00.000000001Z","kind":"event","action":"a""#;
+    let other = r#""ts":"2026-01-01T00:00:00.000000001Z","kind":"event","action":"b""#;
+    let mut members = [event; 30];
+    let one = by_hand(&members);
+    members[20] = other;
+    (one, by_hand(&members))
+}
+
+#[test]
+fn of_two_senders_with_one_past_one_is_stopped() {
+    let (one, other) = clones();
+    // Both know the same when they part.
+    let place = Place::directory();
+    let (mut first, mut second) = (place.sink(), place.sink());
+    first.offer(&one[..21]).unwrap();
+    positions(&mut second, &one);
+    first.offer(&one[21..25]).unwrap();
+    let conflict = SinkError::Conflict { index: 0, stored: one[21].record.hash() };
+    assert_eq!(second.offer(&other[21..]), Err(conflict.clone()));
+    assert_eq!(second.offer(&other[21..]), Err(conflict));
+    // Within a part, and behind it.
+    let conflict = SinkError::Conflict { index: 21, stored: one[21].record.hash() };
+    assert_eq!(place.sink().offer(&other), Err(conflict));
+    let conflict = SinkError::Conflict { index: 0, stored: one[24].record.hash() };
+    assert_eq!(place.sink().offer(&other[24..25]), Err(conflict));
+    first.offer(&one[25..]).unwrap();
+    assert!(place.archive().verify().unwrap().is_intact());
+}
+
+#[test]
+fn one_chain_that_cannot_be_stored_does_not_stop_another() {
+    let place = Place::directory();
+    let (bad, good) = (events(20), events(20));
+    place.sink().offer(&bad[..10]).unwrap();
+    for path in files(&place.path()) {
+        if path.to_str().unwrap().contains(&*bad[0].chain_id) {
+            fs::rename(&path, path.with_file_name("00000002.jsonl")).unwrap();
+        }
+    }
+    let mut sink = place.sink();
+    let both: Vec<Entry> = bad[10..].iter().chain(&good).cloned().collect();
+    let Err(SinkError::Setup { reason }) = sink.offer(&both) else { panic!("it is stored") };
+    assert!(reason.contains("00000001.jsonl is missing before it"), "{reason}");
+    assert_eq!(positions(&mut sink, &good), [position(good.last().unwrap())]);
+}
+
+#[test]
+fn a_gap_that_was_told_explains_what_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let entries = read(&log_of(dir.path(), 2, 50));
+    let place = Place::directory();
+    let mut sink = place.sink();
+    sink.offer(&entries[..10]).unwrap();
+    let gap = Gap::new(entries[0].chain_id.clone(), 0, 11..=20);
+    sink.gap(&gap).unwrap();
+    sink.gap(&gap).unwrap();
+    sink.offer(&entries[20..]).unwrap();
+    let report = place.archive().verify().unwrap();
+    assert!(report.is_intact(), "{report}");
+    assert_eq!((report.holes()[0].first_seq, report.holes()[0].last_seq), (11, 20));
+    assert_eq!(report.holes()[0].reason, HoleReason::Gap);
+    let manifest = files(&place.path()).into_iter().find(|path| path.to_str().unwrap().contains("manifest")).unwrap();
+    assert!(fs::read_to_string(manifest).unwrap().contains("\"gaps\": [\n    {"));
+}
+
+#[test]
+fn a_sink_is_used_and_dropped_on_a_thread_of_another_runtime() {
+    let place = Place::directory();
+    let entries = events(5);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let mut sink = place.sink();
+        sink.offer(&entries).unwrap();
+        drop(sink);
+    });
+    assert_eq!(positions(&mut place.sink(), &entries), [position(&entries[entries.len() - 1])]);
+}
+
+#[test]
+fn a_disk_that_is_not_mounted_any_more_is_noticed() {
+    let place = Place::directory();
+    let entries = events(5);
+    let mut sink = place.sink();
+    sink.offer(&entries[..2]).unwrap();
+    fs::rename(place.path(), place.path().with_extension("away")).unwrap();
+    let Err(SinkError::Setup { .. }) = sink.offer(&entries[2..]) else { panic!("it is stored") };
+    fs::create_dir(place.path()).unwrap();
+    let Err(SinkError::Setup { reason }) = sink.offer(&entries[2..]) else { panic!("it is stored") };
+    assert!(reason.contains("another directory than before"), "{reason}");
+    fs::remove_dir(place.path()).unwrap();
+    fs::rename(place.path().with_extension("away"), place.path()).unwrap();
+    sink.offer(&entries[2..]).unwrap();
+    assert!(place.archive().verify().unwrap().is_intact());
+}

@@ -22,6 +22,9 @@ use crate::{position::is_same, sink::SinkError};
 /// Bytes of a body for which a call gets one more second.
 const BYTES_PER_SECOND: u64 = 1 << 20;
 
+/// How a message about an answer begins.
+const ANSWERS: &str = "the server answers ";
+
 /// What came of a put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Put {
@@ -132,7 +135,12 @@ impl Store {
     /// Puts an object where there is none, with its SHA-256, and with the retention that was asked for.
     pub(super) async fn put(&self, key: &str, body: Bytes) -> Result<Put, SinkError> {
         let headers = self.lock.headers(std::time::SystemTime::now());
-        self.put_with(key, body, headers).await
+        self.put_with(key, body, headers).await.map_err(|error| match error {
+            SinkError::Setup { reason } if self.lock.is_asked_for() && reason.contains("answers 400") => {
+                setup(format!("{reason}; retention or a legal hold was asked for: has the bucket object lock?"))
+            }
+            error => error,
+        })
     }
 
     /// The same with other headers.
@@ -245,8 +253,11 @@ impl Store {
         let reason = format!("cannot {action} {}: {told}", self.name(key));
         let is_setup = match error {
             Error::NotFound { .. } | Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => true,
-            // The others of the range 4xx: a request that will not be right by itself. But these ask for patience.
-            _ => told.contains(" 4") && !["408", "429"].iter().any(|code| told.contains(code)),
+            // A request that will not be right by itself. But two of these ask for patience.
+            _ => {
+                let status = told.strip_prefix(ANSWERS).and_then(|rest| rest.get(..3)).unwrap_or_default();
+                status.starts_with('4') && !["408", "429"].contains(&status)
+            }
         };
         if is_setup { setup(reason) } else { SinkError::Unavailable { reason, retry_after: None } }
     }
@@ -267,7 +278,7 @@ fn told(error: &Error) -> String {
     let status = text.split_once("non-2xx status code: ").map(|(_, rest)| rest.split(':').next().unwrap_or(rest));
     if let Some(status) = status {
         let said: Vec<String> = ["Code", "Message"].into_iter().filter_map(part).collect();
-        return format!("the server answers {status} {}", said.join(": ")).trim_end().to_owned();
+        return format!("{ANSWERS}{status} {}", said.join(": ")).trim_end().to_owned();
     }
     let mut told = String::new();
     let mut cause: Option<&dyn std::error::Error> = Some(error);

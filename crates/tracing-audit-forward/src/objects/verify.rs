@@ -9,7 +9,7 @@ use super::{
     keys::{self, Keys, Name},
     lines::{self, Content, Sums},
     manifest::{Manifest, Missing, Sealed},
-    store::Store,
+    store::{Listed, Store},
 };
 use crate::{
     copy::{CopyChecker, CopyFindingKind, CopyReport},
@@ -154,17 +154,18 @@ impl Contents {
                 Err(_) => contents.strange.push((key, "the object is no manifest of this chain")),
             }
         }
-        let sealed = contents.take_segments(&directory, &segments);
-        let has_live = contents.take_parts(store, &keys.live(origin, id), sealed).await?;
-        // One that is sealed and in no manifest was left by a crash between the two, if it is the last.
-        let named = contents.manifest.as_ref().and_then(|manifest| manifest.segments.last());
-        let named = named.map_or(0, |last| last.segment);
-        for (number, names) in segments.range(named + 1..) {
-            if has_live || *number < sealed {
-                let keys = names.iter().map(|name| (format!("{directory}{name}"), "no manifest names the object"));
-                contents.strange.extend(keys);
-            }
-        }
+        let live = keys.live(origin, id);
+        let named = contents.named();
+        let parts = store.list(&live, Some(&keys::behind_parts(named))).await?;
+        // One that is sealed and in no manifest was left by a crash between the two: its parts are the last.
+        let unnamed: Vec<u32> = segments.range(named + 1..).map(|(number, _)| *number).collect();
+        let is_part_of = |object: &Listed, number| keys::parse_part(&object.name).is_some_and(|part| part.0 == number);
+        let through = match unnamed[..] {
+            [number] if parts.iter().all(|object| is_part_of(object, number)) => number,
+            _ => named,
+        };
+        contents.take_segments(&directory, &segments, through);
+        contents.take_parts(&live, parts, through);
         Ok(contents)
     }
 
@@ -176,44 +177,49 @@ impl Contents {
         Ok(())
     }
 
-    /// Takes the sealed segments that the manifest names, and those behind them. Returns the number of the last one.
-    fn take_segments(&mut self, directory: &str, segments: &BTreeMap<u32, Vec<Name>>) -> u32 {
+    /// Takes the sealed segments up to this one. Nobody names the others.
+    fn take_segments(&mut self, directory: &str, segments: &BTreeMap<u32, Vec<Name>>, through: u32) {
         let named = self.manifest.iter().flat_map(|manifest| &manifest.segments);
-        let named: BTreeMap<u32, &Sealed> = named.map(|sealed| (sealed.segment, sealed)).collect();
-        let mut objects = Vec::new();
+        let named: BTreeMap<u32, Sealed> = named.map(|sealed| (sealed.segment, sealed.clone())).collect();
         for number in named.keys().chain(segments.keys()).copied().collect::<BTreeSet<_>>() {
             let names: Vec<String> = segments.get(&number).into_iter().flatten().map(Name::to_string).collect();
-            let sealed = named.get(&number).map(|sealed| (*sealed).clone());
-            let name = sealed.as_ref().map(|sealed| sealed.name.clone()).or_else(|| names.first().cloned());
-            let others = names.iter().filter(|other| name.as_ref() != Some(*other));
-            let others = others.map(|other| (format!("{directory}{other}"), "no manifest names the object"));
-            self.strange.extend(others);
-            let key = format!("{directory}{}", name.unwrap_or_default());
-            objects.push(Object { segment: number, key, sealed });
+            let sealed = named.get(&number).cloned();
+            let name = sealed.as_ref().map(|sealed| sealed.name.clone());
+            let name = name.or_else(|| names.first().filter(|_| number <= through && number > self.named()).cloned());
+            for other in names.iter().filter(|other| name.as_ref() != Some(*other)) {
+                self.strange.push((format!("{directory}{other}"), "no manifest names the object"));
+            }
+            if let Some(name) = name {
+                self.objects.push(Object { segment: number, key: format!("{directory}{name}"), sealed });
+            }
         }
-        self.objects.extend(objects);
-        self.objects.last().map_or(0, |last| last.segment)
     }
 
-    /// Takes the parts behind the sealed segments. Returns whether there are any.
-    async fn take_parts(&mut self, store: &Store, directory: &str, sealed: u32) -> Result<bool, SinkError> {
-        let mut expected = (sealed, 0);
-        let mut has_live = false;
-        for object in store.list(directory, Some(&keys::behind_parts(sealed))).await? {
+    /// The number of the last segment that the manifest names.
+    fn named(&self) -> u32 {
+        self.manifest.as_ref().and_then(|manifest| manifest.segments.last()).map_or(0, |last| last.segment)
+    }
+
+    /// Takes the parts behind the sealed segments.
+    fn take_parts(&mut self, directory: &str, parts: Vec<Listed>, sealed: u32) {
+        let mut last = (sealed, 0);
+        for object in parts {
             let key = format!("{directory}{}", object.name);
             let Some((segment, number)) = keys::parse_part(&object.name) else {
                 self.strange.push((key, "the object is no part of a segment"));
                 continue;
             };
-            has_live = true;
-            if (segment, number) != (expected.0, expected.1 + 1) && (segment <= expected.0 || number != 1) {
+            if segment <= sealed {
+                continue;
+            }
+            let follows = (segment == last.0 && number == last.1 + 1) || (segment > last.0 && number == 1);
+            if !follows {
                 self.strange.push((key.clone(), "a part before the object is missing"));
             }
-            expected = (segment, number);
+            last = (segment, number);
             if object.bytes > 0 {
                 self.objects.push(Object { segment, key, sealed: None });
             }
         }
-        Ok(has_live)
     }
 }

@@ -64,11 +64,9 @@ fn a_sealed_segment_is_the_file_once_it_is_decompressed() {
         let place = Place::directory();
         let mut sink = place.builder().compress(is_compressed).build().unwrap();
         sink.offer(&read(&log)).unwrap();
-        let ending = if is_compressed { "00000001.jsonl.zst" } else { "n1" };
-        let sealed = files(&place.path()).into_iter().find(|path| {
-            let text = path.to_str().unwrap();
-            !text.contains("/live/") && (text.ends_with(ending) || !is_compressed && text.ends_with("00000001.jsonl"))
-        });
+        let name = if is_compressed { "00000001.jsonl.zst" } else { "00000001.jsonl" };
+        let is_sealed = |path: &Path| path.ends_with(name) && !path.to_str().unwrap().contains("/live/");
+        let sealed = files(&place.path()).into_iter().find(|path| is_sealed(path));
         let mut bytes = fs::read(sealed.unwrap()).unwrap();
         if is_compressed {
             bytes = zstd::decode_all(bytes.as_slice()).unwrap();

@@ -112,7 +112,11 @@ struct Run {
     /// The directory of the log.
     log: PathBuf,
 
-    /// The store: `file:PATH`, `postgres://USER@HOST/DATABASE`, `otlp+https://HOST` or `otlp+http://HOST`.
+    /// The store: `file:PATH`, `postgres://USER@HOST/DATABASE`, `otlp+https://HOST` or `otlp+http://HOST`,
+    /// `s3://BUCKET/PREFIX?service=NAME` or `archive:DIR?service=NAME`.
+    ///
+    /// For an archive, `service` says whose log it is, and `host` on which machine, by default this one. Credentials for S3 stand
+    /// in `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`; docs/forwarding/objects.md has the parameters.
     ///
     /// Better than in the URL, which `ps` shows, credentials stand in `PGPASSFILE`, `PGPASSWORD` or
     /// `OTEL_EXPORTER_OTLP_HEADERS`.

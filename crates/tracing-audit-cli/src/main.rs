@@ -17,6 +17,8 @@ mod output;
 mod output_file;
 mod query;
 mod report;
+#[cfg(feature = "objects")]
+mod restore;
 mod scan;
 mod shell;
 mod show;
@@ -55,6 +57,8 @@ enum Command {
     Doctor(doctor::Doctor),
     Hold(hold::Hold),
     Forward(forward::Forward),
+    #[cfg(feature = "objects")]
+    Restore(restore::Restore),
     Demo(demo::Demo),
     Completions(shell::Completions),
     Man(shell::Man),
@@ -103,6 +107,8 @@ fn main() -> ExitCode {
         Command::Doctor(doctor) => doctor.run(),
         Command::Hold(hold) => hold.run(),
         Command::Forward(forward) => forward.run(),
+        #[cfg(feature = "objects")]
+        Command::Restore(restore) => restore.run(),
         Command::Demo(demo) => demo.run(),
         Command::Completions(completions) => completions.run(),
         Command::Man(man) => man.run(),

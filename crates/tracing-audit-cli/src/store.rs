@@ -1,20 +1,24 @@
 //! Stores by their URLs.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::{Result, bail};
-use tracing_audit_forward::{Entry, FileSink, Gap, Position, Sink, SinkError};
+use tracing_audit_forward::{Entry, FileSink, Gap, Pace, Position, Sink, SinkError};
 
 /// The stores that this build knows, for messages.
-pub(crate) const KNOWN: &str = if cfg!(all(feature = "postgres", feature = "otlp")) {
-    "`file:PATH`, `postgres://USER@HOST/DATABASE`, and `otlp+https://HOST` or `otlp+http://HOST`"
-} else if cfg!(feature = "postgres") {
-    "`file:PATH` and `postgres://USER@HOST/DATABASE`"
-} else if cfg!(feature = "otlp") {
-    "`file:PATH`, and `otlp+https://HOST` or `otlp+http://HOST`"
-} else {
-    "`file:PATH`"
-};
+const KNOWN: &[&str] = &[
+    "`file:PATH`",
+    #[cfg(feature = "postgres")]
+    "`postgres://USER@HOST/DATABASE`",
+    #[cfg(feature = "otlp")]
+    "`otlp+https://HOST` or `otlp+http://HOST`",
+    #[cfg(feature = "objects")]
+    "`s3://BUCKET/PREFIX` or `archive:DIR`",
+];
+
+pub(crate) fn known() -> String {
+    KNOWN.join(", ")
+}
 
 /// What a URL names.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +28,8 @@ pub(crate) enum Store<'a> {
     Postgres(&'a str),
     #[cfg(feature = "otlp")]
     Otlp(&'a str),
+    #[cfg(feature = "objects")]
+    Objects(&'a str),
 }
 
 impl<'a> Store<'a> {
@@ -39,8 +45,10 @@ impl<'a> Store<'a> {
             "postgres" | "postgresql" => Ok(Some(Self::Postgres(url))),
             #[cfg(feature = "otlp")]
             "otlp+http" | "otlp+https" => Ok(Some(Self::Otlp(url.strip_prefix("otlp+").unwrap_or(url)))),
+            #[cfg(feature = "objects")]
+            "s3" | "archive" => Ok(Some(Self::Objects(url))),
             // The rest of it may hold a password.
-            _ => bail!("no store is known for `{scheme}:`; there are {KNOWN}"),
+            _ => bail!("no store is known for `{scheme}:`; there are {}", known()),
         }
     }
 
@@ -52,6 +60,8 @@ impl<'a> Store<'a> {
             Self::Postgres(_) => "postgres",
             #[cfg(feature = "otlp")]
             Self::Otlp(_) => "otlp",
+            #[cfg(feature = "objects")]
+            Self::Objects(_) => "archive",
         }
     }
 
@@ -67,6 +77,8 @@ impl<'a> Store<'a> {
                 let builder = builder.on_warning(|warning| crate::say(&format!("tracing-audit: {warning}")));
                 Any(Box::new(builder.build()?))
             }
+            #[cfg(feature = "objects")]
+            Self::Objects(url) => Any(Box::new(tracing_audit_forward::Objects::new(url)?)),
         })
     }
 }
@@ -75,7 +87,7 @@ impl<'a> Store<'a> {
 pub(crate) fn of(url: &str) -> Result<Store<'_>> {
     match Store::parse(url)? {
         Some(store) => Ok(store),
-        None => bail!("{url:?} names no store; there are {KNOWN}"),
+        None => bail!("{url:?} names no store; there are {}", known()),
     }
 }
 
@@ -93,6 +105,14 @@ impl Sink for Any {
 
     fn gap(&mut self, gap: &Gap) -> Result<(), SinkError> {
         self.0.gap(gap)
+    }
+
+    fn left_out(&mut self, chains: &BTreeMap<Arc<str>, String>) {
+        self.0.left_out(chains);
+    }
+
+    fn pace(&self) -> Pace {
+        self.0.pace()
     }
 
     fn close(&mut self) {

@@ -29,6 +29,8 @@ impl Verify {
             Store::Postgres(url) => tracing_audit_forward::Postgres::new(url)?.verify_with(checker)?,
             #[cfg(feature = "otlp")]
             Store::Otlp(_) => bail!("an OTLP receiver cannot be asked what it has"),
+            #[cfg(feature = "objects")]
+            Store::Objects(url) => tracing_audit_forward::Archive::new(url)?.verify_with(checker)?,
         };
         if self.quiet {
             print(if report.is_intact() { "intact" } else { "damaged" });

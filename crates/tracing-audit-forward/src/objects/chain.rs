@@ -65,7 +65,10 @@ impl Work<'_> {
                 let Some(Name::Manifest { segment }) = Name::parse(&newest.name) else {
                     return Err(self.store.foreign(&key, "it is no manifest"));
                 };
-                match known.manifest.filter(|known| known.segments.last().is_some_and(|last| last.segment == segment)) {
+                match known
+                    .manifest
+                    .filter(|known| known.segments.last().is_some_and(|last| last.segment == segment))
+                {
                     Some(known) => Some(known),
                     None => Some(self.manifest(&key, id, segment).await?),
                 }
@@ -98,11 +101,15 @@ impl Work<'_> {
             let live = live.get_or_insert(Live { segment, parts: 0, is_ended: false, last: None });
             if live.segment != segment {
                 let first = self.store.name(&format!("{directory}{:08}", live.segment));
-                return Err(self.store.foreign(&key, &format!("the segment before it, {first}, is not sealed")));
+                return Err(self
+                    .store
+                    .foreign(&key, &format!("the segment before it, {first}, is not sealed")));
             }
             if number != live.parts + 1 || live.is_ended {
                 let missing = self.store.name(&format!("{directory}{}", keys::part(segment, live.parts + 1)));
-                let why = format!("{missing} is missing before it: somebody removed it, or a lifecycle rule is too quick");
+                let why = format!(
+                    "{missing} is missing before it: somebody removed it, or a lifecycle rule is too quick"
+                );
                 return Err(self.store.foreign(&key, &why));
             }
             if object.bytes == 0 {
@@ -117,7 +124,9 @@ impl Work<'_> {
             let is_same = |known: &Live| (known.segment, known.parts) == (live.segment, live.parts);
             live.last = match known.filter(is_same).and_then(|known| known.last) {
                 Some(last) => Some(last),
-                None => Some(self.last_of(&format!("{directory}{}", keys::part(live.segment, live.parts))).await?),
+                None => {
+                    Some(self.last_of(&format!("{directory}{}", keys::part(live.segment, live.parts))).await?)
+                }
             };
         }
         Ok(live)
@@ -129,7 +138,8 @@ impl Work<'_> {
         let text = end.strip_suffix(b"\n").unwrap_or_default();
         let line = text.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
         let line = CopiedLine::parse(line);
-        let line = line.map_err(|what| self.store.foreign(key, &format!("its last line is no record: {what}")))?;
+        let line =
+            line.map_err(|what| self.store.foreign(key, &format!("its last line is no record: {what}")))?;
         Ok((line.seq, line.hash))
     }
 
@@ -252,10 +262,12 @@ impl Work<'_> {
         let directory = self.keys.chain(self.origin, id);
         let sealed = chain.manifest.iter().flat_map(|manifest| &manifest.segments);
         for segment in sealed.filter(|segment| segment.first_seq <= last && segment.last_seq >= first) {
-            let is_compressed = segment.name.ends_with(".zst");
-            lines::read(self.store, &format!("{directory}{}", segment.name), is_compressed, &mut *stored).await?;
+            let is_compressed = Name::is_compressed(&segment.name);
+            lines::read(self.store, &format!("{directory}{}", segment.name), is_compressed, &mut *stored)
+                .await?;
         }
-        let Some(live) = chain.live.as_ref().filter(|live| live.last.is_some_and(|(seq, _)| seq >= first)) else {
+        let Some(live) = chain.live.as_ref().filter(|live| live.last.is_some_and(|(seq, _)| seq >= first))
+        else {
             return Ok(());
         };
         // The newest are the likely ones.

@@ -7,8 +7,8 @@ use std::{
 
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use http_body_util::BodyExt as _;
 use http::{HeaderMap, HeaderValue};
+use http_body_util::BodyExt as _;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector as Tcp},
@@ -119,7 +119,8 @@ impl Service {
         }
         let Some(signer) = self.signer.get() else { return Ok(()) };
         let credential = signer.credentials.get_credential().await.map_err(failed)?;
-        let content = request.headers().get("x-amz-content-sha256").and_then(|value| digest(value.to_str().ok()?));
+        let content =
+            request.headers().get("x-amz-content-sha256").and_then(|value| digest(value.to_str().ok()?));
         let authorizer = AwsAuthorizer::new(&credential, "s3", &signer.region);
         authorizer.try_authorize(request, content.as_deref()).map_err(failed)
     }

@@ -103,6 +103,11 @@ impl Name {
     pub(super) const BEFORE_GAPS: &str = "gap-";
     pub(super) const BEFORE_MANIFESTS: &str = "manifest-";
 
+    /// Whether a segment of this name or key is compressed.
+    pub(super) fn is_compressed(name: &str) -> bool {
+        name.rsplit_once('.').is_some_and(|(_, ending)| ending == "zst")
+    }
+
     /// Reads a name; `None` where this version would not write it.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let name = if let Some(rest) = text.strip_prefix(Self::BEFORE_MANIFESTS) {
@@ -132,11 +137,13 @@ mod tests {
         ] {
             assert_eq!(Name::parse(text).unwrap().to_string(), text);
         }
-        for text in ["1.jsonl", "00000001.json", "+0000001.jsonl", "manifest-3.json", "", "x", "gap-1-2.json"] {
+        for text in ["1.jsonl", "00000001.json", "+0000001.jsonl", "manifest-3.json", "", "x", "gap-1-2.json"]
+        {
             assert_eq!(Name::parse(text), None, "{text}");
         }
         assert_eq!(parse_part("00000002/00000001.jsonl"), Some((2, 1)));
-        for text in ["00000002/00000000.jsonl", "2/1.jsonl", "00000002.jsonl", "00000002/00000001.jsonl.zst"] {
+        for text in ["00000002/00000000.jsonl", "2/1.jsonl", "00000002.jsonl", "00000002/00000001.jsonl.zst"]
+        {
             assert_eq!(parse_part(text), None, "{text}");
         }
         assert!(part(2, 99_999_999) < behind_parts(2) && behind_parts(2) < part(3, 1));

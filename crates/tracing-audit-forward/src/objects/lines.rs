@@ -63,7 +63,12 @@ struct Decoder {
 
 impl Decoder {
     fn new() -> io::Result<Self> {
-        Ok(Self { inner: raw::Decoder::new()?, output: vec![0; 128 << 10], is_whole: false, is_broken: false })
+        Ok(Self {
+            inner: raw::Decoder::new()?,
+            output: vec![0; 128 << 10],
+            is_whole: false,
+            is_broken: false,
+        })
     }
 
     fn run(&mut self, piece: &[u8], lines: &mut Lines<impl Content>) {

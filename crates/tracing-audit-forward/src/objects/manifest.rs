@@ -78,7 +78,8 @@ impl Manifest {
 
     /// Reads one of this chain.
     pub(super) fn parse(bytes: &[u8], chain_id: &str) -> Result<Self, String> {
-        let manifest: Self = serde_json::from_slice(bytes).map_err(|error| format!("it is no manifest: {error}"))?;
+        let manifest: Self =
+            serde_json::from_slice(bytes).map_err(|error| format!("it is no manifest: {error}"))?;
         if manifest.format != FORMAT {
             return Err(format!("its format is {}, and this version knows {FORMAT}", manifest.format));
         }

@@ -15,16 +15,10 @@ mod store;
 mod url;
 mod verify;
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt, path::Path, sync::Arc, time::Duration};
 
-use self::{chain::Chain, keys::Keys, runtime::OwnRuntime, store::Store};
 pub use self::{builder::ObjectsBuilder, lock::Retention, restore::Restored};
+use self::{chain::Chain, keys::Keys, runtime::OwnRuntime, store::Store};
 use crate::{
     copy::{CopyChecker, CopyReport},
     origin::Origin,

@@ -31,7 +31,9 @@ pub(super) async fn probe(store: &Store, keys: &Keys) -> Result<(), SinkError> {
         return Err(refused(store, "overwrites an object although it is told not to (If-None-Match)"));
     }
     if store.get(&here).await?.as_deref() != Some(HERE) {
-        return Err(store.foreign(&here, "it is not what was put there; a prefix of another name has none yet"));
+        return Err(
+            store.foreign(&here, "it is not what was put there; a prefix of another name has none yet")
+        );
     }
     let Objects::S3(_) = &store.objects else { return Ok(()) };
     wrong_sum(store, &keys.probe("checksum")).await
@@ -43,9 +45,10 @@ async fn wrong_sum(store: &Store, key: &str) -> Result<(), SinkError> {
     headers.insert("x-amz-checksum-sha256", sum);
     match store.put_with(key, Bytes::from_static(DAMAGED), Some(Headers(headers))).await {
         // It is there: this server, or the one before, took it.
-        Ok(Put::Created | Put::Exists) => {
-            Err(refused(store, "takes a body that does not have the sum it is sent with (x-amz-checksum-sha256)"))
-        }
+        Ok(Put::Created | Put::Exists) => Err(refused(
+            store,
+            "takes a body that does not have the sum it is sent with (x-amz-checksum-sha256)",
+        )),
         // Refused for the sum, and not for the signature or a right that is missing.
         Err(SinkError::Setup { reason }) if reason.contains("answers 400") => Ok(()),
         Err(error) => Err(error),

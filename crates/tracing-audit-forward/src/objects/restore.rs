@@ -68,7 +68,9 @@ pub(super) async fn restore(
     for (number, id) in &restored.chains {
         let contents = found.iter().find(|(found, _)| found == id).map(|(_, contents)| contents);
         for (file, bytes) in files.write(store, *number, contents).await? {
-            File::open(&file).and_then(|file| file.sync_all()).map_err(|error| files.failed(&file, &error))?;
+            File::open(&file)
+                .and_then(|file| file.sync_all())
+                .map_err(|error| files.failed(&file, &error))?;
             restored.files += 1;
             restored.bytes += bytes;
         }
@@ -99,7 +101,9 @@ async fn number_of(store: &Store, id: &str, contents: &Contents) -> Result<u16, 
         lines::read(store, &object.key, object.is_compressed(), &mut first).await?;
     }
     first.0.ok_or_else(|| {
-        setup(format!("nothing says yet which chain of the log {id} is: what is there begins within a segment"))
+        setup(format!(
+            "nothing says yet which chain of the log {id} is: what is there begins within a segment"
+        ))
     })
 }
 
@@ -116,7 +120,8 @@ impl Content for &mut FirstLine {
 
 /// Makes the directory, or finds it empty.
 fn prepare(directory: &Path) -> Result<(), SinkError> {
-    let cannot = |error: io::Error| setup(format!("cannot make the directory {}: {error}", directory.display()));
+    let cannot =
+        |error: io::Error| setup(format!("cannot make the directory {}: {error}", directory.display()));
     let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);

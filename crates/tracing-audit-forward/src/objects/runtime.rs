@@ -30,7 +30,9 @@ impl OwnRuntime {
             return runtime.block_on(future);
         }
         let run = || runtime.block_on(future);
-        thread::scope(|scope| scope.spawn(run).join().unwrap_or_else(|panicked| panic::resume_unwind(panicked)))
+        thread::scope(|scope| {
+            scope.spawn(run).join().unwrap_or_else(|panicked| panic::resume_unwind(panicked))
+        })
     }
 }
 

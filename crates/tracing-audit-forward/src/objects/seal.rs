@@ -59,10 +59,14 @@ impl Work<'_> {
         for number in 1..=live.parts {
             let key = format!("{directory}{}", keys::part(live.segment, number));
             let Some(sums) = lines::read(self.store, &key, false, &mut whole).await? else {
-                return Err(self.store.foreign(&key, "it is missing: somebody removed it while the segment was live"));
+                return Err(self
+                    .store
+                    .foreign(&key, "it is missing: somebody removed it while the segment was live"));
             };
             if let Some(fault) = whole.fault.take().or(sums.fault.map(str::to_owned)) {
-                return Err(self.store.foreign(&key, &format!("it was altered before its segment was sealed: {fault}")));
+                return Err(self
+                    .store
+                    .foreign(&key, &format!("it was altered before its segment was sealed: {fault}")));
             }
         }
         Ok(whole)
@@ -85,18 +89,21 @@ impl Work<'_> {
             line_sha256,
             fault: None,
         };
-        let sums = if has_other || self.store.put(&format!("{directory}{name}"), body.into()).await? == Put::Exists {
+        let sums = if has_other
+            || self.store.put(&format!("{directory}{name}"), body.into()).await? == Put::Exists
+        {
             name = if has_other { other } else { name };
             let key = format!("{directory}{name}");
             let is_compressed = has_other != self.is_compressed;
             let there = lines::read(self.store, &key, is_compressed, Nothing).await?;
             // Another version of zstd may have compressed it. Its lines count.
             let is_same = |there: &Sums| {
-                there.fault.is_none() && (there.line_bytes, &there.line_sha256) == (line_bytes, &own.line_sha256)
+                there.fault.is_none()
+                    && (there.line_bytes, &there.line_sha256) == (line_bytes, &own.line_sha256)
             };
-            there
-                .filter(is_same)
-                .ok_or_else(|| self.store.foreign(&key, "it does not have the lines that were acknowledged"))?
+            there.filter(is_same).ok_or_else(|| {
+                self.store.foreign(&key, "it does not have the lines that were acknowledged")
+            })?
         } else {
             own
         };
@@ -117,12 +124,7 @@ impl Work<'_> {
     }
 
     /// Notes a sealed segment, with all that was sealed before.
-    async fn put_manifest(
-        &self,
-        id: &str,
-        chain: &Chain,
-        sealed: Sealed,
-    ) -> Result<Manifest, SinkError> {
+    async fn put_manifest(&self, id: &str, chain: &Chain, sealed: Sealed) -> Result<Manifest, SinkError> {
         let directory = self.keys.chain(self.origin, id);
         let key = format!("{directory}{}", Name::Manifest { segment: sealed.segment });
         let mut manifest = chain.manifest.clone().unwrap_or_else(|| Manifest::new(id, chain.number));
@@ -130,7 +132,9 @@ impl Work<'_> {
         manifest.segments.push(sealed);
         let body = manifest.print().map_err(|error| self.store.unavailable("print", &key, &error))?;
         let body = Bytes::from(body);
-        if self.store.put(&key, body.clone()).await? == Put::Exists && self.store.get(&key).await? != Some(body) {
+        if self.store.put(&key, body.clone()).await? == Put::Exists
+            && self.store.get(&key).await? != Some(body)
+        {
             return Err(self.store.foreign(&key, "it says something else of the segments that are sealed"));
         }
         Ok(manifest)
@@ -140,7 +144,9 @@ impl Work<'_> {
     async fn gaps(&self, directory: &str, chain: u16, before: u64) -> Result<Vec<Missing>, SinkError> {
         let listed = self.store.list(directory, Some(Name::BEFORE_GAPS)).await?;
         let gap = |name: &str| match Name::parse(name)? {
-            Name::Gap { first_seq, last_seq } if first_seq < before => Some(Missing { chain, first_seq, last_seq }),
+            Name::Gap { first_seq, last_seq } if first_seq < before => {
+                Some(Missing { chain, first_seq, last_seq })
+            }
             _ => None,
         };
         Ok(listed.iter().filter_map(|object| gap(&object.name)).collect())

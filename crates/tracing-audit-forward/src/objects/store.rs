@@ -12,8 +12,8 @@ use std::{
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use object_store::{
-    Error, GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, local::LocalFileSystem,
-    path::Path,
+    Error, GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload,
+    local::LocalFileSystem, path::Path,
 };
 
 use super::{client::Headers, lock::Lock, setup};
@@ -54,7 +54,7 @@ pub(super) struct Store {
 #[derive(Debug)]
 pub(super) enum Objects {
     S3(Arc<dyn ObjectStore>),
-    Directory(Directory),
+    Directory(Box<Directory>),
 }
 
 /// A directory, opened with the first call.
@@ -65,8 +65,8 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, opened: OnceLock::new() }
+    pub(super) fn new(path: PathBuf) -> Box<Self> {
+        Box::new(Self { path, opened: OnceLock::new() })
     }
 
     /// Makes it where it is missing, for its owner only. Not what it is in: where a disk is not mounted, that is missing too.
@@ -87,7 +87,8 @@ impl Directory {
     /// Another directory under the same path is what a disk leaves that is no longer mounted.
     fn open(&self) -> Result<Arc<dyn ObjectStore>, SinkError> {
         let path = self.path.display();
-        let cannot = |error: &dyn std::fmt::Display| setup(format!("cannot open the directory {path}: {error}"));
+        let cannot =
+            |error: &dyn std::fmt::Display| setup(format!("cannot open the directory {path}: {error}"));
         let now = fs::metadata(&self.path).map_err(|error| cannot(&error))?;
         if let Some((objects, then)) = self.opened.get() {
             if is_same(then, &now) {
@@ -124,7 +125,10 @@ impl Store {
     }
 
     pub(super) fn unavailable(&self, action: &str, key: &str, error: &dyn std::fmt::Display) -> SinkError {
-        SinkError::Unavailable { reason: format!("cannot {action} {}: {error}", self.name(key)), retry_after: None }
+        SinkError::Unavailable {
+            reason: format!("cannot {action} {}: {error}", self.name(key)),
+            retry_after: None,
+        }
     }
 
     /// What stands under a key is not what belongs there.
@@ -137,7 +141,9 @@ impl Store {
         let headers = self.lock.headers(std::time::SystemTime::now());
         self.put_with(key, body, headers).await.map_err(|error| match error {
             SinkError::Setup { reason } if self.lock.is_asked_for() && reason.contains("answers 400") => {
-                setup(format!("{reason}; retention or a legal hold was asked for: has the bucket object lock?"))
+                setup(format!(
+                    "{reason}; retention or a legal hold was asked for: has the bucket object lock?"
+                ))
             }
             error => error,
         })
@@ -183,7 +189,8 @@ impl Store {
     pub(super) async fn stream(
         &self,
         key: &str,
-    ) -> Result<Option<impl Stream<Item = Result<Bytes, SinkError>> + Unpin + Send + use<'_>>, SinkError> {
+    ) -> Result<Option<impl Stream<Item = Result<Bytes, SinkError>> + Unpin + Send + use<'_>>, SinkError>
+    {
         let (path, objects) = (self.path(key)?, self.objects()?);
         let get = objects.get(&path);
         let got = self.found(key, self.within("get", key, 0, get).await?)?;
@@ -226,7 +233,8 @@ impl Store {
         let listed = objects.list_with_delimiter(Some(&path));
         let listed = self.within("list", directory, 0, listed).await?;
         let listed = listed.map_err(|error| self.of("list", directory, &error))?;
-        let name = |path: &Path| Some(path.as_ref().strip_prefix(directory)?.trim_end_matches('/').to_owned());
+        let name =
+            |path: &Path| Some(path.as_ref().strip_prefix(directory)?.trim_end_matches('/').to_owned());
         Ok(listed.common_prefixes.iter().filter_map(name).collect())
     }
 
@@ -275,7 +283,8 @@ fn told(error: &Error) -> String {
         let (_, rest) = text.split_once(&format!("<{name}>"))?;
         Some(rest.split_once('<')?.0.to_owned())
     };
-    let status = text.split_once("non-2xx status code: ").map(|(_, rest)| rest.split(':').next().unwrap_or(rest));
+    let status =
+        text.split_once("non-2xx status code: ").map(|(_, rest)| rest.split(':').next().unwrap_or(rest));
     if let Some(status) = status {
         let said: Vec<String> = ["Code", "Message"].into_iter().filter_map(part).collect();
         return format!("{ANSWERS}{status} {}", said.join(": ")).trim_end().to_owned();

@@ -2,7 +2,10 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use super::{lock::{Lock, Retention}, setup};
+use super::{
+    lock::{Lock, Retention},
+    setup,
+};
 use crate::{origin::Origin, sink::SinkError};
 
 /// An archive, as its URL names it. It holds no credentials.

@@ -32,7 +32,12 @@ pub(super) async fn verify(
     Ok(checker.finish())
 }
 
-async fn check(store: &Store, id: &str, contents: &Contents, checker: &mut CopyChecker) -> Result<(), SinkError> {
+async fn check(
+    store: &Store,
+    id: &str,
+    contents: &Contents,
+    checker: &mut CopyChecker,
+) -> Result<(), SinkError> {
     for gap in &contents.gaps {
         checker.gap(&gap.gap(id));
     }
@@ -88,7 +93,11 @@ pub(super) async fn origins(
 }
 
 /// The chains of a log, by their ids.
-pub(super) async fn chain_ids(store: &Store, keys: &Keys, origin: &Origin) -> Result<BTreeSet<String>, SinkError> {
+pub(super) async fn chain_ids(
+    store: &Store,
+    keys: &Keys,
+    origin: &Origin,
+) -> Result<BTreeSet<String>, SinkError> {
     let mut ids = BTreeSet::new();
     for of_live_parts in [false, true] {
         ids.extend(store.directories(&keys.chains(origin, of_live_parts)).await?);
@@ -117,7 +126,7 @@ pub(super) struct Object {
 
 impl Object {
     pub(super) fn is_compressed(&self) -> bool {
-        self.key.ends_with(".zst")
+        Name::is_compressed(&self.key)
     }
 
     /// What is wrong with it, its lines aside.
@@ -159,7 +168,8 @@ impl Contents {
         let parts = store.list(&live, Some(&keys::behind_parts(named))).await?;
         // One that is sealed and in no manifest was left by a crash between the two: its parts are the last.
         let unnamed: Vec<u32> = segments.range(named + 1..).map(|(number, _)| *number).collect();
-        let is_part_of = |object: &Listed, number| keys::parse_part(&object.name).is_some_and(|part| part.0 == number);
+        let is_part_of =
+            |object: &Listed, number| keys::parse_part(&object.name).is_some_and(|part| part.0 == number);
         let through = match unnamed[..] {
             [number] if parts.iter().all(|object| is_part_of(object, number)) => number,
             _ => named,
@@ -182,11 +192,13 @@ impl Contents {
         let named = self.manifest.iter().flat_map(|manifest| &manifest.segments);
         let named: BTreeMap<u32, Sealed> = named.map(|sealed| (sealed.segment, sealed.clone())).collect();
         for number in named.keys().chain(segments.keys()).copied().collect::<BTreeSet<_>>() {
-            let names: Vec<String> = segments.get(&number).into_iter().flatten().map(Name::to_string).collect();
+            let there: Vec<String> =
+                segments.get(&number).into_iter().flatten().map(Name::to_string).collect();
             let sealed = named.get(&number).cloned();
             let name = sealed.as_ref().map(|sealed| sealed.name.clone());
-            let name = name.or_else(|| names.first().filter(|_| number <= through && number > self.named()).cloned());
-            for other in names.iter().filter(|other| name.as_ref() != Some(*other)) {
+            let name = name
+                .or_else(|| there.first().filter(|_| number <= through && number > self.named()).cloned());
+            for other in there.iter().filter(|other| name.as_ref() != Some(*other)) {
                 self.strange.push((format!("{directory}{other}"), "no manifest names the object"));
             }
             if let Some(name) = name {

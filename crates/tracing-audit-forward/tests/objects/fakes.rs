@@ -50,7 +50,9 @@ fn answer(client: TcpStream, obeys: Obeys, objects: &mut BTreeMap<String, Vec<u8
         lines.push(line.trim_end().to_owned());
     }
     let header = |name: &str| {
-        lines.iter().find_map(|line| line.to_ascii_lowercase().starts_with(name).then(|| line[name.len()..].trim()))
+        lines
+            .iter()
+            .find_map(|line| line.to_ascii_lowercase().starts_with(name).then(|| line[name.len()..].trim()))
     };
     let length = header("content-length:").map_or(0, |length| length.parse().unwrap());
     let mut body = vec![0; length];
@@ -72,7 +74,9 @@ fn answer(client: TcpStream, obeys: Obeys, objects: &mut BTreeMap<String, Vec<u8
         }
         _ => match objects.get(&key) {
             Some(object) => ("200 OK", object.clone()),
-            None if key.contains("list-type") => ("200 OK", b"<ListBucketResult></ListBucketResult>".to_vec()),
+            None if key.contains("list-type") => {
+                ("200 OK", b"<ListBucketResult></ListBucketResult>".to_vec())
+            }
             None => ("404 Not Found", b"<Code>NoSuchKey</Code>".to_vec()),
         },
     };

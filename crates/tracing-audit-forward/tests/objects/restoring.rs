@@ -64,7 +64,7 @@ fn a_log_with_a_torn_write_and_one_that_was_pruned_come_back() {
             }
         });
         again.close().unwrap();
-        let entries = read_all(&log, &sink_chain(&place));
+        let entries = read(&log);
         sink.offer(&entries).unwrap();
         let (_dir, back) = restore(&place);
         let report = tracing_audit::verify(&back).unwrap();
@@ -77,17 +77,6 @@ fn a_log_with_a_torn_write_and_one_that_was_pruned_come_back() {
     assert!(!first.exists(), "retention removed nothing");
 }
 
-fn sink_chain(place: &Place<'_>) -> Option<String> {
-    let path = files(&place.path()).into_iter().find(|path| !path.to_str().unwrap().contains("probe"))?;
-    let parts = path.to_str()?.split('/').map(str::to_owned);
-    parts.into_iter().find(|part| part.len() == 32)
-}
-
-/// What is left in a log, also where its first segments are gone.
-fn read_all(log: &std::path::Path, _chain: &Option<String>) -> Vec<tracing_audit_forward::Entry> {
-    read(log)
-}
-
 #[test]
 fn what_cannot_be_restored_is_said() {
     let place = Place::directory();
@@ -95,7 +84,8 @@ fn what_cannot_be_restored_is_said() {
     let log = log_of(dir.path(), 2, 20);
     let entries = read(&log);
     place.sink().offer(&entries).unwrap();
-    let reason = |outcome: Result<tracing_audit_forward::Restored, SinkError>| outcome.unwrap_err().to_string();
+    let reason =
+        |outcome: Result<tracing_audit_forward::Restored, SinkError>| outcome.unwrap_err().to_string();
     let back = dir.path().join("back");
     fs::create_dir(&back).unwrap();
     fs::write(back.join("x"), "x").unwrap();
@@ -113,12 +103,14 @@ fn what_cannot_be_restored_is_said() {
     // Another log below the same prefix.
     let url = format!("archive:{}?service=web%20shop&host=n.2", place.path().display());
     tracing_audit_forward::Objects::new(&url).unwrap().offer(&other).unwrap();
-    let mut all = tracing_audit_forward::Archive::new(&format!("archive:{}", place.path().display())).unwrap();
+    let mut all =
+        tracing_audit_forward::Archive::new(&format!("archive:{}", place.path().display())).unwrap();
     assert_eq!(all.origins().unwrap().len(), 2);
     assert!(reason(all.restore(&back, &[])).contains("has 2 logs"));
     assert!(place.archive().verify().unwrap().is_intact());
     // An object that is not what the manifest says.
-    let sealed = files(&place.path()).into_iter().find(|path| path.to_str().unwrap().ends_with("zst")).unwrap();
+    let sealed =
+        files(&place.path()).into_iter().find(|path| path.to_str().unwrap().ends_with("zst")).unwrap();
     fs::remove_file(&sealed).unwrap();
     fs::write(&sealed, "x").unwrap();
     let again = dir.path().join("again");

@@ -68,7 +68,8 @@ fn what_was_changed_is_found() {
     };
     check_found(recompressed, &["was edited", is_other, "00000002.jsonl.zst"]);
     // The same lines, otherwise.
-    let same = |bytes: Vec<u8>| zstd::encode_all(zstd::decode_all(bytes.as_slice()).unwrap().as_slice(), 9).unwrap();
+    let same =
+        |bytes: Vec<u8>| zstd::encode_all(zstd::decode_all(bytes.as_slice()).unwrap().as_slice(), 9).unwrap();
     check_found(|place| edit(&find(place, sealed), same), &[is_other]);
     let cut = |mut bytes: Vec<u8>| {
         bytes.truncate(bytes.len() / 2);
@@ -89,14 +90,19 @@ fn what_was_changed_is_found() {
 #[test]
 fn what_was_changed_in_manifests_and_parts_is_found() {
     let newest = "manifest-00000002.json";
-    let edited = |place: &Place<'_>| edit(&find(place, newest), |bytes| replaced(&bytes, "\"segment\": 2", "\"segment\": 7"));
+    let edited = |place: &Place<'_>| {
+        edit(&find(place, newest), |bytes| replaced(&bytes, "\"segment\": 2", "\"segment\": 7"))
+    };
     check_found(edited, &["00000002.jsonl.zst"]);
     check_found(|place| edit(&find(place, newest), |_| b"{}".to_vec()), &["is no manifest of this chain"]);
     check_found(|place| fs::remove_file(find(place, newest)).unwrap(), &["no manifest names the object"]);
     let part = |place: &Place<'_>, number: u32| find(place, &format!("/00000003/{number:08}.jsonl"));
     let edited = |place: &Place<'_>| edit(&part(place, 1), |bytes| replaced(&bytes, "mia", "eve"));
     check_found(edited, &["was edited"]);
-    check_found(|place| fs::remove_file(part(place, 1)).unwrap(), &["a part before the object is missing", "missing"]);
+    check_found(
+        |place| fs::remove_file(part(place, 1)).unwrap(),
+        &["a part before the object is missing", "missing"],
+    );
     let cut = |place: &Place<'_>| {
         edit(&part(place, 1), |mut bytes| {
             bytes.pop();
@@ -106,7 +112,8 @@ fn what_was_changed_in_manifests_and_parts_is_found() {
     check_found(cut, &["00000003/00000001.jsonl: its last line has no end"]);
     // Parts of a segment that is sealed may go: a lifecycle rule takes them.
     let (place, _) = archive();
-    for path in files(&place.path()).into_iter().filter(|path| path.to_str().unwrap().contains("/00000001/")) {
+    for path in files(&place.path()).into_iter().filter(|path| path.to_str().unwrap().contains("/00000001/"))
+    {
         fs::remove_file(path).unwrap();
     }
     assert!(place.archive().verify().unwrap().is_intact());
@@ -115,8 +122,10 @@ fn what_was_changed_in_manifests_and_parts_is_found() {
 #[test]
 fn an_end_that_was_cut_is_found_by_a_head_that_was_kept() {
     let (place, entries) = archive();
-    let parts: Vec<PathBuf> =
-        files(&place.path()).into_iter().filter(|path| path.to_str().unwrap().contains("/00000003/")).collect();
+    let parts: Vec<PathBuf> = files(&place.path())
+        .into_iter()
+        .filter(|path| path.to_str().unwrap().contains("/00000003/"))
+        .collect();
     fs::remove_file(parts.last().unwrap()).unwrap();
     assert!(place.archive().verify().unwrap().is_intact());
     let head: Head = entries.last().unwrap().record.head();

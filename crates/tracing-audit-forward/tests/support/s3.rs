@@ -1,4 +1,4 @@
-//! An S3 server of a test: `weed` of SeaweedFS, in a directory of its own, on free ports, ended by its process id.
+//! An S3 server of a test: `weed` of `SeaweedFS`, in a directory of its own, on free ports, ended by its process id.
 //! `AUDIT_S3_SERVER` names the program.
 
 use std::{
@@ -53,7 +53,12 @@ impl Server {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("log")).unwrap();
         let mut command = Command::new(&self.program);
         command.args(["-logtostderr=true", "server", "-filer", "-s3", "-s3.iam=false", "-ip=127.0.0.1"]);
-        command.args(["-ip.bind=127.0.0.1", "-s3.ip.bind=127.0.0.1", "-s3.port.iceberg=0", "-s3.port.lance=0"]);
+        command.args([
+            "-ip.bind=127.0.0.1",
+            "-s3.ip.bind=127.0.0.1",
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+        ]);
         command.args(["-master.telemetry=false", "-master.volumeSizeLimitMB=64", "-volume.max=0"]);
         let names = ["master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port"];
         let names = names.into_iter().chain(["filer.port.grpc", "s3.port", "s3.port.grpc"]);

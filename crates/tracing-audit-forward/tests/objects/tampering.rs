@@ -91,7 +91,7 @@ fn what_was_changed_is_found() {
 fn what_was_changed_in_manifests_and_parts_is_found() {
     let newest = "manifest-00000002.json";
     let edited = |place: &Place<'_>| {
-        edit(&find(place, newest), |bytes| replaced(&bytes, "\"segment\": 2", "\"segment\": 7"))
+        edit(&find(place, newest), |bytes| replaced(&bytes, "\"segment\": 2", "\"segment\": 7"));
     };
     check_found(edited, &["00000002.jsonl.zst"]);
     check_found(|place| edit(&find(place, newest), |_| b"{}".to_vec()), &["is no manifest of this chain"]);

@@ -59,7 +59,12 @@ impl Server {
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
         ]);
-        command.args(["-master.telemetry=false", "-master.volumeSizeLimitMB=64", "-volume.max=0"]);
+        command.args([
+            "-master.telemetry=false",
+            "-master.electionTimeout=1s",
+            "-master.volumeSizeLimitMB=64",
+            "-volume.max=0",
+        ]);
         let names = ["master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port"];
         let names = names.into_iter().chain(["filer.port.grpc", "s3.port", "s3.port.grpc"]);
         for (name, port) in names.zip(&self.ports) {

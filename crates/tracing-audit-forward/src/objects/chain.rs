@@ -9,7 +9,6 @@ use super::{
     keys::{self, Name},
     lines::{self, Content},
     manifest::Manifest,
-    setup,
     store::Put,
 };
 use crate::{
@@ -160,7 +159,8 @@ impl Work<'_> {
         while let Some((_, first)) = new.first() {
             let segment = segment_of(first).or(chain.live.as_ref().map(|live| live.segment));
             let segment = segment.or_else(|| in_file_name(first)).ok_or_else(|| {
-                setup(format!("nothing says which segment record {} is of", first.record.head()))
+                let reason = format!("nothing says which segment record {} is of", first.record.head());
+                SinkError::Chain { index: 0, reason }
             })?;
             let length = new.iter().skip(1).position(|(_, entry)| segment_of(entry).is_some());
             let (group, rest) = new.split_at(length.map_or(new.len(), |length| length + 1));
@@ -180,10 +180,11 @@ impl Work<'_> {
             None if chain.sealed_through() < segment => {}
             _ => {
                 let directory = self.store.name(&self.keys.chain(self.origin, id));
-                return Err(setup(format!(
+                let reason = format!(
                     "segment {segment} of the log is sealed in {directory} already, with other records: the log was \
                      restored or cloned; store it under another service or host"
-                )));
+                );
+                return Err(SinkError::Chain { index: 0, reason });
             }
         }
         chain.live = Some(Live { segment, parts: 0, is_ended: false, last: None });

@@ -162,7 +162,12 @@ impl Work<'_> {
         let mut positions = Vec::new();
         for id in chain_ids {
             let known = self.chains.remove(id);
-            let chain = self.load(id, known).await?;
+            let chain = match self.load(id, known).await {
+                Ok(chain) => chain,
+                // The others go on. Whoever offers more of it hears of it.
+                Err(SinkError::Chain { .. }) => continue,
+                Err(error) => return Err(error),
+            };
             let last = chain.last();
             self.chains.insert(Arc::clone(id), chain);
             positions.extend(last.map(|(seq, hash)| Position { chain_id: Arc::clone(id), seq, hash }));
@@ -189,9 +194,16 @@ impl Work<'_> {
             };
             match stored {
                 Ok(chain) => drop(self.chains.insert(Arc::clone(id), chain)),
-                // Each of the others would wait for it, too.
-                Err(error @ SinkError::Unavailable { .. }) => return Err(error),
-                Err(error) => failed = failed.or(Some(error)),
+                // The others have their turn first.
+                Err(SinkError::Chain { reason, .. }) => {
+                    let index = entries.first().map_or(0, |(index, _)| *index);
+                    failed = failed.or(Some(SinkError::Chain { index, reason }));
+                }
+                Err(error @ (SinkError::Conflict { .. } | SinkError::Refused { .. })) => {
+                    failed = failed.or(Some(error));
+                }
+                // It would be the same for each of them.
+                Err(error) => return Err(error),
             }
         }
         failed.map_or(Ok(()), Err)

@@ -31,9 +31,10 @@ pub(super) async fn probe(store: &Store, keys: &Keys) -> Result<(), SinkError> {
         return Err(refused(store, "overwrites an object although it is told not to (If-None-Match)"));
     }
     if store.get(&here).await?.as_deref() != Some(HERE) {
-        return Err(
-            store.foreign(&here, "it is not what was put there; a prefix of another name has none yet")
-        );
+        let name = store.name(&here);
+        return Err(setup(format!(
+            "{name} is not what was put there: take another prefix, which has none yet"
+        )));
     }
     let Objects::S3(_) = &store.objects else { return Ok(()) };
     wrong_sum(store, &keys.probe("checksum")).await

@@ -131,9 +131,9 @@ impl Store {
         }
     }
 
-    /// What stands under a key is not what belongs there.
+    /// What stands under a key is not what belongs there: the chain stops. The place in the batch is set by who knows it.
     pub(super) fn foreign(&self, key: &str, why: &str) -> SinkError {
-        setup(format!("{} is in the way: {why}", self.name(key)))
+        SinkError::Chain { index: 0, reason: format!("{} is in the way: {why}", self.name(key)) }
     }
 
     /// Puts an object where there is none, with its SHA-256, and with the retention that was asked for.

@@ -172,6 +172,30 @@ fn of_two_senders_with_one_past_one_is_stopped() {
     assert!(place.archive().verify().unwrap().is_intact());
 }
 
+/// A sender that has slept while another one sealed the segment adds nothing to it.
+#[test]
+fn nothing_is_added_to_a_segment_that_is_sealed() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = log_of(dir.path(), 2, 100);
+    let entries = read(&log);
+    let second = entries.iter().skip(1).position(|entry| entry.record.get("segment").is_some()).unwrap() + 1;
+    let place = Place::directory();
+    let (mut first, mut sleeper) = (place.sink(), place.sink());
+    first.offer(&entries[..second]).unwrap();
+    positions(&mut sleeper, &entries);
+    first.offer(&entries[second..]).unwrap();
+    let keys = place.keys();
+    // A record of another future, in the segment that the sleeper takes for the live one.
+    let other = events(300).into_iter().find(|entry| entry.record.seq() == second as u64 + 1).unwrap();
+    let other = Entry::new(entries[0].chain_id.clone(), other.record);
+    let outcome = sleeper.offer(std::slice::from_ref(&other));
+    assert!(matches!(outcome, Err(SinkError::Unavailable { .. })), "{outcome:?}");
+    let outcome = sleeper.offer(std::slice::from_ref(&other));
+    assert!(matches!(outcome, Err(SinkError::Conflict { .. })), "{outcome:?}");
+    assert_eq!(place.keys(), keys);
+    check_whole(&mut place.archive(), &log);
+}
+
 #[test]
 fn one_chain_that_cannot_be_stored_does_not_stop_another() {
     let place = Place::directory();
@@ -185,8 +209,10 @@ fn one_chain_that_cannot_be_stored_does_not_stop_another() {
     }
     let mut sink = place.sink();
     let both: Vec<Entry> = bad[10..].iter().chain(&good).cloned().collect();
-    let Err(SinkError::Setup { reason }) = sink.offer(&both) else { panic!("it is stored") };
+    let Err(SinkError::Chain { index: 0, reason }) = sink.offer(&both) else { panic!("it is stored") };
     assert!(reason.contains("00000001.jsonl is missing before it"), "{reason}");
+    let ids = [bad[0].chain_id.clone(), good[0].chain_id.clone()];
+    assert_eq!(sink.positions(&ids).unwrap().unwrap(), [position(good.last().unwrap())]);
     assert_eq!(positions(&mut sink, &good), [position(good.last().unwrap())]);
 }
 
@@ -244,4 +270,45 @@ fn a_disk_that_is_not_mounted_any_more_is_noticed() {
 fn move_to(one: &Path, other: &Path) {
     #[expect(clippy::disallowed_methods, reason = "it is no segment")]
     fs::rename(one, other).unwrap();
+}
+
+/// The whole way: a chain that is damaged in the archive stops with the key in its reason, and the other one goes on.
+#[test]
+fn a_forwarder_goes_on_with_the_other_chain() {
+    use tracing_audit::AuditLog;
+    use tracing_audit_forward::Forwarder;
+    use tracing_subscriber::prelude::*;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let logs = [(); 2].map(|()| AuditLog::builder(&path).stderr(false).open().unwrap());
+    let emit = |number: usize| {
+        let subscriber = tracing_subscriber::registry().with(logs[number].layer());
+        tracing::subscriber::with_default(subscriber, || {
+            logs[number].confirm(|| tracing::info!(target: "audit", action = "a", actor = "b")).unwrap();
+        });
+    };
+    (0..2).for_each(emit);
+    let place = Place::directory();
+    let forward = || {
+        let forwarder = Forwarder::builder("archive").start_beside(&path, place.sink()).unwrap();
+        drop(forwarder.drain(std::time::Duration::from_secs(10)));
+        let stats = forwarder.stats();
+        drop(forwarder.close(std::time::Duration::from_secs(1)));
+        stats
+    };
+    assert!(forward().stopped.is_empty());
+    let chain = read(&path).into_iter().find(|entry| entry.record.chain() == 0).unwrap().chain_id;
+    for part in files(&place.path()).iter().filter(|part| part.to_str().unwrap().contains(&*chain)) {
+        fs::copy(part, part.with_file_name("00000009.jsonl")).unwrap();
+    }
+    (0..2).for_each(emit);
+    for log in logs {
+        log.close().unwrap();
+    }
+    let stats = forward();
+    assert_eq!(stats.stopped.keys().collect::<Vec<_>>(), [&0], "{stats:?}");
+    assert!(stats.stopped[&0].contains("00000009.jsonl is in the way"), "{stats:?}");
+    let entries = read(&path);
+    let last = entries.iter().rfind(|entry| entry.record.chain() == 1).unwrap();
+    assert_eq!(positions(&mut place.sink(), std::slice::from_ref(last)), [position(last)]);
 }

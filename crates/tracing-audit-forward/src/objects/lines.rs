@@ -27,7 +27,8 @@ pub(super) struct Sums {
 }
 
 /// Calls `on_piece` with each piece of the content and `on_line` with each line, without its line feed. `None` where there is no
-/// such object. Holds one piece of it, a line, and what zstd needs for a window: 8 MiB where this crate compressed.
+/// such object. Holds one piece of it, a line, and the window of zstd: 2 MiB where this crate
+/// compressed, and 128 MiB at most.
 pub(super) async fn read(
     store: &Store,
     key: &str,

@@ -22,6 +22,8 @@ use crate::{copy::CopiedLine, sink::SinkError};
 /// The level of zstd that its authors take by default.
 const LEVEL: i32 = 3;
 
+const CONTENDED: &str = "another put of it is under way";
+
 impl Work<'_> {
     /// Seals the live segment.
     pub(super) async fn seal(&self, id: &str, chain: &mut Chain) -> Result<(), SinkError> {
@@ -96,14 +98,14 @@ impl Work<'_> {
             let key = format!("{directory}{name}");
             let is_compressed = has_other != self.is_compressed;
             let there = lines::read(self.store, &key, is_compressed, Nothing).await?;
+            // S3 answers so, too, while another put of the same key is under way.
+            let there = there.ok_or_else(|| self.store.unavailable("put", &key, &CONTENDED))?;
             // Another version of zstd may have compressed it. Its lines count.
-            let is_same = |there: &Sums| {
-                there.fault.is_none()
-                    && (there.line_bytes, &there.line_sha256) == (line_bytes, &own.line_sha256)
-            };
-            there.filter(is_same).ok_or_else(|| {
-                self.store.foreign(&key, "it does not have the lines that were acknowledged")
-            })?
+            let lines = (there.line_bytes, &there.line_sha256);
+            if there.fault.is_some() || lines != (line_bytes, &own.line_sha256) {
+                return Err(self.store.foreign(&key, "it does not have the lines that were acknowledged"));
+            }
+            there
         } else {
             own
         };
@@ -132,10 +134,13 @@ impl Work<'_> {
         manifest.segments.push(sealed);
         let body = manifest.print().map_err(|error| self.store.unavailable("print", &key, &error))?;
         let body = Bytes::from(body);
-        if self.store.put(&key, body.clone()).await? == Put::Exists
-            && self.store.get(&key).await? != Some(body)
-        {
-            return Err(self.store.foreign(&key, "it says something else of the segments that are sealed"));
+        if self.store.put(&key, body.clone()).await? == Put::Exists {
+            let there = self.store.get(&key).await?;
+            if there.ok_or_else(|| self.store.unavailable("put", &key, &CONTENDED))? != body {
+                return Err(self
+                    .store
+                    .foreign(&key, "it says something else of the segments that are sealed"));
+            }
         }
         Ok(manifest)
     }

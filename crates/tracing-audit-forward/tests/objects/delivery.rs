@@ -2,12 +2,12 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
-use tracing_audit_forward::{Entry, Gap, HoleReason, Sink as _, SinkError};
+use tracing_audit_forward::{Entry, Gap, HoleReason, Objects, Origin, Sink as _, SinkError};
 
 use crate::{
     Place, check_whole, files, log_of, position, positions,
     records::{events, read},
-    server::Server,
+    server::{KEY, SECRET, Server},
 };
 
 fn whole(place: &Place<'_>) {
@@ -53,6 +53,11 @@ fn a_log_is_archived_and_comes_back_from_a_server() {
     let Some(server) = Server::start("a_log_is_archived_and_comes_back_from_a_server") else { return };
     whole(&Place::S3(&server, "locked/logs"));
     whole(&Place::S3(&server, "plain"));
+    // Everything below a prefix, whose log it may be.
+    let url = server.url("locked/logs", "").replace("service=web&host=n1&", "");
+    let mut all = Objects::builder(&url).credentials(KEY, SECRET, None).archive().unwrap();
+    assert_eq!(all.origins().unwrap(), [Origin::new("web", "n1").unwrap()]);
+    assert_eq!(all.verify().unwrap().chains().len(), 1);
 }
 
 #[test]

@@ -112,15 +112,15 @@ fn a_server_that_does_not_answer_is_given_up_in_time() {
     let Some(server) = Server::start("a_server_that_does_not_answer_is_given_up_in_time") else { return };
     let (port, wishes) = proxy::start_for(server.port(), b"PUT /");
     let builder = Objects::builder(&url_at(port, "plain", "")).credentials(KEY, SECRET, None);
-    let mut sink = builder.timeout(Duration::from_secs(1)).build().unwrap();
+    let mut sink = builder.timeout(Duration::from_secs(5)).build().unwrap();
     let entries = events(5);
     sink.offer(&entries[..2]).unwrap();
     wishes.silence.store(true, Ordering::SeqCst);
     let begun = std::time::Instant::now();
     let outcome = sink.offer(&entries[2..]);
     let Err(SinkError::Unavailable { reason, .. }) = outcome else { panic!("{outcome:?}") };
-    assert!(reason.contains("no answer within 1 s"), "{reason}");
-    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(reason.contains("no answer within 5 s"), "{reason}");
+    assert!(begun.elapsed() < Duration::from_secs(20));
     wishes.silence.store(false, Ordering::SeqCst);
     sink.offer(&entries[2..]).unwrap();
 }

@@ -45,6 +45,12 @@ impl Server {
         server.run();
         server.curl("PUT", "locked", &["-H", "x-amz-bucket-object-lock-enabled: true"]);
         server.curl("PUT", "plain", &[]);
+        // The first object makes volumes, which takes some seconds where others are busy.
+        let begun = Instant::now();
+        while !server.curl("PUT", "plain/first", &["--data-binary", "x"]).starts_with("HTTP/1.1 200") {
+            assert!(begun.elapsed() < PATIENCE, "the server takes nothing: {}", server.log());
+            thread::sleep(Duration::from_millis(50));
+        }
         Some(server)
     }
 

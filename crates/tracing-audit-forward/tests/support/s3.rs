@@ -58,7 +58,9 @@ impl Server {
     /// Starts it, on the data that is there, and waits until it answers.
     pub(crate) fn run(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("log")).unwrap();
-        let mut command = Command::new(&self.program);
+        // A server does not outlive the test that started it, even where that is killed.
+        let mut command = Command::new("setpriv");
+        command.arg("--pdeathsig=KILL").arg(&self.program);
         command.args(["-logtostderr=true", "server", "-filer", "-s3", "-s3.iam=false", "-ip=127.0.0.1"]);
         command.args([
             "-ip.bind=127.0.0.1",

@@ -3,6 +3,7 @@
 use std::fs;
 
 use tracing_audit::AuditLog;
+use tracing_subscriber::prelude::*;
 
 use crate::place::Place;
 
@@ -38,6 +39,12 @@ fn a_log_is_archived_verified_and_restored() {
 fn a_log_that_is_written_comes_back_unclean() {
     let (place, _) = Place::new();
     let log = AuditLog::builder(place.path("log")).stderr(false).open().unwrap();
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(log.layer()), || {
+        // The second says that the first is durable.
+        for n in 0..2 {
+            log.confirm(|| tracing::info!(target: "audit", action = "item.seen", actor = "mia", n)).unwrap();
+        }
+    });
     place.run("forward log --to archive:archive?service=web --once");
     let (code, said, _) = place.run("restore archive:archive back");
     assert!(code == 3 && said.contains("unclean: the log has no end"), "{code} {said}");

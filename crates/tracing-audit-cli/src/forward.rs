@@ -132,7 +132,10 @@ struct Run {
     log: PathBuf,
 
     /// The store: `file:PATH`, `postgres://USER@HOST/DATABASE`, `tls://HOST/STREAM` or `nats://HOST/STREAM`,
-    /// `otlp+https://HOST` or `otlp+http://HOST`.
+    /// `otlp+https://HOST` or `otlp+http://HOST`, `s3://BUCKET/PREFIX` or `archive:DIR`.
+    ///
+    /// Credentials for S3 stand in `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`;
+    /// docs/forwarding/objects.md has the parameters of an archive.
     ///
     /// Better than in the URL, which `ps` shows, credentials stand in `PGPASSFILE` or `PGPASSWORD`; `NATS_CREDS`,
     /// `NATS_USER` and `NATS_PASSWORD`, or `NATS_TOKEN`; or `OTEL_EXPORTER_OTLP_HEADERS`.

@@ -18,6 +18,8 @@ mod output;
 mod output_file;
 mod query;
 mod report;
+#[cfg(feature = "objects")]
+mod restore;
 mod scan;
 mod shell;
 mod show;
@@ -58,6 +60,8 @@ enum Command {
     Hold(hold::Hold),
     Forward(forward::Forward),
     Collect(collect::Collect),
+    #[cfg(feature = "objects")]
+    Restore(restore::Restore),
     Demo(demo::Demo),
     Completions(shell::Completions),
     Man(shell::Man),
@@ -107,6 +111,8 @@ fn main() -> ExitCode {
         Command::Hold(hold) => hold.run(),
         Command::Forward(forward) => forward.run(),
         Command::Collect(collect) => collect.run(),
+        #[cfg(feature = "objects")]
+        Command::Restore(restore) => restore.run(),
         Command::Demo(demo) => demo.run(),
         Command::Completions(completions) => completions.run(),
         Command::Man(man) => man.run(),

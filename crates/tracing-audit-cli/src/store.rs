@@ -16,7 +16,13 @@ const KNOWN: &[&str] = &[
     "`nats://HOST/STREAM` or `tls://HOST/STREAM`",
     #[cfg(feature = "otlp")]
     "`otlp+https://HOST` or `otlp+http://HOST`",
+    #[cfg(feature = "objects")]
+    "`s3://BUCKET/PREFIX` or `archive:DIR`",
 ];
+
+pub(crate) fn known() -> String {
+    KNOWN.join(", ")
+}
 
 /// What a URL names.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +34,8 @@ pub(crate) enum Store<'a> {
     Nats(&'a str),
     #[cfg(feature = "otlp")]
     Otlp(&'a str),
+    #[cfg(feature = "objects")]
+    Objects(&'a str),
 }
 
 impl<'a> Store<'a> {
@@ -45,8 +53,10 @@ impl<'a> Store<'a> {
             "nats" | "tls" => Ok(Some(Self::Nats(url))),
             #[cfg(feature = "otlp")]
             "otlp+http" | "otlp+https" => Ok(Some(Self::Otlp(url.strip_prefix("otlp+").unwrap_or(url)))),
+            #[cfg(feature = "objects")]
+            "s3" | "archive" => Ok(Some(Self::Objects(url))),
             // The rest of it may hold a password.
-            _ => bail!("no store is known for `{scheme}:`; there are {}", KNOWN.join(", ")),
+            _ => bail!("no store is known for `{scheme}:`; there are {}", known()),
         }
     }
 
@@ -60,6 +70,8 @@ impl<'a> Store<'a> {
             Self::Nats(_) => "nats",
             #[cfg(feature = "otlp")]
             Self::Otlp(_) => "otlp",
+            #[cfg(feature = "objects")]
+            Self::Objects(_) => "archive",
         }
     }
 
@@ -88,6 +100,8 @@ impl<'a> Store<'a> {
                 let builder = builder.on_warning(|warning| crate::say(&format!("tracing-audit: {warning}")));
                 Any(Box::new(builder.build()?))
             }
+            #[cfg(feature = "objects")]
+            Self::Objects(url) => Any(Box::new(tracing_audit_forward::Objects::new(url)?)),
         })
     }
 }
@@ -96,7 +110,7 @@ impl<'a> Store<'a> {
 pub(crate) fn of(url: &str) -> Result<Store<'_>> {
     match Store::parse(url)? {
         Some(store) => Ok(store),
-        None => bail!("{url:?} names no store; there are {}", KNOWN.join(", ")),
+        None => bail!("{url:?} names no store; there are {}", known()),
     }
 }
 

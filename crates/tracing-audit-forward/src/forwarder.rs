@@ -55,7 +55,8 @@ impl Builder {
         self
     }
 
-    /// How long a record may wait for the store before the forwarder says that it is behind: a notice,
+    /// How long a record may wait for the store, beyond the [`linger`](crate::Pace::linger) of the sink, before the forwarder
+    /// says that it is behind: a notice,
     /// [`Stats::is_behind`] and [`Stats::is_healthy`]. Default: 1 minute. While a call of the sink hangs, `Stats` alone says
     /// so: notices come from the thread that hangs.
     pub fn max_lag(mut self, max_lag: Duration) -> Self {
@@ -106,8 +107,11 @@ impl Builder {
         // What is wrong with it is told now.
         files.read()?;
         let shared = Arc::new(Shared::default());
-        let (named, log, max_lag) = (files.clone(), dir.clone(), self.max_lag);
-        let engine = Engine::new(dir, audit, files, sink, self, Arc::clone(&shared));
+        // What the sink lets wait by itself is not late.
+        let max_lag = self.max_lag.saturating_add(sink.pace().linger);
+        let settings = Self { max_lag, ..self };
+        let (named, log) = (files.clone(), dir.clone());
+        let engine = Engine::new(dir, audit, files, sink, settings, Arc::clone(&shared));
         let thread = thread::Builder::new().name("audit-forward".to_owned());
         let thread =
             thread.spawn(move || engine.run()).map_err(Error::io("start the thread for", "the forwarder"))?;

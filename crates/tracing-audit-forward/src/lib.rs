@@ -13,7 +13,9 @@ mod kept;
 mod lag;
 #[cfg(feature = "nats")]
 mod nats;
-#[cfg(any(feature = "nats", feature = "postgres"))]
+#[cfg(feature = "objects")]
+mod objects;
+#[cfg(any(feature = "nats", feature = "objects", feature = "postgres"))]
 mod on_runtime;
 mod origin;
 #[cfg(feature = "otlp")]
@@ -40,6 +42,8 @@ pub use file::{FileSink, verify_file};
 pub use forwarder::{Builder, Forwarder, StartAt};
 #[cfg(feature = "nats")]
 pub use nats::{Nats, NatsAllow, NatsBuilder, NatsFeed};
+#[cfg(feature = "objects")]
+pub use objects::{Archive, Objects, ObjectsBuilder, Restored, Retention};
 pub use origin::Origin;
 #[cfg(feature = "otlp")]
 pub use otlp::{Otlp, OtlpBuilder};

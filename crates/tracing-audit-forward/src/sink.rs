@@ -20,7 +20,8 @@ pub trait Sink: Send {
     ///
     /// # Errors
     ///
-    /// Any but [`SinkError::Refused`], [`SinkError::Partly`] and [`SinkError::Conflict`].
+    /// [`SinkError::Unavailable`] and [`SinkError::Setup`]. A chain of which the store has something that it cannot go on with
+    /// is left out of the answer: [`offer`](Self::offer) says [`SinkError::Chain`] then.
     fn positions(&mut self, chain_ids: &[Arc<str>]) -> Result<Option<Vec<Position>>, SinkError>;
 
     /// Takes records, in the order of each chain. Returning `Ok` acknowledges all of them: from then on the store must
@@ -182,5 +183,15 @@ pub enum SinkError {
         index: usize,
         /// The hash of the record that is there.
         stored: Digest,
+    },
+
+    /// What the store has of the chain of one record is damaged, or not what this sink put there, so that it cannot go on with
+    /// it. It took nothing more of this chain, and nothing more of it is offered; it may have taken records of others.
+    #[error("{reason}")]
+    Chain {
+        /// Which record of the batch, counted from 0.
+        index: usize,
+        /// What is wrong, and where.
+        reason: String,
     },
 }

@@ -16,6 +16,10 @@ mod server;
 #[path = "support/nats.rs"]
 #[allow(dead_code, clippy::print_stderr, reason = "this test needs less of it")]
 mod nats;
+#[cfg(feature = "objects")]
+#[path = "support/s3.rs"]
+#[allow(dead_code, clippy::print_stderr, reason = "this test needs less of it")]
+mod s3;
 
 #[cfg(feature = "otlp")]
 #[path = "otlp/receiver.rs"]
@@ -64,6 +68,11 @@ fn sink(dir: &Path, url: Option<&str>) -> Box<dyn Sink> {
         #[cfg(feature = "postgres")]
         Some(url) if url.starts_with("postgres://") => {
             Box::new(tracing_audit_forward::Postgres::new(url).unwrap())
+        }
+        #[cfg(feature = "objects")]
+        Some(url) if url.starts_with("archive:") || url.starts_with("s3://") => {
+            let builder = tracing_audit_forward::Objects::builder(url);
+            Box::new(builder.credentials(s3::KEY, s3::SECRET, None).build().unwrap())
         }
         Some(url) => panic!("{url}"),
     }
@@ -259,6 +268,49 @@ fn every_confirmed_record_reaches_a_stream_whose_server_is_killed_once() {
     let hashes: BTreeSet<String> = stored.iter().map(hash).collect();
     assert_eq!(hashes.len(), stored.len(), "a record stands there twice");
     check(dir.path(), &report, &hashes, &confirmed);
+}
+
+/// What is in an archive is restored; the log that comes back is as good as the one that was written.
+#[cfg(feature = "objects")]
+fn check_archive(dir: &Path, url: &str, confirmed: &BTreeSet<String>) {
+    let builder = tracing_audit_forward::Objects::builder(url).credentials(s3::KEY, s3::SECRET, None);
+    let mut archive = builder.archive().unwrap();
+    let report = archive.verify().unwrap();
+    let back = dir.join("back");
+    archive.restore(&back, &[]).unwrap();
+    let mut lines: Vec<String> = Vec::new();
+    for entry in fs::read_dir(&back).unwrap() {
+        lines.extend(fs::read_to_string(entry.unwrap().path()).unwrap().lines().map(str::to_owned));
+    }
+    let hashes: BTreeSet<String> =
+        lines.iter().map(|line| line[line.len() - 66..line.len() - 2].to_owned()).collect();
+    assert_eq!(hashes.len(), lines.len(), "a record is there twice");
+    let restored = tracing_audit::verify(&back).unwrap();
+    assert!(restored.is_intact(), "{restored}");
+    check(dir, &report, &hashes, confirmed);
+}
+
+#[cfg(feature = "objects")]
+#[test]
+fn every_confirmed_record_reaches_an_archive_in_a_directory_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("archive:{}?service=web&host=n1", dir.path().join("archive").display());
+    let confirmed = run(dir.path(), Some(&url), || {});
+    check_archive(dir.path(), &url, &confirmed);
+}
+
+#[cfg(feature = "objects")]
+#[test]
+fn every_confirmed_record_reaches_an_archive_on_a_server_that_is_killed_once() {
+    let name = "every_confirmed_record_reaches_an_archive_on_a_server_that_is_killed_once";
+    let Some(mut server) = s3::Server::start(name) else { return };
+    let url = server.url("locked/logs", "");
+    let dir = tempfile::tempdir().unwrap();
+    let confirmed = run(dir.path(), Some(&url), || {
+        server.kill();
+        server.run();
+    });
+    check_archive(dir.path(), &url, &confirmed);
 }
 
 /// A receiver cannot be asked what it has, so it may get a record again. The first arrivals are the copy.

@@ -31,6 +31,8 @@ impl Verify {
             Store::Nats(url) => tracing_audit_forward::Nats::new(url)?.verify_with(checker)?,
             #[cfg(feature = "otlp")]
             Store::Otlp(_) => bail!("an OTLP receiver cannot be asked what it has"),
+            #[cfg(feature = "objects")]
+            Store::Objects(url) => tracing_audit_forward::Archive::new(url)?.verify_with(checker)?,
         };
         if self.quiet {
             print(if report.is_intact() { "intact" } else { "damaged" });

@@ -46,12 +46,13 @@ const MAX_PRINTED: usize = 20;
   tracing-audit verify /srv/audit/*/                                      (a table at the end)
   tracing-audit verify /var/lib/shop/audit-log --against /mnt/archive     (with .gz and .zst)
   tracing-audit verify /var/lib/shop/audit-log --json | jq .verdict
+  tracing-audit verify s3://audit-archive/logs --heads heads.txt          (streams, stores nothing)
 
 Exit codes: 0 intact, 1 damaged, or not the same as the copy, 2 could not check, or compare anything, 3 unclean. Of several logs, the first of
 1, 2, 3, 0 that is that of one of them.")]
 pub(crate) struct Verify {
     /// The directory of the log, or of several; or a copy that was forwarded: `file:PATH`, `postgres://USER@HOST/DATABASE`,
-    /// `tls://HOST/STREAM` or `nats://HOST/STREAM`.
+    /// `tls://HOST/STREAM` or `nats://HOST/STREAM`, `s3://BUCKET/PREFIX` or `archive:DIR`.
     #[arg(required = true, value_name = "DIR")]
     logs: Vec<OsString>,
 

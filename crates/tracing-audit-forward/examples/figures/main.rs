@@ -7,6 +7,8 @@
 
 #![expect(clippy::print_stdout, clippy::cast_precision_loss, reason = "a program that prints figures")]
 
+#[cfg(feature = "objects")]
+mod archive;
 mod cost;
 mod lag;
 mod log;
@@ -42,6 +44,10 @@ fn main() -> Result<()> {
     println!("throughput, records/s, of {records} records with {:.0} MB", bytes as f64 / 1e6);
     for store in &stores {
         throughput::measure(store.as_ref(), &log, records)?;
+    }
+    #[cfg(feature = "objects")]
+    for store in services.archives(dir.path()) {
+        throughput::measure(&store, &log, records)?;
     }
 
     println!("\nlag at 10,000 records/s for {} s, in records: 10 are 1 ms", lag::SECONDS);

@@ -5,6 +5,17 @@
 #[allow(dead_code, clippy::unwrap_used, reason = "made for tests")]
 mod receiver;
 
+#[cfg(feature = "objects")]
+#[path = "../../tests/support/s3.rs"]
+#[allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::indexing_slicing,
+    reason = "made for tests"
+)]
+mod s3;
+
 #[cfg(feature = "postgres")]
 #[path = "../../tests/support/postgres.rs"]
 #[allow(dead_code, clippy::unwrap_used, clippy::print_stderr, reason = "made for tests")]
@@ -37,6 +48,8 @@ pub(crate) struct Services {
     pub(crate) urls: Urls,
     #[cfg(feature = "otlp")]
     _receiver: Option<receiver::Receiver>,
+    #[cfg(feature = "objects")]
+    s3: Option<s3::Server>,
     #[cfg(feature = "postgres")]
     _server: Option<server::Server>,
     #[cfg(feature = "nats")]
@@ -78,10 +91,23 @@ impl Services {
             urls,
             #[cfg(feature = "otlp")]
             _receiver: receiver,
+            #[cfg(feature = "objects")]
+            s3: s3::Server::start("figures"),
             #[cfg(feature = "postgres")]
             _server: server,
             #[cfg(feature = "nats")]
             _nats: nats,
         }
+    }
+
+    /// A directory here, and the bucket where there is a server.
+    #[cfg(feature = "objects")]
+    pub(crate) fn archives(&self, dir: &std::path::Path) -> Vec<crate::archive::Archive> {
+        let mut archives = vec![crate::archive::Archive::in_directory(dir.join("archive"))];
+        archives.extend(self.s3.as_ref().map(|server| {
+            let endpoint = format!("http://127.0.0.1:{}", server.port());
+            crate::archive::Archive::in_bucket(&endpoint, s3::KEY, s3::SECRET)
+        }));
+        archives
     }
 }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tracing_audit_forward::{Entry, FileSink, Gap, Position, Sink, SinkError};
+use tracing_audit_forward::{Entry, FileSink, Gap, Pace, Position, Sink, SinkError};
 
 use crate::{Result, log::batches, services::Urls};
 
@@ -55,6 +55,13 @@ pub(crate) fn all(dir: &Path, urls: &Urls) -> Result<Vec<Box<dyn Store>>> {
 
 pub(crate) struct AnySink(Box<dyn Sink>);
 
+#[cfg(feature = "objects")]
+impl AnySink {
+    pub(crate) fn new(sink: impl Sink + 'static) -> Self {
+        Self(Box::new(sink))
+    }
+}
+
 impl Sink for AnySink {
     fn positions(&mut self, chain_ids: &[Arc<str>]) -> std::result::Result<Option<Vec<Position>>, SinkError> {
         self.0.positions(chain_ids)
@@ -66,6 +73,10 @@ impl Sink for AnySink {
 
     fn gap(&mut self, gap: &Gap) -> std::result::Result<(), SinkError> {
         self.0.gap(gap)
+    }
+
+    fn pace(&self) -> Pace {
+        self.0.pace()
     }
 
     fn close(&mut self) {

@@ -70,7 +70,7 @@ impl<'a> CopiedLine<'a> {
     }
 
     /// A member that is a text.
-    #[cfg(feature = "postgres")]
+    #[cfg(any(feature = "objects", feature = "postgres"))]
     pub(crate) fn text(&self, name: &str) -> Option<String> {
         serde_json::from_str(self.members.get(name)?.get()).ok()
     }

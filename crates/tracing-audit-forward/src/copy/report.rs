@@ -78,6 +78,14 @@ pub enum CopyFindingKind {
         /// The name of the column.
         name: &'static str,
     },
+    /// An object of an archive is missing, was altered, or does not belong there.
+    #[non_exhaustive]
+    Object {
+        /// Its key.
+        key: String,
+        /// What is wrong with it.
+        what: &'static str,
+    },
     /// Another record stands here than the one that a head names.
     #[non_exhaustive]
     OtherThanHead {
@@ -230,6 +238,7 @@ impl fmt::Display for CopyFindingKind {
                 write!(f, "another record stands here than the head {head} names")
             }
             Self::NoRecordOfHead { head } => write!(f, "the record of a head is not here: {head}"),
+            Self::Object { key, what } => write!(f, "{key}: {what}"),
             Self::Column { name } => write!(f, "the column {name} does not say what the line says"),
         }
     }

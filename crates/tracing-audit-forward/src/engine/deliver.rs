@@ -31,24 +31,37 @@ impl Engine {
             Err(SinkError::Refused { reason }) => self.divide(batch, &reason)?,
             Err(SinkError::Partly { refused }) => self.deliver_in_part(batch, refused)?,
             Err(SinkError::Conflict { index, stored }) => {
-                let Some(entry) = batch.get(index) else {
-                    return Err(Halt::Sink(SinkError::Conflict { index, stored }));
-                };
-                let (chain, head) = (entry.record.chain(), entry.record.head());
+                let at = batch.get(index).map(|entry| entry.record.head().to_string()).unwrap_or_default();
                 let why = format!(
-                    "the store has another record in the place of {head}, with hash {stored}: a log or a store was restored \
-                     or cloned"
+                    "the store has another record in the place of {at}, with hash {stored}: a log or a store was restored or \
+                     cloned"
                 );
-                self.stop_chain(chain, why);
-                let others: Vec<Entry> =
-                    batch.iter().filter(|entry| entry.record.chain() != chain).cloned().collect();
-                self.deliver(&others)?;
+                self.deliver_without(batch, index, why, SinkError::Conflict { index, stored })?;
+            }
+            Err(SinkError::Chain { index, reason }) => {
+                self.deliver_without(batch, index, reason.clone(), SinkError::Chain { index, reason })?;
             }
             Err(failed @ (SinkError::Unavailable { .. } | SinkError::Setup { .. })) => {
                 return Err(Halt::Sink(failed));
             }
         }
         Ok(())
+    }
+
+    /// Stops the chain of this record, and offers the others.
+    fn deliver_without(
+        &mut self,
+        batch: &[Entry],
+        index: usize,
+        why: String,
+        error: SinkError,
+    ) -> Result<(), Halt> {
+        let Some(entry) = batch.get(index) else { return Err(Halt::Sink(error)) };
+        let chain = entry.record.chain();
+        self.stop_chain(chain, why);
+        let others: Vec<Entry> =
+            batch.iter().filter(|entry| entry.record.chain() != chain).cloned().collect();
+        self.deliver(&others)
     }
 
     fn divide(&mut self, batch: &[Entry], reason: &str) -> Result<(), Halt> {
@@ -160,7 +173,7 @@ impl Engine {
                 Err(Halt::Sink(failed))
             }
             // It tells records apart.
-            Err(SinkError::Conflict { .. }) => Ok(true),
+            Err(SinkError::Conflict { .. } | SinkError::Chain { .. }) => Ok(true),
             Err(SinkError::Refused { .. } | SinkError::Partly { .. }) => Ok(false),
         }
     }

@@ -13,7 +13,7 @@ use std::{
 /// What the proxy shall do.
 #[derive(Default)]
 pub(crate) struct Wishes {
-    /// The next `COMMIT` reaches the server, and its answer nobody.
+    /// The next `COMMIT`, or what else is told by [`start_for`], reaches the server, and its answer nobody.
     pub(crate) cut_after_commit: AtomicBool,
     /// No answer of the server reaches anybody.
     pub(crate) silence: AtomicBool,
@@ -23,6 +23,11 @@ pub(crate) struct Wishes {
 
 /// A port that leads to `server`. Its threads end with the test.
 pub(crate) fn start(server: u16) -> (u16, Arc<Wishes>) {
+    start_for(server, b"; COMMIT")
+}
+
+/// The same, where requests with this text count.
+pub(crate) fn start_for(server: u16, text: &'static [u8]) -> (u16, Arc<Wishes>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     let wishes = Arc::new(Wishes::default());
@@ -36,7 +41,7 @@ pub(crate) fn start(server: u16) -> (u16, Arc<Wishes>) {
             let (wishes, cut) = (Arc::clone(&for_threads), Arc::clone(&is_cut));
             thread::spawn(move || {
                 carry(there.0, there.1, |bytes| {
-                    if bytes.windows(8).any(|word| word == b"; COMMIT")
+                    if bytes.windows(text.len()).any(|word| word == text)
                         && wishes.cut_after_commit.swap(false, Ordering::SeqCst)
                     {
                         cut.store(true, Ordering::SeqCst);

@@ -1,0 +1,220 @@
+//! The settings of an archive, and their checks.
+
+use std::{fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use object_store::{
+    BackoffConfig, RetryConfig,
+    aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum, S3ConditionalPut},
+};
+
+use super::{
+    Archive, Objects, Retention,
+    client::{Connector, Signer},
+    keys::Keys,
+    setup,
+    store::{self, Directory, Store},
+    url::{Bucket, Place, Target},
+};
+use crate::{origin::Origin, sink::SinkError};
+
+const INTERVAL: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The settings of an [`Objects`] sink or an [`Archive`].
+#[derive(Clone)]
+#[must_use = "nothing happens before `build` or `archive`"]
+pub struct ObjectsBuilder {
+    target: Result<Target, SinkError>,
+    origin: Option<Origin>,
+    interval: Option<Duration>,
+    timeout: Duration,
+    /// The id of a key, the secret, and a token of a session.
+    credentials: Option<(String, String, Option<String>)>,
+}
+
+impl fmt::Debug for ObjectsBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ObjectsBuilder").field("target", &self.target).finish_non_exhaustive()
+    }
+}
+
+impl ObjectsBuilder {
+    pub(super) fn new(url: &str) -> Self {
+        let target = Target::parse(url);
+        Self { target, origin: None, interval: None, timeout: TIMEOUT, credentials: None }
+    }
+
+    /// Whose log it is. Default: what `service` and `host` in the URL say; without `host` this machine.
+    pub fn origin(mut self, origin: Origin) -> Self {
+        self.origin = Some(origin);
+        self
+    }
+
+    /// How long a record may wait for others that are put with it. Default: `interval` of the URL in seconds, or else
+    /// 60 seconds. Each part costs a request, and it is what a lost disk costs in records.
+    pub fn interval(mut self, interval: Duration) -> Self {
+        self.interval = Some(interval);
+        self
+    }
+
+    /// Whether sealed segments are compressed with zstd. Default: what `compress` of the URL says, or else yes. Plain, a segment
+    /// is held in memory as a whole while it is sealed; compressed, what comes of it, often a tenth.
+    pub fn compress(mut self, is_compressed: bool) -> Self {
+        if let Ok(target) = &mut self.target {
+            target.is_compressed = is_compressed;
+        }
+        self
+    }
+
+    /// How long the bucket has to keep each object, in days from its put, and how strictly. Default: what `retention` and
+    /// `retain-days` of the URL say, or else what the bucket does by default. A directory has none.
+    pub fn retention(mut self, mode: Retention, days: u32) -> Self {
+        if let Ok(target) = &mut self.target {
+            target.lock.retention = Some((mode, days));
+        }
+        self
+    }
+
+    /// Whether each object is put under a legal hold. Default: what `legal-hold` of the URL says, or else no.
+    pub fn legal_hold(mut self, is_held: bool) -> Self {
+        if let Ok(target) = &mut self.target {
+            target.lock.has_legal_hold = is_held;
+        }
+        self
+    }
+
+    /// How long the store may take for an answer. Default: 30 seconds, and one more for each MiB that is sent.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// The id of an access key, its secret, and the token of a session where there is one. Default: what the `AWS_*`
+    /// variables of the environment say, or else the role of the machine or container.
+    pub fn credentials(
+        mut self,
+        key_id: impl Into<String>,
+        secret: impl Into<String>,
+        token: Option<String>,
+    ) -> Self {
+        self.credentials = Some((key_id.into(), secret.into(), token));
+        self
+    }
+
+    /// Checks the settings of a sink. Nothing is connected yet.
+    ///
+    /// # Errors
+    ///
+    /// [`SinkError::Setup`] where the URL or a setting cannot be used, or nothing says whose log it is.
+    pub fn build(self) -> Result<Objects, SinkError> {
+        let archive = self.clone().archive()?;
+        let target = self.target?;
+        let origin = archive.origin.clone().ok_or_else(|| {
+            setup("nothing says whose log it is: put service=NAME into the URL of the archive".to_owned())
+        })?;
+        let interval = self.interval.or(target.interval).unwrap_or(INTERVAL);
+        Ok(Objects::with(archive, origin, interval, target.is_compressed))
+    }
+
+    /// Checks the settings of an archive that is read. Nothing is connected yet.
+    ///
+    /// # Errors
+    ///
+    /// [`SinkError::Setup`] where the URL or a setting cannot be used.
+    pub fn archive(self) -> Result<Archive, SinkError> {
+        let target = self.target.clone()?;
+        if self.timeout.is_zero() {
+            return Err(setup("a timeout of 0 leaves no time for an answer".to_owned()));
+        }
+        if matches!(target.lock.retention, Some((_, 0))) {
+            return Err(setup("a retention of 0 days keeps nothing".to_owned()));
+        }
+        let origin = match &self.origin {
+            Some(origin) => Some(origin.clone()),
+            None => target.origin()?,
+        };
+        if let Some(origin) = &origin {
+            Keys::check(origin)?;
+        }
+        let (store, prefix) = match &target.place {
+            Place::S3(bucket) => (self.s3(bucket, &target)?, bucket.prefix.as_str()),
+            Place::Directory(path) if target.lock.is_asked_for() => {
+                return Err(setup(format!("the directory {} knows no retention", path.display())));
+            }
+            Place::Directory(path) => (self.directory(path.clone(), &target), ""),
+        };
+        Archive::with(store, Keys::new(prefix), origin)
+    }
+
+    fn directory(&self, path: PathBuf, target: &Target) -> Store {
+        Store {
+            place: format!("{}/", path.display()),
+            objects: store::Objects::Directory(Directory::new(path)),
+            timeout: self.timeout,
+            lock: target.lock,
+        }
+    }
+
+    fn s3(&self, bucket: &Bucket, target: &Target) -> Result<Store, SinkError> {
+        let mut builder = AmazonS3Builder::from_env().with_bucket_name(&bucket.name);
+        if let Some(endpoint) = &bucket.endpoint {
+            builder = builder.with_endpoint(endpoint);
+        }
+        if let Some(region) = &bucket.region {
+            builder = builder.with_region(region);
+        }
+        if let Some((id, secret, token)) = &self.credentials {
+            builder = builder.with_access_key_id(id).with_secret_access_key(secret);
+            builder = match token {
+                Some(token) => builder.with_token(token),
+                None => builder,
+            };
+        }
+        let endpoint = builder.get_config_value(&AmazonS3ConfigKey::Endpoint);
+        let is_plain = endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://"));
+        if is_plain && !bucket.allows_http && !endpoint.as_deref().is_some_and(is_on_this_machine) {
+            let reason = "the endpoint is reached without TLS: use https://, or say allow-http=on in the URL";
+            return Err(setup(reason.to_owned()));
+        }
+        let region = builder.get_config_value(&AmazonS3ConfigKey::Region);
+        let connector = Connector::new(!is_plain)?;
+        let retry = RetryConfig {
+            backoff: BackoffConfig {
+                init_backoff: Duration::from_millis(50),
+                max_backoff: Duration::from_secs(1),
+                base: 2.0,
+            },
+            // The forwarder tries again by itself.
+            max_retries: 2,
+            retry_timeout: self.timeout,
+        };
+        let builder = builder
+            .with_allow_http(true)
+            .with_checksum_algorithm(Checksum::SHA256)
+            .with_conditional_put(S3ConditionalPut::ETagMatch)
+            .with_unsigned_payload(false)
+            .with_skip_signature(false)
+            .with_disable_tagging(true)
+            .with_retry(retry)
+            .with_http_connector(connector.clone());
+        let built = builder.build().map_err(|error| setup(format!("the archive cannot be used: {error}")))?;
+        connector.sign_with(Signer {
+            credentials: Arc::clone(built.credentials()),
+            region: region.unwrap_or_else(|| "us-east-1".to_owned()),
+        });
+        Ok(Store {
+            objects: store::Objects::S3(Arc::new(built)),
+            place: format!("s3://{}/", bucket.name),
+            timeout: self.timeout,
+            lock: target.lock,
+        })
+    }
+}
+
+/// Whether a URL names no other machine.
+fn is_on_this_machine(url: &str) -> bool {
+    let Ok(uri) = url.parse::<http::Uri>() else { return false };
+    let Some(host) = uri.host() else { return false };
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}

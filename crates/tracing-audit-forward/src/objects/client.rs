@@ -1,0 +1,136 @@
+//! The HTTP client below an S3 store, and the headers that the crate for object stores has no name for.
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
+
+use async_trait::async_trait;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use http::{HeaderMap, HeaderValue};
+use http_body_util::BodyExt as _;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector as Tcp},
+    rt::{TokioExecutor, TokioTimer},
+};
+use object_store::{
+    ClientOptions,
+    aws::{AwsAuthorizer, AwsCredentialProvider},
+    client::{
+        HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody, HttpResponse,
+        HttpResponseBody, HttpService,
+    },
+};
+use rustls::{ClientConfig, RootCertStore};
+
+use super::setup;
+use crate::sink::SinkError;
+
+/// How long a connection is kept that is not used: less than servers keep it.
+const IDLE: std::time::Duration = std::time::Duration::from_secs(15);
+
+/// Headers of one request. They are signed with the others, as S3 demands of all that begin with `x-amz-`.
+#[derive(Debug, Clone)]
+pub(super) struct Headers(pub(super) HeaderMap);
+
+/// What signs requests again that get other headers.
+#[derive(Clone)]
+pub(super) struct Signer {
+    pub(super) credentials: AwsCredentialProvider,
+    pub(super) region: String,
+}
+
+impl fmt::Debug for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Signer").field("region", &self.region).finish_non_exhaustive()
+    }
+}
+
+/// Makes clients; all of them are one.
+#[derive(Debug, Clone)]
+pub(super) struct Connector(Service);
+
+#[derive(Clone)]
+struct Service {
+    client: Client<HttpsConnector<Tcp>, HttpRequestBody>,
+    signer: Arc<OnceLock<Signer>>,
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service").finish_non_exhaustive()
+    }
+}
+
+impl Connector {
+    /// Trusts the certificates that the system trusts.
+    pub(super) fn new(needs_tls: bool) -> Result<Self, SinkError> {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if roots.is_empty() && needs_tls {
+            let reason = "no certificates are trusted; install those of the system (ca-certificates)";
+            return Err(setup(reason.to_owned()));
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = config.map_err(|error| setup(format!("cannot prepare TLS: {error}")))?;
+        let config = config.with_root_certificates(roots).with_no_client_auth();
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(config).https_or_http().enable_http1().build();
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder.pool_idle_timeout(IDLE).pool_timer(TokioTimer::new());
+        Ok(Self(Service { client: builder.build(connector), signer: Arc::default() }))
+    }
+
+    /// Lets requests with headers of their own be signed.
+    pub(super) fn sign_with(&self, signer: Signer) {
+        drop(self.0.signer.set(signer));
+    }
+}
+
+impl HttpConnector for Connector {
+    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(HttpClient::new(self.0.clone()))
+    }
+}
+
+#[async_trait]
+impl HttpService for Service {
+    async fn call(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        if let Some(Headers(headers)) = request.extensions_mut().remove::<Headers>() {
+            self.sign_again(&mut request, headers).await?;
+        }
+        let response = self.client.request(request).await.map_err(|error| {
+            let kind = if error.is_connect() { HttpErrorKind::Connect } else { HttpErrorKind::Request };
+            HttpError::new(kind, error)
+        })?;
+        let (parts, body) = response.into_parts();
+        let body = body.map_err(|error| HttpError::new(HttpErrorKind::Interrupted, error));
+        Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)))
+    }
+}
+
+impl Service {
+    async fn sign_again(&self, request: &mut HttpRequest, headers: HeaderMap) -> Result<(), HttpError> {
+        let failed = |error: object_store::Error| HttpError::new(HttpErrorKind::Unknown, error);
+        for (name, value) in &headers {
+            request.headers_mut().insert(name, value.clone());
+        }
+        let Some(signer) = self.signer.get() else { return Ok(()) };
+        let credential = signer.credentials.get_credential().await.map_err(failed)?;
+        let content =
+            request.headers().get("x-amz-content-sha256").and_then(|value| digest(value.to_str().ok()?));
+        let authorizer = AwsAuthorizer::new(&credential, "s3", &signer.region);
+        authorizer.try_authorize(request, content.as_deref()).map_err(failed)
+    }
+}
+
+fn digest(hex: &str) -> Option<Vec<u8>> {
+    Some(hex.parse::<tracing_audit::Digest>().ok()?.as_bytes().to_vec())
+}
+
+/// A header with bytes as S3 writes them.
+pub(super) fn in_base64(bytes: &[u8]) -> Option<HeaderValue> {
+    HeaderValue::from_str(&STANDARD.encode(bytes)).ok()
+}

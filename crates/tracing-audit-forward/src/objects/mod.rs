@@ -1,0 +1,290 @@
+//! A copy in an object store: S3, or a directory on another disk.
+
+mod builder;
+mod chain;
+mod client;
+mod keys;
+mod lines;
+mod lock;
+mod manifest;
+mod probe;
+mod restore;
+mod runtime;
+mod seal;
+mod store;
+mod url;
+mod verify;
+
+use std::{collections::BTreeMap, fmt, path::Path, sync::Arc, time::Duration};
+
+pub use self::{builder::ObjectsBuilder, lock::Retention, restore::Restored};
+use self::{chain::Chain, keys::Keys, runtime::OwnRuntime, store::Store};
+use crate::{
+    copy::{CopyChecker, CopyReport},
+    origin::Origin,
+    sink::{Entry, Gap, Pace, Position, Sink, SinkError},
+};
+
+/// Keeps a log in an object store: each sealed segment is one object, the live one comes in parts.
+///
+/// A part is what came within the [interval](ObjectsBuilder::interval), put with its SHA-256 under a key where nothing
+/// may be: it is acknowledged when the store says that it is durable. When the log begins the next segment, the
+/// parts of the last one are read back, checked, and put as one object, and a manifest that lists all sealed segments with their
+/// sums. Nothing is ever overwritten or deleted.
+///
+/// The first call tries whether the server keeps these rules, and refuses one that does not. Of two senders of one chain,
+/// such as a machine and its clone, the store lets one have each part; the other is stopped.
+///
+/// Each call waits no longer than its timeouts. Each time that the store is asked what it has costs two LIST requests for
+/// each chain: every 15 minutes while all is well, and after each failure. docs/forwarding/objects.md has the layout, the
+/// set-up of buckets, and what it costs.
+///
+/// # Examples
+///
+/// ```no_run
+/// use tracing_audit_forward::{Forwarder, Objects};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let archive = Objects::new("s3://audit-archive/logs?service=web&region=eu-central-1")?;
+/// let forwarder = Forwarder::builder("archive").start_beside("/var/log/audit", archive)?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Objects {
+    archive: Archive,
+    origin: Origin,
+    interval: Duration,
+    is_compressed: bool,
+    chains: BTreeMap<Arc<str>, Chain>,
+    is_probed: bool,
+}
+
+/// The logs in an object store, to be verified and restored.
+pub struct Archive {
+    runtime: OwnRuntime,
+    store: Store,
+    keys: Keys,
+    /// The only log that is looked at, where one is named.
+    origin: Option<Origin>,
+}
+
+impl fmt::Debug for Archive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Archive")
+            .field("place", &self.store.place)
+            .field("origin", &self.origin)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Objects {
+    /// A sink at this URL, with default settings. Nothing is connected yet.
+    ///
+    /// `s3://BUCKET/PREFIX?service=NAME` or `archive:DIRECTORY?service=NAME`. Parameters: `service` and `host` say whose log
+    /// it is, `interval` in seconds, `compress=off`; for S3 also `endpoint`, `region`, `retention=governance` or
+    /// `compliance` with `retain-days`, `legal-hold=on`, and `allow-http=on`, without which only this machine is spoken to without
+    /// TLS. Values are percent-encoded. Credentials stand in the environment, as `AWS_ACCESS_KEY_ID` and so on.
+    ///
+    /// # Errors
+    ///
+    /// [`SinkError::Setup`] where the URL cannot be used, or does not say whose log it is.
+    pub fn new(url: &str) -> Result<Self, SinkError> {
+        Self::builder(url).build()
+    }
+
+    /// A sink or archive with other settings.
+    pub fn builder(url: &str) -> ObjectsBuilder {
+        ObjectsBuilder::new(url)
+    }
+
+    fn with(archive: Archive, origin: Origin, interval: Duration, is_compressed: bool) -> Self {
+        Self { archive, origin, interval, is_compressed, chains: BTreeMap::new(), is_probed: false }
+    }
+}
+
+impl Sink for Objects {
+    fn positions(&mut self, chain_ids: &[Arc<str>]) -> Result<Option<Vec<Position>>, SinkError> {
+        let (mut work, runtime) = self.work();
+        runtime.block_on(work.positions(chain_ids)).map(Some)
+    }
+
+    fn offer(&mut self, batch: &[Entry]) -> Result<(), SinkError> {
+        let (mut work, runtime) = self.work();
+        runtime.block_on(work.offer(batch))
+    }
+
+    fn gap(&mut self, gap: &Gap) -> Result<(), SinkError> {
+        let (mut work, runtime) = self.work();
+        runtime.block_on(work.gap(gap))
+    }
+
+    fn pace(&self) -> Pace {
+        Pace {
+            batch_records: 50_000,
+            batch_bytes: 8 << 20,
+            linger: self.interval,
+            ask_every: Duration::from_secs(15 * 60),
+        }
+    }
+}
+
+impl Objects {
+    fn work(&mut self) -> (Work<'_>, &OwnRuntime) {
+        let Self { archive, origin, chains, is_probed, is_compressed, .. } = self;
+        let Archive { runtime, store, keys, .. } = archive;
+        (Work { store, keys, origin, chains, is_probed, is_compressed: *is_compressed }, runtime)
+    }
+}
+
+/// What a call works on.
+struct Work<'a> {
+    store: &'a Store,
+    keys: &'a Keys,
+    origin: &'a Origin,
+    /// What is known of each chain. One about which a call failed is forgotten.
+    chains: &'a mut BTreeMap<Arc<str>, Chain>,
+    is_probed: &'a mut bool,
+    is_compressed: bool,
+}
+
+impl Work<'_> {
+    async fn connect(&mut self) -> Result<(), SinkError> {
+        if !*self.is_probed {
+            probe::probe(self.store, self.keys).await?;
+            *self.is_probed = true;
+        }
+        Ok(())
+    }
+
+    async fn positions(&mut self, chain_ids: &[Arc<str>]) -> Result<Vec<Position>, SinkError> {
+        self.connect().await?;
+        let mut positions = Vec::new();
+        for id in chain_ids {
+            let known = self.chains.remove(id);
+            let chain = match self.load(id, known).await {
+                Ok(chain) => chain,
+                // The others go on. Whoever offers more of it hears of it.
+                Err(SinkError::Chain { .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            let last = chain.last();
+            self.chains.insert(Arc::clone(id), chain);
+            positions.extend(last.map(|(seq, hash)| Position { chain_id: Arc::clone(id), seq, hash }));
+        }
+        Ok(positions)
+    }
+
+    /// Gives every chain its turn, so that one which cannot be stored does not stop the others.
+    async fn offer(&mut self, batch: &[Entry]) -> Result<(), SinkError> {
+        self.connect().await?;
+        let mut by_chain: BTreeMap<&Arc<str>, Vec<(usize, &Entry)>> = BTreeMap::new();
+        for (index, entry) in batch.iter().enumerate() {
+            by_chain.entry(&entry.chain_id).or_default().push((index, entry));
+        }
+        let mut failed = None;
+        for (id, entries) in by_chain {
+            let chain = match self.chains.remove(id) {
+                Some(chain) => Ok(chain),
+                None => self.load(id, None).await,
+            };
+            let stored = match chain {
+                Ok(mut chain) => self.store_entries(id, &mut chain, &entries).await.map(|()| chain),
+                Err(error) => Err(error),
+            };
+            match stored {
+                Ok(chain) => drop(self.chains.insert(Arc::clone(id), chain)),
+                // The others have their turn first.
+                Err(SinkError::Chain { reason, .. }) => {
+                    let index = entries.first().map_or(0, |(index, _)| *index);
+                    failed = failed.or(Some(SinkError::Chain { index, reason }));
+                }
+                Err(error @ (SinkError::Conflict { .. } | SinkError::Refused { .. })) => {
+                    failed = failed.or(Some(error));
+                }
+                // It would be the same for each of them.
+                Err(error) => return Err(error),
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    async fn gap(&mut self, gap: &Gap) -> Result<(), SinkError> {
+        self.connect().await?;
+        let name = keys::Name::Gap { first_seq: gap.first_seq, last_seq: gap.last_seq };
+        let key = format!("{}{name}", self.keys.chain(self.origin, &gap.chain_id));
+        let body = manifest::Missing::of(gap).print();
+        let body = body.map_err(|error| self.store.unavailable("print", &key, &error))?;
+        // One that is there is of the same records.
+        self.store.put(&key, body.into()).await.map(drop)
+    }
+}
+
+impl Archive {
+    /// The logs at this URL, read with default settings. Nothing is connected yet. [`Objects::new`] says what the URL has;
+    /// without `service` it is all logs below the prefix.
+    ///
+    /// # Errors
+    ///
+    /// [`SinkError::Setup`] where the URL cannot be used.
+    pub fn new(url: &str) -> Result<Self, SinkError> {
+        Objects::builder(url).archive()
+    }
+
+    fn with(store: Store, keys: Keys, origin: Option<Origin>) -> Result<Self, SinkError> {
+        Ok(Self { runtime: OwnRuntime::new()?, store, keys, origin })
+    }
+
+    /// The logs of which the archive has anything.
+    ///
+    /// # Errors
+    ///
+    /// [`SinkError::Unavailable`] and [`SinkError::Setup`].
+    pub fn origins(&mut self) -> Result<Vec<Origin>, SinkError> {
+        self.runtime.block_on(verify::origins(&self.store, &self.keys, self.origin.as_ref()))
+    }
+
+    /// Checks all of it: each line and each link, and of each object the sums in the manifest. It is streamed, and nothing of it is
+    /// stored.
+    ///
+    /// Finds objects that were altered, deleted or added, and names their keys. [`CopyChecker`] says what cannot be found.
+    ///
+    /// # Errors
+    ///
+    /// [`SinkError::Unavailable`] and [`SinkError::Setup`]: it could not be checked. What is wrong with the copy stands
+    /// in the report.
+    pub fn verify(&mut self) -> Result<CopyReport, SinkError> {
+        self.verify_with(CopyChecker::new())
+    }
+
+    /// The same, with a checker that knows already of heads that were kept elsewhere, or where forwarding began.
+    ///
+    /// # Errors
+    ///
+    /// As [`verify`](Self::verify).
+    pub fn verify_with(&mut self, checker: CopyChecker) -> Result<CopyReport, SinkError> {
+        let Self { runtime, store, keys, origin } = self;
+        runtime.block_on(verify::verify(store, keys, origin.as_ref(), checker))
+    }
+
+    /// Brings one log back: writes its segments, byte for byte, into a directory that is empty or does not exist yet. All
+    /// chains, or those with these ids.
+    ///
+    /// The files are synced before this returns; [`tracing_audit::verify`] says then what the log is worth. A log that
+    /// was still written has no `close`, so it is unclean. What fails leaves files behind: remove the directory, and
+    /// begin again.
+    ///
+    /// # Errors
+    ///
+    /// [`SinkError::Unavailable`] and [`SinkError::Setup`]; the latter also where the archive has several logs and none is
+    /// named, where two chains have one number, where the directory is not empty, and where an object is not what the
+    /// manifest says.
+    pub fn restore(&mut self, directory: &Path, chain_ids: &[String]) -> Result<Restored, SinkError> {
+        let Self { runtime, store, keys, origin } = self;
+        runtime.block_on(restore::restore(store, keys, origin.as_ref(), directory, chain_ids))
+    }
+}
+
+fn setup(reason: String) -> SinkError {
+    SinkError::Setup { reason }
+}

@@ -1,0 +1,61 @@
+//! What a bucket has to do, tried out before the first record goes there.
+//!
+//! A server that overwrites what is there, or takes a body that does not have the sum it is sent with, would lose or damage
+//! records and say that all is well.
+
+use bytes::Bytes;
+use http::HeaderMap;
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    client::{Headers, in_base64},
+    keys::Keys,
+    setup,
+    store::{Objects, Put, Store},
+};
+use crate::sink::SinkError;
+
+const HERE: &[u8] = b"This object stays: puts that must not overwrite it are tried on it.\n";
+const OTHER: &[u8] = b"What was here was overwritten: this server ignores If-None-Match.\n";
+const DAMAGED: &[u8] = b"This object must not be here: this server ignores checksums.\n";
+
+/// Tries a put that must not overwrite, and one with the sum of another body. The first object stays, so that a bucket which
+/// keeps everything has one, under retention like any other; the second never comes to be.
+pub(super) async fn probe(store: &Store, keys: &Keys) -> Result<(), SinkError> {
+    store.prepare()?;
+    let here = keys.probe("create-only");
+    if store.get(&here).await?.is_none() {
+        store.put(&here, Bytes::from_static(HERE)).await?;
+    }
+    if store.put(&here, Bytes::from_static(OTHER)).await? == Put::Created {
+        return Err(refused(store, "overwrites an object although it is told not to (If-None-Match)"));
+    }
+    if store.get(&here).await?.as_deref() != Some(HERE) {
+        let name = store.name(&here);
+        return Err(setup(format!(
+            "{name} is not what was put there: take another prefix, which has none yet"
+        )));
+    }
+    let Objects::S3(_) = &store.objects else { return Ok(()) };
+    wrong_sum(store, &keys.probe("checksum")).await
+}
+
+async fn wrong_sum(store: &Store, key: &str) -> Result<(), SinkError> {
+    let mut headers = HeaderMap::new();
+    let sum = in_base64(&Sha256::digest(HERE)).ok_or_else(|| setup("cannot print a sum".to_owned()))?;
+    headers.insert("x-amz-checksum-sha256", sum);
+    match store.put_with(key, Bytes::from_static(DAMAGED), Some(Headers(headers))).await {
+        // It is there: this server, or the one before, took it.
+        Ok(Put::Created | Put::Exists) => Err(refused(
+            store,
+            "takes a body that does not have the sum it is sent with (x-amz-checksum-sha256)",
+        )),
+        // Refused for the sum, and not for the signature or a right that is missing.
+        Err(SinkError::Setup { reason }) if reason.contains("answers 400") => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn refused(store: &Store, what: &str) -> SinkError {
+    setup(format!("the server of {} {what}: records are not safe there; use another server", store.place))
+}

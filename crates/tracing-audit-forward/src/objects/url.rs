@@ -1,0 +1,187 @@
+//! What the URL of an archive says.
+
+use std::{path::PathBuf, time::Duration};
+
+use super::{
+    lock::{Lock, Retention},
+    setup,
+};
+use crate::{origin::Origin, sink::SinkError};
+
+/// An archive, as its URL names it. It holds no credentials.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    pub(super) place: Place,
+    pub(super) service: Option<String>,
+    pub(super) host: Option<String>,
+    pub(super) interval: Option<Duration>,
+    pub(super) lock: Lock,
+    pub(super) is_compressed: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Place {
+    S3(Bucket),
+    Directory(PathBuf),
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Bucket {
+    pub(super) name: String,
+    pub(super) prefix: String,
+    pub(super) endpoint: Option<String>,
+    pub(super) region: Option<String>,
+    pub(super) allows_http: bool,
+}
+
+impl Target {
+    pub(super) fn parse(url: &str) -> Result<Self, SinkError> {
+        let (address, query) = url.rsplit_once('?').unwrap_or((url, ""));
+        let place = if let Some(rest) = address.strip_prefix("s3://") {
+            let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+            if rest.contains('@') {
+                return Err(bad("credentials stand in the environment, not in the URL"));
+            }
+            if name.is_empty() {
+                return Err(bad("it names no bucket"));
+            }
+            Place::S3(Bucket { name: name.to_owned(), prefix: prefix.to_owned(), ..Bucket::default() })
+        } else if let Some(path) = address.strip_prefix("archive:") {
+            if path.is_empty() {
+                return Err(bad("it names no directory"));
+            }
+            Place::Directory(PathBuf::from(path))
+        } else {
+            return Err(bad("it begins neither with s3:// nor with archive:"));
+        };
+        let mut target = Self {
+            place,
+            service: None,
+            host: None,
+            interval: None,
+            lock: Lock::default(),
+            is_compressed: true,
+        };
+        let (mut mode, mut days) = (None, None);
+        for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+            let value = decode(value).ok_or_else(|| bad("what stands behind a % is no character"))?;
+            match (name, &mut target.place) {
+                ("service", _) => target.service = Some(value),
+                ("host", _) => target.host = Some(value),
+                ("interval", _) => target.interval = Some(Duration::from_secs(number(&value)?)),
+                ("compress", _) => target.is_compressed = is_on(&value)?,
+                ("endpoint", Place::S3(bucket)) => bucket.endpoint = Some(value),
+                ("region", Place::S3(bucket)) => bucket.region = Some(value),
+                ("allow-http", Place::S3(bucket)) => bucket.allows_http = is_on(&value)?,
+                ("retention", Place::S3(_)) => mode = Some(retention(&value)?),
+                ("retain-days", Place::S3(_)) => days = Some(number(&value)?),
+                ("legal-hold", Place::S3(_)) => target.lock.has_legal_hold = is_on(&value)?,
+                _ => return Err(bad("a parameter in it is not known")),
+            }
+        }
+        target.lock.retention = match (mode, days) {
+            (Some(mode), Some(days)) => Some((mode, days)),
+            (None, None) => None,
+            _ => return Err(bad("of retention and retain-days one is missing")),
+        };
+        Ok(target)
+    }
+
+    /// Whose log it is; `None` where the URL does not say it.
+    pub(super) fn origin(&self) -> Result<Option<Origin>, SinkError> {
+        match (&self.service, &self.host) {
+            (Some(service), Some(host)) => Origin::new(service, host).map(Some),
+            (Some(service), None) => Origin::here(service).map(Some),
+            (None, None) => Ok(None),
+            (None, Some(_)) => Err(bad("it names a host and no service")),
+        }
+    }
+}
+
+fn retention(value: &str) -> Result<Retention, SinkError> {
+    match value {
+        "governance" => Ok(Retention::Governance),
+        "compliance" => Ok(Retention::Compliance),
+        _ => Err(bad("retention is governance or compliance")),
+    }
+}
+
+fn is_on(value: &str) -> Result<bool, SinkError> {
+    match value {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(bad("a switch in it is neither on nor off")),
+    }
+}
+
+fn number<T: std::str::FromStr + PartialOrd + From<u8>>(value: &str) -> Result<T, SinkError> {
+    let number = value.parse().ok().filter(|number| *number >= T::from(1));
+    number.ok_or_else(|| bad("a number in it is no whole number above 0"))
+}
+
+fn bad(why: &str) -> SinkError {
+    setup(format!(
+        "the URL of the archive cannot be used: {why}; it is s3://BUCKET/PREFIX?service=NAME&host=NAME or \
+         archive:DIRECTORY?service=NAME&host=NAME, with special characters of values percent-encoded"
+    ))
+}
+
+/// A value of a parameter without its percent signs.
+fn decode(value: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut rest = value.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let mut nibble = || char::from(rest.next()?).to_digit(16);
+        bytes.push(u8::try_from(nibble()? * 16 + nibble()?).ok()?);
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_says_all_of_it() {
+        let url = "s3://b/p/q?service=web%20shop&host=n1&endpoint=http://127.0.0.1:8333&region=r&interval=5\
+                   &retention=compliance&retain-days=30&legal-hold=on&allow-http=on&compress=off";
+        let target = Target::parse(url).unwrap();
+        let Place::S3(bucket) = &target.place else { panic!("{target:?}") };
+        assert_eq!((&*bucket.name, &*bucket.prefix, bucket.allows_http), ("b", "p/q", true));
+        assert_eq!(bucket.endpoint.as_deref(), Some("http://127.0.0.1:8333"));
+        assert_eq!(target.origin().unwrap(), Some(Origin::new("web shop", "n1").unwrap()));
+        assert_eq!(target.lock.retention, Some((Retention::Compliance, 30)));
+        assert!(target.lock.has_legal_hold && !target.is_compressed);
+        assert_eq!(target.interval, Some(Duration::from_secs(5)));
+        let target = Target::parse("archive:/mnt/a?service=web").unwrap();
+        assert!(matches!(&target.place, Place::Directory(path) if path.to_str() == Some("/mnt/a")));
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_said_without_it() {
+        for url in [
+            "",
+            "s3://",
+            "s3:///p",
+            "http://b",
+            "archive:",
+            "s3://Secr3t:Secr3t@b",
+            "s3://b?secret=Secr3t",
+            "s3://b?retention=compliance",
+            "s3://b?retain-days=0&retention=governance",
+            "s3://b?interval=0",
+            "s3://b?legal-hold=Secr3t",
+            "archive:d?retention=governance&retain-days=1",
+            "s3://b?service=%",
+        ] {
+            let error = Target::parse(url).unwrap_err().to_string();
+            assert!(!error.contains("Secr3t") && error.contains("cannot be used"), "{url}: {error}");
+        }
+        Target::parse("s3://b?host=n1").unwrap().origin().unwrap_err();
+    }
+}

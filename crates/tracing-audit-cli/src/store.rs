@@ -76,7 +76,10 @@ impl<'a> Store<'a> {
     }
 
     /// A sink for a log. Whose log that is matters only where the store says it.
-    #[cfg_attr(not(feature = "nats"), expect(unused_variables, reason = "no store says whose log it is"))]
+    #[cfg_attr(
+        not(any(feature = "nats", feature = "objects")),
+        expect(unused_variables, reason = "no store says whose log it is")
+    )]
     pub(crate) fn sink(self, whose: &Whose<'_>) -> Result<Any> {
         Ok(match self {
             Self::File(path) => Any(Box::new(FileSink::new(path))),
@@ -101,7 +104,16 @@ impl<'a> Store<'a> {
                 Any(Box::new(builder.build()?))
             }
             #[cfg(feature = "objects")]
-            Self::Objects(url) => Any(Box::new(tracing_audit_forward::Objects::new(url)?)),
+            Self::Objects(url) => {
+                let mut builder = tracing_audit_forward::Objects::builder(url);
+                if let Some(service) = whose.service() {
+                    builder = builder.service(service);
+                }
+                if let Some(host) = whose.host() {
+                    builder = builder.host(host);
+                }
+                Any(Box::new(builder.build()?))
+            }
         })
     }
 }

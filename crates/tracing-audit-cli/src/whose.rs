@@ -6,14 +6,20 @@ use tracing_audit::Reader;
 
 /// The service and the host of a log: as options say, else as the newest record `open` of the log does.
 #[derive(Debug, Clone, Copy)]
-#[cfg_attr(not(feature = "nats"), expect(dead_code, reason = "no store says whose log it is"))]
+#[cfg_attr(
+    not(any(feature = "nats", feature = "objects")),
+    expect(dead_code, reason = "no store says whose log it is")
+)]
 pub(crate) struct Whose<'a> {
     pub(crate) log: &'a Path,
     pub(crate) service: Option<&'a str>,
     pub(crate) host: Option<&'a str>,
 }
 
-#[cfg_attr(not(feature = "nats"), expect(dead_code, reason = "no store says whose log it is"))]
+#[cfg_attr(
+    not(any(feature = "nats", feature = "objects")),
+    expect(dead_code, reason = "no store says whose log it is")
+)]
 impl Whose<'_> {
     pub(crate) fn service(&self) -> Option<String> {
         self.service.map(str::to_owned).or_else(|| self.opened("service"))

@@ -48,6 +48,19 @@ impl Origin {
         Self::new(service, name.nodename().to_string_lossy())
     }
 
+    /// What a URL says, or else a setting; without a host this machine. `None` where nothing names a service.
+    #[cfg(any(feature = "nats", feature = "objects"))]
+    pub(crate) fn of(
+        (service, host): (Option<&str>, Option<&str>),
+        or_else: (Option<&str>, Option<&str>),
+    ) -> Result<Option<Self>, SinkError> {
+        let Some(service) = service.or(or_else.0) else { return Ok(None) };
+        match host.or(or_else.1) {
+            Some(host) => Self::new(service, host).map(Some),
+            None => Self::here(service).map(Some),
+        }
+    }
+
     /// The service.
     #[must_use]
     pub fn service(&self) -> &str {

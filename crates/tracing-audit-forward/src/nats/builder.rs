@@ -87,12 +87,8 @@ impl NatsBuilder {
     pub fn build(self) -> Result<Nats, SinkError> {
         let (service, host) = (self.service.clone(), self.host.clone());
         let (target, prefix, bounds, allow) = self.checked()?;
-        let service = target.service.clone().or(service);
-        let origin = match (service, target.host.clone().or(host)) {
-            (None, _) => None,
-            (Some(service), Some(host)) => Some(Origin::new(service, host)?),
-            (Some(service), None) => Some(Origin::here(service)?),
-        };
+        let said = (target.service.as_deref(), target.host.as_deref());
+        let origin = Origin::of(said, (service.as_deref(), host.as_deref()))?;
         Ok(Nats::with(target, prefix, bounds, allow, origin))
     }
 

@@ -25,7 +25,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 #[must_use = "nothing happens before `build` or `archive`"]
 pub struct ObjectsBuilder {
     target: Result<Target, SinkError>,
-    origin: Option<Origin>,
+    service: Option<String>,
+    host: Option<String>,
     interval: Option<Duration>,
     timeout: Duration,
     /// The id of a key, the secret, and a token of a session.
@@ -41,12 +42,19 @@ impl fmt::Debug for ObjectsBuilder {
 impl ObjectsBuilder {
     pub(super) fn new(url: &str) -> Self {
         let target = Target::parse(url);
-        Self { target, origin: None, interval: None, timeout: TIMEOUT, credentials: None }
+        Self { target, service: None, host: None, interval: None, timeout: TIMEOUT, credentials: None }
     }
 
-    /// Whose log it is. Default: what `service` and `host` in the URL say; without `host` this machine.
-    pub fn origin(mut self, origin: Origin) -> Self {
-        self.origin = Some(origin);
+    /// The service that writes the log, where the URL does not say it. Default: none; then nothing can be forwarded, and
+    /// what is read is everything.
+    pub fn service(mut self, service: impl Into<String>) -> Self {
+        self.service = Some(service.into());
+        self
+    }
+
+    /// The host that the service runs on, where the URL does not say it. Default: the name of this machine.
+    pub fn host(mut self, host: impl Into<String>) -> Self {
+        self.host = Some(host.into());
         self
     }
 
@@ -129,10 +137,11 @@ impl ObjectsBuilder {
         if matches!(target.lock.retention, Some((_, 0))) {
             return Err(setup("a retention of 0 days keeps nothing".to_owned()));
         }
-        let origin = match &self.origin {
-            Some(origin) => Some(origin.clone()),
-            None => target.origin()?,
-        };
+        let said = (target.service.as_deref(), target.host.as_deref());
+        let origin = Origin::of(said, (self.service.as_deref(), self.host.as_deref()))?;
+        if origin.is_none() && target.host.is_some() {
+            return Err(setup("the URL of the archive names a host and no service".to_owned()));
+        }
         if let Some(origin) = &origin {
             Keys::check(origin)?;
         }

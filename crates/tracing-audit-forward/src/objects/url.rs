@@ -6,7 +6,7 @@ use super::{
     lock::{Lock, Retention},
     setup,
 };
-use crate::{origin::Origin, sink::SinkError};
+use crate::sink::SinkError;
 
 /// An archive, as its URL names it. It holds no credentials.
 #[derive(Debug, Clone)]
@@ -87,16 +87,6 @@ impl Target {
         };
         Ok(target)
     }
-
-    /// Whose log it is; `None` where the URL does not say it.
-    pub(super) fn origin(&self) -> Result<Option<Origin>, SinkError> {
-        match (&self.service, &self.host) {
-            (Some(service), Some(host)) => Origin::new(service, host).map(Some),
-            (Some(service), None) => Origin::here(service).map(Some),
-            (None, None) => Ok(None),
-            (None, Some(_)) => Err(bad("it names a host and no service")),
-        }
-    }
 }
 
 fn retention(value: &str) -> Result<Retention, SinkError> {
@@ -154,7 +144,7 @@ mod tests {
         let Place::S3(bucket) = &target.place else { panic!("{target:?}") };
         assert_eq!((&*bucket.name, &*bucket.prefix, bucket.allows_http), ("b", "p/q", true));
         assert_eq!(bucket.endpoint.as_deref(), Some("http://127.0.0.1:8333"));
-        assert_eq!(target.origin().unwrap(), Some(Origin::new("web shop", "n1").unwrap()));
+        assert_eq!((target.service.as_deref(), target.host.as_deref()), (Some("web shop"), Some("n1")));
         assert_eq!(target.lock.retention, Some((Retention::Compliance, 30)));
         assert!(target.lock.has_legal_hold && !target.is_compressed);
         assert_eq!(target.interval, Some(Duration::from_secs(5)));
@@ -182,6 +172,5 @@ mod tests {
             let error = Target::parse(url).unwrap_err().to_string();
             assert!(!error.contains("Secr3t") && error.contains("cannot be used"), "{url}: {error}");
         }
-        Target::parse("s3://b?host=n1").unwrap().origin().unwrap_err();
     }
 }

@@ -79,12 +79,14 @@ impl Origin {
     }
 
     /// Both as tokens of a subject.
+    #[cfg(any(test, feature = "nats", feature = "objects"))]
     pub(crate) fn tokens(&self) -> (String, String) {
         (encoded(&self.service, true), encoded(&self.host, true))
     }
 
     /// Reads them as they stand in a subject, key or path. `None` where they are not written as this version writes them,
     /// so that one origin never has two names.
+    #[cfg(any(test, feature = "nats", feature = "objects"))]
     pub(crate) fn parse(service: &str, host: &str) -> Option<Self> {
         let origin = Self::new(decoded(service)?, decoded(host)?).ok()?;
         let written = (service.to_owned(), host.to_owned());
@@ -113,6 +115,7 @@ fn encoded(name: &str, in_subject: bool) -> String {
     text
 }
 
+#[cfg(any(test, feature = "nats", feature = "objects"))]
 fn decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();

@@ -2,9 +2,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt},
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -140,6 +140,7 @@ impl Files {
 
     /// Takes the name, so that no other forwarder has it; `None` where one has.
     pub(crate) fn take(&self) -> Result<Option<Kept>, Error> {
+        self.make_control()?;
         let path = self.lock();
         for _ in 0..ATTEMPTS {
             let open = Kept::open(private().create(true).truncate(false).write(true), &path);
@@ -154,6 +155,22 @@ impl Files {
             }
         }
         Ok(None)
+    }
+
+    /// A log that was restored has no `control` before a program opens it. It is made as that would make it: for who may
+    /// enter the log.
+    fn make_control(&self) -> Result<(), Error> {
+        let control = &self.control;
+        let Some(log) = control.parent() else { return Ok(()) };
+        let failed = |error| Error::io("make", control)(error);
+        if control.is_dir() || crate::dead::ends(log)?.is_empty() {
+            return Ok(());
+        }
+        let mode = fs::metadata(log).map_err(failed)?.mode() & 0o750;
+        match DirBuilder::new().mode(mode).create(control) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(error)),
+            _ => File::open(log).and_then(|log| log.sync_all()).map_err(failed),
+        }
     }
 
     /// Whether the lock that was taken is still the one that others would take.

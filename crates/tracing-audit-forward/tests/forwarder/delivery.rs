@@ -452,3 +452,18 @@ fn a_loss_of_the_store_is_on_disk_at_once() {
     until("it fails", || forwarder.stats().failures > 0);
     assert!(position().contains("\"seq\": 9"), "{}", position());
 }
+
+/// A backup leaves `control/` out, and `restore` brings back the segments only.
+#[test]
+fn a_log_that_was_restored_without_control_is_forwarded() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let app = App::new();
+    app.emit(5);
+    app.log.close().unwrap();
+    fs::remove_dir_all(app.control("")).unwrap();
+    let store = Store::default();
+    let forwarder = Forwarder::builder("store").start_beside(app.path(), store.sink()).unwrap();
+    forwarder.drain(LONG).unwrap();
+    assert!(store.lines() == lines(&app.path()));
+    assert_eq!(fs::metadata(app.control("")).unwrap().permissions().mode() & 0o777, 0o700);
+}

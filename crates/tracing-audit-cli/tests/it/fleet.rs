@@ -157,6 +157,38 @@ fn the_logs_of_a_fleet_are_collected_and_checked_against_their_hosts() {
     assert!(code == 2 && said.contains("line 1 of hosts names no log"), "{said}");
 }
 
+/// Drill: a host is gone, with its disk. Its log comes back from the archive, and is the one that was collected.
+#[cfg(feature = "objects")]
+#[test]
+fn a_log_that_comes_back_from_the_archive_is_the_one_that_was_collected() {
+    let name = "a_log_that_comes_back_from_the_archive_is_the_one_that_was_collected";
+    let Some(fleet) = Fleet::start(name) else { return };
+    let log = fleet.log("n1");
+    emit(&log, "mia", 500);
+    log.close().unwrap();
+    fleet.forward("n1");
+    let to = "forward n1 --to archive:archive --service web --host n1 --once";
+    assert_eq!(fleet.place.run(to), (0, String::new(), String::new()));
+    assert_eq!(fleet.collect().0, 0);
+    let was = segments(&fleet.place.path("n1"));
+    fs::remove_dir_all(fleet.place.path("n1")).unwrap();
+    let (code, printed, said) = fleet.place.run("restore archive:archive?service=web&host=n1 n1");
+    assert_eq!(code, 0, "{printed}{said}");
+    assert_eq!(segments(&fleet.place.path("n1")), was);
+    assert_eq!(
+        fleet.place.run("verify n1 -q --heads fleet/heads/web/n1"),
+        (0, "intact\n".into(), String::new())
+    );
+    // And it is forwarded on from there.
+    let log = fleet.log("n1");
+    emit(&log, "mia", 5);
+    log.close().unwrap();
+    fleet.forward("n1");
+    assert_eq!(fleet.place.run(to).0, 0);
+    assert_eq!(fleet.collect().0, 0);
+    fleet.assert_copied("n1", 0);
+}
+
 /// Drill: a tampered host. Its log is written anew, with other content; nothing on the host shows it.
 #[test]
 fn a_host_whose_log_was_written_anew_is_found() {

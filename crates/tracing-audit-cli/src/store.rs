@@ -88,10 +88,11 @@ impl<'a> Store<'a> {
             #[cfg(feature = "nats")]
             Self::Nats(url) => {
                 let mut builder = tracing_audit_forward::Nats::builder(url);
-                if let Some(service) = whose.service() {
+                let (service, host) = whose.unless_in(url)?;
+                if let Some(service) = service {
                     builder = builder.service(service);
                 }
-                if let Some(host) = whose.host() {
+                if let Some(host) = host {
                     builder = builder.host(host);
                 }
                 Any(Box::new(builder.build()?))
@@ -106,10 +107,11 @@ impl<'a> Store<'a> {
             #[cfg(feature = "objects")]
             Self::Objects(url) => {
                 let mut builder = tracing_audit_forward::Objects::builder(url);
-                if let Some(service) = whose.service() {
+                let (service, host) = whose.unless_in(url)?;
+                if let Some(service) = service {
                     builder = builder.service(service);
                 }
-                if let Some(host) = whose.host() {
+                if let Some(host) = host {
                     builder = builder.host(host);
                 }
                 Any(Box::new(builder.build()?))

@@ -80,6 +80,10 @@ impl<'a> Store<'a> {
         not(any(feature = "nats", feature = "objects")),
         expect(unused_variables, reason = "no store says whose log it is")
     )]
+    #[cfg_attr(
+        not(any(feature = "postgres", feature = "nats", feature = "otlp", feature = "objects")),
+        expect(clippy::unnecessary_wraps, reason = "a file is refused when it is opened")
+    )]
     pub(crate) fn sink(self, whose: &Whose<'_>) -> Result<Any> {
         Ok(match self {
             Self::File(path) => Any(Box::new(FileSink::new(path))),

@@ -7,10 +7,6 @@ use tracing_audit::{Reader, Segment, segments};
 
 /// The service and the host of a log: as options say, else as the log does.
 #[derive(Debug, Clone, Copy)]
-#[cfg_attr(
-    not(any(feature = "nats", feature = "objects")),
-    expect(dead_code, reason = "no store says whose log it is")
-)]
 pub(crate) struct Whose<'a> {
     pub(crate) log: &'a Path,
     pub(crate) service: Option<&'a str>,

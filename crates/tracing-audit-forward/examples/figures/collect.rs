@@ -18,13 +18,15 @@ use tracing_audit_forward::{Collector, NatsFeed};
 use crate::{ROUNDS, Result, spread::Spread};
 
 /// The stream has the records already.
-pub(crate) fn measure(url: &str, dir: &Path, records: u64) -> Result<()> {
+pub(crate) fn measure(url: &str, dir: &Path) -> Result<()> {
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..=ROUNDS {
         let begun = Instant::now();
         let into = dir.join(format!("collected-{round}"));
-        Collector::open(&into)?.catch_up(&mut NatsFeed::new(url)?)?;
+        let mut collector = Collector::open(&into)?;
+        collector.catch_up(&mut NatsFeed::new(url)?)?;
+        let records = collector.fleet().place;
         let our = records as f64 / begun.elapsed().as_secs_f64();
         std::fs::remove_dir_all(into)?;
         let begun = Instant::now();

@@ -3,7 +3,7 @@
 //!
 //! Each figure stands beside the plainest loop that does the same, in turns, in one run. PostgreSQL, NATS and the OTLP receiver of
 //! the tests are started for it where they are there, unless `AUDIT_POSTGRES`, `AUDIT_NATS` and `AUDIT_OTLP`
-//! are URLs of others.
+//! are URLs of others. `AUDIT_FIGURES=collector` measures the collector only.
 
 #![expect(clippy::print_stdout, clippy::cast_precision_loss, reason = "a program that prints figures")]
 
@@ -44,7 +44,8 @@ fn main() -> Result<()> {
     let log = dir.path().join("log");
     let bytes = log::make(&log, records)?;
     println!("throughput, records/s, of {records} records with {:.0} MB", bytes as f64 / 1e6);
-    for store in &stores {
+    let is_collector_only = std::env::var_os("AUDIT_FIGURES").is_some_and(|only| only == "collector");
+    for store in stores.iter().filter(|_| !is_collector_only) {
         throughput::measure(store.as_ref(), &log, records)?;
     }
     #[cfg(feature = "nats")]
@@ -52,7 +53,10 @@ fn main() -> Result<()> {
         (&services.urls.nats, stores.iter().find(|store| store.name() == "nats"))
     {
         throughput::forward(store.as_ref(), &log)?;
-        collect::measure(url, dir.path(), throughput::count(&log)?)?;
+        collect::measure(url, dir.path())?;
+    }
+    if is_collector_only {
+        return Ok(());
     }
     #[cfg(feature = "objects")]
     for store in services.archives(dir.path()) {

@@ -94,6 +94,7 @@ fn what_is_too_large_is_not_read() {
     place.sink().gap(&gap).unwrap();
     let chain = &directories(&place)[0];
     for name in ["manifest-00000001.json", "gap-00000000000000000200-00000000000000000201.json"] {
+        #[expect(clippy::disallowed_methods, reason = "it is no segment")]
         fs::OpenOptions::new().write(true).open(chain.join(name)).unwrap().set_len(80 << 20).unwrap();
         let report = place.archive().verify().unwrap().to_string();
         assert!(report.contains(name) && report.contains("larger than"), "{report}");

@@ -98,6 +98,8 @@ impl Work<'_> {
     }
 
     async fn manifest(&self, key: &str, id: &str, segment: u32) -> Result<Manifest, SinkError> {
+        // What it names is acknowledged by this.
+        self.store.settle(key).await?;
         let bytes = self.store.get(key, LONGEST_MANIFEST).await?.unwrap_or_default();
         let manifest = Manifest::parse(&bytes, id).map_err(|why| self.store.foreign(key, &why))?;
         if manifest.segments.last().is_none_or(|last| last.segment != segment) {

@@ -238,7 +238,7 @@ impl<C: Content> Lines<C> {
             return Err(store.unavailable("take over", key, &failed));
         }
         if self.is_cut {
-            fault = Some("it has more than its manifest says");
+            fault = Some("it has more than it may have");
         } else if !self.rest.is_empty() && fault.is_none() {
             fault = Some("its last line has no end");
         }

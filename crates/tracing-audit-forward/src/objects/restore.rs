@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     keys::Keys,
-    lines::{self, Content, Limit},
+    lines::{self, Content},
     setup,
     store::Store,
     verify::{self, Contents, Object},
@@ -202,12 +202,7 @@ impl Files {
         if said.zip(object.bytes).is_some_and(|(said, there)| said != there) {
             return Err(wrong("the object does not have the size that the manifest names"));
         }
-        // A part does not grow: what is listed is what is written.
-        let limit = match (&object.sealed, object.bytes) {
-            (None, Some(bytes)) if !object.is_compressed() => Limit { stored: bytes, lines: bytes },
-            _ => object.limit(),
-        };
-        let sums = lines::read(store, &object.key, object.is_compressed(), limit, copied).await?;
+        let sums = lines::read(store, &object.key, object.is_compressed(), object.limit(), copied).await?;
         match object.fault(sums.as_ref()) {
             Some(what) => Err(wrong(what)),
             None => Ok(sums.map_or(0, |sums| sums.line_bytes)),

@@ -149,6 +149,9 @@ pub(super) async fn chain_ids(
     Ok(ids)
 }
 
+/// How much larger lines are than what they are compressed to, at most.
+const MOST_RATIO: u64 = 1 << 10;
+
 const OUT_OF_PLACE: &str = "the object does not belong here";
 const UNNAMED: &str = "no manifest names the object";
 
@@ -186,6 +189,8 @@ pub(super) struct Object {
     pub(super) bytes: Option<u64>,
     /// What the manifest says of it.
     pub(super) sealed: Option<Sealed>,
+    /// How many bytes of lines it has at most, where no manifest says it.
+    most: u64,
 }
 
 impl Object {
@@ -193,9 +198,9 @@ impl Object {
         Name::is_compressed(&self.key)
     }
 
-    /// How much of it is read. One that nothing tells of may be compressed to whatever comes of it.
+    /// How much of it is read.
     pub(super) fn limit(&self) -> Limit {
-        self.sealed.as_ref().map_or(Limit::NONE, Limit::of)
+        self.sealed.as_ref().map_or(Limit::of_lines(self.most), Limit::of)
     }
 
     /// What is wrong with it, its lines aside.
@@ -254,7 +259,9 @@ impl Contents {
             [number] if parts.iter().all(|object| is_part_of(object, number)) => number,
             _ => named,
         };
-        contents.take_segments(&directory, &segments, through);
+        let of_parts: u64 =
+            parts.iter().filter(|part| is_part_of(part, through)).map(|part| part.bytes).sum();
+        contents.take_segments(&directory, &segments, through, (of_parts > 0).then_some(of_parts));
         contents.take_parts(&live, parts, through);
         Ok(contents)
     }
@@ -315,8 +322,15 @@ impl Contents {
         gone.chain(unnamed.map(|gap| (key(gap), UNNAMED))).collect()
     }
 
-    /// Takes the sealed segments up to this one. Nobody names the others.
-    fn take_segments(&mut self, directory: &str, segments: &BTreeMap<u32, Vec<(Name, u64)>>, through: u32) {
+    /// Takes the sealed segments up to this one, which has `most` bytes of lines where no manifest says it. Nobody names the
+    /// others.
+    fn take_segments(
+        &mut self,
+        directory: &str,
+        segments: &BTreeMap<u32, Vec<(Name, u64)>>,
+        through: u32,
+        most: Option<u64>,
+    ) {
         let named = self.manifest.iter().flat_map(|manifest| &manifest.segments);
         let named: BTreeMap<u32, Sealed> = named.map(|sealed| (sealed.segment, sealed.clone())).collect();
         for number in named.keys().chain(segments.keys()).copied().collect::<BTreeSet<_>>() {
@@ -336,12 +350,10 @@ impl Contents {
             }
             if let Some(name) = name {
                 let bytes = there.get(&name).copied();
-                self.objects.push(Object {
-                    segment: number,
-                    key: format!("{directory}{name}"),
-                    bytes,
-                    sealed,
-                });
+                // A rule may have taken the parts away.
+                let most = most.unwrap_or_else(|| bytes.unwrap_or(0).saturating_mul(MOST_RATIO));
+                let key = format!("{directory}{name}");
+                self.objects.push(Object { segment: number, key, bytes, sealed, most });
             }
         }
     }
@@ -369,7 +381,8 @@ impl Contents {
             }
             last = (segment, number);
             if object.bytes > 0 {
-                self.objects.push(Object { segment, key, bytes: Some(object.bytes), sealed: None });
+                let bytes = Some(object.bytes);
+                self.objects.push(Object { segment, key, bytes, sealed: None, most: object.bytes });
             }
         }
     }

@@ -86,3 +86,15 @@ fn missing_credentials_are_told_as_that() {
         assert!(reason.contains("credentials"), "{reason}");
     }
 }
+
+/// What the check of the endpoint does not see, the connection does.
+#[test]
+fn nothing_is_sent_to_another_machine_without_tls() {
+    let variables = [("AWS_METADATA_ENDPOINT", "http://192.0.2.1:1")];
+    if has_variables("nothing_is_sent_to_another_machine_without_tls", &variables) {
+        let url = "s3://b?service=web&region=r&endpoint=https://192.0.2.1";
+        let mut sink = Objects::builder(url).timeout(Duration::from_secs(2)).build().unwrap();
+        let reason = sink.offer(&events(2)).unwrap_err().to_string();
+        assert!(reason.contains("without TLS"), "{reason}");
+    }
+}

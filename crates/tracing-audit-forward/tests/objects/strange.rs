@@ -117,6 +117,29 @@ fn what_is_too_large_is_not_read() {
     assert!(written < lines.len() as u64 * 3, "{written}");
 }
 
+/// A segment that is sealed and in no manifest yet is as long as its parts.
+#[test]
+fn no_more_is_read_than_the_parts_have_where_no_manifest_says_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let entries = read(&log_of(dir.path(), 1, 50));
+    let place = Place::directory();
+    place.sink().offer(&entries).unwrap();
+    let is_part = |path: &PathBuf| path.to_str().unwrap().contains("/live/");
+    let part = files(&place.path()).into_iter().find(is_part).unwrap();
+    let chain = place.path().join("web/n1").join(&*entries[0].chain_id);
+    fs::create_dir_all(&chain).unwrap();
+    let lines = fs::read(part).unwrap();
+    let seal = |lines: &[u8]| {
+        drop(fs::remove_file(chain.join("00000001.jsonl.zst")));
+        fs::write(chain.join("00000001.jsonl.zst"), zstd::encode_all(lines, 3).unwrap()).unwrap();
+    };
+    seal(&lines);
+    assert!(place.archive().verify().unwrap().is_intact());
+    seal(&lines.repeat(100));
+    let report = place.archive().verify().unwrap();
+    assert!(!report.is_intact() && report.finding_count() < 5, "{report}");
+}
+
 #[test]
 fn an_archive_in_a_directory_that_others_read_is_read_by_its_owner_only() {
     let place = Place::directory();

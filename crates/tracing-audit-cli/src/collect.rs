@@ -18,7 +18,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use tracing_audit_forward::{
-    Alarm, AlarmKind, CollectedChain, Collector, Error, Feed, Fleet, Origin, fleet, settle,
+    Alarm, AlarmKind, CollectedChain, Collector, Error, Feed, Fleet, Origin, fleet, retire, settle,
 };
 
 use crate::{
@@ -35,8 +35,8 @@ use crate::{
 /// What is wrong is said on standard error when it begins and when it ends: a log that is missing, forked, altered, stopped by
 /// its forwarder, or silent. `collect status` says it at any time, by its exit code too.
 ///
-/// With `--once` the command exits 0 when all is well, 1 when evidence is in doubt (forked, altered, stopped, missing), and 3
-/// when a log is silent.
+/// With `--once` the command exits 0 when all is well and 1 when evidence is in doubt (forked, altered, stopped, missing). It says
+/// nothing of logs that are silent: only who listens on hears that.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Collect {
@@ -66,6 +66,16 @@ enum About {
         /// Takes back all of them.
         #[arg(long, conflicts_with = "chain_id")]
         all: bool,
+    },
+    /// Expects nothing more of a log, of a host that is gone for good: it is not silent any more.
+    ///
+    /// What comes of it all the same is collected. The collector must not run meanwhile.
+    Retire {
+        /// The directory of the collector.
+        dir: PathBuf,
+        /// The log, as `status` prints it: `SERVICE/HOST`.
+        #[arg(value_name = "LOG", value_parser = log_named)]
+        log: Origin,
     },
 }
 
@@ -120,6 +130,11 @@ impl Collect {
                 let settled = settle(&dir, chain_id.as_deref())?;
                 print(&format!("alarms of {settled} chains were taken back"));
                 Ok(if settled > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            }
+            (Some(About::Retire { dir, log }), _) => {
+                let retired = retire(&dir, &log)?;
+                print(&format!("{retired} chains of {log} were open, and nothing more is expected of them"));
+                Ok(if retired > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
             }
             (None, Some(run)) => run.run(),
             (None, None) => bail!("name a stream with --from, and a directory"),
@@ -245,6 +260,12 @@ fn feed_of(url: &str) -> Result<Box<dyn Feed>> {
     }
 }
 
+/// Reads the name of a log.
+fn log_named(text: &str) -> Result<Origin, String> {
+    let (service, host) = text.split_once('/').ok_or("a log is SERVICE/HOST, as in `web/n1.example`")?;
+    Origin::new(service, host).map_err(|error| error.to_string())
+}
+
 /// Reads the list of logs that are expected.
 fn expected(path: &Path) -> Result<Vec<Origin>> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -254,9 +275,8 @@ fn expected(path: &Path) -> Result<Vec<Origin>> {
         if named.is_empty() {
             continue;
         }
-        let place = || format!("line {number} of {} names no log, as in `web/n1.example`", path.display());
-        let (service, host) = named.split_once('/').with_context(place)?;
-        origins.push(Origin::new(service, host).with_context(place)?);
+        let place = || format!("line {number} of {} names no log", path.display());
+        origins.push(log_named(named).map_err(anyhow::Error::msg).with_context(place)?);
     }
     Ok(origins)
 }
@@ -273,7 +293,7 @@ fn exit_code_of(alarms: &[Alarm]) -> u8 {
 
 fn summary(fleet: &Fleet) -> String {
     let logs: BTreeSet<&str> = fleet.chains.iter().filter_map(|chain| chain.log.as_deref()).collect();
-    let records: u64 = fleet.chains.iter().map(|chain| chain.seq).sum();
+    let records = fleet.chains.iter().fold(0_u64, |sum, chain| sum.saturating_add(chain.seq));
     format!(
         "{} records of {} chains in {} logs, up to message {} of the stream",
         grouped(records),
@@ -286,8 +306,13 @@ fn summary(fleet: &Fleet) -> String {
 impl Status {
     fn run(self) -> Result<ExitCode> {
         let mut fleet = fleet(&self.dir)?;
-        let age_ms = now_ms().saturating_sub(fleet.updated_ms);
-        if age_ms > self.max_age.saturating_mul(1000) {
+        let (now, updated) = (now_ms(), fleet.updated_ms);
+        let age_ms = now.saturating_sub(updated);
+        if updated > now.saturating_add(60_000) {
+            let message =
+                format!("the table was written {} from now: a clock was set back", span(updated - now));
+            fleet.alarms.push(Alarm::new(AlarmKind::Behind, message));
+        } else if age_ms > self.max_age.saturating_mul(1000) {
             let message =
                 format!("the table is {} old: the collector does not run, or cannot write", span(age_ms));
             fleet.alarms.push(Alarm::new(AlarmKind::Behind, message));
@@ -303,7 +328,7 @@ impl Status {
 
 /// The table, the alarms below it.
 fn table(fleet: &Fleet) -> String {
-    let mut rows = vec![["LOG", "CHAIN", "RECORD", "TIME", "LAG", "HEARD", "ID"].map(str::to_owned)];
+    let mut rows = vec![["LOG", "CHAIN", "RECORD", "GAPS", "TIME", "LAG", "HEARD", "ID"].map(str::to_owned)];
     rows.extend(fleet.chains.iter().map(|chain| row(fleet, chain)));
     let widths: Vec<usize> = (0..rows.first().map_or(0, |row| row.len()))
         .map(|column| rows.iter().filter_map(|row| Some(row.get(column)?.chars().count())).max().unwrap_or(0))
@@ -324,7 +349,7 @@ fn table(fleet: &Fleet) -> String {
     text
 }
 
-fn row(fleet: &Fleet, chain: &CollectedChain) -> [String; 7] {
+fn row(fleet: &Fleet, chain: &CollectedChain) -> [String; 8] {
     let log = chain.origin().map_or_else(String::new, |origin| origin.to_string());
     let heard = fleet.heard_ms.get(&log).map_or_else(
         || "never".to_owned(),
@@ -337,6 +362,7 @@ fn row(fleet: &Fleet, chain: &CollectedChain) -> [String; 7] {
         chain.log.clone().unwrap_or(log),
         number,
         chain.seq.to_string(),
+        chain.gaps.iter().fold(0_u64, |sum, (first, last)| sum.saturating_add(last - first + 1)).to_string(),
         escape(ts).into_owned(),
         span(chain.lag_ms),
         heard,

@@ -80,6 +80,10 @@ impl<'a> Store<'a> {
         not(any(feature = "nats", feature = "objects")),
         expect(unused_variables, reason = "no store says whose log it is")
     )]
+    #[cfg_attr(
+        not(any(feature = "postgres", feature = "nats", feature = "otlp", feature = "objects")),
+        expect(clippy::unnecessary_wraps, reason = "a file is refused when it is opened")
+    )]
     pub(crate) fn sink(self, whose: &Whose<'_>) -> Result<Any> {
         Ok(match self {
             Self::File(path) => Any(Box::new(FileSink::new(path))),
@@ -88,10 +92,11 @@ impl<'a> Store<'a> {
             #[cfg(feature = "nats")]
             Self::Nats(url) => {
                 let mut builder = tracing_audit_forward::Nats::builder(url);
-                if let Some(service) = whose.service() {
+                let (service, host) = whose.unless_in(url)?;
+                if let Some(service) = service {
                     builder = builder.service(service);
                 }
-                if let Some(host) = whose.host() {
+                if let Some(host) = host {
                     builder = builder.host(host);
                 }
                 Any(Box::new(builder.build()?))
@@ -106,10 +111,11 @@ impl<'a> Store<'a> {
             #[cfg(feature = "objects")]
             Self::Objects(url) => {
                 let mut builder = tracing_audit_forward::Objects::builder(url);
-                if let Some(service) = whose.service() {
+                let (service, host) = whose.unless_in(url)?;
+                if let Some(service) = service {
                     builder = builder.service(service);
                 }
-                if let Some(host) = whose.host() {
+                if let Some(host) = host {
                     builder = builder.host(host);
                 }
                 Any(Box::new(builder.build()?))

@@ -33,7 +33,7 @@ mod timestamp;
 
 pub use collect::{
     Alarm, AlarmKind, Beat, CollectedChain, Collector, CollectorBuilder, Delivered, Fault, FaultKind, Feed,
-    Fleet, Step, StreamState, What, fleet, settle,
+    Fleet, Step, StreamState, What, fleet, retire, settle,
 };
 pub use copy::{
     CopyBehind, CopyChain, CopyChecker, CopyFinding, CopyFindingKind, CopyHole, CopyReport, HoleReason,

@@ -44,8 +44,8 @@ pub trait Sink: Send {
         Ok(())
     }
 
-    /// Is told which chains are not forwarded now, by their ids, and why: each time that this changes. A store that others
-    /// watch can say it there.
+    /// Is told which chains are not forwarded now, by their ids, or by their numbers (`001`) where no id can be read, and why:
+    /// each time that this changes. A store that others watch can say it there.
     fn left_out(&mut self, chains: &BTreeMap<Arc<str>, String>) {
         let _: &BTreeMap<Arc<str>, String> = chains;
     }

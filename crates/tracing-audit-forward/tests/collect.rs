@@ -15,11 +15,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use stream::{Stream, fork_of, id_of, lines_of, small_segments, write_events};
+use stream::{Stream, edited, fork_of, id_of, lines_of, small_segments, write_events};
 use tempfile::TempDir;
 use tracing_audit::{AuditLog, Head, Retention, Verdict, Verifier, verify};
 use tracing_audit_forward::{
-    Alarm, AlarmKind, Collector, Error, FaultKind, Fleet, Origin, What, fleet, settle,
+    Alarm, AlarmKind, Collector, Error, FaultKind, Fleet, Origin, What, fleet, retire, settle,
 };
 
 fn origin(host: &str) -> Origin {
@@ -224,11 +224,9 @@ fn what_is_missing_is_named() {
         .open()
         .unwrap();
     collector.catch_up(&mut stream).unwrap();
-    std::thread::sleep(Duration::from_millis(5));
-    collector.flush().unwrap();
     let said: Vec<String> = collector.alarms().iter().map(ToString::to_string).collect();
     assert_eq!(said.len(), 2, "{said:?}");
-    assert!(said[0].contains("web/n1") && said[0].contains("records 5 to 5 "), "{said:?}");
+    assert!(said[0].contains("web/n1") && said[0].contains("records 5 to 5 did not come"), "{said:?}");
     assert!(said[1].contains("missing: web/n3: it is expected"), "{said:?}");
     // The other chain is given half a minute to come.
     let fleet = collector.fleet();
@@ -374,7 +372,7 @@ fn a_log_that_began_anew_or_has_the_name_of_another_gets_a_directory_of_its_own(
 }
 
 #[test]
-fn a_directory_that_is_not_as_the_table_says_is_refused() {
+fn a_directory_without_its_table_or_of_another_collector_is_refused() {
     let (logs, into) = dirs();
     let dir = logs.path().join("n1");
     let log = small_segments(&dir);
@@ -386,20 +384,260 @@ fn a_directory_that_is_not_as_the_table_says_is_refused() {
     let running = Collector::open(into.path()).unwrap();
     assert!(matches!(Collector::open(into.path()), Err(Error::CollectorRuns { .. })));
     drop(running);
-    let file = into.path().join("logs/web/n1/audit-000-00000001.jsonl");
-    let bytes = fs::read(&file).unwrap();
-    fs::write(&file, &bytes[1..]).unwrap();
-    let error = Collector::open(into.path()).unwrap_err();
-    assert!(matches!(error, Error::BadCopy { .. }), "{error}");
-    fs::remove_file(&file).unwrap();
-    assert!(matches!(Collector::open(into.path()), Err(Error::BadCopy { .. })));
-    fs::write(&file, &bytes).unwrap();
-    Collector::open(into.path()).unwrap();
     let table = into.path().join("table.json");
     fs::write(&table, "{}").unwrap();
     assert!(matches!(Collector::open(into.path()), Err(Error::BadTable { .. })));
     fs::remove_file(&table).unwrap();
     assert!(matches!(Collector::open(into.path()), Err(Error::BadCopy { .. })));
+}
+
+/// Somebody cut or took away a file of the copy. That log says so; the others go on.
+#[test]
+fn a_copy_that_was_damaged_is_named_and_the_others_go_on() {
+    let (logs, into) = dirs();
+    let mut stream = Stream::default();
+    let (n1, n2) = (logs.path().join("n1"), logs.path().join("n2"));
+    let open = [&n1, &n2].map(|dir| small_segments(dir));
+    for log in &open {
+        write_events(log, 3);
+        log.flush().unwrap();
+    }
+    stream.add(&origin("n1"), &n1);
+    stream.add(&origin("n2"), &n2);
+    collect(into.path(), &mut stream);
+    let (sent_1, sent_2) = (lines_of(&n1).len(), lines_of(&n2).len());
+    for log in &open {
+        write_events(log, 3);
+        log.close().unwrap();
+    }
+    let file = into.path().join("logs/web/n1/audit-000-00000001.jsonl");
+    let bytes = fs::read(&file).unwrap();
+    for damage in [Some(&bytes[1..]), None] {
+        match damage {
+            Some(bytes) => fs::write(&file, bytes).unwrap(),
+            None => fs::remove_file(&file).unwrap(),
+        }
+        let mut collector = Collector::open(into.path()).unwrap();
+        collector.catch_up(&mut stream).unwrap();
+        assert_eq!(kinds(collector.alarms()), [AlarmKind::Altered]);
+        assert!(collector.alarms()[0].message.contains("the copy is damaged"), "{:?}", collector.alarms());
+    }
+    for (id, line, _) in &lines_of(&n2)[sent_2..] {
+        stream.push(&origin("n2"), id, line.clone());
+    }
+    fs::write(&file, &bytes[1..]).unwrap();
+    assert_eq!(kinds(&collect(into.path(), &mut stream).alarms), [AlarmKind::Altered]);
+    assert_same(&into.path().join("logs/web/n2"), &n2);
+    // Put back, it goes on.
+    fs::write(&file, &bytes).unwrap();
+    settle(into.path(), None).unwrap();
+    for (id, line, _) in &lines_of(&n1)[sent_1..] {
+        stream.push(&origin("n1"), id, line.clone());
+    }
+    assert_eq!(collect(into.path(), &mut stream).alarms, []);
+    assert_same(&into.path().join("logs/web/n1"), &n1);
+    // One that is read again, and whose copy was edited, is not taken for the same.
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replacen("mia", "eve", 1)).unwrap();
+    stream.identity = "another".to_owned();
+    assert_eq!(kinds(&collect(into.path(), &mut stream).alarms), [AlarmKind::Altered]);
+}
+
+/// A host may send in its own name only, and the ids and hashes of others are no secret.
+#[test]
+fn what_one_host_sends_changes_nothing_in_the_logs_of_others() {
+    let (logs, into) = dirs();
+    let mut stream = Stream::default();
+    let dir = logs.path().join("n1");
+    let log = small_segments(&dir);
+    write_events(&log, 20);
+    log.close().unwrap();
+    let lines = lines_of(&dir);
+    let evil = origin("evil");
+    for (at, (id, line, _)) in lines.iter().enumerate() {
+        stream.push(&origin("n1"), id, line.clone());
+        if at == 5 {
+            stream.push(&evil, id, fork_of(line));
+            stream.push(&evil, id, edited(line, "\"seq\":6,", "\"seq\":999999,"));
+            stream.push(&evil, id, edited(line, "\"seq\":6,", &format!("\"seq\":{},", u64::MAX)));
+            stream.gap(&evil, id, 1, u64::MAX);
+            stream.push(&evil, id, line.clone());
+            // Its own chain says of the other one what is not so, and of ones that there are not.
+            let own = "e".repeat(32);
+            let begin = lines[0].1.replace(id.as_str(), &own);
+            let chains = format!(
+                "\"chains\":{{\"001\":{{\"id\":\"{id}\",\"seq\":3,\"hash\":\"{}\"}},\"002\":{{\"id\":\"any \\u202e text\",\
+                 \"seq\":9,\"hash\":\"{}\"}}}}",
+                "0".repeat(64),
+                "0".repeat(64)
+            );
+            stream.push(&evil, &own, edited(&begin, "\"chains\":{}", &chains));
+        }
+    }
+    let fleet = collect(into.path(), &mut stream);
+    let of_n1: Vec<&Alarm> =
+        fleet.alarms.iter().filter(|alarm| alarm.origin.as_deref() == Some("web/n1")).collect();
+    assert!(of_n1.is_empty(), "{of_n1:?}");
+    assert!(fleet.alarms.iter().any(|alarm| alarm.message.contains("comes from web/n1, too")));
+    assert_same(&into.path().join("logs/web/n1"), &dir);
+    assert!(!fleet.metrics().contains('\u{202e}') && !fleet.metrics().contains("\\u"));
+    // A flood of chains has an end.
+    for chain in 0..2_000 {
+        stream.push(&evil, &format!("{chain:032x}"), lines[0].1.clone());
+    }
+    let fleet = collect(into.path(), &mut stream);
+    assert!(fleet.chains.len() <= 513, "{}", fleet.chains.len());
+    assert!(fleet.alarms.iter().any(|alarm| alarm.message.contains("more chains than")));
+}
+
+#[test]
+fn records_that_come_late_or_where_a_gap_was_told_are_named() {
+    let (logs, into) = dirs();
+    let dir = logs.path().join("n1");
+    let log = small_segments(&dir);
+    write_events(&log, 40);
+    log.close().unwrap();
+    let lines = lines_of(&dir);
+    let n1 = origin("n1");
+    let id = &lines[0].0;
+    let mut stream = Stream::default();
+    let push = |stream: &mut Stream, range: std::ops::Range<usize>| {
+        for (id, line, _) in &lines[range] {
+            stream.push(&n1, id, line.clone());
+        }
+    };
+    push(&mut stream, 0..10);
+    push(&mut stream, 12..20);
+    let late = into.path().join("late");
+    assert_eq!(kinds(&collect(&late, &mut stream).alarms), [AlarmKind::Missing]);
+    settle(&late, Some(id)).unwrap();
+    push(&mut stream, 10..12);
+    assert_eq!(kinds(&collect(&late, &mut stream).alarms), [AlarmKind::Altered]);
+    // A gap lets no record by that does not link, and no record that was said to be gone.
+    let mut stream = Stream::default();
+    push(&mut stream, 0..20);
+    stream.gap(&n1, id, 21, 30);
+    stream.push(&n1, id, edited(&lines[20].1, &lines[19].2, &"0".repeat(64)));
+    let gap = into.path().join("gap");
+    assert_eq!(kinds(&collect(&gap, &mut stream).alarms), [AlarmKind::Altered]);
+    let mut stream = Stream::default();
+    push(&mut stream, 0..20);
+    stream.gap(&n1, id, 21, 30);
+    push(&mut stream, 20..40);
+    let came = into.path().join("came");
+    assert_eq!(kinds(&collect(&came, &mut stream).alarms), [AlarmKind::Forked]);
+    // What begins in the middle is not passed over silently.
+    let mut stream = Stream::default();
+    push(&mut stream, 5..40);
+    let middle = into.path().join("middle");
+    let mut collector = Collector::builder(&middle).expect(n1.clone()).open().unwrap();
+    collector.catch_up(&mut stream).unwrap();
+    assert_eq!(
+        kinds(collector.alarms()),
+        [AlarmKind::Missing, AlarmKind::Missing],
+        "{:?}",
+        collector.alarms()
+    );
+}
+
+/// A table from a backup knows less than the files have. What the stream has no more is put aside, not thrown away.
+#[test]
+fn an_older_table_throws_nothing_away() {
+    let (logs, into) = dirs();
+    let dir = logs.path().join("n1");
+    let log = small_segments(&dir);
+    write_events(&log, 10);
+    log.flush().unwrap();
+    let mut stream = Stream::default();
+    stream.add(&origin("n1"), &dir);
+    collect(into.path(), &mut stream);
+    let table = into.path().join("table.json");
+    let older = fs::read(&table).unwrap();
+    let sent = stream.messages.len();
+    write_events(&log, 10);
+    log.close().unwrap();
+    for (id, line, _) in &lines_of(&dir)[sent..] {
+        stream.push(&origin("n1"), id, line.clone());
+    }
+    collect(into.path(), &mut stream);
+    let file = into.path().join("logs/web/n1/audit-000-00000001.jsonl");
+    let whole = fs::read(&file).unwrap();
+    fs::write(&table, &older).unwrap();
+    // Nothing is cut before the stream is known.
+    stream.fails = true;
+    let mut collector = Collector::open(into.path()).unwrap();
+    assert!(collector.step(&mut stream).is_err());
+    drop(collector);
+    assert!(fs::read(&file).unwrap() == whole);
+    stream.fails = false;
+    stream.purged = stream.messages.len() as u64;
+    collect(into.path(), &mut stream);
+    let aside: Vec<_> =
+        fs::read_dir(into.path().join("cut")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let [aside] = &aside[..] else { panic!("{aside:?}") };
+    let back = [fs::read(&file).unwrap(), fs::read(aside).unwrap()].concat();
+    assert!(back == whole);
+}
+
+#[test]
+fn a_stream_whose_messages_are_gone_is_in_step() {
+    let into = tempfile::tempdir().unwrap();
+    let mut stream = Stream::default();
+    stream.put(What::Stranger);
+    stream.put(What::Stranger);
+    stream.purged = 2;
+    let fleet = collect(into.path(), &mut stream);
+    assert_eq!((fleet.place, fleet.backlog, fleet.alarms.len()), (2, 0, 0));
+}
+
+#[test]
+fn a_forwarder_that_cannot_send_is_named_and_nobody_is_blamed_while_the_stream_is_down() {
+    let (logs, into) = dirs();
+    let dir = logs.path().join("n1");
+    let log = small_segments(&dir);
+    write_events(&log, 3);
+    log.flush().unwrap();
+    let mut stream = Stream::default();
+    stream.add(&origin("n1"), &dir);
+    let quiet = Duration::from_millis(1_500);
+    let mut collector =
+        Collector::builder(into.path()).silent_after(quiet).behind_after(quiet).open().unwrap();
+    let step_until = |collector: &mut Collector, stream: &mut Stream, expected: &[AlarmKind]| {
+        let begun = Instant::now();
+        loop {
+            drop(collector.step(stream));
+            if kinds(collector.alarms()) == expected {
+                return;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", collector.alarms());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    step_until(&mut collector, &mut stream, &[AlarmKind::Silent]);
+    stream.trouble(&origin("n1"), "the stream is full");
+    step_until(&mut collector, &mut stream, &[AlarmKind::Stopped]);
+    assert!(collector.alarms()[0].message.contains("the stream is full"));
+    stream.beat(&origin("n1"), &[]);
+    step_until(&mut collector, &mut stream, &[]);
+    // A chain of which nothing ever came.
+    stream.beat(&origin("n1"), &[(&"001".into(), "its first line cannot be read")]);
+    step_until(&mut collector, &mut stream, &[AlarmKind::Stopped]);
+    assert_eq!(collector.alarms()[0].chain_id.as_deref(), Some("001"));
+    stream.beat(&origin("n1"), &[]);
+    step_until(&mut collector, &mut stream, &[]);
+    stream.fails = true;
+    step_until(&mut collector, &mut stream, &[AlarmKind::Behind]);
+    // A host that is gone for good.
+    stream.fails = false;
+    step_until(&mut collector, &mut stream, &[AlarmKind::Silent]);
+    collector.flush().unwrap();
+    drop(collector);
+    assert_eq!(retire(into.path(), &origin("n1")).unwrap(), 1);
+    let mut collector = Collector::builder(into.path()).silent_after(Duration::ZERO).open().unwrap();
+    collector.step(&mut stream).unwrap();
+    std::thread::sleep(Duration::from_millis(1_100));
+    collector.step(&mut stream).unwrap();
+    assert_eq!(collector.alarms(), []);
 }
 
 /// A disk that is full for a while: nothing that was taken is lost, and nothing is half there.

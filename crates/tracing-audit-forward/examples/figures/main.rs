@@ -9,6 +9,8 @@
 
 #[cfg(feature = "objects")]
 mod archive;
+#[cfg(feature = "nats")]
+mod collect;
 mod cost;
 mod lag;
 mod log;
@@ -44,6 +46,13 @@ fn main() -> Result<()> {
     println!("throughput, records/s, of {records} records with {:.0} MB", bytes as f64 / 1e6);
     for store in &stores {
         throughput::measure(store.as_ref(), &log, records)?;
+    }
+    #[cfg(feature = "nats")]
+    if let (Some(url), Some(store)) =
+        (&services.urls.nats, stores.iter().find(|store| store.name() == "nats"))
+    {
+        throughput::forward(store.as_ref(), &log)?;
+        collect::measure(url, dir.path(), throughput::count(&log)?)?;
     }
     #[cfg(feature = "objects")]
     for store in services.archives(dir.path()) {

@@ -1,14 +1,18 @@
 //! What is wrong with a fleet: judged from what is known, and the time.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::HashMap,
     fmt,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
 
-use super::chain::{CollectedChain, FaultKind};
+use super::{
+    chain::{CollectedChain, FaultKind},
+    held::Held,
+    log::Log,
+};
 use crate::origin::Origin;
 
 /// How long a record that another chain names may be on its way.
@@ -102,31 +106,40 @@ impl fmt::Display for Alarm {
 
 /// What alarms are judged from.
 pub(super) struct Known<'a> {
-    pub(super) chains: Vec<&'a CollectedChain>,
-    /// When each log was heard of last, or when the collector began to listen, if that was later.
-    pub(super) heard_ms: &'a BTreeMap<String, u64>,
-    pub(super) left_out: &'a BTreeMap<String, BTreeMap<String, String>>,
+    pub(super) logs: &'a HashMap<Origin, Log>,
     pub(super) expected: &'a [Origin],
-    pub(super) listening_since_ms: u64,
+    /// Since when the stream was read without a break, and nothing of it lay far ahead. `None` where that is not so now: then
+    /// nobody else is blamed for what did not come.
+    pub(super) listening_since: Option<Instant>,
+    /// Whether all that the stream had was taken once, and nothing is waited for.
+    pub(super) is_once: bool,
     pub(super) silent_after: Duration,
+    pub(super) now: Instant,
     pub(super) now_ms: u64,
 }
 
 impl Known<'_> {
     pub(super) fn alarms(&self) -> Vec<Alarm> {
         let mut alarms = Vec::new();
-        for chain in &self.chains {
-            self.of_chain(chain, &mut alarms);
+        for log in self.logs.values() {
+            for held in log.chains.values() {
+                self.of_chain(log, &held.row, &mut alarms);
+            }
+            self.of_log(log, &mut alarms);
         }
-        self.silent(&mut alarms);
+        self.absent(&mut alarms);
         alarms.sort();
         alarms
     }
 
-    fn of_chain(&self, chain: &CollectedChain, alarms: &mut Vec<Alarm>) {
-        let origin = origin_of(chain);
+    /// How long the stream was listened to since then, at least.
+    fn listened_since(&self, at: Instant) -> Option<Duration> {
+        Some(self.now.saturating_duration_since(at.max(self.listening_since?)))
+    }
+
+    fn of_chain(&self, log: &Log, chain: &CollectedChain, alarms: &mut Vec<Alarm>) {
         let mut raise = |kind, message| {
-            let (origin, chain_id) = (Some(origin.clone()), Some(chain.chain_id.clone()));
+            let (origin, chain_id) = (Some(log.name.clone()), Some(chain.chain_id.clone()));
             alarms.push(Alarm { kind, origin, chain_id, message });
         };
         if let Some(fault) = &chain.fault {
@@ -134,78 +147,99 @@ impl Known<'_> {
                 FaultKind::Forked => AlarmKind::Forked,
                 FaultKind::Altered => AlarmKind::Altered,
             };
-            raise(
-                kind,
-                format!(
-                    "record {}, message {} of the stream: {}; verify the log on its host with the heads that were collected",
-                    fault.seq, fault.place, fault.what
-                ),
+            let message = format!(
+                "record {}, message {} of the stream: {}; verify the log on its host with the heads that were collected",
+                fault.seq, fault.place, fault.what
             );
-        }
-        if let Some(why) = self.left_out.get(&origin).and_then(|chains| chains.get(&chain.chain_id)) {
-            raise(AlarmKind::Stopped, format!("its forwarder does not forward it: {why}"));
+            raise(kind, message);
         }
         if !chain.missing.is_empty() {
-            let ranges: Vec<String> =
-                chain.missing.iter().map(|(first, last)| format!("{first} to {last}")).collect();
-            raise(
-                AlarmKind::Missing,
-                format!("records {} are not in the stream; look for them on the host", ranges.join(", ")),
+            let ranges = listed(&chain.missing);
+            raise(AlarmKind::Missing, format!("records {ranges} did not come; look for them on the host"));
+        }
+        if chain.unplaced > 0 {
+            let message = format!(
+                "{} records came from the middle of a segment, and are not collected; forward the log from its start",
+                chain.unplaced
             );
+            raise(AlarmKind::Missing, message);
+        }
+        let unexplained = chain.unexplained_gaps();
+        if !unexplained.is_empty() && self.is_late(chain.gap_ms) {
+            let message = format!(
+                "its forwarder says that retention removed records {}, and the log does not; look for them on the host",
+                listed(&unexplained)
+            );
+            raise(AlarmKind::Missing, message);
         }
         if let Some(witness) = &chain.witnessed
-            && self.has_passed(witness.at_ms, ON_ITS_WAY)
+            && self.is_late(witness.at_ms)
         {
-            let (has, seq) = (chain.seq, witness.seq);
-            raise(
-                AlarmKind::Missing,
-                format!(
-                    "another chain of the log says that it has record {seq}, and only {has} came; verify the log on its host"
-                ),
+            let message = format!(
+                "another chain of the log says that it has record {}, and only {} came; verify the log on its host",
+                witness.seq, chain.seq
             );
+            raise(AlarmKind::Missing, message);
         }
     }
 
-    /// Logs that say nothing, and expected ones that never did.
-    fn silent(&self, alarms: &mut Vec<Alarm>) {
-        let mut open = BTreeSet::new();
-        let mut known = BTreeSet::new();
-        for chain in &self.chains {
-            let origin = origin_of(chain);
-            if !chain.closed && chain.seq > 0 {
-                open.insert(origin.clone());
-            }
-            known.insert(origin);
-        }
-        let mut raise = |kind, origin: &str, message| {
-            alarms.push(Alarm { kind, origin: Some(origin.to_owned()), chain_id: None, message });
+    /// Whether what was told then should have come by now.
+    fn is_late(&self, told_ms: u64) -> bool {
+        let since_told = Duration::from_millis(self.now_ms.saturating_sub(told_ms));
+        let listening = self.listening_since.map(|since| self.now.saturating_duration_since(since));
+        since_told > ON_ITS_WAY && listening.is_some_and(|time| time > ON_ITS_WAY)
+    }
+
+    fn of_log(&self, log: &Log, alarms: &mut Vec<Alarm>) {
+        let mut raise = |kind, chain_id: Option<&str>, message| {
+            let (origin, chain_id) = (Some(log.name.clone()), chain_id.map(str::to_owned));
+            alarms.push(Alarm { kind, origin, chain_id, message });
         };
-        for origin in &open {
-            let heard = self.heard_ms.get(origin).copied().unwrap_or(0).max(self.listening_since_ms);
-            if self.has_passed(heard, self.silent_after) {
-                raise(
-                    AlarmKind::Silent,
-                    origin,
-                    "it was not closed, and neither a record nor a sign of life came; look at the host and its forwarder"
-                        .to_owned(),
-                );
-            }
+        // Also of chains of which nothing ever came.
+        for (id, why) in &log.left_out {
+            raise(AlarmKind::Stopped, Some(id), format!("its forwarder does not forward it: {why}"));
         }
-        for origin in self.expected.iter().map(ToString::to_string).filter(|origin| !known.contains(origin)) {
-            if self.has_passed(self.listening_since_ms, self.silent_after) {
-                let what =
-                    "it is expected, and no record of it ever came; look at the host and its forwarder";
-                raise(AlarmKind::Missing, &origin, what.to_owned());
-            }
+        if let Some(trouble) = &log.trouble {
+            raise(AlarmKind::Stopped, None, format!("its forwarder cannot send anything: {trouble}"));
+        }
+        if log.is_overfull {
+            let message = "it has more chains than a log can have, and the others are not collected; see who sends them";
+            raise(AlarmKind::Missing, None, message.to_owned());
+        }
+        let is_open = |held: &Held| !held.row.closed && held.row.seq > 0;
+        let heard = log.heard.or(self.listening_since);
+        let quiet = heard.and_then(|heard| self.listened_since(heard));
+        if !self.is_once
+            && log.chains.values().any(is_open)
+            && quiet.is_some_and(|quiet| quiet > self.silent_after)
+        {
+            let message = "it was not closed, and neither a record nor a sign of life came; look at the host and its forwarder";
+            raise(AlarmKind::Silent, None, message.to_owned());
         }
     }
 
-    fn has_passed(&self, since_ms: u64, time: Duration) -> bool {
-        u128::from(self.now_ms.saturating_sub(since_ms)) > time.as_millis()
+    /// Expected logs of which nothing ever came.
+    fn absent(&self, alarms: &mut Vec<Alarm>) {
+        let has_waited = self.is_once
+            || self
+                .listening_since
+                .is_some_and(|since| self.now.saturating_duration_since(since) > self.silent_after);
+        if !has_waited {
+            return;
+        }
+        let has_come = |origin: &Origin| {
+            self.logs.get(origin).is_some_and(|log| log.chains.values().any(|held| held.row.seq > 0))
+        };
+        for origin in self.expected.iter().filter(|origin| !has_come(origin)) {
+            let message = "it is expected, and no record of it ever came; look at the host and its forwarder"
+                .to_owned();
+            let origin = Some(origin.to_string());
+            alarms.push(Alarm { kind: AlarmKind::Missing, origin, chain_id: None, message });
+        }
     }
 }
 
-/// The log of a chain, as `service/host`.
-pub(super) fn origin_of(chain: &CollectedChain) -> String {
-    chain.origin().map_or_else(|| format!("{}/{}", chain.service, chain.host), |origin| origin.to_string())
+fn listed(ranges: &[(u64, u64)]) -> String {
+    let ranges: Vec<String> = ranges.iter().map(|(first, last)| format!("{first} to {last}")).collect();
+    ranges.join(", ")
 }

@@ -35,7 +35,10 @@ pub struct CollectedChain {
     pub bytes: u64,
     /// The sequence number of its last record; 0 while there is none.
     pub seq: u64,
-    /// The hash of that record.
+    /// The sequence number of the first record that is here; 0 while there is none.
+    #[serde(default)]
+    pub first: u64,
+    /// The hash of the last record.
     #[serde(default, with = "as_text", skip_serializing_if = "Option::is_none")]
     pub hash: Option<Digest>,
     /// The time of that record, as it stands there.
@@ -50,9 +53,18 @@ pub struct CollectedChain {
     /// Ranges of records that never came, and that nothing explains.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<(u64, u64)>,
-    /// Ranges of records that retention had removed before they were sent.
+    /// Ranges of records that retention had removed before they were sent, as the forwarder said.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gaps: Vec<(u64, u64)>,
+    /// Up to which record retention had removed the chain, as the log itself says.
+    #[serde(default)]
+    pub pruned_through: u64,
+    /// When a gap was told last.
+    #[serde(default)]
+    pub(super) gap_ms: u64,
+    /// How many records came before the first one that begins a segment. They are not here.
+    #[serde(default)]
+    pub unplaced: u64,
     /// What was found first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<Fault>,
@@ -125,6 +137,7 @@ impl CollectedChain {
             segment: 0,
             bytes: 0,
             seq: 0,
+            first: 0,
             hash: None,
             ts: None,
             closed: false,
@@ -132,6 +145,9 @@ impl CollectedChain {
             lag_ms: 0,
             missing: Vec::new(),
             gaps: Vec::new(),
+            pruned_through: 0,
+            gap_ms: 0,
+            unplaced: 0,
             fault: None,
             faults: 0,
             witnessed: None,
@@ -163,7 +179,9 @@ impl CollectedChain {
         };
         let seq = parsed.seq;
         if seq <= self.seq {
-            return Next::Compare { seq, hash: parsed.hash };
+            // What lies before the first one was never here.
+            let is_before = seq < self.first;
+            return if is_before { Next::Nothing } else { Next::Compare { seq, hash: parsed.hash } };
         }
         let identity = parsed.identity();
         if identity.as_ref().is_some_and(|identity| identity.id != self.chain_id) {
@@ -171,6 +189,7 @@ impl CollectedChain {
         }
         // A chain is written from a segment's first line on: only that says to which file it belongs.
         if self.segment == 0 && identity.is_none() {
+            self.unplaced += 1;
             return Next::Nothing;
         }
         if let Some(identity) = &identity
@@ -178,15 +197,25 @@ impl CollectedChain {
         {
             return self.altered(seq, place, "the record begins a segment that is out of order");
         }
-        let expected = self.expected();
-        if seq == expected && !self.is_linked(&parsed) {
+        if seq == self.seq + 1 && !self.is_linked(&parsed) {
             let what = CopyFindingKind::Link;
             return self.altered(seq, place, &what.to_string());
         }
+        let expected = self.expected();
+        if seq < expected {
+            self.note(
+                FaultKind::Forked,
+                seq,
+                place,
+                "the record came although its forwarder had said that it was removed",
+            );
+        }
+        let pruned = parsed.prune().map_or(0, |(through, _)| through).min(seq - 1);
+        self.pruned_through = self.pruned_through.max(pruned);
         if seq > expected {
             // A chain may begin where retention had ended, and says so.
-            let pruned = parsed.prune().filter(|_| self.seq == 0).map_or(0, |(through, _)| through);
-            let first = expected.max(pruned + 1);
+            let begun = if self.seq == 0 { pruned } else { 0 };
+            let first = expected.max(begun + 1);
             if first < seq {
                 add_range(&mut self.missing, first, seq - 1);
             }
@@ -205,17 +234,19 @@ impl CollectedChain {
         self.seq.max(behind_gap) + 1
     }
 
+    /// Whether a line links to the last record, or to none where it is the first of all.
     fn is_linked(&self, line: &CopiedLine<'_>) -> bool {
-        match (line.seq - 1 == self.seq, self.hash) {
-            (true, Some(hash)) => line.previous == hash,
-            (true, None) => line.previous.as_bytes() == &[0; 32],
-            // Behind a gap nothing is known of the record before.
-            (false, _) => true,
+        match self.hash {
+            Some(hash) => line.previous == hash,
+            None => line.previous.as_bytes() == &[0; 32],
         }
     }
 
     fn advance(&mut self, line: &CopiedLine<'_>, now_ms: u64) {
         (self.seq, self.hash) = (line.seq, Some(line.hash));
+        if self.first == 0 {
+            self.first = line.seq;
+        }
         let ts = line.members.get("ts").map(|ts| ts.get().trim_matches('"').to_owned());
         let written_ms = ts.as_deref().and_then(|ts| parse_time(ts.as_bytes())).map(|(at, _)| millis(at));
         self.lag_ms = written_ms.map_or(0, |written| now_ms.saturating_sub(written));
@@ -232,7 +263,8 @@ impl CollectedChain {
     }
 
     /// Takes over that retention removed records.
-    pub(super) fn gap(&mut self, gap: &Gap) {
+    pub(super) fn gap(&mut self, gap: &Gap, now_ms: u64) {
+        self.gap_ms = now_ms;
         self.chain.get_or_insert(gap.chain);
         let expected = self.expected();
         if gap.first_seq > expected {
@@ -266,19 +298,36 @@ impl CollectedChain {
     /// Takes over what came of comparing a record with the one under its number. `None` where that one is not here.
     pub(super) fn compared(&mut self, seq: u64, hash: Digest, here: Option<Digest>, place: u64) {
         match here {
-            Some(here) if here != hash => {
+            Some(here) if here == hash => {}
+            Some(here) => {
                 let what =
                     format!("the record {hash} came under a number that has the record {here} already");
                 self.note(FaultKind::Forked, seq, place, &what);
             }
-            // It is the same, or was missing and cannot be put between others.
-            _ => {}
+            None => {
+                let what = "the record came late, or a second time, and is not in the copy: it was passed over, or the copy was \
+                            damaged; it is in the stream";
+                self.note(FaultKind::Altered, seq, place, what);
+            }
         }
+    }
+
+    /// Gaps that the log itself does not explain by what retention removed.
+    pub(super) fn unexplained_gaps(&self) -> Vec<(u64, u64)> {
+        self.gaps.iter().copied().filter(|(_, last)| *last > self.pruned_through).collect()
+    }
+
+    /// Whether anything is to be taken back.
+    pub(super) fn has_alarm(&self) -> bool {
+        let is_missing = !self.missing.is_empty() || self.unplaced > 0 || !self.unexplained_gaps().is_empty();
+        self.fault.is_some() || self.witnessed.is_some() || is_missing
     }
 
     /// Takes back what was found.
     pub(super) fn settle(&mut self) {
         (self.fault, self.faults, self.witnessed) = (None, 0, None);
+        self.unplaced = 0;
+        self.pruned_through = self.pruned_through.max(self.gaps.last().map_or(0, |(_, last)| *last));
         self.missing.clear();
     }
 

@@ -14,9 +14,10 @@ use super::{
     chain::{CollectedChain, millis},
     directory::{Directory, has_anything},
     feed::Feed,
-    held::{Held, Written},
+    held::Written,
+    log::Log,
     table::{self, FORMAT, Fleet},
-    take::mark_of,
+    take::{Now, mark_of},
 };
 use crate::{error::Error, origin::Origin, sink::SinkError};
 
@@ -95,11 +96,11 @@ impl CollectorBuilder {
             directory,
             settings: self,
             fleet: Fleet::default(),
-            chains: HashMap::new(),
-            numbers: HashMap::new(),
-            left_out: BTreeMap::new(),
+            logs: HashMap::new(),
+            owners: HashMap::new(),
             replays: HashMap::new(),
-            listening_since_ms: millis(SystemTime::now()),
+            listening_since: None,
+            seen_last: 0,
             is_connected: false,
             is_in_doubt: false,
             unwritten: 0,
@@ -137,13 +138,14 @@ pub struct Collector {
     pub(super) settings: CollectorBuilder,
     /// What the table says beside the chains.
     pub(super) fleet: Fleet,
-    pub(super) chains: HashMap<Arc<str>, Held>,
-    /// Which chain has a number in the directory of a log.
-    pub(super) numbers: HashMap<(String, u16), Arc<str>>,
-    pub(super) left_out: BTreeMap<String, BTreeMap<String, String>>,
-    /// Where chains are read that a stream brings again, by their ids: the next record and what comes from there on.
-    pub(super) replays: HashMap<Arc<str>, (u64, ReadItems)>,
-    pub(super) listening_since_ms: u64,
+    pub(super) logs: HashMap<Origin, Log>,
+    /// Which log a chain came from first.
+    pub(super) owners: HashMap<Arc<str>, Origin>,
+    /// Where chains are read that a stream brings again: the next record and what comes from there on.
+    pub(super) replays: HashMap<(Origin, Arc<str>), (u64, ReadItems)>,
+    listening_since: Option<Instant>,
+    /// The last message that the stream was known to have.
+    seen_last: u64,
     pub(super) is_connected: bool,
     pub(super) is_in_doubt: bool,
     /// How many bytes were taken and not yet written, and how many were written since the last checkpoint.
@@ -209,9 +211,13 @@ impl Collector {
                 // One batch is on its way at any time.
                 if self.fleet.backlog <= BATCH as u64 {
                     self.in_step_at = Instant::now();
+                    self.listening_since.get_or_insert(self.in_step_at);
+                } else {
+                    self.listening_since = None;
                 }
             }
             Err(error) => {
+                self.listening_since = None;
                 let why = said(error);
                 self.is_changed |= self.fleet.trouble.as_ref() != Some(&why);
                 self.fleet.trouble = Some(why);
@@ -219,7 +225,7 @@ impl Collector {
         }
         self.hear(feed);
         if self.judged.is_none_or(|at| at.elapsed() >= JUDGED) {
-            self.judge();
+            self.judge(false);
         }
         if let Err(Error::Stream { .. }) = step {
             // The alarm is for who reads the table.
@@ -233,14 +239,18 @@ impl Collector {
     fn try_step(&mut self, feed: &mut dyn Feed) -> Result<Step, Error> {
         if !self.is_connected {
             self.load()?;
-            self.connect(feed).map_err(|source| Error::Stream { source })?;
+            self.connect(feed)?;
             self.is_connected = true;
         }
         let taken = feed.next(BATCH, WAIT).map_err(|source| Error::Stream { source })?;
         let count = taken.len();
-        let now_ms = millis(SystemTime::now());
+        let now = Now { instant: Instant::now(), ms: millis(SystemTime::now()) };
         for message in taken {
-            self.take(message, now_ms)?;
+            self.take(message, now)?;
+        }
+        if count == 0 && feed.is_at_end() && self.seen_last > self.fleet.place {
+            // What it had is gone: purged, expired or deleted.
+            (self.fleet.place, self.fleet.last, self.is_changed) = (self.seen_last, None, true);
         }
         if self.unwritten >= WRITE_BYTES {
             self.write()?;
@@ -248,6 +258,7 @@ impl Collector {
         self.fleet.backlog = self.fleet.backlog.saturating_sub(count as u64);
         if count == 0 || self.checkpoint.elapsed() >= CHECKPOINT {
             let state = feed.state().map_err(|source| Error::Stream { source })?;
+            self.seen_last = state.last;
             self.fleet.backlog = state.last.saturating_sub(self.fleet.place);
             if state.identity != self.fleet.stream || state.last < self.fleet.place {
                 let reason = "the stream is another one, or lost messages; it is read again".to_owned();
@@ -266,7 +277,8 @@ impl Collector {
     pub fn catch_up(&mut self, feed: &mut dyn Feed) -> Result<(), Error> {
         let last = feed.state().map_err(|source| Error::Stream { source })?.last;
         while !self.step(feed)?.is_in_step && self.fleet.place < last {}
-        self.flush()
+        // Whether logs are silent is for who listens on.
+        self.flush_once(true)
     }
 
     /// Makes everything durable that was taken, with the table and the heads.
@@ -275,10 +287,14 @@ impl Collector {
     ///
     /// [`Error::Io`].
     pub fn flush(&mut self) -> Result<(), Error> {
+        self.flush_once(false)
+    }
+
+    fn flush_once(&mut self, is_once: bool) -> Result<(), Error> {
         if self.is_in_doubt {
             self.load()?;
         }
-        self.judge();
+        self.judge(is_once);
         let written = self.write_checkpoint().and_then(|()| self.write_heads());
         self.doubt_after(&written);
         written
@@ -307,62 +323,96 @@ impl Collector {
     /// The table as it is now; the one on disk is up to some seconds behind.
     #[must_use]
     pub fn fleet(&self) -> Fleet {
-        let mut chains: Vec<CollectedChain> = self.chains.values().map(|held| held.row.clone()).collect();
+        let held = self.logs.values().flat_map(|log| log.chains.values());
+        let mut chains: Vec<CollectedChain> = held.map(|held| held.row.clone()).collect();
         chains.sort_by(|one, other| key_of(one).cmp(&key_of(other)));
-        Fleet { format: FORMAT, updated_ms: millis(SystemTime::now()), chains, ..self.fleet.clone() }
+        let heard = self.logs.values().filter_map(|log| Some((log.name.clone(), log.heard_ms?)));
+        let heard_ms = heard.collect();
+        Fleet {
+            format: FORMAT,
+            updated_ms: millis(SystemTime::now()),
+            heard_ms,
+            chains,
+            ..self.fleet.clone()
+        }
     }
 
-    /// Begins with what the table says, and cuts the files to it.
+    /// Begins with what the table says. A chain whose file has less is left out, and says so; the others go on.
     fn load(&mut self) -> Result<(), Error> {
-        let fleet = table::read(self.directory.path())?.unwrap_or_default();
-        for chain in &fleet.chains {
-            self.directory.settle(chain)?;
+        let path = self.directory.path();
+        let fleet = table::read(path)?.unwrap_or_default();
+        let mut logs: HashMap<Origin, Log> = HashMap::new();
+        // What was heard is not in the table, or older there.
+        for (origin, mut log) in self.logs.drain() {
+            log.forget_chains();
+            logs.insert(origin, log);
         }
-        (self.chains, self.numbers) = (HashMap::new(), HashMap::new());
+        self.owners.clear();
         self.replays.clear();
-        let trouble = self.fleet.trouble.take();
-        let heard_ms = std::mem::take(&mut self.fleet.heard_ms);
-        self.fleet = Fleet { trouble, ..fleet };
-        self.fleet.heard_ms.extend(heard_ms);
-        for row in std::mem::take(&mut self.fleet.chains) {
-            let id: Arc<str> = row.chain_id.as_str().into();
-            if let (Some(log), Some(chain)) = (&row.log, row.chain) {
-                self.changed_logs.insert(log.clone());
-                self.numbers.insert((log.clone(), chain), Arc::clone(&id));
-            }
-            self.chains.insert(id, Held::of(row));
+        for row in &fleet.chains {
+            let no_origin = || Error::BadTable {
+                path: path.join("table.json"),
+                reason: format!("{}/{} is no name of a log", row.service, row.host),
+            };
+            let origin = row.origin().ok_or_else(no_origin)?;
+            let damage = self.directory.surplus(row)?.err();
+            let log = logs.entry(origin.clone()).or_insert_with(|| Log::new(origin.clone()));
+            log.heard_ms = log.heard_ms.or_else(|| fleet.heard_ms.get(&log.name).copied());
+            self.owners.entry(row.chain_id.as_str().into()).or_insert_with(|| origin.clone());
+            self.changed_logs.extend(row.log.clone());
+            log.restore(row.clone(), damage);
         }
+        self.logs = logs;
+        let trouble = self.fleet.trouble.take();
+        self.fleet = Fleet { trouble, chains: Vec::new(), heard_ms: BTreeMap::new(), ..fleet };
         (self.unwritten, self.unsynced, self.written) = (0, 0, Written::default());
         self.is_in_doubt = false;
         Ok(())
     }
 
-    /// Goes on in the stream behind what is here, if it is still the same stream there; else with its first message.
-    fn connect(&mut self, feed: &mut dyn Feed) -> Result<(), SinkError> {
-        let state = feed.state()?;
-        let is_same = state.identity == self.fleet.stream && state.last >= self.fleet.place;
-        if is_same && self.fleet.place > 0 && state.first <= self.fleet.place {
-            feed.start(self.fleet.place)?;
-            let known = feed.next(1, Duration::from_secs(5))?;
-            if known.first().is_some_and(|message| {
-                message.place > self.fleet.place || Some(&mark_of(&message.what)) == self.fleet.last.as_ref()
-            }) {
-                // Where that message is gone, the next one is taken when it comes again.
-                return feed.start(self.fleet.place + 1);
+    /// Cuts the files to what the table says.
+    fn cut(&self, is_in_stream: bool) -> Result<(), Error> {
+        let chains = self.logs.values().flat_map(|log| log.chains.values());
+        for held in chains.filter(|held| !held.is_damaged) {
+            if self.directory.surplus(&held.row)?.is_ok_and(|surplus| surplus > 0) {
+                self.directory.cut(&held.row, is_in_stream)?;
             }
-        } else if is_same {
-            return feed.start(self.fleet.place + 1);
+        }
+        Ok(())
+    }
+
+    /// Goes on in the stream behind what is here, if it is still the same stream there; else with its first message.
+    fn connect(&mut self, feed: &mut dyn Feed) -> Result<(), Error> {
+        let failed = |source| Error::Stream { source };
+        let state = feed.state().map_err(failed)?;
+        self.seen_last = state.last;
+        let place = self.fleet.place;
+        let is_same = state.identity == self.fleet.stream && state.last >= place;
+        let is_known = match (is_same, &self.fleet.last) {
+            (false, _) => false,
+            (true, Some(mark)) if place > 0 && state.first <= place => {
+                feed.start(place).map_err(failed)?;
+                let found = feed.next(1, Duration::from_secs(5)).map_err(failed)?;
+                // Where that message is gone, what comes behind it is all that can be.
+                found.first().is_some_and(|found| found.place > place || mark_of(&found.what) == *mark)
+            }
+            (true, _) => true,
+        };
+        self.cut(is_known && state.first <= place + 1)?;
+        if is_known {
+            return feed.start(place + 1).map_err(failed);
         }
         self.fleet.stream = state.identity;
         (self.fleet.place, self.fleet.last) = (0, None);
         self.is_changed = true;
-        feed.start(state.first)
+        feed.start(state.first).map_err(failed)
     }
 
     /// Writes what was taken to the files.
     fn write(&mut self) -> Result<(), Error> {
         self.unsynced += std::mem::take(&mut self.unwritten);
-        self.chains.values_mut().try_for_each(|held| held.write(&self.directory, &mut self.written))
+        let mut chains = self.logs.values_mut().flat_map(|log| log.chains.values_mut());
+        chains.try_for_each(|held| held.write(&self.directory, &mut self.written))
     }
 
     fn checkpoint_if_due(&mut self) -> Result<(), Error> {
@@ -409,37 +459,39 @@ impl Collector {
         Ok(())
     }
 
-    /// Takes over the signs of life.
+    /// Takes over the signs of life, of logs that are known or expected.
     fn hear(&mut self, feed: &mut dyn Feed) {
-        let now_ms = millis(SystemTime::now());
+        let (now, now_ms) = (Instant::now(), millis(SystemTime::now()));
         for beat in feed.beats() {
-            let origin = beat.origin.to_string();
-            self.fleet.heard_ms.insert(origin.clone(), now_ms);
+            if self.settings.expected.contains(&beat.origin) && !self.logs.contains_key(&beat.origin) {
+                self.logs.insert(beat.origin.clone(), Log::new(beat.origin.clone()));
+            }
+            // Whoever made one up would have it in the table for ever.
+            let Some(log) = self.logs.get_mut(&beat.origin) else { continue };
+            log.hear(now, now_ms);
             let left_out = beat.left_out.into_iter().map(|(id, why)| (id.to_string(), why));
-            self.left_out.insert(origin, left_out.collect());
+            (log.left_out, log.trouble) = (left_out.collect(), beat.trouble);
             self.is_changed = true;
         }
     }
 
-    fn judge(&mut self) {
-        self.judged = Some(Instant::now());
-        let now_ms = millis(SystemTime::now());
+    fn judge(&mut self, is_once: bool) {
+        let now = Instant::now();
+        self.judged = Some(now);
         let known = Known {
-            chains: self.chains.values().map(|held| &held.row).collect(),
-            heard_ms: &self.fleet.heard_ms,
-            left_out: &self.left_out,
+            logs: &self.logs,
             expected: &self.settings.expected,
-            listening_since_ms: self.listening_since_ms,
+            listening_since: self.listening_since,
+            is_once,
             silent_after: self.settings.silent_after,
-            now_ms,
+            now,
+            now_ms: millis(SystemTime::now()),
         };
         let mut alarms = known.alarms();
-        if self.in_step_at.elapsed() > self.settings.behind_after {
+        let behind = self.in_step_at.elapsed();
+        if behind > self.settings.behind_after {
             let message = match &self.fleet.trouble {
-                Some(trouble) => format!(
-                    "the stream was not read for {} s: {trouble}",
-                    self.in_step_at.elapsed().as_secs()
-                ),
+                Some(trouble) => format!("the stream was not read for {} s: {trouble}", behind.as_secs()),
                 None => format!("the collector is {} messages behind the stream", self.fleet.backlog),
             };
             alarms.push(Alarm::new(AlarmKind::Behind, message));
@@ -469,16 +521,31 @@ fn said(error: &Error) -> String {
 /// [`Error::CollectorRuns`]: end the collector first. Otherwise as [`CollectorBuilder::open`].
 pub fn settle(dir: impl AsRef<Path>, chain_id: Option<&str>) -> Result<usize, Error> {
     let mut collector = Collector::open(dir)?;
+    let is_meant = |row: &CollectedChain| chain_id.is_none_or(|id| id == row.chain_id) && row.has_alarm();
+    let chains = collector.logs.values_mut().flat_map(|log| log.chains.values_mut());
     let mut settled = 0;
-    for held in collector.chains.values_mut() {
-        let is_meant = chain_id.is_none_or(|id| id == held.row.chain_id);
-        let has_any =
-            held.row.fault.is_some() || !held.row.missing.is_empty() || held.row.witnessed.is_some();
-        if is_meant && has_any {
-            held.row.settle();
-            settled += 1;
-        }
+    for held in chains.filter(|held| is_meant(&held.row)) {
+        held.row.settle();
+        settled += 1;
     }
     collector.flush()?;
     Ok(settled)
+}
+
+/// Expects nothing more of a log: it is not silent, whatever it was. What comes of it all the same is collected, and it is
+/// expected again. Returns how many of its chains were open.
+///
+/// # Errors
+///
+/// As [`settle`].
+pub fn retire(dir: impl AsRef<Path>, origin: &Origin) -> Result<usize, Error> {
+    let mut collector = Collector::open(dir)?;
+    let chains = collector.logs.get_mut(origin).into_iter().flat_map(|log| log.chains.values_mut());
+    let mut retired = 0;
+    for held in chains.filter(|held| !held.row.closed) {
+        held.row.closed = true;
+        retired += 1;
+    }
+    collector.flush()?;
+    Ok(retired)
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs::{self, DirBuilder, File},
-    io::{self, Write as _},
+    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
@@ -65,29 +65,37 @@ impl Directory {
         Some(self.log(chain.log.as_deref()?).join(chain.file_name()))
     }
 
-    /// Cuts off what the table does not know: it is in the stream behind the place that the table names, and no sync covered
-    /// it.
-    pub(super) fn settle(&self, chain: &CollectedChain) -> Result<(), Error> {
-        let Some(path) = self.segment(chain) else { return Ok(()) };
-        let failed = |error| Error::io("open", &path)(error);
-        let file = match private().write(true).open(&path) {
-            Ok(file) => file,
+    /// How many bytes a file has beyond what the table knows; `Err` with what is wrong where it has less.
+    pub(super) fn surplus(&self, chain: &CollectedChain) -> Result<Result<u64, String>, Error> {
+        let Some(path) = self.segment(chain) else { return Ok(Ok(0)) };
+        match fs::symlink_metadata(&path) {
+            Ok(data) if !data.is_file() => Ok(Err(format!("{} is no regular file", path.display()))),
+            Ok(data) => Ok(data.len().checked_sub(chain.bytes).ok_or_else(|| {
+                format!("{} has {} bytes, and the table says {}", path.display(), data.len(), chain.bytes)
+            })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let reason = "it is in the table, and is not here".to_owned();
-                return Err(Error::BadCopy { path, reason });
+                Ok(Err(format!("{} is in the table, and is not here", path.display())))
             }
-            Err(error) => return Err(failed(error)),
-        };
-        let len = file.metadata().map_err(failed)?.len();
-        if len < chain.bytes {
-            let reason = format!("it has {len} bytes, and the table says {}", chain.bytes);
-            return Err(Error::BadCopy { path, reason });
+            Err(error) => Err(Error::io("open", path)(error)),
         }
-        if len > chain.bytes {
-            #[expect(clippy::disallowed_methods, reason = "it is a copy")]
-            file.set_len(chain.bytes).map_err(|error| Error::io("cut", &path)(error))?;
+    }
+
+    /// Cuts off what the table does not know: no sync covered it. Unless the stream has it, it is put aside.
+    pub(super) fn cut(&self, chain: &CollectedChain, is_in_stream: bool) -> Result<(), Error> {
+        let Some(path) = self.segment(chain) else { return Ok(()) };
+        let failed = |error| Error::io("cut", &path)(error);
+        let mut file = private().read(true).write(true).open(&path).map_err(failed)?;
+        if !is_in_stream {
+            let mut rest = Vec::new();
+            file.seek(SeekFrom::Start(chain.bytes)).map_err(failed)?;
+            file.read_to_end(&mut rest).map_err(failed)?;
+            let aside = self.path.join("cut");
+            make(&aside).map_err(|error| Error::io("make", &aside)(error))?;
+            let name = format!("{}-{}-{}", chain.chain_id, chain.segment, chain.bytes);
+            replace(&aside.join(name), &rest, true).map_err(|error| Error::io("write", aside)(error))?;
         }
-        Ok(())
+        #[expect(clippy::disallowed_methods, reason = "it is a copy")]
+        file.set_len(chain.bytes).map_err(failed)
     }
 
     /// Makes these files durable, which were written since the last sync, and their names. `begun` are those that are new.

@@ -31,6 +31,12 @@ pub trait Feed {
     /// [`SinkError::Unavailable`] and [`SinkError::Setup`]. Then [`start`](Self::start) is called again.
     fn next(&mut self, limit: usize, wait: Duration) -> Result<Vec<Delivered>, SinkError>;
 
+    /// Whether the last [`next`](Self::next) returned nothing because there is nothing more, and not only because none came in
+    /// time.
+    fn is_at_end(&self) -> bool {
+        false
+    }
+
     /// The signs of life that came since this was called last.
     fn beats(&mut self) -> Vec<Beat> {
         Vec::new()
@@ -106,12 +112,14 @@ pub struct Beat {
     pub origin: Origin,
     /// The chains that it does not forward now, by their ids, and why.
     pub left_out: BTreeMap<Arc<str>, String>,
+    /// Why it cannot send anything, while it cannot.
+    pub trouble: Option<String>,
 }
 
 impl Beat {
     /// A sign of life.
     #[must_use]
     pub fn new(origin: Origin, left_out: BTreeMap<Arc<str>, String>) -> Self {
-        Self { origin, left_out }
+        Self { origin, left_out, trouble: None }
     }
 }

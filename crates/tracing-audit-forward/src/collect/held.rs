@@ -6,12 +6,14 @@ use super::{
     chain::CollectedChain,
     directory::{Directory, append},
 };
-use crate::{error::Error, origin::Origin};
+use crate::error::Error;
 
 /// A chain, and what of it is not yet in its files.
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) row: CollectedChain,
+    /// Whether its file is not as the table says, so that nothing is appended.
+    pub(super) is_damaged: bool,
     pieces: Vec<Piece>,
 }
 
@@ -32,12 +34,8 @@ pub(super) struct Piece {
 }
 
 impl Held {
-    pub(super) fn new(origin: &Origin, chain_id: &str) -> Self {
-        Self::of(CollectedChain::new(origin, chain_id))
-    }
-
     pub(super) const fn of(row: CollectedChain) -> Self {
-        Self { row, pieces: Vec::new() }
+        Self { row, is_damaged: false, pieces: Vec::new() }
     }
 
     pub(super) fn add(&mut self, line: &[u8], begins: bool) {

@@ -21,6 +21,13 @@ impl Fleet {
             let labels = [("kind", alarm.kind.as_str()), ("log", origin), ("chain_id", chain_id)];
             tell("tracing_audit_collect_alarm", &labels, 1.0);
         }
+        for chain in &self.chains {
+            let gaps: u64 = chain.gaps.iter().map(|(first, last)| last - first + 1).sum();
+            if gaps > 0 {
+                let labels = [("chain_id", chain.chain_id.as_str())];
+                tell("tracing_audit_collect_gap_records", &labels, gaps as f64);
+            }
+        }
         for (log, heard_ms) in &self.heard_ms {
             let name = "tracing_audit_collect_heard_timestamp_seconds";
             tell(name, &[("log", log)], *heard_ms as f64 / 1e3);
@@ -38,10 +45,16 @@ impl Fleet {
                 text.extend(["# TYPE ", name, " ", kind, "\n"]);
                 named = name;
             }
-            let labels: Vec<String> = labels.iter().map(|(label, is)| format!("{label}={is:?}")).collect();
+            let labels: Vec<String> =
+                labels.iter().map(|(label, is)| format!("{label}=\"{}\"", escaped(is))).collect();
             let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
             text.extend([name, &labels, " ", &value.to_string(), "\n"]);
         });
         text
     }
+}
+
+/// A value of a label, as the text format has it.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     fs::{self, File, OpenOptions},
     io::{self, Write},
     os::unix::fs::OpenOptionsExt as _,
@@ -88,9 +89,11 @@ pub(super) fn write(dir: &Path, fleet: &Fleet) -> Result<(), Error> {
 
 /// Puts a file in the place of the one before: whoever reads it sees one of both.
 pub(super) fn replace(path: &Path, text: &[u8], is_durable: bool) -> io::Result<()> {
-    let mut aside = path.as_os_str().to_owned();
+    // No name of a host begins with a dot.
+    let mut aside = OsString::from(".");
+    aside.push(path.file_name().unwrap_or_default());
     aside.push(".new");
-    let aside = PathBuf::from(aside);
+    let aside = path.with_file_name(aside);
     let mut file = private().write(true).create(true).truncate(true).open(&aside)?;
     file.write_all(text)?;
     if is_durable {

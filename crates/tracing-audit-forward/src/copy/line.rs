@@ -12,6 +12,9 @@ use super::report::CopyFindingKind;
 /// The longest line, with its line feed.
 const MAX_LINE: usize = 60 * 1024;
 
+/// The highest sequence number that is believed. No chain gets there, and sums of such numbers do not overflow.
+pub(crate) const MAX_SEQ: u64 = i64::MAX.cast_unsigned();
+
 const BODY_START: &str = "{\"seq\":";
 const PREVIOUS_START: &str = ",\"_prev_hash\":\"";
 const HASH_START: &str = ",\"_hash\":\"";
@@ -64,8 +67,12 @@ impl<'a> CopiedLine<'a> {
         }
         let not_json = not_a_line("it is not JSON");
         let members: BTreeMap<String, &RawValue> = serde_json::from_str(text).map_err(|_| not_json)?;
-        let seq = members.get("seq").and_then(|seq| seq.get().parse().ok()).filter(|seq| *seq > 0);
-        let seq = seq.ok_or_else(|| not_a_line("its sequence number is no whole number above 0"))?;
+        let seq = members
+            .get("seq")
+            .and_then(|seq| seq.get().parse().ok())
+            .filter(|seq| (1..=MAX_SEQ).contains(seq));
+        let seq =
+            seq.ok_or_else(|| not_a_line("its sequence number is no whole number from 1 to 2^63 - 1"))?;
         Ok(Self { seq, hash, previous, members })
     }
 
@@ -137,7 +144,7 @@ impl<'a> CopiedLine<'a> {
             let (id, hash) = (durable.id.into_owned(), durable.hash.parse().ok()?);
             Some(Witnessed { chain: chain.parse().ok()?, id, seq: durable.seq, hash })
         });
-        witnessed.collect()
+        witnessed.filter(|witnessed| is_chain_id(&witnessed.id) && witnessed.seq <= MAX_SEQ).collect()
     }
 
     /// The object named like the kind, of a line of this kind.
@@ -147,6 +154,11 @@ impl<'a> CopiedLine<'a> {
         }
         serde_json::from_str(self.members.get(kind)?.get()).ok()
     }
+}
+
+/// Whether it is the id of a chain: 32 lower-case hexadecimal digits.
+pub(crate) fn is_chain_id(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// The part of a text before `start` and 64 digits and `end`, and the digits.

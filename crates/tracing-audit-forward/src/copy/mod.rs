@@ -10,7 +10,9 @@ use std::{
 
 use tracing_audit::{Digest, Head};
 
-pub(crate) use self::line::{CopiedLine, Witnessed, digest_of};
+#[cfg(feature = "nats")]
+pub(crate) use self::line::MAX_SEQ;
+pub(crate) use self::line::{CopiedLine, Witnessed, digest_of, is_chain_id};
 pub use self::report::{
     CopyBehind, CopyChain, CopyFinding, CopyFindingKind, CopyHole, CopyReport, HoleReason,
 };

@@ -406,7 +406,9 @@ impl Engine {
     fn tell_left_out(&mut self) {
         let of = |ids: &BTreeMap<u16, Arc<str>>, state: &Stats| {
             let whys = state.stopped.iter().chain(&state.unreadable);
-            whys.filter_map(|(chain, why)| Some((Arc::clone(ids.get(chain)?), why.clone()))).collect()
+            // One whose first line cannot be read has no id.
+            let id_of = |chain: &u16| ids.get(chain).map_or_else(|| format!("{chain:03}").into(), Arc::clone);
+            whys.map(|(chain, why)| (id_of(chain), why.clone())).collect()
         };
         let now: BTreeMap<Arc<str>, String> = of(&self.ids, &self.shared.lock().stats);
         if now != self.told_left_out {

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    beat::Said,
+    beat::{MAX_CHAINS, MAX_LEN, Said},
     failure::{setup, unavailable},
     session::{Bounds, Session},
     url::Target,
@@ -34,8 +34,8 @@ const FORGET_NANOS: u64 = 120_000_000_000;
 /// The longest time of one request.
 const MAX_WAIT_NANOS: u64 = 60_000_000_000;
 
-/// The most signs of life that are kept for [`Feed::beats`].
-const MAX_BEATS: usize = 65_536;
+/// The most signs of life that one call of [`Feed::beats`] looks at.
+const MAX_BEATS: usize = 10_000;
 
 /// The records of a fleet in a stream of NATS JetStream, in the order in which they were stored.
 ///
@@ -97,6 +97,10 @@ impl Feed for NatsFeed {
                 return Ok(delivered);
             }
         }
+    }
+
+    fn is_at_end(&self) -> bool {
+        self.reader.is_at_end()
     }
 
     fn beats(&mut self) -> Vec<Beat> {
@@ -236,19 +240,27 @@ impl Reader {
         }
     }
 
+    /// At most so many of them as were waiting, the newest of each log. What no forwarder says is passed over.
     fn beats(&mut self) -> Vec<Beat> {
-        let mut beats = Vec::new();
-        let Some(subscription) = &mut self.beats else { return beats };
-        while let Some(Some(message)) = subscription.next().now_or_never() {
+        let mut beats = BTreeMap::new();
+        let Some(subscription) = &mut self.beats else { return Vec::new() };
+        for _ in 0..MAX_BEATS {
+            let Some(Some(message)) = subscription.next().now_or_never() else { break };
+            if message.payload.len() > MAX_LEN {
+                continue;
+            }
             let origin = self.prefix.parse_alive(&message.subject);
             let said = serde_json::from_slice::<Said>(&message.payload).ok();
-            if let Some((origin, said)) = origin.zip(said).filter(|_| beats.len() < MAX_BEATS) {
-                let left_out: BTreeMap<Arc<str>, String> =
-                    said.left_out.into_iter().map(|(id, why)| (id.into(), why)).collect();
-                beats.push(Beat::new(origin, left_out));
+            if let Some((origin, said)) = origin.zip(said)
+                && said.left_out.len() <= MAX_CHAINS
+            {
+                let left_out = said.left_out.into_iter().map(|(id, why)| (id.into(), why)).collect();
+                let mut beat = Beat::new(origin, left_out);
+                beat.trouble = said.trouble;
+                beats.insert(beat.origin.clone(), beat);
             }
         }
-        beats
+        beats.into_values().collect()
     }
 }
 

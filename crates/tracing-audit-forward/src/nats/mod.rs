@@ -17,7 +17,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use tokio::sync::watch;
 
 use self::{
-    beat::LeftOut,
+    beat::Said,
     failure::setup,
     send::Work,
     session::{Bounds, Session},
@@ -64,7 +64,7 @@ pub struct Nats {
     origin: Option<Origin>,
     work: Work,
     session: Option<Session>,
-    left_out: watch::Sender<LeftOut>,
+    said: watch::Sender<Said>,
 }
 
 impl Nats {
@@ -93,8 +93,8 @@ impl Nats {
         allow: Vec<NatsAllow>,
         origin: Option<Origin>,
     ) -> Self {
-        let left_out = watch::Sender::new(LeftOut::new());
-        Self { target, prefix, bounds, allow, origin, work: Work::default(), session: None, left_out }
+        let said = watch::Sender::new(Said::default());
+        Self { target, prefix, bounds, allow, origin, work: Work::default(), session: None, said }
     }
 
     /// Makes the stream, with so many replicas: storage in files, no limits, no deletes, atomic batches where the server has
@@ -161,8 +161,17 @@ impl Nats {
         let mut session = Session::connect(&self.target, &self.prefix, self.bounds)?;
         self.check(&mut session)?;
         let alive = self.prefix.alive(&origin);
-        session.spawn(beat::give(session.client.clone(), alive, self.left_out.subscribe()));
+        session.spawn(beat::give(session.client.clone(), alive, self.said.subscribe()));
         Ok(session)
+    }
+
+    /// Changes what the signs of life say.
+    fn say(&self, change: impl FnOnce(&mut Said)) {
+        self.said.send_if_modified(|said| {
+            let before = said.clone();
+            change(said);
+            *said != before
+        });
     }
 
     /// Keeps a connection that can be used on. After any other failure the next call makes a new one, and looks at the
@@ -216,6 +225,12 @@ impl Sink for Nats {
         let ids = batch.iter().map(|entry| &entry.chain_id);
         let subjects = self.work.subjects(&self.prefix, self.origin()?, ids);
         let outcome = session.run(self.work.offer(&session, &subjects, batch)).and_then(|outcome| outcome);
+        // Who watches must not take a forwarder that lives for one that stores.
+        let trouble = match &outcome {
+            Err(error @ (SinkError::Unavailable { .. } | SinkError::Setup { .. })) => Some(error.to_string()),
+            _ => None,
+        };
+        self.say(|said| said.trouble = trouble);
         self.settle(session, outcome)
     }
 
@@ -227,11 +242,8 @@ impl Sink for Nats {
     }
 
     fn left_out(&mut self, chains: &BTreeMap<Arc<str>, String>) {
-        self.left_out.send_if_modified(|known| {
-            let is_new = known != chains;
-            known.clone_from(chains);
-            is_new
-        });
+        let left_out = chains.iter().map(|(id, why)| (id.to_string(), why.clone())).collect();
+        self.say(|said| said.left_out = left_out);
     }
 
     fn close(&mut self) {

@@ -8,7 +8,7 @@ use tracing_audit::Digest;
 
 use super::failure::setup;
 use crate::{
-    copy::CopiedLine,
+    copy::{CopiedLine, MAX_SEQ, is_chain_id},
     origin::Origin,
     sink::{Entry, Gap, SinkError},
 };
@@ -77,8 +77,7 @@ impl Prefix {
     pub(super) fn parse(&self, subject: &str) -> Option<(Origin, Arc<str>)> {
         let mut tokens = subject.strip_prefix(&self.0)?.strip_prefix('.')?.split('.');
         let (service, host, id) = (tokens.next()?, tokens.next()?, tokens.next()?);
-        let is_id = id.len() == 32 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        if tokens.next().is_some() || !is_id {
+        if tokens.next().is_some() || !is_chain_id(id) {
             return None;
         }
         Some((Origin::parse(service, host)?, id.into()))
@@ -157,7 +156,7 @@ pub(super) fn gap_of<'a>(chain_id: &Arc<str>, get: impl Fn(&str) -> Option<&'a s
 fn range(text: &str) -> Option<(u64, u64)> {
     let (first, last) = text.split_once('-')?;
     let (first, last) = (first.parse().ok()?, last.parse().ok()?);
-    (first > 0 && first <= last).then_some((first, last))
+    (first > 0 && first <= last && last <= MAX_SEQ).then_some((first, last))
 }
 
 fn record(text: &str) -> Option<(u64, Digest)> {

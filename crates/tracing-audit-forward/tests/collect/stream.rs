@@ -15,17 +15,32 @@ pub(crate) struct Stream {
     pub(crate) next: usize,
     /// How many messages it hands out at once.
     pub(crate) limit: Option<usize>,
+    /// Up to which place messages are gone.
+    pub(crate) purged: u64,
+    /// Whether it cannot be read.
+    pub(crate) fails: bool,
 }
 
 impl Default for Stream {
     fn default() -> Self {
-        Self { identity: "audit".to_owned(), messages: Vec::new(), beats: Vec::new(), next: 0, limit: None }
+        Self {
+            identity: "audit".to_owned(),
+            messages: Vec::new(),
+            beats: Vec::new(),
+            next: 0,
+            limit: None,
+            purged: 0,
+            fails: false,
+        }
     }
 }
 
 impl Feed for Stream {
     fn state(&mut self) -> Result<StreamState, SinkError> {
-        Ok(StreamState::new(&*self.identity, 1, self.messages.len() as u64))
+        if self.fails {
+            return Err(SinkError::Unavailable { reason: "no answer".to_owned(), retry_after: None });
+        }
+        Ok(StreamState::new(&*self.identity, self.purged + 1, self.messages.len() as u64))
     }
 
     fn start(&mut self, place: u64) -> Result<(), SinkError> {
@@ -34,13 +49,19 @@ impl Feed for Stream {
     }
 
     fn next(&mut self, limit: usize, _: Duration) -> Result<Vec<Delivered>, SinkError> {
+        self.state()?;
         let limit = limit.min(self.limit.unwrap_or(usize::MAX));
+        self.next = self.next.max(usize::try_from(self.purged).unwrap());
         let taken: Vec<Delivered> = self.messages.iter().skip(self.next).take(limit).cloned().collect();
         self.next += taken.len();
         if taken.is_empty() {
             std::thread::sleep(Duration::from_millis(10));
         }
         Ok(taken)
+    }
+
+    fn is_at_end(&self) -> bool {
+        self.next >= self.messages.len()
     }
 
     fn beats(&mut self) -> Vec<Beat> {
@@ -77,6 +98,12 @@ impl Stream {
         let left_out: BTreeMap<Arc<str>, String> =
             left_out.iter().map(|(id, why)| (Arc::clone(id), (*why).to_owned())).collect();
         self.beats.push(Beat::new(origin.clone(), left_out));
+    }
+
+    pub(crate) fn trouble(&mut self, origin: &Origin, trouble: &str) {
+        let mut beat = Beat::new(origin.clone(), BTreeMap::new());
+        beat.trouble = Some(trouble.to_owned());
+        self.beats.push(beat);
     }
 
     /// Mixes the logs, as hosts that send at the same time do.
@@ -142,8 +169,13 @@ pub(crate) fn lines_of(log: &Path) -> Vec<(String, String, String)> {
 
 /// The same record with another content, and the hash of that.
 pub(crate) fn fork_of(line: &str) -> String {
+    edited(line, "mia", "eve")
+}
+
+/// A line with another text in it, and the hash of that.
+pub(crate) fn edited(line: &str, text: &str, other: &str) -> String {
     let (body, _) = line.rsplit_once(",\"_hash\":").unwrap();
-    let body = body.replacen("mia", "eve", 1) + "}";
+    let body = body.replacen(text, other, 1) + "}";
     let mut hasher = Sha256::new();
     hasher.update([0]);
     hasher.update(body.as_bytes());

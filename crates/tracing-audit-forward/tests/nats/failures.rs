@@ -14,7 +14,9 @@ use std::{
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::json;
-use tracing_audit_forward::{Entry, Forwarder, Gap, Nats, NoticeKind, Sink as _, SinkError};
+use tracing_audit_forward::{
+    Entry, Feed as _, Forwarder, Gap, Nats, NatsFeed, NoticeKind, Sink as _, SinkError,
+};
 use tracing_subscriber::prelude::*;
 
 use crate::{
@@ -241,14 +243,33 @@ fn a_full_stream_is_a_reason_to_wait() {
         let small = json!({ "allow_atomic": is_atomic, "max_bytes": 60_000 });
         admin.edit("AUDIT", &small);
         let entries = events(400);
+        let mut feed = NatsFeed::new(&server.url("AUDIT")).unwrap();
+        feed.state().unwrap();
         let full = entries.chunks(40).find_map(|batch| store.offer(batch).err());
         check_unavailable(&Err::<(), _>(full.unwrap()), "maximum bytes exceeded");
+        // Who watches does not take it for one that stores: also of a new connection.
+        store.positions(&[]).unwrap();
+        wait_for_trouble(&mut feed, true);
         let report = store.verify().unwrap();
         assert!(report.is_intact(), "{report}");
         admin.edit("AUDIT", &json!({ "allow_atomic": is_atomic, "max_bytes": -1 }));
         store.positions(&[entries[0].chain_id.clone()]).unwrap();
         offer_until_taken(&mut store, &entries);
         check_stored(&admin, &mut store, &entries);
+        wait_for_trouble(&mut feed, false);
+    }
+}
+
+/// Waits for a sign of life that says that nothing can be stored, or no longer says so.
+#[track_caller]
+fn wait_for_trouble(feed: &mut NatsFeed, is_expected: bool) {
+    let begun = Instant::now();
+    loop {
+        if feed.beats().iter().any(|beat| beat.trouble.is_some() == is_expected) {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE);
+        thread::sleep(Duration::from_millis(50));
     }
 }
 

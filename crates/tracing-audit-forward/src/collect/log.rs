@@ -1,0 +1,119 @@
+//! What is known of one log of the fleet.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Instant,
+};
+
+use super::{
+    chain::{CollectedChain, FaultKind},
+    held::Held,
+};
+use crate::{copy::Witnessed, origin::Origin};
+
+/// The most chains of one log. A log has at most 1,000 numbers for its chains, and hardly ever more than a few: what is beyond
+/// that comes from somebody who makes them up.
+const MAX_CHAINS: usize = 512;
+
+/// A log of the fleet. What one host sends changes nothing in the logs of others.
+#[derive(Debug)]
+pub(super) struct Log {
+    /// `service/host`.
+    pub(super) name: String,
+    origin: Origin,
+    pub(super) chains: HashMap<Arc<str>, Held>,
+    /// Which chain has a number in the directory of the log.
+    numbers: HashMap<u16, Arc<str>>,
+    /// When it was heard of last, in this run and by the clock.
+    pub(super) heard: Option<Instant>,
+    pub(super) heard_ms: Option<u64>,
+    /// What its forwarder said last: which chains it does not forward, and what fails.
+    pub(super) left_out: BTreeMap<String, String>,
+    pub(super) trouble: Option<String>,
+    /// Whether it has more chains than are collected.
+    pub(super) is_overfull: bool,
+}
+
+impl Log {
+    pub(super) fn new(origin: Origin) -> Self {
+        Self {
+            name: origin.to_string(),
+            origin,
+            chains: HashMap::new(),
+            numbers: HashMap::new(),
+            heard: None,
+            heard_ms: None,
+            left_out: BTreeMap::new(),
+            trouble: None,
+            is_overfull: false,
+        }
+    }
+
+    /// Forgets what the table has; what was heard stays.
+    pub(super) fn forget_chains(&mut self) {
+        self.chains.clear();
+        self.numbers.clear();
+    }
+
+    /// Takes over a chain as the table has it. `damage` says what its file is not.
+    pub(super) fn restore(&mut self, row: CollectedChain, damage: Option<String>) {
+        let id: Arc<str> = row.chain_id.as_str().into();
+        if let (Some(log), Some(chain)) = (&row.log, row.chain)
+            && *log == self.name
+        {
+            self.numbers.insert(chain, Arc::clone(&id));
+        }
+        let mut held = Held::of(row);
+        if let Some(damage) = damage {
+            let what = format!(
+                "the copy is damaged: {damage}; put the file back, and settle; nothing is added meanwhile"
+            );
+            held.row.note(FaultKind::Altered, held.row.seq, 0, &what);
+            held.is_damaged = true;
+        }
+        self.chains.insert(id, held);
+    }
+
+    pub(super) fn hear(&mut self, now: Instant, now_ms: u64) {
+        (self.heard, self.heard_ms) = (Some(now), Some(now_ms));
+    }
+
+    /// A chain, and whether it is new; `None` where there are too many.
+    pub(super) fn chain(&mut self, id: &Arc<str>) -> Option<(&mut Held, bool)> {
+        let is_new = !self.chains.contains_key(id);
+        if is_new {
+            if self.chains.len() >= MAX_CHAINS {
+                self.is_overfull = true;
+                return None;
+            }
+            self.chains.insert(Arc::clone(id), Held::of(CollectedChain::new(&self.origin, id)));
+        }
+        Some((self.chains.get_mut(id)?, is_new))
+    }
+
+    /// Takes over what one chain says of another.
+    pub(super) fn witness(&mut self, other: &Witnessed, place: u64, now_ms: u64) {
+        if let Some((held, _)) = self.chain(&other.id.as_str().into()) {
+            held.row.witness(other, place, now_ms);
+        }
+    }
+
+    /// Finds the directory that a chain belongs to. A number that another chain has there already is that of another log of
+    /// the same name, or of one that began anew.
+    pub(super) fn give_directory(&mut self, id: &Arc<str>) {
+        let Some(held) = self.chains.get_mut(id) else { return };
+        let (None, Some(chain)) = (&held.row.log, held.row.chain) else { return };
+        let owner = self.numbers.entry(chain).or_insert_with(|| Arc::clone(id));
+        if owner == id {
+            held.row.log = Some(self.name.clone());
+            return;
+        }
+        let log = format!("{}~{id}", self.name);
+        let what = format!(
+            "the log has a chain {chain:03} of another id already: it began anew, or two logs have one name; this one is in {log}"
+        );
+        held.row.note(FaultKind::Forked, held.row.seq, 0, &what);
+        held.row.log = Some(log);
+    }
+}

@@ -75,6 +75,7 @@ impl Work<'_> {
         chain.live = self.live(id, chain.sealed_through(), known.live).await?;
         if is_new {
             self.check_manifest(&directory, &chain).await?;
+            self.check_first(id, &chain).await?;
         }
         Ok(chain)
     }
@@ -95,6 +96,33 @@ impl Work<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The first record behind what is sealed links to the last one of it. Where some are missing in between there is nothing to
+    /// compare: retention removed them, or somebody gave them up (`forward skip`).
+    async fn check_first(&self, id: &str, chain: &Chain) -> Result<(), SinkError> {
+        let sealed = chain.manifest.as_ref().and_then(Manifest::last);
+        let (Some((seq, hash)), Some(live)) = (sealed, chain.live.as_ref().filter(|live| live.parts > 0))
+        else {
+            return Ok(());
+        };
+        let key = format!("{}{}", self.keys.live(self.origin, id), keys::part(live.segment, 1));
+        let start = self.store.start(&key, LONGEST_LINE).await?.unwrap_or_default();
+        let line = CopiedLine::parse(start.split(|byte| *byte == b'\n').next().unwrap_or_default());
+        let line =
+            line.map_err(|what| self.store.foreign(&key, &format!("its first line is no record: {what}")))?;
+        let follows = match line.seq.checked_sub(seq) {
+            Some(1) => line.previous == hash,
+            distance => distance.is_some_and(|distance| distance > 1),
+        };
+        if follows {
+            return Ok(());
+        }
+        let why = format!(
+            "record {} in it does not follow on record {seq}, the last one of the newest manifest: one of them was altered",
+            line.seq
+        );
+        Err(self.store.foreign(&key, &why))
     }
 
     async fn manifest(&self, key: &str, id: &str, segment: u32) -> Result<Manifest, SinkError> {

@@ -257,10 +257,19 @@ impl Store {
         }
     }
 
+    /// The first bytes of an object that is not empty.
+    pub(super) async fn start(&self, key: &str, bytes: u64) -> Result<Option<Bytes>, SinkError> {
+        self.range(key, bytes, GetRange::Bounded(0..bytes)).await
+    }
+
     /// The last bytes of an object that is not empty.
     pub(super) async fn end(&self, key: &str, bytes: u64) -> Result<Option<Bytes>, SinkError> {
+        self.range(key, bytes, GetRange::Suffix(bytes)).await
+    }
+
+    async fn range(&self, key: &str, bytes: u64, range: GetRange) -> Result<Option<Bytes>, SinkError> {
         let (path, objects) = (self.path(key)?, self.objects("get", key).await?);
-        let options = GetOptions { range: Some(GetRange::Suffix(bytes)), ..GetOptions::default() };
+        let options = GetOptions { range: Some(range), ..GetOptions::default() };
         let get = async { objects.get_opts(&path, options).await?.bytes().await };
         self.found(key, self.within("get", key, bytes, get).await?)
     }

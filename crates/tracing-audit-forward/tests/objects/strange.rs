@@ -206,3 +206,27 @@ fn a_manifest_that_is_missing_stops_the_chain() {
         assert!(reason.contains("manifest"), "{reason}");
     }
 }
+
+/// The next manifest would carry on what the last one says.
+#[test]
+fn an_altered_manifest_that_the_live_segment_does_not_follow_stops_the_chain() {
+    let dir = tempfile::tempdir().unwrap();
+    let entries = read(&log_of(dir.path(), 2, 50));
+    let end = entries.len() - 5;
+    for name in ["last_hash", "last_seq"] {
+        let place = Place::directory();
+        place.sink().offer(&entries[..end]).unwrap();
+        assert_eq!(positions(&mut place.sink(), &entries), [position(&entries[end - 1])]);
+        let manifest = directories(&place)[0].join("manifest-00000001.json");
+        let mut value: serde_json::Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
+        value["segments"][0][name] = match name {
+            "last_hash" => "0".repeat(64).into(),
+            _ => 60.into(),
+        };
+        fs::remove_file(&manifest).unwrap();
+        fs::write(&manifest, value.to_string()).unwrap();
+        let outcome = place.sink().offer(&entries[end..]);
+        let Err(SinkError::Chain { reason, .. }) = outcome else { panic!("{name}: {outcome:?}") };
+        assert!(reason.contains("does not follow on record"), "{reason}");
+    }
+}

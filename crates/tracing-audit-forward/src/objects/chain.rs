@@ -108,11 +108,11 @@ impl Work<'_> {
         };
         let key = format!("{}{}", self.keys.live(self.origin, id), keys::part(live.segment, 1));
         let start = self.store.start(&key, LONGEST_LINE).await?.unwrap_or_default();
-        let line = CopiedLine::parse(start.split(|byte| *byte == b'\n').next().unwrap_or_default());
-        let line =
-            line.map_err(|what| self.store.foreign(&key, &format!("its first line is no record: {what}")))?;
-        let follows = match line.seq.checked_sub(seq) {
-            Some(1) => line.previous == hash,
+        let first = CopiedLine::parse(start.split(|byte| *byte == b'\n').next().unwrap_or_default());
+        let first = first
+            .map_err(|what| self.store.foreign(&key, &format!("its first line is no record: {what}")))?;
+        let follows = match first.seq.checked_sub(seq) {
+            Some(1) => first.previous == hash,
             distance => distance.is_some_and(|distance| distance > 1),
         };
         if follows {
@@ -120,7 +120,7 @@ impl Work<'_> {
         }
         let why = format!(
             "record {} in it does not follow on record {seq}, the last one of the newest manifest: one of them was altered",
-            line.seq
+            first.seq
         );
         Err(self.store.foreign(&key, &why))
     }

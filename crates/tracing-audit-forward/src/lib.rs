@@ -35,7 +35,9 @@ pub use collect::{
     Alarm, AlarmKind, Beat, CollectedChain, Collector, CollectorBuilder, Delivered, Fault, FaultKind, Feed,
     Fleet, Step, StreamState, What, fleet, retire, settle,
 };
-pub use copy::{CopyChain, CopyChecker, CopyFinding, CopyFindingKind, CopyHole, CopyReport, HoleReason};
+pub use copy::{
+    CopyBehind, CopyChain, CopyChecker, CopyFinding, CopyFindingKind, CopyHole, CopyReport, HoleReason,
+};
 pub use error::Error;
 #[cfg(feature = "file")]
 pub use file::{FileSink, verify_file};

@@ -175,8 +175,8 @@ pub enum SinkError {
         refused: Vec<(usize, String)>,
     },
 
-    /// The store has another record under the key of one: a log or a store was restored or cloned. It took none of the
-    /// batch, and nothing more of this chain is offered.
+    /// The store has another record under the key of one: a log or a store was restored or cloned. It took nothing of this
+    /// chain from that record on, and nothing more of it is offered; it may have taken records of others.
     #[error("the store has another record in the place of one that is offered: {stored}")]
     Conflict {
         /// Which record of the batch, counted from 0.

@@ -13,7 +13,9 @@ use tracing_audit::{Digest, Head};
 #[cfg(feature = "nats")]
 pub(crate) use self::line::MAX_SEQ;
 pub(crate) use self::line::{CopiedLine, Witnessed, digest_of, is_chain_id};
-pub use self::report::{CopyChain, CopyFinding, CopyFindingKind, CopyHole, CopyReport, HoleReason};
+pub use self::report::{
+    CopyBehind, CopyChain, CopyFinding, CopyFindingKind, CopyHole, CopyReport, HoleReason,
+};
 use crate::sink::{Gap, Position};
 
 /// The longest list of findings in a report. All are counted.
@@ -27,6 +29,10 @@ const MAX_FINDINGS: usize = 1000;
 ///
 /// What it cannot find: lines missing at the end, and lines that somebody wrote anew who knows the format. Give it the heads
 /// that were kept elsewhere ([`expect_head`](Self::expect_head)), or compare the last record of each chain with the log.
+///
+/// Chains of one log name each other's last records. Where the copy does not reach what another chain names, the report
+/// says so ([`CopyReport::behind`]), but does not call it damage: a chain that is not forwarded yet, or is late, looks the same
+/// as one that somebody took away.
 #[derive(Debug, Default)]
 pub struct CopyChecker {
     chains: BTreeMap<String, Chain>,
@@ -35,6 +41,8 @@ pub struct CopyChecker {
     expected: BTreeSet<Head>,
     /// The numbers of the expected records, so that other lines cost nothing.
     expected_seqs: BTreeSet<u64>,
+    /// The highest record of each chain that a line of another one names as durable, by the id of the chain.
+    witnessed: BTreeMap<String, Witnessed>,
 }
 
 /// What is known of a chain so far.
@@ -137,6 +145,7 @@ impl CopyChecker {
                 Compared::Finding(id, kind) => self.finding(&id, head.seq(), kind),
             }
         }
+        let behind = behind(std::mem::take(&mut self.witnessed), &found);
         for (id, chain) in found {
             for hole in &chain.holes {
                 if chain.contradicts(hole) {
@@ -156,7 +165,7 @@ impl CopyChecker {
             let Chain { number, records, first: first_seq, .. } = chain;
             chains.push(CopyChain { chain_id: id, chain: number, records, first_seq, last });
         }
-        CopyReport { chains, findings: self.findings, count: self.count, holes, heads_not_compared }
+        CopyReport { chains, findings: self.findings, count: self.count, holes, heads_not_compared, behind }
     }
 
     fn chain(&mut self, chain_id: &str) -> &mut Chain {
@@ -164,6 +173,12 @@ impl CopyChecker {
     }
 
     pub(crate) fn parsed(&mut self, chain_id: &str, line: &CopiedLine<'_>) {
+        for witnessed in line.witnessed() {
+            let is_higher = |known: &Witnessed| known.seq < witnessed.seq;
+            if self.witnessed.get(&witnessed.id).is_none_or(is_higher) {
+                self.witnessed.insert(witnessed.id.clone(), witnessed);
+            }
+        }
         let is_expected = self.expected_seqs.contains(&line.seq);
         let before = line.seq - 1;
         let is_before_expected = self.expected_seqs.contains(&before);
@@ -229,6 +244,20 @@ fn compare(head: Head, chains: &BTreeMap<String, Chain>) -> Compared {
     }
     let id = own.first().map_or_else(|| format!("{:03}", head.chain()), |(id, _)| (*id).clone());
     Compared::Finding(id, CopyFindingKind::NoRecordOfHead { head })
+}
+
+/// The chains that do not reach what another one names. What was not to be forwarded is not missed.
+fn behind(witnessed: BTreeMap<String, Witnessed>, chains: &BTreeMap<String, Chain>) -> Vec<CopyBehind> {
+    let reached = |id: &str| {
+        let chain = chains.get(id)?;
+        chain.last.map(|(seq, _)| seq).max(chain.begin)
+    };
+    let behind = witnessed.into_values().filter_map(|Witnessed { chain, id, seq, hash }| {
+        let last_seq = chains.get(&id).and_then(|chain| chain.last).map(|(seq, _)| seq);
+        let position = Position { chain_id: id.as_str().into(), seq, hash };
+        reached(&id).is_none_or(|reached| reached < seq).then_some(CopyBehind { chain, position, last_seq })
+    });
+    behind.collect()
 }
 
 impl Chain {
@@ -441,6 +470,44 @@ mod tests {
         let mut checker = CopyChecker::new();
         checker.begins_behind(ID, 4);
         check(checker, &chain(9)[5..], &[(5, CopyFindingKind::Missing { through: 5 })]);
+    }
+
+    /// A record of another chain that names `seq` of the chain as durable.
+    fn witness(seq: u64) -> (String, String) {
+        let other = "f".repeat(32);
+        let zeros = "0".repeat(64);
+        let mark = format!(
+            r#""kind":"mark","mark":{{"chains":{{"007":{{"id":"{ID}","seq":{seq},"hash":"{zeros}"}}}}}}"#
+        );
+        let body = format!(r#"{{"seq":1,{mark},"_prev_hash":"{zeros}""#);
+        let hash = digest_of(&Sha256::digest(format!("\0{body}}}"))).unwrap();
+        (other, format!(r#"{body},"_hash":"{hash}"}}"#))
+    }
+
+    #[test]
+    fn a_chain_that_does_not_reach_its_witness_is_noted() {
+        let check = |seq, lines: &[String], begin: Option<u64>, expected: Option<Option<u64>>| {
+            let mut checker = CopyChecker::new();
+            if let Some(begin) = begin {
+                checker.begins_behind(ID, begin);
+            }
+            for at in [seq - 1, seq, 1] {
+                let (other, line) = witness(at);
+                checker.line(&other, line.as_bytes());
+            }
+            let found = report(checker, lines);
+            let behind: Vec<_> =
+                found.behind().iter().map(|one| (one.chain, one.position.seq, one.last_seq)).collect();
+            let expected: Vec<_> = expected.into_iter().map(|last| (7, seq, last)).collect();
+            assert_eq!(behind, expected, "{found}");
+            assert_eq!(found.to_string().contains("witnessed"), !expected.is_empty(), "{found}");
+        };
+        let good = chain(9);
+        check(10, &good, None, None);
+        check(11, &good, None, Some(Some(10)));
+        check(5, &[], None, Some(None));
+        check(5, &[], Some(5), None);
+        check(6, &[], Some(5), Some(None));
     }
 
     fn head(line: &str, hash_of: &str) -> Head {

@@ -15,6 +15,19 @@ pub struct CopyReport {
     pub(super) count: u64,
     pub(super) holes: Vec<CopyHole>,
     pub(super) heads_not_compared: Vec<Head>,
+    pub(super) behind: Vec<CopyBehind>,
+}
+
+/// A chain that does not reach a record which another chain of the copy names as durable in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CopyBehind {
+    /// The number of the chain in its log.
+    pub chain: u16,
+    /// The last record of it that another chain names.
+    pub position: Position,
+    /// The last record that the copy has; `None` where it has none.
+    pub last_seq: Option<u64>,
 }
 
 /// A chain of which the copy has anything.
@@ -166,6 +179,13 @@ impl CopyReport {
         &self.holes
     }
 
+    /// The chains that do not reach what another chain names: they are late, were never forwarded, or somebody took their
+    /// end away. No finding, as the copy does not say which.
+    #[must_use]
+    pub fn behind(&self) -> &[CopyBehind] {
+        &self.behind
+    }
+
     /// The expected heads whose record is rightly not in the copy, so that they were not compared.
     #[must_use]
     pub fn heads_not_compared(&self) -> &[Head] {
@@ -194,6 +214,10 @@ impl fmt::Display for CopyReport {
         for head in &self.heads_not_compared {
             writeln!(f, "  the head {head} could not be compared: its record is not here")?;
         }
+        for behind in &self.behind {
+            let Position { chain_id, seq, .. } = &behind.position;
+            writeln!(f, "  {}", Printed(chain_id, *seq, &behind.to_string()))?;
+        }
         for finding in &self.findings {
             writeln!(f, "  {}", Printed(&finding.chain_id, finding.seq, &finding.kind.to_string()))?;
         }
@@ -209,6 +233,17 @@ impl fmt::Display for Printed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(chain_id, seq, text) = self;
         write!(f, "{chain_id}/{seq}: {text}")
+    }
+}
+
+impl fmt::Display for CopyBehind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the record is witnessed by another chain and is not here: ")?;
+        match self.last_seq {
+            Some(last) => write!(f, "chain {:03} ends with {last}", self.chain)?,
+            None => write!(f, "nothing of chain {:03} is", self.chain)?,
+        }
+        f.write_str("; it is late, was not to be forwarded, or was removed: compare it with the log")
     }
 }
 

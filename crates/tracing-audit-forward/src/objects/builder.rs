@@ -1,15 +1,15 @@
 //! The settings of an archive, and their checks.
 
-use std::{fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use object_store::{
-    BackoffConfig, RetryConfig,
-    aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum, S3ConditionalPut},
+    BackoffConfig, RetryConfig, StaticCredentialProvider,
+    aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredential, Checksum, S3ConditionalPut},
 };
 
 use super::{
     Archive, Objects, Retention,
-    client::{Connector, Signer},
+    client::{Connector, Signer, is_on_this_machine},
     keys::Keys,
     setup,
     store::{self, Directory, Store},
@@ -166,27 +166,33 @@ impl ObjectsBuilder {
 
     fn s3(&self, bucket: &Bucket, target: &Target) -> Result<Store, SinkError> {
         let mut builder = AmazonS3Builder::from_env().with_bucket_name(&bucket.name);
-        if let Some(endpoint) = &bucket.endpoint {
-            builder = builder.with_endpoint(endpoint);
+        let said = |key| builder.get_config_value(&key);
+        let endpoint = bucket.endpoint.clone();
+        let endpoint = endpoint.or_else(|| said(AmazonS3ConfigKey::S3Endpoint));
+        let endpoint = endpoint.or_else(|| said(AmazonS3ConfigKey::Endpoint));
+        let is_plain = endpoint.as_deref().map(is_plain).transpose()?.unwrap_or(false);
+        if let Some(endpoint) = &endpoint {
+            if is_plain && !bucket.allows_http && !is_on_this_machine(endpoint) {
+                let reason =
+                    "the endpoint is reached without TLS: use https://, or say allow-http=on in the URL";
+                return Err(setup(reason.to_owned()));
+            }
+            // The crate prefers one of the two, wherever they come from.
+            for key in [AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::Endpoint] {
+                builder = builder.with_config(key, endpoint);
+            }
         }
         if let Some(region) = &bucket.region {
             builder = builder.with_region(region);
         }
         if let Some((id, secret, token)) = &self.credentials {
-            builder = builder.with_access_key_id(id).with_secret_access_key(secret);
-            builder = match token {
-                Some(token) => builder.with_token(token),
-                None => builder,
-            };
-        }
-        let endpoint = builder.get_config_value(&AmazonS3ConfigKey::Endpoint);
-        let is_plain = endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://"));
-        if is_plain && !bucket.allows_http && !endpoint.as_deref().is_some_and(is_on_this_machine) {
-            let reason = "the endpoint is reached without TLS: use https://, or say allow-http=on in the URL";
-            return Err(setup(reason.to_owned()));
+            // All three, so that no token of the environment goes with another key.
+            let credential =
+                AwsCredential { key_id: id.clone(), secret_key: secret.clone(), token: token.clone() };
+            builder = builder.with_credentials(Arc::new(StaticCredentialProvider::new(credential)));
         }
         let region = builder.get_config_value(&AmazonS3ConfigKey::Region);
-        let connector = Connector::new(!is_plain)?;
+        let connector = Connector::new(!is_plain, bucket.allows_http)?;
         let retry = RetryConfig {
             backoff: BackoffConfig {
                 init_backoff: Duration::from_millis(50),
@@ -207,12 +213,13 @@ impl ObjectsBuilder {
             .with_retry(retry)
             .with_http_connector(connector.clone());
         let built = builder.build().map_err(|error| setup(format!("the archive cannot be used: {error}")))?;
+        let credentials = Arc::clone(built.credentials());
         connector.sign_with(Signer {
-            credentials: Arc::clone(built.credentials()),
+            credentials: Arc::clone(&credentials),
             region: region.unwrap_or_else(|| "us-east-1".to_owned()),
         });
         Ok(Store {
-            objects: store::Objects::S3(Arc::new(built)),
+            objects: store::Objects::S3 { objects: Arc::new(built), credentials, odd: connector.odd() },
             place: format!("s3://{}/", bucket.name),
             timeout: self.timeout,
             lock: target.lock,
@@ -220,10 +227,13 @@ impl ObjectsBuilder {
     }
 }
 
-/// Whether a URL names no other machine.
-fn is_on_this_machine(url: &str) -> bool {
-    let Ok(uri) = url.parse::<http::Uri>() else { return false };
-    let Some(host) = uri.host() else { return false };
-    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+/// Whether an endpoint is reached without TLS.
+fn is_plain(endpoint: &str) -> Result<bool, SinkError> {
+    let uri = endpoint.parse::<http::Uri>().ok();
+    match uri.as_ref().and_then(http::Uri::scheme_str).map(str::to_ascii_lowercase).as_deref() {
+        Some("https") => Ok(false),
+        Some("http") => Ok(true),
+        // It may hold a password.
+        _ => Err(setup("the endpoint is no URL that begins with https:// or http://".to_owned())),
+    }
 }

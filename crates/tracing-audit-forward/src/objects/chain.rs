@@ -7,9 +7,9 @@ use tracing_audit::{Digest, RecordKind};
 use super::{
     Work,
     keys::{self, Name},
-    lines::{self, Content},
+    lines::{self, Content, Limit},
     manifest::Manifest,
-    store::Put,
+    store::{LONGEST_MANIFEST, LONGEST_PART, Put},
 };
 use crate::{
     copy::CopiedLine,
@@ -56,30 +56,79 @@ impl Work<'_> {
     pub(super) async fn load(&self, id: &str, known: Option<Chain>) -> Result<Chain, SinkError> {
         let known = known.unwrap_or_default();
         let directory = self.keys.chain(self.origin, id);
-        let listed = self.store.list(&directory, Some(Name::BEFORE_MANIFESTS)).await?;
-        let manifest = match listed.last() {
-            None => None,
-            Some(newest) => {
-                let key = format!("{directory}{}", newest.name);
-                let Some(Name::Manifest { segment }) = Name::parse(&newest.name) else {
-                    return Err(self.store.foreign(&key, "it is no manifest"));
-                };
-                match known
-                    .manifest
-                    .filter(|known| known.segments.last().is_some_and(|last| last.segment == segment))
-                {
-                    Some(known) => Some(known),
-                    None => Some(self.manifest(&key, id, segment).await?),
-                }
+        let listed = self.store.list(&directory, Some(Name::BEFORE_MANIFESTS)).await?.objects;
+        let (mut manifest, mut is_new) = (None, true);
+        if let Some(newest) = listed.last() {
+            let key = format!("{directory}{}", newest.name);
+            let Some(Name::Manifest { segment }) = Name::parse(&newest.name) else {
+                return Err(self.store.foreign(&key, "it is no manifest"));
+            };
+            let is_same =
+                |known: &Manifest| known.segments.last().is_some_and(|last| last.segment == segment);
+            manifest = known.manifest.filter(is_same);
+            is_new = manifest.is_none();
+            if is_new {
+                manifest = Some(self.manifest(&key, id, segment).await?);
             }
-        };
+        }
         let mut chain = Chain { number: known.number, manifest, live: None };
         chain.live = self.live(id, chain.sealed_through(), known.live).await?;
+        if is_new {
+            self.check_manifest(&directory, &chain).await?;
+            self.check_first(id, &chain).await?;
+        }
         Ok(chain)
     }
 
+    /// A manifest that somebody took away is not gone on without: the next one would not name its segment. Only the segment that
+    /// is live may be sealed already, by who was stopped before its manifest.
+    async fn check_manifest(&self, directory: &str, chain: &Chain) -> Result<(), SinkError> {
+        let sealed = chain.sealed_through();
+        let live = chain.live.as_ref().map(|live| live.segment);
+        for object in self.store.list(directory, Some(&keys::behind_segment(sealed))).await?.objects {
+            if let Some(Name::Segment { number, .. }) = Name::parse(&object.name)
+                && number > sealed
+                && live != Some(number)
+            {
+                let manifest = self.store.name(&format!("{directory}{}", Name::Manifest { segment: number }));
+                let why = format!("its manifest {manifest} is missing: somebody removed it");
+                return Err(self.store.foreign(&format!("{directory}{}", object.name), &why));
+            }
+        }
+        Ok(())
+    }
+
+    /// The first record behind what is sealed links to the last one of it. Where some are missing in between there is nothing to
+    /// compare: retention removed them, or somebody gave them up (`forward skip`).
+    async fn check_first(&self, id: &str, chain: &Chain) -> Result<(), SinkError> {
+        let sealed = chain.manifest.as_ref().and_then(Manifest::last);
+        let (Some((seq, hash)), Some(live)) = (sealed, chain.live.as_ref().filter(|live| live.parts > 0))
+        else {
+            return Ok(());
+        };
+        let key = format!("{}{}", self.keys.live(self.origin, id), keys::part(live.segment, 1));
+        let start = self.store.start(&key, LONGEST_LINE).await?.unwrap_or_default();
+        let first = CopiedLine::parse(start.split(|byte| *byte == b'\n').next().unwrap_or_default());
+        let first = first
+            .map_err(|what| self.store.foreign(&key, &format!("its first line is no record: {what}")))?;
+        let follows = match first.seq.checked_sub(seq) {
+            Some(1) => first.previous == hash,
+            distance => distance.is_some_and(|distance| distance > 1),
+        };
+        if follows {
+            return Ok(());
+        }
+        let why = format!(
+            "record {} in it does not follow on record {seq}, the last one of the newest manifest: one of them was altered",
+            first.seq
+        );
+        Err(self.store.foreign(&key, &why))
+    }
+
     async fn manifest(&self, key: &str, id: &str, segment: u32) -> Result<Manifest, SinkError> {
-        let bytes = self.store.get(key).await?.unwrap_or_default();
+        // What it names is acknowledged by this.
+        self.store.settle(key).await?;
+        let bytes = self.store.get(key, LONGEST_MANIFEST).await?.unwrap_or_default();
         let manifest = Manifest::parse(&bytes, id).map_err(|why| self.store.foreign(key, &why))?;
         if manifest.segments.last().is_none_or(|last| last.segment != segment) {
             return Err(self.store.foreign(key, "it ends with another segment"));
@@ -90,7 +139,7 @@ impl Work<'_> {
     /// The parts behind what is sealed.
     async fn live(&self, id: &str, sealed: u32, known: Option<Live>) -> Result<Option<Live>, SinkError> {
         let directory = self.keys.live(self.origin, id);
-        let listed = self.store.list(&directory, Some(&keys::behind_parts(sealed))).await?;
+        let listed = self.store.list(&directory, Some(&keys::behind_parts(sealed))).await?.objects;
         let mut live: Option<Live> = None;
         for object in &listed {
             let key = format!("{directory}{}", object.name);
@@ -133,6 +182,8 @@ impl Work<'_> {
 
     /// The last record of a part.
     async fn last_of(&self, key: &str) -> Result<(u64, Digest), SinkError> {
+        // It is acknowledged by this.
+        self.store.settle(key).await?;
         let end = self.store.end(key, LONGEST_LINE).await?.unwrap_or_default();
         let text = end.strip_suffix(b"\n").unwrap_or_default();
         let line = text.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
@@ -156,14 +207,21 @@ impl Work<'_> {
         let is_old = |entry: &Entry| last.is_some_and(|(seq, _)| entry.record.seq() <= seq);
         let (old, mut new) = entries.split_at(entries.partition_point(|(_, entry)| is_old(entry)));
         self.compare(id, chain, old).await?;
-        while let Some((_, first)) = new.first() {
-            let segment = segment_of(first).or(chain.live.as_ref().map(|live| live.segment));
-            let segment = segment.or_else(|| in_file_name(first)).ok_or_else(|| {
+        while let Some((index, first)) = new.first() {
+            let segment = in_file_name(first).ok_or_else(|| {
                 let reason = format!("nothing says which segment record {} is of", first.record.head());
-                SinkError::Chain { index: 0, reason }
+                SinkError::Chain { index: *index, reason }
             })?;
-            let length = new.iter().skip(1).position(|(_, entry)| segment_of(entry).is_some());
-            let (group, rest) = new.split_at(length.map_or(new.len(), |length| length + 1));
+            let is_other = |entry: &Entry| segment_of(entry).is_some_and(|said| said != segment);
+            let length = new.iter().position(|(_, entry)| in_file_name(entry) != Some(segment));
+            let (group, rest) = new.split_at(length.unwrap_or(new.len()));
+            if let Some((index, other)) = group.iter().find(|(_, entry)| is_other(entry)) {
+                let (head, file) = (other.record.head(), other.record.file_name());
+                let reason = format!(
+                    "record {head} begins another segment than that of its file {file}: the file was renamed"
+                );
+                return Err(SinkError::Chain { index: *index, reason });
+            }
             self.enter(id, chain, segment).await?;
             self.put_part(id, chain, group).await?;
             new = rest;
@@ -207,7 +265,7 @@ impl Work<'_> {
         let body = bytes::Bytes::from(body);
         let key = format!("{}{}", self.keys.live(self.origin, id), keys::part(live.segment, live.parts + 1));
         if self.store.put(&key, body.clone()).await? == Put::Exists {
-            let there = self.store.get(&key).await?;
+            let there = self.store.get(&key, LONGEST_PART).await?;
             if there.as_ref() != Some(&body) {
                 return Err(self.differing(&key, there.as_deref().unwrap_or_default(), group));
             }
@@ -264,8 +322,8 @@ impl Work<'_> {
         let sealed = chain.manifest.iter().flat_map(|manifest| &manifest.segments);
         for segment in sealed.filter(|segment| segment.first_seq <= last && segment.last_seq >= first) {
             let is_compressed = Name::is_compressed(&segment.name);
-            lines::read(self.store, &format!("{directory}{}", segment.name), is_compressed, &mut *stored)
-                .await?;
+            let key = format!("{directory}{}", segment.name);
+            lines::read(self.store, &key, is_compressed, Limit::of(segment), &mut *stored).await?;
         }
         let Some(live) = chain.live.as_ref().filter(|live| live.last.is_some_and(|(seq, _)| seq >= first))
         else {
@@ -275,7 +333,7 @@ impl Work<'_> {
         for number in (1..=live.parts).rev() {
             let key = format!("{}{}", self.keys.live(self.origin, id), keys::part(live.segment, number));
             let before = stored.lowest.replace(u64::MAX);
-            lines::read(self.store, &key, false, &mut *stored).await?;
+            lines::read(self.store, &key, false, Limit::NONE, &mut *stored).await?;
             if stored.lowest.is_some_and(|lowest| lowest <= first) {
                 break;
             }
@@ -293,7 +351,7 @@ fn segment_of(entry: &Entry) -> Option<u32> {
     entry.record.get("segment")?.get("segment")?.as_u64()?.try_into().ok()
 }
 
-/// The segment that the file of a record is, where forwarding began in its middle.
+/// The segment that the file of a record is.
 fn in_file_name(entry: &Entry) -> Option<u32> {
     let name = entry.record.file_name();
     name.strip_suffix(".jsonl")?.rsplit_once('-')?.1.parse().ok()

@@ -2,13 +2,14 @@
 
 use std::{
     fmt,
+    net::IpAddr,
     sync::{Arc, OnceLock},
 };
 
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderValue};
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector as Tcp},
@@ -24,7 +25,7 @@ use object_store::{
 };
 use rustls::{ClientConfig, RootCertStore};
 
-use super::setup;
+use super::{odd::OddKeys, setup};
 use crate::sink::SinkError;
 
 /// How long a connection is kept that is not used: less than servers keep it.
@@ -55,6 +56,9 @@ pub(super) struct Connector(Service);
 struct Service {
     client: Client<HttpsConnector<Tcp>, HttpRequestBody>,
     signer: Arc<OnceLock<Signer>>,
+    /// Whether other machines are spoken to without TLS.
+    allows_http: bool,
+    odd: OddKeys,
 }
 
 impl fmt::Debug for Service {
@@ -65,7 +69,7 @@ impl fmt::Debug for Service {
 
 impl Connector {
     /// Trusts the certificates that the system trusts.
-    pub(super) fn new(needs_tls: bool) -> Result<Self, SinkError> {
+    pub(super) fn new(needs_tls: bool, allows_http: bool) -> Result<Self, SinkError> {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         if roots.is_empty() && needs_tls {
@@ -80,7 +84,13 @@ impl Connector {
             HttpsConnectorBuilder::new().with_tls_config(config).https_or_http().enable_http1().build();
         let mut builder = Client::builder(TokioExecutor::new());
         builder.pool_idle_timeout(IDLE).pool_timer(TokioTimer::new());
-        Ok(Self(Service { client: builder.build(connector), signer: Arc::default() }))
+        let client = builder.build(connector);
+        Ok(Self(Service { client, signer: Arc::default(), allows_http, odd: OddKeys::default() }))
+    }
+
+    /// The keys that lists had and that are no keys for the crate.
+    pub(super) fn odd(&self) -> OddKeys {
+        self.0.odd.clone()
     }
 
     /// Lets requests with headers of their own be signed.
@@ -98,6 +108,12 @@ impl HttpConnector for Connector {
 #[async_trait]
 impl HttpService for Service {
     async fn call(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let is_plain = request.uri().scheme_str().is_none_or(|scheme| !scheme.eq_ignore_ascii_case("https"));
+        if is_plain && !self.allows_http && !request.uri().host().is_some_and(is_near) {
+            let refused = "another machine is not spoken to without TLS: say allow-http=on in the URL";
+            return Err(HttpError::new(HttpErrorKind::Unknown, std::io::Error::other(refused)));
+        }
+        let is_list = request.uri().query().is_some_and(|query| query.contains("list-type=2"));
         if let Some(Headers(headers)) = request.extensions_mut().remove::<Headers>() {
             self.sign_again(&mut request, headers).await?;
         }
@@ -106,6 +122,13 @@ impl HttpService for Service {
             HttpError::new(kind, error)
         })?;
         let (parts, body) = response.into_parts();
+        if is_list && parts.status.is_success() {
+            let page = Limited::new(body, LONGEST_PAGE).collect().await;
+            let page = page
+                .map_err(|error| HttpError::new(HttpErrorKind::Interrupted, std::io::Error::other(error)))?;
+            // Its length is another one.
+            return Ok(HttpResponse::new(HttpResponseBody::from(self.odd.without(&page.to_bytes()))));
+        }
         let body = body.map_err(|error| HttpError::new(HttpErrorKind::Interrupted, error));
         Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)))
     }
@@ -124,6 +147,27 @@ impl Service {
         let authorizer = AwsAuthorizer::new(&credential, "s3", &signer.region);
         authorizer.try_authorize(request, content.as_deref()).map_err(failed)
     }
+}
+
+/// The longest page of a list: 1,000 keys of 1 KiB, each byte of which may be escaped, and what stands around them.
+const LONGEST_PAGE: usize = 16 << 20;
+
+/// Whether a URL names no other machine.
+pub(super) fn is_on_this_machine(url: &str) -> bool {
+    let Ok(uri) = url.parse::<http::Uri>() else { return false };
+    uri.host().is_some_and(is_this_machine)
+}
+
+fn is_this_machine(host: &str) -> bool {
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
+}
+
+/// This machine, and what hands out the credentials of a machine or container: addresses that no router passes on.
+fn is_near(host: &str) -> bool {
+    const OF_CREDENTIALS: [&str; 5] =
+        ["169.254.169.254", "169.254.170.2", "169.254.170.23", "[fd00:ec2::254]", "[fd00:ec2::23]"];
+    is_this_machine(host) || OF_CREDENTIALS.contains(&host)
 }
 
 fn digest(hex: &str) -> Option<Vec<u8>> {

@@ -40,6 +40,14 @@ impl Keys {
         Ok(())
     }
 
+    /// The directories on top of what a sink of this log puts.
+    pub(super) fn tops(&self, origin: &Origin) -> Vec<String> {
+        let own = self.chains(origin, false);
+        let service =
+            own.strip_prefix(&self.prefix).and_then(|own| own.split('/').next()).unwrap_or_default();
+        [LIVE, PROBE, service].map(|name| format!("{}{name}", self.prefix)).to_vec()
+    }
+
     /// Where sealed segments or live parts of services stand.
     pub(super) fn services(&self, of_live_parts: bool) -> String {
         let Self { prefix } = self;
@@ -78,6 +86,11 @@ pub(super) fn part(segment: u32, number: u32) -> String {
 /// A name that sorts behind the parts of a segment, and before those of the next one.
 pub(super) fn behind_parts(segment: u32) -> String {
     format!("{segment:08}/~")
+}
+
+/// A name that sorts behind a sealed segment, and before the next one.
+pub(super) fn behind_segment(segment: u32) -> String {
+    format!("{segment:08}.~")
 }
 
 /// Reads the name of a part.

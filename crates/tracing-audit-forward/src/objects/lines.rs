@@ -1,13 +1,17 @@
 //! Reads an object to its end in pieces: its sums, and its lines, decompressed.
 
-use std::io;
+use std::{io, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
 use zstd::stream::raw::{self, InBuffer, Operation as _, OutBuffer};
 
-use super::store::{Store, hex};
+use super::{
+    manifest::Sealed,
+    store::{Store, hex},
+};
 use crate::sink::SinkError;
 
 /// More than a line of the format has.
@@ -26,28 +30,69 @@ pub(super) struct Sums {
     pub(super) fault: Option<&'static str>,
 }
 
-/// Calls `on_piece` with each piece of the content and `on_line` with each line, without its line feed. `None` where there is no
-/// such object. Holds one piece of it, a line, and the window of zstd: 2 MiB where this crate
-/// compressed, and 128 MiB at most.
+/// How many bytes a second an object comes with at least, over its whole length.
+const SLOWEST: u64 = 128 << 10;
+
+/// How much of an object is read. Without one, a small object could decompress to more than a disk holds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limit {
+    /// Bytes as they are stored.
+    pub(super) stored: u64,
+    /// Bytes of lines.
+    pub(super) lines: u64,
+}
+
+impl Limit {
+    /// For what is plain, and no longer than it is stored.
+    pub(super) const NONE: Self = Self { stored: u64::MAX, lines: u64::MAX };
+
+    /// For an object that has so many bytes of lines. Compressed it has hardly more.
+    pub(super) fn of_lines(line_bytes: u64) -> Self {
+        Self { stored: line_bytes.saturating_add((line_bytes >> 6) + (64 << 10)), lines: line_bytes }
+    }
+
+    pub(super) fn of(sealed: &Sealed) -> Self {
+        let Self { stored, lines } = Self::of_lines(sealed.line_bytes);
+        Self { stored: stored.max(sealed.bytes), lines }
+    }
+}
+
+/// Hands each piece of the content and each line, without its line feed, to `sink`. `None` where there is no such object. Holds
+/// one piece of it, a line, and the window of zstd: 2 MiB where this crate compressed, and 128 MiB at most. Reads no more
+/// than `limit` says: what is longer has a fault.
 pub(super) async fn read(
     store: &Store,
     key: &str,
     is_compressed: bool,
+    limit: Limit,
     sink: impl Content,
 ) -> Result<Option<Sums>, SinkError> {
-    let Some(mut pieces) = store.stream(key).await? else { return Ok(None) };
-    let mut lines = Lines::new(sink);
+    let Some((size, mut pieces)) = store.stream(key).await? else { return Ok(None) };
+    let mut lines = Lines::new(sink, limit.lines);
+    let mut stored = Counted::default();
+    // It is not looked at, and has more bytes than it may.
+    if size > limit.stored {
+        stored.bytes = size;
+        lines.is_cut = true;
+        return lines.end(Some(stored), None, store, key).map(Some);
+    }
+    let deadline = Instant::now() + store.timeout * 10 + Duration::from_secs(size / SLOWEST);
     if !is_compressed {
-        while let Some(piece) = next(store, key, &mut pieces).await? {
+        while let Some(piece) = next(store, key, deadline, &mut pieces).await? {
             lines.take(&piece);
+            if lines.is_cut {
+                break;
+            }
         }
         return lines.end(None, None, store, key).map(Some);
     }
-    let mut stored = Counted::default();
     let mut decoder = Decoder::new().map_err(|error| store.unavailable("decompress", key, &error))?;
-    while let Some(piece) = next(store, key, &mut pieces).await? {
+    while let Some(piece) = next(store, key, deadline, &mut pieces).await? {
         stored.add(&piece);
         decoder.run(&piece, &mut lines);
+        if lines.is_cut {
+            break;
+        }
     }
     let fault = (!decoder.is_whole).then_some("it cannot be decompressed");
     lines.end(Some(stored), fault, store, key).map(Some)
@@ -85,7 +130,8 @@ impl Decoder {
             }
             let is_full = output.pos() == output.capacity();
             lines.take(output.as_slice());
-            if input.pos() == piece.len() && !is_full {
+            // Behind the end of a frame, more input would be the next one.
+            if lines.is_cut || input.pos() == piece.len() && (!is_full || self.is_whole) {
                 return;
             }
         }
@@ -95,9 +141,11 @@ impl Decoder {
 async fn next(
     store: &Store,
     key: &str,
+    deadline: Instant,
     pieces: &mut (impl Stream<Item = Result<Bytes, SinkError>> + Unpin),
 ) -> Result<Option<Bytes>, SinkError> {
-    store.within("read", key, 0, pieces.next()).await?.transpose()
+    let piece = tokio::time::timeout_at(deadline, store.within("read", key, 0, pieces.next())).await;
+    piece.map_err(|_| store.unavailable("read", key, &"it comes too slowly"))??.transpose()
 }
 
 /// What becomes of the content of an object.
@@ -134,16 +182,22 @@ struct Lines<C> {
     content: C,
     counted: Counted,
     rest: Vec<u8>,
+    /// How many bytes are taken, and whether there were more.
+    most: u64,
+    is_cut: bool,
     /// The content could not be dealt with: that is no fault of the object.
     failed: Option<io::Error>,
 }
 
 impl<C: Content> Lines<C> {
-    fn new(content: C) -> Self {
-        Self { content, counted: Counted::default(), rest: Vec::new(), failed: None }
+    fn new(content: C, most: u64) -> Self {
+        Self { content, counted: Counted::default(), rest: Vec::new(), most, is_cut: false, failed: None }
     }
 
     fn take(&mut self, bytes: &[u8]) {
+        let left = usize::try_from(self.most - self.counted.bytes).unwrap_or(usize::MAX);
+        let (bytes, more) = bytes.split_at_checked(left).unwrap_or((bytes, &[]));
+        self.is_cut |= !more.is_empty();
         self.counted.add(bytes);
         if self.failed.is_none() {
             self.failed = self.try_take(bytes).err();
@@ -183,7 +237,9 @@ impl<C: Content> Lines<C> {
         if let Some(failed) = self.failed {
             return Err(store.unavailable("take over", key, &failed));
         }
-        if !self.rest.is_empty() && fault.is_none() {
+        if self.is_cut {
+            fault = Some("it has more than it may have");
+        } else if !self.rest.is_empty() && fault.is_none() {
             fault = Some("its last line has no end");
         }
         let line_bytes = self.counted.bytes;
@@ -193,5 +249,42 @@ impl<C: Content> Lines<C> {
             None => (line_bytes, line_sha256.clone()),
         };
         Ok(Sums { bytes, sha256, line_bytes, line_sha256, fault })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Ignored;
+
+    impl Content for Ignored {
+        fn line(&mut self, _: &[u8]) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn is_whole(stored: &[u8], pieces: usize) -> bool {
+        let mut decoder = Decoder::new().unwrap();
+        let mut lines = Lines::new(Ignored, u64::MAX);
+        for piece in stored.chunks(pieces) {
+            decoder.run(piece, &mut lines);
+        }
+        decoder.is_whole
+    }
+
+    /// The output of the decoder is full when its input ends.
+    #[test]
+    fn the_end_of_a_frame_is_seen_at_every_size() {
+        for size in [1, 2, 3, 9].iter().flat_map(|full| [(full << 17) - 1, full << 17, (full << 17) + 1]) {
+            let bytes: Vec<u8> = b"an item\n".iter().copied().cycle().take(size).collect();
+            let stored = zstd::encode_all(bytes.as_slice(), 3).unwrap();
+            for pieces in [stored.len(), 1, 4096] {
+                assert!(is_whole(&stored, pieces), "{size} in pieces of {pieces}");
+            }
+            assert!(!is_whole(&stored[..stored.len() - 1], 4096), "{size}");
+            assert!(!is_whole(&[&stored[..], b"x"].concat(), 4096), "{size}");
+            assert!(is_whole(&[&stored[..], &stored[..]].concat(), 4096), "{size}");
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tracing_audit::Digest;
 
+use super::keys::Name;
 use crate::sink::Gap;
 
 /// The version of a manifest.
@@ -89,6 +90,10 @@ impl Manifest {
         let ascends = manifest.segments.is_sorted_by(|one, next| one.segment < next.segment);
         if !ascends || manifest.last().is_none() {
             return Err("its segments are not in their order".to_owned());
+        }
+        let is_own = |sealed: &Sealed| matches!(Name::parse(&sealed.name), Some(Name::Segment { number, .. }) if number == sealed.segment);
+        if !manifest.segments.iter().all(is_own) {
+            return Err("it names an object that is not the one of the segment".to_owned());
         }
         Ok(manifest)
     }

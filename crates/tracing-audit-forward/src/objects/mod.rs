@@ -7,6 +7,7 @@ mod keys;
 mod lines;
 mod lock;
 mod manifest;
+mod odd;
 mod probe;
 mod restore;
 mod runtime;
@@ -14,11 +15,17 @@ mod seal;
 mod store;
 mod url;
 mod verify;
+mod walk;
 
 use std::{collections::BTreeMap, fmt, path::Path, sync::Arc, time::Duration};
 
 pub use self::{builder::ObjectsBuilder, lock::Retention, restore::Restored};
-use self::{chain::Chain, keys::Keys, runtime::OwnRuntime, store::Store};
+use self::{
+    chain::Chain,
+    keys::Keys,
+    runtime::OwnRuntime,
+    store::{LONGEST_NOTE, Put, Store},
+};
 use crate::{
     copy::{CopyChecker, CopyReport},
     origin::Origin,
@@ -151,7 +158,7 @@ struct Work<'a> {
 impl Work<'_> {
     async fn connect(&mut self) -> Result<(), SinkError> {
         if !*self.is_probed {
-            probe::probe(self.store, self.keys).await?;
+            probe::probe(self.store, self.keys, self.origin).await?;
             *self.is_probed = true;
         }
         Ok(())
@@ -215,10 +222,20 @@ impl Work<'_> {
         let key = format!("{}{name}", self.keys.chain(self.origin, &gap.chain_id));
         let body = manifest::Missing::of(gap).print();
         let body = body.map_err(|error| self.store.unavailable("print", &key, &error))?;
-        // One that is there is of the same records.
-        self.store.put(&key, body.into()).await.map(drop)
+        let body = bytes::Bytes::from(body);
+        if self.store.put(&key, body.clone()).await? == Put::Created {
+            return Ok(());
+        }
+        let there = self.store.get(&key, LONGEST_NOTE).await?;
+        if there.ok_or_else(|| self.store.unavailable("put", &key, &CONTENDED))? == body {
+            return Ok(());
+        }
+        Err(self.store.foreign(&key, "it tells of another gap"))
     }
 }
+
+/// S3 says that a key is taken, too, while another put of it is under way.
+const CONTENDED: &str = "another put of it is under way";
 
 impl Archive {
     /// The logs at this URL, read with default settings. Nothing is connected yet. [`Objects::new`] says what the URL has;
@@ -251,7 +268,7 @@ impl Archive {
     ///
     /// # Errors
     ///
-    /// [`SinkError::Unavailable`] and [`SinkError::Setup`]: it could not be checked. What is wrong with the copy stands
+    /// [`SinkError::Unavailable`] and [`SinkError::Setup`]: it could not be checked, or there is nothing. What is wrong with the copy stands
     /// in the report.
     pub fn verify(&mut self) -> Result<CopyReport, SinkError> {
         self.verify_with(CopyChecker::new())
@@ -268,7 +285,8 @@ impl Archive {
     }
 
     /// Brings one log back: writes its segments, byte for byte, into a directory that is empty or does not exist yet. All
-    /// chains, or those with these ids.
+    /// chains, or those with these ids. A chain of which nothing says the number is left out of all
+    /// ([`Restored::left_out`]).
     ///
     /// The files are synced before this returns; [`tracing_audit::verify`] says then what the log is worth. A log that
     /// was still written has no `close`, so it is unclean. What fails leaves files behind: remove the directory, and
@@ -277,7 +295,8 @@ impl Archive {
     /// # Errors
     ///
     /// [`SinkError::Unavailable`] and [`SinkError::Setup`]; the latter also where the archive has several logs and none is
-    /// named, where two chains have one number, where the directory is not empty, and where an object is not what the
+    /// named, where two chains have one number, where the directory is not empty or others may write
+    /// to it, and where an object is not what the
     /// manifest says.
     pub fn restore(&mut self, directory: &Path, chain_ids: &[String]) -> Result<Restored, SinkError> {
         let Self { runtime, store, keys, origin } = self;

@@ -11,9 +11,9 @@ use super::{
     client::{Headers, in_base64},
     keys::Keys,
     setup,
-    store::{Objects, Put, Store},
+    store::{LONGEST_NOTE, Objects, Put, Store},
 };
-use crate::sink::SinkError;
+use crate::{origin::Origin, sink::SinkError};
 
 const HERE: &[u8] = b"This object stays: puts that must not overwrite it are tried on it.\n";
 const OTHER: &[u8] = b"What was here was overwritten: this server ignores If-None-Match.\n";
@@ -21,22 +21,31 @@ const DAMAGED: &[u8] = b"This object must not be here: this server ignores check
 
 /// Tries a put that must not overwrite, and one with the sum of another body. The first object stays, so that a bucket which
 /// keeps everything has one, under retention like any other; the second never comes to be.
-pub(super) async fn probe(store: &Store, keys: &Keys) -> Result<(), SinkError> {
-    store.prepare()?;
+pub(super) async fn probe(store: &Store, keys: &Keys, origin: &Origin) -> Result<(), SinkError> {
+    store.find_credentials().await?;
+    store.prepare(keys.tops(origin)).await?;
+    tried(store, keys).await.map_err(|error| match error {
+        // There is no chain yet that could stop.
+        SinkError::Chain { reason, .. } => setup(reason),
+        error => error,
+    })
+}
+
+async fn tried(store: &Store, keys: &Keys) -> Result<(), SinkError> {
     let here = keys.probe("create-only");
-    if store.get(&here).await?.is_none() {
+    if store.get(&here, LONGEST_NOTE).await?.is_none() {
         store.put(&here, Bytes::from_static(HERE)).await?;
     }
     if store.put(&here, Bytes::from_static(OTHER)).await? == Put::Created {
         return Err(refused(store, "overwrites an object although it is told not to (If-None-Match)"));
     }
-    if store.get(&here).await?.as_deref() != Some(HERE) {
+    if store.get(&here, LONGEST_NOTE).await?.as_deref() != Some(HERE) {
         let name = store.name(&here);
         return Err(setup(format!(
             "{name} is not what was put there: take another prefix, which has none yet"
         )));
     }
-    let Objects::S3(_) = &store.objects else { return Ok(()) };
+    let Objects::S3 { .. } = &store.objects else { return Ok(()) };
     wrong_sum(store, &keys.probe("checksum")).await
 }
 

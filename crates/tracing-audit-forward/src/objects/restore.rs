@@ -12,7 +12,7 @@ use super::{
     lines::{self, Content},
     setup,
     store::Store,
-    verify::{self, Contents},
+    verify::{self, Contents, Object},
 };
 use crate::{copy::CopiedLine, origin::Origin, position::private, sink::SinkError};
 
@@ -24,6 +24,9 @@ pub struct Restored {
     pub origin: Origin,
     /// The ids of the chains by their numbers.
     pub chains: BTreeMap<u16, String>,
+    /// The ids of chains that did not come back, because nothing says yet which chain of the log each is: its forwarding began
+    /// within a segment, and no later one has come.
+    pub left_out: Vec<String>,
     /// How many segments, each a file.
     pub files: u64,
     /// How many bytes they have together.
@@ -54,26 +57,31 @@ pub(super) async fn restore(
     if found.is_empty() {
         return Err(setup(format!("{} has no log of {origin}", store.place)));
     }
-    let mut restored = Restored { origin, chains: BTreeMap::new(), files: 0, bytes: 0 };
+    let mut restored = Restored { origin, chains: BTreeMap::new(), left_out: Vec::new(), files: 0, bytes: 0 };
     for (id, contents) in &found {
-        let number = number_of(store, id, contents).await?;
+        let Some(number) = number_of(store, contents).await? else {
+            restored.left_out.push(id.clone());
+            continue;
+        };
         if let Some(other) = restored.chains.insert(number, id.clone()) {
             return Err(setup(format!(
                 "{other} and {id} are both chain {number:03}: the log was begun anew; choose with --chain-id"
             )));
         }
     }
+    if let Some(id) =
+        restored.left_out.first().filter(|_| restored.chains.is_empty() || !chain_ids.is_empty())
+    {
+        return Err(setup(format!(
+            "nothing says yet which chain of the log {id} is: its forwarding began within a segment, and no later one has \
+             come; restore the others, each with --chain-id"
+        )));
+    }
     prepare(directory)?;
     let files = Files { directory: directory.to_owned() };
-    for (number, id) in &restored.chains {
+    for (number, id) in &restored.chains.clone() {
         let contents = found.iter().find(|(found, _)| found == id).map(|(_, contents)| contents);
-        for (file, bytes) in files.write(store, *number, contents).await? {
-            File::open(&file)
-                .and_then(|file| file.sync_all())
-                .map_err(|error| files.failed(&file, &error))?;
-            restored.files += 1;
-            restored.bytes += bytes;
-        }
+        files.write(store, *number, contents, &mut restored.files, &mut restored.bytes).await?;
     }
     sync_directories(directory).map_err(|error| files.failed(directory, &error))?;
     Ok(restored)
@@ -91,25 +99,24 @@ fn one_of(store: &Store, origins: &[Origin]) -> Result<Origin, SinkError> {
     }
 }
 
-/// The number of a chain, as its manifest or its first line says.
-async fn number_of(store: &Store, id: &str, contents: &Contents) -> Result<u16, SinkError> {
+/// The number of a chain, as its manifest or a line says, if one does.
+async fn number_of(store: &Store, contents: &Contents) -> Result<Option<u16>, SinkError> {
     if let Some(manifest) = &contents.manifest {
-        return Ok(manifest.chain);
+        return Ok(Some(manifest.chain));
     }
-    let mut first = FirstLine(None);
-    if let Some(object) = contents.objects.first() {
-        lines::read(store, &object.key, object.is_compressed(), &mut first).await?;
+    let mut said = Said(None);
+    for object in &contents.objects {
+        lines::read(store, &object.key, object.is_compressed(), object.limit(), &mut said).await?;
+        if said.0.is_some() {
+            break;
+        }
     }
-    first.0.ok_or_else(|| {
-        setup(format!(
-            "nothing says yet which chain of the log {id} is: what is there begins within a segment"
-        ))
-    })
+    Ok(said.0)
 }
 
-struct FirstLine(Option<u16>);
+struct Said(Option<u16>);
 
-impl Content for &mut FirstLine {
+impl Content for &mut Said {
     fn line(&mut self, line: &[u8]) -> io::Result<()> {
         if self.0.is_none() {
             self.0 = CopiedLine::parse(line).ok().and_then(|line| Some(line.identity()?.chain));
@@ -128,6 +135,16 @@ fn prepare(directory: &Path) -> Result<(), SinkError> {
     match builder.create(directory) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         made => return made.map_err(cannot),
+    }
+    #[cfg(unix)]
+    if std::os::unix::fs::PermissionsExt::mode(&fs::metadata(directory).map_err(cannot)?.permissions())
+        & 0o022
+        != 0
+    {
+        return Err(setup(format!(
+            "others may write to {}: name a new directory, or take that from them (chmod go-w)",
+            directory.display()
+        )));
     }
     if fs::read_dir(directory).map_err(cannot)?.next().is_some() {
         return Err(setup(format!("{} is not empty: name a new directory", directory.display())));
@@ -151,28 +168,45 @@ impl Files {
         setup(format!("cannot write {}: {error}; remove {directory}, and begin again", path.display()))
     }
 
-    /// Writes the segments of a chain. Returns their files, and how many bytes each has.
+    /// Writes the segments of a chain, syncs them, and counts them.
     async fn write(
         &self,
         store: &Store,
         chain: u16,
         contents: Option<&Contents>,
-    ) -> Result<BTreeMap<PathBuf, u64>, SinkError> {
-        let mut written = BTreeMap::new();
-        for object in contents.into_iter().flat_map(|contents| &contents.objects) {
-            let path = self.directory.join(format!("audit-{chain:03}-{:08}.jsonl", object.segment));
-            let file = private().create(true).append(true).open(&path);
-            let file = file.map_err(|error| self.failed(&path, &error))?;
+        count: &mut u64,
+        bytes: &mut u64,
+    ) -> Result<(), SinkError> {
+        let objects = contents.map(|contents| contents.objects.as_slice()).unwrap_or_default();
+        for parts in objects.chunk_by(|one, other| one.segment == other.segment) {
+            let Some(first) = parts.first() else { continue };
+            let path = self.directory.join(format!("audit-{chain:03}-{:08}.jsonl", first.segment));
+            let failed = |error: &dyn std::fmt::Display| self.failed(&path, error);
+            // Nobody else's file is written to.
+            let file = private().write(true).create_new(true).open(&path).map_err(|error| failed(&error))?;
             let mut copied = Copied(BufWriter::with_capacity(1 << 20, file));
-            let sums = lines::read(store, &object.key, object.is_compressed(), &mut copied).await;
-            let sums = sums.map_err(|error| self.failed(&path, &error))?;
-            copied.0.flush().map_err(|error| self.failed(&path, &error))?;
-            if let Some(what) = object.fault(sums.as_ref()) {
-                return Err(self.failed(&path, &format!("{}: {what}", store.name(&object.key))));
+            for object in parts {
+                *bytes += self.copy(store, object, &mut copied).await.map_err(|error| failed(&error))?;
             }
-            *written.entry(path).or_default() += sums.map_or(0, |sums| sums.line_bytes);
+            let file = copied.0.into_inner().map_err(|error| failed(&error))?;
+            file.sync_all().map_err(|error| failed(&error))?;
+            *count += 1;
         }
-        Ok(written)
+        Ok(())
+    }
+
+    /// Appends the lines of an object, and returns how many bytes they have.
+    async fn copy(&self, store: &Store, object: &Object, copied: &mut Copied) -> Result<u64, SinkError> {
+        let wrong = |what: &str| setup(format!("{}: {what}", store.name(&object.key)));
+        let said = object.sealed.as_ref().map(|sealed| sealed.bytes);
+        if said.zip(object.bytes).is_some_and(|(said, there)| said != there) {
+            return Err(wrong("the object does not have the size that the manifest names"));
+        }
+        let sums = lines::read(store, &object.key, object.is_compressed(), object.limit(), copied).await?;
+        match object.fault(sums.as_ref()) {
+            Some(what) => Err(wrong(what)),
+            None => Ok(sums.map_or(0, |sums| sums.line_bytes)),
+        }
     }
 }
 

@@ -10,19 +10,17 @@ use sha2::{Digest as _, Sha256};
 use tracing_audit::Digest;
 
 use super::{
-    Work,
+    CONTENDED, Work,
     chain::{Chain, Live},
     keys::{self, Name},
-    lines::{self, Content, Sums},
+    lines::{self, Content, Limit, Sums},
     manifest::{Manifest, Missing, Sealed},
-    store::{Put, hex},
+    store::{LONGEST_MANIFEST, LONGEST_PART, Put, hex},
 };
 use crate::{copy::CopiedLine, sink::SinkError};
 
 /// The level of zstd that its authors take by default.
 const LEVEL: i32 = 3;
-
-const CONTENDED: &str = "another put of it is under way";
 
 impl Work<'_> {
     /// Seals the live segment.
@@ -45,7 +43,7 @@ impl Work<'_> {
         }
         let key = format!("{}{}", self.keys.live(self.origin, id), keys::part(live.segment, live.parts + 1));
         if self.store.put(&key, Bytes::new()).await? == Put::Exists
-            && self.store.get(&key).await?.is_none_or(|there| !there.is_empty())
+            && self.store.get(&key, LONGEST_PART).await?.is_none_or(|there| !there.is_empty())
         {
             return Err(self.store.unavailable("put", &key, &"another forwarder sends the same log"));
         }
@@ -60,7 +58,7 @@ impl Work<'_> {
             .map_err(|error| self.store.unavailable("compress", &directory, &error))?;
         for number in 1..=live.parts {
             let key = format!("{directory}{}", keys::part(live.segment, number));
-            let Some(sums) = lines::read(self.store, &key, false, &mut whole).await? else {
+            let Some(sums) = lines::read(self.store, &key, false, Limit::NONE, &mut whole).await? else {
                 return Err(self
                     .store
                     .foreign(&key, "it is missing: somebody removed it while the segment was live"));
@@ -97,7 +95,10 @@ impl Work<'_> {
             name = if has_other { other } else { name };
             let key = format!("{directory}{name}");
             let is_compressed = has_other != self.is_compressed;
-            let there = lines::read(self.store, &key, is_compressed, Nothing).await?;
+            let there = lines::read(self.store, &key, is_compressed, Limit::of_lines(line_bytes), Nothing);
+            let there = there.await?;
+            // One that was there before may not be durable yet.
+            self.store.settle(&key).await?;
             // S3 answers so, too, while another put of the same key is under way.
             let there = there.ok_or_else(|| self.store.unavailable("put", &key, &CONTENDED))?;
             // Another version of zstd may have compressed it. Its lines count.
@@ -135,7 +136,7 @@ impl Work<'_> {
         let body = manifest.print().map_err(|error| self.store.unavailable("print", &key, &error))?;
         let body = Bytes::from(body);
         if self.store.put(&key, body.clone()).await? == Put::Exists {
-            let there = self.store.get(&key).await?;
+            let there = self.store.get(&key, LONGEST_MANIFEST).await?;
             if there.ok_or_else(|| self.store.unavailable("put", &key, &CONTENDED))? != body {
                 return Err(self
                     .store
@@ -147,7 +148,7 @@ impl Work<'_> {
 
     /// The gaps that were told before this record.
     async fn gaps(&self, directory: &str, chain: u16, before: u64) -> Result<Vec<Missing>, SinkError> {
-        let listed = self.store.list(directory, Some(Name::BEFORE_GAPS)).await?;
+        let listed = self.store.list(directory, Some(Name::BEFORE_GAPS)).await?.objects;
         let gap = |name: &str| match Name::parse(name)? {
             Name::Gap { first_seq, last_seq } if first_seq < before => {
                 Some(Missing { chain, first_seq, last_seq })

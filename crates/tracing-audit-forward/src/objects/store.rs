@@ -13,10 +13,10 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use object_store::{
     Error, GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload,
-    local::LocalFileSystem, path::Path,
+    aws::AwsCredentialProvider, local::LocalFileSystem, path::Path,
 };
 
-use super::{client::Headers, lock::Lock, setup};
+use super::{client::Headers, lock::Lock, odd::OddKeys, setup, walk};
 use crate::{position::is_same, sink::SinkError};
 
 /// Bytes of a body for which a call gets one more second.
@@ -25,12 +25,31 @@ const BYTES_PER_SECOND: u64 = 1 << 20;
 /// How a message about an answer begins.
 const ANSWERS: &str = "the server answers ";
 
+/// What is wrong with an object that is not read.
+pub(super) const TOO_LARGE: &str = "the object is larger than one of its kind can be";
+
 /// What came of a put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Put {
     Created,
     /// The key was taken, by whatever.
     Exists,
+}
+
+/// The longest manifest: of some 150,000 segments.
+pub(super) const LONGEST_MANIFEST: u64 = 64 << 20;
+/// The longest object that tells of a gap, or that is tried on.
+pub(super) const LONGEST_NOTE: u64 = 4 << 10;
+/// The longest part that is read as a whole: an offer has 8 MiB and a line at most.
+pub(super) const LONGEST_PART: u64 = 64 << 20;
+
+/// What is below a directory.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    /// In the order of names.
+    pub(super) objects: Vec<Listed>,
+    /// Names that no key can have.
+    pub(super) strange: Vec<String>,
 }
 
 /// An object of a list.
@@ -42,7 +61,6 @@ pub(super) struct Listed {
 }
 
 /// An object store, with what stands in front of keys in messages.
-#[derive(Debug)]
 pub(super) struct Store {
     pub(super) objects: Objects,
     /// `s3://bucket/`, or the path of a directory with a `/`.
@@ -51,10 +69,9 @@ pub(super) struct Store {
     pub(super) lock: Lock,
 }
 
-#[derive(Debug)]
 pub(super) enum Objects {
-    S3(Arc<dyn ObjectStore>),
-    Directory(Box<Directory>),
+    S3 { objects: Arc<dyn ObjectStore>, credentials: AwsCredentialProvider, odd: OddKeys },
+    Directory(Arc<Directory>),
 }
 
 /// A directory, opened with the first call.
@@ -65,23 +82,22 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    pub(super) fn new(path: PathBuf) -> Box<Self> {
-        Box::new(Self { path, opened: OnceLock::new() })
+    pub(super) fn new(path: PathBuf) -> Arc<Self> {
+        Arc::new(Self { path, opened: OnceLock::new() })
     }
 
-    /// Makes it where it is missing, for its owner only. Not what it is in: where a disk is not mounted, that is missing too.
-    fn make(&self) -> io::Result<()> {
-        let mut builder = fs::DirBuilder::new();
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        match builder.create(&self.path) {
-            Ok(()) => {
-                let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
-                fs::File::open(parent.unwrap_or(std::path::Path::new(".")))?.sync_all()
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            Err(error) => Err(error),
-        }
+    /// Makes it where it is missing, and these directories in it, for its owner only. Not what it is in: where a disk is not
+    /// mounted, that is missing too.
+    fn make(&self, inner: &[String]) -> io::Result<()> {
+        make_private(&self.path)?;
+        inner.iter().try_for_each(|name| make_private(&self.path.join(name)))
+    }
+
+    /// Syncs a file, and the names that lead to it.
+    fn settle(&self, key: &str) -> io::Result<()> {
+        let path = self.path.join(key);
+        let above = path.ancestors().skip(1).take_while(|above| above.starts_with(&self.path));
+        std::iter::once(path.as_path()).chain(above).try_for_each(|path| fs::File::open(path)?.sync_all())
     }
 
     /// Another directory under the same path is what a disk leaves that is no longer mounted.
@@ -94,7 +110,9 @@ impl Directory {
             if is_same(then, &now) {
                 return Ok(Arc::clone(objects));
             }
-            return Err(setup(format!("{path} is another directory than before: mount the disk again")));
+            return Err(setup(format!(
+                "{path} is another directory than before: mount the disk again, or restart the forwarder"
+            )));
         }
         let objects = LocalFileSystem::new_with_prefix(&self.path).map_err(|error| cannot(&error))?;
         // Durable and create-only: written aside, synced, and linked.
@@ -104,19 +122,72 @@ impl Directory {
     }
 }
 
+/// Makes a directory for its owner only. One that is there stays as it is.
+fn make_private(path: &std::path::Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    match builder.create(path) {
+        Ok(()) => {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            fs::File::open(parent.unwrap_or(std::path::Path::new(".")))?.sync_all()
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 impl Store {
-    fn objects(&self) -> Result<Arc<dyn ObjectStore>, SinkError> {
+    async fn objects(&self, action: &str, key: &str) -> Result<Arc<dyn ObjectStore>, SinkError> {
         match &self.objects {
-            Objects::S3(objects) => Ok(Arc::clone(objects)),
-            Objects::Directory(directory) => directory.open(),
+            Objects::S3 { objects, .. } => Ok(Arc::clone(objects)),
+            Objects::Directory(directory) => {
+                let directory = Arc::clone(directory);
+                self.blocking(action, key, move || directory.open()).await?
+            }
         }
     }
 
-    /// Makes what has to be there before the first put.
-    pub(super) fn prepare(&self) -> Result<(), SinkError> {
+    /// Waits for a call that blocks, such as on a disk that hangs, no longer than for an answer. The call itself goes on.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        action: &str,
+        key: &str,
+        call: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, SinkError> {
+        let done = self.within(action, key, 0, tokio::task::spawn_blocking(call)).await?;
+        done.map_err(|error| self.unavailable(action, key, &error))
+    }
+
+    /// Makes what has to be there before the first put: these directories, of all that is put.
+    pub(super) async fn prepare(&self, directories: Vec<String>) -> Result<(), SinkError> {
         let Objects::Directory(directory) = &self.objects else { return Ok(()) };
-        let path = directory.path.display();
-        directory.make().map_err(|error| setup(format!("cannot make the directory {path}: {error}")))
+        let path = directory.path.display().to_string();
+        let directory = Arc::clone(directory);
+        let made = self.blocking("make", "", move || directory.make(&directories)).await?;
+        made.map_err(|error| setup(format!("cannot make the directory {path}: {error}")))
+    }
+
+    /// Gets the credentials, so that a lack of them is not told as what the server says of a request without.
+    pub(super) async fn find_credentials(&self) -> Result<(), SinkError> {
+        let Objects::S3 { credentials, .. } = &self.objects else { return Ok(()) };
+        let got = self.within("get credentials for", "", 0, credentials.get_credential()).await?;
+        got.map(drop).map_err(|error| {
+            setup(format!(
+                "cannot get credentials for {}: {}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine or \
+                 container a role",
+                self.place,
+                told(&error)
+            ))
+        })
+    }
+
+    /// In a directory, what is found may not be durable yet: its writer was stopped before it synced the name.
+    pub(super) async fn settle(&self, key: &str) -> Result<(), SinkError> {
+        let Objects::Directory(directory) = &self.objects else { return Ok(()) };
+        let (directory, of) = (Arc::clone(directory), key.to_owned());
+        let settled = self.blocking("sync", key, move || directory.settle(&of)).await?;
+        settled.map_err(|error| self.unavailable("sync", key, &error))
     }
 
     /// How a key is named in a message.
@@ -161,41 +232,61 @@ impl Store {
         if let Some(headers) = headers {
             options.extensions.insert(headers);
         }
-        let (path, objects) = (self.path(key)?, self.objects()?);
+        let (path, objects) = (self.path(key)?, self.objects("put", key).await?);
         let put = objects.put_opts(&path, PutPayload::from_bytes(body), options);
         match self.within("put", key, length, put).await? {
             Ok(_) => Ok(Put::Created),
-            Err(Error::AlreadyExists { .. }) => Ok(Put::Exists),
+            Err(Error::AlreadyExists { .. }) => {
+                self.settle(key).await?;
+                Ok(Put::Exists)
+            }
             Err(error) => Err(self.of("put", key, &error)),
         }
     }
 
-    /// The whole of a small object.
-    pub(super) async fn get(&self, key: &str) -> Result<Option<Bytes>, SinkError> {
-        let (path, objects) = (self.path(key)?, self.objects()?);
-        let get = async { objects.get(&path).await?.bytes().await };
-        self.found(key, self.within("get", key, 64 * BYTES_PER_SECOND, get).await?)
+    /// The whole of an object that has so many bytes at most. A longer one is foreign.
+    pub(super) async fn get(&self, key: &str, most: u64) -> Result<Option<Bytes>, SinkError> {
+        let (path, objects) = (self.path(key)?, self.objects("get", key).await?);
+        let get = async {
+            let got = objects.get(&path).await?;
+            if got.meta.size > most { Ok(None) } else { got.bytes().await.map(Some) }
+        };
+        match self.found(key, self.within("get", key, most, get).await?)? {
+            Some(None) => Err(self.foreign(key, TOO_LARGE)),
+            got => Ok(got.flatten()),
+        }
+    }
+
+    /// The first bytes of an object that is not empty.
+    pub(super) async fn start(&self, key: &str, bytes: u64) -> Result<Option<Bytes>, SinkError> {
+        self.range(key, bytes, GetRange::Bounded(0..bytes)).await
     }
 
     /// The last bytes of an object that is not empty.
     pub(super) async fn end(&self, key: &str, bytes: u64) -> Result<Option<Bytes>, SinkError> {
-        let (path, objects) = (self.path(key)?, self.objects()?);
-        let options = GetOptions { range: Some(GetRange::Suffix(bytes)), ..GetOptions::default() };
+        self.range(key, bytes, GetRange::Suffix(bytes)).await
+    }
+
+    async fn range(&self, key: &str, bytes: u64, range: GetRange) -> Result<Option<Bytes>, SinkError> {
+        let (path, objects) = (self.path(key)?, self.objects("get", key).await?);
+        let options = GetOptions { range: Some(range), ..GetOptions::default() };
         let get = async { objects.get_opts(&path, options).await?.bytes().await };
         self.found(key, self.within("get", key, bytes, get).await?)
     }
 
-    /// The pieces of an object.
+    /// How many bytes an object has, and its pieces.
     pub(super) async fn stream(
         &self,
         key: &str,
-    ) -> Result<Option<impl Stream<Item = Result<Bytes, SinkError>> + Unpin + Send + use<'_>>, SinkError>
+    ) -> Result<Option<(u64, impl Stream<Item = Result<Bytes, SinkError>> + Unpin + Send + use<'_>)>, SinkError>
     {
-        let (path, objects) = (self.path(key)?, self.objects()?);
+        let (path, objects) = (self.path(key)?, self.objects("get", key).await?);
         let get = objects.get(&path);
         let got = self.found(key, self.within("get", key, 0, get).await?)?;
         let key = key.to_owned();
-        Ok(got.map(|got| got.into_stream().map_err(move |error| self.of("get", &key, &error)).boxed()))
+        Ok(got.map(|got| {
+            (got.meta.size, got.into_stream().map_err(move |error| self.of("get", &key, &error)).boxed())
+        }))
     }
 
     fn found<T>(&self, key: &str, got: Result<T, Error>) -> Result<Option<T>, SinkError> {
@@ -206,36 +297,62 @@ impl Store {
         }
     }
 
-    /// Everything below a directory, behind a name in it where one is given, in the order of names.
-    pub(super) async fn list(&self, directory: &str, behind: Option<&str>) -> Result<Vec<Listed>, SinkError> {
-        let (path, objects) = (self.path(directory)?, self.objects()?);
-        let mut items = match behind {
-            Some(name) => {
-                let offset = self.path(&format!("{directory}{name}"))?;
-                objects.list_with_offset(Some(&path), &offset)
+    /// Everything below a directory, behind a name in it where one is given.
+    pub(super) async fn list(&self, directory: &str, behind: Option<&str>) -> Result<Listing, SinkError> {
+        let objects = self.objects("list", directory).await?;
+        let mut listing = Listing::default();
+        match &self.objects {
+            Objects::Directory(local) => {
+                let (path, behind) = (local.path.join(directory), behind.map(str::to_owned));
+                let walked = self.blocking("list", directory, move || walk::files(&path, behind.as_deref()));
+                listing = walked.await?.map_err(|error| self.of_disk("list", directory, &error))?;
             }
-            None => objects.list(Some(&path)),
-        };
-        let mut listed = Vec::new();
-        while let Some(item) = self.within("list", directory, 0, items.next()).await? {
-            let item = item.map_err(|error| self.of("list", directory, &error))?;
-            if let Some(name) = item.location.as_ref().strip_prefix(directory) {
-                listed.push(Listed { name: name.to_owned(), bytes: item.size });
+            Objects::S3 { odd, .. } => {
+                drop(odd.take());
+                let path = self.path(directory)?;
+                let mut items = match behind {
+                    Some(name) => {
+                        let offset = self.path(&format!("{directory}{name}"))?;
+                        objects.list_with_offset(Some(&path), &offset)
+                    }
+                    None => objects.list(Some(&path)),
+                };
+                while let Some(item) = self.within("list", directory, 0, items.next()).await? {
+                    let item = item.map_err(|error| self.of("list", directory, &error))?;
+                    if let Some(name) = item.location.as_ref().strip_prefix(directory) {
+                        listing.objects.push(Listed { name: name.to_owned(), bytes: item.size });
+                    }
+                }
+                let strange = odd.take();
+                let strange = strange.iter().filter_map(|key| key.strip_prefix(directory));
+                listing.strange.extend(strange.map(str::to_owned));
             }
         }
-        listed.sort_by(|one, other| one.name.cmp(&other.name));
-        Ok(listed)
+        listing.objects.sort_by(|one, other| one.name.cmp(&other.name));
+        listing.strange.iter_mut().for_each(|name| *name = printable(name));
+        Ok(listing)
     }
 
     /// The names of the directories in a directory.
     pub(super) async fn directories(&self, directory: &str) -> Result<Vec<String>, SinkError> {
-        let (path, objects) = (self.path(directory)?, self.objects()?);
+        let objects = self.objects("list", directory).await?;
+        if let Objects::Directory(local) = &self.objects {
+            let path = local.path.join(directory);
+            let walked = self.blocking("list", directory, move || walk::directories(&path)).await?;
+            return walked.map_err(|error| self.of_disk("list", directory, &error));
+        }
+        let path = self.path(directory)?;
         let listed = objects.list_with_delimiter(Some(&path));
         let listed = self.within("list", directory, 0, listed).await?;
         let listed = listed.map_err(|error| self.of("list", directory, &error))?;
         let name =
             |path: &Path| Some(path.as_ref().strip_prefix(directory)?.trim_end_matches('/').to_owned());
         Ok(listed.common_prefixes.iter().filter_map(name).collect())
+    }
+
+    fn of_disk(&self, action: &str, key: &str, error: &io::Error) -> SinkError {
+        let failed = self.unavailable(action, key, error);
+        if error.kind() == io::ErrorKind::PermissionDenied { setup(failed.to_string()) } else { failed }
     }
 
     fn path(&self, key: &str) -> Result<Path, SinkError> {
@@ -269,6 +386,15 @@ impl Store {
         };
         if is_setup { setup(reason) } else { SinkError::Unavailable { reason, retry_after: None } }
     }
+}
+
+/// A name as it may stand in a message.
+fn printable(name: &str) -> String {
+    let mut text = String::with_capacity(name.len());
+    for character in name.chars() {
+        if character.is_control() { text.extend(character.escape_default()) } else { text.push(character) }
+    }
+    text
 }
 
 /// Whether it is the bucket that is not there.

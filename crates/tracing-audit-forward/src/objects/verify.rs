@@ -7,12 +7,13 @@ use std::{
 
 use super::{
     keys::{self, Keys, Name},
-    lines::{self, Content, Sums},
+    lines::{self, Content, Limit, Sums},
     manifest::{Manifest, Missing, Sealed},
-    store::{Listed, Store},
+    setup,
+    store::{LONGEST_MANIFEST, LONGEST_NOTE, Listed, Store, TOO_LARGE},
 };
 use crate::{
-    copy::{CopyChecker, CopyFindingKind, CopyReport},
+    copy::{CopiedLine, CopyChecker, CopyFindingKind, CopyReport},
     origin::Origin,
     sink::SinkError,
 };
@@ -23,11 +24,17 @@ pub(super) async fn verify(
     only: Option<&Origin>,
     mut checker: CopyChecker,
 ) -> Result<CopyReport, SinkError> {
+    let mut is_nothing = true;
     for origin in origins(store, keys, only).await? {
         for id in chain_ids(store, keys, &origin).await? {
+            is_nothing = false;
             let contents = Contents::of(store, keys, &origin, &id).await?;
             check(store, &id, &contents, &mut checker).await?;
         }
+    }
+    if is_nothing {
+        let of = only.map(|only| format!(" of {only}")).unwrap_or_default();
+        return Err(setup(format!("{} has no log{of}: is it the right place?", store.place)));
     }
     Ok(checker.finish())
 }
@@ -41,28 +48,64 @@ async fn check(
     for gap in &contents.gaps {
         checker.gap(&gap.gap(id));
     }
-    for (key, what) in &contents.strange {
+    let manifest = contents.manifest.as_ref();
+    let mut is_other_chain = false;
+    for (key, what) in contents.strange.iter().chain(&contents.differing_gaps()) {
         checker.finding(id, 0, CopyFindingKind::Object { key: store.name(key), what });
     }
     for object in &contents.objects {
-        let lines = Checked { id, checker: &mut *checker };
-        let sums = lines::read(store, &object.key, object.is_compressed(), lines).await?;
+        let mut told = Told::default();
+        let lines = Checked { id, checker: &mut *checker, told: &mut told };
+        let sums = lines::read(store, &object.key, object.is_compressed(), object.limit(), lines).await?;
+        let seq = object.sealed.as_ref().map_or(0, |sealed| sealed.first_seq);
         if let Some(what) = object.fault(sums.as_ref()) {
-            let seq = object.sealed.as_ref().map_or(0, |sealed| sealed.first_seq);
             checker.finding(id, seq, CopyFindingKind::Object { key: store.name(&object.key), what });
+        } else if object.sealed.as_ref().is_some_and(|sealed| !told.is_in(sealed)) {
+            checker.finding(id, seq, contents.differs(store));
         }
+        let chains = manifest.map(|manifest| manifest.chain).zip(told.chain);
+        is_other_chain |= chains.is_some_and(|(said, chain)| said != chain);
+    }
+    if is_other_chain {
+        checker.finding(id, 0, contents.differs(store));
     }
     Ok(())
+}
+
+/// What the lines of an object say that a manifest says, too.
+#[derive(Debug, Default)]
+struct Told {
+    chain: Option<u16>,
+    first: Option<(u64, Option<String>)>,
+    last: Option<(u64, String, Option<String>)>,
+}
+
+impl Told {
+    fn is_in(&self, sealed: &Sealed) -> bool {
+        let first = Some((sealed.first_seq, sealed.first_ts.clone()));
+        let last = Some((sealed.last_seq, sealed.last_hash.clone(), sealed.last_ts.clone()));
+        (&self.first, &self.last) == (&first, &last)
+    }
 }
 
 struct Checked<'a> {
     id: &'a str,
     checker: &'a mut CopyChecker,
+    told: &'a mut Told,
 }
 
 impl Content for Checked<'_> {
     fn line(&mut self, line: &[u8]) -> io::Result<()> {
-        self.checker.line(self.id, line);
+        match CopiedLine::parse(line) {
+            Ok(line) => {
+                self.checker.parsed(self.id, &line);
+                let ts = line.text("ts");
+                self.told.first.get_or_insert_with(|| (line.seq, ts.clone()));
+                self.told.last = Some((line.seq, line.hash.to_string(), ts));
+                self.told.chain = line.identity().map(|identity| identity.chain).or(self.told.chain);
+            }
+            Err(bad) => self.checker.bad(self.id, None, line, bad),
+        }
         Ok(())
     }
 }
@@ -73,6 +116,7 @@ pub(super) async fn origins(
     keys: &Keys,
     only: Option<&Origin>,
 ) -> Result<Vec<Origin>, SinkError> {
+    store.find_credentials().await?;
     if let Some(only) = only {
         return Ok(vec![only.clone()]);
     }
@@ -105,12 +149,33 @@ pub(super) async fn chain_ids(
     Ok(ids)
 }
 
+/// How much larger lines are than what they are compressed to, at most.
+const MOST_RATIO: u64 = 1 << 10;
+
+const OUT_OF_PLACE: &str = "the object does not belong here";
+const UNNAMED: &str = "no manifest names the object";
+
+/// Whether a part is of a later segment. What is no part is looked at, too.
+fn is_behind(object: &Listed, segment: u32) -> bool {
+    keys::parse_part(&object.name).is_none_or(|part| part.0 > segment)
+}
+
+/// A small object; `None` where it is too large.
+async fn small(store: &Store, key: &str, most: u64) -> Result<Option<bytes::Bytes>, SinkError> {
+    match store.get(key, most).await {
+        Err(SinkError::Chain { .. }) => Ok(None),
+        got => got.map(|bytes| Some(bytes.unwrap_or_default())),
+    }
+}
+
 /// What there is of a chain, in the order of its records.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     pub(super) manifest: Option<Manifest>,
     pub(super) objects: Vec<Object>,
     pub(super) gaps: Vec<Missing>,
+    /// The directory of the chain.
+    directory: String,
     /// Keys of objects that should not be there, or should, and what is wrong.
     pub(super) strange: Vec<(String, &'static str)>,
 }
@@ -120,13 +185,22 @@ pub(super) struct Contents {
 pub(super) struct Object {
     pub(super) segment: u32,
     pub(super) key: String,
+    /// How many bytes it has, as it is stored; `None` where it is not in the list.
+    pub(super) bytes: Option<u64>,
     /// What the manifest says of it.
     pub(super) sealed: Option<Sealed>,
+    /// How many bytes of lines it has at most, where no manifest says it.
+    most: u64,
 }
 
 impl Object {
     pub(super) fn is_compressed(&self) -> bool {
         Name::is_compressed(&self.key)
+    }
+
+    /// How much of it is read.
+    pub(super) fn limit(&self) -> Limit {
+        self.sealed.as_ref().map_or(Limit::of_lines(self.most), Limit::of)
     }
 
     /// What is wrong with it, its lines aside.
@@ -145,27 +219,38 @@ impl Object {
 
 impl Contents {
     pub(super) async fn of(store: &Store, keys: &Keys, origin: &Origin, id: &str) -> Result<Self, SinkError> {
-        let mut contents = Self::default();
         let directory = keys.chain(origin, id);
-        let (mut segments, mut newest) = (BTreeMap::<u32, Vec<Name>>::new(), None);
-        for object in store.list(&directory, None).await? {
+        let mut contents = Self { directory: directory.clone(), ..Self::default() };
+        // First, so that a forwarder that seals meanwhile leaves no hole: what is sealed by then is taken out again.
+        let live = keys.live(origin, id);
+        let parts = store.list(&live, None).await?;
+        let listing = store.list(&directory, None).await?;
+        let strange = [(&live, &parts.strange), (&directory, &listing.strange)];
+        for (directory, name) in
+            strange.iter().flat_map(|(at, names)| names.iter().map(move |name| (at, name)))
+        {
+            contents.strange.push((format!("{directory}{name}"), OUT_OF_PLACE));
+        }
+        let (mut segments, mut newest) = (BTreeMap::<u32, Vec<(Name, u64)>>::new(), None);
+        for object in listing.objects {
             let key = format!("{directory}{}", object.name);
             match Name::parse(&object.name) {
-                Some(name @ Name::Segment { number, .. }) => segments.entry(number).or_default().push(name),
-                Some(Name::Manifest { .. }) => newest = Some(key),
-                Some(Name::Gap { .. }) => contents.read_gap(store, key).await?,
-                None => contents.strange.push((key, "the object does not belong here")),
+                Some(name @ Name::Segment { number, .. }) => {
+                    segments.entry(number).or_default().push((name, object.bytes));
+                }
+                Some(Name::Manifest { segment }) => newest = Some((key, segment)),
+                Some(Name::Gap { first_seq, last_seq }) => {
+                    contents.read_gap(store, key, (first_seq, last_seq)).await?;
+                }
+                None => contents.strange.push((key, OUT_OF_PLACE)),
             }
         }
-        if let Some(key) = newest {
-            match Manifest::parse(&store.get(&key).await?.unwrap_or_default(), id) {
-                Ok(manifest) => contents.manifest = Some(manifest),
-                Err(_) => contents.strange.push((key, "the object is no manifest of this chain")),
-            }
+        if let Some((key, segment)) = newest {
+            contents.read_manifest(store, key, id, segment).await?;
         }
-        let live = keys.live(origin, id);
         let named = contents.named();
-        let parts = store.list(&live, Some(&keys::behind_parts(named))).await?;
+        let parts: Vec<Listed> =
+            parts.objects.into_iter().filter(|object| is_behind(object, named)).collect();
         // One that is sealed and in no manifest was left by a crash between the two: its parts are the last.
         let unnamed: Vec<u32> = segments.range(named + 1..).map(|(number, _)| *number).collect();
         let is_part_of =
@@ -174,35 +259,101 @@ impl Contents {
             [number] if parts.iter().all(|object| is_part_of(object, number)) => number,
             _ => named,
         };
-        contents.take_segments(&directory, &segments, through);
+        let of_parts: u64 =
+            parts.iter().filter(|part| is_part_of(part, through)).map(|part| part.bytes).sum();
+        contents.take_segments(&directory, &segments, through, (of_parts > 0).then_some(of_parts));
         contents.take_parts(&live, parts, through);
         Ok(contents)
     }
 
-    async fn read_gap(&mut self, store: &Store, key: String) -> Result<(), SinkError> {
-        match serde_json::from_slice(&store.get(&key).await?.unwrap_or_default()) {
-            Ok(gap) => self.gaps.push(gap),
-            Err(_) => self.strange.push((key, "the object tells of no gap")),
+    async fn read_gap(&mut self, store: &Store, key: String, seqs: (u64, u64)) -> Result<(), SinkError> {
+        match small(store, &key, LONGEST_NOTE).await? {
+            Some(bytes) => match serde_json::from_slice::<Missing>(&bytes) {
+                Ok(gap) if (gap.first_seq, gap.last_seq) == seqs => self.gaps.push(gap),
+                _ => self.strange.push((key, "the object does not tell of the gap that it is named for")),
+            },
+            None => self.strange.push((key, TOO_LARGE)),
         }
         Ok(())
     }
 
-    /// Takes the sealed segments up to this one. Nobody names the others.
-    fn take_segments(&mut self, directory: &str, segments: &BTreeMap<u32, Vec<Name>>, through: u32) {
+    async fn read_manifest(
+        &mut self,
+        store: &Store,
+        key: String,
+        id: &str,
+        segment: u32,
+    ) -> Result<(), SinkError> {
+        match small(store, &key, LONGEST_MANIFEST).await? {
+            Some(bytes) => match Manifest::parse(&bytes, id) {
+                Ok(manifest) if manifest.segments.last().is_some_and(|last| last.segment == segment) => {
+                    self.manifest = Some(manifest);
+                }
+                _ => self.strange.push((key, "the object is no manifest of this chain")),
+            },
+            None => self.strange.push((key, TOO_LARGE)),
+        }
+        Ok(())
+    }
+
+    /// What is found where the manifest does not say what the lines say.
+    fn differs(&self, store: &Store) -> CopyFindingKind {
+        let key = format!("{}{}", self.directory, Name::Manifest { segment: self.named() });
+        CopyFindingKind::Object {
+            key: store.name(&key),
+            what: "the manifest does not say what the lines say",
+        }
+    }
+
+    /// Gaps before the last sealed record that are objects or in the manifest, and not both.
+    fn differing_gaps(&self) -> Vec<(String, &'static str)> {
+        let Some((manifest, (last, _))) = self.manifest.as_ref().and_then(|one| Some((one, one.last()?)))
+        else {
+            return Vec::new();
+        };
+        let key = |gap: &Missing| {
+            let Missing { first_seq, last_seq, .. } = *gap;
+            format!("{}{}", self.directory, Name::Gap { first_seq, last_seq })
+        };
+        let gone = manifest.gaps.iter().filter(|gap| !self.gaps.contains(gap));
+        let gone = gone
+            .map(|gap| (key(gap), "the object that the manifest names is missing, or says something else"));
+        let unnamed = self.gaps.iter().filter(|gap| gap.first_seq < last && !manifest.gaps.contains(gap));
+        gone.chain(unnamed.map(|gap| (key(gap), UNNAMED))).collect()
+    }
+
+    /// Takes the sealed segments up to this one, which has `most` bytes of lines where no manifest says it. Nobody names the
+    /// others.
+    fn take_segments(
+        &mut self,
+        directory: &str,
+        segments: &BTreeMap<u32, Vec<(Name, u64)>>,
+        through: u32,
+        most: Option<u64>,
+    ) {
         let named = self.manifest.iter().flat_map(|manifest| &manifest.segments);
         let named: BTreeMap<u32, Sealed> = named.map(|sealed| (sealed.segment, sealed.clone())).collect();
         for number in named.keys().chain(segments.keys()).copied().collect::<BTreeSet<_>>() {
-            let there: Vec<String> =
-                segments.get(&number).into_iter().flatten().map(Name::to_string).collect();
+            let there: BTreeMap<String, u64> = segments
+                .get(&number)
+                .into_iter()
+                .flatten()
+                .map(|(name, bytes)| (name.to_string(), *bytes))
+                .collect();
             let sealed = named.get(&number).cloned();
             let name = sealed.as_ref().map(|sealed| sealed.name.clone());
-            let name = name
-                .or_else(|| there.first().filter(|_| number <= through && number > self.named()).cloned());
-            for other in there.iter().filter(|other| name.as_ref() != Some(*other)) {
-                self.strange.push((format!("{directory}{other}"), "no manifest names the object"));
+            let name = name.or_else(|| {
+                there.keys().next().filter(|_| number <= through && number > self.named()).cloned()
+            });
+            for other in there.keys().filter(|other| name.as_ref() != Some(*other)) {
+                self.strange.push((format!("{directory}{other}"), UNNAMED));
             }
             if let Some(name) = name {
-                self.objects.push(Object { segment: number, key: format!("{directory}{name}"), sealed });
+                let bytes = there.get(&name).copied();
+                // A rule may have taken the parts away.
+                let most = most.unwrap_or_else(|| bytes.unwrap_or(0).saturating_mul(MOST_RATIO));
+                let key = format!("{directory}{name}");
+                self.objects.push(Object { segment: number, key, bytes, sealed, most });
             }
         }
     }
@@ -230,7 +381,8 @@ impl Contents {
             }
             last = (segment, number);
             if object.bytes > 0 {
-                self.objects.push(Object { segment, key, sealed: None });
+                let bytes = Some(object.bytes);
+                self.objects.push(Object { segment, key, bytes, sealed: None, most: object.bytes });
             }
         }
     }

@@ -317,3 +317,34 @@ fn a_forwarder_goes_on_with_the_other_chain() {
     let last = entries.iter().rfind(|entry| entry.record.chain() == 1).unwrap();
     assert_eq!(positions(&mut place.sink(), std::slice::from_ref(last)), [position(last)]);
 }
+
+/// After `forward skip`, the next record may be in the middle of a later segment.
+#[test]
+fn a_record_is_put_into_the_segment_that_it_is_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let entries = read(&log_of(dir.path(), 3, 50));
+    let third = entries.iter().rposition(|entry| entry.record.get("segment").is_some()).unwrap();
+    let place = Place::directory();
+    let mut sink = place.sink();
+    sink.offer(&entries[..30]).unwrap();
+    sink.offer(&entries[third + 5..]).unwrap();
+    let keys = place.keys();
+    let parts: Vec<&str> = keys.iter().filter_map(|key| key.strip_prefix("live/")).collect();
+    assert_eq!(
+        parts,
+        ["00000001/00000001.jsonl", "00000001/00000002.jsonl", "00000003/00000001.jsonl"],
+        "{keys:?}"
+    );
+}
+
+/// The number of a `segment` line and that of the file it stands in.
+#[test]
+fn a_segment_line_in_another_file_stops_the_chain() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = log_of(dir.path(), 1, 5);
+    move_to(&log.join("audit-000-00000001.jsonl"), &log.join("audit-000-00000002.jsonl"));
+    let entries = read(&log);
+    let outcome = Place::directory().sink().offer(&entries);
+    let Err(SinkError::Chain { reason, .. }) = outcome else { panic!("{outcome:?}") };
+    assert!(reason.contains("audit-000-00000002.jsonl"), "{reason}");
+}

@@ -74,6 +74,7 @@ fn answer(client: TcpStream, obeys: Obeys, objects: &mut BTreeMap<String, Vec<u8
         }
         _ => match objects.get(&key) {
             Some(object) => ("200 OK", object.clone()),
+            None if key.contains("list-type") && key.contains("/odd?") => ("200 OK", odd_page(&key)),
             None if key.contains("list-type") => {
                 ("200 OK", b"<ListBucketResult></ListBucketResult>".to_vec())
             }
@@ -106,4 +107,47 @@ fn a_server_that_loses_records_is_refused() {
         let Err(SinkError::Setup { reason }) = outcome else { panic!("{what}: {outcome:?}") };
         assert!(reason.contains(what) && reason.contains("use another server"), "{reason}");
     }
+}
+
+const ID: &str = "0123456789abcdef0123456789abcdef";
+
+/// What a bucket answers that has keys with two slashes, which are no paths.
+fn odd_page(request: &str) -> Vec<u8> {
+    let (prefix, _) = request
+        .split_once("prefix=")
+        .unwrap()
+        .1
+        .split_once('&')
+        .unwrap_or((request.split_once("prefix=").unwrap().1.split(' ').next().unwrap(), ""));
+    let prefix = prefix.replace("%2F", "/");
+    let inner = if request.contains("delimiter") {
+        let of = |name: &str| format!("<CommonPrefixes><Prefix>{prefix}{name}/</Prefix></CommonPrefixes>");
+        of("") + &of(ID)
+    } else {
+        let of = |name: &str| {
+            format!(
+                "<Contents><Key>{prefix}{name}</Key><Size>1</Size><ETag>e</ETag>\
+                 <LastModified>2026-11-29T08:00:00.000Z</LastModified></Contents>"
+            )
+        };
+        of("/x") + &of("notes")
+    };
+    format!("<ListBucketResult><IsTruncated>false</IsTruncated>{inner}</ListBucketResult>").into_bytes()
+}
+
+/// The crate for object stores refuses a page of a list that has such a key.
+#[test]
+fn keys_that_are_no_paths_are_findings_and_hide_nothing() {
+    let port = start(Obeys { create_only: true, checksums: true });
+    let builder = Objects::builder(&url_at(port, "odd", "")).credentials(KEY, SECRET, None);
+    let report = builder.clone().archive().unwrap().verify().unwrap();
+    let text = report.to_string();
+    for key in ["web/n1/0123456789abcdef0123456789abcdef//x", "/notes", "live/web/n1"] {
+        assert!(text.contains(key), "{key}: {text}");
+    }
+    assert_eq!(report.finding_count(), 4, "{text}");
+    // A chain of its own is not in question.
+    let mut sink = builder.build().unwrap();
+    let outcome = sink.offer(&events(3));
+    assert!(matches!(outcome, Err(SinkError::Chain { .. })), "{outcome:?}");
 }

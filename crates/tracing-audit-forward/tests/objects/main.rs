@@ -22,6 +22,8 @@ mod s3;
 #[path = "../support/s3.rs"]
 #[allow(dead_code, reason = "this test needs less of it")]
 mod server;
+mod settings;
+mod strange;
 mod tampering;
 
 use std::{

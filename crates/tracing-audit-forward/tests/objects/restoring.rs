@@ -117,3 +117,45 @@ fn what_cannot_be_restored_is_said() {
     let said = reason(place.archive().restore(&again, &[entries[0].chain_id.to_string()]));
     assert!(said.contains("00000001.jsonl.zst") && said.contains("remove"), "{said}");
 }
+
+/// Forwarding of one chain began in the middle of a segment that is not sealed yet.
+#[test]
+fn a_chain_whose_number_nothing_says_does_not_hold_up_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = log_of(dir.path(), 2, 20);
+    let (entries, begun) = (read(&log), events(30));
+    let place = Place::directory();
+    place.sink().offer(&entries).unwrap();
+    place.sink().offer(&begun[10..]).unwrap();
+    let back = dir.path().join("back");
+    let restored = place.archive().restore(&back, &[]).unwrap();
+    assert_eq!((restored.files, restored.chains.len()), (2, 1));
+    assert!(format!("{restored:?}").contains(&*begun[0].chain_id), "{restored:?}");
+    assert!(tracing_audit::verify(&back).unwrap().is_intact());
+    let alone = place.archive().restore(&dir.path().join("alone"), &[begun[0].chain_id.to_string()]);
+    let said = alone.unwrap_err().to_string();
+    assert!(said.contains("--chain-id") && said.contains(&*begun[0].chain_id), "{said}");
+    // What comes later may say it.
+    let place = Place::directory();
+    let mut sink = place.sink();
+    sink.offer(&entries[5..10]).unwrap();
+    sink.offer(&entries[10..20]).unwrap();
+    place.archive().restore(&dir.path().join("none"), &[]).unwrap_err();
+    sink.offer(&entries[20..]).unwrap();
+    place.archive().restore(&dir.path().join("later"), &[]).unwrap();
+}
+
+#[test]
+fn nothing_is_restored_where_others_write() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let place = Place::directory();
+    place.sink().offer(&events(5)).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    for mode in [0o777, 0o770] {
+        let back = dir.path().join(format!("{mode:o}"));
+        fs::create_dir(&back).unwrap();
+        fs::set_permissions(&back, fs::Permissions::from_mode(mode)).unwrap();
+        let said = place.archive().restore(&back, &[]).unwrap_err().to_string();
+        assert!(said.contains("others may write"), "{said}");
+    }
+}

@@ -146,3 +146,72 @@ fn an_altered_part_is_not_sealed() {
     let error = sink.offer(&entries[30..]).unwrap_err().to_string();
     assert!(error.contains("00000001/00000001.jsonl is in the way: it was altered"), "{error}");
 }
+
+/// The newest manifest says something of a segment that its lines do not.
+#[test]
+fn a_manifest_that_does_not_say_what_the_lines_say_is_found() {
+    use serde_json::{Value, json};
+    let newest = "manifest-00000002.json";
+    let differs = "does not say what the lines say";
+    let changed = |place: &Place<'_>, change: &dyn Fn(&mut Value)| {
+        edit(&find(place, newest), |bytes| {
+            let mut manifest = serde_json::from_slice(&bytes).unwrap();
+            change(&mut manifest);
+            serde_json::to_vec(&manifest).unwrap()
+        });
+    };
+    let sum = json!("0".repeat(64));
+    let time = json!("2026-01-01T00:00:00.000000001Z");
+    for (name, value) in [
+        ("first_seq", json!(1)),
+        ("last_seq", json!(500)),
+        ("last_hash", sum),
+        ("first_ts", time.clone()),
+        ("last_ts", time),
+    ] {
+        let change = |manifest: &mut Value| manifest["segments"][1][name] = value.clone();
+        check_found(|place| changed(place, &change), &[newest, differs]);
+    }
+    check_found(|place| changed(place, &|manifest| manifest["chain"] = json!(7)), &[newest, differs]);
+    let gaps = json!([{"chain": 0, "first_seq": 8, "last_seq": 9}]);
+    let gap = "gap-00000000000000000008-00000000000000000009.json";
+    check_found(
+        |place| changed(place, &|manifest| manifest["gaps"] = gaps.clone()),
+        &[gap, "the object that the manifest names is missing"],
+    );
+    let gap = |place: &Place<'_>| {
+        let name = "gap-00000000000000000008-00000000000000000009.json";
+        let gap = "{\"chain\":0,\"first_seq\":8,\"last_seq\":9}\n";
+        fs::write(find(place, newest).with_file_name(name), gap).unwrap();
+    };
+    check_found(gap, &["gap-00000000000000000008", "no manifest names the object"]);
+}
+
+/// A log whose chains witness each other: of one nothing is left.
+#[test]
+fn a_chain_that_is_missing_is_noted_where_another_one_witnessed_it() {
+    use tracing_audit::AuditLog;
+    use tracing_subscriber::prelude::*;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let logs = [(); 2].map(|()| AuditLog::builder(&path).stderr(false).open().unwrap());
+    for log in &logs {
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(log.layer()), || {
+            log.confirm(|| tracing::info!(target: "audit", action = "a", actor = "b")).unwrap();
+        });
+    }
+    for log in logs {
+        log.close().unwrap();
+    }
+    let entries = read(&path);
+    let place = Place::directory();
+    place.sink().offer(&entries).unwrap();
+    let whole = place.archive().verify().unwrap();
+    assert!(whole.is_intact() && !whole.to_string().contains("witnessed"), "{whole}");
+    let first = entries.iter().find(|entry| entry.record.chain() == 0).unwrap().chain_id.to_string();
+    for directory in ["web", "live/web"] {
+        drop(fs::remove_dir_all(place.path().join(directory).join("n1").join(&first)));
+    }
+    let text = place.archive().verify().unwrap().to_string();
+    assert!(text.contains(&first) && text.contains("witnessed"), "{text}");
+}

@@ -35,8 +35,8 @@ use crate::{
 /// What is wrong is said on standard error when it begins and when it ends: a log that is missing, forked, altered, stopped by
 /// its forwarder, or silent. `collect status` says it at any time, by its exit code too.
 ///
-/// With `--once` the command exits 0 when all is well and 1 when evidence is in doubt (forked, altered, stopped, missing). It says
-/// nothing of logs that are silent: only who listens on hears that.
+/// With `--once` the command exits 0 when all is well and 1 when evidence is in doubt (forked, altered, missing). It says nothing of
+/// logs that are silent or stopped: only who listens on hears that.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Collect {
@@ -351,9 +351,9 @@ fn table(fleet: &Fleet) -> String {
 
 fn row(fleet: &Fleet, chain: &CollectedChain) -> [String; 8] {
     let log = chain.origin().map_or_else(String::new, |origin| origin.to_string());
-    let heard = fleet.heard_ms.get(&log).map_or_else(
+    let heard = fleet.logs.get(&log).and_then(|log| log.heard_ms).map_or_else(
         || "never".to_owned(),
-        |at| format!("{} ago", span(fleet.updated_ms.saturating_sub(*at))),
+        |at| format!("{} ago", span(fleet.updated_ms.saturating_sub(at))),
     );
     let number = chain.chain.map_or_else(|| "-".to_owned(), |chain| format!("{chain:03}"));
     let ts = chain.ts.as_deref().map_or("-", |ts| ts.get(..19).unwrap_or(ts));

@@ -152,6 +152,10 @@ impl Sink for Any {
         self.0.left_out(chains);
     }
 
+    fn healed(&mut self) {
+        self.0.healed();
+    }
+
     fn pace(&self) -> Pace {
         self.0.pace()
     }

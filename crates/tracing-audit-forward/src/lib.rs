@@ -32,8 +32,8 @@ mod status;
 mod timestamp;
 
 pub use collect::{
-    Alarm, AlarmKind, Beat, CollectedChain, Collector, CollectorBuilder, Delivered, Fault, FaultKind, Feed,
-    Fleet, Step, StreamState, What, fleet, retire, settle,
+    Alarm, AlarmKind, Beat, CollectedChain, CollectedLog, Collector, CollectorBuilder, Delivered, Fault,
+    FaultKind, Feed, Fleet, Step, StreamState, What, fleet, retire, settle,
 };
 pub use copy::{
     CopyBehind, CopyChain, CopyChecker, CopyFinding, CopyFindingKind, CopyHole, CopyReport, HoleReason,

@@ -50,6 +50,9 @@ pub trait Sink: Send {
         let _: &BTreeMap<Arc<str>, String> = chains;
     }
 
+    /// Is told that the store has everything again, after a call had failed.
+    fn healed(&mut self) {}
+
     /// How much the sink wants at once, and how often. Asked when forwarding begins.
     fn pace(&self) -> Pace {
         Pace::default()

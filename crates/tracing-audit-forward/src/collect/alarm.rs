@@ -165,7 +165,7 @@ impl Known<'_> {
             raise(AlarmKind::Missing, message);
         }
         let unexplained = chain.unexplained_gaps();
-        if !unexplained.is_empty() && self.is_late(chain.gap_ms) {
+        if !unexplained.is_empty() && self.is_late(chain.gap_ms.max(chain.received_ms)) {
             let message = format!(
                 "its forwarder says that retention removed records {}, and the log does not; look for them on the host",
                 listed(&unexplained)
@@ -187,7 +187,7 @@ impl Known<'_> {
     fn is_late(&self, told_ms: u64) -> bool {
         let since_told = Duration::from_millis(self.now_ms.saturating_sub(told_ms));
         let listening = self.listening_since.map(|since| self.now.saturating_duration_since(since));
-        since_told > ON_ITS_WAY && listening.is_some_and(|time| time > ON_ITS_WAY)
+        since_told > ON_ITS_WAY && (self.is_once || listening.is_some_and(|time| time > ON_ITS_WAY))
     }
 
     fn of_log(&self, log: &Log, alarms: &mut Vec<Alarm>) {
@@ -196,13 +196,13 @@ impl Known<'_> {
             alarms.push(Alarm { kind, origin, chain_id, message });
         };
         // Also of chains of which nothing ever came.
-        for (id, why) in &log.left_out {
+        for (id, why) in &log.row.left_out {
             raise(AlarmKind::Stopped, Some(id), format!("its forwarder does not forward it: {why}"));
         }
-        if let Some(trouble) = &log.trouble {
+        if let Some(trouble) = &log.row.trouble {
             raise(AlarmKind::Stopped, None, format!("its forwarder cannot send anything: {trouble}"));
         }
-        if log.is_overfull {
+        if log.row.is_overfull {
             let message = "it has more chains than a log can have, and the others are not collected; see who sends them";
             raise(AlarmKind::Missing, None, message.to_owned());
         }

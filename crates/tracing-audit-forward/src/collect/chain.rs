@@ -65,6 +65,9 @@ pub struct CollectedChain {
     /// How many records came before the first one that begins a segment. They are not here.
     #[serde(default)]
     pub unplaced: u64,
+    /// The first message that was not taken because the copy is damaged. It is read again once the file is back.
+    #[serde(default)]
+    pub(super) untaken: u64,
     /// What was found first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<Fault>,
@@ -148,6 +151,7 @@ impl CollectedChain {
             pruned_through: 0,
             gap_ms: 0,
             unplaced: 0,
+            untaken: 0,
             fault: None,
             faults: 0,
             witnessed: None,

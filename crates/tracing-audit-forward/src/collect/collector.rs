@@ -41,6 +41,9 @@ const REST: Duration = Duration::from_secs(15);
 /// How often heads are written for `verify`.
 const HEADS: Duration = Duration::from_secs(10);
 
+/// After how long without a message a stream that seems to have more is asked anew.
+const FRUITLESS: Duration = Duration::from_secs(10);
+
 /// How often the fleet is judged.
 const JUDGED: Duration = Duration::from_secs(1);
 
@@ -100,7 +103,7 @@ impl CollectorBuilder {
             owners: HashMap::new(),
             replays: HashMap::new(),
             listening_since: None,
-            seen_last: 0,
+            fruitless_since: None,
             is_connected: false,
             is_in_doubt: false,
             unwritten: 0,
@@ -144,8 +147,8 @@ pub struct Collector {
     /// Where chains are read that a stream brings again: the next record and what comes from there on.
     pub(super) replays: HashMap<(Origin, Arc<str>), (u64, ReadItems)>,
     listening_since: Option<Instant>,
-    /// The last message that the stream was known to have.
-    seen_last: u64,
+    /// Since when nothing came although the stream seems to have more.
+    fruitless_since: Option<Instant>,
     pub(super) is_connected: bool,
     pub(super) is_in_doubt: bool,
     /// How many bytes were taken and not yet written, and how many were written since the last checkpoint.
@@ -248,24 +251,27 @@ impl Collector {
         for message in taken {
             self.take(message, now)?;
         }
-        if count == 0 && feed.is_at_end() && self.seen_last > self.fleet.place {
-            // What it had is gone: purged, expired or deleted.
-            (self.fleet.place, self.fleet.last, self.is_changed) = (self.seen_last, None, true);
-        }
         if self.unwritten >= WRITE_BYTES {
             self.write()?;
         }
         self.fleet.backlog = self.fleet.backlog.saturating_sub(count as u64);
         if count == 0 || self.checkpoint.elapsed() >= CHECKPOINT {
             let state = feed.state().map_err(|source| Error::Stream { source })?;
-            self.seen_last = state.last;
-            self.fleet.backlog = state.last.saturating_sub(self.fleet.place);
+            // What is between is gone: purged, expired or deleted.
+            let is_at_end = count == 0 && feed.is_at_end();
+            self.fleet.backlog = if is_at_end { 0 } else { state.last.saturating_sub(self.fleet.place) };
             if state.identity != self.fleet.stream || state.last < self.fleet.place {
                 let reason = "the stream is another one, or lost messages; it is read again".to_owned();
                 return Err(Error::Stream { source: SinkError::Unavailable { reason, retry_after: None } });
             }
         }
         self.checkpoint_if_due()?;
+        if count > 0 || self.fleet.backlog == 0 {
+            self.fruitless_since = None;
+        } else if self.fruitless_since.get_or_insert_with(Instant::now).elapsed() > FRUITLESS {
+            // Asked anew, the stream says how much it still has.
+            (self.is_connected, self.fruitless_since) = (false, None);
+        }
         Ok(Step { taken: count, is_in_step: count == 0 && self.fleet.backlog == 0 })
     }
 
@@ -326,15 +332,8 @@ impl Collector {
         let held = self.logs.values().flat_map(|log| log.chains.values());
         let mut chains: Vec<CollectedChain> = held.map(|held| held.row.clone()).collect();
         chains.sort_by(|one, other| key_of(one).cmp(&key_of(other)));
-        let heard = self.logs.values().filter_map(|log| Some((log.name.clone(), log.heard_ms?)));
-        let heard_ms = heard.collect();
-        Fleet {
-            format: FORMAT,
-            updated_ms: millis(SystemTime::now()),
-            heard_ms,
-            chains,
-            ..self.fleet.clone()
-        }
+        let logs = self.logs.values().map(|log| (log.name.clone(), log.row.clone())).collect();
+        Fleet { format: FORMAT, updated_ms: millis(SystemTime::now()), logs, chains, ..self.fleet.clone() }
     }
 
     /// Begins with what the table says. A chain whose file has less is left out, and says so; the others go on.
@@ -349,6 +348,7 @@ impl Collector {
         }
         self.owners.clear();
         self.replays.clear();
+        let mut place = fleet.place;
         for row in &fleet.chains {
             let no_origin = || Error::BadTable {
                 path: path.join("table.json"),
@@ -357,14 +357,25 @@ impl Collector {
             let origin = row.origin().ok_or_else(no_origin)?;
             let damage = self.directory.surplus(row)?.err();
             let log = logs.entry(origin.clone()).or_insert_with(|| Log::new(origin.clone()));
-            log.heard_ms = log.heard_ms.or_else(|| fleet.heard_ms.get(&log.name).copied());
+            if log.heard.is_none()
+                && let Some(row) = fleet.logs.get(&log.name)
+            {
+                log.row.clone_from(row);
+            }
             self.owners.entry(row.chain_id.as_str().into()).or_insert_with(|| origin.clone());
             self.changed_logs.extend(row.log.clone());
-            log.restore(row.clone(), damage);
+            let mut row = row.clone();
+            if damage.is_none() && row.untaken > 0 {
+                // Its file is back: what came meanwhile is read again, and what is here already is compared.
+                place = place.min(row.untaken - 1);
+                row.untaken = 0;
+            }
+            log.restore(row, damage);
         }
         self.logs = logs;
         let trouble = self.fleet.trouble.take();
-        self.fleet = Fleet { trouble, chains: Vec::new(), heard_ms: BTreeMap::new(), ..fleet };
+        let last = fleet.last.filter(|_| place == fleet.place);
+        self.fleet = Fleet { trouble, chains: Vec::new(), logs: BTreeMap::new(), place, last, ..fleet };
         (self.unwritten, self.unsynced, self.written) = (0, 0, Written::default());
         self.is_in_doubt = false;
         Ok(())
@@ -385,7 +396,6 @@ impl Collector {
     fn connect(&mut self, feed: &mut dyn Feed) -> Result<(), Error> {
         let failed = |source| Error::Stream { source };
         let state = feed.state().map_err(failed)?;
-        self.seen_last = state.last;
         let place = self.fleet.place;
         let is_same = state.identity == self.fleet.stream && state.last >= place;
         let is_known = match (is_same, &self.fleet.last) {
@@ -469,9 +479,11 @@ impl Collector {
             // Whoever made one up would have it in the table for ever.
             let Some(log) = self.logs.get_mut(&beat.origin) else { continue };
             log.hear(now, now_ms);
-            let left_out = beat.left_out.into_iter().map(|(id, why)| (id.to_string(), why));
-            (log.left_out, log.trouble) = (left_out.collect(), beat.trouble);
-            self.is_changed = true;
+            let left_out: BTreeMap<String, String> =
+                beat.left_out.into_iter().map(|(id, why)| (id.to_string(), why)).collect();
+            // That it lives is written when something else is: a quiet fleet writes little.
+            self.is_changed |= log.row.left_out != left_out || log.row.trouble != beat.trouble;
+            (log.row.left_out, log.row.trouble) = (left_out, beat.trouble);
         }
     }
 
@@ -527,6 +539,9 @@ pub fn settle(dir: impl AsRef<Path>, chain_id: Option<&str>) -> Result<usize, Er
     for held in chains.filter(|held| is_meant(&held.row)) {
         held.row.settle();
         settled += 1;
+    }
+    for log in collector.logs.values_mut().filter(|_| chain_id.is_none()) {
+        log.row.is_overfull = false;
     }
     collector.flush()?;
     Ok(settled)

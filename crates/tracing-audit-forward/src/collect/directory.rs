@@ -91,8 +91,11 @@ impl Directory {
             file.read_to_end(&mut rest).map_err(failed)?;
             let aside = self.path.join("cut");
             make(&aside).map_err(|error| Error::io("make", &aside)(error))?;
-            let name = format!("{}-{}-{}", chain.chain_id, chain.segment, chain.bytes);
-            replace(&aside.join(name), &rest, true).map_err(|error| Error::io("write", aside)(error))?;
+            let log = chain.log.as_deref().unwrap_or_default().replace('/', "+");
+            let name =
+                |number: u32| aside.join(format!("{log}+{}+{}+{number}", chain.file_name(), chain.bytes));
+            let free = (0..u32::MAX).map(name).find(|path| !path.exists()).unwrap_or_default();
+            replace(&free, &rest, true).map_err(|error| Error::io("write", aside)(error))?;
         }
         #[expect(clippy::disallowed_methods, reason = "it is a copy")]
         file.set_len(chain.bytes).map_err(failed)

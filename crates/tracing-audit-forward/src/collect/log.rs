@@ -1,20 +1,16 @@
 //! What is known of one log of the fleet.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use super::{
     chain::{CollectedChain, FaultKind},
     held::Held,
+    table::CollectedLog,
 };
 use crate::{copy::Witnessed, origin::Origin};
 
-/// The most chains of one log. A log has at most 1,000 numbers for its chains, and hardly ever more than a few: what is beyond
-/// that comes from somebody who makes them up.
-const MAX_CHAINS: usize = 512;
+/// The most chains of one log: as many as it has numbers for. What is beyond that comes from somebody who makes them up.
+const MAX_CHAINS: usize = 1_000;
 
 /// A log of the fleet. What one host sends changes nothing in the logs of others.
 #[derive(Debug)]
@@ -25,14 +21,10 @@ pub(super) struct Log {
     pub(super) chains: HashMap<Arc<str>, Held>,
     /// Which chain has a number in the directory of the log.
     numbers: HashMap<u16, Arc<str>>,
-    /// When it was heard of last, in this run and by the clock.
+    /// When it was heard of last in this run.
     pub(super) heard: Option<Instant>,
-    pub(super) heard_ms: Option<u64>,
-    /// What its forwarder said last: which chains it does not forward, and what fails.
-    pub(super) left_out: BTreeMap<String, String>,
-    pub(super) trouble: Option<String>,
-    /// Whether it has more chains than are collected.
-    pub(super) is_overfull: bool,
+    /// What the table says of it.
+    pub(super) row: CollectedLog,
 }
 
 impl Log {
@@ -43,10 +35,7 @@ impl Log {
             chains: HashMap::new(),
             numbers: HashMap::new(),
             heard: None,
-            heard_ms: None,
-            left_out: BTreeMap::new(),
-            trouble: None,
-            is_overfull: false,
+            row: CollectedLog::default(),
         }
     }
 
@@ -76,7 +65,7 @@ impl Log {
     }
 
     pub(super) fn hear(&mut self, now: Instant, now_ms: u64) {
-        (self.heard, self.heard_ms) = (Some(now), Some(now_ms));
+        (self.heard, self.row.heard_ms) = (Some(now), Some(now_ms));
     }
 
     /// A chain, and whether it is new; `None` where there are too many.
@@ -84,7 +73,7 @@ impl Log {
         let is_new = !self.chains.contains_key(id);
         if is_new {
             if self.chains.len() >= MAX_CHAINS {
-                self.is_overfull = true;
+                self.row.is_overfull = true;
                 return None;
             }
             self.chains.insert(Arc::clone(id), Held::of(CollectedChain::new(&self.origin, id)));

@@ -15,4 +15,4 @@ pub use alarm::{Alarm, AlarmKind};
 pub use chain::{CollectedChain, Fault, FaultKind};
 pub use collector::{Collector, CollectorBuilder, Step, retire, settle};
 pub use feed::{Beat, Delivered, Feed, StreamState, What};
-pub use table::{Fleet, fleet};
+pub use table::{CollectedLog, Fleet, fleet};

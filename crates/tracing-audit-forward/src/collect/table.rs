@@ -43,10 +43,28 @@ pub struct Fleet {
     pub trouble: Option<String>,
     /// What is wrong now.
     pub alarms: Vec<Alarm>,
-    /// When each log was heard of last: `service/host`, and milliseconds since 1970.
-    pub heard_ms: BTreeMap<String, u64>,
+    /// The logs, by `service/host`.
+    pub logs: BTreeMap<String, CollectedLog>,
     /// The chains, by origin and number.
     pub chains: Vec<CollectedChain>,
+}
+
+/// What is known of a log beside its chains.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct CollectedLog {
+    /// When a record or a sign of life came last, in milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heard_ms: Option<u64>,
+    /// The chains that its forwarder does not forward, by their ids, and why.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub left_out: BTreeMap<String, String>,
+    /// Why its forwarder can send nothing, while it cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+    /// Whether it has more chains than are collected.
+    #[serde(default)]
+    pub is_overfull: bool,
 }
 
 /// Reads what a collector has, whether it runs or not.

@@ -81,6 +81,9 @@ impl Collector {
         let Some(held) = self.meet(origin, chain_id, place, now) else { return Ok(()) };
         // Its copy is not what it was.
         if held.is_damaged {
+            if held.row.untaken == 0 {
+                held.row.untaken = place;
+            }
             return Ok(());
         }
         match held.row.take(line, place, now.ms) {

@@ -278,7 +278,12 @@ impl Engine {
             }
             self.tell_left_out();
             let reading = ahead.take().unwrap_or_else(|| self.read(&mut items, waiting.take()));
-            let ask_every = if self.left_out.is_empty() { self.pace.ask_every } else { LOOK_FOR_CHAINS };
+            // Not more often than the sink lingers: what waits would be offered early.
+            let ask_every = if self.left_out.is_empty() {
+                self.pace.ask_every
+            } else {
+                LOOK_FOR_CHAINS.max(self.pace.linger)
+            };
             if self.lingers(&reading) && connected.elapsed() < ask_every {
                 self.measure_lag(true);
                 self.rest_for(LOOK.min(self.pace.linger.saturating_sub(reading.waited())));
@@ -478,6 +483,7 @@ impl Engine {
         self.pauses = Pauses::default();
         if std::mem::take(&mut self.is_in_trouble) {
             self.shared.lock().stats.trouble = None;
+            self.call(|sink| sink.healed());
             self.tell(NoticeKind::Healed, format!("{} answers again", self.progress.files.name));
         }
     }

@@ -47,6 +47,8 @@ const MAX_BEATS: usize = 10_000;
 /// The stream is known by its name and the time when it was made.
 pub struct NatsFeed {
     reader: Reader,
+    /// How many messages the consumer had behind the last one, or when it was made.
+    left: u64,
 }
 
 impl NatsFeed {
@@ -60,7 +62,7 @@ impl NatsFeed {
     }
 
     pub(super) fn with(target: Target, prefix: Prefix, bounds: Bounds) -> Self {
-        Self { reader: Reader::new(target, prefix, bounds, false) }
+        Self { reader: Reader::new(target, prefix, bounds, false), left: 1 }
     }
 }
 
@@ -76,14 +78,15 @@ impl Feed for NatsFeed {
     }
 
     fn start(&mut self, place: u64) -> Result<(), SinkError> {
-        self.reader.start(place).map(drop)
+        self.left = self.reader.start(place)?;
+        Ok(())
     }
 
     fn next(&mut self, limit: usize, wait: Duration) -> Result<Vec<Delivered>, SinkError> {
         let until = Instant::now() + wait;
         loop {
             let mut delivered = Vec::new();
-            for Told { place, what, .. } in
+            for Told { place, what, left } in
                 self.reader.next(limit, until.saturating_duration_since(Instant::now()))?
             {
                 let what = match what {
@@ -91,6 +94,7 @@ impl Feed for NatsFeed {
                     Read::Gap { origin, gap } => What::Gap { origin, gap },
                     Read::Stranger { .. } => What::Stranger,
                 };
+                self.left = left;
                 delivered.push(Delivered::new(place, what));
             }
             if !delivered.is_empty() || Instant::now() >= until {
@@ -99,8 +103,9 @@ impl Feed for NatsFeed {
         }
     }
 
+    /// As the consumer itself counts: what the leader of the stream has, a replica may get later.
     fn is_at_end(&self) -> bool {
-        self.reader.is_at_end()
+        self.left == 0
     }
 
     fn beats(&mut self) -> Vec<Beat> {

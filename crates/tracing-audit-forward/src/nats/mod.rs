@@ -246,6 +246,10 @@ impl Sink for Nats {
         self.say(|said| said.left_out = left_out);
     }
 
+    fn healed(&mut self) {
+        self.say(|said| said.trouble = None);
+    }
+
     fn close(&mut self) {
         self.session = None;
     }

@@ -246,7 +246,8 @@ impl Work {
             let mut headers = HeaderMap::new();
             headers.insert(BATCH_ID, id.as_str());
             headers.insert(BATCH_SEQUENCE, number.to_string());
-            headers.insert(MESSAGE_ID, message_id(entry));
+            let subject = subjects.get(&entry.chain_id).map_or("", String::as_str);
+            headers.insert(MESSAGE_ID, message_id(entry, subject));
             if begun.insert(&entry.chain_id) {
                 headers.insert(EXPECTED, self.place(&entry.chain_id).to_string());
             }
@@ -342,7 +343,7 @@ async fn publish_chain(
     let mut places = Vec::with_capacity(entries.len());
     for entry in entries {
         let mut headers = HeaderMap::new();
-        headers.insert(MESSAGE_ID, message_id(entry));
+        headers.insert(MESSAGE_ID, message_id(entry, subject));
         headers.insert(EXPECTED, place.to_string());
         let line = entry.record.as_json().as_bytes().to_vec();
         match session.acknowledged(subject.to_owned(), headers, line).await {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 use tracing_audit::Digest;
 
 use super::failure::setup;
@@ -91,10 +92,14 @@ impl Prefix {
     }
 }
 
-/// The id of a message. It has a part of the hash, so that the duplicate window never hides another record.
-pub(super) fn message_id(entry: &Entry) -> String {
+/// The id of a message. It has a part of the hash, so that the duplicate window never hides another record, and of the subject:
+/// ids are those of the whole stream, and what another host sends must not hide what this one does.
+pub(super) fn message_id(entry: &Entry, subject: &str) -> String {
     let hash = entry.record.hash().to_string();
-    format!("{}-{}-{}", entry.chain_id, entry.record.seq(), hash.get(..16).unwrap_or_default())
+    let digest: [u8; 32] = Sha256::digest(subject).into();
+    let [a, b, c, d, ..] = digest;
+    let part = hash.get(..16).unwrap_or_default();
+    format!("{}-{}-{part}-{a:02x}{b:02x}{c:02x}{d:02x}", entry.chain_id, entry.record.seq())
 }
 
 /// What the last message of a chain says.

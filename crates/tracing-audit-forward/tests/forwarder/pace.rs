@@ -13,6 +13,7 @@ use super::app::*;
 type LeftOut = Arc<Mutex<Vec<BTreeMap<Arc<str>, String>>>>;
 
 struct Paced {
+    healed: Arc<Mutex<u32>>,
     inner: StoreSink,
     pace: Pace,
     left_out: LeftOut,
@@ -31,6 +32,10 @@ impl Sink for Paced {
         self.left_out.lock().unwrap().push(chains.clone());
     }
 
+    fn healed(&mut self) {
+        *self.healed.lock().unwrap() += 1;
+    }
+
     fn pace(&self) -> Pace {
         self.pace
     }
@@ -47,7 +52,7 @@ fn paced(app: &App, set: impl FnOnce(&mut Pace)) -> (Store, Arc<Mutex<Vec<usize>
     let mut pace = Pace::default();
     set(&mut pace);
     let left_out = LeftOut::default();
-    let sink = Paced { inner: store.sink(), pace, left_out: Arc::clone(&left_out) };
+    let sink = Paced { healed: Arc::default(), inner: store.sink(), pace, left_out: Arc::clone(&left_out) };
     let forwarder = Forwarder::builder("store").start(&app.log, sink).unwrap();
     (store, batches, forwarder, left_out)
 }
@@ -108,4 +113,27 @@ fn a_sink_hears_which_chains_are_left_out_and_why() {
     let heard = left_out.lock().unwrap()[0].clone();
     assert_eq!(heard.keys().map(ToString::to_string).collect::<Vec<_>>(), [id]);
     assert!(heard.values().all(|why| why.contains("another record")), "{heard:?}");
+}
+
+/// The store took a batch, its answer was lost, and there is nothing more to offer.
+#[test]
+fn a_sink_hears_that_it_is_healed_although_nothing_is_offered() {
+    let app = App::new();
+    app.emit(3);
+    let mut calls = 0;
+    let store = Store::with(move |_| {
+        calls += 1;
+        (calls == 1).then(unavailable)
+    });
+    store.0.lock().unwrap().fails_late = true;
+    let healed = Arc::default();
+    let sink = Paced {
+        healed: Arc::clone(&healed),
+        inner: store.sink(),
+        pace: Pace::default(),
+        left_out: LeftOut::default(),
+    };
+    let forwarder = Forwarder::builder("store").start(&app.log, sink).unwrap();
+    until("it hears", || *healed.lock().unwrap() == 1);
+    drop(forwarder);
 }

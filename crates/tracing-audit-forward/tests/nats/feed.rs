@@ -246,3 +246,27 @@ fn signs_of_life_go_on_between_calls_and_after_a_restart_of_the_server() {
     }
     drop(store);
 }
+
+/// Whatever the places say: what was purged or has expired does not come, and who reads on knows.
+#[test]
+fn a_feed_knows_that_there_is_nothing_more() {
+    let Some(server) = Server::start("a_feed_knows_that_there_is_nothing_more") else { return };
+    let admin = server.admin();
+    admin.make("AUDIT", &json!({ "deny_purge": false }));
+    let mut store = Nats::new(&format!("{}&allow=purge", server.url("AUDIT"))).unwrap();
+    let entries = events(10);
+    store.offer(&entries).unwrap();
+    let mut feed = NatsFeed::new(&server.url("AUDIT")).unwrap();
+    feed.start(1).unwrap();
+    assert!(!feed.is_at_end());
+    check_lines(&feed.next(100, SECOND).unwrap(), &entries);
+    assert!(feed.is_at_end());
+    admin.ask("$JS.API.STREAM.PURGE.AUDIT", "");
+    feed.start(1).unwrap();
+    assert!(feed.is_at_end() && feed.next(100, SECOND / 4).unwrap().is_empty() && feed.is_at_end());
+    let into = tempfile::tempdir().unwrap();
+    let mut collector = tracing_audit_forward::Collector::open(into.path()).unwrap();
+    let begun = Instant::now();
+    collector.catch_up(&mut feed).unwrap();
+    assert!(begun.elapsed() < 10 * SECOND && collector.alarms().is_empty());
+}

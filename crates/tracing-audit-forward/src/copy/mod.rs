@@ -118,6 +118,17 @@ impl CopyChecker {
         self.expected.insert(head);
     }
 
+    /// Begins a second copy of a chain, such as that of a log whose host was renamed: it is checked by itself. Returns the name
+    /// that stands for the chain's id from there on.
+    #[cfg(feature = "objects")]
+    pub(crate) fn another(&mut self, chain_id: &str, of: &crate::origin::Origin) -> String {
+        let first = self.chain(chain_id);
+        let begun = Chain { begin: first.begin, rejected: first.rejected.clone(), ..Chain::default() };
+        let name = format!("{chain_id} of {of}");
+        self.chains.insert(name.clone(), begun);
+        name
+    }
+
     /// Adds what a store finds by itself, such as a column that does not say what the line says.
     pub fn finding(&mut self, chain_id: &str, seq: u64, kind: CopyFindingKind) {
         self.count += 1;
@@ -314,10 +325,12 @@ impl Chain {
             self.pruned.insert(through, hash);
         }
         let Some(identity) = line.identity() else { return true };
-        if identity.id == chain_id {
+        // Behind the id stands whose copy it is, where there are several.
+        let is_of_chain = chain_id.split(' ').next() == Some(&*identity.id);
+        if is_of_chain {
             self.number.get_or_insert(identity.chain);
         }
-        identity.id == chain_id && self.number == Some(identity.chain)
+        is_of_chain && self.number == Some(identity.chain)
     }
 
     /// Whether the record behind a hole links to another record than the one that retention removed last.

@@ -58,11 +58,13 @@ impl Work<'_> {
         let directory = self.keys.chain(self.origin, id);
         let listed = self.store.list(&directory, Some(Name::BEFORE_MANIFESTS)).await?.objects;
         let (mut manifest, mut is_new) = (None, true);
-        if let Some(newest) = listed.last() {
-            let key = format!("{directory}{}", newest.name);
-            let Some(Name::Manifest { segment }) = Name::parse(&newest.name) else {
-                return Err(self.store.foreign(&key, "it is no manifest"));
-            };
+        // What others keep there is in nobody's way: everything is put under its own key, or not at all.
+        let newest = listed.iter().rev().find_map(|object| match Name::parse(&object.name)? {
+            Name::Manifest { segment } => Some((&object.name, segment)),
+            _ => None,
+        });
+        if let Some((name, segment)) = newest {
+            let key = format!("{directory}{name}");
             let is_same =
                 |known: &Manifest| known.segments.last().is_some_and(|last| last.segment == segment);
             manifest = known.manifest.filter(is_same);
@@ -143,9 +145,7 @@ impl Work<'_> {
         let mut live: Option<Live> = None;
         for object in &listed {
             let key = format!("{directory}{}", object.name);
-            let Some((segment, number)) = keys::parse_part(&object.name) else {
-                return Err(self.store.foreign(&key, "it is no part of a segment"));
-            };
+            let Some((segment, number)) = keys::parse_part(&object.name) else { continue };
             let live = live.get_or_insert(Live { segment, parts: 0, is_ended: false, last: None });
             if live.segment != segment {
                 let first = self.store.name(&format!("{directory}{:08}", live.segment));

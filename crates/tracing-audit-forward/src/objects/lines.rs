@@ -57,6 +57,9 @@ impl Limit {
     }
 }
 
+/// However long a timeout is: a sum of times must not overflow.
+const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// Hands each piece of the content and each line, without its line feed, to `sink`. `None` where there is no such object. Holds
 /// one piece of it, a line, and the window of zstd: 2 MiB where this crate compressed, and 128 MiB at most. Reads no more
 /// than `limit` says: what is longer has a fault.
@@ -76,7 +79,8 @@ pub(super) async fn read(
         lines.is_cut = true;
         return lines.end(Some(stored), None, store, key).map(Some);
     }
-    let deadline = Instant::now() + store.timeout * 10 + Duration::from_secs(size / SLOWEST);
+    let patience = store.timeout.saturating_mul(10).saturating_add(Duration::from_secs(size / SLOWEST));
+    let deadline = Instant::now() + patience.min(LONGEST);
     if !is_compressed {
         while let Some(piece) = next(store, key, deadline, &mut pieces).await? {
             lines.take(&piece);

@@ -218,6 +218,14 @@ impl Work<'_> {
 
     async fn gap(&mut self, gap: &Gap) -> Result<(), SinkError> {
         self.connect().await?;
+        // What cannot be read may be there: then nobody knows that it is missing.
+        let known = self.chains.remove(&gap.chain_id);
+        let chain = self.load(&gap.chain_id, known).await?;
+        let is_here = chain.last().is_some_and(|(last, _)| gap.first_seq <= last);
+        self.chains.insert(Arc::clone(&gap.chain_id), chain);
+        if is_here {
+            return Ok(());
+        }
         let name = keys::Name::Gap { first_seq: gap.first_seq, last_seq: gap.last_seq };
         let key = format!("{}{name}", self.keys.chain(self.origin, &gap.chain_id));
         let body = manifest::Missing::of(gap).print();

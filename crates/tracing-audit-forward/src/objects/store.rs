@@ -368,7 +368,7 @@ impl Store {
         bytes: u64,
         call: impl Future<Output = T>,
     ) -> Result<T, SinkError> {
-        let bound = self.timeout + Duration::from_secs(bytes / BYTES_PER_SECOND);
+        let bound = self.timeout.saturating_add(Duration::from_secs(bytes / BYTES_PER_SECOND));
         let waited = tokio::time::timeout(bound, call).await;
         waited.map_err(|_| self.unavailable(action, key, &format!("no answer within {} s", bound.as_secs())))
     }

@@ -71,6 +71,11 @@ impl Target {
                 ("host", _) => target.host = Some(value),
                 ("interval", _) => target.interval = Some(Duration::from_secs(number(&value)?)),
                 ("compress", _) => target.is_compressed = is_on(&value)?,
+                ("endpoint", Place::S3(_)) if value.contains('@') => {
+                    return Err(bad(
+                        "an endpoint takes no user and password: they stand in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+                    ));
+                }
                 ("endpoint", Place::S3(bucket)) => bucket.endpoint = Some(value),
                 ("region", Place::S3(bucket)) => bucket.region = Some(value),
                 ("allow-http", Place::S3(bucket)) => bucket.allows_http = is_on(&value)?,

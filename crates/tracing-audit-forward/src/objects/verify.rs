@@ -13,7 +13,7 @@ use super::{
     store::{LONGEST_MANIFEST, LONGEST_NOTE, Listed, Store, TOO_LARGE},
 };
 use crate::{
-    copy::{CopiedLine, CopyChecker, CopyFindingKind, CopyReport},
+    copy::{CopiedLine, CopyChecker, CopyFindingKind, CopyReport, is_chain_id},
     origin::Origin,
     sink::SinkError,
 };
@@ -24,15 +24,15 @@ pub(super) async fn verify(
     only: Option<&Origin>,
     mut checker: CopyChecker,
 ) -> Result<CopyReport, SinkError> {
-    let mut is_nothing = true;
+    let mut seen = BTreeSet::new();
     for origin in origins(store, keys, only).await? {
         for id in chain_ids(store, keys, &origin).await? {
-            is_nothing = false;
             let contents = Contents::of(store, keys, &origin, &id).await?;
-            check(store, &id, &contents, &mut checker).await?;
+            let name = if seen.insert(id.clone()) { id } else { checker.another(&id, &origin) };
+            check(store, &name, &contents, &mut checker).await?;
         }
     }
-    if is_nothing {
+    if seen.is_empty() {
         let of = only.map(|only| format!(" of {only}")).unwrap_or_default();
         return Err(setup(format!("{} has no log{of}: is it the right place?", store.place)));
     }
@@ -124,16 +124,23 @@ pub(super) async fn origins(
     for of_live_parts in [false, true] {
         let directory = keys.services(of_live_parts);
         for service in store.directories(&directory).await? {
-            if !of_live_parts && !Keys::is_service(&service) {
+            // Other things may be kept below the same prefix, such as `lost+found`, which not everybody may read.
+            let is_name = Origin::parse(&service, "host").is_some();
+            if !is_name || (!of_live_parts && !Keys::is_service(&service)) {
                 continue;
             }
             for host in store.directories(&format!("{directory}{service}/")).await? {
-                // Other things may be kept below the same prefix.
                 origins.extend(Origin::parse(&service, &host));
             }
         }
     }
-    Ok(origins.into_iter().collect())
+    let mut with_chains = Vec::new();
+    for origin in origins {
+        if !chain_ids(store, keys, &origin).await?.is_empty() {
+            with_chains.push(origin);
+        }
+    }
+    Ok(with_chains)
 }
 
 /// The chains of a log, by their ids.
@@ -146,6 +153,7 @@ pub(super) async fn chain_ids(
     for of_live_parts in [false, true] {
         ids.extend(store.directories(&keys.chains(origin, of_live_parts)).await?);
     }
+    ids.retain(|id| is_chain_id(id));
     Ok(ids)
 }
 
@@ -350,8 +358,8 @@ impl Contents {
             }
             if let Some(name) = name {
                 let bytes = there.get(&name).copied();
-                // A rule may have taken the parts away.
-                let most = most.unwrap_or_else(|| bytes.unwrap_or(0).saturating_mul(MOST_RATIO));
+                // A rule may have taken the parts away, or some of them.
+                let most = most.unwrap_or(0).max(bytes.unwrap_or(0).saturating_mul(MOST_RATIO));
                 let key = format!("{directory}{name}");
                 self.objects.push(Object { segment: number, key, bytes, sealed, most });
             }

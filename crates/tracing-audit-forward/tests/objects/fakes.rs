@@ -146,8 +146,6 @@ fn keys_that_are_no_paths_are_findings_and_hide_nothing() {
         assert!(text.contains(key), "{key}: {text}");
     }
     assert_eq!(report.finding_count(), 4, "{text}");
-    // A chain of its own is not in question.
-    let mut sink = builder.build().unwrap();
-    let outcome = sink.offer(&events(3));
-    assert!(matches!(outcome, Err(SinkError::Chain { .. })), "{outcome:?}");
+    // It is in nobody's way.
+    builder.build().unwrap().offer(&events(3)).unwrap();
 }

@@ -111,7 +111,7 @@ fn what_is_too_large_is_not_read() {
     fs::remove_file(&sealed).unwrap();
     fs::write(&sealed, zstd::encode_all(lines.repeat(100).as_slice(), 3).unwrap()).unwrap();
     let report = place.archive().verify().unwrap();
-    assert!(!report.is_intact() && report.records() < 100, "{}", report.records());
+    assert!(!report.is_intact() && report.finding_count() < 5, "{report}");
     let back = dir.path().join("back");
     place.archive().restore(&back, &[]).unwrap_err();
     let written: u64 = files(&back).iter().map(|file| fs::metadata(file).unwrap().len()).sum();

@@ -177,7 +177,10 @@ impl Nats {
     /// Keeps a connection that can be used on. After any other failure the next call makes a new one, and looks at the
     /// stream again.
     fn settle<T>(&mut self, session: Session, outcome: Result<T, SinkError>) -> Result<T, SinkError> {
-        if matches!(outcome, Ok(_) | Err(SinkError::Refused { .. } | SinkError::Conflict { .. })) {
+        if matches!(
+            outcome,
+            Ok(_) | Err(SinkError::Refused { .. } | SinkError::Conflict { .. } | SinkError::Chain { .. })
+        ) {
             self.session = Some(session);
         }
         outcome

@@ -6,11 +6,11 @@ use std::{
 };
 
 use async_nats::HeaderMap;
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::join_all;
 use tracing_audit::Digest;
 
 use super::{
-    failure::{Failure, setup, unavailable},
+    failure::{Failure, unavailable},
     session::{Ack, Session},
     wire::{
         AFTER, BATCH_COMMIT, BATCH_ID, BATCH_SEQUENCE, CHAIN, EXPECTED, GAP, Last, MAX_BATCH, MESSAGE_ID,
@@ -54,6 +54,7 @@ impl Work {
         subjects: &Subjects,
     ) -> Result<Vec<Position>, SinkError> {
         self.known.clear();
+        // Whoever offers more of a chain that is left out hears why.
         self.ask(session, subjects.iter()).await?;
         let position = |id: &Arc<str>| {
             let (seq, hash) = self.known.get(id)?.record?;
@@ -62,17 +63,44 @@ impl Work {
         Ok(subjects.keys().filter_map(position).collect())
     }
 
+    /// Returns the chains behind which somebody else published, and what: one of them must not stop the others.
     async fn ask<'a>(
         &mut self,
         session: &Session,
         chains: impl Iterator<Item = (&'a Arc<str>, &'a String)>,
-    ) -> Result<(), SinkError> {
+    ) -> Result<BTreeMap<Arc<str>, String>, SinkError> {
         let chains: Vec<_> = chains.collect();
+        let mut strange = BTreeMap::new();
         for chains in chains.chunks(ASKED_AT_ONCE) {
-            let lasts = try_join_all(chains.iter().map(|(_, subject)| session.last(subject))).await?;
-            self.known.extend(chains.iter().map(|(id, _)| Arc::clone(id)).zip(lasts));
+            let lasts = join_all(chains.iter().map(|(_, subject)| session.last(subject))).await;
+            for ((id, _), last) in chains.iter().zip(lasts) {
+                match last {
+                    Ok(last) => drop(self.known.insert(Arc::clone(id), last)),
+                    Err(SinkError::Chain { reason, .. }) => {
+                        self.known.remove(*id);
+                        strange.insert(Arc::clone(id), reason);
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
         }
-        Ok(())
+        Ok(strange)
+    }
+
+    /// The same for a batch: the first of its chains that cannot be gone on with is the error.
+    async fn ask_for<'a>(
+        &mut self,
+        session: &Session,
+        chains: impl Iterator<Item = (&'a Arc<str>, &'a String)>,
+        batch: &[Entry],
+    ) -> Result<(), SinkError> {
+        match self.ask(session, chains).await?.pop_first() {
+            None => Ok(()),
+            Some((id, reason)) => {
+                let index = batch.iter().position(|entry| entry.chain_id == id).unwrap_or_default();
+                Err(SinkError::Chain { index, reason })
+            }
+        }
     }
 
     pub(super) async fn offer(
@@ -82,7 +110,7 @@ impl Work {
         batch: &[Entry],
     ) -> Result<(), SinkError> {
         let unasked: Vec<_> = subjects.iter().filter(|(id, _)| !self.known.contains_key(*id)).collect();
-        self.ask(session, unasked.iter().copied()).await?;
+        self.ask_for(session, unasked.iter().copied(), batch).await?;
         let new = self.not_stored(session, subjects, batch).await?;
         for (id, _) in unasked {
             if let Err(error) = self.follows(id, &new) {
@@ -127,7 +155,8 @@ impl Work {
                 other => return Err(other.into_sink("publish records")),
             };
             // Another sender was there, or this one before its connection broke.
-            self.ask(session, subjects.iter().filter(|(id, _)| doubtful.contains(*id))).await?;
+            let doubtful_ones = subjects.iter().filter(|(id, _)| doubtful.contains(*id));
+            self.ask_for(session, doubtful_ones, batch).await?;
             let left = self.not_stored(session, subjects, batch).await?;
             let is_left = part.iter().any(|(at, _)| left.iter().any(|(other, _)| other == at));
             if is_left {
@@ -186,7 +215,11 @@ impl Work {
             let stored = if last.seq() == seq {
                 last.record.map(|(_, hash)| hash)
             } else {
-                find(session, subject, last.place, seq).await?
+                let found = find(session, subject, last.place, seq).await;
+                found.map_err(|error| match error {
+                    SinkError::Chain { reason, .. } => SinkError::Chain { index, reason },
+                    other => other,
+                })?
             };
             match stored {
                 Some(stored) if stored == entry.record.hash() => {}
@@ -375,10 +408,8 @@ async fn find(session: &Session, subject: &str, last: u64, seq: u64) -> Result<O
             (Some((at, _)), None) if at < seq => low = found.place + 1,
             (_, Some((_, through))) if through < seq => low = found.place + 1,
             (None, None) => {
-                return Err(setup(format!(
-                    "message {} of {subject} is neither a record nor a gap",
-                    found.place
-                )));
+                let reason = format!("message {} of {subject} is neither a record nor a gap", found.place);
+                return Err(SinkError::Chain { index: 0, reason });
             }
             _ => high = middle - 1,
         }

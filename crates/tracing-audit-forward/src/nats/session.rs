@@ -260,15 +260,17 @@ impl Session {
     }
 
     /// The last message of a subject, from the leader: a replica that answers may be behind.
+    /// [`SinkError::Chain`] where it is none that a forwarder publishes.
     pub(super) async fn last(&self, subject: &str) -> Result<Last, SinkError> {
         let stored = self.get(&serde_json::json!({ "last_by_subj": subject })).await?;
         let Some(stored) = stored else { return Ok(Last::default()) };
         stored.read().ok_or_else(|| {
-            setup(format!(
+            let reason = format!(
                 "the last message of {subject} in the stream {} (number {}) is neither a record nor a gap: somebody else \
                  published it. Look at it with `nats stream get`, and verify the stream",
                 self.stream, stored.seq
-            ))
+            );
+            SinkError::Chain { index: 0, reason }
         })
     }
 

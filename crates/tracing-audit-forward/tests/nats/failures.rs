@@ -384,3 +384,32 @@ fn a_certificate_is_verified() {
     assert!(outcome.is_err());
     assert!(!plain.log().contains("boss"), "{}", plain.log());
 }
+
+/// Somebody else published behind a chain. It stops; the others go on.
+#[test]
+fn a_foreign_message_stops_the_chain_that_it_is_behind() {
+    for is_atomic in [true, false] {
+        let Some(server) = Server::start("a_foreign_message_stops_the_chain_that_it_is_behind") else {
+            return;
+        };
+        let mut first = store(&server, is_atomic);
+        let (one, two) = (events(10), events(10));
+        first.offer(&one[..5]).unwrap();
+        let id = &one[0].chain_id;
+        server.admin().publish(&format!("audit.web.n1.{id}"), "{}", &[]);
+        let both = [&two[..5], &one[5..]].concat();
+        // Also where it came while a sender was connected.
+        let mut second = Nats::new(&server.url("AUDIT")).unwrap();
+        for store in [&mut first, &mut second] {
+            let outcome = store.offer(&both);
+            let Err(SinkError::Chain { index: 5, reason }) = outcome else { panic!("{outcome:?}") };
+            assert!(reason.contains("somebody else"), "{reason}");
+            store.offer(&two[..5]).unwrap();
+        }
+        let ids = [id.clone(), two[0].chain_id.clone()];
+        let known = second.positions(&ids).unwrap().unwrap();
+        assert_eq!(known, [position(&two[4])]);
+        assert!(matches!(second.gap(&Gap::new(id.clone(), 0, 20..=21)), Err(SinkError::Chain { .. })));
+        second.offer(&two).unwrap();
+    }
+}

@@ -176,6 +176,12 @@ impl Error {
     }
 }
 
+/// An error and what is behind it.
+pub(crate) fn said(error: &Error) -> String {
+    let source = std::error::Error::source(error).map(|source| format!(": {source}"));
+    format!("{error}{}", source.unwrap_or_default())
+}
+
 fn listed(names: &[String]) -> String {
     if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
 }

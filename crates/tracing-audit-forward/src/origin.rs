@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+#[cfg(any(test, feature = "nats", feature = "objects"))]
+use crate::address::percent_decoded;
 use crate::sink::SinkError;
 
 /// The service that writes a log, and the host that it runs on.
@@ -88,7 +90,7 @@ impl Origin {
     /// so that one origin never has two names.
     #[cfg(any(test, feature = "nats", feature = "objects"))]
     pub(crate) fn parse(service: &str, host: &str) -> Option<Self> {
-        let origin = Self::new(decoded(service)?, decoded(host)?).ok()?;
+        let origin = Self::new(percent_decoded(service)?, percent_decoded(host)?).ok()?;
         let written = (service.to_owned(), host.to_owned());
         (origin.path_parts() == written || origin.tokens() == written).then_some(origin)
     }
@@ -113,21 +115,6 @@ fn encoded(name: &str, in_subject: bool) -> String {
         }
     }
     text
-}
-
-#[cfg(any(test, feature = "nats", feature = "objects"))]
-fn decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte == b'%' {
-            let mut digit = || char::from(rest.next()?).to_digit(16);
-            bytes.push(u8::try_from(digit()? << 4 | digit()?).ok()?);
-        } else {
-            bytes.push(byte);
-        }
-    }
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]

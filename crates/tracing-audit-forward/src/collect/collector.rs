@@ -19,7 +19,11 @@ use super::{
     table::{self, FORMAT, Fleet},
     take::{Now, mark_of},
 };
-use crate::{error::Error, origin::Origin, sink::SinkError};
+use crate::{
+    error::{Error, said},
+    origin::Origin,
+    sink::SinkError,
+};
 
 /// How many messages are taken at once, and how long they are waited for.
 const BATCH: usize = 5_000;
@@ -85,15 +89,20 @@ impl CollectorBuilder {
     /// [`Error::CollectorRuns`], [`Error::BadTable`] and [`Error::BadCopy`], and [`Error::Io`].
     pub fn open(self) -> Result<Collector, Error> {
         let directory = Directory::open(&self.dir)?;
-        if table::read(directory.path())?.is_none() {
-            if has_anything(&directory.logs()) {
+        let fleet = match table::read(directory.path())? {
+            Some(fleet) => fleet,
+            None if has_anything(&directory.logs()) => {
                 let reason = "there are logs, and `table.json` is not here".to_owned();
                 return Err(Error::BadCopy { path: self.dir, reason });
             }
             // Before the first log, so that a crash leaves no log without a table.
-            let fleet = Fleet { format: FORMAT, updated_ms: millis(SystemTime::now()), ..Fleet::default() };
-            table::write(directory.path(), &fleet)?;
-        }
+            None => {
+                let fleet =
+                    Fleet { format: FORMAT, updated_ms: millis(SystemTime::now()), ..Fleet::default() };
+                table::write(directory.path(), &fleet)?;
+                fleet
+            }
+        };
         let now = Instant::now();
         let mut collector = Collector {
             directory,
@@ -105,7 +114,7 @@ impl CollectorBuilder {
             listening_since: None,
             fruitless_since: None,
             is_connected: false,
-            is_in_doubt: false,
+            standing: Standing::AsTable,
             unwritten: 0,
             unsynced: 0,
             written: Written::default(),
@@ -119,7 +128,7 @@ impl CollectorBuilder {
             records: 0,
             repeats: 0,
         };
-        collector.load()?;
+        collector.begin(fleet)?;
         Ok(collector)
     }
 }
@@ -138,7 +147,7 @@ impl CollectorBuilder {
 #[derive(Debug)]
 pub struct Collector {
     pub(super) directory: Directory,
-    pub(super) settings: CollectorBuilder,
+    settings: CollectorBuilder,
     /// What the table says beside the chains.
     pub(super) fleet: Fleet,
     pub(super) logs: HashMap<Origin, Log>,
@@ -149,22 +158,33 @@ pub struct Collector {
     listening_since: Option<Instant>,
     /// Since when nothing came although the stream seems to have more.
     fruitless_since: Option<Instant>,
-    pub(super) is_connected: bool,
-    pub(super) is_in_doubt: bool,
+    is_connected: bool,
+    pub(super) standing: Standing,
     /// How many bytes were taken and not yet written, and how many were written since the last checkpoint.
     pub(super) unwritten: usize,
-    pub(super) unsynced: usize,
+    unsynced: usize,
     pub(super) written: Written,
     pub(super) is_changed: bool,
-    pub(super) checkpoint: Instant,
-    pub(super) checkpoint_took: Duration,
+    checkpoint: Instant,
+    checkpoint_took: Duration,
     pub(super) changed_logs: BTreeSet<String>,
-    pub(super) heads_written: Instant,
+    heads_written: Instant,
     /// When it was in step with the stream last.
-    pub(super) in_step_at: Instant,
-    pub(super) judged: Option<Instant>,
+    in_step_at: Instant,
+    judged: Option<Instant>,
     pub(super) records: u64,
     pub(super) repeats: u64,
+}
+
+/// What a collector knows, beside what its table and files say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// The same.
+    AsTable,
+    /// More was taken since the table was read.
+    Ahead,
+    /// A write or a sync failed.
+    InDoubt,
 }
 
 /// What a step did.
@@ -241,7 +261,9 @@ impl Collector {
 
     fn try_step(&mut self, feed: &mut dyn Feed) -> Result<Step, Error> {
         if !self.is_connected {
-            self.load()?;
+            if self.standing != Standing::AsTable {
+                self.load()?;
+            }
             self.connect(feed)?;
             self.is_connected = true;
         }
@@ -297,7 +319,7 @@ impl Collector {
     }
 
     fn flush_once(&mut self, is_once: bool) -> Result<(), Error> {
-        if self.is_in_doubt {
+        if self.standing == Standing::InDoubt {
             self.load()?;
         }
         self.judge(is_once);
@@ -310,7 +332,9 @@ impl Collector {
     fn doubt_after<T>(&mut self, done: &Result<T, Error>) {
         if done.is_err() {
             self.is_connected = false;
-            self.is_in_doubt |= !matches!(done, Err(Error::Stream { .. }));
+            if !matches!(done, Err(Error::Stream { .. })) {
+                self.standing = Standing::InDoubt;
+            }
         }
     }
 
@@ -336,10 +360,14 @@ impl Collector {
         Fleet { format: FORMAT, updated_ms: millis(SystemTime::now()), logs, chains, ..self.fleet.clone() }
     }
 
-    /// Begins with what the table says. A chain whose file has less is left out, and says so; the others go on.
+    /// Begins again with what the table says.
     fn load(&mut self) -> Result<(), Error> {
+        self.begin(table::read(self.directory.path())?.unwrap_or_default())
+    }
+
+    /// Begins with what the table says. A chain whose file has less is left out, and says so; the others go on.
+    fn begin(&mut self, fleet: Fleet) -> Result<(), Error> {
         let path = self.directory.path();
-        let fleet = table::read(path)?.unwrap_or_default();
         let mut logs: HashMap<Origin, Log> = HashMap::new();
         // What was heard is not in the table, or older there.
         for (origin, mut log) in self.logs.drain() {
@@ -377,7 +405,7 @@ impl Collector {
         let last = fleet.last.filter(|_| place == fleet.place);
         self.fleet = Fleet { trouble, chains: Vec::new(), logs: BTreeMap::new(), place, last, ..fleet };
         (self.unwritten, self.unsynced, self.written) = (0, 0, Written::default());
-        self.is_in_doubt = false;
+        self.standing = Standing::AsTable;
         Ok(())
     }
 
@@ -455,14 +483,14 @@ impl Collector {
         if self.changed_logs.is_empty() {
             return Ok(());
         }
-        let fleet = self.fleet();
         let mut logs: BTreeMap<&str, Vec<&CollectedChain>> = BTreeMap::new();
-        for chain in &fleet.chains {
+        for chain in self.logs.values().flat_map(|log| log.chains.values()).map(|held| &held.row) {
             if let Some(log) = chain.log.as_deref().filter(|log| self.changed_logs.contains(*log)) {
                 logs.entry(log).or_default().push(chain);
             }
         }
-        for (log, chains) in logs {
+        for (log, mut chains) in logs {
+            chains.sort_by_key(|chain| key_of(chain));
             self.directory.write_heads(log, &chains)?;
         }
         self.changed_logs.clear();
@@ -517,12 +545,6 @@ impl Collector {
 
 fn key_of(chain: &CollectedChain) -> (&str, &str, Option<u16>, &str) {
     (&chain.service, &chain.host, chain.chain, &chain.chain_id)
-}
-
-/// An error and what is behind it.
-fn said(error: &Error) -> String {
-    let source = std::error::Error::source(error).map(|source| format!(": {source}"));
-    format!("{error}{}", source.unwrap_or_default())
 }
 
 /// Takes back the alarms that stay, of one chain or of all, once somebody has looked: what was found, and which records are

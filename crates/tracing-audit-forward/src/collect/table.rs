@@ -12,7 +12,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{alarm::Alarm, chain::CollectedChain};
-use crate::error::Error;
+use crate::{error::Error, position};
 
 /// The version of the file.
 pub(super) const FORMAT: u32 = 1;
@@ -125,10 +125,10 @@ pub(super) fn replace(path: &Path, text: &[u8], is_durable: bool) -> io::Result<
     Ok(())
 }
 
-/// Nobody else may read or write it.
+/// Nobody else may read or write it, and no link is followed.
 pub(super) fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.mode(0o600).custom_flags(i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0));
+    let mut options = position::private();
+    options.custom_flags(i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0));
     options
 }
 

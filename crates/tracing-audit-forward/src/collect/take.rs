@@ -9,7 +9,7 @@ use tracing_audit::{Digest, ReadItem, Reader};
 
 use super::{
     chain::{FaultKind, Next},
-    collector::Collector,
+    collector::{Collector, Standing},
     feed::{Delivered, What},
     held::Held,
     log::Log,
@@ -35,6 +35,7 @@ impl Collector {
         if place <= self.fleet.place {
             return Ok(());
         }
+        self.standing = Standing::Ahead;
         match &what {
             What::Line { origin, chain_id, line } if is_chain_id(chain_id) => {
                 self.take_line(origin, chain_id, line, place, now)?;

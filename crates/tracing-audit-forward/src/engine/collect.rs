@@ -12,9 +12,9 @@ use std::{
 
 use tracing_audit::{ReadItem, ReadItems, Record, RecordKind};
 
-use super::{Engine, Halt, chain_of, said};
+use super::{Engine, Halt, chain_of};
 use crate::{
-    error::Error,
+    error::{Error, said},
     heads::HeadWatch,
     lag,
     sink::{Entry, Gap, SinkError},

@@ -7,10 +7,10 @@ use std::{
 
 use tracing_audit::{Digest, Head, ReadItems, Reader};
 
-use super::{Engine, Halt, chain_of, said};
+use super::{Engine, Halt, chain_of};
 use crate::{
     dead,
-    error::Error,
+    error::{Error, said},
     forwarder::StartAt,
     heads::HeadWatch,
     lag,

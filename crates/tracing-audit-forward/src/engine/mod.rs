@@ -23,7 +23,7 @@ use progress::Progress;
 
 use crate::{
     dead::{Dead, segment},
-    error::Error,
+    error::{Error, said},
     forwarder::{Builder, Shared},
     heads::HeadWatch,
     kept::Kept,
@@ -561,12 +561,6 @@ impl Engine {
             tell(Notice { kind, message });
         }
     }
-}
-
-/// An error and what is behind it.
-fn said(error: &Error) -> String {
-    let source = std::error::Error::source(error).map(|source| format!(": {source}"));
-    format!("{error}{}", source.unwrap_or_default())
 }
 
 /// Whether it stays as it is until somebody changes something.

@@ -5,7 +5,7 @@ use std::{env, fmt, net::IpAddr, path::PathBuf, str::FromStr};
 use async_nats::ServerAddr;
 
 use super::{config::NatsAllow, failure::setup};
-use crate::sink::SinkError;
+use crate::{address::percent_decoded, sink::SinkError};
 
 /// What a URL names.
 #[derive(Clone)]
@@ -92,7 +92,7 @@ impl FromStr for Target {
         let (authority, stream) = rest.split_once('/').ok_or_else(|| bad("it names no stream"))?;
         let (user, hosts) =
             authority.rsplit_once('@').map_or((None, authority), |(user, at)| (Some(user), at));
-        let stream = decode(stream).ok_or_else(|| bad(BAD_PERCENT))?;
+        let stream = percent_decoded(stream).ok_or_else(|| bad(BAD_PERCENT))?;
         if stream.is_empty() || stream.contains(|c: char| " .*>/\\".contains(c) || c.is_control()) {
             return Err(bad("the name of the stream is empty, or has a character that such a name has not"));
         }
@@ -100,10 +100,11 @@ impl FromStr for Target {
         let credentials = match user.map(|user| user.split_once(':').ok_or(user)) {
             None => Credentials::None,
             Some(Ok((user, password))) => {
-                let (user, password) = decode(user).zip(decode(password)).ok_or_else(|| bad(BAD_PERCENT))?;
+                let (user, password) =
+                    percent_decoded(user).zip(percent_decoded(password)).ok_or_else(|| bad(BAD_PERCENT))?;
                 Credentials::Password(user, password)
             }
-            Some(Err(token)) => Credentials::Token(decode(token).ok_or_else(|| bad(BAD_PERCENT))?),
+            Some(Err(token)) => Credentials::Token(percent_decoded(token).ok_or_else(|| bad(BAD_PERCENT))?),
         };
         let mut target = Self {
             servers,
@@ -122,7 +123,7 @@ impl FromStr for Target {
         let mut others = Others::default();
         for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
             let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-            let value = decode(value).ok_or_else(|| bad(BAD_PERCENT))?;
+            let value = percent_decoded(value).ok_or_else(|| bad(BAD_PERCENT))?;
             target.take(name, value, &mut others)?;
         }
         target.client_certificate = match (others.certificate, others.key) {
@@ -199,22 +200,6 @@ fn bad(why: &str) -> SinkError {
         "the URL of the stream cannot be used: {why}; it is nats://host:port/STREAM?service=NAME&parameter=value, with \
          special characters percent-encoded"
     ))
-}
-
-/// A part of a URL without its percent signs.
-fn decode(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let mut digit = || char::from(rest.next()?).to_digit(16);
-        let (high, low) = (digit()?, digit()?);
-        bytes.push(u8::try_from(high * 16 + low).ok()?);
-    }
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    net::IpAddr,
     sync::{Arc, OnceLock},
 };
 
@@ -26,7 +25,7 @@ use object_store::{
 use rustls::{ClientConfig, RootCertStore};
 
 use super::{odd::OddKeys, setup};
-use crate::sink::SinkError;
+use crate::{address::is_this_machine, sink::SinkError};
 
 /// How long a connection is kept that is not used: less than servers keep it.
 const IDLE: std::time::Duration = std::time::Duration::from_secs(15);
@@ -156,11 +155,6 @@ const LONGEST_PAGE: usize = 16 << 20;
 pub(super) fn is_on_this_machine(url: &str) -> bool {
     let Ok(uri) = url.parse::<http::Uri>() else { return false };
     uri.host().is_some_and(is_this_machine)
-}
-
-fn is_this_machine(host: &str) -> bool {
-    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
-    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// This machine, and what hands out the credentials of a machine or container: addresses that no router passes on.

@@ -6,7 +6,7 @@ use super::{
     lock::{Lock, Retention},
     setup,
 };
-use crate::sink::SinkError;
+use crate::{address::percent_decoded, sink::SinkError};
 
 /// An archive, as its URL names it. It holds no credentials.
 #[derive(Debug, Clone)]
@@ -65,7 +65,8 @@ impl Target {
         let (mut mode, mut days) = (None, None);
         for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
             let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-            let value = decode(value).ok_or_else(|| bad("what stands behind a % is no character"))?;
+            let value =
+                percent_decoded(value).ok_or_else(|| bad("what stands behind a % is no character"))?;
             match (name, &mut target.place) {
                 ("service", _) => target.service = Some(value),
                 ("host", _) => target.host = Some(value),
@@ -120,21 +121,6 @@ fn bad(why: &str) -> SinkError {
         "the URL of the archive cannot be used: {why}; it is s3://BUCKET/PREFIX?service=NAME&host=NAME or \
          archive:DIRECTORY?service=NAME&host=NAME, with special characters of values percent-encoded"
     ))
-}
-
-/// A value of a parameter without its percent signs.
-fn decode(value: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(value.len());
-    let mut rest = value.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let mut nibble = || char::from(rest.next()?).to_digit(16);
-        bytes.push(u8::try_from(nibble()? * 16 + nibble()?).ok()?);
-    }
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]

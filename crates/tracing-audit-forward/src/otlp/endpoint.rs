@@ -1,12 +1,10 @@
 //! The address of a receiver, taken apart: what is requested, what may be shown, and what is secret in it.
 
-use std::net::IpAddr;
-
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use ureq::http::Uri;
 
 use super::{percent, setup};
-use crate::SinkError;
+use crate::{SinkError, address::is_this_machine};
 
 /// Where OTLP over HTTP has its logs (OTLP specification, "OTLP/HTTP Request").
 const LOGS: &str = "/v1/logs";
@@ -66,14 +64,9 @@ impl Endpoint {
             secrets.extend(String::from_utf8(password));
             format!("Basic {credentials}")
         });
-        let is_in_the_clear = scheme == "http" && !is_loopback(authority.host());
+        let is_in_the_clear = scheme == "http" && !is_this_machine(authority.host());
         Ok(Self { url, shown, is_in_the_clear, authorization, secrets })
     }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    address.map_or(host.eq_ignore_ascii_case("localhost"), |address| address.is_loopback())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::{path::PathBuf, str::FromStr};
 
 use tokio_postgres::config::{Config, Host, SslMode};
 
-use crate::sink::SinkError;
+use crate::{address::percent_decoded, sink::SinkError};
 
 /// A database, as its URL names it. A password is in `config` only, which does not print it.
 #[derive(Debug, Clone)]
@@ -70,7 +70,7 @@ struct Ours {
 impl Ours {
     /// Whether it is one of these.
     fn take(&mut self, name: &str, value: &str) -> Result<bool, SinkError> {
-        let value = decode(value).ok_or_else(|| bad("what stands behind a % is no character"))?;
+        let value = percent_decoded(value).ok_or_else(|| bad("what stands behind a % is no character"))?;
         match name {
             "sslmode" => self.mode = Some(value),
             "sslrootcert" => self.root_certificates = Some(value.into()),
@@ -117,22 +117,6 @@ fn bad(why: &str) -> SinkError {
          postgres://user@host:port/database?parameter=value, with special characters percent-encoded"
     );
     SinkError::Setup { reason }
-}
-
-/// A value of a parameter without its percent signs.
-fn decode(value: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(value.len());
-    let mut rest = value.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let mut nibble = || char::from(rest.next()?).to_digit(16);
-        let (high, low) = (nibble()?, nibble()?);
-        bytes.push(u8::try_from(high * 16 + low).ok()?);
-    }
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]

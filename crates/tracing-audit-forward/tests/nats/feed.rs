@@ -259,7 +259,8 @@ fn a_feed_knows_that_there_is_nothing_more() {
     let mut feed = NatsFeed::new(&server.url("AUDIT")).unwrap();
     feed.start(1).unwrap();
     assert!(!feed.is_at_end());
-    check_lines(&feed.next(100, SECOND).unwrap(), &entries);
+    // One call may bring fewer than there are.
+    check_lines(&everything(&mut feed, 1), &entries);
     assert!(feed.is_at_end());
     admin.ask("$JS.API.STREAM.PURGE.AUDIT", "");
     feed.start(1).unwrap();

@@ -66,7 +66,7 @@ fn a_nudge_ends_one_pause_of_any_kind() {
         check_before(pause, |queue| queue.nudge());
         check_before(pause, |queue| {
             queue.nudge();
-            queue.take(&mut Chunks::default());
+            queue.take(&mut DraftBuffers::default());
         });
         check_during(pause, |queue| queue.nudge());
     }
@@ -122,7 +122,7 @@ fn a_thread_that_waits_for_room_wakes_the_writer() {
             let writer = scope.spawn(|| {
                 queue.attach_writer();
                 while queue.lock().accepted < 4 {
-                    let mut batch = Chunks::default();
+                    let mut batch = DraftBuffers::default();
                     if queue.take(&mut batch).room_wanted {
                         queue.publish(queue.accepted(), 0, || {}).unwrap();
                     }
@@ -146,7 +146,7 @@ fn less_is_left_to_gather_once_somebody_waited() {
         if waits {
             assert!(queue.poll_durable(queue.accepted(), Waker::noop()).is_pending());
         }
-        queue.take(&mut Chunks::default());
+        queue.take(&mut DraftBuffers::default());
         queue.publish(queue.accepted(), 0, || {}).unwrap();
         queue.lock().pause = Pause::Doze;
         for _ in 0..wakes_at / 100 {
@@ -192,7 +192,7 @@ fn what_the_writer_holds_is_what_is_not_free() {
     for _ in 0..5 {
         submit(&queue, Severity::Routine);
     }
-    let mut batch = Chunks::default();
+    let mut batch = DraftBuffers::default();
     queue.take(&mut batch);
     submit(&queue, Severity::Routine);
     assert_eq!(queue.lock().held_bytes, 600);
@@ -212,7 +212,7 @@ fn what_the_writer_holds_is_what_is_not_free() {
 #[test]
 fn what_is_durable_ages_no_more() {
     let queue = queue(settings());
-    let mut batch = Chunks::default();
+    let mut batch = DraftBuffers::default();
     let age = || {
         let mut stats = Stats::default();
         queue.fill(&mut stats);
@@ -453,7 +453,7 @@ fn asleep_over<'scope>(
 fn threads_that_came_during_a_sync_sleep_through_it() {
     let queue = queue(QueueSettings { wait_bound: SOON, ..settings() });
     let rings = || queue.bells.iter().map(Bell::rings).sum::<u32>();
-    let mut batch = Chunks::default();
+    let mut batch = DraftBuffers::default();
     thread::scope(|scope| {
         (0..2).for_each(|_| submit(&queue, Severity::Routine));
         let first = asleep_over(1, &queue, scope);

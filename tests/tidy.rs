@@ -4,7 +4,7 @@
 //! say more than what ships. All offences are reported at once.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -455,6 +455,17 @@ impl Repository {
         }
     }
 
+    /// No two files of the library have one name: a name in an editor's tab, or in a backtrace, is enough.
+    fn check_names(&mut self) {
+        let mut seen = BTreeMap::new();
+        for file in self.sources("src").into_iter().filter(|file| !file.ends_with("/mod.rs")) {
+            let name = Path::new(&file).file_name().map(ToOwned::to_owned);
+            if let Some(other) = seen.insert(name, file.clone()) {
+                self.offences.push(format!("{file}: has the same name as {other}"));
+            }
+        }
+    }
+
     fn check_map(&mut self) {
         let named = files_named_in(&self.read("ARCHITECTURE.md"));
         for file in named.iter().filter(|file| !self.root.join(file).exists()) {
@@ -516,6 +527,7 @@ impl Repository {
 fn the_code_and_the_documents_keep_to_the_map() {
     let mut repository = Repository { root: env!("CARGO_MANIFEST_DIR").into(), offences: Vec::new() };
     repository.check_sources();
+    repository.check_names();
     repository.check_map();
     repository.check_links();
     repository.check_explanations();

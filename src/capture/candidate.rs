@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use tracing_core::Level;
 
-use super::{event::Values, rules::ACTION};
+use super::{rules::ACTION, values::Values};
 use crate::format::{self, Value};
 
 /// An audit event about to be recorded, as the closure given to

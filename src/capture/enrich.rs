@@ -7,9 +7,9 @@ use tracing_subscriber::{layer::Context, registry::LookupSpan};
 
 use super::{
     Capture,
-    event::{Values, Visitor},
-    fields::{self, Whole},
+    fields::{self, FullValue},
     plan::{FieldPlan, Plan, Plans, Role},
+    values::{Values, Visitor},
 };
 
 /// An audit event that is about to be recorded, as the closure given to
@@ -94,7 +94,11 @@ impl Enrichment<'_> {
         });
     }
 
-    fn add(&mut self, name: &'static str, encode: impl FnOnce(&mut Vec<u8>, usize) -> Option<Box<Whole>>) {
+    fn add(
+        &mut self,
+        name: &'static str,
+        encode: impl FnOnce(&mut Vec<u8>, usize) -> Option<Box<FullValue>>,
+    ) {
         let plan = self.plans.of_added(self.capture.id, &self.capture.rules, name);
         if self.has(plan.name) && !self.replaces(&plan) {
             return;

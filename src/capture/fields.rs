@@ -32,7 +32,7 @@ const MAX_CAUSES: usize = 64;
 
 /// What is known of a value of which the record has a part only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Whole {
+pub(super) struct FullValue {
     /// How many bytes of UTF-8 it has, or had when it ended too early.
     pub(super) bytes: u64,
     pub(super) ending: Ending,
@@ -42,7 +42,7 @@ pub(super) struct Whole {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
     /// All of it was seen: the SHA-256 of its text.
-    Whole(Digest),
+    Complete(Digest),
     /// It was stopped because it wrote too much.
     Stopped,
     /// The code that writes it failed or panicked.
@@ -51,9 +51,9 @@ pub(super) enum Ending {
     Withheld,
 }
 
-impl Whole {
+impl FullValue {
     fn of(text: &str) -> Self {
-        Self { bytes: text.len() as u64, ending: Ending::Whole(Digest::of_bytes(text.as_bytes())) }
+        Self { bytes: text.len() as u64, ending: Ending::Complete(Digest::of_bytes(text.as_bytes())) }
     }
 
     /// Of a value that is whole in its JSON.
@@ -73,7 +73,7 @@ impl Whole {
         out.extend_from_slice(b"\"bytes\":");
         out.extend_from_slice(itoa::Buffer::new().format(self.bytes).as_bytes());
         match self.ending {
-            Ending::Whole(digest) => {
+            Ending::Complete(digest) => {
                 out.extend_from_slice(b",\"sha256\":\"");
                 out.extend_from_slice(&digest.hex());
                 out.push(b'"');
@@ -123,18 +123,18 @@ pub(super) fn plain_text(out: &mut Vec<u8>, value: &str, limit: usize) -> bool {
     is_plain
 }
 
-pub(super) fn text(out: &mut Vec<u8>, value: &str, limit: usize) -> Option<Box<Whole>> {
+pub(super) fn text(out: &mut Vec<u8>, value: &str, limit: usize) -> Option<Box<FullValue>> {
     out.push(b'"');
     if plain_text(out, value, limit) {
         return None;
     }
     let is_whole = escape_start(out, value, limit);
     out.push(b'"');
-    (!is_whole).then(|| Box::new(Whole::of(value)))
+    (!is_whole).then(|| Box::new(FullValue::of(value)))
 }
 
 /// Pairs of lower-case hexadecimal digits.
-pub(super) fn bytes(out: &mut Vec<u8>, value: &[u8], limit: usize) -> Option<Box<Whole>> {
+pub(super) fn bytes(out: &mut Vec<u8>, value: &[u8], limit: usize) -> Option<Box<FullValue>> {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     const PIECE: usize = 4096;
     let digit = |nibble: u8| DIGITS.get(usize::from(nibble & 15)).copied().unwrap_or(b'0');
@@ -154,21 +154,25 @@ pub(super) fn bytes(out: &mut Vec<u8>, value: &[u8], limit: usize) -> Option<Box
         digits(piece, &mut buffer);
         hasher.update(&buffer);
     }
-    Some(Box::new(Whole { bytes: 2 * value.len() as u64, ending: Ending::Whole(hasher.finish()) }))
+    Some(Box::new(FullValue { bytes: 2 * value.len() as u64, ending: Ending::Complete(hasher.finish()) }))
 }
 
 /// Code of the application: it may panic, fail, or never end.
-pub(super) fn debug(out: &mut Vec<u8>, value: &dyn fmt::Debug, limit: usize) -> Option<Box<Whole>> {
+pub(super) fn debug(out: &mut Vec<u8>, value: &dyn fmt::Debug, limit: usize) -> Option<Box<FullValue>> {
     written(out, limit, |writer| write!(writer, "{value:?}"))
 }
 
 /// As [`debug`], for a value that prints itself.
-pub(super) fn display(out: &mut Vec<u8>, value: &dyn fmt::Display, limit: usize) -> Option<Box<Whole>> {
+pub(super) fn display(out: &mut Vec<u8>, value: &dyn fmt::Display, limit: usize) -> Option<Box<FullValue>> {
     written(out, limit, |writer| write!(writer, "{value}"))
 }
 
 /// An error and its causes, with `: ` between them.
-pub(super) fn error(out: &mut Vec<u8>, value: &(dyn Error + 'static), limit: usize) -> Option<Box<Whole>> {
+pub(super) fn error(
+    out: &mut Vec<u8>,
+    value: &(dyn Error + 'static),
+    limit: usize,
+) -> Option<Box<FullValue>> {
     written(out, limit, |writer| {
         write!(writer, "{value}")?;
         let mut cause = value.source();
@@ -187,7 +191,7 @@ fn written(
     out: &mut Vec<u8>,
     limit: usize,
     write: impl FnOnce(&mut Capped<'_>) -> fmt::Result,
-) -> Option<Box<Whole>> {
+) -> Option<Box<FullValue>> {
     out.push(b'"');
     let mut writer = Capped { start: out.len(), out, limit, beyond: None, is_stopped: false };
     let result = catch_unwind(AssertUnwindSafe(|| write(&mut writer)));
@@ -233,7 +237,7 @@ impl Capped<'_> {
         }
     }
 
-    fn end(self, is_complete: bool) -> Option<Box<Whole>> {
+    fn end(self, is_complete: bool) -> Option<Box<FullValue>> {
         let ending =
             if self.is_stopped { Some(Ending::Stopped) } else { (!is_complete).then_some(Ending::Failed) };
         let so_far = ending.map(|ending| (self.so_far().len() as u64, ending));
@@ -241,9 +245,9 @@ impl Capped<'_> {
             (None, None) => return None,
             (Some(so_far), None) => so_far,
             (Some((_, ending)), Some((bytes, _))) => (bytes, ending),
-            (None, Some((bytes, hasher))) => (bytes, Ending::Whole(hasher.finish())),
+            (None, Some((bytes, hasher))) => (bytes, Ending::Complete(hasher.finish())),
         };
-        Some(Box::new(Whole { bytes, ending }))
+        Some(Box::new(FullValue { bytes, ending }))
     }
 }
 
@@ -387,7 +391,7 @@ mod tests {
         check("\"00ff1b\"", |out| assert_eq!(bytes(out, &[0, 0xFF, 0x1B], MAX_VALUE), None));
         check("\"0707\"", |out| {
             let digest = Digest::of_bytes("07".repeat(10_000).as_bytes());
-            let whole = Whole { bytes: 20_000, ending: Ending::Whole(digest) };
+            let whole = FullValue { bytes: 20_000, ending: Ending::Complete(digest) };
             assert_eq!(bytes(out, &[7; 10_000], 4), Some(Box::new(whole)));
         });
     }
@@ -436,7 +440,7 @@ mod tests {
                 panic!("in Debug")
             }
         }
-        let half = || Some(Box::new(Whole { bytes: 4, ending: Ending::Failed }));
+        let half = || Some(Box::new(FullValue { bytes: 4, ending: Ending::Failed }));
         check("\"half\"", |out| assert_eq!(debug(out, &Fails, MAX_VALUE), half()));
         check("\"half\"", |out| assert_eq!(debug(out, &Panics, MAX_VALUE), half()));
         check("\"ha\"", |out| assert_eq!(debug(out, &Panics, 2), half()));
@@ -463,9 +467,9 @@ mod tests {
         let pieces = ["plain", "é\u{1b}\"", "", "\u{e0041}", "漢字", "end"];
         for count in 0..=pieces.len() {
             let whole = pieces[..count].concat();
-            let known = Whole {
+            let known = FullValue {
                 bytes: whole.len() as u64,
-                ending: Ending::Whole(Digest::of_bytes(whole.as_bytes())),
+                ending: Ending::Complete(Digest::of_bytes(whole.as_bytes())),
             };
             for limit in 0..60 {
                 let (mut written, mut at_once) = (Vec::new(), Vec::new());

@@ -8,7 +8,7 @@ use std::{
 use tracing_core::{LevelFilter, Metadata, Subscriber, subscriber::Interest};
 use tracing_subscriber::layer::{Context, Filter};
 
-use super::{Capture, attach, rules::Tag, verdict};
+use super::{Capture, attach, filter_answer, rules::Tag};
 use crate::gauges::Flag;
 
 /// The filter that [`AuditLog::layer`](crate::AuditLog::layer) wraps its layer in, so that the layer
@@ -50,7 +50,7 @@ impl<S: Subscriber> Filter<S> for AuditFilter {
     }
 
     fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
-        verdict::asked(metadata);
+        filter_answer::asked(metadata);
         attach::met_filter(metadata, self.capture.id, ptr::from_ref(self).addr());
         true
     }

@@ -21,17 +21,17 @@ use tracing_subscriber::{
 use super::{
     Capture, attach,
     candidate::Candidate,
+    current_scope,
     enrich::{self, Enrichment},
-    event::{KEPT_BYTES, Values, Visitor},
     fields,
-    payload::{self, Facts},
+    filter_answer::{self, SubscriberRef},
+    payload::{self, EventContext},
     pending,
     plan::{Plan, Plans},
     rules::ACTION,
-    scope,
     spans::{self, Recent},
     thread::{self, Capturing},
-    verdict::{self, Whole},
+    values::{KEPT_BYTES, Values, Visitor},
 };
 use crate::{
     clock::Timestamp, format::Beginning, gauges::Flag, queue::Draft, severity::Severity, stats::LossReason,
@@ -44,7 +44,7 @@ use crate::{
 /// changes what other layers see. Dropping it does not close the log.
 pub struct AuditLayer {
     capture: Arc<Capture>,
-    whole: Whole,
+    whole: SubscriberRef,
     /// Whether it was added to a subscriber, which gives its filter an id.
     is_registered: Arc<Flag>,
 }
@@ -87,7 +87,7 @@ impl Scratch {
 
 impl AuditLayer {
     pub(super) fn new(capture: Arc<Capture>, is_registered: Arc<Flag>) -> Self {
-        Self { capture, whole: Whole::default(), is_registered }
+        Self { capture, whole: SubscriberRef::default(), is_registered }
     }
 
     /// Whether this is a layer of the log.
@@ -106,7 +106,7 @@ impl AuditLayer {
     }
 
     fn lose(&self, reason: LossReason, severity: Severity, at: Timestamp) {
-        let scope = scope::innermost(self.capture.id);
+        let scope = current_scope::innermost(self.capture.id);
         self.capture.queue.lose(reason, severity, at, scope.as_ref());
     }
 
@@ -125,7 +125,7 @@ impl AuditLayer {
         match made {
             Ok(Some(severity)) => {
                 let draft = Draft { payload: &scratch.payload, severity, at };
-                let scope = scope::innermost(self.capture.id);
+                let scope = current_scope::innermost(self.capture.id);
                 // May wait until the record is durable. Nothing is held meanwhile.
                 self.capture.queue.submit(&draft, scope.as_ref());
             }
@@ -173,7 +173,8 @@ impl AuditLayer {
             }
         };
         let explicit = rules.explicit;
-        let facts = Facts { at, severity, level, origin, spans_omitted: !all_spans, enrich_failed, explicit };
+        let facts =
+            EventContext { at, severity, level, origin, spans_omitted: !all_spans, enrich_failed, explicit };
         payload::write(&mut scratch.payload, &mut scratch.beginning, &facts, values)?;
         Some(severity)
     }
@@ -275,7 +276,7 @@ where
     }
 
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
-        verdict::used();
+        filter_answer::used();
         quietly(|| {
             self.keep_inherited(attributes.metadata(), id, &context, |visitor| attributes.record(visitor));
         });
@@ -308,8 +309,8 @@ where
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        verdict::used();
-        let asked = verdict::times_asked();
+        filter_answer::used();
+        let asked = filter_answer::times_asked();
         let mut is_audit = false;
         quietly(|| {
             let address = ptr::from_ref(event).addr();
@@ -324,7 +325,7 @@ where
             }
         });
         // Code of the application was run, and emitted something else. Layers further out have not had this event yet.
-        if verdict::times_asked() != asked {
+        if filter_answer::times_asked() != asked {
             quietly(|| self.whole.ask_again(event.metadata(), self, is_audit));
         }
     }

@@ -3,10 +3,11 @@
 mod attach;
 mod candidate;
 mod current;
+mod current_scope;
 mod enrich;
-mod event;
 mod fields;
 mod filter;
+mod filter_answer;
 mod layer;
 mod macros;
 mod not_audit;
@@ -15,13 +16,12 @@ mod pending;
 mod plan;
 mod redact;
 mod rules;
-mod scope;
 mod spans;
 #[cfg(test)]
 #[path = "../../testing/capture/mod.rs"]
 mod tests;
 mod thread;
-mod verdict;
+mod values;
 
 use std::{
     any::Any,
@@ -37,8 +37,8 @@ use tracing_subscriber::{filter::Filtered, layer::Layer as _, registry::LookupSp
 pub(crate) use self::{
     attach::ensure_attached,
     current::current,
+    current_scope::{confirm_scope, resume_scope},
     rules::{Rules, named_bit},
-    scope::{confirm_scope, resume_scope},
     thread::mark_own_thread,
 };
 pub use self::{
@@ -91,7 +91,7 @@ impl Capture {
 
     #[cold]
     fn lose_vetoed(&self, vetoed: Vetoed) {
-        let (at, scope) = (self.queue.wall(), scope::innermost(self.id));
+        let (at, scope) = (self.queue.wall(), current_scope::innermost(self.id));
         for (severity, count) in [(Severity::Critical, vetoed.critical), (Severity::Routine, vetoed.routine)]
         {
             (0..count).for_each(|_| self.queue.lose(LossReason::Vetoed, severity, at, scope.as_ref()));

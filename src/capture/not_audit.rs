@@ -6,9 +6,8 @@ use tracing_core::{Event, LevelFilter, Metadata, subscriber::Interest};
 use tracing_subscriber::layer::{Context, Filter};
 
 use super::{
-    Capture,
+    Capture, filter_answer,
     rules::{Tag, is_audit_target},
-    verdict,
 };
 
 /// The filter that [`AuditLog::not_audit`](crate::AuditLog::not_audit) returns: it passes everything but audit events,
@@ -53,7 +52,7 @@ impl<S> Filter<S> for NotAudit {
         match self.tag_of(metadata) {
             Tag::None => true,
             // Asked again after the values were looked at, it must not forget what they said.
-            Tag::Values => !verdict::is_of_tagged(metadata),
+            Tag::Values => !filter_answer::is_of_tagged(metadata),
             Tag::Target => false,
         }
     }

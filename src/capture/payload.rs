@@ -3,9 +3,9 @@
 use tracing_core::Level;
 
 use super::{
-    event::{Entry, Piece, Values},
-    fields::{Ending, Whole, whole_length},
+    fields::{Ending, FullValue, whole_length},
     rules::{ACTION, ACTOR, NAMED},
+    values::{MemberSpan, OtherField, Values},
 };
 use crate::{
     clock::Timestamp,
@@ -33,7 +33,7 @@ const MAX_NAME_BYTES: usize = 14 + 10;
 
 /// What is known of an event beside its values.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Facts<'a> {
+pub(super) struct EventContext<'a> {
     pub(super) at: Timestamp,
     pub(super) severity: Severity,
     pub(super) level: Level,
@@ -52,7 +52,7 @@ pub(super) struct Facts<'a> {
 pub(super) fn write(
     out: &mut Vec<u8>,
     beginning: &mut Beginning,
-    facts: &Facts<'_>,
+    facts: &EventContext<'_>,
     values: &Values,
 ) -> Option<()> {
     let mut limits = Limits { value: usize::MAX, fields: values.fields.len() };
@@ -78,7 +78,7 @@ pub(super) fn write(
 fn longest_that_fits(values: &Values, total: usize) -> Option<usize> {
     let named = values.named.iter().map(|(_, piece)| piece);
     let fields = values.fields.iter().map(|entry| &entry.piece);
-    let mut pieces: Vec<&Piece> = named.chain(fields).collect();
+    let mut pieces: Vec<&MemberSpan> = named.chain(fields).collect();
     pieces.sort_unstable_by_key(|piece| std::cmp::Reverse(Values::length(piece)));
     // The lengths of those left whole are in `rest`, with all names and lists.
     let mut rest = total + r#","truncated":{}"#.len();
@@ -124,7 +124,7 @@ struct Limits {
 struct Writer<'a> {
     values: &'a Values,
     limits: Limits,
-    facts: &'a Facts<'a>,
+    facts: &'a EventContext<'a>,
 }
 
 impl Writer<'_> {
@@ -149,16 +149,16 @@ impl Writer<'_> {
     }
 
     /// The named members and the message, those that there are.
-    fn members(&self) -> impl Iterator<Item = (&'static str, &Piece)> {
+    fn members(&self) -> impl Iterator<Item = (&'static str, &MemberSpan)> {
         self.values.named.iter().map(|(index, piece)| (*NAMED.get(index).unwrap_or(&"message"), piece))
     }
 
-    fn fields(&self) -> impl ExactSizeIterator<Item = &Entry> {
+    fn fields(&self) -> impl ExactSizeIterator<Item = &OtherField> {
         self.values.fields.iter().take(self.limits.fields)
     }
 
     /// Appends members. What stands in this order already is copied in one piece.
-    fn copy<'p>(&self, out: &mut Vec<u8>, pieces: impl Iterator<Item = &'p Piece>) -> Option<()> {
+    fn copy<'p>(&self, out: &mut Vec<u8>, pieces: impl Iterator<Item = &'p MemberSpan>) -> Option<()> {
         let mut run = 0..0;
         for piece in pieces {
             let member = Values::member(piece);
@@ -179,7 +179,7 @@ impl Writer<'_> {
 
     /// Appends a member whose value is too long. Only texts are that long.
     #[cold]
-    fn cut(&self, out: &mut Vec<u8>, piece: &Piece) -> Option<()> {
+    fn cut(&self, out: &mut Vec<u8>, piece: &MemberSpan) -> Option<()> {
         let member = self.values.bytes(Values::member(piece))?;
         let (start, inside) = member.split_at_checked(member.len() - Values::length(piece) + 1)?;
         out.extend_from_slice(start);
@@ -188,7 +188,7 @@ impl Writer<'_> {
         Some(())
     }
 
-    fn is_too_long(&self, piece: &Piece) -> bool {
+    fn is_too_long(&self, piece: &MemberSpan) -> bool {
         self.limits.value != usize::MAX && Values::length(piece) > self.limits.value + 2
     }
 
@@ -196,7 +196,7 @@ impl Writer<'_> {
         let named = &self.values.named;
         let missing = named.incomplete(1 << ACTION | 1 << ACTOR) & !(1 << NAMED.len())
             | (self.facts.explicit & !self.values.said);
-        let Facts { spans_omitted, enrich_failed, .. } = *self.facts;
+        let EventContext { spans_omitted, enrich_failed, .. } = *self.facts;
         if missing != 0 || self.values.severity_unclear || spans_omitted || enrich_failed {
             self.incomplete(payload, missing);
         }
@@ -226,7 +226,7 @@ impl Writer<'_> {
 
         // What it was called may stand under `fields` as well.
         let severity = self.values.severity_repeated.then_some("severity");
-        let is_repeated = |(name, piece): &(&str, &Piece)| piece.repeated && severity != Some(*name);
+        let is_repeated = |(name, piece): &(&str, &MemberSpan)| piece.repeated && severity != Some(*name);
         let repeated = self.all().filter(is_repeated).map(|(name, _)| name);
         list(payload, "repeated", repeated.chain(severity));
         self.truncated(payload);
@@ -234,7 +234,7 @@ impl Writer<'_> {
 
     /// Adds the values that are not whole, or not there at all, with what is known of the whole.
     fn truncated(&self, payload: &mut Payload<'_>) {
-        let told = |piece: &Piece| self.values.told(piece);
+        let told = |piece: &MemberSpan| self.values.told(piece);
         let mut list = Truncated { payload, start: None, more: self.values.omitted_more };
         for (name, piece) in self.all() {
             let is_cut = piece.cut || self.is_too_long(piece);
@@ -251,7 +251,7 @@ impl Writer<'_> {
         list.end();
     }
 
-    fn all(&self) -> impl Iterator<Item = (&'static str, &Piece)> {
+    fn all(&self) -> impl Iterator<Item = (&'static str, &MemberSpan)> {
         self.members().chain(self.fields().map(|entry| (entry.name, &entry.piece)))
     }
 }
@@ -266,7 +266,7 @@ struct Truncated<'a, 'p> {
 }
 
 impl Truncated<'_, '_> {
-    fn add(&mut self, name: &str, whole: Option<Whole>, name_bytes: u32) {
+    fn add(&mut self, name: &str, whole: Option<FullValue>, name_bytes: u32) {
         let (start, length) = (self.start, self.payload.members(b"").len());
         // Each name stands once.
         if name == REST || start.is_some_and(|start| length - start > MAX_TRUNCATED) {

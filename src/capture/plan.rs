@@ -11,9 +11,9 @@ use std::{
 use tracing_core::Metadata;
 
 use super::{
-    event::MESSAGE,
     fields::{self, start_of},
     rules::{BRIDGE, NAMED, Rules, TAG},
+    values::MESSAGE,
 };
 use crate::format::escape_into;
 

@@ -197,8 +197,8 @@ impl Rules {
 /// told is taken for something else, so that the event is an audit event.
 fn prints_false(value: &dyn fmt::Debug) -> bool {
     /// What was printed so far.
-    struct Start(String);
-    impl fmt::Write for Start {
+    struct Prefix(String);
+    impl fmt::Write for Prefix {
         fn write_str(&mut self, text: &str) -> fmt::Result {
             self.0.push_str(text.get(..LONGEST.len() + 1).unwrap_or(text));
             if LONGEST.len() < self.0.len() { Err(fmt::Error) } else { Ok(()) }
@@ -208,7 +208,7 @@ fn prints_false(value: &dyn fmt::Debug) -> bool {
     // An audit event from it is counted instead of captured, as in all formatting.
     let Some(_capturing) = Capturing::begin() else { return false };
     let print = || {
-        let mut start = Start(String::new());
+        let mut start = Prefix(String::new());
         let is_whole = fmt::write(&mut start, format_args!("{value:?}")).is_ok();
         is_whole && (start.0 == "false" || start.0 == LONGEST)
     };

@@ -10,10 +10,10 @@ use tracing_subscriber::{
 
 use super::{
     Capture,
-    event::{Piece, Values, says_nothing},
-    fields::Whole as WholeValue,
+    fields::FullValue,
     plan::Role,
     rules::{NAMED, Rules},
+    values::{MemberSpan, Values, says_nothing},
 };
 
 /// The values of one span that events inherit, for each log. A span extension.
@@ -26,16 +26,16 @@ pub(super) struct Inherited {
 struct OfLog {
     log: u64,
     values: Vec<Value>,
-    whole: Option<Whole>,
+    whole: Option<JoinedMembers>,
     /// Another one whenever values are recorded, and none when the span has closed.
     version: Arc<()>,
 }
 
 /// All members in one piece, where all are named, say something, and nothing happened to any: most spans.
 #[derive(Debug, Default)]
-struct Whole {
+struct JoinedMembers {
     known: u32,
-    pieces: Vec<(usize, Piece)>,
+    pieces: Vec<(usize, MemberSpan)>,
     members: Vec<u8>,
 }
 
@@ -50,7 +50,7 @@ impl OfLog {
     }
 }
 
-impl Whole {
+impl JoinedMembers {
     fn of(values: &[Value]) -> Option<Self> {
         let mut whole = Self::default();
         for value in values {
@@ -64,7 +64,7 @@ impl Whole {
     }
 
     /// Adds a member, if it is the first of its name.
-    fn add(&mut self, index: usize, piece: &Piece, member: &[u8]) {
+    fn add(&mut self, index: usize, piece: &MemberSpan, member: &[u8]) {
         if self.known & (1 << index) == 0 {
             self.known |= 1 << index;
             self.pieces.push((index, piece.placed_at(self.members.len())));
@@ -88,10 +88,10 @@ impl Whole {
 struct Value {
     role: Role,
     name: &'static str,
-    piece: Piece,
+    piece: MemberSpan,
     member: Box<[u8]>,
     /// What is known of it, if it is cut.
-    whole: Option<WholeValue>,
+    whole: Option<FullValue>,
 }
 
 impl Value {
@@ -105,7 +105,7 @@ const MAX_SPANS: usize = 1024;
 
 /// The values to pass on among those that were just collected from a span.
 fn collected(values: &Values) -> Vec<Value> {
-    let value = |role, name, piece: &Piece| {
+    let value = |role, name, piece: &MemberSpan| {
         let member = values.bytes(Values::member(piece))?.into();
         Some(Value { role, name, piece: *piece, member, whole: values.whole(piece) })
     };
@@ -133,10 +133,10 @@ where
         }
         of_log.values.retain(|old| !new.iter().any(|new| new.name == old.name));
         of_log.values.extend(new);
-        of_log.whole = Whole::of(&of_log.values);
+        of_log.whole = JoinedMembers::of(&of_log.values);
         of_log.version = Arc::default();
     } else {
-        let whole = Whole::of(&new);
+        let whole = JoinedMembers::of(&new);
         inherited.logs.push(OfLog { log, values: new, whole, version: Arc::default() });
     }
 }
@@ -146,7 +146,7 @@ const WORTH_GATHERING: u32 = 3;
 
 /// In which subscriber a span is looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
+struct SubscriberKey {
     /// The address of the layer: the numbers of spans are their subscriber's.
     layer: usize,
     /// How often callsites had been registered with the log. All are, whenever a subscriber is made or a layer
@@ -161,18 +161,18 @@ struct Place {
 /// `tracing-audit-bench -- ours cost`, burst, one thread, p50.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
-    span: Option<(Place, Id)>,
+    span: Option<(SubscriberKey, Id)>,
     /// How many events have come there.
     events: u32,
     /// One for each span that can pass anything on, the innermost first. While all of them live, nothing was
     /// recorded in these spans, and the innermost is open: its number is its own, and those around it are open.
     versions: Vec<Weak<()>>,
     is_gathered: bool,
-    whole: Whole,
+    whole: JoinedMembers,
 }
 
 impl Recent {
-    fn come_to(&mut self, place: Place, span: &Id) {
+    fn come_to(&mut self, place: SubscriberKey, span: &Id) {
         let is_there = self.span.as_ref().is_some_and(|(known, id)| *known == place && id == span);
         if !(is_there && self.versions.iter().all(|version| version.strong_count() > 0)) {
             self.span = Some((place, span.clone()));
@@ -235,7 +235,7 @@ where
     }
     let current = context.current_span();
     let Some(id) = current.id() else { return true };
-    recent.come_to(Place { layer, registered: registered.load(Ordering::Acquire) }, id);
+    recent.come_to(SubscriberKey { layer, registered: registered.load(Ordering::Acquire) }, id);
     if recent.events == WORTH_GATHERING {
         recent.gather(context.span(id), *log, rules);
     }

@@ -45,7 +45,7 @@ impl Fault {
 
 /// A line of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct LinePosition {
     pub(crate) segment: u32,
     pub(crate) line: u64,
     pub(crate) offset: u64,
@@ -78,7 +78,7 @@ pub(crate) struct Anomaly {
     pub(crate) at: u64,
     /// The records it is about, the first and the last.
     pub(crate) records: Option<(u64, u64)>,
-    pub(crate) place: Place,
+    pub(crate) place: LinePosition,
     pub(crate) message: String,
     /// What was good before it.
     pub(crate) before: Good,
@@ -169,7 +169,7 @@ mod tests {
             fault,
             at,
             records: None,
-            place: Place { segment: 1, line: 1, offset: 0 },
+            place: LinePosition { segment: 1, line: 1, offset: 0 },
             message: String::new(),
             before: Good::default(),
             is_certain,

@@ -14,7 +14,7 @@ const FIRST_PIECE_BYTES: usize = 64 * 1024;
 
 /// Part of a file.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Piece {
+pub(crate) enum Chunk {
     /// Whole lines, each with its line feed.
     Lines { offset: u64, bytes: Vec<u8> },
     /// One line that is too long to be a record.
@@ -25,7 +25,7 @@ pub(crate) enum Piece {
 
 /// Reads a region of a file piece by piece.
 #[derive(Debug)]
-pub(crate) struct Pieces {
+pub(crate) struct Chunks {
     file: Box<dyn File>,
     /// Where the next read begins.
     at: u64,
@@ -36,7 +36,7 @@ pub(crate) struct Pieces {
     piece_bytes: usize,
 }
 
-impl Pieces {
+impl Chunks {
     pub(crate) fn new(file: Box<dyn File>, from: u64, end: u64) -> Self {
         Self { file, at: from, end, carried: Vec::new(), piece_bytes: FIRST_PIECE_BYTES }
     }
@@ -53,13 +53,13 @@ impl Pieces {
 
     /// The next piece, in a buffer that may have been used before: whatever stands in it is written
     /// over, and need not be zeroed.
-    pub(crate) fn next(&mut self, mut bytes: Vec<u8>) -> io::Result<Option<Piece>> {
+    pub(crate) fn next(&mut self, mut bytes: Vec<u8>) -> io::Result<Option<Chunk>> {
         let offset = self.at - self.carried.len() as u64;
         let is_end = self.fill(&mut bytes)?;
         if let Some(last) = memchr::memrchr(b'\n', &bytes) {
             self.carried.extend_from_slice(bytes.split_at(last + 1).1);
             bytes.truncate(last + 1);
-            return Ok(Some(Piece::Lines { offset, bytes }));
+            return Ok(Some(Chunk::Lines { offset, bytes }));
         }
         if is_end {
             let length = bytes.len() as u64;
@@ -68,8 +68,8 @@ impl Pieces {
             self.end = self.at;
             return Ok(match bytes.len() {
                 0 => None,
-                1..MAX_LINE => Some(Piece::Unfinished { offset, length }),
-                _ => Some(Piece::Overlong { offset, length }),
+                1..MAX_LINE => Some(Chunk::Unfinished { offset, length }),
+                _ => Some(Chunk::Overlong { offset, length }),
             });
         }
         self.skip_line(offset, bytes).map(Some)
@@ -94,17 +94,17 @@ impl Pieces {
     }
 
     /// Passes over a line without end, or with one that is far away.
-    fn skip_line(&mut self, offset: u64, mut bytes: Vec<u8>) -> io::Result<Piece> {
+    fn skip_line(&mut self, offset: u64, mut bytes: Vec<u8>) -> io::Result<Chunk> {
         loop {
             let is_end = self.fill(&mut bytes)?;
             if let Some(end) = memchr::memchr(b'\n', &bytes) {
                 self.carried.extend_from_slice(bytes.split_at(end + 1).1);
                 let length = self.at - self.carried.len() as u64 - offset;
-                return Ok(Piece::Overlong { offset, length });
+                return Ok(Chunk::Overlong { offset, length });
             }
             if is_end {
                 self.end = self.at;
-                return Ok(Piece::Overlong { offset, length: self.at - offset });
+                return Ok(Chunk::Overlong { offset, length: self.at - offset });
             }
         }
     }

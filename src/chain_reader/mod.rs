@@ -8,36 +8,36 @@
 //! what lock files say of it; `times` when its records say that they were made.
 
 mod anomaly;
-mod backward;
+mod chain_bytes;
+mod chunk_summary;
+mod control_state;
 mod damage;
 mod directory;
-mod facts;
 mod first_line;
 mod follow;
 mod layout;
 mod lines;
+mod lines_backward;
 mod noted;
-mod piece;
 mod seek;
-mod source;
 mod tail;
 mod times;
 
-pub(crate) use anomaly::{Anomaly, Fault, Good, Last, Place};
-pub(crate) use backward::LinesBackward;
+pub(crate) use anomaly::{Anomaly, Fault, Good, Last, LinePosition};
+pub(crate) use chain_bytes::{ChainBytes, Part, ReadPosition};
+pub(crate) use chunk_summary::{Summary, summarize};
 pub(crate) use damage::{Durable, GoOn, durable_by_itself, go_on, is_all_torn};
 pub(crate) use directory::{Directory, chains_with_a_lock, log_path};
 pub(crate) use first_line::{Beginning, FirstLine, SegmentStart, open_segment};
 pub(crate) use follow::{FileCount, Follow, Standing, missing_records};
 pub(crate) use layout::{Absent, Layout, LayoutFromEnd, SegmentFile};
 #[cfg(test)]
-pub(crate) use lines::Pieces;
-pub(crate) use lines::{Piece, split};
+pub(crate) use lines::Chunks;
+pub(crate) use lines::{Chunk, split};
+pub(crate) use lines_backward::LinesBackward;
 pub(crate) use noted::{
     BLOCK, Identity, MACHINE_DIGITS, MAX_CHAINS, Noted, NotedState, Point, SLOTS, Slots, read_noted,
 };
-pub(crate) use piece::{Summary, summarize};
 pub(crate) use seek::{lines_between, seek_line};
-pub(crate) use source::{Part, Source, SourcePlace};
 pub(crate) use tail::{durable_head, kind_at, last_mark, said_of};
 pub(crate) use times::times_backward;

@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, io, ops::ControlFlow};
 use memchr::memmem;
 
 use super::{
-    backward::LinesBackward,
     first_line::{FirstLine, open_if_there},
+    lines_backward::LinesBackward,
     noted::Point,
 };
 use crate::{
@@ -250,7 +250,7 @@ mod tests {
         }
     }
 
-    /// Pieces between two offsets, the last first: how long each is, or 0 for what is no line, and where.
+    /// Chunks between two offsets, the last first: how long each is, or 0 for what is no line, and where.
     fn backward(bytes: &[u8], start: u64) -> Vec<(usize, u64)> {
         let disk = SimDisk::with_files(1, &BTreeMap::from([("lines".to_owned(), bytes.to_vec())]));
         let file = disk.process().open(Dir::Log, "lines", Access::Read).unwrap();

@@ -2,7 +2,7 @@
 
 use std::{io, ops::ControlFlow};
 
-use super::backward::LinesBackward;
+use super::lines_backward::LinesBackward;
 use crate::{clock::Timestamp, format::time_of_line, storage::File};
 
 /// Goes back through the records that end before `end`: `each` is told the time of each, the last first. What says no

@@ -6,7 +6,7 @@ mod after;
 mod control;
 mod detail;
 mod encode;
-mod event;
+mod fast_path;
 mod names;
 #[cfg(feature = "serde")]
 mod ordered;

@@ -4,7 +4,7 @@
 //! counted under the same lock as drafts are queued, so a gap stands exactly where it happened.
 
 mod ask;
-mod chunk;
+mod draft_buffer;
 mod emit;
 mod losses;
 mod refused;
@@ -24,8 +24,8 @@ use std::{
 };
 
 #[cfg(test)]
-pub(crate) use chunk::MADE;
-pub(crate) use chunk::{Chunk, Chunks};
+pub(crate) use draft_buffer::MADE;
+pub(crate) use draft_buffer::{DraftBuffer, DraftBuffers};
 pub(crate) use refused::{Refused, Tickets};
 pub(crate) use scope::Scope;
 
@@ -102,7 +102,7 @@ pub(crate) struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
-    chunks: Chunks,
+    chunks: DraftBuffers,
     /// Bytes queued and bytes not yet durable: what `queue_bytes` bounds.
     held_bytes: u64,
     /// Bytes in `chunks`.

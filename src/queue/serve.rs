@@ -1,8 +1,8 @@
 //! The side of the queue that the writer serves.
 
 use super::{
-    Chunks, Clock, Duration, EAGER_WAKE_BYTES, Group, LossReason, MutexGuard, NoticeKind, Ordering, Orders,
-    Pause, Queue, Refused, Stage, State, Take, Ticket, WAKE_BYTES, Waker, chunk, thread,
+    Clock, DraftBuffers, Duration, EAGER_WAKE_BYTES, Group, LossReason, MutexGuard, NoticeKind, Ordering,
+    Orders, Pause, Queue, Refused, Stage, State, Take, Ticket, WAKE_BYTES, Waker, draft_buffer, thread,
 };
 use crate::wait::wake_quietly;
 
@@ -55,12 +55,12 @@ impl Queue {
     }
 
     /// Takes everything that is queued, and says what else there is to do.
-    pub(crate) fn take(&self, batch: &mut Chunks) -> Orders {
+    pub(crate) fn take(&self, batch: &mut DraftBuffers) -> Orders {
         self.lock().hand_over(batch, self.clock)
     }
 
     /// Takes what came since `orders` were given, where somebody wants it, for the last time before a sync.
-    pub(crate) fn take_latecomers(&self, orders: &Orders, batch: &mut Chunks) -> Option<Orders> {
+    pub(crate) fn take_latecomers(&self, orders: &Orders, batch: &mut DraftBuffers) -> Option<Orders> {
         let mut state = self.lock();
         let later = (state.wanted > orders.wanted).then(|| state.hand_over(batch, self.clock));
         let through = state.last_take.through;
@@ -151,9 +151,9 @@ impl Queue {
     }
 
     /// Bytes that will never be written make room, and are counted as lost.
-    pub(crate) fn give_up(&self, batch: &Chunks, reason: LossReason) {
+    pub(crate) fn give_up(&self, batch: &DraftBuffers, reason: LossReason) {
         let now = self.clock.wall();
-        for entry in batch.iter().flat_map(chunk::Chunk::entries) {
+        for entry in batch.iter().flat_map(draft_buffer::DraftBuffer::drafts) {
             if let Some(severity) = entry.severity {
                 self.lock().losses.count(reason, severity, now, false);
                 if let Some(scope) = &entry.scope {
@@ -190,7 +190,7 @@ impl Queue {
 
 impl State {
     /// Everything that is queued.
-    fn hand_over(&mut self, batch: &mut Chunks, clock: Clock) -> Orders {
+    fn hand_over(&mut self, batch: &mut DraftBuffers, clock: Clock) -> Orders {
         self.put_gaps_before_next(clock);
         self.chunks.move_to(batch);
         batch.give_spare_to(&mut self.chunks);

@@ -7,7 +7,7 @@ use super::{
     cursor::{Cursor, Stand, Wanted},
     item::ReadItem,
     next::{Direction, Next},
-    start::{CLOCK_STEP, From, Start},
+    start::{CLOCK_STEP, From, StartPosition},
 };
 use crate::{
     chain::Digest,
@@ -112,7 +112,7 @@ impl Backward {
         numbers: &[u32],
         wanted: Wanted,
     ) -> Result<Self, Error> {
-        let start = Start::find(storage, chain, numbers, From::Seq(u64::MAX), 0)?;
+        let start = StartPosition::find(storage, chain, numbers, From::Seq(u64::MAX), 0)?;
         let everything = Wanted { durable_only: wanted.durable_only, ..Wanted::default() };
         let (mut forward, older) = Cursor::new(index, chain, start, everything, None);
         while let Some(next) = forward.next(storage) {

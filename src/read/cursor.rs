@@ -9,12 +9,12 @@ use super::{
     ahead::Ahead,
     item::ReadItem,
     next::{Direction, Next},
-    start::{Start, durable_by_itself},
+    start::{StartPosition, durable_by_itself},
 };
 use crate::{
     chain::Head,
     chain_reader::{
-        Follow, Layout, LayoutFromEnd, Part, Piece, SegmentFile, Source, SourcePlace, Standing,
+        ChainBytes, Chunk, Follow, Layout, LayoutFromEnd, Part, ReadPosition, SegmentFile, Standing,
         lines_between, log_path, open_segment,
     },
     clock::Timestamp,
@@ -70,7 +70,7 @@ pub(super) struct Cursor {
     /// The one known to be from elsewhere.
     trusted: u64,
     follow: Follow,
-    place: SourcePlace,
+    place: ReadPosition,
     parser: LineParser,
     /// The piece that is being handed out, where it stands in its file, and where in it the next line begins.
     piece: Vec<u8>,
@@ -115,11 +115,11 @@ impl Cursor {
     pub(super) fn new(
         index: usize,
         chain: ChainNumber,
-        start: Start,
+        start: StartPosition,
         wanted: Wanted,
         after: Option<Head>,
     ) -> (Self, LayoutFromEnd) {
-        let Start { mut files, offset, durable, older } = start;
+        let StartPosition { mut files, offset, durable, older } = start;
         pass_over_empty(&mut files);
         let behind = after.map(|head| head.seq.saturating_add(1));
         let is_there = |file: &SegmentFile| file.first_seq.is_some_and(|first| first <= wanted.from_seq);
@@ -129,7 +129,7 @@ impl Cursor {
             durable,
             trusted: after.map_or(0, |head| head.seq),
             follow: Follow::new(chain),
-            place: SourcePlace::default(),
+            place: ReadPosition::default(),
             parser: LineParser::default(),
             piece: Vec::new(),
             offset: 0,
@@ -205,7 +205,7 @@ impl Cursor {
             self.began_inside = true;
             self.lines_before = None;
         }
-        self.place = SourcePlace::at(file, offset);
+        self.place = ReadPosition::at(file, offset);
         self.piece.clear();
         self.at = 0;
         self.state = State::Reading;
@@ -417,7 +417,7 @@ impl Cursor {
     fn next_piece(&mut self, storage: &dyn Storage) -> Result<Option<Error>, Error> {
         self.at = 0;
         // A chain can have pieces that count nothing, so this is said again and again.
-        let mut source = Source::resume(storage, &self.files, std::mem::take(&mut self.place));
+        let mut source = ChainBytes::resume(storage, &self.files, std::mem::take(&mut self.place));
         source.reuse(std::mem::take(&mut self.piece));
         let part = source.next();
         self.place = source.suspend();
@@ -427,13 +427,13 @@ impl Cursor {
                 self.follow.begin_file(name);
                 self.began_inside = false;
             }
-            Some(Part::Counted(Piece::Lines { offset, bytes })) => {
+            Some(Part::Counted(Chunk::Lines { offset, bytes })) => {
                 (self.offset, self.piece) = (offset, bytes);
             }
             Some(Part::Counted(
-                ref bad @ (Piece::Overlong { offset, length } | Piece::Unfinished { offset, length }),
+                ref bad @ (Chunk::Overlong { offset, length } | Chunk::Unfinished { offset, length }),
             )) => {
-                self.follow.bad_bytes(offset, length, matches!(bad, Piece::Unfinished { .. }));
+                self.follow.bad_bytes(offset, length, matches!(bad, Chunk::Unfinished { .. }));
                 if self.ends_here() {
                     return Ok(None);
                 }

@@ -14,7 +14,7 @@ use super::{
     item::ReadItem,
     next::Next,
     reader::Plan,
-    start::{From, Start},
+    start::{From, StartPosition},
     stopper::Stopper,
 };
 use crate::{
@@ -184,7 +184,8 @@ impl ReadItems {
                 (None, Some(since)) => From::Time(since),
                 (None, None) => From::Beginning,
             };
-            let start = Start::find(&*self.storage, chain, numbers, from, after.map_or(0, |head| head.seq))?;
+            let start =
+                StartPosition::find(&*self.storage, chain, numbers, from, after.map_or(0, |head| head.seq))?;
             Walk::Forward(Box::new(Cursor::new(index, chain, start, wanted, after).0))
         };
         self.walks.push(walk);

@@ -26,7 +26,7 @@ pub(super) enum From {
 
 /// Where to begin.
 #[derive(Debug)]
-pub(super) struct Start {
+pub(super) struct StartPosition {
     /// The files from the first one to read on.
     pub(super) files: Vec<SegmentFile>,
     /// Where in the first file to begin.
@@ -37,7 +37,7 @@ pub(super) struct Start {
     pub(super) older: LayoutFromEnd,
 }
 
-impl Start {
+impl StartPosition {
     /// Finds the place, looking at files from the newest on and no further than that takes. `trusted` is known to be
     /// durable from elsewhere. What is not durable is read in any case: only from there on can be told where a torn
     /// tail begins.

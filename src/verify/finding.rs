@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::{
-    chain_reader::{Anomaly, Fault, Place},
+    chain_reader::{Anomaly, Fault, LinePosition},
     named::named,
     segment_name::ChainNumber,
     verdict::Verdict,
@@ -83,7 +83,7 @@ named!(FindingKind, "kind of a finding", [
 pub struct Finding {
     pub(super) kind: FindingKind,
     pub(super) chain: ChainNumber,
-    pub(super) place: Option<Place>,
+    pub(super) place: Option<LinePosition>,
     pub(super) seq: Option<u64>,
     pub(super) message: String,
 }

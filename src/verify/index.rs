@@ -7,7 +7,7 @@ const MAX_ENTRIES: usize = 32 * 1024;
 const PIECE_BYTES: u64 = 1024 * 1024;
 
 #[derive(Debug, Clone, Copy)]
-struct Entry {
+struct IndexEntry {
     /// The number that the first line at this place should have.
     seq: u64,
     segment: u32,
@@ -17,7 +17,7 @@ struct Entry {
 /// A sparse index of one chain.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    entries: Vec<Entry>,
+    entries: Vec<IndexEntry>,
     /// Every how many places one is kept, as a power of two.
     sparse: u32,
     offered: u64,
@@ -38,7 +38,7 @@ impl Index {
             });
             self.sparse += 1;
         }
-        self.entries.push(Entry { seq, segment, offset });
+        self.entries.push(IndexEntry { seq, segment, offset });
     }
 
     /// The last place at or before a record, and how many bytes from there on it may be.

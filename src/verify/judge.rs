@@ -2,7 +2,7 @@
 
 use crate::{
     chain::{Digest, Head},
-    chain_reader::{Anomaly, Durable, Fault, Good, Last, Place, durable_by_itself, missing_records},
+    chain_reader::{Anomaly, Durable, Fault, Good, Last, LinePosition, durable_by_itself, missing_records},
     error::Error,
     format::RecordKind,
     storage::Storage,
@@ -12,7 +12,7 @@ use super::{
     finding::{Finding, FindingKind, NotChecked, NotCheckedKind, Note, NoteKind},
     report::{ChainReport, ChainState, Findings},
     track::{LookedUp, Track},
-    witness::{Claim, Source},
+    witness::{Claim, ClaimSource},
 };
 
 /// How many lines out of place are compared with the line that they may be a copy of.
@@ -117,7 +117,7 @@ impl<'a> Judge<'a> {
         self.summary(good, state, is_unfinished)
     }
 
-    fn find(&mut self, kind: FindingKind, place: Option<Place>, seq: Option<u64>, message: String) {
+    fn find(&mut self, kind: FindingKind, place: Option<LinePosition>, seq: Option<u64>, message: String) {
         self.findings.push(Finding { kind, chain: self.track.chain, place, seq, message });
     }
 
@@ -127,7 +127,7 @@ impl<'a> Judge<'a> {
             if absent.bytes == 0 || absent.before_seq <= self.durable.floor.0.saturating_add(1) {
                 continue;
             }
-            let place = Place { segment: absent.segment, line: 0, offset: 0 };
+            let place = LinePosition { segment: absent.segment, line: 0, offset: 0 };
             let message = format!("the file is gone, and {} bytes of it count", absent.bytes);
             self.find(FindingKind::MissingSegment, Some(place), None, message);
         }
@@ -142,7 +142,7 @@ impl<'a> Judge<'a> {
             if file.destroyed_before.is_none_or(is_left_over) {
                 continue;
             }
-            let place = Place { segment: file.name.segment, line: 1, offset: 0 };
+            let place = LinePosition { segment: file.name.segment, line: 1, offset: 0 };
             let message = format!(
                 "the file was given up when it held at most one line, and now has {} bytes: it was overwritten, or \
                  what it held was destroyed",
@@ -217,7 +217,7 @@ impl<'a> Judge<'a> {
         if self.is_torn || is_named {
             return;
         }
-        let place = Place { segment: last.segment, line: 1, offset: 0 };
+        let place = LinePosition { segment: last.segment, line: 1, offset: 0 };
         let message = "the file has no good line: its first write was torn, or its content was destroyed";
         self.find(FindingKind::TornTail, Some(place), None, message.to_owned());
     }
@@ -236,7 +236,7 @@ impl<'a> Judge<'a> {
         let Some((offset, length)) = self.track.unfinished else { return false };
         let follow = &self.track.follow;
         let file = follow.files.last();
-        let place = Place {
+        let place = LinePosition {
             segment: file.map_or(0, |file| file.segment),
             line: follow.line.saturating_add(1),
             offset,
@@ -284,7 +284,7 @@ impl<'a> Judge<'a> {
             );
             self.find(FindingKind::Ahead, None, Some(claim.seq), message);
         } else if claim.seq < self.durable.floor.0 {
-            if claim.source == Source::Kept {
+            if claim.source == ClaimSource::Kept {
                 let message = format!(
                     "the head for record {} (the record was removed by retention, or is trusted)",
                     claim.seq
@@ -324,7 +324,7 @@ impl<'a> Judge<'a> {
         self.find(FindingKind::HeadMismatch, None, Some(through), message.to_owned());
     }
 
-    fn later_format(&mut self, place: Place, format: u64) {
+    fn later_format(&mut self, place: LinePosition, format: u64) {
         let message = format!("the segment has format {format}, which this version cannot judge");
         self.find(FindingKind::UnsupportedFormat, Some(place), None, message);
         let message =

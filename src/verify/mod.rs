@@ -1,13 +1,12 @@
 //! Recomputes every link of a log.
 //!
-//! Pieces of files are checked in parallel (`pool`), joined in their order, and followed line by line where
+//! Chunks of files are checked in parallel (`pool`), joined in their order, and followed line by line where
 //! something does not fit; a chain is read on to its very end (`track`) before it is judged by how far it was
 //! durable (`judge`). What a line is, and what may follow it, `chain_reader` says.
 
 mod finding;
 mod index;
 mod judge;
-mod lock;
 mod notes;
 mod pool;
 mod progress;
@@ -17,6 +16,7 @@ mod report;
 pub(crate) mod tests;
 mod track;
 mod witness;
+mod writer_probe;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -37,11 +37,11 @@ pub use finding::{Finding, FindingKind, NotChecked, NotCheckedKind, Note, NoteKi
 pub use report::{ChainReport, ChainState, Report};
 
 use judge::{Evidence, Holder, Judge};
-use lock::Probe;
 use progress::{Callback, Progress};
 use report::Findings;
 use track::{Context, Track};
 use witness::Claims;
+use writer_probe::Probe;
 
 /// How many foreign files are named.
 const MAX_FOREIGN: usize = 100;
@@ -279,7 +279,7 @@ fn last_look(
 ) -> Result<Judged, Error> {
     let (mut findings, mut not_checked) = (Findings::default(), Vec::new());
     track.advance(context)?;
-    let probe = lock::probe(context.storage, track.chain);
+    let probe = writer_probe::probe(context.storage, track.chain);
     // A writer that had begun only now may have recovered what the look before saw. While the lock is kept from writers
     // this is short, because nearly everything was read before.
     track.advance(context)?;

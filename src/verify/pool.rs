@@ -1,4 +1,4 @@
-//! Pieces of work done by several threads and handed back in their order.
+//! Chunks of work done by several threads and handed back in their order.
 
 use std::{
     collections::BTreeMap,

@@ -9,8 +9,8 @@ use std::{
 use crate::{
     chain::{Digest, Head},
     chain_reader::{
-        Absent, Directory, FileCount, Follow, Layout, Part, Piece, SegmentFile, Source, Summary, log_path,
-        split, summarize,
+        Absent, ChainBytes, Chunk, Directory, FileCount, Follow, Layout, Part, SegmentFile, Summary,
+        log_path, split, summarize,
     },
     error::Error,
     format::{LineParser, seq_of},
@@ -206,7 +206,7 @@ impl Track {
         let left: u64 = self.files.iter().skip(self.file).map(|file| file.bytes).sum();
         let threads = if left.saturating_sub(self.offset) < WORTH_THREADS { 1 } else { context.threads };
         let Self { files, follow, notes, index, file, offset, unfinished, .. } = self;
-        let source = RefCell::new(Source::new(context.storage, files, *file, *offset));
+        let source = RefCell::new(ChainBytes::new(context.storage, files, *file, *offset));
         let last_file = files.len().saturating_sub(1);
         let mut parser = LineParser::default();
         pool::run(
@@ -218,7 +218,7 @@ impl Track {
             },
             |parser, (file, part)| {
                 let summary = match &part {
-                    Part::Counted(Piece::Lines { bytes, .. }) => summarize(parser, bytes),
+                    Part::Counted(Chunk::Lines { bytes, .. }) => summarize(parser, bytes),
                     _ => None,
                 };
                 (file, part, summary)
@@ -230,7 +230,7 @@ impl Track {
                 if number != *file || matches!(part, Part::Begin(_)) {
                     (*file, *offset) = (number, 0);
                 }
-                if let Part::Counted(Piece::Unfinished { offset, length }) = part
+                if let Part::Counted(Chunk::Unfinished { offset, length }) = part
                     && number == last_file
                 {
                     *unfinished = Some((offset, length));
@@ -238,7 +238,7 @@ impl Track {
                 }
                 let read = take_in(follow, index, &mut parser, &part, summary);
                 notes.absorb(follow);
-                if let Part::Counted(Piece::Lines { bytes, .. }) | Part::Void(Piece::Lines { bytes, .. }) =
+                if let Part::Counted(Chunk::Lines { bytes, .. }) | Part::Void(Chunk::Lines { bytes, .. }) =
                     part
                 {
                     source.borrow_mut().reuse(bytes);
@@ -278,10 +278,10 @@ impl Track {
         let Some(first) = self.files.iter().position(|file| file.name.segment == segment) else {
             return Ok(());
         };
-        let mut source = Source::new(storage, &self.files, first, offset);
+        let mut source = ChainBytes::new(storage, &self.files, first, offset);
         let mut parser = LineParser::default();
         while let Some(part) = source.next()? {
-            let Part::Counted(Piece::Lines { bytes, .. }) = part else { continue };
+            let Part::Counted(Chunk::Lines { bytes, .. }) = part else { continue };
             for (_, line) in split(&bytes) {
                 // Most lines are passed over by their number alone.
                 let Some(line) = seq_of(line).filter(|seq| wanted.contains(seq)).map(|_| line) else {
@@ -313,7 +313,7 @@ fn take_in(
     part: &Part,
     summary: Option<Summary>,
 ) -> u64 {
-    if let Part::Counted(Piece::Lines { offset, bytes }) = part {
+    if let Part::Counted(Chunk::Lines { offset, bytes }) = part {
         index.add(follow.next, follow.segment(), *offset);
         if summary.is_some_and(|mut summary| follow.join(&mut summary)) {
             return bytes.len() as u64;

@@ -15,7 +15,7 @@ use super::track::Track;
 
 /// Who says that a chain had a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Source {
+pub(super) enum ClaimSource {
     /// Whoever asked for the verification.
     Kept,
     /// The lock file of the chain itself.
@@ -27,7 +27,7 @@ pub(super) enum Source {
 /// Somebody says: this chain had this durable record.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Claim {
-    pub(super) source: Source,
+    pub(super) source: ClaimSource,
     pub(super) seq: u64,
     pub(super) hash: Digest,
     /// Which chain is meant, where that is known beyond its number.
@@ -38,9 +38,9 @@ impl Claim {
     /// Who says so, for messages.
     pub(super) fn who(&self) -> String {
         match self.source {
-            Source::Kept => "a head that was kept elsewhere".to_owned(),
-            Source::Lock => "the noted head in its lock file".to_owned(),
-            Source::Chain(chain) => format!("chain {chain}"),
+            ClaimSource::Kept => "a head that was kept elsewhere".to_owned(),
+            ClaimSource::Lock => "the noted head in its lock file".to_owned(),
+            ClaimSource::Chain(chain) => format!("chain {chain}"),
         }
     }
 }
@@ -83,17 +83,17 @@ pub(super) fn read_all_noted(storage: &dyn Storage) -> Noted {
 pub(super) fn gather(kept: &[Head], noted: &Noted, tracks: &BTreeMap<ChainNumber, Track>) -> Claims {
     let mut claims = Claims::new();
     for head in kept {
-        let claim = Claim { source: Source::Kept, seq: head.seq, hash: head.hash, id: None };
+        let claim = Claim { source: ClaimSource::Kept, seq: head.seq, hash: head.hash, id: None };
         claims.entry(head.chain).or_default().push(claim);
     }
     for (chain, head) in &noted.heads {
-        let claim = Claim { source: Source::Lock, seq: head.seq, hash: head.hash, id: Some(head.id) };
+        let claim = Claim { source: ClaimSource::Lock, seq: head.seq, hash: head.hash, id: Some(head.id) };
         claims.entry(*chain).or_default().push(claim);
     }
     for (by, track) in tracks {
         for ((about, _), witness) in &track.follow.facts.witnessed {
             let claim = Claim {
-                source: Source::Chain(*by),
+                source: ClaimSource::Chain(*by),
                 seq: witness.seq,
                 hash: witness.hash,
                 id: Some(witness.id),

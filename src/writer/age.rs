@@ -6,7 +6,7 @@
 
 use std::{io, ops::ControlFlow, sync::Arc, time::Duration};
 
-use super::survey::{named, unless_gone};
+use super::old_segments::{named, unless_gone};
 use crate::{
     chain_reader::times_backward,
     clock::Timestamp,

@@ -5,11 +5,13 @@
 //! files of their own.
 
 mod age;
+mod chain_lock;
+mod checks;
 mod flush;
 mod forwarded;
 mod keep;
 mod ledger;
-mod lock;
+mod old_segments;
 mod open;
 mod others;
 mod outage;
@@ -18,12 +20,10 @@ mod recover;
 mod retention;
 mod roll;
 mod segment;
-mod survey;
 #[cfg(test)]
 #[path = "../../testing/writer/mod.rs"]
 mod tests;
 mod timers;
-mod watch;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -32,7 +32,7 @@ use crate::{
     chain_reader::NotedState,
     clock::{Clock, Moment},
     format::{MAX_LINE, MAX_PAYLOAD, mark_payload},
-    queue::{Chunks, Orders, Pause, Queue, Refused, Stage},
+    queue::{DraftBuffers, Orders, Pause, Queue, Refused, Stage},
     segment_name::ChainNumber,
     settings::{FlushMode, Retention, Rotation},
     stats::NoticeKind,
@@ -99,12 +99,12 @@ enum State {
 /// What was taken from the queue, or is to be recorded, and was not yet handed to the ledger.
 #[derive(Debug)]
 struct Pending {
-    batch: Chunks,
+    batch: DraftBuffers,
     /// When the oldest draft of the batch was queued, and when the queue was emptied last.
     since: Duration,
     taken_at: Duration,
     /// Notices that wait to be recorded.
-    notes: Chunks,
+    notes: DraftBuffers,
 }
 
 /// Rotations that were asked for, and those that were done.
@@ -115,7 +115,7 @@ struct Rotations {
 }
 
 impl Pending {
-    fn put_first(&mut self, mut first: Chunks) {
+    fn put_first(&mut self, mut first: DraftBuffers) {
         self.batch.move_to(&mut first);
         self.batch = first;
     }
@@ -138,10 +138,10 @@ impl Writer {
         now: Moment,
     ) -> Self {
         let pending = Pending {
-            batch: Chunks::default(),
+            batch: DraftBuffers::default(),
             since: now.elapsed,
             taken_at: now.elapsed,
-            notes: Chunks::default(),
+            notes: DraftBuffers::default(),
         };
         let mut writer = Self {
             published: opened.ledger.head(),
@@ -423,7 +423,7 @@ impl Writer {
             return Ok(());
         }
         self.refresh_witnesses(now);
-        let mut batch = Chunks::default();
+        let mut batch = DraftBuffers::default();
         batch.push(&mark_payload(now.wall, &self.ledger.name_others(open::FEW)), None, None);
         let appended = self.ledger.append(&mut batch, now);
         let marked = self.settle(appended, now, clock).and_then(|()| self.sync(now, clock));

@@ -3,9 +3,10 @@
 use std::{cell::Cell, collections::BTreeSet, io, sync::Arc, time::Duration};
 
 use super::{
-    WriterSettings, forwarded,
+    WriterSettings,
+    chain_lock::{ChainLock, Holder, Tried},
+    forwarded,
     ledger::{Ledger, Story, Trouble},
-    lock::{ChainLock, Holder, Tried},
     others,
     recover::{Recovered, Recovery},
 };
@@ -14,7 +15,7 @@ use crate::{
     clock::{Clock, Moment},
     error::{Error, NoChainReason},
     format::{CloseInfo, NoticeInfo, OpenInfo, Witness, Witnesses},
-    queue::Chunks,
+    queue::DraftBuffers,
     segment_name::{ChainNumber, FORWARD_REQUIRED, SegmentName},
     stats::{ChainRecovery, NoticeKind},
     storage::{Dir, FileSystem, Storage},
@@ -317,7 +318,7 @@ impl<'a> Opener<'a> {
             filesystem: &filesystem.to_string(),
             chains: &taken.ledger.name_others(FEW),
         };
-        let mut batch = Chunks::default();
+        let mut batch = DraftBuffers::default();
         batch.push(&open.payload(self.now.wall), None, None);
         tell_story(&mut batch, taken.story.as_ref(), self.now);
         self.found.extend(taken.report.take());
@@ -335,7 +336,7 @@ impl<'a> Opener<'a> {
         Ok(Opened { ledger: taken.ledger, found: self.found, notices })
     }
 
-    fn write(&self, ledger: &mut Ledger, batch: &mut Chunks) -> Result<(), Error> {
+    fn write(&self, ledger: &mut Ledger, batch: &mut DraftBuffers) -> Result<(), Error> {
         let chain = ledger.chain();
         write_through(ledger, batch, self.now).map_err(|trouble| trouble.into_error(self.storage, chain))
     }
@@ -424,21 +425,25 @@ fn notice_of(report: &ChainRecovery) -> (NoticeKind, String) {
     (kind, report.message.clone())
 }
 
-fn put_notices(batch: &mut Chunks, notices: &[(NoticeKind, String)], now: &Moment) {
+fn put_notices(batch: &mut DraftBuffers, notices: &[(NoticeKind, String)], now: &Moment) {
     for (kind, message) in notices {
         let notice = NoticeInfo { code: kind.as_str(), message };
         batch.push(&notice.payload(now.wall), None, None);
     }
 }
 
-fn tell_story(batch: &mut Chunks, story: Option<&Story>, now: &Moment) {
+fn tell_story(batch: &mut DraftBuffers, story: Option<&Story>, now: &Moment) {
     if let Some(story) = story {
         batch.push(&story.as_info().payload(now.wall), None, None);
     }
 }
 
 /// Appends a batch and makes it durable, in a new segment if there is none to go on in.
-pub(super) fn write_through(ledger: &mut Ledger, batch: &mut Chunks, now: &Moment) -> Result<(), Trouble> {
+pub(super) fn write_through(
+    ledger: &mut Ledger,
+    batch: &mut DraftBuffers,
+    now: &Moment,
+) -> Result<(), Trouble> {
     let begin = ledger.live().is_none();
     ledger.append(batch, now)?;
     if begin { ledger.begin_segment(now) } else { ledger.sync() }
@@ -461,7 +466,7 @@ fn end_chain(mut taken: Taken, now: &Moment) -> Option<ChainRecovery> {
         drop(taken.ledger.note(NotedState::Closed));
         return None;
     }
-    let mut batch = Chunks::default();
+    let mut batch = DraftBuffers::default();
     tell_story(&mut batch, taken.story.as_ref(), now);
     let ended = write_through(&mut taken.ledger, &mut batch, now)
         .and_then(|()| close_chain(&mut taken.ledger, 0, true, now));

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, io};
 
-use super::{ledger::Ledger, lock::ChainLock};
+use super::{chain_lock::ChainLock, ledger::Ledger};
 use crate::{
     chain::Digest,
     chain_reader::{

@@ -3,8 +3,8 @@
 use std::{cell::Cell, io, sync::Arc};
 
 use super::{
-    ledger::{MAX_FAILED, MAX_FAILED_BEFORE, Start, Story},
-    lock::{ChainLock, Entry},
+    chain_lock::{ChainLock, LockState},
+    ledger::{LedgerStart, MAX_FAILED, MAX_FAILED_BEFORE, Story},
     segment::Segment,
 };
 use crate::{
@@ -26,7 +26,7 @@ use crate::{
 pub(super) enum Recovered {
     /// The chain can be continued.
     Ready {
-        start: Box<Start>,
+        start: Box<LedgerStart>,
         /// Whether its last run ended in order, or there was none.
         closed: bool,
         story: Option<Story>,
@@ -124,13 +124,13 @@ impl Recovery<'_> {
         let lock_path = self.storage.path(Dir::Control, &self.lock.chain.lock_name());
         let now = self.storage.boot_id();
         match self.lock.read().map_err(Error::io("read", lock_path))? {
-            Entry::Unsynced { boot } if boot == now => {
+            LockState::Unsynced { boot } if boot == now => {
                 let since = if now.is_empty() { "before" } else { "since the machine started" };
                 let why = format!("its last segment could not be synced {since}; {}", self.when_again());
                 Ok(self.leave_alone(false, &why))
             }
             // Once the head is noted in a later segment, what the entry says is of the past.
-            Entry::Poison { boot, point } if boot == now && self.noted_segment() <= point.segment => {
+            LockState::Poison { boot, point } if boot == now && self.noted_segment() <= point.segment => {
                 self.after_poison(point)
             }
             _ => self.after_scan(),
@@ -363,7 +363,7 @@ impl Recovery<'_> {
         let id = ChainId(self.storage.random().map_err(Error::io("draw random bits for", log))?);
         let last = self.names.last().map_or(0, |name| name.segment);
         let void = rest.void;
-        let start = Start {
+        let start = LedgerStart {
             id,
             durable: Point::NOWHERE,
             live: None,
@@ -436,7 +436,7 @@ impl Recovery<'_> {
             (None, false) => (Cause::Unclosed, "the run before ended without close".to_owned()),
         };
         let damage_behind = cut.damaged.is_some();
-        let start = Start { damage_behind, ..self.start(id, durable, live, rest, false, follow) };
+        let start = LedgerStart { damage_behind, ..self.start(id, durable, live, rest, false, follow) };
         if ended_in_order {
             return Ok(Recovered::Ready { start: Box::new(start), closed, story: None, report: None });
         }
@@ -453,8 +453,8 @@ impl Recovery<'_> {
         rest: Rest,
         is_poisoned: bool,
         follow: &Follow,
-    ) -> Start {
-        Start {
+    ) -> LedgerStart {
+        LedgerStart {
             id,
             durable,
             live,
@@ -482,7 +482,7 @@ impl Recovery<'_> {
     fn unsynced(&self, error: &io::Error) -> Result<Recovered, Error> {
         let path = self.storage.path(Dir::Control, &self.lock.chain.lock_name());
         self.lock
-            .write(&Entry::Unsynced { boot: self.storage.boot_id() })
+            .write(&LockState::Unsynced { boot: self.storage.boot_id() })
             .map_err(Error::io("write to", path))?;
         let why = format!("its last segment could not be synced: {error}; {}", self.when_again());
         Ok(self.leave_alone(false, &why))
@@ -539,7 +539,7 @@ impl Recovery<'_> {
         }
     }
 
-    fn report(&self, start: &Start, torn_bytes: u64, damaged: bool, message: &str) -> ChainRecovery {
+    fn report(&self, start: &LedgerStart, torn_bytes: u64, damaged: bool, message: &str) -> ChainRecovery {
         let Point { seq, hash, .. } = start.durable;
         ChainRecovery {
             chain: self.lock.chain.get(),

@@ -6,8 +6,8 @@ use super::{
     age::{Now, now_of},
     forwarded::Required,
     ledger::{Ledger, Trouble},
+    old_segments::{Old, OldSegment, survey},
     open::{close_chain, take_free_chain},
-    survey::{Old, OldSegment, survey},
 };
 use crate::{
     chain_reader::Directory,

@@ -167,8 +167,8 @@ fn a_confirm_counts_what_this_thread_emits_for_this_log() {
     }));
     assert!(panicked.is_err());
     drop(outer);
-    assert!(super::super::scope::innermost(one.capture.id).is_none());
-    assert!(super::super::scope::innermost(two.capture.id).is_none());
+    assert!(super::super::current_scope::innermost(one.capture.id).is_none());
+    assert!(super::super::current_scope::innermost(two.capture.id).is_none());
 }
 
 /// A layer nearer to the registry that vetoes.

@@ -32,7 +32,7 @@ use crate::{
     FlushMode, OnFailure, OnFull, Stats,
     clock::Clock,
     notify::Notifier,
-    queue::{Chunks, Queue, QueueSettings},
+    queue::{DraftBuffers, Queue, QueueSettings},
     stats::Notice,
 };
 
@@ -97,9 +97,9 @@ impl Log {
 
     /// The raw payloads that were queued since the last call.
     fn payloads(&self) -> Vec<Vec<u8>> {
-        let mut chunks = Chunks::default();
+        let mut chunks = DraftBuffers::default();
         self.capture.queue.take(&mut chunks);
-        chunks.iter().flat_map(crate::queue::Chunk::iter).map(|(_, payload)| payload.to_vec()).collect()
+        chunks.iter().flat_map(crate::queue::DraftBuffer::iter).map(|(_, payload)| payload.to_vec()).collect()
     }
 
     /// The same as JSON, each checked to be a line that a strict reader takes.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::{
     Error, Record, RecordKind,
-    chain_reader::{Piece, Pieces, open_segment},
+    chain_reader::{Chunk, Chunks, open_segment},
     format::After,
     segment_name::SegmentName,
     verify::tests::log::{Chain, Log, name},
@@ -78,11 +78,11 @@ fn a_used_buffer_reads_like_a_new_one() {
     log.file(0, 1).extend_from_slice(b"\nshort\nhalf a line");
     let pieces = |buffer: fn() -> Vec<u8>| {
         let file = open_segment(&log, SegmentName::parse(&name(0, 1)).unwrap()).unwrap().unwrap();
-        let mut pieces = Pieces::new(file, 0, u64::MAX);
+        let mut pieces = Chunks::new(file, 0, u64::MAX);
         std::iter::from_fn(|| pieces.next(buffer()).unwrap()).collect::<Vec<_>>()
     };
     let expected = pieces(Vec::new);
-    assert!(matches!(expected.last(), Some(Piece::Unfinished { length: 11, .. })), "{:?}", expected.last());
+    assert!(matches!(expected.last(), Some(Chunk::Unfinished { length: 11, .. })), "{:?}", expected.last());
     assert!(expected.len() > 4);
     assert_eq!(pieces(|| vec![b'\n'; 2_000_000]), expected);
     assert_eq!(pieces(|| vec![b'x'; 1_000]), expected);

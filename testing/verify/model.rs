@@ -29,7 +29,7 @@ pub(super) struct Row {
 
 /// A file of a chain.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Piece {
+pub(super) struct Chunk {
     pub(super) bytes: Vec<u8>,
     /// How many of its bytes count.
     pub(super) counted: usize,
@@ -40,7 +40,7 @@ pub(super) struct Piece {
 /// A chain as it was written.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Written {
-    pub(super) files: BTreeMap<u32, Piece>,
+    pub(super) files: BTreeMap<u32, Chunk>,
     pub(super) rows: Vec<Row>,
     /// Whether bytes stand behind the last record of the last file.
     pub(super) has_torn_end: bool,
@@ -144,7 +144,7 @@ impl Written {
                 }
             }
             let counted = usize::try_from(counted).unwrap();
-            chain.files.insert(segment, Piece { bytes, counted, after });
+            chain.files.insert(segment, Chunk { bytes, counted, after });
         }
         chain.read();
         chain

@@ -13,7 +13,7 @@ use crate::{
     format::{After, ChainId, CloseInfo, LineParser, SegmentInfo, Witnesses, seal},
     segment_name::ChainNumber,
     storage::sim::{Errno, Fault, Op},
-    writer::lock::{ChainLock, Entry, Tried},
+    writer::chain_lock::{ChainLock, LockState, Tried},
 };
 
 const SECOND_FILE: &str = "audit-000-00000002.jsonl";
@@ -82,7 +82,7 @@ fn poison(world: &World, point: Point) {
     let Tried::Taken(lock) = ChainLock::try_take(&storage, ChainNumber::FIRST, None).unwrap() else {
         panic!("somebody holds it")
     };
-    lock.write(&Entry::Poison { boot: storage.boot_id(), point }).unwrap();
+    lock.write(&LockState::Poison { boot: storage.boot_id(), point }).unwrap();
 }
 
 #[track_caller]

@@ -1,8 +1,8 @@
 //! One line of a chain: does it belong where it stands, and if not, what happened there?
 
 use super::{
-    super::anomaly::{Anomaly, Fault, Last, Place},
-    Follow, Jump, Start, missing_records,
+    super::anomaly::{Anomaly, Fault, Last, LinePosition},
+    FirstGood, Follow, Jump, missing_records,
 };
 use crate::{
     format::{Control, Line, RecordKind, SegmentInfo, Witness, control_of},
@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Follow {
-    pub(super) fn anomaly(&self, fault: Fault, place: Place, message: String) -> Anomaly {
+    pub(super) fn anomaly(&self, fault: Fault, place: LinePosition, message: String) -> Anomaly {
         Anomaly {
             fault,
             at: self.next,
@@ -25,7 +25,7 @@ impl Follow {
         }
     }
 
-    pub(super) fn malformed(&mut self, place: Place, why: String) {
+    pub(super) fn malformed(&mut self, place: LinePosition, why: String) {
         self.holes += 1;
         self.note_bad_start();
         let anomaly = self.anomaly(Fault::Malformed, place, why);
@@ -47,7 +47,7 @@ impl Follow {
         }
     }
 
-    pub(super) fn edited(&mut self, line: &Line<'_>, place: Place) {
+    pub(super) fn edited(&mut self, line: &Line<'_>, place: LinePosition) {
         self.note_bad_start();
         let mut anomaly =
             self.anomaly(Fault::Edited, place, "the line does not match its own hash".to_owned());
@@ -64,7 +64,7 @@ impl Follow {
     }
 
     /// A line that is right in itself: returns whether it belongs here.
-    pub(super) fn good_line(&mut self, line: &Line<'_>, place: Place) -> bool {
+    pub(super) fn good_line(&mut self, line: &Line<'_>, place: LinePosition) -> bool {
         let control = match control_of(line, self.line == 1) {
             Ok(Some(Control::Later(format))) => {
                 self.later_format = Some((place, format));
@@ -109,7 +109,7 @@ impl Follow {
     }
 
     /// Decides whether a line is the next of the chain, and notes what does not fit.
-    fn fits(&mut self, line: &Line<'_>, place: Place, is_segment: bool) -> bool {
+    fn fits(&mut self, line: &Line<'_>, place: LinePosition, is_segment: bool) -> bool {
         if self.start.is_none() {
             self.begin(line, place, is_segment);
         } else if line.seq == self.next {
@@ -131,7 +131,7 @@ impl Follow {
         true
     }
 
-    fn begin(&mut self, line: &Line<'_>, place: Place, is_segment: bool) {
+    fn begin(&mut self, line: &Line<'_>, place: LinePosition, is_segment: bool) {
         // Only now is it known where the bad lines before it stood.
         let first_hole = line.seq.saturating_sub(self.holes).max(1);
         for number in 0..self.anomalies.len() {
@@ -142,12 +142,12 @@ impl Follow {
             }
         }
         self.start =
-            Some(Start { seq: line.seq, previous: line.previous, holes: self.holes, place, is_segment });
+            Some(FirstGood { seq: line.seq, previous: line.previous, holes: self.holes, place, is_segment });
     }
 
     /// Judged by the record before: a mark for that one says that what stood there was durable, and
     /// it is no longer what the next one links to.
-    fn broken_link(&mut self, line: &Line<'_>, place: Place) {
+    fn broken_link(&mut self, line: &Line<'_>, place: LinePosition) {
         let message = "the line does not link to the line before it: one of the two was replaced".to_owned();
         let mut anomaly = self.anomaly(Fault::BrokenLink, place, message);
         anomaly.at = line.seq.saturating_sub(1);
@@ -171,7 +171,7 @@ impl Follow {
         true
     }
 
-    fn skip_to(&mut self, line: &Line<'_>, place: Place) {
+    fn skip_to(&mut self, line: &Line<'_>, place: LinePosition) {
         let missing = line.seq - self.next;
         let mut number = None;
         if missing > self.holes {
@@ -186,7 +186,7 @@ impl Follow {
         self.jump = Some(Jump { next: self.next, hash: self.hash, anomaly: number });
     }
 
-    fn stray(&mut self, line: &Line<'_>, place: Place, is_segment: bool) {
+    fn stray(&mut self, line: &Line<'_>, place: LinePosition, is_segment: bool) {
         // Wherever it stands, it was written when that record was durable. Without it, one line put
         // in too early would take the marks from all lines that it makes come too late.
         self.mark(line.durable.unwrap_or(0));
@@ -209,7 +209,7 @@ impl Follow {
 
     /// Every file begins with the `segment` line that names it, and no other line names a file. Returns whether
     /// that holds for this line.
-    fn check_segment(&mut self, line: &Line<'_>, info: Option<&SegmentInfo>, place: Place) -> bool {
+    fn check_segment(&mut self, line: &Line<'_>, info: Option<&SegmentInfo>, place: LinePosition) -> bool {
         let is_first = self.line == 1;
         let name = SegmentName { chain: self.chain, segment: place.segment };
         let problem = match info {
@@ -235,7 +235,7 @@ impl Follow {
     }
 
     /// What stands in earlier files and is not void counts from here on.
-    fn segment_begins(&mut self, seq: u64, place: Place) {
+    fn segment_begins(&mut self, seq: u64, place: LinePosition) {
         self.anomalies.make_certain();
         let void_mark = std::mem::take(&mut self.void_mark);
         if void_mark >= seq {

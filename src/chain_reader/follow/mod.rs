@@ -4,13 +4,13 @@
 mod line;
 
 use super::{
-    anomaly::{Anomalies, Fault, Good, Last, Place},
-    facts::Facts,
+    anomaly::{Anomalies, Fault, Good, Last, LinePosition},
+    chain_bytes::{ChainBytes, Part},
+    chunk_summary::Summary,
+    control_state::ControlState,
     layout::SegmentFile,
-    lines::{Piece, split},
+    lines::{Chunk, split},
     noted::{Noted, Point},
-    piece::Summary,
-    source::{Part, Source},
 };
 use crate::{
     chain::Digest,
@@ -22,12 +22,12 @@ use crate::{
 
 /// The first good line that was read of a chain.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Start {
+pub(crate) struct FirstGood {
     pub(crate) seq: u64,
     pub(crate) previous: Digest,
     /// How many bad lines stand before it.
     pub(crate) holes: u64,
-    pub(crate) place: Place,
+    pub(crate) place: LinePosition,
     /// Whether it begins its file and names it, as it must.
     pub(crate) is_segment: bool,
 }
@@ -47,7 +47,7 @@ struct Jump {
 pub(crate) struct Standing {
     segment: u32,
     line: u64,
-    start: Option<Start>,
+    start: Option<FirstGood>,
     next: u64,
     hash: Option<Digest>,
     holes: u64,
@@ -76,7 +76,7 @@ pub(crate) struct FileCount {
 #[derive(Debug)]
 pub(crate) struct Follow {
     pub(crate) chain: ChainNumber,
-    pub(crate) start: Option<Start>,
+    pub(crate) start: Option<FirstGood>,
     /// The number that the next line must have.
     pub(crate) next: u64,
     /// What the next line must link to; `None` where that cannot be known.
@@ -85,7 +85,7 @@ pub(crate) struct Follow {
     pub(crate) holes: u64,
     jump: Option<Jump>,
     pub(crate) good: Good,
-    pub(crate) facts: Facts,
+    pub(crate) facts: ControlState,
     /// What lines said that are no events, and their numbers, until somebody takes it.
     pub(crate) said: Vec<(u64, Control)>,
     pub(crate) anomalies: Anomalies,
@@ -97,7 +97,7 @@ pub(crate) struct Follow {
     /// The highest mark in bytes that a later segment declares void.
     void_mark: u64,
     /// Where a segment of a later format begins; nothing from there on is judged.
-    pub(crate) later_format: Option<(Place, u64)>,
+    pub(crate) later_format: Option<(LinePosition, u64)>,
     /// How many anomalies there were before it.
     pub(crate) judged: usize,
     /// Whether what was read last is a record of the chain.
@@ -118,7 +118,7 @@ impl Follow {
             holes: 0,
             jump: None,
             good: Good::default(),
-            facts: Facts::default(),
+            facts: ControlState::default(),
             said: Vec::new(),
             anomalies: Anomalies::default(),
             files: Vec::new(),
@@ -160,7 +160,7 @@ impl Follow {
         follow.line = 1;
         follow.next = seq;
         let place = follow.place(0);
-        follow.start = Some(Start { seq, previous: Digest::ZERO, holes: 0, place, is_segment: true });
+        follow.start = Some(FirstGood { seq, previous: Digest::ZERO, holes: 0, place, is_segment: true });
         follow.facts.id = Some(noted.id);
         follow.facts.pruned = noted.pruned;
         follow.mark(seq);
@@ -187,11 +187,11 @@ impl Follow {
         follow.named = named.to_vec();
         let mut parser = LineParser::default();
         let offset = noted.map_or(0, |(noted, _)| noted.point.end);
-        let mut source = Source::of_what_counts(storage, files, offset);
+        let mut source = ChainBytes::of_what_counts(storage, files, offset);
         while let Some(part) = source.next()? {
             follow.take_in(&mut parser, &part);
             follow.said.clear();
-            if let Part::Counted(Piece::Lines { bytes, .. }) = part {
+            if let Part::Counted(Chunk::Lines { bytes, .. }) = part {
                 source.reuse(bytes);
             }
         }
@@ -203,24 +203,24 @@ impl Follow {
         match *part {
             Part::Begin(name) => self.begin_file(name),
             Part::TooShort { offset, counted } => self.too_short(offset, counted),
-            Part::Counted(Piece::Lines { offset, ref bytes }) => {
+            Part::Counted(Chunk::Lines { offset, ref bytes }) => {
                 self.lines(parser, bytes, offset);
                 return bytes.len() as u64;
             }
-            Part::Counted(Piece::Overlong { offset, length }) => {
+            Part::Counted(Chunk::Overlong { offset, length }) => {
                 self.bad_bytes(offset, length, false);
                 return length;
             }
-            Part::Counted(Piece::Unfinished { offset, length }) => {
+            Part::Counted(Chunk::Unfinished { offset, length }) => {
                 self.bad_bytes(offset, length, true);
                 return length;
             }
-            Part::Void(Piece::Lines { ref bytes, .. }) => {
+            Part::Void(Chunk::Lines { ref bytes, .. }) => {
                 self.void(parser, bytes);
                 self.count_void(bytes.len() as u64);
                 return bytes.len() as u64;
             }
-            Part::Void(Piece::Overlong { length, .. } | Piece::Unfinished { length, .. }) => {
+            Part::Void(Chunk::Overlong { length, .. } | Chunk::Unfinished { length, .. }) => {
                 self.count_void(length);
                 return length;
             }
@@ -263,8 +263,8 @@ impl Follow {
         self.files.last().map_or(0, |file| file.segment)
     }
 
-    fn place(&self, offset: u64) -> Place {
-        Place { segment: self.segment(), line: self.line, offset }
+    fn place(&self, offset: u64) -> LinePosition {
+        LinePosition { segment: self.segment(), line: self.line, offset }
     }
 
     /// Takes in a faultless piece, if it goes on where the chain stands.

@@ -12,7 +12,7 @@ use std::{
 
 use rustix::{fs::Mode, io::Errno};
 
-use super::{place::SEARCH, retry, stat_of};
+use super::{open_dirs::SEARCH, retry, stat_of};
 use crate::storage::Stat;
 
 /// The highest number of a standard stream. A program that has closed them prints to these numbers all the same.

@@ -1,7 +1,7 @@
 //! The real file system: the only room that says `std::fs`.
 
 mod held;
-mod place;
+mod open_dirs;
 
 use std::{
     cell::Cell,
@@ -22,7 +22,7 @@ use super::{Access, Dir, File, FileSystem, LockKind, Stat, Storage};
 use crate::error::InsecureReason;
 use held::Held;
 pub(crate) use held::is_closed_under_us;
-use place::Place;
+use open_dirs::OpenDirs;
 
 const CONTROL: &str = "control";
 
@@ -45,7 +45,7 @@ pub(crate) struct Disk {
     root: PathBuf,
     options: DiskOptions,
     /// Guards which directories are open. Held for the length of one `openat` and no longer.
-    place: RwLock<Place>,
+    place: RwLock<OpenDirs>,
     /// The user that opened the log.
     user: rustix::process::Uid,
     /// What the system said when a log was opened to be written: it may be out of reach later, in another root.
@@ -57,7 +57,7 @@ impl Disk {
     /// Opens a log to write: makes what is missing, refuses what is unsafe.
     pub(crate) fn create(root: &Path, options: DiskOptions) -> io::Result<Self> {
         let root = std::path::absolute(root)?;
-        let disk = Self::at(Place::create(&root, options)?, root, options);
+        let disk = Self::at(OpenDirs::create(&root, options)?, root, options);
         disk.boot_id();
         disk.machine_id();
         Ok(disk)
@@ -66,10 +66,10 @@ impl Disk {
     /// Opens a log that exists, to read.
     pub(crate) fn open_existing(root: &Path) -> io::Result<Self> {
         let root = std::path::absolute(root)?;
-        Ok(Self::at(Place::of_existing(&root)?, root, DiskOptions::default()))
+        Ok(Self::at(OpenDirs::of_existing(&root)?, root, DiskOptions::default()))
     }
 
-    fn at(place: Place, root: PathBuf, options: DiskOptions) -> Self {
+    fn at(place: OpenDirs, root: PathBuf, options: DiskOptions) -> Self {
         Self {
             root,
             options,

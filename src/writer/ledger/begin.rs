@@ -4,8 +4,8 @@ use std::io;
 
 use super::{
     super::{
+        chain_lock::LockState,
         flush::Unsynced,
-        lock::Entry,
         segment::{Refused, Segment},
     },
     Ledger, Poison, TimesOf, Trouble,
@@ -15,7 +15,7 @@ use crate::{
     chain_reader::{NotedState, Point},
     clock::Moment,
     format::{After, SegmentInfo, seal},
-    queue::Chunks,
+    queue::DraftBuffers,
     segment_name::SegmentName,
     storage::{Dir, is_out_of_room},
 };
@@ -85,7 +85,7 @@ impl Ledger {
             return Err(self.not_begun("trust", number, error, false));
         }
         if self.poison == Poison::Written {
-            if let Err(error) = self.lock.write(&Entry::Clean) {
+            if let Err(error) = self.lock.write(&LockState::Clean) {
                 self.failed.push(number);
                 self.poison();
                 return Err(self.not_begun("unmark", number, error, false));
@@ -118,7 +118,7 @@ impl Ledger {
 
     /// Writes what the segments before could not make durable, and first why there is a new one.
     fn write_retained(&mut self, now: &Moment) -> Result<(), Trouble> {
-        let mut retained = Chunks::default();
+        let mut retained = DraftBuffers::default();
         if let Some(story) = self.story.take() {
             retained.push(&story.as_info().payload(now.wall), None, None);
         }

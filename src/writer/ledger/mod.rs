@@ -7,9 +7,9 @@
 
 mod alone;
 mod begin;
+mod naming;
 mod noting;
 mod poison;
-mod unconfirmed;
 mod witnessing;
 
 use std::{
@@ -22,20 +22,20 @@ use std::{
 pub(super) use begin::{MAX_FAILED, MAX_FAILED_BEFORE};
 
 use super::{
+    chain_lock::{ChainLock, LastNamed},
     flush::Unsynced,
-    lock::{ChainLock, LastNamed},
     others,
     roll::LiveSegment,
     segment::{CLOSED, Refused, Segment},
 };
-use unconfirmed::Refusals;
+use naming::Refusals;
 
 use crate::{
     chain::{Digest, Head},
     chain_reader::Point,
     clock::{Moment, TIMESTAMP_LEN, Timestamp},
     format::{Cause, ChainId, LineParser, RecoveryInfo, Times, Witnesses, seal, time_of},
-    queue::{Chunk, Chunks, Scope, Ticket},
+    queue::{DraftBuffer, DraftBuffers, Scope, Ticket},
     segment_name::ChainNumber,
     storage::{Dir, Storage},
 };
@@ -63,7 +63,7 @@ pub(super) struct Ledger {
     empty: Option<Segment>,
     poison: Poison,
     out_of_room: bool,
-    retained: Chunks,
+    retained: DraftBuffers,
     unsynced: Unsynced,
     /// The times of the records in the segment of the last durable record.
     times: TimesOf,
@@ -191,7 +191,7 @@ pub(super) struct Trouble {
 
 /// Where a ledger begins.
 #[derive(Debug)]
-pub(super) struct Start {
+pub(super) struct LedgerStart {
     pub(super) id: ChainId,
     pub(super) durable: Point,
     pub(super) live: Option<Segment>,
@@ -209,7 +209,7 @@ pub(super) struct Start {
 }
 
 impl Ledger {
-    pub(super) fn new(storage: Arc<dyn Storage>, lock: ChainLock, start: Start) -> Self {
+    pub(super) fn new(storage: Arc<dyn Storage>, lock: ChainLock, start: LedgerStart) -> Self {
         let named = lock.read_named();
         let noted = lock.slots.noted.iter().flat_map(|noted| &noted.witnessed);
         let witnessed = start.witnesses.keys().chain(noted).copied().collect();
@@ -227,7 +227,7 @@ impl Ledger {
             empty: start.empty,
             poison: if start.is_poisoned { Poison::Written } else { Poison::None },
             out_of_room: false,
-            retained: Chunks::default(),
+            retained: DraftBuffers::default(),
             unsynced: Unsynced::default(),
             times: TimesOf::known(start.times),
             damage_behind: start.damage_behind,
@@ -305,11 +305,11 @@ impl Ledger {
 
     /// Appends drafts, one write for each chunk of them. Whatever happens, the drafts are retained
     /// until they are durable.
-    pub(super) fn append(&mut self, batch: &mut Chunks, now: &Moment) -> Result<(), Trouble> {
+    pub(super) fn append(&mut self, batch: &mut DraftBuffers, now: &Moment) -> Result<(), Trouble> {
         let mut result = self.note_open();
         while let Some(chunk) = batch.pop() {
             if result.is_ok() {
-                result = self.append_chunk(chunk, now);
+                result = self.append_buffer(chunk, now);
             } else {
                 self.retain(chunk, now);
             }
@@ -319,14 +319,14 @@ impl Ledger {
         result
     }
 
-    fn append_chunk(&mut self, chunk: Chunk, now: &Moment) -> Result<(), Trouble> {
+    fn append_buffer(&mut self, chunk: DraftBuffer, now: &Moment) -> Result<(), Trouble> {
         let Some(live) = self.live.take() else {
             self.retain(chunk, now);
             return Ok(());
         };
         self.lines.clear();
         self.lines.shrink_to(MAX_LINES_KEPT);
-        let sealed = self.seal_chunk(&chunk, self.written, Some(self.durable.seq));
+        let sealed = self.seal_buffer(&chunk, self.written, Some(self.durable.seq));
         self.retain(chunk, now);
         self.write_lines(live, sealed)
     }
@@ -346,9 +346,9 @@ impl Ledger {
     }
 
     /// Seals a chunk's drafts behind `at` into `lines`; the first of a write carries the durable mark.
-    fn seal_chunk(
+    fn seal_buffer(
         &mut self,
-        chunk: &Chunk,
+        chunk: &DraftBuffer,
         mut at: (u64, Digest),
         mut durable: Option<u64>,
     ) -> (u64, Digest) {
@@ -368,7 +368,7 @@ impl Ledger {
         at
     }
 
-    fn retain(&mut self, chunk: Chunk, now: &Moment) {
+    fn retain(&mut self, chunk: DraftBuffer, now: &Moment) {
         self.unsynced.records += chunk.len() as u64;
         self.unsynced.bytes += chunk.bytes();
         self.unsynced.since.get_or_insert(now.elapsed);
@@ -511,12 +511,12 @@ impl Ledger {
     }
 
     /// The drafts that are not durable, for another chain to take over.
-    pub(super) fn take_retained(&mut self) -> Chunks {
+    pub(super) fn take_retained(&mut self) -> DraftBuffers {
         std::mem::take(&mut self.retained)
     }
 
     /// The drafts that are not durable.
-    pub(super) fn retained(&self) -> &Chunks {
+    pub(super) fn retained(&self) -> &DraftBuffers {
         &self.retained
     }
 

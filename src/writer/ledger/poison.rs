@@ -4,7 +4,7 @@
 use std::io;
 
 use super::{
-    super::lock::{ChainLock, Entry, Tried},
+    super::chain_lock::{ChainLock, LockState, Tried},
     Ledger, Poison,
 };
 use crate::{
@@ -24,7 +24,7 @@ impl Ledger {
 
     pub(super) fn write_poison(&mut self) -> io::Result<()> {
         self.poison = Poison::Wanted;
-        let entry = Entry::Poison { boot: self.storage.boot_id(), point: self.durable };
+        let entry = LockState::Poison { boot: self.storage.boot_id(), point: self.durable };
         let written = self.lock.write(&entry);
         if written.as_ref().is_err_and(|error| !is_closed_under_us(error)) {
             return written;
@@ -39,7 +39,7 @@ impl Ledger {
     }
 
     /// Somebody replaced the lock, or let go of it: the one at its path says the same. Where another process holds that already, it has looked before us.
-    fn warn_next_holder(&self, entry: &Entry) -> io::Result<()> {
+    fn warn_next_holder(&self, entry: &LockState) -> io::Result<()> {
         let segment = SegmentName { chain: self.chain(), segment: self.durable.segment };
         if self.storage.stat(Dir::Log, &segment.to_string())?.is_none() {
             // Gone with the directory: nobody can be lied to.

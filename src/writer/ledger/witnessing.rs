@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{super::lock::LastNamed, Ledger};
+use super::{super::chain_lock::LastNamed, Ledger};
 use crate::{
     chain_reader::Directory,
     format::{Witness, Witnesses},

@@ -20,7 +20,7 @@ use crate::{
     clock::Clock,
     format::{LineParser, MAX_LINE, MAX_PAYLOAD, seal},
     notify::Notifier,
-    queue::{Chunk, Chunks, Queue, QueueSettings},
+    queue::{DraftBuffer, DraftBuffers, Queue, QueueSettings},
 };
 
 /// As many as a value set made by hand can have, with what a careless or hostile program calls its
@@ -194,11 +194,11 @@ pub fn event(bytes: &[u8]) {
             assert!(!interest.is_never() && dispatch.enabled(metadata()));
             dispatch.event(&Event::new(metadata(), &metadata().fields().value_set(pairs)));
         }
-        let mut chunks = Chunks::default();
+        let mut chunks = DraftBuffers::default();
         queue.take(&mut chunks);
         // Frees the room for the next event.
         queue.publish(queue.accepted(), 0, || {}).unwrap();
-        let payloads = chunks.iter().flat_map(Chunk::iter).map(|(_, payload)| payload.to_vec());
+        let payloads = chunks.iter().flat_map(DraftBuffer::iter).map(|(_, payload)| payload.to_vec());
         payloads.collect::<Vec<_>>()
     });
     let bodies: Vec<&[u8]> = payloads.iter().map(|payload| body(payload)).collect();

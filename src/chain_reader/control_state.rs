@@ -14,7 +14,7 @@ const MAX_WITNESSED: usize = 4096;
 
 /// What the good lines of one chain add up to.
 #[derive(Debug, Default)]
-pub(crate) struct Facts {
+pub(crate) struct ControlState {
     pub(crate) id: Option<ChainId>,
     /// The highest `durable` mark, and the highest `through`, whatever they claim.
     pub(crate) mark: u64,
@@ -28,7 +28,7 @@ pub(crate) struct Facts {
     pub(crate) is_old: bool,
 }
 
-impl Facts {
+impl ControlState {
     /// Takes in what the line `seq` of the chain says.
     pub(crate) fn absorb(&mut self, seq: u64, control: &Control) {
         match control {
@@ -82,8 +82,8 @@ mod tests {
         ChainNumber::new(chain).unwrap()
     }
 
-    fn prunes(prunes: &[(u64, u64, &str)]) -> Facts {
-        let mut facts = Facts::default();
+    fn prunes(prunes: &[(u64, u64, &str)]) -> ControlState {
+        let mut facts = ControlState::default();
         for (seq, through, word) in prunes {
             facts.absorb(*seq, &Control::Prune { through: *through, hash: hash(word) });
         }
@@ -104,14 +104,14 @@ mod tests {
         assert_eq!(prunes(&[(10, 1, "a")]).pruned, Some((1, hash("a"))));
     }
 
-    fn witness(facts: &mut Facts, chain: u16, id: u128, seq: u64, word: &str) {
+    fn witness(facts: &mut ControlState, chain: u16, id: u128, seq: u64, word: &str) {
         let witness = Witness { id: ChainId(id), seq, hash: hash(word) };
         facts.absorb(9, &Control::Mark(Witnesses::from([(number(chain), witness)])));
     }
 
     #[test]
     fn the_highest_head_of_each_other_chain_counts() {
-        let mut facts = Facts::default();
+        let mut facts = ControlState::default();
         for (seq, word) in [(5, "a"), (7, "b"), (7, "c"), (6, "d")] {
             witness(&mut facts, 1, 11, seq, word);
         }
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn only_so_many_heads_are_kept() {
-        let mut facts = Facts::default();
+        let mut facts = ControlState::default();
         for id in 0..MAX_WITNESSED as u128 + 3 {
             witness(&mut facts, 1, id, 1, "a");
         }

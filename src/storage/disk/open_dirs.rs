@@ -28,7 +28,7 @@ const LIST: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEX
 
 /// The directories of a log, open.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct OpenDirs {
     /// `None` in a log that is only read: it is wherever its directory is.
     parent: Option<Parent>,
     log: Held,
@@ -44,7 +44,7 @@ struct Parent {
     name: OsString,
 }
 
-impl Place {
+impl OpenDirs {
     /// Opens a log to write: makes what is missing, refuses what is unsafe, and makes every name on the way durable.
     pub(super) fn create(root: &Path, options: DiskOptions) -> io::Result<Self> {
         let path = root.parent().unwrap_or(root);

@@ -20,7 +20,7 @@ const MAX_NAMED: usize = 16 << 10;
 
 /// What the first block says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Entry {
+pub(super) enum LockState {
     /// Nothing in particular.
     Clean,
     /// A write or sync of this segment failed under this boot: its pages lie, and the chain goes
@@ -100,7 +100,7 @@ impl ChainLock {
         };
         if stat.bytes < 2 * BLOCK as u64 {
             // The blocks are filled now, so that they can be written when the disk is full.
-            lock.write(&Entry::Clean)?;
+            lock.write(&LockState::Clean)?;
         }
         let since = now.map(|now| format!(" {now}")).unwrap_or_default();
         lock.write_block(1, &format!("pid {}{since}", storage.process_id()))?;
@@ -142,23 +142,23 @@ impl ChainLock {
         drop(self.file.unlock());
     }
 
-    pub(super) fn read(&self) -> io::Result<Entry> {
+    pub(super) fn read(&self) -> io::Result<LockState> {
         let text = read_block(self.file.as_ref(), 0)?;
-        Ok(parse(&text).unwrap_or(Entry::Clean))
+        Ok(parse(&text).unwrap_or(LockState::Clean))
     }
 
     /// Writes an entry in place and makes it durable.
-    pub(super) fn write(&self, entry: &Entry) -> io::Result<()> {
+    pub(super) fn write(&self, entry: &LockState) -> io::Result<()> {
         let text = match entry {
-            Entry::Clean => "clean".to_owned(),
-            Entry::Poison { boot, point: Point { segment, seq, hash, end } } => {
+            LockState::Clean => "clean".to_owned(),
+            LockState::Poison { boot, point: Point { segment, seq, hash, end } } => {
                 let said = format!("{boot} {segment} {seq} {hash} {end}");
                 format!("poison {said} {}", Digest::of_body(said.as_bytes()))
             }
-            Entry::Unsynced { boot } => format!("unsynced {boot}"),
+            LockState::Unsynced { boot } => format!("unsynced {boot}"),
         };
         let written = self.write_block(0, &text);
-        self.unsaid.set(written.is_err() && *entry != Entry::Clean);
+        self.unsaid.set(written.is_err() && *entry != LockState::Clean);
         written?;
         self.file.sync_data()
     }
@@ -243,16 +243,16 @@ fn parse_named(text: &str) -> Option<BTreeMap<ChainNumber, LastNamed>> {
     named.collect()
 }
 
-fn parse(text: &str) -> Option<Entry> {
+fn parse(text: &str) -> Option<LockState> {
     let (kind, rest) = text.split_once(' ').unwrap_or((text, ""));
     // Where an entry was not written to its end, one before it may stand behind.
     let boot = rest.split(' ').next().unwrap_or_default();
     match kind {
-        "unsynced" => Some(Entry::Unsynced { boot: boot.to_owned() }),
+        "unsynced" => Some(LockState::Unsynced { boot: boot.to_owned() }),
         // That something failed is known then, and not how far the chain had come.
         "poison" => Some(match parse_point(rest) {
-            Some(point) => Entry::Poison { boot: boot.to_owned(), point },
-            None => Entry::Unsynced { boot: boot.to_owned() },
+            Some(point) => LockState::Poison { boot: boot.to_owned(), point },
+            None => LockState::Unsynced { boot: boot.to_owned() },
         }),
         _ => None,
     }
@@ -281,12 +281,12 @@ mod tests {
     use super::*;
     use crate::storage::sim::{Fault, Op, SimDisk};
 
-    fn poison(boot: &str, segment: u32, seq: u64) -> Entry {
+    fn poison(boot: &str, segment: u32, seq: u64) -> LockState {
         let hash = Digest::of_body(&seq.to_le_bytes());
-        Entry::Poison { boot: boot.to_owned(), point: Point { segment, seq, hash, end: seq * 50 } }
+        LockState::Poison { boot: boot.to_owned(), point: Point { segment, seq, hash, end: seq * 50 } }
     }
 
-    fn text_of(entry: &Entry) -> String {
+    fn text_of(entry: &LockState) -> String {
         let disk = SimDisk::new(1);
         let lock = taken(&disk);
         lock.write(entry).unwrap();
@@ -301,12 +301,13 @@ mod tests {
     #[test]
     fn an_entry_that_was_not_written_to_its_end_still_says_that_something_failed() {
         let boot = "004ed7e3-0000";
-        let unsynced = Entry::Unsynced { boot: boot.to_owned() };
+        let unsynced = LockState::Unsynced { boot: boot.to_owned() };
         for entry in [poison(boot, 3, 59), unsynced.clone()] {
             let text = text_of(&entry);
             let said = text.find(boot).unwrap() + boot.len();
             let earlier = [(3, 59), (2, 51)].map(|(segment, seq)| poison("113d60a1-0000", segment, seq));
-            for before in [Entry::Clean, poison(boot, 2, 51), poison(boot, 3, 58)].iter().chain(&earlier) {
+            for before in [LockState::Clean, poison(boot, 2, 51), poison(boot, 3, 58)].iter().chain(&earlier)
+            {
                 let before = format!("{:<BLOCK$}", text_of(before));
                 for end in said..=text.len() {
                     let torn = format!("{}{}", &text[..end], &before[end..]);
@@ -349,7 +350,7 @@ mod tests {
             assert_eq!(bytes.split(|byte| *byte == b'\n').count(), lines);
             let syncs = (disk.count(Op::SyncAll), disk.count(Op::SyncDir));
             assert_eq!(syncs, (is_filled.into(), is_filled.into()));
-            assert_eq!(lock.read().unwrap(), Entry::Clean);
+            assert_eq!(lock.read().unwrap(), LockState::Clean);
         }
     }
 
@@ -361,10 +362,10 @@ mod tests {
         let boot = "6f1c".to_owned();
         let point = Point { segment: 3, seq: 14, hash: Digest::ZERO, end: 762 };
         for entry in [
-            Entry::Poison { boot: boot.clone(), point },
-            Entry::Clean,
-            Entry::Unsynced { boot },
-            Entry::Unsynced { boot: String::new() },
+            LockState::Poison { boot: boot.clone(), point },
+            LockState::Clean,
+            LockState::Unsynced { boot },
+            LockState::Unsynced { boot: String::new() },
         ] {
             lock.write(&entry).unwrap();
             assert_eq!(lock.read().unwrap(), entry);

@@ -52,11 +52,11 @@ pub(super) fn used() {
 
 /// The subscriber that a layer is part of.
 #[derive(Debug, Default)]
-pub(super) struct Whole {
+pub(super) struct SubscriberRef {
     dispatch: OnceLock<WeakDispatch>,
 }
 
-impl Whole {
+impl SubscriberRef {
     pub(super) fn set(&self, dispatch: &Dispatch) {
         drop(self.dispatch.set(dispatch.downgrade()));
     }

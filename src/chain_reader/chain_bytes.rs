@@ -9,7 +9,7 @@ use crate::{
 use super::{
     first_line::open_segment,
     layout::SegmentFile,
-    lines::{Piece, Pieces},
+    lines::{Chunk, Chunks},
 };
 
 /// What comes next in a chain.
@@ -18,16 +18,16 @@ pub(crate) enum Part {
     /// A file begins.
     Begin(SegmentName),
     /// Bytes that count.
-    Counted(Piece),
+    Counted(Chunk),
     /// A file ended before what a later segment says it holds.
     TooShort { offset: u64, counted: u64 },
     /// Bytes that a later segment declares void.
-    Void(Piece),
+    Void(Chunk),
 }
 
 /// Where a source stands: it can be kept while the source is not.
 #[derive(Debug, Default)]
-pub(crate) struct SourcePlace {
+pub(crate) struct ReadPosition {
     /// The next file, and where to begin in it.
     next: usize,
     offset: u64,
@@ -41,7 +41,7 @@ pub(crate) struct SourcePlace {
     spare: Vec<Vec<u8>>,
 }
 
-impl SourcePlace {
+impl ReadPosition {
     /// At `offset` of the file `first`, to read what counts from there on.
     pub(crate) fn at(first: usize, offset: u64) -> Self {
         Self { next: first, offset, skips_void: true, ..Self::default() }
@@ -55,38 +55,38 @@ impl SourcePlace {
 
 /// Reads the files of a chain in their order.
 #[derive(Debug)]
-pub(crate) struct Source<'a> {
+pub(crate) struct ChainBytes<'a> {
     storage: &'a dyn Storage,
     files: &'a [SegmentFile],
-    place: SourcePlace,
+    place: ReadPosition,
 }
 
 #[derive(Debug)]
 struct Current {
     name: SegmentName,
-    pieces: Pieces,
+    pieces: Chunks,
     counted: Option<u64>,
     is_void: bool,
 }
 
-impl<'a> Source<'a> {
+impl<'a> ChainBytes<'a> {
     /// Begins at `offset` of the file `first`; says `Begin` for it only from its start on.
     pub(crate) fn new(storage: &'a dyn Storage, files: &'a [SegmentFile], first: usize, offset: u64) -> Self {
-        Self::resume(storage, files, SourcePlace { next: first, offset, ..SourcePlace::default() })
+        Self::resume(storage, files, ReadPosition { next: first, offset, ..ReadPosition::default() })
     }
 
     /// Begins at `offset` of the first file, and leaves out what is void: nobody may need those bytes, and a failing
     /// disk may not have them.
     pub(crate) fn of_what_counts(storage: &'a dyn Storage, files: &'a [SegmentFile], offset: u64) -> Self {
-        Self::resume(storage, files, SourcePlace { offset, skips_void: true, ..SourcePlace::default() })
+        Self::resume(storage, files, ReadPosition { offset, skips_void: true, ..ReadPosition::default() })
     }
 
     /// Goes on where a source over the same files stood.
-    pub(crate) fn resume(storage: &'a dyn Storage, files: &'a [SegmentFile], place: SourcePlace) -> Self {
+    pub(crate) fn resume(storage: &'a dyn Storage, files: &'a [SegmentFile], place: ReadPosition) -> Self {
         Self { storage, files, place }
     }
 
-    pub(crate) fn suspend(self) -> SourcePlace {
+    pub(crate) fn suspend(self) -> ReadPosition {
         self.place
     }
 
@@ -137,7 +137,7 @@ impl<'a> Source<'a> {
                 continue;
             };
             let end = file.counted.unwrap_or(u64::MAX);
-            let pieces = Pieces::new(open, offset.min(end), end);
+            let pieces = Chunks::new(open, offset.min(end), end);
             self.place.current =
                 Some(Current { name: file.name, pieces, counted: file.counted, is_void: false });
             return Ok(Some((file.name, offset)));
@@ -157,7 +157,7 @@ impl<'a> Source<'a> {
             return None;
         }
         let file: Box<dyn File> = current.pieces.into_file();
-        let pieces = Pieces::new(file, counted, u64::MAX);
+        let pieces = Chunks::new(file, counted, u64::MAX);
         self.place.current =
             Some(Current { name: current.name, pieces, counted: Some(counted), is_void: true });
         None

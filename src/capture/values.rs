@@ -5,7 +5,7 @@ use std::{borrow::Cow, error::Error, fmt, ops::Range};
 use tracing_core::{Field, field::Visit};
 
 use super::{
-    fields::{self, Ending, Whole},
+    fields::{self, Ending, FullValue},
     plan::{FieldPlan, Opening, Plan, Role},
     rules::NAMED,
 };
@@ -31,7 +31,7 @@ pub(super) const KEPT_BYTES: usize = 256 * 1024;
 
 /// A value of an event: where its member stands, `,"name":value`, and what happened to it.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Piece {
+pub(super) struct MemberSpan {
     pub(super) start: u32,
     /// Where the value begins.
     pub(super) value: u32,
@@ -49,7 +49,7 @@ fn small(position: usize) -> u32 {
     position.try_into().unwrap_or(u32::MAX)
 }
 
-impl Piece {
+impl MemberSpan {
     /// The same, where what it is of has moved by so many bytes.
     pub(super) fn moved(self, by: u32) -> Self {
         Self { start: self.start + by, value: self.value + by, end: self.end + by, ..self }
@@ -83,7 +83,7 @@ pub(super) struct Named {
     known: u32,
     /// A bit for each that says nothing.
     empty: u32,
-    pieces: [Piece; NAMED.len() + 1],
+    pieces: [MemberSpan; NAMED.len() + 1],
 }
 
 impl Named {
@@ -106,11 +106,11 @@ impl Named {
         self.known & (1 << index) != 0
     }
 
-    pub(super) fn get(&self, index: usize) -> Option<&Piece> {
+    pub(super) fn get(&self, index: usize) -> Option<&MemberSpan> {
         self.pieces.get(index).filter(|_| self.known & (1 << index) != 0)
     }
 
-    pub(super) fn set(&mut self, index: usize, piece: Piece) {
+    pub(super) fn set(&mut self, index: usize, piece: MemberSpan) {
         if let Some(place) = self.pieces.get_mut(index) {
             *place = piece;
             self.known |= 1 << index;
@@ -119,7 +119,7 @@ impl Named {
     }
 
     /// In the order in which they stand in a record, with their index.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Piece)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &MemberSpan)> {
         let mut left = self.known;
         std::iter::from_fn(move || {
             let index = left.trailing_zeros() as usize;
@@ -131,9 +131,9 @@ impl Named {
 
 /// A value under `fields`.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Entry {
+pub(super) struct OtherField {
     pub(super) name: &'static str,
-    pub(super) piece: Piece,
+    pub(super) piece: MemberSpan,
 }
 
 /// A value that found no room.
@@ -141,7 +141,7 @@ pub(super) struct Entry {
 pub(super) struct Omitted {
     pub(super) name: &'static str,
     pub(super) name_bytes: u32,
-    pub(super) whole: Whole,
+    pub(super) whole: FullValue,
 }
 
 /// What an event says, encoded, before it is put in order.
@@ -149,13 +149,13 @@ pub(super) struct Omitted {
 pub(super) struct Values {
     bytes: Vec<u8>,
     pub(super) named: Named,
-    pub(super) fields: Vec<Entry>,
+    pub(super) fields: Vec<OtherField>,
     /// Fields that found no room.
     pub(super) omitted: Vec<Omitted>,
     /// How many more found no room, and are not in that list.
     pub(super) omitted_more: usize,
     /// What is known of the values that are cut, by where their members begin.
-    wholes: Vec<(u32, Whole)>,
+    wholes: Vec<(u32, FullValue)>,
     /// A bit for each named member that is not inherited.
     pub(super) said: u32,
     pub(super) severity: Option<Severity>,
@@ -195,16 +195,16 @@ impl Values {
     }
 
     /// What is known of a value that was cut when it was encoded.
-    pub(super) fn whole(&self, piece: &Piece) -> Option<Whole> {
+    pub(super) fn whole(&self, piece: &MemberSpan) -> Option<FullValue> {
         self.wholes.iter().find(|(start, _)| piece.cut && *start == piece.start).map(|(_, whole)| *whole)
     }
 
     /// What can be told of a value that is not whole in the record. `None` only if a piece is not of these values.
-    pub(super) fn told(&self, piece: &Piece) -> Option<Whole> {
+    pub(super) fn told(&self, piece: &MemberSpan) -> Option<FullValue> {
         if piece.redacted {
-            return Some(Whole { bytes: 0, ending: Ending::Withheld });
+            return Some(FullValue { bytes: 0, ending: Ending::Withheld });
         }
-        self.whole(piece).or_else(|| self.json(piece).map(Whole::of_json))
+        self.whole(piece).or_else(|| self.json(piece).map(FullValue::of_json))
     }
 
     /// How long a further value may be.
@@ -214,17 +214,17 @@ impl Values {
     }
 
     /// The JSON of a value. `None` only if a piece is not of these values.
-    pub(super) fn json(&self, piece: &Piece) -> Option<&[u8]> {
+    pub(super) fn json(&self, piece: &MemberSpan) -> Option<&[u8]> {
         self.bytes(piece.value as usize..piece.end as usize)
     }
 
     /// How many bytes the value has.
-    pub(super) fn length(piece: &Piece) -> usize {
+    pub(super) fn length(piece: &MemberSpan) -> usize {
         (piece.end - piece.value) as usize
     }
 
     /// Where the member stands: the value behind its name.
-    pub(super) fn member(piece: &Piece) -> Range<usize> {
+    pub(super) fn member(piece: &MemberSpan) -> Range<usize> {
         piece.start as usize..piece.end as usize
     }
 
@@ -249,7 +249,7 @@ impl Values {
     }
 
     /// A value as text, if it is one.
-    pub(super) fn text(&self, piece: &Piece) -> Option<Cow<'_, str>> {
+    pub(super) fn text(&self, piece: &MemberSpan) -> Option<Cow<'_, str>> {
         let json = self.json(piece)?;
         let inside = json.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
         if inside.contains(&b'\\') {
@@ -262,7 +262,7 @@ impl Values {
     }
 
     /// The value of a field by its name, wherever it stands in the record.
-    pub(super) fn find(&self, name: &str) -> Option<&Piece> {
+    pub(super) fn find(&self, name: &str) -> Option<&MemberSpan> {
         match NAMED.iter().position(|named| *named == name) {
             Some(index) => self.named.get(index),
             None if name == "message" => self.named.get(MESSAGE),
@@ -288,9 +288,9 @@ impl Values {
         &mut self,
         role: Role,
         name: &'static str,
-        piece: &Piece,
+        piece: &MemberSpan,
         member: &[u8],
-        whole: Option<Box<Whole>>,
+        whole: Option<Box<FullValue>>,
     ) {
         let is_known = match role {
             Role::Named(index) => self.named.has(index),
@@ -306,7 +306,7 @@ impl Values {
 
     /// The same for all members of a span, or of several, at once; `known` are those that there are, all of
     /// them named, none empty, and unremarkable. Says whether the event has none of them.
-    pub(super) fn inherit_all(&mut self, known: u32, pieces: &[(usize, Piece)], members: &[u8]) -> bool {
+    pub(super) fn inherit_all(&mut self, known: u32, pieces: &[(usize, MemberSpan)], members: &[u8]) -> bool {
         if self.named.known & known != 0 {
             return false;
         }
@@ -333,7 +333,8 @@ impl Values {
             return false;
         }
         let end = small(self.bytes.len());
-        let piece = Piece { start: small(start), value: small(behind) - 1, end, ..Piece::default() };
+        let piece =
+            MemberSpan { start: small(start), value: small(behind) - 1, end, ..MemberSpan::default() };
         if self.named.has(opening.index) {
             self.put(Role::Named(opening.index), name, piece, None);
         } else {
@@ -344,7 +345,7 @@ impl Values {
 
     /// Puts a value that was just encoded where it belongs.
     #[inline(never)]
-    fn put(&mut self, role: Role, name: &'static str, mut piece: Piece, whole: Option<Box<Whole>>) {
+    fn put(&mut self, role: Role, name: &'static str, mut piece: MemberSpan, whole: Option<Box<FullValue>>) {
         piece.cut = whole.is_some();
         if let Some(whole) = whole {
             self.wholes.push((piece.start, *whole));
@@ -362,17 +363,17 @@ impl Values {
             return;
         }
         if let Some(entry) = self.fields.iter_mut().find(|entry| entry.name == name) {
-            entry.piece = Piece { repeated: true, ..piece };
+            entry.piece = MemberSpan { repeated: true, ..piece };
             self.is_remarkable = true;
         } else if self.fields.len() < MAX_FIELDS {
-            self.fields.push(Entry { name, piece });
+            self.fields.push(OtherField { name, piece });
         } else {
             self.omit(name, &piece);
         }
     }
 
     /// Lets go of the value that was encoded last, and remembers what it was.
-    fn omit(&mut self, name: &'static str, piece: &Piece) {
+    fn omit(&mut self, name: &'static str, piece: &MemberSpan) {
         self.is_remarkable = true;
         let Some(whole) = self.told(piece) else { return };
         self.bytes.truncate(piece.start as usize);
@@ -402,7 +403,7 @@ impl Visitor<'_> {
         });
     }
 
-    fn value(&mut self, field: &Field, encode: impl FnOnce(&mut Vec<u8>, usize) -> Option<Box<Whole>>) {
+    fn value(&mut self, field: &Field, encode: impl FnOnce(&mut Vec<u8>, usize) -> Option<Box<FullValue>>) {
         if let Some(plan) = self.plan.field(field.index()) {
             self.planned(plan, encode);
         }
@@ -412,7 +413,7 @@ impl Visitor<'_> {
     pub(super) fn planned(
         &mut self,
         plan: &FieldPlan,
-        encode: impl FnOnce(&mut Vec<u8>, usize) -> Option<Box<Whole>>,
+        encode: impl FnOnce(&mut Vec<u8>, usize) -> Option<Box<FullValue>>,
     ) {
         match plan.role {
             Role::Spent | Role::LogTarget | Role::LogModule => {}
@@ -428,8 +429,8 @@ impl Visitor<'_> {
         &mut self,
         plan: &FieldPlan,
         redacted: bool,
-        encode: impl FnOnce(&mut Vec<u8>, usize) -> Option<Box<Whole>>,
-    ) -> (Piece, Option<Box<Whole>>) {
+        encode: impl FnOnce(&mut Vec<u8>, usize) -> Option<Box<FullValue>>,
+    ) -> (MemberSpan, Option<Box<FullValue>>) {
         let limit = self.values.limit();
         let bytes = &mut self.values.bytes;
         let start = small(bytes.len());
@@ -442,13 +443,17 @@ impl Visitor<'_> {
             bytes.push(b'"');
         }
         let (value, end, name_bytes) = (small(value), small(bytes.len()), plan.name_bytes);
-        (Piece { start, value, end, name_bytes, cut: false, redacted, repeated: false }, whole)
+        (MemberSpan { start, value, end, name_bytes, cut: false, redacted, repeated: false }, whole)
     }
 
     /// A field `severity` that says what the record says is used up; any other value, another word for the same
     /// included, is a field like all others, also where it must be withheld: only then it is formatted all the
     /// same, to see whether it names one.
-    fn severity(&mut self, plan: &FieldPlan, encode: impl FnOnce(&mut Vec<u8>, usize) -> Option<Box<Whole>>) {
+    fn severity(
+        &mut self,
+        plan: &FieldPlan,
+        encode: impl FnOnce(&mut Vec<u8>, usize) -> Option<Box<FullValue>>,
+    ) {
         let (piece, whole) = self.encode(plan, false, encode);
         let said = self.values.text(&piece).and_then(|said| Severity::understand(&said));
         let (named, says_no_more) =

@@ -7,7 +7,7 @@ use super::{
 };
 
 /// How a member of an event begins.
-struct Start {
+struct MemberPrefix {
     /// `"name":`, the first byte lowest.
     word: u128,
     /// The bytes of it that count.
@@ -27,7 +27,7 @@ enum Role {
 }
 
 /// How the members of an event begin, in their order.
-const EVENT_MEMBERS: [Start; 24] = [
+const EVENT_MEMBERS: [MemberPrefix; 24] = [
     start("\"seq\":", Role::Seq),
     start("\"ts\":", Role::Time),
     start("\"kind\":", Role::Kind),
@@ -54,7 +54,7 @@ const EVENT_MEMBERS: [Start; 24] = [
     start("\"durable\":", Role::Durable),
 ];
 
-const fn start(text: &str, role: Role) -> Start {
+const fn start(text: &str, role: Role) -> MemberPrefix {
     let mut rest = text.as_bytes();
     assert!(rest.len() <= 16, "a start fits a word");
     let (mut word, mut mask) = (0, 0);
@@ -63,7 +63,7 @@ const fn start(text: &str, role: Role) -> Start {
         mask = mask << 8 | 0xFF;
         rest = before;
     }
-    Start { word, mask, length: text.len(), role }
+    MemberPrefix { word, mask, length: text.len(), role }
 }
 
 impl<'a> Scanner<'a, '_> {

@@ -28,7 +28,7 @@ pub(crate) struct LinesBackward {
 }
 
 /// Where a line begins in the file, and the line without its line feed.
-pub(crate) type PieceBackward<'a> = (u64, Option<&'a [u8]>);
+pub(crate) type LineBackward<'a> = (u64, Option<&'a [u8]>);
 
 /// Where a line begins in the file, and where it stands in the window.
 type Found = (u64, Option<Range<usize>>);
@@ -40,7 +40,7 @@ impl LinesBackward {
 
     /// The line before, where it begins and without its line feed; `None` in its place for what has no line feed
     /// behind it or is longer than a line can be.
-    pub(crate) fn next(&mut self, file: &dyn File) -> io::Result<Option<PieceBackward<'_>>> {
+    pub(crate) fn next(&mut self, file: &dyn File) -> io::Result<Option<LineBackward<'_>>> {
         let Some((offset, line)) = self.find(file)? else { return Ok(None) };
         Ok(Some((offset, line.and_then(|line| self.bytes.get(line)))))
     }

@@ -16,14 +16,14 @@ thread_local! {
 
 /// Payloads one behind the other, and what is known of each.
 #[derive(Debug, Default)]
-pub(crate) struct Chunk {
+pub(crate) struct DraftBuffer {
     bytes: Vec<u8>,
-    entries: Vec<Entry>,
+    drafts: Vec<QueuedDraft>,
 }
 
 /// One draft of a chunk.
 #[derive(Debug, Clone)]
-pub(crate) struct Entry {
+pub(crate) struct QueuedDraft {
     length: usize,
     /// `None` for what is no event: a gap.
     pub(crate) severity: Option<Severity>,
@@ -31,23 +31,23 @@ pub(crate) struct Entry {
     pub(crate) scope: Option<Arc<Scope>>,
 }
 
-impl Chunk {
+impl DraftBuffer {
     pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+        self.drafts.len()
     }
 
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.len() as u64
     }
 
-    pub(crate) fn entries(&self) -> &[Entry] {
-        &self.entries
+    pub(crate) fn drafts(&self) -> &[QueuedDraft] {
+        &self.drafts
     }
 
     /// The drafts in their order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Entry, &[u8])> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&QueuedDraft, &[u8])> {
         let mut rest = self.bytes.as_slice();
-        self.entries.iter().map(move |entry| {
+        self.drafts.iter().map(move |entry| {
             // Each payload was pushed with its entry. A bug here must stop the writer: it would seal
             // something else than what was emitted.
             let (payload, tail) = rest.split_at(entry.length);
@@ -67,40 +67,40 @@ impl Chunk {
             MADE.set(MADE.get() + 1);
         }
         self.bytes.extend_from_slice(payload);
-        self.entries.push(Entry { length: payload.len(), severity, scope });
+        self.drafts.push(QueuedDraft { length: payload.len(), severity, scope });
     }
 
     /// Keeps the oldest `count` drafts and returns the others.
     fn split_off(&mut self, count: usize) -> Self {
-        let entries = self.entries.split_off(count.min(self.entries.len()));
-        let kept: usize = self.entries.iter().map(|entry| entry.length).sum();
-        let mut rest = Self { bytes: Vec::with_capacity(CHUNK_BYTES), entries };
+        let drafts = self.drafts.split_off(count.min(self.drafts.len()));
+        let kept: usize = self.drafts.iter().map(|entry| entry.length).sum();
+        let mut rest = Self { bytes: Vec::with_capacity(CHUNK_BYTES), drafts };
         rest.bytes.extend(self.bytes.drain(kept.min(self.bytes.len())..));
         rest
     }
 
     fn clear(&mut self) {
         self.bytes.clear();
-        self.entries.clear();
+        self.drafts.clear();
     }
 }
 
-/// Chunks in order, and empty ones to use again.
+/// DraftBuffers in order, and empty ones to use again.
 #[derive(Debug, Default)]
-pub(crate) struct Chunks {
-    full: VecDeque<Chunk>,
-    spare: Vec<Chunk>,
+pub(crate) struct DraftBuffers {
+    full: VecDeque<DraftBuffer>,
+    spare: Vec<DraftBuffer>,
 }
 
 /// Empty chunks kept for reuse at most: 1 MiB.
 const MAX_SPARE: usize = 4;
 
-impl Chunks {
+impl DraftBuffers {
     pub(crate) fn is_empty(&self) -> bool {
         self.full.is_empty()
     }
 
-    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &Chunk> {
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &DraftBuffer> {
         self.full.iter()
     }
 
@@ -109,7 +109,7 @@ impl Chunks {
     }
 
     pub(crate) fn bytes(&self) -> u64 {
-        self.full.iter().map(Chunk::bytes).sum()
+        self.full.iter().map(DraftBuffer::bytes).sum()
     }
 
     pub(crate) fn push(&mut self, payload: &[u8], severity: Option<Severity>, scope: Option<Arc<Scope>>) {
@@ -124,7 +124,7 @@ impl Chunks {
 
     /// How many bytes the oldest draft has.
     pub(crate) fn first_bytes(&self) -> Option<u64> {
-        self.full.front()?.entries.first().map(|entry| entry.length as u64)
+        self.full.front()?.drafts.first().map(|entry| entry.length as u64)
     }
 
     /// Takes the oldest drafts out: as many as fit `room`, where each needs `envelope` bytes more
@@ -143,7 +143,7 @@ impl Chunks {
                 taken.full.push_back(chunk);
                 continue;
             }
-            let lengths = chunk.entries.iter().map(|entry| entry.length as u64 + envelope);
+            let lengths = chunk.drafts.iter().map(|entry| entry.length as u64 + envelope);
             let count = lengths
                 .scan(0_u64, |sum, needed| {
                     *sum += needed;
@@ -165,17 +165,17 @@ impl Chunks {
     }
 
     /// Takes the oldest chunk out.
-    pub(crate) fn pop(&mut self) -> Option<Chunk> {
+    pub(crate) fn pop(&mut self) -> Option<DraftBuffer> {
         self.full.pop_front()
     }
 
     /// Adds a chunk behind the others; a small one is copied into the last, so that many small
     /// batches do not hold many large buffers.
-    pub(crate) fn append(&mut self, mut chunk: Chunk) {
+    pub(crate) fn append(&mut self, mut chunk: DraftBuffer) {
         match self.full.back_mut().filter(|last| last.has_room(chunk.bytes.len())) {
             Some(last) => {
                 last.bytes.extend_from_slice(&chunk.bytes);
-                last.entries.append(&mut chunk.entries);
+                last.drafts.append(&mut chunk.drafts);
                 self.recycle(chunk);
             }
             None => self.full.push_back(chunk),
@@ -183,7 +183,7 @@ impl Chunks {
     }
 
     /// Gives an emptied chunk back for reuse.
-    pub(crate) fn recycle(&mut self, mut chunk: Chunk) {
+    pub(crate) fn recycle(&mut self, mut chunk: DraftBuffer) {
         if self.spare.len() < MAX_SPARE {
             chunk.clear();
             self.spare.push(chunk);
@@ -230,21 +230,21 @@ impl Chunks {
 mod tests {
     use super::*;
 
-    fn texts(chunks: &Chunks) -> Vec<String> {
+    fn texts(chunks: &DraftBuffers) -> Vec<String> {
         chunks
             .iter()
-            .flat_map(super::Chunk::iter)
+            .flat_map(super::DraftBuffer::iter)
             .map(|(_, payload)| String::from_utf8(payload.to_vec()).unwrap())
             .collect()
     }
 
     #[test]
     fn drafts_come_out_in_the_order_they_went_in() {
-        let mut chunks = Chunks::default();
+        let mut chunks = DraftBuffers::default();
         for number in 0..10 {
             chunks.push(number.to_string().as_bytes(), Some(Severity::Routine), None);
         }
-        let mut retained = Chunks::default();
+        let mut retained = DraftBuffers::default();
         while let Some(chunk) = chunks.pop() {
             retained.append(chunk);
         }
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn what_fits_is_taken_and_at_least_one() {
-        let mut chunks = Chunks::default();
+        let mut chunks = DraftBuffers::default();
         for number in 0..10 {
             chunks.push(number.to_string().as_bytes(), Some(Severity::Routine), None);
         }
@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn a_full_chunk_is_followed_by_another() {
-        let mut chunks = Chunks::default();
+        let mut chunks = DraftBuffers::default();
         let payload = vec![b'x'; 60_000];
         for _ in 0..10 {
             chunks.push(&payload, Some(Severity::Critical), None);

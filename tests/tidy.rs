@@ -345,8 +345,11 @@ fn prose_of(document: &str) -> String {
 /// Where the links of a document lead.
 fn links_of(document: &str) -> Vec<String> {
     let prose = prose_of(document);
-    let targets = prose.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
-    targets.map(|(target, _)| target.to_owned()).filter(|target| !target.contains("://")).collect()
+    let inline = prose.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
+    let inline = inline.map(|(target, _)| target.to_owned());
+    let defined = prose.lines().filter(|line| line.starts_with('[')).filter_map(|line| line.split_once("]: "));
+    let defined = defined.map(|(_, target)| target.to_owned());
+    inline.chain(defined).filter(|target| !target.contains("://")).collect()
 }
 
 /// The names under which the headings of a document can be linked to.
@@ -637,8 +640,8 @@ fn the_innocent_are_left_alone() {
 
 #[test]
 fn documents_are_read_as_people_read_them() {
-    let text = "# A & B: `c`\n[x](y.md#z) [w](https://e.org/) `src/a.rs` `io::Error` `.ci/run` `a b/c`\n```text\n[no](no)\n# no\n```\n";
-    assert_eq!(links_of(text), ["y.md#z"]);
+    let text = "# A & B: `c`\n[x](y.md#z) [q][r.md]\n[r.md]: ../r.md\n[w](https://e.org/) `src/a.rs` `io::Error` `.ci/run` `a b/c`\n```text\n[no](no)\n# no\n```\n";
+    assert_eq!(links_of(text), ["y.md#z", "../r.md"]);
     assert_eq!(anchors_of(text), BTreeSet::from(["a--b-c".to_owned()]));
     assert_eq!(files_named_in(text), BTreeSet::from(["src/a.rs".to_owned(), ".ci/run".to_owned()]));
     let names = names_to_explain(

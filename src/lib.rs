@@ -141,4 +141,12 @@ pub mod simulation {
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 #[doc = include_str!("../CHANGELOG.md")]
+#[doc = include_str!("../docs/README.md")]
+#[doc = include_str!("../docs/comparison.md")]
+#[doc = include_str!("../docs/confirm.md")]
+#[doc = include_str!("../docs/events.md")]
+#[doc = include_str!("../docs/filters.md")]
+#[doc = include_str!("../docs/reading.md")]
+#[doc = include_str!("../docs/settings.md")]
+#[doc = include_str!("../docs/testing.md")]
 mod documents {}

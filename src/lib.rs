@@ -137,7 +137,7 @@ pub mod simulation {
     pub use crate::harness::{Failure, Outcome, fuzz, replay, run};
 }
 
-/// The programs of the README and of the changelog are compiled with the others.
+/// The programs of the README, the changelog and the pages of docs/ are compiled with the others.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 #[doc = include_str!("../CHANGELOG.md")]

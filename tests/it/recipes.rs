@@ -131,7 +131,9 @@ fn the_readme_shows_what_its_program_prints() {
     let report = verify(&path).unwrap().to_string().replace(path.to_str().unwrap(), "audit-log");
     let printed = format!("receipt   {receipt}\nhead      {head}   (keep this somewhere else)\n\n{report}\n");
     let mut shown = blocks();
-    shown.retain(|block| block.document == "README.md" && block.text.contains("receipt  "));
+    shown.retain(|block| {
+        block.document == "README.md" && block.language == "text" && block.text.contains("receipt  ")
+    });
     assert_eq!(shown.len(), 1);
     // The first line is that of `fmt`.
     let (_, shown) = shown[0].text.split_once('\n').unwrap();

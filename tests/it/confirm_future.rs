@@ -357,7 +357,7 @@ fn a_future_that_is_polled_again_when_it_was_ready_says_so() {
     assert!(panicked.downcast_ref::<&str>().unwrap().contains("polled again"));
 }
 
-/// Why README says so.
+/// Why docs/confirm.md warns against it.
 #[test]
 fn an_instrumented_task_keeps_its_actor_and_a_guard_that_is_held_over_an_await_gives_it_away() {
     use tracing::Instrument as _;

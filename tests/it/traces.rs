@@ -1,4 +1,4 @@
-//! The trace and the span of OpenTelemetry in each record, by `Builder::enrich`, as the README has it.
+//! The trace and the span of OpenTelemetry in each record, by `Builder::enrich`, as in docs/events.md.
 
 use std::path::Path;
 
@@ -11,10 +11,10 @@ use tracing_subscriber::{Registry, filter::filter_fn, prelude::*, registry::Look
 
 use crate::support::{child, events, fresh};
 
-/// As in the README.
+/// As in docs/events.md.
 fn trace_of(event: &Enrichment<'_>) -> Option<SpanContext> {
     let (id, dispatch) = event.span().zip(event.dispatch())?;
-    // The innermost span may be one that the layer of OpenTelemetry does not see.
+    // The OpenTelemetry layer may not see the innermost span.
     let span = dispatch.downcast_ref::<Registry>()?.span(id)?;
     let context = span.scope().find_map(|span| get_otel_context(&span.id(), dispatch))?;
     Some(context.span().span_context().clone()).filter(SpanContext::is_valid)

@@ -255,7 +255,7 @@ pub(crate) struct Inner {
     pub(crate) is_stopped: bool,
     pub(crate) drains_asked: u64,
     pub(crate) drains_done: u64,
-    /// Something became durable, or nothing has to be waited for any more.
+    /// Whether something became durable since the last look.
     pub(crate) is_woken: bool,
     /// When the age of the oldest record that the store lacks was determined, and that age.
     pub(crate) oldest: Option<(Instant, Duration)>,

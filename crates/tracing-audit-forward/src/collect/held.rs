@@ -1,4 +1,4 @@
-//! What was taken of a chain and is not yet in its files.
+//! Lines of a chain that were taken and are not yet in its files.
 
 use std::{collections::BTreeSet, path::PathBuf};
 
@@ -8,11 +8,11 @@ use super::{
 };
 use crate::error::Error;
 
-/// A chain, and what of it is not yet in its files.
+/// A chain, and its lines that are not yet in its files.
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) row: CollectedChain,
-    /// Whether its file is not as the table says, so that nothing is appended.
+    /// Whether its file differs from the table, so that nothing is appended.
     pub(super) is_damaged: bool,
     pieces: Vec<Piece>,
 }
@@ -24,11 +24,11 @@ pub(super) struct Written {
     pub(super) begun: BTreeSet<PathBuf>,
 }
 
-/// Lines of one segment.
+/// Consecutive lines of one segment.
 #[derive(Debug)]
 pub(super) struct Piece {
     file_name: String,
-    /// Whether they begin the file.
+    /// Whether these lines begin the file.
     begins: bool,
     lines: Vec<u8>,
 }

@@ -1,4 +1,4 @@
-//! Takes one message after the other.
+//! Takes one message after another.
 
 use std::{
     sync::Arc,
@@ -16,13 +16,13 @@ use super::{
 };
 use crate::{copy::is_chain_id, error::Error, origin::Origin};
 
-/// How many chains are compared with their copy at a time, where a stream brings again what is here.
+/// How many chains are compared with their copies at a time, when a stream delivers again what is here.
 const COMPARED: usize = 64;
 
-/// How far ahead a record may be to be read from where the one before was.
+/// How many records may be skipped before a new reader is opened.
 const COMPARED_ON: u64 = 1_000;
 
-/// When a message was taken.
+/// The time at which a message was taken, by both clocks.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Now {
     pub(super) instant: Instant,
@@ -52,7 +52,7 @@ impl Collector {
         Ok(())
     }
 
-    /// Notes that a log was heard of. Returns the chain, unless the log has too many.
+    /// Records that something of a log arrived. Returns the chain, unless the log has too many.
     fn meet(&mut self, origin: &Origin, chain_id: &Arc<str>, place: u64, now: Now) -> Option<&mut Held> {
         if !self.logs.contains_key(origin) {
             self.logs.insert(origin.clone(), Log::new(origin.clone()));
@@ -80,7 +80,7 @@ impl Collector {
         now: Now,
     ) -> Result<(), Error> {
         let Some(held) = self.meet(origin, chain_id, place, now) else { return Ok(()) };
-        // Its copy is not what it was.
+        // Its copy was damaged.
         if held.is_damaged {
             if held.row.untaken == 0 {
                 held.row.untaken = place;
@@ -119,7 +119,7 @@ impl Collector {
         Ok(())
     }
 
-    /// The hash of a record that is here.
+    /// Returns the hash of a record in the copy.
     fn hash_here(&mut self, origin: &Origin, chain_id: &Arc<str>, seq: u64) -> Result<Option<Digest>, Error> {
         let held = self.logs.get_mut(origin).and_then(|log| log.chains.get_mut(chain_id));
         let Some(held) = held else { return Ok(None) };
@@ -160,7 +160,7 @@ impl Collector {
     }
 }
 
-/// What stands in the table of a message, to know it again.
+/// Returns the text by which the table recognises a message.
 pub(super) fn mark_of(what: &What) -> String {
     match what {
         What::Line { chain_id, line, .. } => {

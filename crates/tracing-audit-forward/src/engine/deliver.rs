@@ -1,4 +1,4 @@
-//! Offers records to the store, and notes what became of them.
+//! Offers records to the store, and records the outcome.
 
 use std::{
     collections::BTreeMap,
@@ -16,11 +16,11 @@ use crate::{
     stats::NoticeKind,
 };
 
-/// How many refusals in a row are believed.
+/// How many refusals in a row are taken as refusals of single records.
 const REFUSALS: u32 = 16;
 
 impl Engine {
-    /// Offers a batch, and divides it where the store refuses it for what is in it.
+    /// Offers a batch, and divides it if the store refuses it because of its content.
     pub(super) fn deliver(&mut self, batch: &[Entry]) -> Result<(), Halt> {
         if batch.is_empty() {
             return Ok(());
@@ -69,7 +69,8 @@ impl Engine {
             return self.reject(refused, reason);
         }
         let (older, newer) = batch.split_at(batch.len() / 2);
-        // Also in the next connection, where calls fail in between: or it would never come to the record.
+        // The limit also applies to the next connection. Otherwise, if calls keep failing in between, the
+        // search would start over each time and never reach the record.
         self.batch_limit = older.len();
         self.deliver(older)?;
         self.deliver(newer)
@@ -84,7 +85,8 @@ impl Engine {
             return Err(Halt::Sink(SinkError::Setup { reason }));
         }
         if self.progress.is_askable {
-            // Killed now, the store would say that it has what it refused.
+            // After a kill at this point, the store would report a position beyond the records that it
+            // refused.
             let reason = reasons.into_values().next().unwrap_or_default();
             return self.divide(batch, &reason);
         }
@@ -132,7 +134,7 @@ impl Engine {
             let reason = format!("the store refuses every record: {reason}");
             return Err(Halt::Sink(SinkError::Setup { reason }));
         }
-        // It answers, and this record is dealt with.
+        // The store answers, and this record is settled.
         self.pauses = Pauses::default();
         let head = entry.record.head();
         let chain_id = entry.chain_id.to_string();
@@ -153,14 +155,16 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether the store refuses a record for what is in it. One that took nothing for a while must take again what it
-    /// has; of one that never took anything a few refusals are believed, whoever asks.
+    /// Returns whether the store refuses this record because of its content, rather than every record.
+    ///
+    /// A store that accepted nothing for a while must accept a record again that it already has. For a store
+    /// that never accepted anything, this test is impossible, so a few refusals are taken as they are.
     fn is_about_the_record(&mut self) -> Result<bool, Halt> {
         self.refused_in_a_row += 1;
         if self.last_taken.is_some() && self.refused_in_a_row <= REFUSALS {
             return Ok(true);
         }
-        // Nothing newer: what the store has last is where forwarding goes on.
+        // Not a newer record: forwarding continues after the last one that the store has.
         let Some(known) = self.last_taken.clone().or_else(|| self.last_that_it_has()) else {
             return Ok(self.progress.files.refusals()?.len() < REFUSALS as usize);
         };
@@ -172,13 +176,13 @@ impl Engine {
             Err(failed @ (SinkError::Unavailable { .. } | SinkError::Setup { .. })) => {
                 Err(Halt::Sink(failed))
             }
-            // It tells records apart.
+            // The store distinguishes records, so it does not refuse everything.
             Err(SinkError::Conflict { .. } | SinkError::Chain { .. }) => Ok(true),
             Err(SinkError::Refused { .. } | SinkError::Partly { .. }) => Ok(false),
         }
     }
 
-    /// A record that the store acknowledged, whenever that was, and that the log still has.
+    /// Returns a record that the store acknowledged at any time, and that the log still has.
     fn last_that_it_has(&self) -> Option<Entry> {
         let refused = self.progress.files.refusals().ok()?;
         let read = self.ids.iter().filter(|(chain, _)| !self.is_left_out(**chain));

@@ -28,35 +28,37 @@ use crate::{
 /// The most bytes of messages that a server may send ahead.
 const MAX_BYTES: u64 = 8 << 20;
 
-/// How long a consumer may be idle before the server forgets it.
+/// How long a consumer may be idle before the server drops it.
 const FORGET_NANOS: u64 = 120_000_000_000;
 
-/// The longest time of one request.
+/// The longest duration of one request.
 const MAX_WAIT_NANOS: u64 = 60_000_000_000;
 
-/// The most signs of life that one call of [`Feed::beats`] looks at.
+/// Maximum number of heartbeats that one call of [`Feed::beats`] looks at.
 const MAX_BEATS: usize = 10_000;
 
-/// The records of a fleet in a stream of NATS JetStream, in the order in which they were stored.
+/// The records of a fleet in a NATS JetStream stream, in the order in which they were stored.
 ///
-/// It makes a consumer without acknowledgements, which the server forgets when it is gone for two minutes, and changes
-/// nothing in the stream. The user needs to publish `$JS.API.STREAM.INFO.<stream>`, `$JS.API.CONSUMER.CREATE.<stream>`
-/// and `$JS.API.CONSUMER.MSG.NEXT.<stream>.>`, and to subscribe to `_INBOX.>` and, for signs of life, to
-/// `<prefix>-alive.>`. Deleted messages are not delivered. Messages that no forwarder writes are strangers.
+/// It creates a consumer without acknowledgements, which the server drops two minutes after its last use, and
+/// changes nothing in the stream. Deleted messages are not delivered. Messages that no forwarder writes are
+/// strangers. The stream is identified by its name and creation time.
 ///
-/// The stream is known by its name and the time when it was made.
+/// The user needs to publish to `$JS.API.STREAM.INFO.<stream>`, `$JS.API.CONSUMER.CREATE.<stream>` and
+/// `$JS.API.CONSUMER.MSG.NEXT.<stream>.>`, and to subscribe to `_INBOX.>` and, for heartbeats, to
+/// `<prefix>-alive.>`.
 pub struct NatsFeed {
     reader: Reader,
-    /// How many messages the consumer had behind the last one, or when it was made.
+    /// The number of messages after the last one delivered, or at the creation of the consumer.
     left: u64,
 }
 
 impl NatsFeed {
-    /// The stream that this URL names, as in [`Nats::new`](super::Nats::new). Nothing is connected yet.
+    /// Creates a feed of the stream in this URL, as for [`Nats::new`](super::Nats::new). Nothing is connected
+    /// yet.
     ///
     /// # Errors
     ///
-    /// [`SinkError::Setup`] where the URL cannot be used.
+    /// [`SinkError::Setup`] if the URL cannot be used.
     pub fn new(url: &str) -> Result<Self, SinkError> {
         super::Nats::builder(url).build_feed()
     }
@@ -103,7 +105,7 @@ impl Feed for NatsFeed {
         }
     }
 
-    /// As the consumer itself counts: what the leader of the stream has, a replica may get later.
+    /// According to the consumer itself: a replica may get later what the leader of the stream has.
     fn is_at_end(&self) -> bool {
         self.left == 0
     }
@@ -113,27 +115,27 @@ impl Feed for NatsFeed {
     }
 }
 
-/// A message, read.
+/// A delivered message, parsed.
 pub(super) struct Told {
     pub(super) place: u64,
-    /// How many the server has behind it.
+    /// The number of messages that the server has after it.
     pub(super) left: u64,
     pub(super) what: Read,
 }
 
-/// What a message is.
+/// The content of a message.
 pub(super) enum Read {
     Line { origin: Origin, chain_id: Arc<str>, line: Vec<u8> },
     Gap { origin: Origin, gap: Gap },
     Stranger { subject: String, payload: Vec<u8> },
 }
 
-/// What is read, and where it stands.
+/// Reads the messages of a stream.
 pub(super) struct Reader {
     target: Target,
     prefix: Prefix,
     bounds: Bounds,
-    /// Whether other subjects of the stream than those of the prefix are left to others.
+    /// Whether messages outside the prefix are ignored.
     is_filtered: bool,
     session: Option<Session>,
     consumer: Option<Consumer>,
@@ -145,28 +147,28 @@ struct Consumer {
     name: String,
     inbox: String,
     messages: Subscriber,
-    /// How many were delivered so far.
+    /// The number of messages delivered so far.
     delivered: u64,
-    /// The number of the request that was made last. Its answers come to the inbox with this number behind it.
+    /// The number of the last request. Its answers arrive at the inbox with this number appended.
     requests: u64,
-    /// How many it may still bring; 0 where none runs.
+    /// How many messages the current request may still deliver; 0 without a request.
     wanted: usize,
-    /// How many it brought.
+    /// How many it has delivered.
     brought: usize,
-    /// When an answer to it must have come.
+    /// When an answer to it is overdue.
     overdue: Instant,
     /// The server said that there is nothing more.
     is_at_end: bool,
-    /// The next message is too large for the bytes that are asked for at once.
+    /// The next message is larger than the number of bytes requested at once.
     is_large: bool,
 }
 
-/// What came of waiting for a message.
+/// The result of waiting for a message.
 enum Came {
     Message(Told),
-    /// The request is over without a message: there is none.
+    /// The request ended without a message: there is none.
     Nothing,
-    /// A request is over, and another may bring more.
+    /// A request ended, and another may deliver more.
     End,
 }
 
@@ -200,7 +202,7 @@ impl Reader {
         Ok(StreamState::new(format!("{name} {}", info.created), first, info.state.last_seq))
     }
 
-    /// Begins at a place. Returns how many messages there are from there on.
+    /// Starts at a place. Returns how many messages there are from there on.
     pub(super) fn start(&mut self, place: u64) -> Result<u64, SinkError> {
         self.consumer = None;
         let (stream, filter) = (self.target.stream.clone(), self.is_filtered.then(|| self.prefix.all()));
@@ -218,12 +220,12 @@ impl Reader {
         }
     }
 
-    /// Whether the server said in the last call that there is nothing more.
+    /// Returns whether the server said in the last call that there is nothing more.
     pub(super) fn is_at_end(&self) -> bool {
         self.consumer.as_ref().is_some_and(|consumer| consumer.is_at_end)
     }
 
-    /// The next messages; none where none came within the time.
+    /// Returns the next messages; none if none arrived in time.
     pub(super) fn next(&mut self, limit: usize, wait: Duration) -> Result<Vec<Told>, SinkError> {
         let not_begun = || unavailable("reading the stream has to begin again".to_owned());
         let session = self.session.as_ref().filter(|session| session.is_usable()).ok_or_else(not_begun)?;
@@ -245,7 +247,8 @@ impl Reader {
         }
     }
 
-    /// At most so many of them as were waiting, the newest of each log. What no forwarder says is passed over.
+    /// Returns the newest heartbeat of each log among those that are waiting, looking at a bounded number.
+    /// Messages that are not heartbeats are skipped.
     fn beats(&mut self) -> Vec<Beat> {
         let mut beats = BTreeMap::new();
         let Some(subscription) = &mut self.beats else { return Vec::new() };
@@ -338,7 +341,7 @@ impl Consumer {
             }
             let patience = until.min(self.overdue).saturating_duration_since(now);
             match session.within(READING, patience, self.messages.next()).await? {
-                // A request may run on, and be answered in the next call.
+                // A request may continue, and be answered in the next call.
                 None if Instant::now() >= until => return Ok(messages),
                 None => {}
                 Some(came) => match self.judge(came, prefix)? {
@@ -375,19 +378,19 @@ impl Consumer {
         };
         (self.is_large, self.brought) = (false, 0);
         self.requests += 1;
-        // The server answers when the time of the request is over.
+        // The server answers when the request expires.
         self.overdue = Instant::now() + Duration::from_nanos(wait) + session.patience();
         let inbox = format!("{}.{}", self.inbox, self.requests);
         let sent = session.client.publish_with_reply(subject, inbox, body.to_string().into());
         sent.await.map_err(|error| unavailable(format!("cannot {READING}: {error}")))
     }
 
-    /// Looks at what the server sent.
+    /// Interprets a message of the server.
     fn judge(&mut self, came: Option<Message>, prefix: &Prefix) -> Result<Came, SinkError> {
         let lost = |why: &str| unavailable(format!("cannot {READING}: {why}; it is read again"));
         let message = came.ok_or_else(|| lost("the connection was lost"))?;
         if let Some(status) = message.status {
-            // Of an earlier request, which brought all that it could.
+            // It belongs to an earlier request, which has delivered all that it could.
             if !message.subject.ends_with(&format!(".{}", self.requests)) {
                 return Ok(Came::End);
             }
@@ -405,8 +408,8 @@ impl Consumer {
                 _ => Err(lost(&format!("the server says {said:?}"))),
             };
         }
-        // `$JS.ACK.<stream>.<consumer>.<deliveries>.<place>.<number>.<time>.<left>`; with a domain and an account it has two
-        // more in front, and one behind.
+        // `$JS.ACK.<stream>.<consumer>.<deliveries>.<place>.<number>.<time>.<left>`. With a domain and an
+        // account there are two more tokens in front, and one at the end.
         let reply = message.reply.as_deref().unwrap_or_default();
         let tokens: Vec<&str> = reply.split('.').collect();
         let at = if tokens.len() > 9 { 7 } else { 5 };

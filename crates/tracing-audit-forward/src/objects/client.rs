@@ -1,4 +1,4 @@
-//! The HTTP client below an S3 store, and the headers that the crate for object stores has no name for.
+//! The HTTP client of an S3 store, and the headers that `object_store` does not support.
 
 use std::{
     fmt,
@@ -27,14 +27,14 @@ use rustls::{ClientConfig, RootCertStore};
 use super::{odd::OddKeys, setup};
 use crate::{address::is_this_machine, sink::SinkError};
 
-/// How long a connection is kept that is not used: less than servers keep it.
+/// How long an unused connection is kept: shorter than servers keep it.
 const IDLE: std::time::Duration = std::time::Duration::from_secs(15);
 
-/// Headers of one request. They are signed with the others, as S3 demands of all that begin with `x-amz-`.
+/// Headers of one request. They are signed with the others, as S3 requires for all that begin with `x-amz-`.
 #[derive(Debug, Clone)]
 pub(super) struct Headers(pub(super) HeaderMap);
 
-/// What signs requests again that get other headers.
+/// Signs requests again after headers were added.
 #[derive(Clone)]
 pub(super) struct Signer {
     pub(super) credentials: AwsCredentialProvider,
@@ -47,7 +47,7 @@ impl fmt::Debug for Signer {
     }
 }
 
-/// Makes clients; all of them are one.
+/// Creates clients, which all share one connection pool.
 #[derive(Debug, Clone)]
 pub(super) struct Connector(Service);
 
@@ -55,7 +55,7 @@ pub(super) struct Connector(Service);
 struct Service {
     client: Client<HttpsConnector<Tcp>, HttpRequestBody>,
     signer: Arc<OnceLock<Signer>>,
-    /// Whether other machines are spoken to without TLS.
+    /// Whether connections to other machines without TLS are allowed.
     allows_http: bool,
     odd: OddKeys,
 }
@@ -67,7 +67,7 @@ impl fmt::Debug for Service {
 }
 
 impl Connector {
-    /// Trusts the certificates that the system trusts.
+    /// Creates the client. It trusts the certificates that the system trusts.
     pub(super) fn new(needs_tls: bool, allows_http: bool) -> Result<Self, SinkError> {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -87,12 +87,12 @@ impl Connector {
         Ok(Self(Service { client, signer: Arc::default(), allows_http, odd: OddKeys::default() }))
     }
 
-    /// The keys that lists had and that are no keys for the crate.
+    /// Returns the listed keys that `object_store` cannot represent.
     pub(super) fn odd(&self) -> OddKeys {
         self.0.odd.clone()
     }
 
-    /// Lets requests with headers of their own be signed.
+    /// Sets the signer for requests with additional headers.
     pub(super) fn sign_with(&self, signer: Signer) {
         drop(self.0.signer.set(signer));
     }
@@ -125,7 +125,7 @@ impl HttpService for Service {
             let page = Limited::new(body, LONGEST_PAGE).collect().await;
             let page = page
                 .map_err(|error| HttpError::new(HttpErrorKind::Interrupted, std::io::Error::other(error)))?;
-            // Its length is another one.
+            // The length of the page has changed.
             return Ok(HttpResponse::new(HttpResponseBody::from(self.odd.without(&page.to_bytes()))));
         }
         let body = body.map_err(|error| HttpError::new(HttpErrorKind::Interrupted, error));
@@ -148,16 +148,18 @@ impl Service {
     }
 }
 
-/// The longest page of a list: 1,000 keys of 1 KiB, each byte of which may be escaped, and what stands around them.
+/// The longest page of a list: 1,000 keys of 1 KiB, of which each byte may be escaped, and the elements
+/// around them.
 const LONGEST_PAGE: usize = 16 << 20;
 
-/// Whether a URL names no other machine.
+/// Returns whether a URL names this machine.
 pub(super) fn is_on_this_machine(url: &str) -> bool {
     let Ok(uri) = url.parse::<http::Uri>() else { return false };
     uri.host().is_some_and(is_this_machine)
 }
 
-/// This machine, and what hands out the credentials of a machine or container: addresses that no router passes on.
+/// Returns whether a host is this machine, or one of the addresses that provide the credentials of a machine
+/// or container, which no router forwards.
 fn is_near(host: &str) -> bool {
     const OF_CREDENTIALS: [&str; 5] =
         ["169.254.169.254", "169.254.170.2", "169.254.170.23", "[fd00:ec2::254]", "[fd00:ec2::23]"];
@@ -168,7 +170,7 @@ fn digest(hex: &str) -> Option<Vec<u8>> {
     Some(hex.parse::<tracing_audit::Digest>().ok()?.as_bytes().to_vec())
 }
 
-/// A header with bytes as S3 writes them.
+/// Encodes bytes in base64 for a header, as S3 does.
 pub(super) fn in_base64(bytes: &[u8]) -> Option<HeaderValue> {
     HeaderValue::from_str(&STANDARD.encode(bytes)).ok()
 }

@@ -1,4 +1,4 @@
-//! Reads an object to its end in pieces: its sums, and its lines, decompressed.
+//! Streams an object in chunks: its checksums, and its lines, decompressed.
 
 use std::{io, time::Duration};
 
@@ -14,10 +14,10 @@ use super::{
 };
 use crate::sink::SinkError;
 
-/// More than a line of the format has.
+/// Longer than any line of the format.
 const MAX_LINE: usize = 64 << 10;
 
-/// What an object had.
+/// The size and checksums of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sums {
     /// As it is stored.
@@ -26,14 +26,14 @@ pub(super) struct Sums {
     /// Decompressed.
     pub(super) line_bytes: u64,
     pub(super) line_sha256: String,
-    /// What is wrong with the object itself, its lines aside.
+    /// What is wrong with the object itself, apart from its lines.
     pub(super) fault: Option<&'static str>,
 }
 
-/// How many bytes a second an object comes with at least, over its whole length.
+/// The minimum rate at which an object must arrive, in bytes per second over its whole length.
 const SLOWEST: u64 = 128 << 10;
 
-/// How much of an object is read. Without one, a small object could decompress to more than a disk holds.
+/// How much of an object is read. Without a limit, a small object could decompress to more than a disk holds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limit {
     /// Bytes as they are stored.
@@ -43,10 +43,10 @@ pub(super) struct Limit {
 }
 
 impl Limit {
-    /// For what is plain, and no longer than it is stored.
+    /// For uncompressed objects, which are no longer than stored.
     pub(super) const NONE: Self = Self { stored: u64::MAX, lines: u64::MAX };
 
-    /// For an object that has so many bytes of lines. Compressed it has hardly more.
+    /// Returns the limit of an object with this many bytes of lines. Compressed, it is hardly larger.
     pub(super) fn of_lines(line_bytes: u64) -> Self {
         Self { stored: line_bytes.saturating_add((line_bytes >> 6) + (64 << 10)), lines: line_bytes }
     }
@@ -57,12 +57,14 @@ impl Limit {
     }
 }
 
-/// However long a timeout is: a sum of times must not overflow.
+/// Bounds a timeout, so that a sum of times does not overflow.
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Hands each piece of the content and each line, without its line feed, to `sink`. `None` where there is no such object. Holds
-/// one piece of it, a line, and the window of zstd: 2 MiB where this crate compressed, and 128 MiB at most. Reads no more
-/// than `limit` says: what is longer has a fault.
+/// Passes each chunk of the content and each line, without its line feed, to `sink`. `None` if there is no
+/// such object.
+///
+/// Memory holds one chunk, a line, and the zstd window: 2 MiB where this crate compressed, and 128 MiB at
+/// most. Reads no more than `limit`; a longer object has a fault.
 pub(super) async fn read(
     store: &Store,
     key: &str,
@@ -73,7 +75,7 @@ pub(super) async fn read(
     let Some((size, mut pieces)) = store.stream(key).await? else { return Ok(None) };
     let mut lines = Lines::new(sink, limit.lines);
     let mut stored = Counted::default();
-    // It is not looked at, and has more bytes than it may.
+    // The object is larger than it may be, and is not read.
     if size > limit.stored {
         stored.bytes = size;
         lines.is_cut = true;
@@ -102,11 +104,11 @@ pub(super) async fn read(
     lines.end(Some(stored), fault, store, key).map(Some)
 }
 
-/// Decompresses what comes in pieces.
+/// Decompresses chunks.
 struct Decoder {
     inner: raw::Decoder<'static>,
     output: Vec<u8>,
-    /// Whether what came ends with a frame.
+    /// Whether the input so far ends at the end of a frame.
     is_whole: bool,
     is_broken: bool,
 }
@@ -134,7 +136,7 @@ impl Decoder {
             }
             let is_full = output.pos() == output.capacity();
             lines.take(output.as_slice());
-            // Behind the end of a frame, more input would be the next one.
+            // After the end of a frame, more input would belong to the next one.
             if lines.is_cut || input.pos() == piece.len() && (!is_full || self.is_whole) {
                 return;
             }
@@ -152,15 +154,15 @@ async fn next(
     piece.map_err(|_| store.unavailable("read", key, &"it comes too slowly"))??.transpose()
 }
 
-/// What becomes of the content of an object.
+/// Receives the content of an object.
 pub(super) trait Content: Send {
-    /// A piece, decompressed.
+    /// Takes a chunk, decompressed.
     fn piece(&mut self, bytes: &[u8]) -> io::Result<()> {
         let _: &[u8] = bytes;
         Ok(())
     }
 
-    /// A line without its line feed.
+    /// Takes a line without its line feed.
     fn line(&mut self, line: &[u8]) -> io::Result<()>;
 }
 
@@ -186,10 +188,10 @@ struct Lines<C> {
     content: C,
     counted: Counted,
     rest: Vec<u8>,
-    /// How many bytes are taken, and whether there were more.
+    /// How many bytes are accepted, and whether there were more.
     most: u64,
     is_cut: bool,
-    /// The content could not be dealt with: that is no fault of the object.
+    /// The receiver of the content failed: that is not a fault of the object.
     failed: Option<io::Error>,
 }
 
@@ -221,7 +223,7 @@ impl<C: Content> Lines<C> {
                 None => {
                     self.rest.extend_from_slice(piece);
                     if self.rest.len() > MAX_LINE {
-                        // No record, whatever follows.
+                        // This cannot be a record, whatever follows.
                         self.content.line(&self.rest)?;
                         self.rest.clear();
                     }

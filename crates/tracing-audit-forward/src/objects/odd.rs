@@ -1,11 +1,11 @@
-//! Keys of a bucket that are no paths, such as `logs//x`. The crate for object stores refuses the whole page of a list that has
-//! one, so they are taken out before it reads the page.
+//! Keys of a bucket that are not valid paths, such as `logs//x`. `object_store` rejects the whole page of a
+//! list that has one, so they are removed before it parses the page.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use object_store::path::Path;
 
-/// The keys that were taken out since they were asked for last.
+/// The keys that were removed since the last call.
 #[derive(Debug, Clone, Default)]
 pub(super) struct OddKeys(Arc<Mutex<Vec<String>>>);
 
@@ -14,7 +14,7 @@ impl OddKeys {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The page without the entries whose keys are no paths.
+    /// Returns the page without the entries whose keys are not valid paths.
     pub(super) fn without(&self, page: &[u8]) -> Vec<u8> {
         let page = String::from_utf8_lossy(page);
         let page = self.without_entries(&page, "Contents", "Key");
@@ -45,7 +45,7 @@ fn is_path(key: &str) -> bool {
     !key.starts_with('/') && Path::parse(key).is_ok()
 }
 
-/// What stands between the tags of an element, unescaped.
+/// Returns the unescaped text of an element.
 fn key(entry: &str, name: &str) -> Option<String> {
     let (_, rest) = entry.split_once(&format!("<{name}>"))?;
     let (text, _) = rest.split_once(&format!("</{name}>"))?;

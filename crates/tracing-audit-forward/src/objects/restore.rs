@@ -1,4 +1,4 @@
-//! Brings a log back from an archive, as files.
+//! Restores a log from an archive, as files.
 
 use std::{
     collections::BTreeMap,
@@ -16,20 +16,20 @@ use super::{
 };
 use crate::{copy::CopiedLine, origin::Origin, position::private, sink::SinkError};
 
-/// What came back from an archive.
+/// The result of a restore.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Restored {
-    /// Whose log it is.
+    /// The origin of the log.
     pub origin: Origin,
-    /// The ids of the chains by their numbers.
+    /// The ids of the chains, by number.
     pub chains: BTreeMap<u16, String>,
-    /// The ids of chains that did not come back, because nothing says yet which chain of the log each is: its forwarding began
-    /// within a segment, and no later one has come.
+    /// The ids of chains that were not restored, because nothing shows their numbers yet: forwarding began
+    /// within a segment, and no later segment has been archived.
     pub left_out: Vec<String>,
-    /// How many segments, each a file.
+    /// The number of segments, each a file.
     pub files: u64,
-    /// How many bytes they have together.
+    /// Their total size in bytes.
     pub bytes: u64,
 }
 
@@ -99,7 +99,7 @@ fn one_of(store: &Store, origins: &[Origin]) -> Result<Origin, SinkError> {
     }
 }
 
-/// The number of a chain, as its manifest or a line says, if one does.
+/// Returns the number of a chain, if its manifest or a line shows it.
 async fn number_of(store: &Store, contents: &Contents) -> Result<Option<u16>, SinkError> {
     if let Some(manifest) = &contents.manifest {
         return Ok(Some(manifest.chain));
@@ -125,7 +125,7 @@ impl Content for &mut Said {
     }
 }
 
-/// Makes the directory, or finds it empty.
+/// Creates the directory, or checks that it is empty.
 fn prepare(directory: &Path) -> Result<(), SinkError> {
     let cannot =
         |error: io::Error| setup(format!("cannot make the directory {}: {error}", directory.display()));
@@ -182,7 +182,7 @@ impl Files {
             let Some(first) = parts.first() else { continue };
             let path = self.directory.join(format!("audit-{chain:03}-{:08}.jsonl", first.segment));
             let failed = |error: &dyn std::fmt::Display| self.failed(&path, error);
-            // Nobody else's file is written to.
+            // Never writes to a file of somebody else.
             let file = private().write(true).create_new(true).open(&path).map_err(|error| failed(&error))?;
             let mut copied = Copied(BufWriter::with_capacity(1 << 20, file));
             for object in parts {
@@ -195,7 +195,7 @@ impl Files {
         Ok(())
     }
 
-    /// Appends the lines of an object, and returns how many bytes they have.
+    /// Appends the lines of an object. Returns how many bytes they have.
     async fn copy(&self, store: &Store, object: &Object, copied: &mut Copied) -> Result<u64, SinkError> {
         let wrong = |what: &str| setup(format!("{}: {what}", store.name(&object.key)));
         let said = object.sealed.as_ref().map(|sealed| sealed.bytes);

@@ -1,7 +1,8 @@
-//! Makes one object of the parts of a segment, and notes it in a manifest.
+//! Combines the parts of a segment into one object, and adds it to a manifest.
 //!
-//! Every step can be done again after a crash: a part without a line ends the segment, so nothing is added meanwhile; the object has
-//! the lines of the parts before it; the manifest follows from the one before and that object.
+//! Every step can be repeated after a crash: an empty part ends the segment, so nothing is added in the
+//! meantime; the object has the lines of the parts before it; the manifest follows from the previous one and
+//! that object.
 
 use std::io::{self, Write as _};
 
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::{copy::CopiedLine, sink::SinkError};
 
-/// The level of zstd that its authors take by default.
+/// The default level of zstd.
 const LEVEL: i32 = 3;
 
 impl Work<'_> {
@@ -36,7 +37,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Puts a part without a line: from then on no other sender adds to the segment.
+    /// Puts an empty part: from then on, no other sender adds to the segment.
     async fn end(&self, id: &str, live: &mut Live) -> Result<(), SinkError> {
         if live.is_ended {
             return Ok(());
@@ -79,7 +80,7 @@ impl Work<'_> {
         let line_sha256 = lines.sha256();
         let body = body.end().map_err(|error| self.store.unavailable("compress", &directory, &error))?;
         let mut name = Name::Segment { number: segment, is_compressed: self.is_compressed };
-        // Before a crash the setting may have been the other one.
+        // Before a crash, the setting may have been the other one.
         let other = Name::Segment { number: segment, is_compressed: !self.is_compressed };
         let has_other = self.store.end(&format!("{directory}{other}"), 1).await?.is_some();
         let own = Sums {
@@ -97,11 +98,11 @@ impl Work<'_> {
             let is_compressed = has_other != self.is_compressed;
             let there = lines::read(self.store, &key, is_compressed, Limit::of_lines(line_bytes), Nothing);
             let there = there.await?;
-            // One that was there before may not be durable yet.
+            // An existing object may not be durable yet.
             self.store.settle(&key).await?;
-            // S3 answers so, too, while another put of the same key is under way.
+            // S3 also answers this while another put of the same key is in progress.
             let there = there.ok_or_else(|| self.store.unavailable("put", &key, &CONTENDED))?;
-            // Another version of zstd may have compressed it. Its lines count.
+            // Another version of zstd may have compressed it, so the lines are compared.
             let lines = (there.line_bytes, &there.line_sha256);
             if there.fault.is_some() || lines != (line_bytes, &own.line_sha256) {
                 return Err(self.store.foreign(&key, "it does not have the lines that were acknowledged"));
@@ -126,7 +127,7 @@ impl Work<'_> {
         })
     }
 
-    /// Notes a sealed segment, with all that was sealed before.
+    /// Adds a sealed segment to those sealed before.
     async fn put_manifest(&self, id: &str, chain: &Chain, sealed: Sealed) -> Result<Manifest, SinkError> {
         let directory = self.keys.chain(self.origin, id);
         let key = format!("{directory}{}", Name::Manifest { segment: sealed.segment });
@@ -146,7 +147,7 @@ impl Work<'_> {
         Ok(manifest)
     }
 
-    /// The gaps that were told before this record.
+    /// Returns the gaps that were reported before this record.
     async fn gaps(&self, directory: &str, chain: u16, before: u64) -> Result<Vec<Missing>, SinkError> {
         let listed = self.store.list(directory, Some(Name::BEFORE_GAPS)).await?.objects;
         let gap = |name: &str| match Name::parse(name)? {
@@ -159,7 +160,7 @@ impl Work<'_> {
     }
 }
 
-/// Only the sums are wanted.
+/// A receiver that ignores the content: only the checksums are wanted.
 pub(super) struct Nothing;
 
 impl Content for Nothing {
@@ -225,7 +226,7 @@ impl Content for &mut Whole {
             }
         };
         let follows = |(seq, hash): (u64, Digest)| match line.seq.checked_sub(seq) {
-            // Behind a gap there is nothing to link to.
+            // After a gap, there is nothing to link to.
             Some(distance @ 1..) => distance > 1 || line.previous == hash,
             _ => false,
         };

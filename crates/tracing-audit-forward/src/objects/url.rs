@@ -1,4 +1,4 @@
-//! What the URL of an archive says.
+//! The URL of an archive.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{address::percent_decoded, sink::SinkError};
 
-/// An archive, as its URL names it. It holds no credentials.
+/// An archive, as its URL names it. It contains no credentials.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
     pub(super) place: Place,

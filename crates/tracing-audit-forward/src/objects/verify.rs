@@ -1,4 +1,4 @@
-//! Checks an archive: what is there, what the manifests say of it, and every line.
+//! Verifies an archive: what is there, what the manifests say of it, and every line.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -72,7 +72,7 @@ async fn check(
     Ok(())
 }
 
-/// What the lines of an object say that a manifest says, too.
+/// What the lines of an object show that the manifest states too.
 #[derive(Debug, Default)]
 struct Told {
     chain: Option<u16>,
@@ -110,7 +110,7 @@ impl Content for Checked<'_> {
     }
 }
 
-/// The logs of which there is anything.
+/// Returns the logs of which there is anything.
 pub(super) async fn origins(
     store: &Store,
     keys: &Keys,
@@ -124,7 +124,7 @@ pub(super) async fn origins(
     for of_live_parts in [false, true] {
         let directory = keys.services(of_live_parts);
         for service in store.directories(&directory).await? {
-            // Other things may be kept below the same prefix, such as `lost+found`, which not everybody may read.
+            // Other things may be below the same prefix, such as `lost+found`, which not every user may read.
             let is_name = Origin::parse(&service, "host").is_some();
             if !is_name || (!of_live_parts && !Keys::is_service(&service)) {
                 continue;
@@ -143,7 +143,7 @@ pub(super) async fn origins(
     Ok(with_chains)
 }
 
-/// The chains of a log, by their ids.
+/// Returns the ids of the chains of a log.
 pub(super) async fn chain_ids(
     store: &Store,
     keys: &Keys,
@@ -157,18 +157,18 @@ pub(super) async fn chain_ids(
     Ok(ids)
 }
 
-/// How much larger lines are than what they are compressed to, at most.
+/// The largest accepted ratio of lines to their compressed size.
 const MOST_RATIO: u64 = 1 << 10;
 
 const OUT_OF_PLACE: &str = "the object does not belong here";
 const UNNAMED: &str = "no manifest names the object";
 
-/// Whether a part is of a later segment. What is no part is looked at, too.
+/// Returns whether a part is of a later segment. What is not a part is kept, to be reported.
 fn is_behind(object: &Listed, segment: u32) -> bool {
     keys::parse_part(&object.name).is_none_or(|part| part.0 > segment)
 }
 
-/// A small object; `None` where it is too large.
+/// Reads a small object; `None` if it is too large.
 async fn small(store: &Store, key: &str, most: u64) -> Result<Option<bytes::Bytes>, SinkError> {
     match store.get(key, most).await {
         Err(SinkError::Chain { .. }) => Ok(None),
@@ -176,7 +176,7 @@ async fn small(store: &Store, key: &str, most: u64) -> Result<Option<bytes::Byte
     }
 }
 
-/// What there is of a chain, in the order of its records.
+/// The objects of a chain, in the order of its records.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     pub(super) manifest: Option<Manifest>,
@@ -184,7 +184,7 @@ pub(super) struct Contents {
     pub(super) gaps: Vec<Missing>,
     /// The directory of the chain.
     directory: String,
-    /// Keys of objects that should not be there, or should, and what is wrong.
+    /// Keys of objects that should not exist, or that are missing, and what is wrong.
     pub(super) strange: Vec<(String, &'static str)>,
 }
 
@@ -193,11 +193,11 @@ pub(super) struct Contents {
 pub(super) struct Object {
     pub(super) segment: u32,
     pub(super) key: String,
-    /// How many bytes it has, as it is stored; `None` where it is not in the list.
+    /// Its stored size in bytes; `None` if it is not in the list.
     pub(super) bytes: Option<u64>,
-    /// What the manifest says of it.
+    /// The entry of the manifest.
     pub(super) sealed: Option<Sealed>,
-    /// How many bytes of lines it has at most, where no manifest says it.
+    /// The maximum number of bytes of lines, if no manifest states it.
     most: u64,
 }
 
@@ -206,12 +206,12 @@ impl Object {
         Name::is_compressed(&self.key)
     }
 
-    /// How much of it is read.
+    /// Returns how much of it is read.
     pub(super) fn limit(&self) -> Limit {
         self.sealed.as_ref().map_or(Limit::of_lines(self.most), Limit::of)
     }
 
-    /// What is wrong with it, its lines aside.
+    /// Returns what is wrong with it, apart from its lines.
     pub(super) fn fault(&self, sums: Option<&Sums>) -> Option<&'static str> {
         let Some(sums) = sums else { return Some("the object is missing") };
         let is_other = |sealed: &Sealed| {
@@ -229,7 +229,8 @@ impl Contents {
     pub(super) async fn of(store: &Store, keys: &Keys, origin: &Origin, id: &str) -> Result<Self, SinkError> {
         let directory = keys.chain(origin, id);
         let mut contents = Self { directory: directory.clone(), ..Self::default() };
-        // First, so that a forwarder that seals meanwhile leaves no hole: what is sealed by then is taken out again.
+        // Listed first, so that a forwarder that seals in the meantime leaves no hole: parts that are sealed
+        // by then are removed again.
         let live = keys.live(origin, id);
         let parts = store.list(&live, None).await?;
         let listing = store.list(&directory, None).await?;
@@ -259,7 +260,7 @@ impl Contents {
         let named = contents.named();
         let parts: Vec<Listed> =
             parts.objects.into_iter().filter(|object| is_behind(object, named)).collect();
-        // One that is sealed and in no manifest was left by a crash between the two: its parts are the last.
+        // A sealed segment without a manifest was left by a crash between the two: its parts are the last.
         let unnamed: Vec<u32> = segments.range(named + 1..).map(|(number, _)| *number).collect();
         let is_part_of =
             |object: &Listed, number| keys::parse_part(&object.name).is_some_and(|part| part.0 == number);
@@ -304,7 +305,7 @@ impl Contents {
         Ok(())
     }
 
-    /// What is found where the manifest does not say what the lines say.
+    /// Returns the finding for a manifest that differs from the lines.
     fn differs(&self, store: &Store) -> CopyFindingKind {
         let key = format!("{}{}", self.directory, Name::Manifest { segment: self.named() });
         CopyFindingKind::Object {
@@ -313,7 +314,8 @@ impl Contents {
         }
     }
 
-    /// Gaps before the last sealed record that are objects or in the manifest, and not both.
+    /// Returns the gaps before the last sealed record that are either objects or in the manifest, but not
+    /// both.
     fn differing_gaps(&self) -> Vec<(String, &'static str)> {
         let Some((manifest, (last, _))) = self.manifest.as_ref().and_then(|one| Some((one, one.last()?)))
         else {
@@ -330,8 +332,8 @@ impl Contents {
         gone.chain(unnamed.map(|gap| (key(gap), UNNAMED))).collect()
     }
 
-    /// Takes the sealed segments up to this one, which has `most` bytes of lines where no manifest says it. Nobody names the
-    /// others.
+    /// Takes the sealed segments up to this one, which has at most `most` bytes of lines if no manifest
+    /// states it. Any other segment is unexpected.
     fn take_segments(
         &mut self,
         directory: &str,
@@ -358,7 +360,7 @@ impl Contents {
             }
             if let Some(name) = name {
                 let bytes = there.get(&name).copied();
-                // A rule may have taken the parts away, or some of them.
+                // A rule may have removed some or all of the parts.
                 let most = most.unwrap_or(0).max(bytes.unwrap_or(0).saturating_mul(MOST_RATIO));
                 let key = format!("{directory}{name}");
                 self.objects.push(Object { segment: number, key, bytes, sealed, most });
@@ -366,12 +368,12 @@ impl Contents {
         }
     }
 
-    /// The number of the last segment that the manifest names.
+    /// Returns the number of the last segment that the manifest names.
     fn named(&self) -> u32 {
         self.manifest.as_ref().and_then(|manifest| manifest.segments.last()).map_or(0, |last| last.segment)
     }
 
-    /// Takes the parts behind the sealed segments.
+    /// Takes the parts after the sealed segments.
     fn take_parts(&mut self, directory: &str, parts: Vec<Listed>, sealed: u32) {
         let mut last = (sealed, 0);
         for object in parts {

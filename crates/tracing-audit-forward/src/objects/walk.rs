@@ -1,4 +1,5 @@
-//! Lists a directory, one thing at a time: what no key names is told apart, and stops nothing.
+//! Lists a directory, one entry at a time. Entries that cannot be keys are reported separately, and stop
+//! nothing.
 
 use std::{
     fs::{self, Metadata},
@@ -9,18 +10,18 @@ use std::{
 use super::store::{Listed, Listing};
 use crate::position::is_same;
 
-/// How deep the directories of a chain go, and one more.
+/// How deep the directories of a chain are, plus one.
 const DEEPEST: usize = 3;
 
 struct Inner {
     path: PathBuf,
     /// Its name below the directory that is listed, with a `/` at its end.
     name: String,
-    /// What it is in, and itself: a link to one of them leads round.
+    /// Its ancestors and itself: a link to one of them would loop.
     around: Vec<Metadata>,
 }
 
-/// The files below a directory, behind a name in it. A directory that is not there has none.
+/// Returns the files below a directory, after a name in it. A missing directory has none.
 pub(super) fn files(directory: &Path, behind: Option<&str>) -> io::Result<Listing> {
     let mut listing = Listing::default();
     let Some(metadata) = found(fs::metadata(directory))? else { return Ok(listing) };
@@ -34,13 +35,13 @@ pub(super) fn files(directory: &Path, behind: Option<&str>) -> io::Result<Listin
                 continue;
             };
             let name = format!("{}{part}", inner.name);
-            // A directory sorts with the `/` at its end, which may be behind.
+            // A directory sorts with the `/` at its end, which may be after `behind`.
             if behind.is_some_and(|behind| format!("{name}/\u{7F}").as_str() <= behind) || is_aside(&part) {
                 continue;
             }
             let metadata = match fs::metadata(entry.path()) {
                 Ok(metadata) => metadata,
-                // Gone meanwhile, or a link to nowhere or to itself.
+                // Removed in the meantime, or a link that leads nowhere or loops.
                 Err(error) => {
                     match found(fs::symlink_metadata(entry.path()))? {
                         Some(link) if link.is_symlink() => listing.strange.push(name),
@@ -67,7 +68,7 @@ pub(super) fn files(directory: &Path, behind: Option<&str>) -> io::Result<Listin
     Ok(listing)
 }
 
-/// The names of the directories in a directory.
+/// Returns the names of the directories in a directory.
 pub(super) fn directories(directory: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in found(fs::read_dir(directory))?.into_iter().flatten() {
@@ -86,13 +87,13 @@ fn found<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// A name that can be part of a key.
+/// Returns a name that can be part of a key.
 fn key_part(name: &std::ffi::OsStr) -> Option<String> {
     let name = name.to_str()?;
     object_store::path::Path::parse(name).is_ok().then(|| name.to_owned())
 }
 
-/// Whether the crate for object stores wrote it aside, to link it to its name: a crash may leave it.
+/// Returns whether this is a temporary file of `object_store`, which a crash may leave.
 fn is_aside(name: &str) -> bool {
     name.rsplit_once('#').is_some_and(|(_, end)| !end.is_empty() && end.bytes().all(|b| b.is_ascii_digit()))
 }

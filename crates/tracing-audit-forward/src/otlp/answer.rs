@@ -1,4 +1,4 @@
-//! What an answer means: pure, told the time.
+//! The meaning of an answer: pure functions, given the time.
 
 use std::time::SystemTime;
 
@@ -9,10 +9,10 @@ use ureq::http::StatusCode;
 use super::{retry_after, said::Censor, setup};
 use crate::{Entry, SinkError};
 
-/// How Go's HTTP server tells a client to use https, with status 400.
+/// How Go's HTTP server asks a client to use https, with status 400.
 const SPEAKS_TLS: &str = "HTTP request to an HTTPS server";
 
-/// What a receiver answered.
+/// The answer of a receiver.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     /// The media type without its parameters, in lower case.
@@ -21,7 +21,7 @@ pub(super) struct Answer {
     pub(super) body: Vec<u8>,
 }
 
-/// Who answered what: what a judgement needs to name it.
+/// The context of an answer, for its messages.
 pub(super) struct Exchange<'a> {
     /// The receiver, as it may be shown.
     pub(super) receiver: &'a str,
@@ -29,7 +29,8 @@ pub(super) struct Exchange<'a> {
     pub(super) censor: &'a Censor,
 }
 
-/// The error of OTLP over HTTP: `google.rpc.Status`, of which a code is said by the status of HTTP.
+/// The error of OTLP over HTTP: `google.rpc.Status`. Its code is omitted, because the HTTP status has the
+/// same meaning.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Status {
     #[prost(string, tag = "2")]
@@ -37,7 +38,7 @@ struct Status {
 }
 
 impl Answer {
-    /// Decides what an answer says. `Ok` acknowledges all records; a text in it is a warning.
+    /// Judges an answer. `Ok` acknowledges all records; a text in it is a warning.
     pub(super) fn judge(
         &self,
         exchange: &Exchange<'_>,
@@ -45,18 +46,18 @@ impl Answer {
     ) -> Result<Option<String>, SinkError> {
         let receiver = exchange.receiver;
         match self.status.as_u16() {
-            // 204 is what Grafana Loki says.
+            // 204 is the answer of Grafana Loki.
             200 | 204 => self.acknowledged(exchange),
             300..=399 => Err(setup(format!(
                 "{receiver} redirects ({}): give the address that answers itself",
                 self.status.as_u16()
             ))),
-            // That the request was slow, or came early, is not for what is in it.
+            // A slow or early request is not refused because of its content.
             408 | 425 | 429 | 500..=599 => Err(SinkError::Unavailable {
                 reason: self.reason(exchange),
                 retry_after: self.retry_after.as_deref().and_then(|value| retry_after::parse(value, now)),
             }),
-            // The batch is too large, whoever says so.
+            // The batch is too large, whichever server answers.
             413 => Err(SinkError::Refused { reason: self.reason(exchange) }),
             400..=499 if self.concerns_every_request() => Err(setup(self.reason(exchange))),
             400..=499 => Err(SinkError::Refused { reason: self.reason(exchange) }),
@@ -67,11 +68,11 @@ impl Answer {
         }
     }
 
-    /// Reads the answer to what was taken.
+    /// Parses the answer to an accepted request.
     fn acknowledged(&self, exchange: &Exchange<'_>) -> Result<Option<String>, SinkError> {
         let receiver = exchange.receiver;
         let is_otlp = match self.media_type.as_deref() {
-            // An empty message has no bytes, and some receivers then say no type either.
+            // An empty message has no bytes, and some receivers then omit the type too.
             None => true,
             Some(media_type) => matches!(media_type, "application/x-protobuf" | "application/protobuf"),
         };
@@ -99,14 +100,14 @@ impl Answer {
         Err(SinkError::Refused { reason })
     }
 
-    /// Whether a status of the four hundreds would be the answer to any records. To take one of these for a refusal of
-    /// records would have each of them set aside.
+    /// Returns whether a 4xx status would be the answer to any records. If it were taken for a refusal, every
+    /// record would be set aside.
     fn concerns_every_request(&self) -> bool {
         match self.status.as_u16() {
-            // Credentials, payment, permission, address, method, media types, a proxy's credentials, an address that is
-            // gone, framing, the wrong host, protocol, headers, law.
+            // Credentials, payment, permission, address, method, media types, proxy credentials, address
+            // gone, framing, wrong host, protocol, headers, legal reasons.
             401..=407 | 410 | 411 | 415 | 417 | 421 | 426 | 431 | 451 => true,
-            // A web server in front answers so to http where it expects https.
+            // A web server in front answers this to http if it expects https.
             400 => {
                 self.media_type.as_deref() == Some("text/html")
                     || String::from_utf8_lossy(&self.body).contains(SPEAKS_TLS)
@@ -120,7 +121,7 @@ impl Answer {
             Some("application/x-protobuf" | "application/protobuf") => {
                 Status::decode(self.body.as_slice()).map(|status| status.message).unwrap_or_default()
             }
-            // A page says in many words what its status says.
+            // A page only repeats its status at length.
             Some("text/html") => String::new(),
             _ => String::from_utf8_lossy(&self.body).into_owned(),
         };
@@ -230,7 +231,7 @@ mod tests {
     fn http_where_https_is_expected_is_not_for_what_is_in_the_records() {
         check_setup(400, Some("text/html"), b"<h1>The plain HTTP request was sent to HTTPS port</h1>");
         check_setup(400, Some("text/plain"), b"Client sent an HTTP request to an HTTPS server.\n");
-        // That a batch is too large is a page, too, where a web server says it.
+        // A web server reports a batch that is too large with a page, too.
         check_refused(413, Some("text/html"), b"<h1>Request Entity Too Large</h1>");
     }
 

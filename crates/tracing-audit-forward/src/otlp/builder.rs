@@ -23,10 +23,10 @@ use super::{
 };
 use crate::SinkError;
 
-/// The variables of OpenTelemetry that have headers. The second replaces the first where both are set.
+/// The variables of OpenTelemetry for headers. The second replaces the first if both are set.
 const VARIABLES: [&str; 2] = ["OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_LOGS_HEADERS"];
 
-/// The longest timeout. One that is forgotten holds up the sink until somebody looks.
+/// The longest timeout. A request that is never answered blocks the sink this long.
 const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// The settings of an [`Otlp`] sink.
@@ -70,47 +70,50 @@ impl OtlpBuilder {
         self
     }
 
-    /// Sends the headers of the environment: `OTEL_EXPORTER_OTLP_LOGS_HEADERS` or, where that is not set,
-    /// `OTEL_EXPORTER_OTLP_HEADERS`. [`header`](Self::header) replaces what has the same name.
+    /// Sends the headers of the environment: `OTEL_EXPORTER_OTLP_LOGS_HEADERS` or, if that is not set,
+    /// `OTEL_EXPORTER_OTLP_HEADERS`. [`header`](Self::header) replaces a header of the same name.
     ///
-    /// They are sent to whatever endpoint this sink has: ask for them only where they are meant for it. Default: off.
+    /// They are sent to whatever endpoint this sink has, so use this only if they are meant for it. Default:
+    /// off.
     pub fn headers_from_environment(mut self) -> Self {
         self.has_headers_of_environment = true;
         self
     }
 
-    /// How long a request may take as a whole, from the resolution of the name to the last byte of the answer. More than
-    /// zero, and at most an hour. Default: 10 seconds.
+    /// Sets how long a whole request may take, from the resolution of the name to the last byte of the
+    /// answer. More than zero, and at most an hour. Default: 10 seconds.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// The largest request, in bytes of its body. A larger batch is not sent, and is [`SinkError::Refused`], so that the
-    /// forwarder divides it; a single record is always sent. Stay below the limit of the receiver and of what stands
-    /// before it. Default: 4 MiB.
+    /// Sets the largest request, in bytes of its body. A larger batch is not sent but [`SinkError::Refused`],
+    /// so that the forwarder divides it; a single record is always sent. Stay below the limits of the
+    /// receiver and of every proxy before it. Default: 4 MiB.
     pub fn max_request_bytes(mut self, bytes: usize) -> Self {
         self.max_request_bytes = bytes;
         self
     }
 
-    /// Sets an attribute of the resource, which says what made the records, e.g. `service.name`. A later value under the
-    /// same name replaces an earlier one. Default: none.
+    /// Sets an attribute of the resource, which describes the source of the records, e.g. `service.name`. A
+    /// later value under the same name replaces an earlier one. Default: none.
     pub fn resource(mut self, name: &str, value: &str) -> Self {
         self.resource.retain(|attribute| attribute.key != name);
         self.resource.push(mapping::attribute(name, value));
         self
     }
 
-    /// Sets the attributes of the resource that the environment says: those of `OTEL_RESOURCE_ATTRIBUTES`, and
-    /// `OTEL_SERVICE_NAME` as `service.name`. [`resource`](Self::resource) replaces what has the same name. Default: off.
+    /// Adds the resource attributes of the environment: those of `OTEL_RESOURCE_ATTRIBUTES`, and
+    /// `OTEL_SERVICE_NAME` as `service.name`. [`resource`](Self::resource) replaces an attribute of the same
+    /// name. Default: off.
     pub fn resource_from_environment(mut self) -> Self {
         self.has_resource_of_environment = true;
         self
     }
 
-    /// Trusts the certificates of the PEM file that `OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE` names or, where that is not set,
-    /// `OTEL_EXPORTER_OTLP_CERTIFICATE`, and no others. [`ca_file`](Self::ca_file) replaces it. Default: off.
+    /// Trusts the certificates of the PEM file in `OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE` or, if that is not
+    /// set, in `OTEL_EXPORTER_OTLP_CERTIFICATE`, and no others. [`ca_file`](Self::ca_file) replaces it.
+    /// Default: off.
     pub fn ca_file_from_environment(mut self) -> Self {
         self.has_ca_file_of_environment = true;
         self
@@ -123,31 +126,32 @@ impl OtlpBuilder {
         self
     }
 
-    /// Accepts any certificate. Whoever is between can then read the records and the headers, and acknowledge records
-    /// that no store has. For experiments only: [`ca_file`](Self::ca_file) is the way to trust an authority of your own.
-    /// Each build with it gives a warning. Default: off.
+    /// Accepts any certificate. Anybody on the path can then read the records and the headers, and
+    /// acknowledge records that no store has. For experiments only: use [`ca_file`](Self::ca_file) to trust
+    /// your own authority. Each build with it gives a warning. Default: off.
     pub fn danger_accept_any_certificate(mut self) -> Self {
         self.is_any_certificate_accepted = true;
         self
     }
 
-    /// Calls this with each warning: what the receiver says without refusing records, and settings that are dangerous.
-    /// It is called on the thread that builds the sink, or forwards. Default: warnings are passed over.
+    /// Calls this closure with each warning: what the receiver reports without refusing records, and
+    /// dangerous settings. It is called on the thread that builds the sink, or on the one that forwards.
+    /// Default: warnings are ignored.
     pub fn on_warning(mut self, on_warning: impl FnMut(&str) + Send + 'static) -> Self {
         self.on_warning = Box::new(on_warning);
         self
     }
 
-    /// Makes the sink. Nothing is sent, and the receiver need not be there.
+    /// Builds the sink. Nothing is sent, and the receiver need not be running.
     ///
     /// # Errors
     ///
-    /// [`SinkError::Setup`] where a setting cannot be used.
+    /// [`SinkError::Setup`] if a setting cannot be used.
     pub fn build(self) -> Result<Otlp, SinkError> {
         self.build_in(|name| env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
     }
 
-    /// Makes the sink in an environment.
+    /// Builds the sink with the variables of an environment.
     pub(super) fn build_in(mut self, variable: impl Fn(&str) -> Option<String>) -> Result<Otlp, SinkError> {
         let endpoint = Endpoint::parse(&self.endpoint)?;
         let resource = self.resource_in(&variable)?;
@@ -209,7 +213,7 @@ impl OtlpBuilder {
 
 impl fmt::Debug for OtlpBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Neither the URL nor headers: there may be credentials in both.
+        // Neither the URL nor headers: both may contain credentials.
         f.debug_struct("OtlpBuilder").field("timeout", &self.timeout).finish_non_exhaustive()
     }
 }
@@ -220,7 +224,7 @@ fn agent(timeout: Duration, tls: TlsConfig, unmask: Unmask) -> Agent {
         .http_status_as_error(false)
         .max_redirects(0)
         .max_redirects_will_error(false)
-        // Records go to the address that was given, whatever the environment says.
+        // Records go to the given address, whatever the environment says.
         .proxy(None)
         .user_agent(concat!("tracing-audit-forward/", env!("CARGO_PKG_VERSION")))
         .tls_config(tls)

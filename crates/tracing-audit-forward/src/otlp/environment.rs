@@ -1,6 +1,7 @@
-//! What the standard variables of OpenTelemetry say of the resource and of certificates.
+//! The standard variables of OpenTelemetry for the resource and for certificates.
 //!
-//! As its specification has it, a variable that is empty counts as not set, and one for logs replaces the general one.
+//! According to its specification, an empty variable counts as not set, and one for logs replaces the general
+//! one.
 
 use std::path::PathBuf;
 
@@ -11,8 +12,8 @@ const ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
 const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
 const CERTIFICATES: [&str; 2] = ["OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE"];
 
-/// Returns the attributes of the resource: `name=value` pairs with commas between, percent-encoded, and the name of the
-/// service. The last of several with one name counts.
+/// Returns the attributes of the resource: `name=value` pairs separated by commas, percent-encoded, and the
+/// name of the service. The last of several with one name counts.
 pub(super) fn resource(
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<Vec<(String, String)>, SinkError> {

@@ -23,16 +23,16 @@ use super::{
 };
 use crate::sink::SinkError;
 
-/// How much longer the client waits than the server is told to, so that an answer in time has time to arrive.
+/// How much longer the client waits than the server's own timeout, so that an answer in time can arrive.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How long a connection may take to say goodbye.
+/// How long ending a connection in order may take.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// A value and its type, as `tokio-postgres` takes them.
 pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
-/// What a session goes by.
+/// The settings of a session.
 #[derive(Debug, Clone)]
 pub(super) struct Bounds {
     pub(super) connect: Duration,
@@ -49,7 +49,7 @@ pub(super) struct Session {
     bounds: Bounds,
 }
 
-/// What the server said that answers nothing. The locks are held for a copy only.
+/// Messages of the server that are not answers. The locks are held only while copying.
 #[derive(Debug, Default)]
 struct Heard {
     /// The last warning.
@@ -62,7 +62,7 @@ impl Session {
     pub(super) async fn connect(target: &Target, bounds: &Bounds) -> Result<Self, SinkError> {
         let mut config = password::with_password(target)?;
         config.connect_timeout(bounds.connect).tcp_user_timeout(bounds.statement + GRACE);
-        // Unless the URL says otherwise; two hours is the default there.
+        // The default is two hours.
         if config.get_keepalives_idle() > Duration::from_secs(60) {
             config.keepalives_idle(Duration::from_secs(60));
         }
@@ -81,7 +81,8 @@ impl Session {
                 config.connect(connector).await.map_err(|error| cannot_connect(&error))?;
             Ok((client, tokio::spawn(drive(connection, Arc::clone(&heard)))))
         };
-        // The timeout of `config` is for each address, and ends when the server has accepted.
+        // The timeout of `config` applies to each address, and ends when the server has accepted the
+        // connection.
         let hosts = config.get_hosts().len().max(1);
         let bound = bounds.connect.saturating_mul(u32::try_from(hosts).unwrap_or(u32::MAX)) + GRACE;
         let Ok(connected) = timeout(bound, connecting).await else {
@@ -91,7 +92,7 @@ impl Session {
         Ok(Self { client, driver, heard, bounds: bounds.clone() })
     }
 
-    /// Whether the tables are there, of this version, and keep what is inserted.
+    /// Checks that the tables exist, have this version, and keep what is inserted.
     pub(super) async fn check(&self, names: &Names) -> Result<(), SinkError> {
         let tables: [Parameter<'_>; 2] = [(&names.records, Type::TEXT), (&names.gaps, Type::TEXT)];
         let rows = self.query("look at the tables", CHECK, &tables).await?;
@@ -131,9 +132,10 @@ impl Session {
         Ok(())
     }
 
-    /// Begins a transaction whose end is acknowledged only when it is on disk, whatever the role's defaults are.
+    /// Begins a transaction whose commit is acknowledged only when it is on disk, whatever the role's
+    /// defaults are.
     ///
-    /// All settings are those of the transaction, so that they hold behind a pooler too.
+    /// All settings are local to the transaction, so that they hold behind a pooler too.
     pub(super) async fn begin(&self) -> Result<(), SinkError> {
         let millis = self.bounds.statement.as_millis().clamp(1, i32::MAX.unsigned_abs().into());
         let begin = format!(
@@ -160,7 +162,7 @@ impl Session {
         }
     }
 
-    /// Begins a transaction that sees the tables as they are now, and changes nothing.
+    /// Begins a read-only transaction that sees the tables as they are now.
     pub(super) async fn begin_reading(&self) -> Result<(), SinkError> {
         let millis = self.bounds.statement.as_millis().clamp(1, i32::MAX.unsigned_abs().into());
         let begin = format!(
@@ -172,15 +174,15 @@ impl Session {
         self.simple("begin a transaction", &begin).await.map(drop)
     }
 
-    /// Writes something that changes nothing, so that the end of a transaction that found its rows there waits for the
-    /// log of the server and for its synchronous standbys as the one that inserted them should have: its connection may
-    /// have been cut while it waited.
+    /// Writes a message to the write-ahead log that changes nothing. Without it, a transaction that found its
+    /// rows there would commit without waiting for the log and for the synchronous standbys. The transaction
+    /// that inserted the rows may not have waited either: its connection may have been cut during the wait.
     pub(super) async fn write_something(&self) -> Result<(), SinkError> {
         let statement = "SELECT pg_catalog.pg_logical_emit_message(true, 'tracing-audit-forward', '')";
         self.query("write to the log of the server", statement, &[]).await.map(drop)
     }
 
-    /// Ends a transaction. `Ok`: it is on disk, and on the synchronous standbys where there are any.
+    /// Commits a transaction. `Ok`: it is on disk, and on the synchronous standbys if there are any.
     pub(super) async fn commit(&self) -> Result<(), SinkError> {
         self.heard.take_warning();
         // A timeout of the server would only end the wait for a standby, with a warning and success.
@@ -219,15 +221,15 @@ impl Session {
         self.within(doing, self.client.execute_typed(text, parameters)).await
     }
 
-    /// Whether the connection is not known to have ended since it was used last.
+    /// Returns whether the connection is not known to have ended since its last use.
     pub(super) async fn is_alive(&self) -> bool {
-        // The driver runs only within calls: let it hear what came in between.
+        // The driver runs only within calls, so let it process what arrived in between.
         tokio::task::yield_now().await;
         tokio::task::yield_now().await;
         !self.client.is_closed() && !self.driver.is_finished()
     }
 
-    /// Waits for an answer, but not for ever.
+    /// Waits for an answer, with a timeout.
     async fn within<T>(
         &self,
         doing: &str,
@@ -237,7 +239,7 @@ impl Session {
         match timeout(bound, answer).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) if error.is_closed() => {
-                // Why, the connection heard.
+                // The driver knows the cause.
                 Err(self.heard.end().unwrap_or_else(|| failure::of(doing, &error)))
             }
             Ok(Err(error)) => Err(failure::of(doing, &error)),
@@ -245,14 +247,14 @@ impl Session {
         }
     }
 
-    /// Cuts the connection.
+    /// Closes the connection at once.
     pub(super) async fn cut(self) {
         self.driver.abort();
-        // The driver is gone, and with it the socket, when this returns; that it was aborted is no news.
+        // When this returns, the driver is gone, and with it the socket. That it was aborted is expected.
         self.driver.await.unwrap_or_default();
     }
 
-    /// Says goodbye and ends the connection.
+    /// Ends the connection in order.
     pub(super) async fn end(self) {
         let Self { client, mut driver, .. } = self;
         drop(client);
@@ -273,7 +275,7 @@ impl Heard {
     }
 }
 
-/// Moves what is sent and received, until the connection ends.
+/// Drives the connection until it ends.
 async fn drive<S, T>(mut connection: Connection<S, T>, heard: Arc<Heard>)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
@@ -298,7 +300,7 @@ where
     }
 }
 
-/// The value of a column.
+/// Returns the value of a column.
 pub(super) fn get<'a, T: tokio_postgres::types::FromSql<'a>>(
     row: &'a Row,
     column: usize,
@@ -314,7 +316,7 @@ pub(super) fn setup(reason: String) -> SinkError {
     SinkError::Setup { reason }
 }
 
-/// The version in the comment of the table.
+/// Parses the version in the comment of the table.
 fn version_of(comment: &str) -> Option<u32> {
     let rest = comment.strip_prefix(VERSION_MARK)?;
     rest.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()

@@ -179,7 +179,7 @@ impl Error {
 }
 
 /// Formats an error with its source.
-pub(crate) fn said(error: &Error) -> String {
+pub(crate) fn with_source(error: &Error) -> String {
     let source = std::error::Error::source(error).map(|source| format!(": {source}"));
     format!("{error}{}", source.unwrap_or_default())
 }

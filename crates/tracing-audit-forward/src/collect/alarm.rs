@@ -208,8 +208,8 @@ impl Known<'_> {
             raise(AlarmKind::Missing, None, message.to_owned());
         }
         let is_open = |held: &Held| !held.row.closed && held.row.seq > 0;
-        let heard = log.heard.or(self.listening_since);
-        let quiet = heard.and_then(|heard| self.listened_since(heard));
+        let last_arrival = log.last_arrival.or(self.listening_since);
+        let quiet = last_arrival.and_then(|last_arrival| self.listened_since(last_arrival));
         if !self.is_once
             && log.chains.values().any(is_open)
             && quiet.is_some_and(|quiet| quiet > self.silent_after)

@@ -20,7 +20,7 @@ use super::{
     take::{Now, mark_of},
 };
 use crate::{
-    error::{Error, said},
+    error::{Error, with_source},
     origin::Origin,
     sink::SinkError,
 };
@@ -235,7 +235,7 @@ impl Collector {
     /// need somebody to act.
     pub fn step(&mut self, feed: &mut dyn Feed) -> Result<Step, Error> {
         let step = self.try_step(feed);
-        self.doubt_after(&step);
+        self.note_failure(&step);
         match &step {
             Ok(_) => {
                 self.fleet.trouble = None;
@@ -249,19 +249,19 @@ impl Collector {
             }
             Err(error) => {
                 self.listening_since = None;
-                let why = said(error);
+                let why = with_source(error);
                 self.is_changed |= self.fleet.trouble.as_ref() != Some(&why);
                 self.fleet.trouble = Some(why);
             }
         }
-        self.hear(feed);
+        self.take_beats(feed);
         if self.judged.is_none_or(|at| at.elapsed() >= JUDGED) {
             self.judge(false);
         }
         if let Err(Error::Stream { .. }) = step {
             // The alarm is for readers of the table.
             let written = self.checkpoint_if_due();
-            self.doubt_after(&written);
+            self.note_failure(&written);
             written?;
         }
         step
@@ -332,13 +332,13 @@ impl Collector {
         }
         self.judge(is_once);
         let written = self.write_checkpoint().and_then(|()| self.write_heads());
-        self.doubt_after(&written);
+        self.note_failure(&written);
         written
     }
 
     /// After a failed write or sync, the files may or may not have the bytes. Only what the table records is
     /// certain.
-    fn doubt_after<T>(&mut self, done: &Result<T, Error>) {
+    fn note_failure<T>(&mut self, done: &Result<T, Error>) {
         if done.is_err() {
             self.is_connected = false;
             if !matches!(done, Err(Error::Stream { .. })) {
@@ -396,7 +396,7 @@ impl Collector {
             let origin = row.origin().ok_or_else(no_origin)?;
             let damage = self.directory.surplus(row)?.err();
             let log = logs.entry(origin.clone()).or_insert_with(|| Log::new(origin.clone()));
-            if log.heard.is_none()
+            if log.last_arrival.is_none()
                 && let Some(row) = fleet.logs.get(&log.name)
             {
                 log.row.clone_from(row);
@@ -511,7 +511,7 @@ impl Collector {
     }
 
     /// Takes over heartbeats, of logs that are known or expected.
-    fn hear(&mut self, feed: &mut dyn Feed) {
+    fn take_beats(&mut self, feed: &mut dyn Feed) {
         let (now, now_ms) = (Instant::now(), millis(SystemTime::now()));
         for beat in feed.beats() {
             if self.settings.expected.contains(&beat.origin) && !self.logs.contains_key(&beat.origin) {
@@ -519,7 +519,7 @@ impl Collector {
             }
             // Otherwise anybody could add logs to the table permanently.
             let Some(log) = self.logs.get_mut(&beat.origin) else { continue };
-            log.hear(now, now_ms);
+            log.note_arrival(now, now_ms);
             let left_out: BTreeMap<String, String> =
                 beat.left_out.into_iter().map(|(id, why)| (id.to_string(), why)).collect();
             // The time alone is written with the next change, so that an idle fleet writes little.

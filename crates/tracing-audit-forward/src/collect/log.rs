@@ -22,7 +22,7 @@ pub(super) struct Log {
     /// The chain that holds a number in the directory of the log.
     numbers: HashMap<u16, Arc<str>>,
     /// When something of it last arrived in this run.
-    pub(super) heard: Option<Instant>,
+    pub(super) last_arrival: Option<Instant>,
     /// Its row in the table.
     pub(super) row: CollectedLog,
 }
@@ -34,7 +34,7 @@ impl Log {
             origin,
             chains: HashMap::new(),
             numbers: HashMap::new(),
-            heard: None,
+            last_arrival: None,
             row: CollectedLog::default(),
         }
     }
@@ -64,8 +64,8 @@ impl Log {
         self.chains.insert(id, held);
     }
 
-    pub(super) fn hear(&mut self, now: Instant, now_ms: u64) {
-        (self.heard, self.row.heard_ms) = (Some(now), Some(now_ms));
+    pub(super) fn note_arrival(&mut self, now: Instant, now_ms: u64) {
+        (self.last_arrival, self.row.heard_ms) = (Some(now), Some(now_ms));
     }
 
     /// Returns a chain, and whether it is new; `None` if there are too many.

@@ -28,8 +28,8 @@ impl Fleet {
                 tell("tracing_audit_collect_gap_records", &labels, gaps as f64);
             }
         }
-        let heard = self.logs.iter().filter_map(|(log, row)| Some((log, row.heard_ms?)));
-        for (log, heard_ms) in heard {
+        let last_arrival = self.logs.iter().filter_map(|(log, row)| Some((log, row.heard_ms?)));
+        for (log, heard_ms) in last_arrival {
             let name = "tracing_audit_collect_heard_timestamp_seconds";
             tell(name, &[("log", log)], heard_ms as f64 / 1e3);
         }

@@ -41,7 +41,7 @@ impl Collector {
                 self.take_line(origin, chain_id, line, place, now)?;
             }
             What::Gap { origin, gap } if is_chain_id(&gap.chain_id) => {
-                if let Some(held) = self.meet(origin, &gap.chain_id, place, now) {
+                if let Some(held) = self.note_message(origin, &gap.chain_id, place, now) {
                     held.row.gap(gap, now.ms);
                 }
             }
@@ -53,12 +53,12 @@ impl Collector {
     }
 
     /// Records that something of a log arrived. Returns the chain, unless the log has too many.
-    fn meet(&mut self, origin: &Origin, chain_id: &Arc<str>, place: u64, now: Now) -> Option<&mut Held> {
+    fn note_message(&mut self, origin: &Origin, chain_id: &Arc<str>, place: u64, now: Now) -> Option<&mut Held> {
         if !self.logs.contains_key(origin) {
             self.logs.insert(origin.clone(), Log::new(origin.clone()));
         }
         let log = self.logs.get_mut(origin)?;
-        log.hear(now.instant, now.ms);
+        log.note_arrival(now.instant, now.ms);
         let (held, is_new) = log.chain(chain_id)?;
         if is_new {
             let owner = self.owners.entry(Arc::clone(chain_id)).or_insert_with(|| origin.clone());
@@ -79,7 +79,7 @@ impl Collector {
         place: u64,
         now: Now,
     ) -> Result<(), Error> {
-        let Some(held) = self.meet(origin, chain_id, place, now) else { return Ok(()) };
+        let Some(held) = self.note_message(origin, chain_id, place, now) else { return Ok(()) };
         // Its copy was damaged.
         if held.is_damaged {
             if held.row.untaken == 0 {

@@ -14,7 +14,7 @@ use tracing_audit::{ReadItem, ReadItems, Record, RecordKind};
 
 use super::{Engine, Halt, chain_of};
 use crate::{
-    error::{Error, said},
+    error::{Error, with_source},
     heads::HeadWatch,
     lag,
     sink::{Entry, Gap, SinkError},
@@ -120,7 +120,7 @@ impl Engine {
     }
 
     /// Delivers what was read. If there may be more, that is read while the store works, and returned.
-    pub(super) fn deal_with(
+    pub(super) fn handle_reading(
         &mut self,
         reading: Reading,
         items: &mut ReadItems,
@@ -140,7 +140,7 @@ impl Engine {
             Then::Other(other) => {
                 // What lies before it is delivered first.
                 self.deliver(&batch)?;
-                self.meet(items, other)?;
+                self.handle(items, other)?;
             }
         }
         Ok(None)
@@ -184,16 +184,16 @@ impl Engine {
         Ok(batch)
     }
 
-    fn meet(&mut self, items: &ReadItems, other: Result<ReadItem, tracing_audit::Error>) -> Result<(), Halt> {
+    fn handle(&mut self, items: &ReadItems, other: Result<ReadItem, tracing_audit::Error>) -> Result<(), Halt> {
         match other {
             Ok(ReadItem::Gap { chain, first_seq, last_seq, .. }) if !self.is_left_out(chain) => {
-                self.meet_gap(items, chain, first_seq, last_seq)
+                self.handle_gap(items, chain, first_seq, last_seq)
             }
             Ok(_) => Ok(()),
             Err(error) => {
                 let error = Error::from(error);
                 let is_known = chain_of(&error).is_some_and(|(chain, _)| self.is_left_out(chain));
-                if is_known { Ok(()) } else { self.go_on_without(error) }
+                if is_known { Ok(()) } else { self.continue_without(error) }
             }
         }
     }
@@ -215,23 +215,23 @@ impl Engine {
             // What retention removes is durable.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
             Err(error) => {
-                self.go_on_without(Error::io("open", path)(error))?;
+                self.continue_without(Error::io("open", path)(error))?;
                 return Ok(false);
             }
         };
         if let Err(error) = file.sync_data() {
             // A second sync that succeeds would not show what the first one lost (fsync(2)).
-            self.stop_chain(record.chain(), said(&Error::io("sync", path)(error)));
+            self.stop_chain(record.chain(), with_source(&Error::io("sync", path)(error)));
             return Ok(false);
         }
         Ok(true)
     }
 
     /// Handles missing records: retention removed them, or somebody else did.
-    fn meet_gap(&mut self, items: &ReadItems, chain: u16, first_seq: u64, last_seq: u64) -> Result<(), Halt> {
+    fn handle_gap(&mut self, items: &ReadItems, chain: u16, first_seq: u64, last_seq: u64) -> Result<(), Halt> {
         let pruned = match lag::pruned_through(&self.dir, chain) {
             Ok(pruned) => pruned,
-            Err(error) => return self.go_on_without(error),
+            Err(error) => return self.continue_without(error),
         };
         if pruned.is_none_or(|through| through < last_seq) {
             let why = format!(
@@ -246,20 +246,20 @@ impl Engine {
         if let Err(failed @ (SinkError::Unavailable { .. } | SinkError::Setup { .. })) = answer {
             return Err(Halt::Sink(failed));
         }
-        if self.told_gaps.insert(chain, gap.clone()).is_some_and(|told| told == gap) {
+        if self.reported_gaps.insert(chain, gap.clone()).is_some_and(|reported| reported == gap) {
             return Ok(());
         }
         if let Err(refused) = answer {
             let message = format!(
                 "the store does not note that records {first_seq} to {last_seq} of chain {chain:03} are missing: {refused}"
             );
-            self.tell(NoticeKind::Rejected, message);
+            self.notify(NoticeKind::Rejected, message);
         }
         self.shared.lock().stats.missed += last_seq - first_seq + 1;
         let message = format!(
             "retention removed records {first_seq} to {last_seq} of chain {chain:03} before they were forwarded"
         );
-        self.tell(NoticeKind::Missed, message);
+        self.notify(NoticeKind::Missed, message);
         Ok(())
     }
 }

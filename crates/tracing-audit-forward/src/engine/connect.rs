@@ -10,7 +10,7 @@ use tracing_audit::{Digest, Head, ReadItems, Reader};
 use super::{Engine, Halt, chain_of};
 use crate::{
     dead,
-    error::{Error, said},
+    error::{Error, with_source},
     forwarder::StartAt,
     heads::HeadWatch,
     lag,
@@ -34,11 +34,11 @@ impl Engine {
         let (left_out, read) = self.left_out_and_read();
         if let Some(positions) = positions {
             let positions = positions.into_iter().map(|at| (at.chain_id, (at.seq, at.hash))).collect();
-            self.believe_the_store(&positions, &refusals);
+            self.adopt_positions(&positions, &refusals);
             // The store was not asked about the others, or what it has of them may be of another log.
-            self.progress.distrust_all_but(&read);
+            self.progress.clear_asked_except(&read);
             // The store may also have lost the record that it accepted last.
-            self.last_taken = None;
+            self.last_accepted = None;
         } else {
             self.progress.forget_what_was_asked(&left_out);
         }
@@ -85,9 +85,9 @@ impl Engine {
                         return Err(error.into());
                     };
                     if !is_damaged {
-                        self.leave_out(chain, said(&error));
+                        self.leave_out(chain, with_source(&error));
                     } else if !self.is_left_out(chain) {
-                        self.stop_chain(chain, said(&error));
+                        self.stop_chain(chain, with_source(&error));
                     }
                 }
             }
@@ -110,7 +110,7 @@ impl Engine {
     }
 
     /// Replaces what the store acknowledged by what it reports.
-    fn believe_the_store(&mut self, positions: &BTreeMap<Arc<str>, (u64, Digest)>, refusals: &[Refusal]) {
+    fn adopt_positions(&mut self, positions: &BTreeMap<Arc<str>, (u64, Digest)>, refusals: &[Refusal]) {
         for (chain, id) in self.ids.clone() {
             let known = self.progress.known.chains.get(&id).cloned().unwrap_or_default();
             let begun = [known.from, known.skipped];
@@ -132,7 +132,7 @@ impl Engine {
                     "the store has chain {chain:03} up to record {has}, and had acknowledged {had}: it was restored or \
                      lost writes; what is missing is sent again"
                 );
-                self.tell(NoticeKind::StoreLost, message);
+                self.notify(NoticeKind::StoreLost, message);
             }
             let last = match stored {
                 _ if is_all_refused => known.last,
@@ -221,7 +221,7 @@ impl Engine {
                     );
                     self.stop_chain(head.chain(), why);
                 }
-                Err(error) => self.go_on_without(error.into())?,
+                Err(error) => self.continue_without(error.into())?,
             }
         }
     }

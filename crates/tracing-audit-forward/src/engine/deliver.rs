@@ -90,35 +90,35 @@ impl Engine {
             let reason = reasons.into_values().next().unwrap_or_default();
             return self.divide(batch, &reason);
         }
-        if let Some((_, taken)) = batch.iter().enumerate().find(|(index, _)| !reasons.contains_key(index)) {
-            self.took(taken);
+        if let Some((_, accepted)) = batch.iter().enumerate().find(|(index, _)| !reasons.contains_key(index)) {
+            self.accepted(accepted);
         }
         let mut begin = 0;
         for (index, reason) in reasons {
-            if let (Some(taken @ [_, ..]), Some(entry)) = (batch.get(begin..index), batch.get(index)) {
-                self.acknowledge(taken);
+            if let (Some(accepted @ [_, ..]), Some(entry)) = (batch.get(begin..index), batch.get(index)) {
+                self.acknowledge(accepted);
                 self.reject(entry, &reason)?;
             } else if let Some(entry) = batch.get(index) {
                 self.reject(entry, &reason)?;
             }
             begin = index + 1;
         }
-        if let Some(taken @ [_, ..]) = batch.get(begin..) {
-            self.acknowledge(taken);
+        if let Some(accepted @ [_, ..]) = batch.get(begin..) {
+            self.acknowledge(accepted);
         }
         Ok(())
     }
 
-    fn took(&mut self, entry: &Entry) {
+    fn accepted(&mut self, entry: &Entry) {
         self.refused_in_a_row = 0;
         self.batch_limit = self.batch_limit.saturating_mul(2).min(self.pace.batch_records);
-        self.last_taken = Some(entry.clone());
+        self.last_accepted = Some(entry.clone());
     }
 
     fn acknowledge(&mut self, batch: &[Entry]) {
         self.healed();
         if let Some(newest) = batch.last() {
-            self.took(newest);
+            self.accepted(newest);
         }
         for entry in batch {
             self.progress.passed(entry);
@@ -151,7 +151,7 @@ impl Engine {
             "the store refused record {head}: {reason}; it is named in {}",
             self.progress.files.rejected().display()
         );
-        self.tell(NoticeKind::Rejected, message);
+        self.notify(NoticeKind::Rejected, message);
         Ok(())
     }
 
@@ -161,16 +161,16 @@ impl Engine {
     /// that never accepted anything, this test is impossible, so a few refusals are taken as they are.
     fn is_about_the_record(&mut self) -> Result<bool, Halt> {
         self.refused_in_a_row += 1;
-        if self.last_taken.is_some() && self.refused_in_a_row <= REFUSALS {
+        if self.last_accepted.is_some() && self.refused_in_a_row <= REFUSALS {
             return Ok(true);
         }
         // Not a newer record: forwarding continues after the last one that the store has.
-        let Some(known) = self.last_taken.clone().or_else(|| self.last_that_it_has()) else {
+        let Some(known) = self.last_accepted.clone().or_else(|| self.last_that_it_has()) else {
             return Ok(self.progress.files.refusals()?.len() < REFUSALS as usize);
         };
         match self.call(|sink| sink.offer(std::slice::from_ref(&known))) {
             Ok(()) => {
-                self.took(&known);
+                self.accepted(&known);
                 Ok(true)
             }
             Err(failed @ (SinkError::Unavailable { .. } | SinkError::Setup { .. })) => {
@@ -192,10 +192,10 @@ impl Engine {
                 let is_it = |refusal: &Refusal| refusal.record.seq() == seq && *refusal.chain_id == **id;
                 chain.given_up.contains(&seq) || refused.iter().any(is_it)
             };
-            let taken = (chain.begun() + 1..=last.seq()).rev().find(|seq| !is_refused(*seq))?;
-            let items = Reader::new(&self.dir).chain(last.chain()).from_seq(taken).items();
+            let accepted = (chain.begun() + 1..=last.seq()).rev().find(|seq| !is_refused(*seq))?;
+            let items = Reader::new(&self.dir).chain(last.chain()).from_seq(accepted).items();
             let record = items.ok()?.find_map(|item| item.ok()?.into_record())?;
-            let is_it = record.seq() == taken && (taken < last.seq() || record.head() == last);
+            let is_it = record.seq() == accepted && (accepted < last.seq() || record.head() == last);
             is_it.then(|| Entry::new(Arc::clone(id), record))
         })
     }

@@ -23,7 +23,7 @@ use progress::Progress;
 
 use crate::{
     dead::{Dead, segment},
-    error::{Error, said},
+    error::{Error, with_source},
     forwarder::{Builder, Shared},
     heads::HeadWatch,
     kept::Kept,
@@ -76,12 +76,12 @@ pub(crate) struct Engine {
     /// The chains that are left out: those that stopped, and those that cannot be read in this connection.
     left_out: BTreeSet<u16>,
     /// What the sink was last told of them, with the reasons.
-    told_left_out: BTreeMap<Arc<str>, String>,
+    reported_left_out: BTreeMap<Arc<str>, String>,
     refused_in_a_row: u32,
     /// Maximum number of records in one offer. Smaller while some are refused.
     batch_limit: usize,
     /// The record that the store accepted last.
-    last_taken: Option<Entry>,
+    last_accepted: Option<Entry>,
     pauses: Pauses,
     is_in_trouble: bool,
     lag_measured: Option<Instant>,
@@ -92,7 +92,7 @@ pub(crate) struct Engine {
     /// The chains that could not be read, with the reason, until they have been read to their ends.
     unreadable: BTreeMap<u16, String>,
     /// The last gap of each chain that was reported.
-    told_gaps: BTreeMap<u16, Gap>,
+    reported_gaps: BTreeMap<u16, Gap>,
     /// The lock of the name.
     held: Option<Kept>,
     /// The last drain for which the store was asked what it has.
@@ -125,10 +125,10 @@ impl Engine {
             heads,
             ids: BTreeMap::new(),
             left_out: BTreeSet::new(),
-            told_left_out: BTreeMap::new(),
+            reported_left_out: BTreeMap::new(),
             refused_in_a_row: 0,
             batch_limit: pace.batch_records,
-            last_taken: None,
+            last_accepted: None,
             pauses: Pauses::default(),
             is_in_trouble: false,
             lag_measured: None,
@@ -136,7 +136,7 @@ impl Engine {
             dead_trouble: None,
             is_behind: false,
             unreadable: BTreeMap::new(),
-            told_gaps: BTreeMap::new(),
+            reported_gaps: BTreeMap::new(),
             held: None,
             drains_asked: 0,
             drains_seen: 0,
@@ -178,7 +178,7 @@ impl Engine {
         if self.has_name()
             && let Err(error) = self.progress.write()
         {
-            self.tell(NoticeKind::Io, said(&error));
+            self.notify(NoticeKind::Io, with_source(&error));
         }
         self.sink.close();
         self.held = None;
@@ -199,9 +199,9 @@ impl Engine {
         match self.progress.write() {
             Ok(()) => self.position_trouble = None,
             Err(error) if self.progress.is_askable => {
-                let why = said(&error);
+                let why = with_source(&error);
                 if self.position_trouble.as_ref() != Some(&why) {
-                    self.tell(NoticeKind::Io, format!("{why}; it is tried again"));
+                    self.notify(NoticeKind::Io, format!("{why}; it is tried again"));
                     self.position_trouble = Some(why);
                 }
             }
@@ -224,11 +224,11 @@ impl Engine {
                         let name = &self.progress.files.name;
                         let message =
                             format!("another forwarder named {name} runs; this one waits for it to end");
-                        self.tell(NoticeKind::Waiting, message);
+                        self.notify(NoticeKind::Waiting, message);
                     }
                 }
                 Err(error) => {
-                    self.trouble(NoticeKind::Io, State::Unavailable, &said(&error));
+                    self.trouble(NoticeKind::Io, State::Unavailable, &with_source(&error));
                     self.is_in_trouble = true;
                 }
             }
@@ -262,7 +262,7 @@ impl Engine {
         let connection = self.connect()?;
         let connected = Instant::now();
         self.enter(State::Forwarding);
-        self.tell_left_out();
+        self.report_left_out();
         let Some(mut items) = connection else {
             let asked = self.shared.lock().drains_asked;
             self.caught_up(asked)?;
@@ -277,7 +277,7 @@ impl Engine {
             if !self.has_name() {
                 return Err(Halt::NameLost);
             }
-            self.tell_left_out();
+            self.report_left_out();
             let reading = ahead.take().unwrap_or_else(|| self.read(&mut items, waiting.take()));
             // Not more often than the sink lingers: waiting records would be offered early.
             let ask_every = if self.left_out.is_empty() {
@@ -292,7 +292,7 @@ impl Engine {
                 continue;
             }
             let (asked, is_all, is_idle) = (reading.drains_asked, reading.is_all(), reading.is_empty());
-            ahead = self.deal_with(reading, &mut items)?;
+            ahead = self.handle_reading(reading, &mut items)?;
             self.write_position_if_due()?;
             if connected.elapsed() >= ask_every {
                 self.write_position()?;
@@ -319,10 +319,10 @@ impl Engine {
             Ok(is_recovered) => is_recovered,
             // The other chains continue.
             Err(error) => {
-                let why = said(&error);
+                let why = with_source(&error);
                 if self.dead_trouble.as_ref() != Some(&why) {
                     let message = format!("cannot recover what a dead writer left: {why}; it is tried again");
-                    self.tell(NoticeKind::Io, message);
+                    self.notify(NoticeKind::Io, message);
                     self.dead_trouble = Some(why);
                 }
                 false
@@ -386,7 +386,7 @@ impl Engine {
         }
         let Lag { records, bytes, age } = lag;
         match (std::mem::replace(&mut self.is_behind, is_behind), is_behind) {
-            (false, true) => self.tell(
+            (false, true) => self.notify(
                 NoticeKind::Behind,
                 format!(
                     "{} is behind by {records} records, {bytes} bytes; the oldest has waited for {} s",
@@ -395,7 +395,7 @@ impl Engine {
                 ),
             ),
             (true, false) => {
-                self.tell(NoticeKind::CaughtUp, format!("{} is no longer behind", self.progress.files.name));
+                self.notify(NoticeKind::CaughtUp, format!("{} is no longer behind", self.progress.files.name));
             }
             _ => {}
         }
@@ -411,7 +411,7 @@ impl Engine {
     }
 
     /// Tells the sink which chains are not being forwarded, if that has changed.
-    fn tell_left_out(&mut self) {
+    fn report_left_out(&mut self) {
         let of = |ids: &BTreeMap<u16, Arc<str>>, state: &Stats| {
             let whys = state.stopped.iter().chain(&state.unreadable);
             // A chain whose first line cannot be read has no id.
@@ -419,9 +419,9 @@ impl Engine {
             whys.map(|(chain, why)| (id_of(chain), why.clone())).collect()
         };
         let now: BTreeMap<Arc<str>, String> = of(&self.ids, &self.shared.lock().stats);
-        if now != self.told_left_out {
+        if now != self.reported_left_out {
             self.call(|sink| sink.left_out(&now));
-            self.told_left_out = now;
+            self.reported_left_out = now;
         }
     }
 
@@ -441,7 +441,7 @@ impl Engine {
 
     fn rest_after(&mut self, halt: Halt) {
         if matches!(halt, Halt::Sink(_)) {
-            self.progress.distrust_all_but(&[]);
+            self.progress.clear_asked_except(&[]);
             // It is written again with the next connection.
             drop(self.progress.write());
         }
@@ -452,10 +452,10 @@ impl Engine {
             }
             Halt::Setting(reason) => (NoticeKind::Setup, State::Setup, reason, None),
             Halt::Sink(error) => (NoticeKind::Setup, State::Setup, error.to_string(), None),
-            Halt::Local(error) if is_to_be_mended(&error) => {
-                (NoticeKind::Setup, State::Setup, said(&error), None)
+            Halt::Local(error) if needs_repair(&error) => {
+                (NoticeKind::Setup, State::Setup, with_source(&error), None)
             }
-            Halt::Local(error) => (NoticeKind::Io, State::Unavailable, said(&error), None),
+            Halt::Local(error) => (NoticeKind::Io, State::Unavailable, with_source(&error), None),
         };
         self.trouble(kind, state, &reason);
         self.is_in_trouble = true;
@@ -473,9 +473,9 @@ impl Engine {
             inner.stats.trouble.replace(reason.to_owned()).is_some_and(|known| known == reason)
         };
         self.enter(state);
-        let is_told = is_known || self.is_in_trouble && kind == NoticeKind::Unavailable;
-        if !is_told {
-            self.tell(
+        let is_reported = is_known || self.is_in_trouble && kind == NoticeKind::Unavailable;
+        if !is_reported {
+            self.notify(
                 kind,
                 format!("cannot forward to {}: {reason}; it is tried again", self.progress.files.name),
             );
@@ -487,7 +487,7 @@ impl Engine {
         if std::mem::take(&mut self.is_in_trouble) {
             self.shared.lock().stats.trouble = None;
             self.call(|sink| sink.healed());
-            self.tell(NoticeKind::Healed, format!("{} answers again", self.progress.files.name));
+            self.notify(NoticeKind::Healed, format!("{} answers again", self.progress.files.name));
         }
     }
 
@@ -495,17 +495,17 @@ impl Engine {
         self.no_longer_read(chain);
         let message = format!("chain {chain:03} is not forwarded any more: {why}");
         self.shared.lock().stats.stopped.insert(chain, why);
-        self.tell(NoticeKind::ChainStopped, message);
+        self.notify(NoticeKind::ChainStopped, message);
     }
 
     /// Continues without the chain that an error is about. A damaged chain stops until somebody acts; one
     /// that cannot be read is tried again when the store is next asked. Any other error ends the connection.
-    fn go_on_without(&mut self, error: Error) -> Result<(), Halt> {
+    fn continue_without(&mut self, error: Error) -> Result<(), Halt> {
         let Some((chain, is_damaged)) = chain_of(&error).filter(|(chain, _)| !self.is_left_out(*chain))
         else {
             return Err(error.into());
         };
-        let why = said(&error);
+        let why = with_source(&error);
         if is_damaged {
             self.stop_chain(chain, why);
         } else {
@@ -518,7 +518,7 @@ impl Engine {
     fn no_longer_read(&mut self, chain: u16) {
         self.left_out.insert(chain);
         if let Some(id) = self.ids.get(&chain) {
-            self.progress.distrust(id);
+            self.progress.clear_asked(id);
         }
     }
 
@@ -529,7 +529,7 @@ impl Engine {
             format!("chain {chain:03} is not forwarded for now: {why}; it is tried again every 5 s");
         let known = self.unreadable.insert(chain, why.clone());
         if known.as_ref() != Some(&why) {
-            self.tell(NoticeKind::Io, message);
+            self.notify(NoticeKind::Io, message);
         }
         self.shared.lock().stats.unreadable.insert(chain, why);
     }
@@ -542,7 +542,7 @@ impl Engine {
                 continue;
             }
             self.shared.lock().stats.unreadable.remove(&chain);
-            self.tell(NoticeKind::Healed, format!("chain {chain:03} can be read again"));
+            self.notify(NoticeKind::Healed, format!("chain {chain:03} can be read again"));
         }
     }
 
@@ -559,7 +559,7 @@ impl Engine {
         std::mem::replace(&mut self.shared.lock().stats.state, state) != state
     }
 
-    fn tell(&self, kind: NoticeKind, message: String) {
+    fn notify(&self, kind: NoticeKind, message: String) {
         if let Some(tell) = &self.settings.on_notice {
             tell(Notice { kind, message });
         }
@@ -567,7 +567,7 @@ impl Engine {
 }
 
 /// Returns whether an error remains until somebody changes something.
-fn is_to_be_mended(error: &Error) -> bool {
+fn needs_repair(error: &Error) -> bool {
     matches!(error, Error::BadPosition { .. } | Error::BadRejected { .. })
 }
 

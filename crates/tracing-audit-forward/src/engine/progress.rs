@@ -87,7 +87,7 @@ impl Progress {
 
     /// Clears what the store reported of a chain, so that it does not count for retention: it may be of
     /// another log.
-    pub(super) fn distrust(&mut self, id: &Arc<str>) {
+    pub(super) fn clear_asked(&mut self, id: &Arc<str>) {
         if let Some(chain) = self.known.chains.get_mut(id) {
             let asked = Some(chain.begun());
             self.is_dirty |= chain.asked != asked;
@@ -97,12 +97,12 @@ impl Progress {
 
     /// Clears what the store reported of all other chains until it reports them again: it may have less by
     /// then.
-    pub(super) fn distrust_all_but(&mut self, ids: &[Arc<str>]) {
+    pub(super) fn clear_asked_except(&mut self, ids: &[Arc<str>]) {
         let asked = self.known.chains.iter().filter(|(_, chain)| chain.asked.is_some());
         let asked: Vec<Arc<str>> =
             asked.map(|(id, _)| Arc::clone(id)).filter(|id| !ids.contains(id)).collect();
         for id in &asked {
-            self.distrust(id);
+            self.clear_asked(id);
         }
     }
 

@@ -17,7 +17,7 @@ pub(super) const MAX_CHAINS: usize = 256;
 
 /// The content of a heartbeat.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Said {
+pub(super) struct BeatContent {
     /// The chains that are left out, by id, with the reasons.
     pub(super) left_out: BTreeMap<String, String>,
     /// Why the forwarder cannot store anything, while it cannot.
@@ -26,14 +26,14 @@ pub(super) struct Said {
 }
 
 /// Publishes the heartbeat periodically, and at once whenever it changes.
-pub(super) async fn give(client: Client, subject: String, mut said: watch::Receiver<Said>) {
+pub(super) async fn publish(client: Client, subject: String, mut content: watch::Receiver<BeatContent>) {
     loop {
-        let text = serde_json::to_string(&*said.borrow_and_update());
+        let text = serde_json::to_string(&*content.borrow_and_update());
         // Without a connection, the client would send it later, when it is outdated.
         if let (Ok(text), State::Connected) = (text, client.connection_state()) {
             drop(client.publish(subject.clone(), text.into()).await);
         }
-        if let Ok(Err(_)) = time::timeout(EVERY, said.changed()).await {
+        if let Ok(Err(_)) = time::timeout(EVERY, content.changed()).await {
             return;
         }
     }

@@ -120,7 +120,7 @@ impl StreamConfig {
             return Err(setup(format!("the stream {stream} cannot be used: {why}")));
         }
         let found: Vec<String> = self
-            .dangers(max_payload)
+            .risks(max_payload)
             .filter(|(danger, _, _)| !allow.contains(danger))
             .map(|(danger, what, cure)| {
                 let cure = cure.replace("STREAM", stream);
@@ -168,7 +168,7 @@ impl StreamConfig {
     }
 
     /// Returns each risky setting that is not allowed: its name, what it means, and what to change.
-    fn dangers(&self, max_payload: u64) -> impl Iterator<Item = (NatsAllow, String, &'static str)> {
+    fn risks(&self, max_payload: u64) -> impl Iterator<Item = (NatsAllow, String, &'static str)> {
         let room = self.room(max_payload);
         let small = (room < MAX_LINE + MAX_HEADERS).then(|| {
             let what = format!(
@@ -178,7 +178,7 @@ impl StreamConfig {
             let cure = "`nats stream edit STREAM --max-msg-size=-1`, and max_payload of the server";
             (NatsAllow::SmallMessages, what, cure)
         });
-        let others = DANGERS.iter().filter(|(is_there, ..)| is_there(self));
+        let others = RISKS.iter().filter(|(is_there, ..)| is_there(self));
         others.map(|(_, danger, what, cure)| (*danger, (*what).to_owned(), *cure)).chain(small)
     }
 
@@ -190,10 +190,10 @@ impl StreamConfig {
     }
 }
 
-type Danger = (fn(&StreamConfig) -> bool, NatsAllow, &'static str, &'static str);
+type Risk = (fn(&StreamConfig) -> bool, NatsAllow, &'static str, &'static str);
 
 /// For each risky setting: whether it is set, what it means, and what to change.
-const DANGERS: [Danger; 11] = [
+const RISKS: [Risk; 11] = [
     (
         |config| config.storage == "memory",
         NatsAllow::Memory,
@@ -263,7 +263,7 @@ const DANGERS: [Danger; 11] = [
 ];
 
 /// Returns a configuration that keeps everything, and refuses messages when the stream is full.
-pub(super) fn right(stream: &str, prefix: &Prefix, replicas: u8, knows_batches: bool) -> serde_json::Value {
+pub(super) fn safe_config(stream: &str, prefix: &Prefix, replicas: u8, knows_batches: bool) -> serde_json::Value {
     let mut config = json!({
         "name": stream,
         "subjects": [prefix.all()],
@@ -320,7 +320,7 @@ mod tests {
     #[test]
     fn the_stream_that_is_made_is_right() {
         let prefix = Prefix::new("audit").unwrap();
-        let config: StreamConfig = serde_json::from_value(right("A", &prefix, 1, true)).unwrap();
+        let config: StreamConfig = serde_json::from_value(safe_config("A", &prefix, 1, true)).unwrap();
         config.check("A", "audit.web.n1.x", &prefix, 1 << 20, &[]).unwrap();
         assert!(config.allow_atomic);
         let error = config.check("A", "other.web.n1.x", &prefix, 1 << 20, &[]).unwrap_err();

@@ -56,12 +56,12 @@ impl ApiError {
     }
 
     /// Returns the text of the error. It contains names and numbers, and nothing of a message.
-    pub(super) fn told(&self) -> String {
+    pub(super) fn text(&self) -> String {
         format!("{} ({})", self.description, self.err_code)
     }
 
     pub(super) fn into_sink(self, doing: &str) -> SinkError {
-        let reason = format!("cannot {doing}: {}", self.told());
+        let reason = format!("cannot {doing}: {}", self.text());
         match self.err_code {
             NO_STREAM => setup(format!("{reason}; make it with `tracing-audit forward create-stream`")),
             code if SETUP.contains(&code) => setup(reason),

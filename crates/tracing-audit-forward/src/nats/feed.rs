@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    beat::{MAX_CHAINS, MAX_LEN, Said},
+    beat::{MAX_CHAINS, MAX_LEN, BeatContent},
     failure::{setup, unavailable},
     session::{Bounds, Session},
     url::Target,
@@ -88,7 +88,7 @@ impl Feed for NatsFeed {
         let until = Instant::now() + wait;
         loop {
             let mut delivered = Vec::new();
-            for Told { place, what, left } in
+            for ParsedMessage { place, what, left } in
                 self.reader.next(limit, until.saturating_duration_since(Instant::now()))?
             {
                 let what = match what {
@@ -116,7 +116,7 @@ impl Feed for NatsFeed {
 }
 
 /// A delivered message, parsed.
-pub(super) struct Told {
+pub(super) struct ParsedMessage {
     pub(super) place: u64,
     /// The number of messages that the server has after it.
     pub(super) left: u64,
@@ -164,8 +164,8 @@ struct Consumer {
 }
 
 /// The result of waiting for a message.
-enum Came {
-    Message(Told),
+enum Received {
+    Message(ParsedMessage),
     /// The request ended without a message: there is none.
     Nothing,
     /// A request ended, and another may deliver more.
@@ -226,7 +226,7 @@ impl Reader {
     }
 
     /// Returns the next messages; none if none arrived in time.
-    pub(super) fn next(&mut self, limit: usize, wait: Duration) -> Result<Vec<Told>, SinkError> {
+    pub(super) fn next(&mut self, limit: usize, wait: Duration) -> Result<Vec<ParsedMessage>, SinkError> {
         let not_begun = || unavailable("reading the stream has to begin again".to_owned());
         let session = self.session.as_ref().filter(|session| session.is_usable()).ok_or_else(not_begun)?;
         let mut consumer = self.consumer.take().ok_or_else(not_begun)?;
@@ -258,13 +258,13 @@ impl Reader {
                 continue;
             }
             let origin = self.prefix.parse_alive(&message.subject);
-            let said = serde_json::from_slice::<Said>(&message.payload).ok();
-            if let Some((origin, said)) = origin.zip(said)
-                && said.left_out.len() <= MAX_CHAINS
+            let content = serde_json::from_slice::<BeatContent>(&message.payload).ok();
+            if let Some((origin, content)) = origin.zip(content)
+                && content.left_out.len() <= MAX_CHAINS
             {
-                let left_out = said.left_out.into_iter().map(|(id, why)| (id.into(), why)).collect();
+                let left_out = content.left_out.into_iter().map(|(id, why)| (id.into(), why)).collect();
                 let mut beat = Beat::new(origin, left_out);
-                beat.trouble = said.trouble;
+                beat.trouble = content.trouble;
                 beats.insert(beat.origin.clone(), beat);
             }
         }
@@ -327,7 +327,7 @@ impl Consumer {
         prefix: &Prefix,
         limit: usize,
         wait: Duration,
-    ) -> Result<Vec<Told>, SinkError> {
+    ) -> Result<Vec<ParsedMessage>, SinkError> {
         let mut messages = Vec::new();
         let until = Instant::now() + wait;
         self.is_at_end = false;
@@ -339,22 +339,22 @@ impl Consumer {
             if now > self.overdue {
                 return Err(unavailable(format!("cannot {READING}: no answer in time; it is read again")));
             }
-            let patience = until.min(self.overdue).saturating_duration_since(now);
-            match session.within(READING, patience, self.messages.next()).await? {
+            let answer_timeout = until.min(self.overdue).saturating_duration_since(now);
+            match session.within(READING, answer_timeout, self.messages.next()).await? {
                 // A request may continue, and be answered in the next call.
                 None if Instant::now() >= until => return Ok(messages),
                 None => {}
                 Some(came) => match self.judge(came, prefix)? {
-                    Came::Message(told) => messages.push(told),
-                    Came::Nothing => self.is_at_end = true,
-                    Came::End => {}
+                    Received::Message(message) => messages.push(message),
+                    Received::Nothing => self.is_at_end = true,
+                    Received::End => {}
                 },
             }
         }
         while messages.len() < limit && self.wanted > 0 {
             let Some(came) = self.messages.next().now_or_never() else { break };
-            if let Came::Message(told) = self.judge(came, prefix)? {
-                messages.push(told);
+            if let Received::Message(message) = self.judge(came, prefix)? {
+                messages.push(message);
             }
         }
         Ok(messages)
@@ -379,33 +379,33 @@ impl Consumer {
         (self.is_large, self.brought) = (false, 0);
         self.requests += 1;
         // The server answers when the request expires.
-        self.overdue = Instant::now() + Duration::from_nanos(wait) + session.patience();
+        self.overdue = Instant::now() + Duration::from_nanos(wait) + session.answer_timeout();
         let inbox = format!("{}.{}", self.inbox, self.requests);
         let sent = session.client.publish_with_reply(subject, inbox, body.to_string().into());
         sent.await.map_err(|error| unavailable(format!("cannot {READING}: {error}")))
     }
 
     /// Interprets a message of the server.
-    fn judge(&mut self, came: Option<Message>, prefix: &Prefix) -> Result<Came, SinkError> {
+    fn judge(&mut self, came: Option<Message>, prefix: &Prefix) -> Result<Received, SinkError> {
         let lost = |why: &str| unavailable(format!("cannot {READING}: {why}; it is read again"));
         let message = came.ok_or_else(|| lost("the connection was lost"))?;
         if let Some(status) = message.status {
             // It belongs to an earlier request, which has delivered all that it could.
             if !message.subject.ends_with(&format!(".{}", self.requests)) {
-                return Ok(Came::End);
+                return Ok(Received::End);
             }
             self.wanted = 0;
-            let said = message.description.as_deref().unwrap_or_default().to_lowercase();
+            let content = message.description.as_deref().unwrap_or_default().to_lowercase();
             return match status {
-                StatusCode::NOT_FOUND | StatusCode::TIMEOUT if self.brought == 0 => Ok(Came::Nothing),
-                StatusCode::NOT_FOUND | StatusCode::TIMEOUT => Ok(Came::End),
+                StatusCode::NOT_FOUND | StatusCode::TIMEOUT if self.brought == 0 => Ok(Received::Nothing),
+                StatusCode::NOT_FOUND | StatusCode::TIMEOUT => Ok(Received::End),
                 StatusCode::NO_RESPONDERS => Err(lost("the server has forgotten the consumer")),
-                _ if said == "batch completed" => Ok(Came::End),
-                _ if said.contains("maxbytes") => {
+                _ if content == "batch completed" => Ok(Received::End),
+                _ if content.contains("maxbytes") => {
                     self.is_large = self.brought == 0;
-                    Ok(Came::End)
+                    Ok(Received::End)
                 }
-                _ => Err(lost(&format!("the server says {said:?}"))),
+                _ => Err(lost(&format!("the server says {content:?}"))),
             };
         }
         // `$JS.ACK.<stream>.<consumer>.<deliveries>.<place>.<number>.<time>.<left>`. With a domain and an
@@ -425,7 +425,7 @@ impl Consumer {
         self.delivered = count;
         self.wanted = self.wanted.saturating_sub(1);
         self.brought += 1;
-        Ok(Came::Message(Told { place, left, what: what(&message, prefix) }))
+        Ok(Received::Message(ParsedMessage { place, left, what: what(&message, prefix) }))
     }
 }
 

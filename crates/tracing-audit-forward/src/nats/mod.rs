@@ -17,7 +17,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use tokio::sync::watch;
 
 use self::{
-    beat::Said,
+    beat::BeatContent,
     failure::setup,
     send::Work,
     session::{Bounds, Session},
@@ -67,7 +67,7 @@ pub struct Nats {
     origin: Option<Origin>,
     work: Work,
     session: Option<Session>,
-    said: watch::Sender<Said>,
+    content: watch::Sender<BeatContent>,
 }
 
 impl Nats {
@@ -97,8 +97,8 @@ impl Nats {
         allow: Vec<NatsAllow>,
         origin: Option<Origin>,
     ) -> Self {
-        let said = watch::Sender::new(Said::default());
-        Self { target, prefix, bounds, allow, origin, work: Work::default(), session: None, said }
+        let content = watch::Sender::new(BeatContent::default());
+        Self { target, prefix, bounds, allow, origin, work: Work::default(), session: None, content }
     }
 
     /// Creates the stream with this many replicas: storage in files, no limits, no deletes, atomic batches if
@@ -111,7 +111,7 @@ impl Nats {
     pub fn create_stream(&mut self, replicas: u8) -> Result<(), SinkError> {
         let mut session = Session::connect(&self.target, &self.prefix, self.bounds)?;
         let has_batches = session.client.is_server_compatible(2, 12, 0);
-        let config = config::right(&self.target.stream, &self.prefix, replicas, has_batches);
+        let config = config::safe_config(&self.target.stream, &self.prefix, replicas, has_batches);
         session.run(create(&session, &config))??;
         self.check(&mut session)
     }
@@ -165,16 +165,16 @@ impl Nats {
         let mut session = Session::connect(&self.target, &self.prefix, self.bounds)?;
         self.check(&mut session)?;
         let alive = self.prefix.alive(&origin);
-        session.spawn(beat::give(session.client.clone(), alive, self.said.subscribe()));
+        session.spawn(beat::publish(session.client.clone(), alive, self.content.subscribe()));
         Ok(session)
     }
 
     /// Changes the content of the heartbeats.
-    fn say(&self, change: impl FnOnce(&mut Said)) {
-        self.said.send_if_modified(|said| {
-            let before = said.clone();
-            change(said);
-            *said != before
+    fn update_beat(&self, change: impl FnOnce(&mut BeatContent)) {
+        self.content.send_if_modified(|content| {
+            let before = content.clone();
+            change(content);
+            *content != before
         });
     }
 
@@ -237,7 +237,7 @@ impl Sink for Nats {
             Err(error @ (SinkError::Unavailable { .. } | SinkError::Setup { .. })) => Some(error.to_string()),
             _ => None,
         };
-        self.say(|said| said.trouble = trouble);
+        self.update_beat(|content| content.trouble = trouble);
         self.settle(session, outcome)
     }
 
@@ -250,11 +250,11 @@ impl Sink for Nats {
 
     fn left_out(&mut self, chains: &BTreeMap<Arc<str>, String>) {
         let left_out = chains.iter().map(|(id, why)| (id.to_string(), why.clone())).collect();
-        self.say(|said| said.left_out = left_out);
+        self.update_beat(|content| content.left_out = left_out);
     }
 
     fn healed(&mut self) {
-        self.say(|said| said.trouble = None);
+        self.update_beat(|content| content.trouble = None);
     }
 
     fn close(&mut self) {

@@ -71,7 +71,7 @@ impl Work {
         chains: impl Iterator<Item = (&'a Arc<str>, &'a String)>,
     ) -> Result<BTreeMap<Arc<str>, String>, SinkError> {
         let chains: Vec<_> = chains.collect();
-        let mut strange = BTreeMap::new();
+        let mut blocked = BTreeMap::new();
         for chains in chains.chunks(ASKED_AT_ONCE) {
             let lasts = join_all(chains.iter().map(|(_, subject)| session.last(subject))).await;
             for ((id, _), last) in chains.iter().zip(lasts) {
@@ -79,13 +79,13 @@ impl Work {
                     Ok(last) => drop(self.known.insert(Arc::clone(id), last)),
                     Err(SinkError::Chain { reason, .. }) => {
                         self.known.remove(*id);
-                        strange.insert(Arc::clone(id), reason);
+                        blocked.insert(Arc::clone(id), reason);
                     }
                     Err(error) => return Err(error),
                 }
             }
         }
-        Ok(strange)
+        Ok(blocked)
     }
 
     /// Queries the chains of a batch. The error is that of the first chain in it that cannot be continued.
@@ -144,10 +144,10 @@ impl Work {
             let reason = match failure {
                 Failure::Answer(answer) if answer.is_about_size() => {
                     return Err(SinkError::Refused {
-                        reason: format!("cannot publish records: {}", answer.told()),
+                        reason: format!("cannot publish records: {}", answer.text()),
                     });
                 }
-                Failure::Answer(answer) if answer.is_in_doubt() => answer.told(),
+                Failure::Answer(answer) if answer.is_in_doubt() => answer.text(),
                 Failure::Nobody => {
                     return Err(unavailable(format!(
                         "cannot publish records: nothing takes the subject {}",
@@ -264,7 +264,7 @@ impl Work {
             return Err((unavailable(reason).into(), doubtful()));
         };
         for (place, (_, entry)) in (before + 1..).zip(part) {
-            self.took(entry, place);
+            self.acknowledged(entry, place);
         }
         Ok(())
     }
@@ -315,7 +315,7 @@ impl Work {
         let mut doubtful = BTreeSet::new();
         for ((id, entries), (places, outcome)) in chains.iter().zip(sent.await) {
             for (entry, place) in entries.iter().zip(places) {
-                self.took(entry, place);
+                self.acknowledged(entry, place);
             }
             if let Err(failure) = outcome {
                 doubtful.insert(Arc::clone(id));
@@ -362,7 +362,7 @@ impl Work {
         self.known.get(id).map_or(0, |last| last.place)
     }
 
-    fn took(&mut self, entry: &Entry, place: u64) {
+    fn acknowledged(&mut self, entry: &Entry, place: u64) {
         let record = Some((entry.record.seq(), entry.record.hash()));
         self.known.insert(Arc::clone(&entry.chain_id), Last { place, record, gap: None });
     }

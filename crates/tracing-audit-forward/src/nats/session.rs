@@ -141,7 +141,7 @@ impl Session {
     }
 
     /// Returns how long an answer may take.
-    pub(super) fn patience(&self) -> Duration {
+    pub(super) fn answer_timeout(&self) -> Duration {
         self.bounds.answer
     }
 

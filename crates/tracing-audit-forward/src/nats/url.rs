@@ -63,14 +63,14 @@ impl Target {
 
     /// Returns the credentials of the URL, else those of the environment.
     pub(super) fn credentials(&self) -> Credentials {
-        let said = |name| env::var(name).ok().filter(|value: &String| !value.is_empty());
+        let variable = |name| env::var(name).ok().filter(|value: &String| !value.is_empty());
         if self.credentials != Credentials::None {
             return self.credentials.clone();
         }
-        if let Some(file) = said("NATS_CREDS") {
+        if let Some(file) = variable("NATS_CREDS") {
             return Credentials::File(file.into());
         }
-        match (said("NATS_USER"), said("NATS_PASSWORD"), said("NATS_TOKEN")) {
+        match (variable("NATS_USER"), variable("NATS_PASSWORD"), variable("NATS_TOKEN")) {
             (Some(user), Some(password), _) => Credentials::Password(user, password),
             (_, _, Some(token)) => Credentials::Token(token),
             _ => Credentials::None,

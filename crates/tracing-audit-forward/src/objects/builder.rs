@@ -13,7 +13,7 @@ use super::{
     keys::Keys,
     setup,
     store::{self, Directory, Store},
-    url::{Bucket, Place, Target},
+    url::{Bucket, Location, Target},
 };
 use crate::{origin::Origin, sink::SinkError};
 
@@ -148,12 +148,12 @@ impl ObjectsBuilder {
         if let Some(origin) = &origin {
             Keys::check(origin)?;
         }
-        let (store, prefix) = match &target.place {
-            Place::S3(bucket) => (self.s3(bucket, &target)?, bucket.prefix.as_str()),
-            Place::Directory(path) if target.lock.is_asked_for() => {
+        let (store, prefix) = match &target.location {
+            Location::S3(bucket) => (self.s3(bucket, &target)?, bucket.prefix.as_str()),
+            Location::Directory(path) if target.lock.is_asked_for() => {
                 return Err(setup(format!("the directory {} knows no retention", path.display())));
             }
-            Place::Directory(path) => (self.directory(path.clone(), &target), ""),
+            Location::Directory(path) => (self.directory(path.clone(), &target), ""),
         };
         Archive::with(store, Keys::new(prefix), origin)
     }
@@ -222,7 +222,7 @@ impl ObjectsBuilder {
             region: region.unwrap_or_else(|| "us-east-1".to_owned()),
         });
         Ok(Store {
-            objects: store::Objects::S3 { objects: Arc::new(built), credentials, odd: connector.odd() },
+            objects: store::Objects::S3 { objects: Arc::new(built), credentials, invalid_keys: connector.invalid_keys() },
             place: format!("s3://{}/", bucket.name),
             timeout: self.timeout,
             lock: target.lock,

@@ -24,7 +24,7 @@ use object_store::{
 };
 use rustls::{ClientConfig, RootCertStore};
 
-use super::{odd::OddKeys, setup};
+use super::{invalid_keys::InvalidKeys, setup};
 use crate::{address::is_this_machine, sink::SinkError};
 
 /// How long an unused connection is kept: shorter than servers keep it.
@@ -57,7 +57,7 @@ struct Service {
     signer: Arc<OnceLock<Signer>>,
     /// Whether connections to other machines without TLS are allowed.
     allows_http: bool,
-    odd: OddKeys,
+    invalid_keys: InvalidKeys,
 }
 
 impl fmt::Debug for Service {
@@ -84,12 +84,12 @@ impl Connector {
         let mut builder = Client::builder(TokioExecutor::new());
         builder.pool_idle_timeout(IDLE).pool_timer(TokioTimer::new());
         let client = builder.build(connector);
-        Ok(Self(Service { client, signer: Arc::default(), allows_http, odd: OddKeys::default() }))
+        Ok(Self(Service { client, signer: Arc::default(), allows_http, invalid_keys: InvalidKeys::default() }))
     }
 
     /// Returns the listed keys that `object_store` cannot represent.
-    pub(super) fn odd(&self) -> OddKeys {
-        self.0.odd.clone()
+    pub(super) fn invalid_keys(&self) -> InvalidKeys {
+        self.0.invalid_keys.clone()
     }
 
     /// Sets the signer for requests with additional headers.
@@ -126,7 +126,7 @@ impl HttpService for Service {
             let page = page
                 .map_err(|error| HttpError::new(HttpErrorKind::Interrupted, std::io::Error::other(error)))?;
             // The length of the page has changed.
-            return Ok(HttpResponse::new(HttpResponseBody::from(self.odd.without(&page.to_bytes()))));
+            return Ok(HttpResponse::new(HttpResponseBody::from(self.invalid_keys.without(&page.to_bytes()))));
         }
         let body = body.map_err(|error| HttpError::new(HttpErrorKind::Interrupted, error));
         Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)))

@@ -72,7 +72,7 @@ pub(super) async fn read(
     limit: Limit,
     sink: impl Content,
 ) -> Result<Option<Sums>, SinkError> {
-    let Some((size, mut pieces)) = store.stream(key).await? else { return Ok(None) };
+    let Some((size, mut chunks)) = store.stream(key).await? else { return Ok(None) };
     let mut lines = Lines::new(sink, limit.lines);
     let mut stored = Counted::default();
     // The object is larger than it may be, and is not read.
@@ -84,8 +84,8 @@ pub(super) async fn read(
     let patience = store.timeout.saturating_mul(10).saturating_add(Duration::from_secs(size / SLOWEST));
     let deadline = Instant::now() + patience.min(LONGEST);
     if !is_compressed {
-        while let Some(piece) = next(store, key, deadline, &mut pieces).await? {
-            lines.take(&piece);
+        while let Some(chunk) = next(store, key, deadline, &mut chunks).await? {
+            lines.take(&chunk);
             if lines.is_cut {
                 break;
             }
@@ -93,9 +93,9 @@ pub(super) async fn read(
         return lines.end(None, None, store, key).map(Some);
     }
     let mut decoder = Decoder::new().map_err(|error| store.unavailable("decompress", key, &error))?;
-    while let Some(piece) = next(store, key, deadline, &mut pieces).await? {
-        stored.add(&piece);
-        decoder.run(&piece, &mut lines);
+    while let Some(chunk) = next(store, key, deadline, &mut chunks).await? {
+        stored.add(&chunk);
+        decoder.run(&chunk, &mut lines);
         if lines.is_cut {
             break;
         }
@@ -123,8 +123,8 @@ impl Decoder {
         })
     }
 
-    fn run(&mut self, piece: &[u8], lines: &mut Lines<impl Content>) {
-        let mut input = InBuffer::around(piece);
+    fn run(&mut self, chunk: &[u8], lines: &mut Lines<impl Content>) {
+        let mut input = InBuffer::around(chunk);
         loop {
             let mut output = OutBuffer::around(self.output.as_mut_slice());
             match self.inner.run(&mut input, &mut output) {
@@ -137,7 +137,7 @@ impl Decoder {
             let is_full = output.pos() == output.capacity();
             lines.take(output.as_slice());
             // After the end of a frame, more input would belong to the next one.
-            if lines.is_cut || input.pos() == piece.len() && (!is_full || self.is_whole) {
+            if lines.is_cut || input.pos() == chunk.len() && (!is_full || self.is_whole) {
                 return;
             }
         }
@@ -148,16 +148,16 @@ async fn next(
     store: &Store,
     key: &str,
     deadline: Instant,
-    pieces: &mut (impl Stream<Item = Result<Bytes, SinkError>> + Unpin),
+    chunks: &mut (impl Stream<Item = Result<Bytes, SinkError>> + Unpin),
 ) -> Result<Option<Bytes>, SinkError> {
-    let piece = tokio::time::timeout_at(deadline, store.within("read", key, 0, pieces.next())).await;
-    piece.map_err(|_| store.unavailable("read", key, &"it comes too slowly"))??.transpose()
+    let chunk = tokio::time::timeout_at(deadline, store.within("read", key, 0, chunks.next())).await;
+    chunk.map_err(|_| store.unavailable("read", key, &"it comes too slowly"))??.transpose()
 }
 
 /// Receives the content of an object.
 pub(super) trait Content: Send {
     /// Takes a chunk, decompressed.
-    fn piece(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn chunk(&mut self, bytes: &[u8]) -> io::Result<()> {
         let _: &[u8] = bytes;
         Ok(())
     }
@@ -211,9 +211,9 @@ impl<C: Content> Lines<C> {
     }
 
     fn try_take(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.content.piece(bytes)?;
-        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            match piece.strip_suffix(b"\n") {
+        self.content.chunk(bytes)?;
+        for chunk in bytes.split_inclusive(|byte| *byte == b'\n') {
+            match chunk.strip_suffix(b"\n") {
                 Some(line) if self.rest.is_empty() => self.content.line(line)?,
                 Some(line) => {
                     self.rest.extend_from_slice(line);
@@ -221,7 +221,7 @@ impl<C: Content> Lines<C> {
                     self.rest.clear();
                 }
                 None => {
-                    self.rest.extend_from_slice(piece);
+                    self.rest.extend_from_slice(chunk);
                     if self.rest.len() > MAX_LINE {
                         // This cannot be a record, whatever follows.
                         self.content.line(&self.rest)?;
@@ -270,11 +270,11 @@ mod tests {
         }
     }
 
-    fn is_whole(stored: &[u8], pieces: usize) -> bool {
+    fn is_whole(stored: &[u8], chunks: usize) -> bool {
         let mut decoder = Decoder::new().unwrap();
         let mut lines = Lines::new(Ignored, u64::MAX);
-        for piece in stored.chunks(pieces) {
-            decoder.run(piece, &mut lines);
+        for chunk in stored.chunks(chunks) {
+            decoder.run(chunk, &mut lines);
         }
         decoder.is_whole
     }
@@ -285,8 +285,8 @@ mod tests {
         for size in [1, 2, 3, 9].iter().flat_map(|full| [(full << 17) - 1, full << 17, (full << 17) + 1]) {
             let bytes: Vec<u8> = b"an item\n".iter().copied().cycle().take(size).collect();
             let stored = zstd::encode_all(bytes.as_slice(), 3).unwrap();
-            for pieces in [stored.len(), 1, 4096] {
-                assert!(is_whole(&stored, pieces), "{size} in pieces of {pieces}");
+            for chunks in [stored.len(), 1, 4096] {
+                assert!(is_whole(&stored, chunks), "{size} in pieces of {chunks}");
             }
             assert!(!is_whole(&stored[..stored.len() - 1], 4096), "{size}");
             assert!(!is_whole(&[&stored[..], b"x"].concat(), 4096), "{size}");

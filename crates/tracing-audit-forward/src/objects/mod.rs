@@ -7,7 +7,7 @@ mod keys;
 mod lines;
 mod lock;
 mod manifest;
-mod odd;
+mod invalid_keys;
 mod probe;
 mod restore;
 mod runtime;

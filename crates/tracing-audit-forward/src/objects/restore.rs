@@ -104,7 +104,7 @@ async fn number_of(store: &Store, contents: &Contents) -> Result<Option<u16>, Si
     if let Some(manifest) = &contents.manifest {
         return Ok(Some(manifest.chain));
     }
-    let mut said = Said(None);
+    let mut said = ChainNumber(None);
     for object in &contents.objects {
         lines::read(store, &object.key, object.is_compressed(), object.limit(), &mut said).await?;
         if said.0.is_some() {
@@ -114,9 +114,9 @@ async fn number_of(store: &Store, contents: &Contents) -> Result<Option<u16>, Si
     Ok(said.0)
 }
 
-struct Said(Option<u16>);
+struct ChainNumber(Option<u16>);
 
-impl Content for &mut Said {
+impl Content for &mut ChainNumber {
     fn line(&mut self, line: &[u8]) -> io::Result<()> {
         if self.0.is_none() {
             self.0 = CopiedLine::parse(line).ok().and_then(|line| Some(line.identity()?.chain));
@@ -213,7 +213,7 @@ impl Files {
 struct Copied(BufWriter<File>);
 
 impl Content for &mut Copied {
-    fn piece(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn chunk(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.0.write_all(bytes)
     }
 

@@ -29,8 +29,8 @@ impl Work<'_> {
         let Some(live) = &mut chain.live else { return Ok(()) };
         if live.parts > 0 {
             self.end(id, live).await?;
-            let whole = self.whole(id, live).await?;
-            let sealed = self.put_whole(id, live.segment, whole).await?;
+            let body = self.read_body(id, live).await?;
+            let sealed = self.put_body(id, live.segment, body).await?;
             chain.manifest = Some(self.put_manifest(id, chain, sealed).await?);
         }
         chain.live = None;
@@ -53,29 +53,29 @@ impl Work<'_> {
     }
 
     /// Reads the parts back, and checks them.
-    async fn whole(&self, id: &str, live: &Live) -> Result<Whole, SinkError> {
+    async fn read_body(&self, id: &str, live: &Live) -> Result<SegmentBody, SinkError> {
         let directory = self.keys.live(self.origin, id);
-        let mut whole = Whole::new(self.is_compressed)
+        let mut body = SegmentBody::new(self.is_compressed)
             .map_err(|error| self.store.unavailable("compress", &directory, &error))?;
         for number in 1..=live.parts {
             let key = format!("{directory}{}", keys::part(live.segment, number));
-            let Some(sums) = lines::read(self.store, &key, false, Limit::NONE, &mut whole).await? else {
+            let Some(sums) = lines::read(self.store, &key, false, Limit::NONE, &mut body).await? else {
                 return Err(self
                     .store
                     .foreign(&key, "it is missing: somebody removed it while the segment was live"));
             };
-            if let Some(fault) = whole.fault.take().or(sums.fault.map(str::to_owned)) {
+            if let Some(fault) = body.fault.take().or(sums.fault.map(str::to_owned)) {
                 return Err(self
                     .store
                     .foreign(&key, &format!("it was altered before its segment was sealed: {fault}")));
             }
         }
-        Ok(whole)
+        Ok(body)
     }
 
-    async fn put_whole(&self, id: &str, segment: u32, whole: Whole) -> Result<Sealed, SinkError> {
+    async fn put_body(&self, id: &str, segment: u32, body: SegmentBody) -> Result<Sealed, SinkError> {
         let directory = self.keys.chain(self.origin, id);
-        let Whole { body, lines, last, first_seq, first_ts, last_ts, .. } = whole;
+        let SegmentBody { body, lines, last, first_seq, first_ts, last_ts, .. } = body;
         let line_bytes = lines.bytes;
         let line_sha256 = lines.sha256();
         let body = body.end().map_err(|error| self.store.unavailable("compress", &directory, &error))?;
@@ -170,7 +170,7 @@ impl Content for Nothing {
 }
 
 /// The lines of a segment, as they are put.
-struct Whole {
+struct SegmentBody {
     body: Body,
     lines: lines::Counted,
     first_seq: u64,
@@ -194,7 +194,7 @@ impl Body {
     }
 }
 
-impl Whole {
+impl SegmentBody {
     fn new(is_compressed: bool) -> io::Result<Self> {
         let body = if is_compressed {
             let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), LEVEL)?;
@@ -208,8 +208,8 @@ impl Whole {
     }
 }
 
-impl Content for &mut Whole {
-    fn piece(&mut self, bytes: &[u8]) -> io::Result<()> {
+impl Content for &mut SegmentBody {
+    fn chunk(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.lines.add(bytes);
         match &mut self.body {
             Body::Compressed(encoder) => encoder.write_all(bytes),

@@ -16,7 +16,7 @@ use object_store::{
     aws::AwsCredentialProvider, local::LocalFileSystem, path::Path,
 };
 
-use super::{client::Headers, lock::Lock, odd::OddKeys, setup, walk};
+use super::{client::Headers, lock::Lock, invalid_keys::InvalidKeys, setup, walk};
 use crate::{position::is_same, sink::SinkError};
 
 /// For each of this many bytes of a body, a call gets one more second.
@@ -49,7 +49,7 @@ pub(super) struct Listing {
     /// Sorted by name.
     pub(super) objects: Vec<Listed>,
     /// Names that cannot be keys.
-    pub(super) strange: Vec<String>,
+    pub(super) unexpected: Vec<String>,
 }
 
 /// An object in a list.
@@ -70,7 +70,7 @@ pub(super) struct Store {
 }
 
 pub(super) enum Objects {
-    S3 { objects: Arc<dyn ObjectStore>, credentials: AwsCredentialProvider, odd: OddKeys },
+    S3 { objects: Arc<dyn ObjectStore>, credentials: AwsCredentialProvider, invalid_keys: InvalidKeys },
     Directory(Arc<Directory>),
 }
 
@@ -179,7 +179,7 @@ impl Store {
                 "cannot get credentials for {}: {}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine or \
                  container a role",
                 self.place,
-                told(&error)
+                error_text(&error)
             ))
         })
     }
@@ -310,8 +310,8 @@ impl Store {
                 let walked = self.blocking("list", directory, move || walk::files(&path, behind.as_deref()));
                 listing = walked.await?.map_err(|error| self.of_disk("list", directory, &error))?;
             }
-            Objects::S3 { odd, .. } => {
-                drop(odd.take());
+            Objects::S3 { invalid_keys, .. } => {
+                drop(invalid_keys.take());
                 let path = self.path(directory)?;
                 let mut items = match behind {
                     Some(name) => {
@@ -326,13 +326,13 @@ impl Store {
                         listing.objects.push(Listed { name: name.to_owned(), bytes: item.size });
                     }
                 }
-                let strange = odd.take();
-                let strange = strange.iter().filter_map(|key| key.strip_prefix(directory));
-                listing.strange.extend(strange.map(str::to_owned));
+                let unexpected = invalid_keys.take();
+                let unexpected = unexpected.iter().filter_map(|key| key.strip_prefix(directory));
+                listing.unexpected.extend(unexpected.map(str::to_owned));
             }
         }
         listing.objects.sort_by(|one, other| one.name.cmp(&other.name));
-        listing.strange.iter_mut().for_each(|name| *name = printable(name));
+        listing.unexpected.iter_mut().for_each(|name| *name = printable(name));
         Ok(listing)
     }
 
@@ -377,13 +377,13 @@ impl Store {
     }
 
     fn of(&self, action: &str, key: &str, error: &Error) -> SinkError {
-        let told = told(error);
-        let reason = format!("cannot {action} {}: {told}", self.name(key));
+        let text = error_text(error);
+        let reason = format!("cannot {action} {}: {text}", self.name(key));
         let is_setup = match error {
             Error::NotFound { .. } | Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => true,
             // A request that will not succeed by itself, except for two that ask to be tried later.
             _ => {
-                let status = told.strip_prefix(ANSWERS).and_then(|rest| rest.get(..3)).unwrap_or_default();
+                let status = text.strip_prefix(ANSWERS).and_then(|rest| rest.get(..3)).unwrap_or_default();
                 status.starts_with('4') && !["408", "429"].contains(&status)
             }
         };
@@ -406,7 +406,7 @@ fn is_about_bucket(error: &Error) -> bool {
 }
 
 /// Returns the store's message on one line: for an HTTP answer the status, and the code and message in it.
-fn told(error: &Error) -> String {
+fn error_text(error: &Error) -> String {
     let text = error.to_string();
     let part = |name: &str| {
         let (_, rest) = text.split_once(&format!("<{name}>"))?;
@@ -418,15 +418,15 @@ fn told(error: &Error) -> String {
         let said: Vec<String> = ["Code", "Message"].into_iter().filter_map(part).collect();
         return format!("{ANSWERS}{status} {}", said.join(": ")).trim_end().to_owned();
     }
-    let mut told = String::new();
+    let mut text = String::new();
     let mut cause: Option<&dyn std::error::Error> = Some(error);
     while let Some(error) = cause {
         cause = error.source();
         // Each of these errors repeats its sources.
-        told = error.to_string();
+        text = error.to_string();
     }
     let first = text.split(" - ").last().unwrap_or(&text).to_owned();
-    if first.contains(&told) { first } else { format!("{first}: {told}") }
+    if first.contains(&text) { first } else { format!("{first}: {text}") }
 }
 
 /// Returns bytes as hexadecimal digits.

@@ -50,20 +50,20 @@ async fn check(
     }
     let manifest = contents.manifest.as_ref();
     let mut is_other_chain = false;
-    for (key, what) in contents.strange.iter().chain(&contents.differing_gaps()) {
+    for (key, what) in contents.unexpected.iter().chain(&contents.differing_gaps()) {
         checker.finding(id, 0, CopyFindingKind::Object { key: store.name(key), what });
     }
     for object in &contents.objects {
-        let mut told = Told::default();
-        let lines = Checked { id, checker: &mut *checker, told: &mut told };
+        let mut observed = Observed::default();
+        let lines = Checked { id, checker: &mut *checker, observed: &mut observed };
         let sums = lines::read(store, &object.key, object.is_compressed(), object.limit(), lines).await?;
         let seq = object.sealed.as_ref().map_or(0, |sealed| sealed.first_seq);
         if let Some(what) = object.fault(sums.as_ref()) {
             checker.finding(id, seq, CopyFindingKind::Object { key: store.name(&object.key), what });
-        } else if object.sealed.as_ref().is_some_and(|sealed| !told.is_in(sealed)) {
+        } else if object.sealed.as_ref().is_some_and(|sealed| !observed.is_in(sealed)) {
             checker.finding(id, seq, contents.differs(store));
         }
-        let chains = manifest.map(|manifest| manifest.chain).zip(told.chain);
+        let chains = manifest.map(|manifest| manifest.chain).zip(observed.chain);
         is_other_chain |= chains.is_some_and(|(said, chain)| said != chain);
     }
     if is_other_chain {
@@ -74,13 +74,13 @@ async fn check(
 
 /// What the lines of an object show that the manifest states too.
 #[derive(Debug, Default)]
-struct Told {
+struct Observed {
     chain: Option<u16>,
     first: Option<(u64, Option<String>)>,
     last: Option<(u64, String, Option<String>)>,
 }
 
-impl Told {
+impl Observed {
     fn is_in(&self, sealed: &Sealed) -> bool {
         let first = Some((sealed.first_seq, sealed.first_ts.clone()));
         let last = Some((sealed.last_seq, sealed.last_hash.clone(), sealed.last_ts.clone()));
@@ -91,7 +91,7 @@ impl Told {
 struct Checked<'a> {
     id: &'a str,
     checker: &'a mut CopyChecker,
-    told: &'a mut Told,
+    observed: &'a mut Observed,
 }
 
 impl Content for Checked<'_> {
@@ -100,9 +100,9 @@ impl Content for Checked<'_> {
             Ok(line) => {
                 self.checker.parsed(self.id, &line);
                 let ts = line.text("ts");
-                self.told.first.get_or_insert_with(|| (line.seq, ts.clone()));
-                self.told.last = Some((line.seq, line.hash.to_string(), ts));
-                self.told.chain = line.identity().map(|identity| identity.chain).or(self.told.chain);
+                self.observed.first.get_or_insert_with(|| (line.seq, ts.clone()));
+                self.observed.last = Some((line.seq, line.hash.to_string(), ts));
+                self.observed.chain = line.identity().map(|identity| identity.chain).or(self.observed.chain);
             }
             Err(bad) => self.checker.bad(self.id, None, line, bad),
         }
@@ -185,7 +185,7 @@ pub(super) struct Contents {
     /// The directory of the chain.
     directory: String,
     /// Keys of objects that should not exist, or that are missing, and what is wrong.
-    pub(super) strange: Vec<(String, &'static str)>,
+    pub(super) unexpected: Vec<(String, &'static str)>,
 }
 
 /// A sealed segment, or a part of the live one.
@@ -234,11 +234,11 @@ impl Contents {
         let live = keys.live(origin, id);
         let parts = store.list(&live, None).await?;
         let listing = store.list(&directory, None).await?;
-        let strange = [(&live, &parts.strange), (&directory, &listing.strange)];
+        let unexpected = [(&live, &parts.unexpected), (&directory, &listing.unexpected)];
         for (directory, name) in
-            strange.iter().flat_map(|(at, names)| names.iter().map(move |name| (at, name)))
+            unexpected.iter().flat_map(|(at, names)| names.iter().map(move |name| (at, name)))
         {
-            contents.strange.push((format!("{directory}{name}"), OUT_OF_PLACE));
+            contents.unexpected.push((format!("{directory}{name}"), OUT_OF_PLACE));
         }
         let (mut segments, mut newest) = (BTreeMap::<u32, Vec<(Name, u64)>>::new(), None);
         for object in listing.objects {
@@ -251,7 +251,7 @@ impl Contents {
                 Some(Name::Gap { first_seq, last_seq }) => {
                     contents.read_gap(store, key, (first_seq, last_seq)).await?;
                 }
-                None => contents.strange.push((key, OUT_OF_PLACE)),
+                None => contents.unexpected.push((key, OUT_OF_PLACE)),
             }
         }
         if let Some((key, segment)) = newest {
@@ -279,9 +279,9 @@ impl Contents {
         match small(store, &key, LONGEST_NOTE).await? {
             Some(bytes) => match serde_json::from_slice::<Missing>(&bytes) {
                 Ok(gap) if (gap.first_seq, gap.last_seq) == seqs => self.gaps.push(gap),
-                _ => self.strange.push((key, "the object does not tell of the gap that it is named for")),
+                _ => self.unexpected.push((key, "the object does not tell of the gap that it is named for")),
             },
-            None => self.strange.push((key, TOO_LARGE)),
+            None => self.unexpected.push((key, TOO_LARGE)),
         }
         Ok(())
     }
@@ -298,9 +298,9 @@ impl Contents {
                 Ok(manifest) if manifest.segments.last().is_some_and(|last| last.segment == segment) => {
                     self.manifest = Some(manifest);
                 }
-                _ => self.strange.push((key, "the object is no manifest of this chain")),
+                _ => self.unexpected.push((key, "the object is no manifest of this chain")),
             },
-            None => self.strange.push((key, TOO_LARGE)),
+            None => self.unexpected.push((key, TOO_LARGE)),
         }
         Ok(())
     }
@@ -356,7 +356,7 @@ impl Contents {
                 there.keys().next().filter(|_| number <= through && number > self.named()).cloned()
             });
             for other in there.keys().filter(|other| name.as_ref() != Some(*other)) {
-                self.strange.push((format!("{directory}{other}"), UNNAMED));
+                self.unexpected.push((format!("{directory}{other}"), UNNAMED));
             }
             if let Some(name) = name {
                 let bytes = there.get(&name).copied();
@@ -379,7 +379,7 @@ impl Contents {
         for object in parts {
             let key = format!("{directory}{}", object.name);
             let Some((segment, number)) = keys::parse_part(&object.name) else {
-                self.strange.push((key, "the object is no part of a segment"));
+                self.unexpected.push((key, "the object is no part of a segment"));
                 continue;
             };
             if segment <= sealed {
@@ -387,7 +387,7 @@ impl Contents {
             }
             let follows = (segment == last.0 && number == last.1 + 1) || (segment > last.0 && number == 1);
             if !follows {
-                self.strange.push((key.clone(), "a part before the object is missing"));
+                self.unexpected.push((key.clone(), "a part before the object is missing"));
             }
             last = (segment, number);
             if object.bytes > 0 {

@@ -31,7 +31,7 @@ pub(super) fn files(directory: &Path, behind: Option<&str>) -> io::Result<Listin
         for entry in entries {
             let entry = entry?;
             let Some(part) = key_part(&entry.file_name()) else {
-                listing.strange.push(format!("{}{}", inner.name, entry.file_name().display()));
+                listing.unexpected.push(format!("{}{}", inner.name, entry.file_name().display()));
                 continue;
             };
             let name = format!("{}{part}", inner.name);
@@ -44,7 +44,7 @@ pub(super) fn files(directory: &Path, behind: Option<&str>) -> io::Result<Listin
                 // Removed in the meantime, or a link that leads nowhere or loops.
                 Err(error) => {
                     match found(fs::symlink_metadata(entry.path()))? {
-                        Some(link) if link.is_symlink() => listing.strange.push(name),
+                        Some(link) if link.is_symlink() => listing.unexpected.push(name),
                         Some(_) => return Err(error),
                         None => {}
                     }
@@ -53,13 +53,13 @@ pub(super) fn files(directory: &Path, behind: Option<&str>) -> io::Result<Listin
             };
             if metadata.is_dir() {
                 if inner.around.len() > DEEPEST || inner.around.iter().any(|one| is_same(one, &metadata)) {
-                    listing.strange.push(name);
+                    listing.unexpected.push(name);
                 } else {
                     let around = inner.around.iter().chain([&metadata]).cloned().collect();
                     open.push(Inner { path: entry.path(), name: format!("{name}/"), around });
                 }
             } else if !metadata.is_file() {
-                listing.strange.push(name);
+                listing.unexpected.push(name);
             } else if behind.is_none_or(|behind| name.as_str() > behind) {
                 listing.objects.push(Listed { name, bytes: metadata.len() });
             }

@@ -6,7 +6,7 @@ use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use prost::Message as _;
 use ureq::http::StatusCode;
 
-use super::{retry_after, said::Censor, setup};
+use super::{retry_after, censor::Censor, setup};
 use crate::{Entry, SinkError};
 
 /// How Go's HTTP server asks a client to use https, with status 400.
@@ -117,7 +117,7 @@ impl Answer {
     }
 
     fn reason(&self, exchange: &Exchange<'_>) -> String {
-        let said = match self.media_type.as_deref() {
+        let text = match self.media_type.as_deref() {
             Some("application/x-protobuf" | "application/protobuf") => {
                 Status::decode(self.body.as_slice()).map(|status| status.message).unwrap_or_default()
             }
@@ -126,16 +126,16 @@ impl Answer {
             _ => String::from_utf8_lossy(&self.body).into_owned(),
         };
         let receiver = exchange.receiver;
-        match exchange.shown(&said) {
-            Some(said) => format!("{receiver} answered {}: {said}", self.status),
+        match exchange.shown(&text) {
+            Some(text) => format!("{receiver} answered {}: {text}", self.status),
             None => format!("{receiver} answered {}", self.status),
         }
     }
 }
 
 impl Exchange<'_> {
-    fn shown(&self, said: &str) -> Option<String> {
-        self.censor.show(said, self.batch)
+    fn shown(&self, text: &str) -> Option<String> {
+        self.censor.show(text, self.batch)
     }
 }
 

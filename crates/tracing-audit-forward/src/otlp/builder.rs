@@ -18,7 +18,7 @@ use ureq::{
 };
 
 use super::{
-    Otlp, endpoint::Endpoint, environment, headers::Headers, mapping, said::Censor, setup, transport,
+    Otlp, endpoint::Endpoint, environment, headers::Headers, mapping, censor::Censor, setup, transport,
     unmask::Unmask,
 };
 use crate::SinkError;

@@ -8,7 +8,7 @@ mod headers;
 mod mapping;
 mod percent;
 mod retry_after;
-mod said;
+mod censor;
 mod transport;
 mod unmask;
 
@@ -29,7 +29,7 @@ use ureq::{
 use self::{
     answer::{Answer, Exchange},
     headers::Headers,
-    said::Censor,
+    censor::Censor,
 };
 use crate::{Entry, Gap, Position, Sink, SinkError};
 

@@ -22,7 +22,7 @@ pub(super) fn unavailable(reason: String) -> SinkError {
 /// Returns the error of an answer in which the server refuses.
 fn of_answer(doing: &str, answer: &DbError) -> SinkError {
     let code = answer.code().code();
-    let reason = format!("cannot {doing}: {}", told(answer));
+    let reason = format!("cannot {doing}: {}", text(answer));
     let class = code.get(..2).unwrap_or_default();
     match (class, code) {
         // A table without a partition for the row. The row itself is valid.
@@ -45,24 +45,24 @@ fn of_answer(doing: &str, answer: &DbError) -> SinkError {
 
 /// Returns the server's text without anything that it may have taken from a record: its message is repeated
 /// only where it is about names and states.
-fn told(answer: &DbError) -> String {
+fn text(answer: &DbError) -> String {
     let code = answer.code().code();
-    let told = match code.get(..2) {
+    let text = match code.get(..2) {
         Some("22" | "23" | "P0" | "54") | None => "the server refuses it",
         Some(_) => answer.message(),
     };
     let names = [("table", answer.table()), ("column", answer.column()), ("constraint", answer.constraint())];
     let names = names.into_iter().filter_map(|(what, name)| Some(format!(", {what} {}", name?)));
-    format!("{told}{} ({code})", names.collect::<String>())
+    format!("{text}{} ({code})", names.collect::<String>())
 }
 
 /// Returns the error of a connection without an answer.
 fn of_connection(doing: &str, error: &Error) -> SinkError {
     let causes: Vec<&(dyn std::error::Error + 'static)> =
         iter::successors(error.source(), |&cause| cause.source()).collect();
-    let told: Vec<String> =
+    let text: Vec<String> =
         iter::once(error.to_string()).chain(causes.iter().map(ToString::to_string)).collect();
-    let reason = format!("cannot {doing}: {}", told.join(": "));
+    let reason = format!("cannot {doing}: {}", text.join(": "));
     let is_io = causes.first().is_some_and(|cause| cause.is::<io::Error>());
     let is_refused_by_tls = causes.iter().any(|cause| {
         let within = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);

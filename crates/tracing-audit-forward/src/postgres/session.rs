@@ -27,7 +27,7 @@ use crate::sink::SinkError;
 const GRACE: Duration = Duration::from_secs(5);
 
 /// How long ending a connection in order may take.
-const GOODBYE: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A value and its type, as `tokio-postgres` takes them.
 pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
@@ -45,13 +45,13 @@ pub(super) struct Bounds {
 pub(super) struct Session {
     client: Client,
     driver: JoinHandle<()>,
-    heard: Arc<Heard>,
+    messages: Arc<Messages>,
     bounds: Bounds,
 }
 
 /// Messages of the server that are not answers. The locks are held only while copying.
 #[derive(Debug, Default)]
-struct Heard {
+struct Messages {
     /// The last warning.
     warning: Mutex<Option<String>>,
     /// Why the connection ended.
@@ -69,17 +69,17 @@ impl Session {
         if config.get_application_name().is_none() {
             config.application_name("tracing-audit-forward");
         }
-        let heard = Arc::new(Heard::default());
+        let messages = Arc::new(Messages::default());
         let connecting = async {
             if config.get_ssl_mode() == SslMode::Disable {
                 let (client, connection) =
                     config.connect(NoTls).await.map_err(|error| cannot_connect(&error))?;
-                return Ok((client, tokio::spawn(drive(connection, Arc::clone(&heard)))));
+                return Ok((client, tokio::spawn(drive(connection, Arc::clone(&messages)))));
             }
             let connector = tls::connector(target, bounds.accept_any_certificate)?;
             let (client, connection) =
                 config.connect(connector).await.map_err(|error| cannot_connect(&error))?;
-            Ok((client, tokio::spawn(drive(connection, Arc::clone(&heard)))))
+            Ok((client, tokio::spawn(drive(connection, Arc::clone(&messages)))))
         };
         // The timeout of `config` applies to each address, and ends when the server has accepted the
         // connection.
@@ -89,7 +89,7 @@ impl Session {
             return Err(unavailable(format!("cannot connect to PostgreSQL: no answer within {bound:?}")));
         };
         let (client, driver) = connected?;
-        Ok(Self { client, driver, heard, bounds: bounds.clone() })
+        Ok(Self { client, driver, messages, bounds: bounds.clone() })
     }
 
     /// Checks that the tables exist, have this version, and keep what is inserted.
@@ -184,10 +184,10 @@ impl Session {
 
     /// Commits a transaction. `Ok`: it is on disk, and on the synchronous standbys if there are any.
     pub(super) async fn commit(&self) -> Result<(), SinkError> {
-        self.heard.take_warning();
+        self.messages.take_warning();
         // A timeout of the server would only end the wait for a standby, with a warning and success.
         self.simple("commit", "SET LOCAL statement_timeout = 0; COMMIT").await?;
-        match self.heard.take_warning() {
+        match self.messages.take_warning() {
             // Such as: "canceling wait for synchronous replication due to user request".
             Some(warning) => Err(unavailable(format!("the server warned when it committed: {warning}"))),
             None => Ok(()),
@@ -240,7 +240,7 @@ impl Session {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) if error.is_closed() => {
                 // The driver knows the cause.
-                Err(self.heard.end().unwrap_or_else(|| failure::of(doing, &error)))
+                Err(self.messages.end().unwrap_or_else(|| failure::of(doing, &error)))
             }
             Ok(Err(error)) => Err(failure::of(doing, &error)),
             Err(_) => Err(unavailable(format!("cannot {doing}: no answer from the server within {bound:?}"))),
@@ -258,14 +258,14 @@ impl Session {
     pub(super) async fn end(self) {
         let Self { client, mut driver, .. } = self;
         drop(client);
-        if timeout(GOODBYE, &mut driver).await.is_err() {
+        if timeout(CLOSE_TIMEOUT, &mut driver).await.is_err() {
             driver.abort();
             driver.await.unwrap_or_default();
         }
     }
 }
 
-impl Heard {
+impl Messages {
     fn take_warning(&self) -> Option<String> {
         self.warning.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -276,7 +276,7 @@ impl Heard {
 }
 
 /// Drives the connection until it ends.
-async fn drive<S, T>(mut connection: Connection<S, T>, heard: Arc<Heard>)
+async fn drive<S, T>(mut connection: Connection<S, T>, messages: Arc<Messages>)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
     T: TlsStream + Unpin,
@@ -286,13 +286,13 @@ where
             Some(Ok(AsyncMessage::Notice(notice))) => {
                 if notice.parsed_severity() == Some(Severity::Warning) {
                     let text = notice.message().to_owned();
-                    *heard.warning.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+                    *messages.warning.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
                 }
             }
             Some(Ok(_)) => {}
             Some(Err(error)) => {
                 let error = failure::of("go on with the connection", &error);
-                *heard.end.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                *messages.end.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                 return;
             }
             None => return,

@@ -7,9 +7,9 @@ use object_store::path::Path;
 
 /// The keys that were removed since the last call.
 #[derive(Debug, Clone, Default)]
-pub(super) struct OddKeys(Arc<Mutex<Vec<String>>>);
+pub(super) struct InvalidKeys(Arc<Mutex<Vec<String>>>);
 
-impl OddKeys {
+impl InvalidKeys {
     pub(super) fn take(&self) -> Vec<String> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -83,12 +83,12 @@ mod tests {
         let of = |key: &str| format!("<Contents><Key>{key}</Key><Size>1</Size></Contents>");
         let prefix = |key: &str| format!("<CommonPrefixes><Prefix>{key}</Prefix></CommonPrefixes>");
         let good = [of("a/b"), of("a&amp;&#x41;"), prefix("a/b/")].concat();
-        let odd = [of("a//b"), of("a/&#x1;"), of("a/../b"), prefix("a//"), prefix("/")];
-        let keys = OddKeys::default();
+        let invalid_keys = [of("a//b"), of("a/&#x1;"), of("a/../b"), prefix("a//"), prefix("/")];
+        let keys = InvalidKeys::default();
         let page = |inner: &str| format!("<R><Prefix>a/</Prefix>{inner}<IsTruncated>false</IsTruncated></R>");
         assert_eq!(keys.without(page(&good).as_bytes()), page(&good).into_bytes());
         assert_eq!(keys.take(), [""; 0]);
-        let mixed = page(&[&odd[0][..], &odd[1], &good, &odd[2], &odd[3], &odd[4]].concat());
+        let mixed = page(&[&invalid_keys[0][..], &invalid_keys[1], &good, &invalid_keys[2], &invalid_keys[3], &invalid_keys[4]].concat());
         assert_eq!(keys.without(mixed.as_bytes()), page(&good).into_bytes());
         assert_eq!(keys.take(), ["a//b", "a/\u{1}", "a/../b", "a//", "/"]);
         assert_eq!(keys.take(), [""; 0]);

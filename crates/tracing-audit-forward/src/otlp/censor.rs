@@ -50,11 +50,11 @@ impl Censor {
     ///
     /// A receiver may quote a value that it refuses. A value that it quotes in part, or writes differently,
     /// is not found.
-    pub(super) fn show(&self, said: &str, batch: &[Entry]) -> Option<String> {
-        if said.len() > MAX_SEARCHED_BYTES {
+    pub(super) fn show(&self, text: &str, batch: &[Entry]) -> Option<String> {
+        if text.len() > MAX_SEARCHED_BYTES {
             return None;
         }
-        let mut shown = said.to_owned();
+        let mut shown = text.to_owned();
         for secret in &self.secrets {
             shown = shown.replace(secret, "…");
         }

@@ -36,7 +36,7 @@ pub enum Error {
     },
 
     /// The position file was not written by this version.
-    #[error("{} is no position of a forwarder: {reason}; move it away to begin anew, and see what the store has", path.display())]
+    #[error("{} is not a position of a forwarder: {reason}; move it away to start over, and check what the store has", path.display())]
     #[non_exhaustive]
     BadPosition {
         /// The file.
@@ -47,7 +47,7 @@ pub enum Error {
 
     /// The list of refused records cannot be parsed.
     #[error(
-        "{} is no list of refused records: {reason}; put it back as it was, or move it away, and nobody asks for what it names",
+        "{} is not a list of refused records: {reason}; restore it, or move it away and give up the records that it names",
         path.display()
     )]
     #[non_exhaustive]
@@ -60,7 +60,7 @@ pub enum Error {
 
     /// `forward-required` cannot be parsed. Nothing is removed from the log until it can be.
     #[error(
-        "{} is no list of forwarders: {reason}; requiring a forwarder mends it, and removing the file lifts everything",
+        "{} is not a list of forwarders: {reason}; requiring a forwarder repairs it, and removing the file lifts every requirement",
         path.display()
     )]
     #[non_exhaustive]
@@ -92,7 +92,7 @@ pub enum Error {
     },
 
     /// A forwarder of this name is running, and the call would change its state.
-    #[error("a forwarder named {name} runs; end it first")]
+    #[error("a forwarder named {name} is running; end it first")]
     #[non_exhaustive]
     Running {
         /// The name.
@@ -110,7 +110,7 @@ pub enum Error {
     },
 
     /// The table of a collector was not written by this version.
-    #[error("{} is no table of a collector: {reason}; put it back from a backup, or collect into an empty directory", path.display())]
+    #[error("{} is not a table of a collector: {reason}; restore it from a backup, or collect into an empty directory", path.display())]
     #[non_exhaustive]
     BadTable {
         /// The file.
@@ -120,7 +120,7 @@ pub enum Error {
     },
 
     /// The files of a collector no longer match its table.
-    #[error("{}: {reason}; put it back from a backup, or collect into an empty directory", path.display())]
+    #[error("{}: {reason}; restore it from a backup, or collect into an empty directory", path.display())]
     #[non_exhaustive]
     BadCopy {
         /// The file or directory.
@@ -160,7 +160,7 @@ pub enum Error {
     /// [`Stats::stopped`](crate::Stats::stopped) and [`Stats::unreadable`](crate::Stats::unreadable) hold the
     /// reasons.
     #[error(
-        "chains {chains:?} are not forwarded now, {remaining} records of them at least; they stay in the log"
+        "chains {chains:?} are not being forwarded, with at least {remaining} records; they stay in the log"
     )]
     #[non_exhaustive]
     LeftOut {

@@ -140,7 +140,7 @@ impl Copy {
         let input = end.behind_the_rest(file).map_err(failed)?;
         let (heads, whole) = read_heads(path, input).map_err(failed)?.map_err(|line| {
             setup(format!(
-                "line {line} of {} is no record that follows on one of this file; move it away",
+                "line {line} of {} is not a record that follows one of this file; move the file away",
                 path.display()
             ))
         })?;

@@ -34,7 +34,7 @@ pub enum StartAt {
 }
 
 /// Settings of a forwarder.
-#[must_use = "nothing is forwarded before `start`"]
+#[must_use = "nothing is forwarded until `start`"]
 pub struct Builder {
     name: String,
     pub(crate) start_at: StartAt,

@@ -39,7 +39,7 @@ impl Kept {
 
     /// Returns the file, if its descriptor still refers to it.
     pub(crate) fn get(&self) -> io::Result<&File> {
-        let closed = || io::Error::other("the program closed its descriptor; it is opened anew");
+        let closed = || io::Error::other("the program closed its descriptor; it is opened again");
         let file =
             self.file.as_ref().filter(|_| !self.is_closed.load(Ordering::Relaxed)).ok_or_else(closed)?;
         match identity_of(file) {

@@ -361,7 +361,7 @@ mod tests {
         for text in ["", "{", "[]", "{\"format\":2,\"chains\":{}}", "{\"format\":1}"] {
             fs::write(files.position(), text).unwrap();
             let error = files.read().unwrap_err().to_string();
-            assert!(error.contains("control/forward-archive is no position of a forwarder"), "{error}");
+            assert!(error.contains("control/forward-archive is not a position of a forwarder"), "{error}");
         }
     }
 

@@ -163,11 +163,11 @@ impl List {
     /// Parses the names by the rules of the library.
     fn parse(&self, bytes: &[u8]) -> Result<Vec<String>, Error> {
         let bad = |reason: &str| Error::BadRequired { path: self.path.clone(), reason: reason.to_owned() };
-        let text = std::str::from_utf8(bytes).map_err(|_| bad("it is no text"))?;
+        let text = std::str::from_utf8(bytes).map_err(|_| bad("it is not text"))?;
         let lines = text.strip_suffix('\n').ok_or_else(|| bad("it does not end with a line feed"))?;
         let names: Vec<&str> = lines.trim_end_matches('\n').split('\n').collect();
         match names.iter().find(|name| Files::new(&self.dir, name).is_err()) {
-            Some(bad_name) => Err(bad(&format!("{bad_name:?} is no name"))),
+            Some(bad_name) => Err(bad(&format!("{bad_name:?} is not a name"))),
             None => Ok(names.into_iter().map(str::to_owned).collect()),
         }
     }
@@ -259,7 +259,7 @@ mod tests {
         for text in ["", "a", "a\n# nobody\n", "a\r\n", "a\n\nb\n", "\0\0\0\n"] {
             fs::write(path.join("forward-required"), text).unwrap();
             let error = lift(&path, &["a"]).unwrap_err().to_string();
-            assert!(error.contains("forward-required is no list of forwarders"), "{error}");
+            assert!(error.contains("forward-required is not a list of forwarders"), "{error}");
             assert!(matches!(required(&path), Err(Error::BadRequired { .. })));
             let mended = require(&path, &["z"]).unwrap();
             assert_eq!(mended, required(&path).unwrap());

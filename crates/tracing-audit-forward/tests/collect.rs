@@ -226,7 +226,7 @@ fn what_is_missing_is_named() {
     collector.catch_up(&mut stream).unwrap();
     let said: Vec<String> = collector.alarms().iter().map(ToString::to_string).collect();
     assert_eq!(said.len(), 2, "{said:?}");
-    assert!(said[0].contains("web/n1") && said[0].contains("records 5 to 5 did not come"), "{said:?}");
+    assert!(said[0].contains("web/n1") && said[0].contains("records 5 to 5 did not arrive"), "{said:?}");
     assert!(said[1].contains("missing: web/n3: it is expected"), "{said:?}");
     // The other chain is given half a minute to come.
     let fleet = collector.fleet();

@@ -156,11 +156,11 @@ impl Known<'_> {
         }
         if !chain.missing.is_empty() {
             let ranges = listed(&chain.missing);
-            raise(AlarmKind::Missing, format!("records {ranges} did not come; look for them on the host"));
+            raise(AlarmKind::Missing, format!("records {ranges} did not arrive; look for them on the host"));
         }
         if chain.unplaced > 0 {
             let message = format!(
-                "{} records came from the middle of a segment, and are not collected; forward the log from its start",
+                "{} records arrived from the middle of a segment, and are not collected; forward the log from its start",
                 chain.unplaced
             );
             raise(AlarmKind::Missing, message);
@@ -177,7 +177,7 @@ impl Known<'_> {
             && self.is_late(witness.at_ms)
         {
             let message = format!(
-                "another chain of the log says that it has record {}, and only {} came; verify the log on its host",
+                "another chain of the log names record {}, and only {} arrived; verify the log on its host",
                 witness.seq, chain.seq
             );
             raise(AlarmKind::Missing, message);
@@ -204,7 +204,7 @@ impl Known<'_> {
             raise(AlarmKind::Stopped, None, format!("its forwarder cannot send anything: {trouble}"));
         }
         if log.row.is_overfull {
-            let message = "it has more chains than a log can have, and the others are not collected; see who sends them";
+            let message = "it has more chains than a log can have, and the others are not collected; find out who sends them";
             raise(AlarmKind::Missing, None, message.to_owned());
         }
         let is_open = |held: &Held| !held.row.closed && held.row.seq > 0;
@@ -214,7 +214,7 @@ impl Known<'_> {
             && log.chains.values().any(is_open)
             && quiet.is_some_and(|quiet| quiet > self.silent_after)
         {
-            let message = "it was not closed, and neither a record nor a sign of life came; look at the host and its forwarder";
+            let message = "it was not closed, and neither a record nor a heartbeat arrived; look at the host and its forwarder";
             raise(AlarmKind::Silent, None, message.to_owned());
         }
     }
@@ -232,8 +232,9 @@ impl Known<'_> {
             self.logs.get(origin).is_some_and(|log| log.chains.values().any(|held| held.row.seq > 0))
         };
         for origin in self.expected.iter().filter(|origin| !has_come(origin)) {
-            let message = "it is expected, and no record of it ever came; look at the host and its forwarder"
-                .to_owned();
+            let message =
+                "it is expected, and no record of it ever arrived; look at the host and its forwarder"
+                    .to_owned();
             let origin = Some(origin.to_string());
             alarms.push(Alarm { kind: AlarmKind::Missing, origin, chain_id: None, message });
         }

@@ -191,7 +191,7 @@ impl CollectedChain {
         }
         let identity = parsed.identity();
         if identity.as_ref().is_some_and(|identity| identity.id != self.chain_id) {
-            return self.altered(seq, place, "the record says that it is of another chain");
+            return self.altered(seq, place, "the record names another chain");
         }
         // A chain is written from the first line of a segment on, because only that shows to which file it
         // belongs.
@@ -214,7 +214,7 @@ impl CollectedChain {
                 FaultKind::Forked,
                 seq,
                 place,
-                "the record came although its forwarder had said that it was removed",
+                "the record arrived although its forwarder had reported it as removed",
             );
         }
         let pruned = parsed.prune().map_or(0, |(through, _)| through).min(seq - 1);
@@ -309,7 +309,7 @@ impl CollectedChain {
             Some(here) if here == hash => {}
             Some(here) => {
                 let what =
-                    format!("the record {hash} came under a number that has the record {here} already");
+                    format!("the record {hash} arrived under a number that has the record {here} already");
                 self.note(FaultKind::Forked, seq, place, &what);
             }
             None => {

@@ -391,7 +391,7 @@ impl Collector {
         for row in &fleet.chains {
             let no_origin = || Error::BadTable {
                 path: path.join("table.json"),
-                reason: format!("{}/{} is no name of a log", row.service, row.host),
+                reason: format!("{}/{} is not a name of a log", row.service, row.host),
             };
             let origin = row.origin().ok_or_else(no_origin)?;
             let damage = self.directory.surplus(row)?.err();

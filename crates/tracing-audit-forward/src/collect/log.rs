@@ -56,7 +56,7 @@ impl Log {
         let mut held = Held::of(row);
         if let Some(damage) = damage {
             let what = format!(
-                "the copy is damaged: {damage}; put the file back, and settle; nothing is added meanwhile"
+                "the copy is damaged: {damage}; restore the file, and settle; nothing is added in the meantime"
             );
             held.row.note(FaultKind::Altered, held.row.seq, 0, &what);
             held.is_damaged = true;
@@ -100,7 +100,7 @@ impl Log {
         }
         let log = format!("{}~{id}", self.name);
         let what = format!(
-            "the log has a chain {chain:03} of another id already: it began anew, or two logs have one name; this one is in {log}"
+            "the log has a chain {chain:03} of another id already: it was begun again, or two logs have one name; this one is in {log}"
         );
         held.row.note(FaultKind::Forked, held.row.seq, 0, &what);
         held.row.log = Some(log);

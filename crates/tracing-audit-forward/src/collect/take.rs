@@ -53,7 +53,13 @@ impl Collector {
     }
 
     /// Records that something of a log arrived. Returns the chain, unless the log has too many.
-    fn note_message(&mut self, origin: &Origin, chain_id: &Arc<str>, place: u64, now: Now) -> Option<&mut Held> {
+    fn note_message(
+        &mut self,
+        origin: &Origin,
+        chain_id: &Arc<str>,
+        place: u64,
+        now: Now,
+    ) -> Option<&mut Held> {
         if !self.logs.contains_key(origin) {
             self.logs.insert(origin.clone(), Log::new(origin.clone()));
         }

@@ -73,7 +73,7 @@ impl<'a> CopiedLine<'a> {
             .and_then(|seq| seq.get().parse().ok())
             .filter(|seq| (1..=MAX_SEQ).contains(seq));
         let seq =
-            seq.ok_or_else(|| not_a_line("its sequence number is no whole number from 1 to 2^63 - 1"))?;
+            seq.ok_or_else(|| not_a_line("its sequence number is not a whole number from 1 to 2^63 - 1"))?;
         Ok(Self { seq, hash, previous, members })
     }
 

@@ -263,18 +263,18 @@ impl fmt::Display for CopyFindingKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Altered => f.write_str("the line does not match its hash: it was edited"),
-            Self::NotALine { what } => write!(f, "what stands here is no record: {what}"),
+            Self::NotALine { what } => write!(f, "this is not a record: {what}"),
             Self::Link => f.write_str("the record does not link to the one before"),
             Self::Missing { through } => write!(f, "records are missing from here through {through}"),
-            Self::Repeated => f.write_str("the record stands here twice"),
+            Self::Repeated => f.write_str("the record is here twice"),
             Self::Extra => f.write_str("another record belongs here"),
-            Self::OtherChain => f.write_str("the record says that it is of another chain"),
+            Self::OtherChain => f.write_str("the record names another chain"),
             Self::OtherThanHead { head } => {
-                write!(f, "another record stands here than the head {head} names")
+                write!(f, "the record here is not the one that the head {head} names")
             }
             Self::NoRecordOfHead { head } => write!(f, "the record of a head is not here: {head}"),
             Self::Object { key, what } => write!(f, "{key}: {what}"),
-            Self::Column { name } => write!(f, "the column {name} does not say what the line says"),
+            Self::Column { name } => write!(f, "the column {name} differs from the line"),
         }
     }
 }

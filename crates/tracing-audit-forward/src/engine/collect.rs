@@ -184,7 +184,11 @@ impl Engine {
         Ok(batch)
     }
 
-    fn handle(&mut self, items: &ReadItems, other: Result<ReadItem, tracing_audit::Error>) -> Result<(), Halt> {
+    fn handle(
+        &mut self,
+        items: &ReadItems,
+        other: Result<ReadItem, tracing_audit::Error>,
+    ) -> Result<(), Halt> {
         match other {
             Ok(ReadItem::Gap { chain, first_seq, last_seq, .. }) if !self.is_left_out(chain) => {
                 self.handle_gap(items, chain, first_seq, last_seq)
@@ -228,7 +232,13 @@ impl Engine {
     }
 
     /// Handles missing records: retention removed them, or somebody else did.
-    fn handle_gap(&mut self, items: &ReadItems, chain: u16, first_seq: u64, last_seq: u64) -> Result<(), Halt> {
+    fn handle_gap(
+        &mut self,
+        items: &ReadItems,
+        chain: u16,
+        first_seq: u64,
+        last_seq: u64,
+    ) -> Result<(), Halt> {
         let pruned = match lag::pruned_through(&self.dir, chain) {
             Ok(pruned) => pruned,
             Err(error) => return self.continue_without(error),
@@ -251,7 +261,7 @@ impl Engine {
         }
         if let Err(refused) = answer {
             let message = format!(
-                "the store does not note that records {first_seq} to {last_seq} of chain {chain:03} are missing: {refused}"
+                "the store did not accept that records {first_seq} to {last_seq} of chain {chain:03} are missing: {refused}"
             );
             self.notify(NoticeKind::Rejected, message);
         }

@@ -164,7 +164,7 @@ impl Engine {
             let has_chain = |items: ReadItems| items.chains().iter().any(|(chain, _)| *chain == head.chain());
             if !items.is_some_and(has_chain) {
                 return Err(Halt::Setting(format!(
-                    "the log {} has no record {head}, behind which forwarding was told to begin; name one that it has",
+                    "the log {} has no record {head}, after which forwarding was told to begin; name one that it has",
                     self.dir.display()
                 )));
             }

@@ -90,7 +90,8 @@ impl Engine {
             let reason = reasons.into_values().next().unwrap_or_default();
             return self.divide(batch, &reason);
         }
-        if let Some((_, accepted)) = batch.iter().enumerate().find(|(index, _)| !reasons.contains_key(index)) {
+        if let Some((_, accepted)) = batch.iter().enumerate().find(|(index, _)| !reasons.contains_key(index))
+        {
             self.accepted(accepted);
         }
         let mut begin = 0;

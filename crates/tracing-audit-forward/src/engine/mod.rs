@@ -222,8 +222,9 @@ impl Engine {
                 Ok(None) => {
                     if self.enter(State::Waiting) {
                         let name = &self.progress.files.name;
-                        let message =
-                            format!("another forwarder named {name} runs; this one waits for it to end");
+                        let message = format!(
+                            "another forwarder named {name} is running; this one waits for it to end"
+                        );
                         self.notify(NoticeKind::Waiting, message);
                     }
                 }
@@ -395,7 +396,10 @@ impl Engine {
                 ),
             ),
             (true, false) => {
-                self.notify(NoticeKind::CaughtUp, format!("{} is no longer behind", self.progress.files.name));
+                self.notify(
+                    NoticeKind::CaughtUp,
+                    format!("{} is no longer behind", self.progress.files.name),
+                );
             }
             _ => {}
         }

@@ -7,7 +7,7 @@ use crate::{origin::Origin, sink::SinkError};
 
 /// The settings of a [`Nats`] store, and of a [`NatsFeed`].
 #[derive(Clone)]
-#[must_use = "nothing happens before `build`"]
+#[must_use = "nothing happens until `build`"]
 pub struct NatsBuilder {
     url: String,
     service: Option<String>,

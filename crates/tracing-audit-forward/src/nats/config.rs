@@ -63,7 +63,7 @@ impl FromStr for NatsAllow {
         let found = NAMES.iter().find(|(known, _)| *known == name).map(|(_, allow)| *allow);
         found.ok_or_else(|| {
             let names: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
-            setup(format!("what a stream may be is one of {}", names.join(", ")))
+            setup(format!("a setting to allow is one of {}", names.join(", ")))
         })
     }
 }
@@ -155,7 +155,7 @@ impl StreamConfig {
             return Some("it is sealed, and takes no message".to_owned());
         }
         if self.subject_transform.is_some() {
-            let why = "it stores messages under other subjects (subject_transform), where they would not be found; make it anew without";
+            let why = "it stores messages under other subjects (subject_transform), where they would not be found; recreate it without";
             return Some(why.to_owned());
         }
         if !self.subjects.iter().any(|pattern| captures(pattern, subject)) {
@@ -198,7 +198,7 @@ const RISKS: [Risk; 11] = [
         |config| config.storage == "memory",
         NatsAllow::Memory,
         "its storage is memory",
-        "make it anew with --storage=file",
+        "recreate it with --storage=file",
     ),
     (
         StreamConfig::drops_old,
@@ -216,13 +216,13 @@ const RISKS: [Risk; 11] = [
         |config| config.retention == "interest",
         NatsAllow::Interest,
         "it drops what every consumer has",
-        "make it anew with --retention=limits",
+        "recreate it with --retention=limits",
     ),
     (
         |config| config.retention == "workqueue",
         NatsAllow::WorkQueue,
         "it drops what a consumer has",
-        "make it anew with --retention=limits",
+        "recreate it with --retention=limits",
     ),
     (
         |config| !config.deny_delete,
@@ -239,7 +239,7 @@ const RISKS: [Risk; 11] = [
     (
         |config| config.allow_rollup_hdrs,
         NatsAllow::Rollup,
-        "a message may take the place of all before it",
+        "a message may replace all before it",
         "`nats stream edit STREAM --no-allow-rollup`",
     ),
     (
@@ -251,19 +251,24 @@ const RISKS: [Risk; 11] = [
     (
         |config| config.allow_msg_ttl,
         NatsAllow::MessageTtl,
-        "messages may say how long they live",
-        "make it anew without allow_msg_ttl",
+        "messages may set their own lifetime",
+        "recreate it without allow_msg_ttl",
     ),
     (
         |config| config.persist_mode == "async",
         NatsAllow::AsyncPersist,
         "it acknowledges before it writes",
-        "make it anew without persist_mode",
+        "recreate it without persist_mode",
     ),
 ];
 
 /// Returns a configuration that keeps everything, and refuses messages when the stream is full.
-pub(super) fn safe_config(stream: &str, prefix: &Prefix, replicas: u8, knows_batches: bool) -> serde_json::Value {
+pub(super) fn safe_config(
+    stream: &str,
+    prefix: &Prefix,
+    replicas: u8,
+    knows_batches: bool,
+) -> serde_json::Value {
     let mut config = json!({
         "name": stream,
         "subjects": [prefix.all()],

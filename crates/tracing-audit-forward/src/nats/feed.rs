@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    beat::{MAX_CHAINS, MAX_LEN, BeatContent},
+    beat::{BeatContent, MAX_CHAINS, MAX_LEN},
     failure::{setup, unavailable},
     session::{Bounds, Session},
     url::Target,

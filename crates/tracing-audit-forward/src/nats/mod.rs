@@ -139,7 +139,7 @@ impl Nats {
     }
 
     fn origin(&self) -> Result<&Origin, SinkError> {
-        let missing = "whose log is forwarded is not known: name the service in the URL, as in \
+        let missing = "the origin of the log is not known: name the service in the URL, as in \
                        nats://host:port/STREAM?service=NAME";
         self.origin.as_ref().ok_or_else(|| setup(missing.to_owned()))
     }

@@ -354,7 +354,7 @@ impl Work {
                 self.known.insert(Arc::clone(&gap.chain_id), now);
                 Ok(())
             }
-            Err(failure) => Err(failure.into_sink("tell the stream of a gap")),
+            Err(failure) => Err(failure.into_sink("publish a gap")),
         }
     }
 

@@ -251,7 +251,7 @@ impl Session {
 
     /// Returns the state of the stream.
     pub(super) async fn info(&self) -> Result<StreamInfo, SinkError> {
-        let doing = format!("look at the stream {}", self.stream);
+        let doing = format!("check the stream {}", self.stream);
         if !self.client.server_info().jetstream {
             return Err(setup(format!("cannot {doing}: the server has no JetStream")));
         }

@@ -129,7 +129,7 @@ impl FromStr for Target {
         target.client_certificate = match (others.certificate, others.key) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
-            _ => return Err(bad("of cert and key one is missing")),
+            _ => return Err(bad("only one of cert and key is given")),
         };
         if target.tls == Tls::AsTheServer && !others.is_tls_off && !target.servers.iter().all(is_here) {
             return Err(bad(
@@ -192,7 +192,7 @@ fn is_here(server: &ServerAddr) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-const BAD_PERCENT: &str = "what stands behind a % is no character";
+const BAD_PERCENT: &str = "its percent-encoding is invalid";
 
 /// Without the URL, which may contain a password.
 fn bad(why: &str) -> SinkError {

@@ -22,7 +22,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The settings of an [`Objects`] sink or an [`Archive`].
 #[derive(Clone)]
-#[must_use = "nothing happens before `build` or `archive`"]
+#[must_use = "nothing happens until `build` or `archive`"]
 pub struct ObjectsBuilder {
     target: Result<Target, SinkError>,
     service: Option<String>,
@@ -121,7 +121,9 @@ impl ObjectsBuilder {
         let archive = self.clone().archive()?;
         let target = self.target?;
         let origin = archive.origin.clone().ok_or_else(|| {
-            setup("nothing says whose log it is: put service=NAME into the URL of the archive".to_owned())
+            setup(
+                "the origin of the log is not known: put service=NAME into the URL of the archive".to_owned(),
+            )
         })?;
         let interval = self.interval.or(target.interval).unwrap_or(INTERVAL);
         Ok(Objects::with(archive, origin, interval, target.is_compressed))
@@ -151,7 +153,7 @@ impl ObjectsBuilder {
         let (store, prefix) = match &target.location {
             Location::S3(bucket) => (self.s3(bucket, &target)?, bucket.prefix.as_str()),
             Location::Directory(path) if target.lock.is_asked_for() => {
-                return Err(setup(format!("the directory {} knows no retention", path.display())));
+                return Err(setup(format!("the directory {} does not support retention", path.display())));
             }
             Location::Directory(path) => (self.directory(path.clone(), &target), ""),
         };
@@ -222,7 +224,11 @@ impl ObjectsBuilder {
             region: region.unwrap_or_else(|| "us-east-1".to_owned()),
         });
         Ok(Store {
-            objects: store::Objects::S3 { objects: Arc::new(built), credentials, invalid_keys: connector.invalid_keys() },
+            objects: store::Objects::S3 {
+                objects: Arc::new(built),
+                credentials,
+                invalid_keys: connector.invalid_keys(),
+            },
             place: format!("s3://{}/", bucket.name),
             timeout: self.timeout,
             lock: target.lock,
@@ -237,6 +243,6 @@ fn is_plain(endpoint: &str) -> Result<bool, SinkError> {
         Some("https") => Ok(false),
         Some("http") => Ok(true),
         // The endpoint may contain a password.
-        _ => Err(setup("the endpoint is no URL that begins with https:// or http://".to_owned())),
+        _ => Err(setup("the endpoint is not a URL that begins with https:// or http://".to_owned())),
     }
 }

@@ -210,7 +210,7 @@ impl Work<'_> {
         self.compare(id, chain, old).await?;
         while let Some((index, first)) = new.first() {
             let segment = in_file_name(first).ok_or_else(|| {
-                let reason = format!("nothing says which segment record {} is of", first.record.head());
+                let reason = format!("the segment of record {} is not known", first.record.head());
                 SinkError::Chain { index: *index, reason }
             })?;
             let is_other = |entry: &Entry| segment_of(entry).is_some_and(|said| said != segment);
@@ -305,7 +305,7 @@ impl Work<'_> {
         }
         let missing = old.iter().find(|(_, entry)| !stored.hashes.contains_key(&entry.record.seq()));
         missing.map_or(Ok(()), |(_, entry)| {
-            let reason = format!("the archive has gone on behind record {}", entry.record.head());
+            let reason = format!("the archive already continues after record {}", entry.record.head());
             Err(SinkError::Refused { reason })
         })
     }

@@ -84,7 +84,12 @@ impl Connector {
         let mut builder = Client::builder(TokioExecutor::new());
         builder.pool_idle_timeout(IDLE).pool_timer(TokioTimer::new());
         let client = builder.build(connector);
-        Ok(Self(Service { client, signer: Arc::default(), allows_http, invalid_keys: InvalidKeys::default() }))
+        Ok(Self(Service {
+            client,
+            signer: Arc::default(),
+            allows_http,
+            invalid_keys: InvalidKeys::default(),
+        }))
     }
 
     /// Returns the listed keys that `object_store` cannot represent.
@@ -109,7 +114,8 @@ impl HttpService for Service {
     async fn call(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let is_plain = request.uri().scheme_str().is_none_or(|scheme| !scheme.eq_ignore_ascii_case("https"));
         if is_plain && !self.allows_http && !request.uri().host().is_some_and(is_near) {
-            let refused = "another machine is not spoken to without TLS: say allow-http=on in the URL";
+            let refused =
+                "another machine is not contacted without TLS: to allow it, put allow-http=on into the URL";
             return Err(HttpError::new(HttpErrorKind::Unknown, std::io::Error::other(refused)));
         }
         let is_list = request.uri().query().is_some_and(|query| query.contains("list-type=2"));
@@ -126,7 +132,9 @@ impl HttpService for Service {
             let page = page
                 .map_err(|error| HttpError::new(HttpErrorKind::Interrupted, std::io::Error::other(error)))?;
             // The length of the page has changed.
-            return Ok(HttpResponse::new(HttpResponseBody::from(self.invalid_keys.without(&page.to_bytes()))));
+            return Ok(HttpResponse::new(HttpResponseBody::from(
+                self.invalid_keys.without(&page.to_bytes()),
+            )));
         }
         let body = body.map_err(|error| HttpError::new(HttpErrorKind::Interrupted, error));
         Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)))

@@ -88,7 +88,17 @@ mod tests {
         let page = |inner: &str| format!("<R><Prefix>a/</Prefix>{inner}<IsTruncated>false</IsTruncated></R>");
         assert_eq!(keys.without(page(&good).as_bytes()), page(&good).into_bytes());
         assert_eq!(keys.take(), [""; 0]);
-        let mixed = page(&[&invalid_keys[0][..], &invalid_keys[1], &good, &invalid_keys[2], &invalid_keys[3], &invalid_keys[4]].concat());
+        let mixed = page(
+            &[
+                &invalid_keys[0][..],
+                &invalid_keys[1],
+                &good,
+                &invalid_keys[2],
+                &invalid_keys[3],
+                &invalid_keys[4],
+            ]
+            .concat(),
+        );
         assert_eq!(keys.without(mixed.as_bytes()), page(&good).into_bytes());
         assert_eq!(keys.take(), ["a//b", "a/\u{1}", "a/../b", "a//", "/"]);
         assert_eq!(keys.take(), [""; 0]);

@@ -151,7 +151,7 @@ async fn next(
     chunks: &mut (impl Stream<Item = Result<Bytes, SinkError>> + Unpin),
 ) -> Result<Option<Bytes>, SinkError> {
     let chunk = tokio::time::timeout_at(deadline, store.within("read", key, 0, chunks.next())).await;
-    chunk.map_err(|_| store.unavailable("read", key, &"it comes too slowly"))??.transpose()
+    chunk.map_err(|_| store.unavailable("read", key, &"it arrives too slowly"))??.transpose()
 }
 
 /// Receives the content of an object.
@@ -244,9 +244,9 @@ impl<C: Content> Lines<C> {
             return Err(store.unavailable("take over", key, &failed));
         }
         if self.is_cut {
-            fault = Some("it has more than it may have");
+            fault = Some("it has more content than expected");
         } else if !self.rest.is_empty() && fault.is_none() {
-            fault = Some("its last line has no end");
+            fault = Some("its last line has no line feed");
         }
         let line_bytes = self.counted.bytes;
         let line_sha256 = self.counted.sha256();

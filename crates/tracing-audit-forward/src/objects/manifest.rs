@@ -81,7 +81,7 @@ impl Manifest {
     /// Parses a manifest of this chain.
     pub(super) fn parse(bytes: &[u8], chain_id: &str) -> Result<Self, String> {
         let manifest: Self =
-            serde_json::from_slice(bytes).map_err(|error| format!("it is no manifest: {error}"))?;
+            serde_json::from_slice(bytes).map_err(|error| format!("it is not a manifest: {error}"))?;
         if manifest.format != FORMAT {
             return Err(format!("its format is {}, and this version knows {FORMAT}", manifest.format));
         }

@@ -3,11 +3,11 @@
 mod builder;
 mod chain;
 mod client;
+mod invalid_keys;
 mod keys;
 mod lines;
 mod lock;
 mod manifest;
-mod invalid_keys;
 mod probe;
 mod restore;
 mod runtime;
@@ -247,7 +247,7 @@ impl Work<'_> {
         if there.ok_or_else(|| self.store.unavailable("put", &key, &CONTENDED))? == body {
             return Ok(());
         }
-        Err(self.store.foreign(&key, "it tells of another gap"))
+        Err(self.store.foreign(&key, "it describes another gap"))
     }
 }
 

@@ -43,7 +43,7 @@ async fn tried(store: &Store, keys: &Keys) -> Result<(), SinkError> {
     if store.get(&here, LONGEST_NOTE).await?.as_deref() != Some(HERE) {
         let name = store.name(&here);
         return Err(setup(format!(
-            "{name} is not what was put there: take another prefix, which has none yet"
+            "{name} is not what was put there: use another prefix, which has no such object yet"
         )));
     }
     let Objects::S3 { .. } = &store.objects else { return Ok(()) };
@@ -52,14 +52,13 @@ async fn tried(store: &Store, keys: &Keys) -> Result<(), SinkError> {
 
 async fn wrong_sum(store: &Store, key: &str) -> Result<(), SinkError> {
     let mut headers = HeaderMap::new();
-    let sum = in_base64(&Sha256::digest(HERE)).ok_or_else(|| setup("cannot print a sum".to_owned()))?;
+    let sum = in_base64(&Sha256::digest(HERE)).ok_or_else(|| setup("cannot print a checksum".to_owned()))?;
     headers.insert("x-amz-checksum-sha256", sum);
     match store.put_with(key, Bytes::from_static(DAMAGED), Some(Headers(headers))).await {
         // The object exists: this server, or the one before, accepted it.
-        Ok(Put::Created | Put::Exists) => Err(refused(
-            store,
-            "takes a body that does not have the sum it is sent with (x-amz-checksum-sha256)",
-        )),
+        Ok(Put::Created | Put::Exists) => {
+            Err(refused(store, "accepts a body that does not match its checksum (x-amz-checksum-sha256)"))
+        }
         // Refused because of the checksum, not because of the signature or a missing right.
         Err(SinkError::Setup { reason }) if reason.contains("answers 400") => Ok(()),
         Err(error) => Err(error),

@@ -73,8 +73,8 @@ pub(super) async fn restore(
         restored.left_out.first().filter(|_| restored.chains.is_empty() || !chain_ids.is_empty())
     {
         return Err(setup(format!(
-            "nothing says yet which chain of the log {id} is: its forwarding began within a segment, and no later one has \
-             come; restore the others, each with --chain-id"
+            "the number of chain {id} is not known yet: its forwarding began within a segment, and no later segment \
+             has arrived; restore the others, each with --chain-id"
         )));
     }
     prepare(directory)?;

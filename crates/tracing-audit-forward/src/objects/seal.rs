@@ -139,9 +139,7 @@ impl Work<'_> {
         if self.store.put(&key, body.clone()).await? == Put::Exists {
             let there = self.store.get(&key, LONGEST_MANIFEST).await?;
             if there.ok_or_else(|| self.store.unavailable("put", &key, &CONTENDED))? != body {
-                return Err(self
-                    .store
-                    .foreign(&key, "it says something else of the segments that are sealed"));
+                return Err(self.store.foreign(&key, "it lists other sealed segments"));
             }
         }
         Ok(manifest)

@@ -16,7 +16,7 @@ use object_store::{
     aws::AwsCredentialProvider, local::LocalFileSystem, path::Path,
 };
 
-use super::{client::Headers, lock::Lock, invalid_keys::InvalidKeys, setup, walk};
+use super::{client::Headers, invalid_keys::InvalidKeys, lock::Lock, setup, walk};
 use crate::{position::is_same, sink::SinkError};
 
 /// For each of this many bytes of a body, a call gets one more second.
@@ -111,7 +111,7 @@ impl Directory {
                 return Ok(Arc::clone(objects));
             }
             return Err(setup(format!(
-                "{path} is another directory than before: mount the disk again, or restart the forwarder"
+                "{path} is not the same directory as before: mount the disk again, or restart the forwarder"
             )));
         }
         let objects = LocalFileSystem::new_with_prefix(&self.path).map_err(|error| cannot(&error))?;
@@ -216,7 +216,7 @@ impl Store {
         self.put_with(key, body, headers).await.map_err(|error| match error {
             SinkError::Setup { reason } if self.lock.is_asked_for() && reason.contains("answers 400") => {
                 setup(format!(
-                    "{reason}; retention or a legal hold was asked for: has the bucket object lock?"
+                    "{reason}; retention or a legal hold was asked for: does the bucket have object lock?"
                 ))
             }
             error => error,

@@ -65,8 +65,7 @@ impl Target {
         let (mut mode, mut days) = (None, None);
         for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
             let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-            let value =
-                percent_decoded(value).ok_or_else(|| bad("what stands behind a % is no character"))?;
+            let value = percent_decoded(value).ok_or_else(|| bad("its percent-encoding is invalid"))?;
             match (name, &mut target.location) {
                 ("service", _) => target.service = Some(value),
                 ("host", _) => target.host = Some(value),
@@ -89,7 +88,7 @@ impl Target {
         target.lock.retention = match (mode, days) {
             (Some(mode), Some(days)) => Some((mode, days)),
             (None, None) => None,
-            _ => return Err(bad("of retention and retain-days one is missing")),
+            _ => return Err(bad("only one of retention and retain-days is given")),
         };
         Ok(target)
     }
@@ -113,7 +112,7 @@ fn is_on(value: &str) -> Result<bool, SinkError> {
 
 fn number<T: std::str::FromStr + PartialOrd + From<u8>>(value: &str) -> Result<T, SinkError> {
     let number = value.parse().ok().filter(|number| *number >= T::from(1));
-    number.ok_or_else(|| bad("a number in it is no whole number above 0"))
+    number.ok_or_else(|| bad("a number in it is not a whole number above 0"))
 }
 
 fn bad(why: &str) -> SinkError {

@@ -279,7 +279,7 @@ impl Contents {
         match small(store, &key, LONGEST_NOTE).await? {
             Some(bytes) => match serde_json::from_slice::<Missing>(&bytes) {
                 Ok(gap) if (gap.first_seq, gap.last_seq) == seqs => self.gaps.push(gap),
-                _ => self.unexpected.push((key, "the object does not tell of the gap that it is named for")),
+                _ => self.unexpected.push((key, "the object does not describe the gap in its name")),
             },
             None => self.unexpected.push((key, TOO_LARGE)),
         }
@@ -298,7 +298,7 @@ impl Contents {
                 Ok(manifest) if manifest.segments.last().is_some_and(|last| last.segment == segment) => {
                     self.manifest = Some(manifest);
                 }
-                _ => self.unexpected.push((key, "the object is no manifest of this chain")),
+                _ => self.unexpected.push((key, "the object is not a manifest of this chain")),
             },
             None => self.unexpected.push((key, TOO_LARGE)),
         }
@@ -308,10 +308,7 @@ impl Contents {
     /// Returns the finding for a manifest that differs from the lines.
     fn differs(&self, store: &Store) -> CopyFindingKind {
         let key = format!("{}{}", self.directory, Name::Manifest { segment: self.named() });
-        CopyFindingKind::Object {
-            key: store.name(&key),
-            what: "the manifest does not say what the lines say",
-        }
+        CopyFindingKind::Object { key: store.name(&key), what: "the manifest differs from the lines" }
     }
 
     /// Returns the gaps before the last sealed record that are either objects or in the manifest, but not
@@ -326,8 +323,7 @@ impl Contents {
             format!("{}{}", self.directory, Name::Gap { first_seq, last_seq })
         };
         let gone = manifest.gaps.iter().filter(|gap| !self.gaps.contains(gap));
-        let gone = gone
-            .map(|gap| (key(gap), "the object that the manifest names is missing, or says something else"));
+        let gone = gone.map(|gap| (key(gap), "the object that the manifest names is missing, or differs"));
         let unnamed = self.gaps.iter().filter(|gap| gap.first_seq < last && !manifest.gaps.contains(gap));
         gone.chain(unnamed.map(|gap| (key(gap), UNNAMED))).collect()
     }
@@ -379,7 +375,7 @@ impl Contents {
         for object in parts {
             let key = format!("{directory}{}", object.name);
             let Some((segment, number)) = keys::parse_part(&object.name) else {
-                self.unexpected.push((key, "the object is no part of a segment"));
+                self.unexpected.push((key, "the object is not a part of a segment"));
                 continue;
             };
             if segment <= sealed {

@@ -6,7 +6,7 @@ use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use prost::Message as _;
 use ureq::http::StatusCode;
 
-use super::{retry_after, censor::Censor, setup};
+use super::{censor::Censor, retry_after, setup};
 use crate::{Entry, SinkError};
 
 /// How Go's HTTP server asks a client to use https, with status 400.
@@ -49,7 +49,7 @@ impl Answer {
             // 204 is the answer of Grafana Loki.
             200 | 204 => self.acknowledged(exchange),
             300..=399 => Err(setup(format!(
-                "{receiver} redirects ({}): give the address that answers itself",
+                "{receiver} redirects ({}): use the address that it redirects to",
                 self.status.as_u16()
             ))),
             // A slow or early request is not refused because of its content.
@@ -79,7 +79,7 @@ impl Answer {
         let response = is_otlp.then(|| ExportLogsServiceResponse::decode(self.body.as_slice()));
         let Some(Ok(response)) = response else {
             return Err(setup(format!(
-                "{receiver} answered {} with {}, which is no answer of an OTLP receiver: see what is at this address",
+                "{receiver} answered {} with {}, which is not an answer of an OTLP receiver: check what is at this address",
                 self.status.as_u16(),
                 exchange.shown(self.media_type.as_deref().unwrap_or("bytes")).unwrap_or_default()
             )));

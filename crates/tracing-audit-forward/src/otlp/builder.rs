@@ -18,7 +18,7 @@ use ureq::{
 };
 
 use super::{
-    Otlp, endpoint::Endpoint, environment, headers::Headers, mapping, censor::Censor, setup, transport,
+    Otlp, censor::Censor, endpoint::Endpoint, environment, headers::Headers, mapping, setup, transport,
     unmask::Unmask,
 };
 use crate::SinkError;
@@ -173,7 +173,7 @@ impl OtlpBuilder {
         }
         if self.is_any_certificate_accepted {
             (self.on_warning)(&format!(
-                "DANGER: the certificate of {} is not verified: anybody between can read records and acknowledge them",
+                "DANGER: the certificate of {} is not verified: anybody on the path can read records and acknowledge them",
                 endpoint.shown
             ));
         }
@@ -249,7 +249,7 @@ fn read_certificates(path: &Path) -> Result<Vec<Certificate<'static>>, SinkError
         match item {
             Ok(PemItem::Certificate(certificate)) => certificates.push(certificate),
             Ok(_) => {}
-            Err(_) => return Err(setup(format!("{} is no PEM file of certificates", path.display()))),
+            Err(_) => return Err(setup(format!("{} is not a PEM file of certificates", path.display()))),
         }
     }
     if certificates.is_empty() {

@@ -29,7 +29,9 @@ impl Endpoint {
     pub(super) fn parse(url: &str) -> Result<Self, SinkError> {
         // The error contains nothing of the input, which may be a password in the wrong place.
         let no_url = || {
-            setup("the endpoint is no URL such as http://127.0.0.1:4318 or https://host/v1/logs".to_owned())
+            setup(
+                "the endpoint is not a URL such as http://127.0.0.1:4318 or https://host/v1/logs".to_owned(),
+            )
         };
         let uri: Uri = url.trim().parse().map_err(|_| no_url())?;
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {

@@ -32,15 +32,13 @@ impl Headers {
     pub(super) fn set(&mut self, name: &str, value: &[u8]) -> Result<(), SinkError> {
         let Ok(name) = HeaderName::from_bytes(name.trim().as_bytes()) else {
             // The name is not shown either: somebody may have put the value in its place.
-            return Err(setup("the name of a header has characters that it must not have".to_owned()));
+            return Err(setup("the name of a header has invalid characters".to_owned()));
         };
         if RESERVED.contains(&name.as_str()) {
             return Err(setup(format!("the header {name} cannot be set: it is the sink's own")));
         }
         let Ok(value) = HeaderValue::from_bytes(value.trim_ascii()) else {
-            return Err(setup(format!(
-                "the value of the header {name} has characters that it must not have"
-            )));
+            return Err(setup(format!("the value of the header {name} has invalid characters")));
         };
         self.0.retain(|(existing, _)| *existing != name);
         self.0.push((name, value));

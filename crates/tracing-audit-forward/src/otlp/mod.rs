@@ -2,13 +2,13 @@
 
 mod answer;
 mod builder;
+mod censor;
 mod endpoint;
 mod environment;
 mod headers;
 mod mapping;
 mod percent;
 mod retry_after;
-mod censor;
 mod transport;
 mod unmask;
 
@@ -28,8 +28,8 @@ use ureq::{
 
 use self::{
     answer::{Answer, Exchange},
-    headers::Headers,
     censor::Censor,
+    headers::Headers,
 };
 use crate::{Entry, Gap, Position, Sink, SinkError};
 

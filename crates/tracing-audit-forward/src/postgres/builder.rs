@@ -11,7 +11,7 @@ use crate::sink::SinkError;
 
 /// The settings of a [`Postgres`] store.
 #[derive(Clone)]
-#[must_use = "nothing happens before `build`"]
+#[must_use = "nothing happens until `build`"]
 pub struct PostgresBuilder {
     url: String,
     schema: Option<String>,

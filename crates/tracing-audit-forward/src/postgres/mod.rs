@@ -272,7 +272,7 @@ async fn offer(session: &Session, names: &Names, rows: &Rows<'_>) -> Result<(), 
     let inserted = session.execute("insert records", &names.insert(), &rows.parameters()).await?;
     // Even if all were inserted: a partitioned table may have another record in another partition, and a
     // trigger may drop what is inserted.
-    let others = session.query("look at what was inserted", &names.find_other(), &rows.key()).await?;
+    let others = session.query("check what was inserted", &names.find_other(), &rows.key()).await?;
     if let Some(other) = others.first() {
         let place: i64 = get(other, 0)?;
         let stored: Option<&[u8]> = get(other, 1)?;
@@ -351,7 +351,7 @@ impl<'a> Rows<'a> {
         for Entry { chain_id, record } in batch {
             let line = record.as_json().as_bytes();
             let parsed = CopiedLine::parse(line).map_err(|what| {
-                let reason = format!("record {} is none: {what}", record.head());
+                let reason = format!("record {} is invalid: {what}", record.head());
                 SinkError::Refused { reason }
             })?;
             let columns = Columns::of(&parsed);

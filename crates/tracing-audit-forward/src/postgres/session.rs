@@ -95,7 +95,7 @@ impl Session {
     /// Checks that the tables exist, have this version, and keep what is inserted.
     pub(super) async fn check(&self, names: &Names) -> Result<(), SinkError> {
         let tables: [Parameter<'_>; 2] = [(&names.records, Type::TEXT), (&names.gaps, Type::TEXT)];
-        let rows = self.query("look at the tables", CHECK, &tables).await?;
+        let rows = self.query("check the tables", CHECK, &tables).await?;
         let advice = "see Postgres::create_schema";
         let Some(row) = rows.first() else {
             let records = &names.records;
@@ -127,7 +127,7 @@ impl Session {
         }
         if !get::<bool>(row, 5)? {
             let reason = "has no unique index on chain_id and seq (and ts, where it is partitioned)";
-            return Err(setup(format!("{} {reason}: records would be doubled", names.records)));
+            return Err(setup(format!("{} {reason}: records would be duplicated", names.records)));
         }
         Ok(())
     }

@@ -50,7 +50,7 @@ impl FromStr for Target {
         let client_certificate = match (ours.certificate, ours.key) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
-            _ => return Err(bad("of sslcert and sslkey one is missing")),
+            _ => return Err(bad("only one of sslcert and sslkey is given")),
         };
         let root_certificates = ours.root_certificates.filter(|path| path.as_os_str() != "system");
         Ok(Self { config, root_certificates, client_certificate, password_file: ours.password_file })
@@ -70,7 +70,7 @@ struct Ours {
 impl Ours {
     /// Takes a parameter. Returns whether it is one of these.
     fn take(&mut self, name: &str, value: &str) -> Result<bool, SinkError> {
-        let value = percent_decoded(value).ok_or_else(|| bad("what stands behind a % is no character"))?;
+        let value = percent_decoded(value).ok_or_else(|| bad("its percent-encoding is invalid"))?;
         match name {
             "sslmode" => self.mode = Some(value),
             "sslrootcert" => self.root_certificates = Some(value.into()),

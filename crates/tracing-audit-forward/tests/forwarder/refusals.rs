@@ -212,7 +212,7 @@ fn a_list_that_cannot_be_understood_is_named() {
     until("it says so", || forwarder.stats().state == State::Setup);
     let notice = notices.lock().unwrap()[0].message.clone();
     assert!(
-        notice.contains("control/forward-store.rejected.jsonl is no list of refused records"),
+        notice.contains("control/forward-store.rejected.jsonl is not a list of refused records"),
         "{notice}"
     );
     fs::remove_file(app.control("forward-store.rejected.jsonl")).unwrap();

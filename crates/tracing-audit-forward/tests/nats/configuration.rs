@@ -43,9 +43,9 @@ fn a_stream_that_may_lose_records_is_refused_unless_that_is_allowed() {
         (json!({ "retention": "workqueue" }), "workqueue", "--retention=limits"),
         (json!({ "deny_delete": false }), "delete", "--deny-delete"),
         (json!({ "deny_purge": false }), "purge", "--deny-purge"),
-        (json!({ "deny_purge": false, "allow_rollup_hdrs": true }), "purge,rollup", "take the place of all"),
+        (json!({ "deny_purge": false, "allow_rollup_hdrs": true }), "purge,rollup", "may replace all"),
         (json!({ "no_ack": true, "allow_atomic": false }), "no-ack", "acknowledges nothing"),
-        (json!({ "allow_msg_ttl": true }), "message-ttl", "how long they live"),
+        (json!({ "allow_msg_ttl": true }), "message-ttl", "set their own lifetime"),
         (json!({ "persist_mode": "async", "allow_atomic": false }), "async-persist", "before it writes"),
         (json!({ "max_msg_size": 10_000 }), "small-messages", "--max-msg-size=-1"),
     ];

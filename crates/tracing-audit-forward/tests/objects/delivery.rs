@@ -265,7 +265,7 @@ fn a_disk_that_is_not_mounted_any_more_is_noticed() {
     let Err(SinkError::Setup { .. }) = sink.offer(&entries[2..]) else { panic!("it is stored") };
     fs::create_dir(place.path()).unwrap();
     let Err(SinkError::Setup { reason }) = sink.offer(&entries[2..]) else { panic!("it is stored") };
-    assert!(reason.contains("another directory than before"), "{reason}");
+    assert!(reason.contains("not the same directory as before"), "{reason}");
     fs::remove_dir(place.path()).unwrap();
     move_to(&away, &place.path());
     sink.offer(&entries[2..]).unwrap();

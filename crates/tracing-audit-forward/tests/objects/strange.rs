@@ -77,7 +77,7 @@ fn a_manifest_that_names_another_place_is_no_manifest() {
         fs::remove_file(&manifest).unwrap();
         fs::write(&manifest, text.replacen("00000001.jsonl.zst", name, 1)).unwrap();
         let report = place.archive().verify().unwrap();
-        assert!(report.to_string().contains("is no manifest of this chain"), "{name}: {report}");
+        assert!(report.to_string().contains("is not a manifest of this chain"), "{name}: {report}");
         let (mut sink, other) = (place.sink(), events(5));
         sink.offer(&other).unwrap();
         assert_eq!(positions(&mut sink, &other), [position(&other[other.len() - 1])]);

@@ -94,7 +94,7 @@ fn what_was_changed_in_manifests_and_parts_is_found() {
         edit(&find(place, newest), |bytes| replaced(&bytes, "\"segment\": 2", "\"segment\": 7"));
     };
     check_found(edited, &["00000002.jsonl.zst"]);
-    check_found(|place| edit(&find(place, newest), |_| b"{}".to_vec()), &["is no manifest of this chain"]);
+    check_found(|place| edit(&find(place, newest), |_| b"{}".to_vec()), &["is not a manifest of this chain"]);
     check_found(|place| fs::remove_file(find(place, newest)).unwrap(), &["no manifest names the object"]);
     let part = |place: &Place<'_>, number: u32| find(place, &format!("/00000003/{number:08}.jsonl"));
     let edited = |place: &Place<'_>| edit(&part(place, 1), |bytes| replaced(&bytes, "mia", "eve"));
@@ -109,7 +109,7 @@ fn what_was_changed_in_manifests_and_parts_is_found() {
             bytes
         });
     };
-    check_found(cut, &["00000003/00000001.jsonl: its last line has no end"]);
+    check_found(cut, &["00000003/00000001.jsonl: its last line has no line feed"]);
     // Parts of a segment that is sealed may go: a lifecycle rule takes them.
     let (place, _) = archive();
     for path in files(&place.path()).into_iter().filter(|path| path.to_str().unwrap().contains("/00000001/"))
@@ -152,7 +152,7 @@ fn an_altered_part_is_not_sealed() {
 fn a_manifest_that_does_not_say_what_the_lines_say_is_found() {
     use serde_json::{Value, json};
     let newest = "manifest-00000002.json";
-    let differs = "does not say what the lines say";
+    let differs = "differs from the lines";
     let changed = |place: &Place<'_>, change: &dyn Fn(&mut Value)| {
         edit(&find(place, newest), |bytes| {
             let mut manifest = serde_json::from_slice(&bytes).unwrap();

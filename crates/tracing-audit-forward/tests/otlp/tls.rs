@@ -105,10 +105,10 @@ fn a_file_without_certificates_is_refused_when_the_sink_is_built() {
         Otlp::builder("https://host").ca_file(path).build().unwrap_err().to_string()
     };
     assert!(file("").starts_with("there is no certificate in "));
-    assert!(file("no PEM").starts_with("there is no certificate in "));
+    assert!(file("not a PEM").starts_with("there is no certificate in "));
     assert!(
         file("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n")
-            .ends_with("is no PEM file of certificates")
+            .ends_with("is not a PEM file of certificates")
     );
     let missing = Otlp::builder("https://host").ca_file(Path::new("/does/not/exist")).build().unwrap_err();
     assert_eq!(missing.to_string(), "cannot read /does/not/exist: No such file or directory (os error 2)");

@@ -222,7 +222,7 @@ fn what_a_server_says_is_told_apart() {
     server.sql(
         "DROP TRIGGER no ON audit_records; ALTER TABLE audit_records DROP CONSTRAINT audit_records_pkey",
     );
-    check_setup(&outcome(), "would be doubled");
+    check_setup(&outcome(), "would be duplicated");
     server.sql("DROP TABLE audit_gaps");
     check_setup(&outcome(), "audit_gaps");
 }

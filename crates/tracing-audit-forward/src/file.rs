@@ -417,7 +417,7 @@ mod tests {
     /// Does what daemons do when they start: closes every descriptor, so that the next file gets a number in
     /// use here.
     #[test]
-    fn nothing_is_written_to_what_took_the_number_of_a_closed_descriptor() {
+    fn nothing_is_written_to_a_reused_descriptor() {
         use std::os::fd::AsRawFd as _;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("copy.jsonl");
@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_has_all_that_one_append_may_have_written_and_follows_on_the_rest() {
+    fn the_end_covers_one_append_and_follows_the_rest() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("copy.jsonl");
         let text: Vec<u8> = (0_u32..1 << 20).flat_map(u32::to_le_bytes).collect();

@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_stand_in_subjects_and_paths_and_are_read_back() {
+    fn names_are_written_to_subjects_and_paths_and_parsed_back() {
         let origin = Origin::new("web shop", "n1.example").unwrap();
         assert_eq!(origin.path_parts(), ("web%20shop".into(), "n1.example".into()));
         assert_eq!(origin.tokens(), ("web%20shop".into(), "n1%2Eexample".into()));

@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read() {
+    fn a_written_position_is_read_back() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("control")).unwrap();
         let files = Files::new(dir.path(), "archive").unwrap();
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_position_is_named() {
+    fn an_invalid_position_is_named() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("control")).unwrap();
         let files = Files::new(dir.path(), "archive").unwrap();

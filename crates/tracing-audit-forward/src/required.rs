@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_understood_is_mended_by_requiring_and_not_by_lifting() {
+    fn a_bad_list_is_repaired_by_requiring_and_not_by_lifting() {
         let (_dir, path) = log();
         for text in ["", "a", "a\n# nobody\n", "a\r\n", "a\n\nb\n", "\0\0\0\n"] {
             fs::write(path.join("forward-required"), text).unwrap();

@@ -543,7 +543,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_compared_at_its_record_wherever_that_stands() {
+    fn a_head_is_compared_with_its_record_wherever_that_is() {
         let good = chain(9);
         for at in 0..10 {
             check(expecting(&[head(&good[at], &good[at])]), &good, &[]);
@@ -562,7 +562,7 @@ mod tests {
     }
 
     #[test]
-    fn the_head_of_a_record_that_need_not_be_there_is_compared_where_the_next_one_links_to_it() {
+    fn the_head_of_an_explained_hole_is_compared_with_the_link_after_it() {
         let good = chain(9);
         let begun = |heads: &[Head]| {
             let mut checker = expecting(heads);

@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn the_stream_that_is_made_is_right() {
+    fn the_created_stream_is_safe() {
         let prefix = Prefix::new("audit").unwrap();
         let config: StreamConfig = serde_json::from_value(safe_config("A", &prefix, 1, true)).unwrap();
         config.check("A", "audit.web.n1.x", &prefix, 1 << 20, &[]).unwrap();

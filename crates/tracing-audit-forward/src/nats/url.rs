@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn only_this_machine_is_spoken_to_without_tls() {
+    fn only_this_machine_is_contacted_without_tls() {
         for here in ["localhost", "127.0.0.1:1", "[::1]:4222", "localhost,127.1.2.3"] {
             assert!(format!("nats://{here}/A").parse::<Target>().is_ok(), "{here}");
         }
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn no_error_holds_a_password() {
+    fn no_error_contains_a_password() {
         for bad in [
             "nats://u:Secr3t@h:port/A",
             "nats://u:Secr3t@127.0.0.1",

@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn only_records_and_gaps_are_read() {
+    fn only_records_and_gaps_are_parsed() {
         let stored = |data: &str, headers: &str| {
             let stored = Stored { seq: 7, hdrs: STANDARD.encode(headers), data: STANDARD.encode(data) };
             stored.read().map(|last| (last.place, last.seq(), last.gap))

@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entries_that_are_no_paths_are_taken_out() {
+    fn entries_that_are_not_valid_paths_are_removed() {
         let of = |key: &str| format!("<Contents><Key>{key}</Key><Size>1</Size></Contents>");
         let prefix = |key: &str| format!("<CommonPrefixes><Prefix>{key}</Prefix></CommonPrefixes>");
         let good = [of("a/b"), of("a&amp;&#x41;"), prefix("a/b/")].concat();

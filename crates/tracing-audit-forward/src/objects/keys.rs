@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_read_back_and_others_are_not() {
+    fn only_names_that_are_written_are_parsed() {
         for text in [
             "00000001.jsonl",
             "00000012.jsonl.zst",

@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_says_all_of_it() {
+    fn a_url_can_contain_every_setting() {
         let url = "s3://b/p/q?service=web%20shop&host=n1&endpoint=http://127.0.0.1:8333&region=r&interval=5\
                    &retention=compliance&retain-days=30&legal-hold=on&allow-http=on&compress=off";
         let target = Target::parse(url).unwrap();
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_said_without_it() {
+    fn an_unusable_url_is_not_quoted() {
         for url in [
             "",
             "s3://",

@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_of_a_receiver_acknowledges_nothing() {
+    fn an_answer_of_no_receiver_acknowledges_nothing() {
         check_setup(200, Some("text/html"), b"<html>sign in</html>");
         check_setup(200, Some("text/html"), b"");
         check_setup(200, None, b"<html>sign in</html>");
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn http_where_https_is_expected_is_not_for_what_is_in_the_records() {
+    fn http_where_https_is_expected_is_not_blamed_on_the_records() {
         check_setup(400, Some("text/html"), b"<h1>The plain HTTP request was sent to HTTPS port</h1>");
         check_setup(400, Some("text/plain"), b"Client sent an HTTP request to an HTTPS server.\n");
         // A web server reports a batch that is too large with a page, too.
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reason_is_what_the_receiver_said() {
+    fn the_reason_quotes_the_receiver() {
         let status = Status { message: "no such stream".to_owned() }.encode_to_vec();
         let reason = judged(400, PROTOBUF, &status).unwrap_err().to_string();
         assert_eq!(reason, "http://host answered 400 Bad Request: no such stream");

@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_of_the_environment_are_sent_where_they_are_asked_for() {
+    fn headers_of_the_environment_are_sent_on_request() {
         let builder = || Otlp::builder("http://host");
         check(builder(), BOTH, &[]);
         check(builder().headers_from_environment(), &[], &[]);
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn the_resource_of_the_environment_is_sent_where_it_is_asked_for_and_gives_way_to_that_of_the_program() {
+    fn the_resource_of_the_environment_is_sent_on_request_and_yields_to_that_of_the_program() {
         let variable = |name: &str| match name {
             "OTEL_SERVICE_NAME" => Some("shop".to_owned()),
             "OTEL_RESOURCE_ATTRIBUTES" => Some("service.name=other,team=a,zone=b".to_owned()),
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn the_certificate_of_the_environment_is_read_where_it_is_asked_for() {
+    fn the_certificate_of_the_environment_is_read_on_request() {
         let variable = |name: &str| (name == "OTEL_EXPORTER_OTLP_CERTIFICATE").then(|| "no.pem".to_owned());
         Otlp::builder("https://host").build_in(variable).unwrap();
         let builder = || Otlp::builder("https://host").ca_file_from_environment();
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_that_cross_a_network_unencrypted_are_warned_of() {
+    fn credentials_over_an_unencrypted_network_cause_a_warning() {
         let (say, said) = std::sync::mpsc::channel();
         let builder = Otlp::builder("http://mia:hunter2@host:4318");
         builder.on_warning(move |warning| say.send(warning.to_owned()).unwrap()).build().unwrap();

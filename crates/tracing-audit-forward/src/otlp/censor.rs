@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_taken_out_and_a_short_one_is_not_sought() {
+    fn a_secret_is_removed_and_a_short_one_is_not_searched_for() {
         let censor = Censor::new(["hunter2".to_owned(), "Bearer hunter2".to_owned(), "1".to_owned()]);
         assert_eq!(censor.show("401: Bearer hunter2, or hunter2", &[]).unwrap(), "401: …, or …");
     }

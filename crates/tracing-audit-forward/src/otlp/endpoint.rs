@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_base_gets_the_path_of_logs_and_a_whole_path_stays() {
+    fn a_base_url_gets_the_path_of_logs_and_a_complete_one_is_kept() {
         check("http://127.0.0.1:4318", "http://127.0.0.1:4318/v1/logs", "http://127.0.0.1:4318");
         check("http://[::1]:4318/", "http://[::1]:4318/v1/logs", "http://[::1]:4318");
         check("https://host/v1/logs", "https://host/v1/logs", "https://host");
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn only_http_to_another_machine_is_in_the_clear() {
+    fn only_http_to_another_machine_is_unencrypted() {
         for (given, expected) in [
             ("http://127.0.0.1:4318", false),
             ("http://[::1]:4318", false),
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_url_is_refused_without_being_quoted() {
+    fn an_invalid_url_is_refused_without_being_quoted() {
         for given in [
             "",
             "host",

@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn attributes_are_decoded_and_the_name_of_the_service_comes_last() {
+    fn attributes_are_decoded_and_the_name_of_the_service_is_last() {
         check(&[], &[]);
         check(&[(SERVICE_NAME, ""), (ATTRIBUTES, "")], &[]);
         check(&[(SERVICE_NAME, "a=b,c")], &[("service.name", "a=b,c")]);
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_attribute_is_named_by_its_place() {
+    fn an_invalid_attribute_is_named_by_its_position() {
         for (content, expected) in [
             ("a=b,c", "pair 2 of OTEL_RESOURCE_ATTRIBUTES has no `=`"),
             ("=b", "pair 1 of OTEL_RESOURCE_ATTRIBUTES has no name"),

@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_header_is_refused_without_being_quoted() {
+    fn an_invalid_header_is_refused_without_being_quoted() {
         let mut headers = Headers::default();
         for (name, value) in [
             ("x-key", "hunter2\nx: y"),

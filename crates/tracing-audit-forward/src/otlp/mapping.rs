@@ -247,14 +247,14 @@ mod tests {
     }
 
     #[test]
-    fn times_that_otlp_cannot_say_are_unknown() {
+    fn times_that_otlp_cannot_represent_are_unknown() {
         assert_eq!(nanoseconds(UNIX_EPOCH + Duration::new(1, 5)), 1_000_000_005);
         assert_eq!(nanoseconds(UNIX_EPOCH - Duration::from_secs(1)), 0);
         assert_eq!(nanoseconds(UNIX_EPOCH + Duration::from_secs(u64::MAX / 1_000_000_000 + 1)), 0);
     }
 
     #[test]
-    fn attributes_beyond_the_limits_are_counted_and_not_cut() {
+    fn attributes_beyond_the_limits_are_counted_and_not_truncated() {
         let mut attributes = Attributes::default();
         attributes.add("long", text("a".repeat(MAX_ATTRIBUTE_BYTES)));
         attributes.add("n".repeat(MAX_ATTRIBUTE_BYTES), text(""));
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_beyond_what_otlp_has_is_a_text() {
+    fn a_number_beyond_the_range_of_otlp_is_a_string() {
         assert_eq!(integer(u64::MAX), text("18446744073709551615"));
     }
 }

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_jsonb_refuses_is_put_in_another_way() {
+    fn what_jsonb_refuses_is_substituted() {
         check(r#""a\u0000b""#, "\"a\u{2400}b\"");
         check(r#"{"\u0000":[1,null,true]}"#, "{\"\u{2400}\":[1,null,true]}");
         check("1e400", r#""1e400""#);
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_is_bounded() {
+    fn nesting_is_bounded() {
         let deep = "[".repeat(5000) + &"]".repeat(5000);
         assert!(storable(&raw(&deep), 0).to_string().contains("\"[[["));
     }

@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_version_stands_in_the_schema() {
+    fn the_schema_contains_the_version() {
         assert!(SCHEMA.contains(&format!("IS '{VERSION_MARK}{VERSION}'")));
     }
 }

@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn only_this_machine_is_spoken_to_without_tls() {
+    fn only_this_machine_is_contacted_without_tls() {
         for here in ["localhost", "127.0.0.1:5433", "[::1]", "%2Frun%2Fpostgresql", "localhost,127.1.2.3"] {
             assert_eq!(mode(&format!("postgres://u@{here}/d")), SslMode::Disable, "{here}");
             assert_eq!(
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_of_files_are_taken() {
+    fn file_parameters_are_accepted() {
         let url = "postgresql://u:p@h/d?passfile=%2Fa%20b&sslrootcert=/ca.pem&sslcert=c&sslkey=k&target_session_attrs=read-write";
         let target: Target = url.parse().unwrap();
         assert_eq!(target.password_file.unwrap().to_str(), Some("/a b"));
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn no_error_holds_a_password() {
+    fn no_error_contains_a_password() {
         for bad in [
             "postgres://u:Secr3t@h:port/d",
             "postgres://u:Secr3t@h/d?Secr3t=1",

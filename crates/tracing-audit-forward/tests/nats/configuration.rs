@@ -5,7 +5,7 @@ use tracing_audit_forward::{Nats, NatsAllow, Sink as _};
 
 use crate::{check_setup, records::events, server::Server};
 
-/// Refused with this name and advice, and taken where it is allowed.
+/// Checks that a stream is refused with this name and advice, and accepted if that is allowed.
 #[track_caller]
 fn check(server: &Server, number: usize, other: &Value, name: &str, advice: &str) {
     let (stream, prefix) = (format!("S{number}"), format!("s{number}"));
@@ -68,8 +68,8 @@ fn a_stream_that_may_lose_records_is_refused_unless_that_is_allowed() {
 }
 
 #[test]
-fn all_that_is_wrong_is_named_at_once() {
-    let Some(server) = Server::start("all_that_is_wrong_is_named_at_once") else { return };
+fn every_risky_setting_is_named_at_once() {
+    let Some(server) = Server::start("every_risky_setting_is_named_at_once") else { return };
     server.admin().make(
         "AUDIT",
         &json!({ "storage": "memory", "deny_delete": false, "max_age": 3_600_000_000_000_u64 }),
@@ -120,7 +120,7 @@ fn lines_that_do_not_fit_are_refused_one_by_one() {
     store.offer(&entries[..large]).unwrap();
     let outcome = store.offer(&entries[large..=large]);
     assert!(matches!(outcome, Err(tracing_audit_forward::SinkError::Refused { .. })), "{outcome:?}");
-    // As the forwarder does behind a record that was refused.
+    // As the forwarder does after a record that was refused.
     store.offer(&entries[large + 1..]).unwrap();
     assert_eq!(server.admin().count("AUDIT"), entries.len() as u64 - 1);
 }

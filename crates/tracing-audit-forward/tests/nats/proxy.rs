@@ -1,4 +1,4 @@
-//! Stands between a client and a server, and cuts or silences the connection.
+//! A proxy between a client and a server that cuts or silences the connection.
 
 use std::{
     io::{Read as _, Write as _},
@@ -10,24 +10,24 @@ use std::{
     thread,
 };
 
-/// What the proxy shall do.
+/// What the proxy does.
 #[derive(Default)]
 pub(crate) struct Wishes {
-    /// The next acknowledgement reaches nobody, and the connection ends with it.
+    /// Drops the next acknowledgement, and closes the connection.
     pub(crate) cut_at_acknowledgement: AtomicBool,
-    /// No acknowledgement reaches anybody.
+    /// Drops all acknowledgements.
     pub(crate) drop_acknowledgements: AtomicBool,
-    /// The connection ends where a client publishes records.
+    /// Closes the connection when a client publishes records.
     pub(crate) cut_before_records: AtomicBool,
-    /// The next message of a consumer is cut off in its middle, with the connection.
+    /// Cuts the next message of a consumer in the middle, and closes the connection.
     pub(crate) cut_at_message: AtomicBool,
-    /// No answer of the server reaches anybody.
+    /// Drops all answers of the server.
     pub(crate) silence: AtomicBool,
-    /// How often something was dropped.
+    /// The number of times that something was dropped.
     pub(crate) cuts: AtomicU32,
 }
 
-/// A port that leads to `server`. Its threads end with the test.
+/// Opens a port that leads to `server`. Its threads end with the test.
 pub(crate) fn start(server: u16) -> (u16, Arc<Wishes>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();

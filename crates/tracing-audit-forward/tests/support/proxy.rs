@@ -1,4 +1,4 @@
-//! Stands between a client and a server, and cuts or silences the connection.
+//! A proxy between a client and a server that cuts or silences the connection.
 
 use std::{
     io::{Read as _, Write as _},
@@ -10,23 +10,23 @@ use std::{
     thread,
 };
 
-/// What the proxy shall do.
+/// What the proxy does.
 #[derive(Default)]
 pub(crate) struct Wishes {
-    /// The next `COMMIT`, or what else is told by [`start_for`], reaches the server, and its answer nobody.
+    /// Passes the next `COMMIT`, or the text given to [`start_for`], to the server, and drops the answer.
     pub(crate) cut_after_commit: AtomicBool,
-    /// No answer of the server reaches anybody.
+    /// Drops all answers of the server.
     pub(crate) silence: AtomicBool,
-    /// How many answers to a `COMMIT` were dropped.
+    /// The number of answers to a `COMMIT` that were dropped.
     pub(crate) cuts: AtomicU32,
 }
 
-/// A port that leads to `server`. Its threads end with the test.
+/// Opens a port that leads to `server`. Its threads end with the test.
 pub(crate) fn start(server: u16) -> (u16, Arc<Wishes>) {
     start_for(server, b"; COMMIT")
 }
 
-/// The same, where requests with this text count.
+/// Opens a port as [`start`] does, but counts requests with this text.
 pub(crate) fn start_for(server: u16, text: &'static [u8]) -> (u16, Arc<Wishes>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();

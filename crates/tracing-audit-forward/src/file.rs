@@ -124,7 +124,7 @@ impl Copy {
         let kept = open(path).map_err(refused)?;
         let file = kept.get().map_err(refused)?;
         if !file.metadata().map_err(refused)?.is_file() {
-            return Err(setup(format!("{} is no regular file", path.display())));
+            return Err(setup(format!("{} is not a regular file", path.display())));
         }
         match file.try_lock_exclusive() {
             Ok(()) => {}

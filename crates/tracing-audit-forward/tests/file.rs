@@ -139,7 +139,7 @@ fn a_file_that_is_not_a_copy_is_left_unchanged() {
         assert!(forwarder.drain(Duration::from_millis(300)).is_err());
         assert_eq!(forwarder.stats().state, State::Setup);
         let told = notices.lock().unwrap()[0].message.clone();
-        assert!(told.contains("line 1 of ") && told.contains("copy.jsonl is no record"), "{told}");
+        assert!(told.contains("line 1 of ") && told.contains("copy.jsonl is not a record"), "{told}");
         drop(forwarder);
         assert_eq!(fs::read_to_string(app.copy()).unwrap(), text);
     }

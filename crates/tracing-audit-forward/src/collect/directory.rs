@@ -70,7 +70,7 @@ impl Directory {
     pub(super) fn surplus(&self, chain: &CollectedChain) -> Result<Result<u64, String>, Error> {
         let Some(path) = self.segment(chain) else { return Ok(Ok(0)) };
         match fs::symlink_metadata(&path) {
-            Ok(data) if !data.is_file() => Ok(Err(format!("{} is no regular file", path.display()))),
+            Ok(data) if !data.is_file() => Ok(Err(format!("{} is not a regular file", path.display()))),
             Ok(data) => Ok(data.len().checked_sub(chain.bytes).ok_or_else(|| {
                 format!("{} has {} bytes, and the table says {}", path.display(), data.len(), chain.bytes)
             })),

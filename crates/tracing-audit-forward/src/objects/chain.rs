@@ -113,7 +113,7 @@ impl Work<'_> {
         let start = self.store.start(&key, LONGEST_LINE).await?.unwrap_or_default();
         let first = CopiedLine::parse(start.split(|byte| *byte == b'\n').next().unwrap_or_default());
         let first = first
-            .map_err(|what| self.store.foreign(&key, &format!("its first line is no record: {what}")))?;
+            .map_err(|what| self.store.foreign(&key, &format!("its first line is not a record: {what}")))?;
         let follows = match first.seq.checked_sub(seq) {
             Some(1) => first.previous == hash,
             distance => distance.is_some_and(|distance| distance > 1),
@@ -190,7 +190,7 @@ impl Work<'_> {
         let line = text.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
         let line = CopiedLine::parse(line);
         let line =
-            line.map_err(|what| self.store.foreign(key, &format!("its last line is no record: {what}")))?;
+            line.map_err(|what| self.store.foreign(key, &format!("its last line is not a record: {what}")))?;
         Ok((line.seq, line.hash))
     }
 

@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_of_the_environment_are_off_by_default() {
+    fn only_requested_locks_send_headers() {
         assert!(Lock::default().headers(SystemTime::UNIX_EPOCH).is_none());
         let lock = Lock { retention: Some((Retention::Compliance, 10)), has_legal_hold: true };
         let Headers(headers) = lock.headers(SystemTime::UNIX_EPOCH).unwrap();

@@ -65,7 +65,7 @@ pub(super) async fn restore(
         };
         if let Some(other) = restored.chains.insert(number, id.clone()) {
             return Err(setup(format!(
-                "{other} and {id} are both chain {number:03}: the log was begun anew; choose with --chain-id"
+                "{other} and {id} are both chain {number:03}: the log was begun again; choose with --chain-id"
             )));
         }
     }

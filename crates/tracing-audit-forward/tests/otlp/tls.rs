@@ -105,7 +105,7 @@ fn a_file_without_certificates_is_refused_when_the_sink_is_built() {
         Otlp::builder("https://host").ca_file(path).build().unwrap_err().to_string()
     };
     assert!(file("").starts_with("there is no certificate in "));
-    assert!(file("not a PEM").starts_with("there is no certificate in "));
+    assert!(file("no PEM").starts_with("there is no certificate in "));
     assert!(
         file("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n")
             .ends_with("is not a PEM file of certificates")

@@ -90,6 +90,7 @@ impl Sink for FileSink {
     fn offer(&mut self, batch: &[Entry]) -> Result<(), SinkError> {
         let path = self.path.clone();
         let copy = self.copy()?;
+        // A copy, which becomes valid only once the lines are synced.
         let mut heads = copy.heads.clone();
         let (mut lines, mut begins) = (Vec::new(), String::new());
         for (index, entry) in batch.iter().enumerate() {
@@ -106,6 +107,8 @@ impl Sink for FileSink {
             lines.push(b'\n');
             heads.insert(Arc::clone(&entry.chain_id), (seq, hash));
         }
+        // Before the lines: after a crash in between, an unused entry does no harm, but a line without
+        // its entry could not be assigned to a chain.
         note_begins(&path, &begins).map_err(|error| unavailable("write", &chains_of(&path), &error))?;
         copy.append(&lines).map_err(|error| unavailable("write", &path, &error))?;
         copy.heads = heads;
@@ -144,6 +147,7 @@ impl Copy {
                 path.display()
             ))
         })?;
+        // Only now: a file that is not a copy must not be written to.
         end.write_again(file).map_err(|error| unavailable("repair", path, &error))?;
         Ok(Self { file: kept, synced: whole, is_in_doubt: true, heads })
     }
@@ -180,6 +184,7 @@ impl Copy {
             return Ok(());
         }
         let mut file = self.file.get()?;
+        // Until the sync succeeds, everything after `synced` is uncertain.
         self.is_in_doubt = true;
         file.seek(SeekFrom::Start(self.synced))?;
         let written = file.write_all(lines).and_then(|()| sync(self.file.get()?));

@@ -227,6 +227,7 @@ impl Forwarder {
         let Some(thread) = self.thread.take() else { return };
         // A call of the sink that hangs blocks its own thread only.
         self.shared.wait(ENDING, |state| state.stats.state == State::Closed);
+        // Joining a thread that is still in a call of the sink would block the caller without a bound.
         if thread.is_finished() {
             drop(thread.join());
         }
@@ -267,6 +268,8 @@ pub(crate) struct Inner {
 
 impl Shared {
     pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic under the lock leaves counters at worst slightly off, and must not reach the
+        // application.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

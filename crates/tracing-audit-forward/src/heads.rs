@@ -28,6 +28,8 @@ struct Wakeup(Arc<Shared>);
 
 impl Wake for Wakeup {
     fn wake(self: Arc<Self>) {
+        // Set under the lock under which `Shared::wait` checks it, so a wake-up just before the wait is
+        // not lost.
         self.0.lock().is_woken = true;
         self.0.changed.notify_all();
     }

@@ -41,7 +41,9 @@ impl Kept {
     pub(crate) fn get(&self) -> io::Result<&File> {
         let closed = || io::Error::other("the program closed its descriptor; it is opened again");
         let file =
+            // Relaxed: the flag is only ever set, and orders no other memory.
             self.file.as_ref().filter(|_| !self.is_closed.load(Ordering::Relaxed)).ok_or_else(closed)?;
+        // fstat(2) of a descriptor that was closed and reused returns another device or inode.
         match identity_of(file) {
             Ok(identity) if identity == self.identity => Ok(file),
             _ => {

@@ -169,6 +169,8 @@ impl Files {
         let mode = fs::metadata(log).map_err(failed)?.mode() & 0o750;
         match DirBuilder::new().mode(mode).create(control) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(error)),
+            // The name of `control` has to survive a crash, or a position that is synced in it would be
+            // lost.
             _ => File::open(log).and_then(|log| log.sync_all()).map_err(failed),
         }
     }
@@ -200,13 +202,18 @@ impl Files {
     fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
         let aside = self.control.join(format!("forward-{}.new", self.name));
         let written = || -> io::Result<()> {
+            // Not truncated, so that the blocks of the spare file below are reused: on a full disk
+            // there may be no others.
             let mut file = private().create(true).truncate(false).write(true).open(&aside)?;
             file.write_all(bytes)?;
             #[expect(clippy::disallowed_methods, reason = "it is no segment")]
             file.set_len(bytes.len() as u64)?;
+            // The content before the name: after a crash, the name must not refer to an incomplete
+            // file.
             file.sync_all()?;
             #[expect(clippy::disallowed_methods, reason = "it is no segment")]
             fs::rename(&aside, path)?;
+            // Until the directory is synced, a power cut may bring the old file back.
             File::open(&self.control)?.sync_all()
         };
         written().map_err(Error::io("write", path))?;

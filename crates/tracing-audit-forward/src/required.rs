@@ -70,6 +70,7 @@ pub fn require(dir: impl AsRef<Path>, names: &[impl AsRef<str>]) -> Result<Vec<S
     all.retain(|name| seen.insert(name.clone()));
     let replaced = list.replace(&all);
     if replaced.is_err() && is_new && bytes.is_empty() && list.is_same(&file).unwrap_or(false) {
+        // This call created the file. Left empty, it would stop all removal.
         drop(fs::remove_file(&list.path));
     }
     replaced.map(|()| all)
@@ -192,6 +193,7 @@ impl List {
                 fs::remove_file(&self.path)?;
             } else {
                 let mut file = private().create(true).truncate(true).write(true).open(&aside)?;
+                // Before the rename: programs must be able to read the file as soon as it has its name.
                 self.hand_over(&file)?;
                 file.write_all(text.as_bytes())?;
                 file.sync_all()?;

@@ -37,7 +37,8 @@ fn days_of_month(year: i64, month: u32) -> u32 {
     }
 }
 
-/// Counts in eras of 400 years that begin on 1 March, so that the leap day is the last day of its year.
+/// Returns the days since 1970. It counts eras of 400 years that begin on 1 March, so that the leap day is
+/// the last day of its year.
 fn days_since_1970(year: i64, month: u32, day: u32) -> i64 {
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let year_of_era = year.rem_euclid(400);

@@ -269,7 +269,7 @@ impl CollectedChain {
         }
     }
 
-    /// Records that retention removed records.
+    /// Adds the gap of records that retention removed.
     pub(super) fn gap(&mut self, gap: &Gap, now_ms: u64) {
         self.gap_ms = now_ms;
         self.chain.get_or_insert(gap.chain);

@@ -269,6 +269,7 @@ impl Collector {
 
     fn try_step(&mut self, feed: &mut dyn Feed) -> Result<Step, Error> {
         if !self.is_connected {
+            // After a failure, only what the table records is certain.
             if self.standing != Standing::AsTable {
                 self.load()?;
             }
@@ -290,6 +291,7 @@ impl Collector {
             // The messages in between are gone: purged, expired or deleted.
             let is_at_end = count == 0 && feed.is_at_end();
             self.fleet.backlog = if is_at_end { 0 } else { state.last.saturating_sub(self.fleet.place) };
+            // A stream can also be replaced while it is being read.
             if state.identity != self.fleet.stream || state.last < self.fleet.place {
                 let reason = "the stream is another one, or lost messages; it is read again".to_owned();
                 return Err(Error::Stream { source: SinkError::Unavailable { reason, retry_after: None } });
@@ -312,6 +314,7 @@ impl Collector {
     /// As [`step`](Self::step).
     pub fn catch_up(&mut self, feed: &mut dyn Feed) -> Result<(), Error> {
         let last = feed.state().map_err(|source| Error::Stream { source })?.last;
+        // Bounded by the end at the beginning, because a busy stream never ends.
         while !self.step(feed)?.is_in_step && self.fleet.place < last {}
         // Silence can only be judged by a collector that keeps running.
         self.flush_once(true)
@@ -336,7 +339,7 @@ impl Collector {
         written
     }
 
-    /// After a failed write or sync, the files may or may not have the bytes. Only what the table records is
+    /// Notes a failed write or sync. The files may or may not have the bytes: only what the table records is
     /// certain.
     fn note_failure<T>(&mut self, done: &Result<T, Error>) {
         if done.is_err() {

@@ -97,6 +97,7 @@ impl Directory {
             let name =
                 |number: u32| aside.join(format!("{log}+{}+{}+{number}", chain.file_name(), chain.bytes));
             let free = (0..u32::MAX).map(name).find(|path| !path.exists()).unwrap_or_default();
+            // Durable before the cut below: these lines exist nowhere else.
             replace(&free, &rest, true).map_err(|error| Error::io("write", aside)(error))?;
         }
         #[expect(clippy::disallowed_methods, reason = "it is a copy")]
@@ -115,6 +116,7 @@ impl Directory {
         }
         let above = begun.iter().flat_map(|path| path.ancestors().skip(1));
         let dirs: BTreeSet<&Path> = above.filter(|dir| dir.starts_with(&self.path)).collect();
+        // Deepest first, so that a durable name always leads to a durable directory.
         for dir in dirs.into_iter().rev() {
             let synced = File::open(dir).and_then(|dir| dir.sync_all());
             synced.map_err(|error| Error::io("sync", dir)(error))?;

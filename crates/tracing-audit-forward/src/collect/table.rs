@@ -125,7 +125,7 @@ pub(super) fn replace(path: &Path, text: &[u8], is_durable: bool) -> io::Result<
     Ok(())
 }
 
-/// Nobody else may read or write the file, and links are not followed.
+/// Returns options for a file that nobody else may read or write. Links are not followed.
 pub(super) fn private() -> OpenOptions {
     let mut options = position::private();
     options.custom_flags(i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0));

@@ -32,9 +32,11 @@ pub(super) struct Now {
 impl Collector {
     pub(super) fn take(&mut self, message: Delivered, now: Now) -> Result<(), Error> {
         let Delivered { place, what } = message;
+        // Delivered again after a new start.
         if place <= self.fleet.place {
             return Ok(());
         }
+        // Before anything changes: if a call below fails, memory no longer matches the table.
         self.standing = Standing::Ahead;
         match &what {
             What::Line { origin, chain_id, line } if is_chain_id(chain_id) => {
@@ -133,6 +135,7 @@ impl Collector {
             return Ok(held.row.hash);
         }
         let (Some(log), Some(chain)) = (held.row.log.clone(), held.row.chain) else { return Ok(None) };
+        // The reader below reads the files, so the pending lines go there first.
         held.write(&self.directory, &mut self.written)?;
         let key = (origin.clone(), Arc::clone(chain_id));
         let (mut at, mut items) = match self.replays.remove(&key) {
@@ -158,6 +161,7 @@ impl Collector {
                 Some(Err(_)) | None => break,
             }
         }
+        // Bounds the number of open files. A reader that is dropped is opened again when it is needed.
         if self.replays.len() >= COMPARED {
             self.replays.clear();
         }
@@ -170,6 +174,7 @@ impl Collector {
 pub(super) fn mark_of(what: &What) -> String {
     match what {
         What::Line { chain_id, line, .. } => {
+            // The last 66 bytes are the hash and the end of the object, which identify the line.
             let end = line.get(line.len().saturating_sub(66)..).unwrap_or_default();
             format!("{chain_id} {}", String::from_utf8_lossy(end))
         }

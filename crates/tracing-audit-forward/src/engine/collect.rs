@@ -153,6 +153,8 @@ impl Engine {
             let thread = thread::Builder::new().name("audit-read".to_owned());
             let ahead = thread.spawn_scoped(scope, || read(items, &left_out, limits, drains_asked, None));
             let delivered = self.deliver(batch);
+            // Joined even if delivery failed, because the thread borrows the reader. A panic in it
+            // continues here.
             let ahead = ahead.map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
             delivered?;
             ahead.map_err(|error| Error::io("start a thread to read", &self.dir)(error).into())
@@ -243,6 +245,7 @@ impl Engine {
             Ok(pruned) => pruned,
             Err(error) => return self.continue_without(error),
         };
+        // Only a `prune` record of the log itself explains missing records.
         if pruned.is_none_or(|through| through < last_seq) {
             let why = format!(
                 "records {first_seq} to {last_seq} are missing, and retention did not remove them; verify the log"
@@ -256,6 +259,7 @@ impl Engine {
         if let Err(failed @ (SinkError::Unavailable { .. } | SinkError::Setup { .. })) = answer {
             return Err(Halt::Sink(failed));
         }
+        // The same gap is met again whenever the log is read again. It counts once.
         if self.reported_gaps.insert(chain, gap.clone()).is_some_and(|reported| reported == gap) {
             return Ok(());
         }

@@ -25,6 +25,7 @@ impl Engine {
         if batch.is_empty() {
             return Ok(());
         }
+        // For `Forwarder::stats` while the call below hangs.
         self.shared.lock().oldest = Some((Instant::now(), age_of(batch)));
         match self.call(|sink| sink.offer(batch)) {
             Ok(()) => self.acknowledge(batch),
@@ -140,6 +141,8 @@ impl Engine {
         let head = entry.record.head();
         let chain_id = entry.chain_id.to_string();
         let refusal = Refusal { record: head, chain_id, reason: reason.to_owned() };
+        // Listed durably before the position passes it. A crash in between offers the record again, and
+        // the list has each record only once.
         let on_list = self.progress.files.reject(&refusal)?;
         self.progress.refused(entry);
         self.write_position()?;

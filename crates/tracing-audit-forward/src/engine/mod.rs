@@ -175,12 +175,14 @@ impl Engine {
             };
             self.rest_after(halt);
         }
+        // Without the name, another forwarder may already have written a newer position.
         if self.has_name()
             && let Err(error) = self.progress.write()
         {
             self.notify(NoticeKind::Io, with_source(&error));
         }
         self.sink.close();
+        // The name is released last: the next forwarder must not start while this sink is connected.
         self.held = None;
     }
 
@@ -275,6 +277,8 @@ impl Engine {
             if self.is_stopped() {
                 return Err(Halt::Stopped);
             }
+            // Somebody may have removed the lock file, and another forwarder may have taken the name
+            // since.
             if !self.has_name() {
                 return Err(Halt::NameLost);
             }
@@ -331,7 +335,7 @@ impl Engine {
         }
     }
 
-    /// Called when everything that was durable at the last look has been delivered.
+    /// Completes drains once everything that was durable at the last look has been delivered.
     fn caught_up(&mut self, asked: u64) -> Result<(), Halt> {
         if self.progress.is_askable {
             self.healed();
@@ -445,6 +449,7 @@ impl Engine {
 
     fn rest_after(&mut self, halt: Halt) {
         if matches!(halt, Halt::Sink(_)) {
+            // The store may come back with less, so retention must not rely on its earlier answers.
             self.progress.clear_asked_except(&[]);
             // It is written again with the next connection.
             drop(self.progress.write());
@@ -477,6 +482,8 @@ impl Engine {
             inner.stats.trouble.replace(reason.to_owned()).is_some_and(|known| known == reason)
         };
         self.enter(state);
+        // An outage is reported once, even if its text changes. Anything else is reported whenever it
+        // changes.
         let is_reported = is_known || self.is_in_trouble && kind == NoticeKind::Unavailable;
         if !is_reported {
             self.notify(
@@ -538,7 +545,7 @@ impl Engine {
         self.shared.lock().stats.unreadable.insert(chain, why);
     }
 
-    /// Called when all chains that are not left out have been read to their ends.
+    /// Reports the chains that can be read again, once all that are not left out were read to their ends.
     fn read_to_the_end(&mut self) {
         let read: Vec<u16> = self.ids.keys().copied().filter(|chain| !self.is_left_out(*chain)).collect();
         for chain in read {

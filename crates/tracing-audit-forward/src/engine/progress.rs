@@ -58,7 +58,7 @@ impl Progress {
         Acknowledged { from, last: from, asked, ..Acknowledged::default() }
     }
 
-    /// Records that a record is settled.
+    /// Advances the position past a record.
     pub(super) fn passed(&mut self, entry: &Entry) {
         let begun = self.begun(None);
         let known = self.known.chains.entry(Arc::clone(&entry.chain_id)).or_insert(begun);
@@ -66,7 +66,7 @@ impl Progress {
         (self.is_dirty, self.is_unasked) = (true, true);
     }
 
-    /// Records that the store refused a record.
+    /// Advances the position past a record that the store refused.
     pub(super) fn refused(&mut self, entry: &Entry) {
         self.passed(entry);
         let seq = entry.record.seq();

@@ -105,7 +105,7 @@ impl Feed for NatsFeed {
         }
     }
 
-    /// According to the consumer itself: a replica may get later what the leader of the stream has.
+    /// Asks the consumer itself: a replica may get later what the leader of the stream has.
     fn is_at_end(&self) -> bool {
         self.left == 0
     }

@@ -283,6 +283,7 @@ impl Work {
             headers.insert(BATCH_SEQUENCE, number.to_string());
             let subject = subjects.get(&entry.chain_id).map_or("", String::as_str);
             headers.insert(MESSAGE_ID, message_id(entry, subject));
+            // Only on the first message of each chain: an atomic batch keeps the others in order.
             if begun.insert(&entry.chain_id) {
                 headers.insert(EXPECTED, self.place(&entry.chain_id).to_string());
             }
@@ -291,6 +292,7 @@ impl Work {
         });
         let mut messages: Vec<_> = messages.collect();
         let Some((subject, mut headers, line)) = messages.pop() else { return Err(Failure::Nobody) };
+        // Only the last message asks for an answer, which covers the whole batch.
         session.publish(messages).await?;
         headers.insert(BATCH_COMMIT, "1");
         session.acknowledged(subject, headers, line).await
@@ -347,6 +349,7 @@ impl Work {
         if let Some((seq, hash)) = last.record {
             headers.insert(AFTER, format!("{seq}:{hash}"));
         }
+        // Unknown until the answer has arrived, which may never happen.
         self.known.remove(&gap.chain_id);
         match session.acknowledged(subject.to_owned(), headers, Vec::new()).await {
             Ok(ack) => {
@@ -421,7 +424,7 @@ async fn find(session: &Session, subject: &str, last: u64, seq: u64) -> Result<O
     Ok(None)
 }
 
-/// Nothing can be inserted before what is there.
+/// Returns the error for a record before the last one of its chain: nothing can be inserted there.
 fn out_of_order(entry: &Entry) -> SinkError {
     let reason = format!(
         "the stream has later records of the chain, and not {}: a stream takes records in their order only",

@@ -151,6 +151,7 @@ impl Session {
 
     /// Returns a unique name for a batch.
     pub(super) fn batch_id(&self) -> String {
+        // Relaxed: the number only has to be unique.
         let number = self.batches.fetch_add(1, Ordering::Relaxed);
         let inbox = self.client.new_inbox();
         format!("{}-{number}", inbox.rsplit('.').next().unwrap_or_default())
@@ -212,6 +213,7 @@ impl Session {
         const DOING: &str = "publish records";
         let request = Request::new().headers(headers).payload(payload.into());
         let ack: Ack = read(DOING, &self.request(DOING, subject, request).await?)?;
+        // The acknowledgement of another stream says nothing about this one.
         if ack.stream != self.stream {
             return Err(Failure::Sink(setup(format!(
                 "the stream {} took the records, and not {}: both capture the subject",

@@ -194,7 +194,7 @@ fn is_here(server: &ServerAddr) -> bool {
 
 const BAD_PERCENT: &str = "its percent-encoding is invalid";
 
-/// Without the URL, which may contain a password.
+/// Returns an error without the URL, which may contain a password.
 fn bad(why: &str) -> SinkError {
     setup(format!(
         "the URL of the stream cannot be used: {why}; it is nats://host:port/STREAM?service=NAME&parameter=value, with \

@@ -223,6 +223,8 @@ impl Work<'_> {
                 );
                 return Err(SinkError::Chain { index: *index, reason });
             }
+            // Sealing the previous segment comes first: a part of a segment shows that all earlier ones
+            // are sealed.
             self.enter(id, chain, segment).await?;
             self.put_part(id, chain, group).await?;
             new = rest;

@@ -107,6 +107,8 @@ impl Directory {
             |error: &dyn std::fmt::Display| setup(format!("cannot open the directory {path}: {error}"));
         let now = fs::metadata(&self.path).map_err(|error| cannot(&error))?;
         if let Some((objects, then)) = self.opened.get() {
+            // Without this check, records would go to the directory below the mount point of a disk
+            // that was unmounted.
             if is_same(then, &now) {
                 return Ok(Arc::clone(objects));
             }
@@ -184,7 +186,7 @@ impl Store {
         })
     }
 
-    /// In a directory, makes an existing file durable: its writer may have stopped before it synced the name.
+    /// Makes an existing file of a directory durable: its writer may have stopped before it synced the name.
     pub(super) async fn settle(&self, key: &str) -> Result<(), SinkError> {
         let Objects::Directory(directory) = &self.objects else { return Ok(()) };
         let (directory, of) = (Arc::clone(directory), key.to_owned());
@@ -252,6 +254,7 @@ impl Store {
         let (path, objects) = (self.path(key)?, self.objects("get", key).await?);
         let get = async {
             let got = objects.get(&path).await?;
+            // Checked before the body is read, so that a foreign object cannot exhaust memory.
             if got.meta.size > most { Ok(None) } else { got.bytes().await.map(Some) }
         };
         match self.found(key, self.within("get", key, most, get).await?)? {

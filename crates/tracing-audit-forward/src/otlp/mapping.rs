@@ -209,7 +209,7 @@ fn text(text: impl Into<String>) -> AnyValue {
     any(any_value::Value::StringValue(text.into()))
 }
 
-/// A number that OTLP cannot represent becomes a string, as in the log.
+/// Converts an integer. One that OTLP cannot represent becomes a string, as in the log.
 fn integer(integer: u64) -> AnyValue {
     any(match i64::try_from(integer) {
         Ok(integer) => any_value::Value::IntValue(integer),

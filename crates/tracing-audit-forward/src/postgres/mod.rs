@@ -238,7 +238,7 @@ impl Store {
 
     async fn gap(&mut self, gap: &Gap) -> Result<(), SinkError> {
         let session = self.open().await?;
-        let outcome = tell_gap(&session, &self.names, gap).await;
+        let outcome = store_gap(&session, &self.names, gap).await;
         self.settle(session, outcome).await
     }
 
@@ -250,7 +250,7 @@ impl Store {
 }
 
 async fn create_schema(session: &Session, names: &Names) -> Result<(), SinkError> {
-    const DOING: &str = "make the tables";
+    const DOING: &str = "create the tables";
     session.begin().await?;
     // Serialises two programs that create the tables at the same time.
     let lock = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext($1))";
@@ -282,6 +282,7 @@ async fn offer(session: &Session, names: &Names, rows: &Rows<'_>) -> Result<(), 
         };
         return Err(SinkError::Conflict { index: usize::try_from(place - 1).unwrap_or_default(), stored });
     }
+    // Some rows were there already, possibly from a transaction whose commit was never confirmed.
     if inserted < rows.seqs.len() as u64 {
         session.write_something().await?;
     }
@@ -301,6 +302,7 @@ async fn positions(session: &Session, names: &Names, ids: &[Arc<str>]) -> Result
         };
         positions.push(Position { chain_id: id.into(), seq, hash });
     }
+    // A position is an acknowledgement too, so it must be durable as well.
     if !positions.is_empty() {
         session.write_something().await?;
     }
@@ -308,7 +310,7 @@ async fn positions(session: &Session, names: &Names, ids: &[Arc<str>]) -> Result
     Ok(positions)
 }
 
-async fn tell_gap(session: &Session, names: &Names, gap: &Gap) -> Result<(), SinkError> {
+async fn store_gap(session: &Session, names: &Names, gap: &Gap) -> Result<(), SinkError> {
     let (chain, first, last) =
         (chain_column(gap.chain)?, seq_column(gap.first_seq)?, seq_column(gap.last_seq)?);
     let id: &str = &gap.chain_id;

@@ -15,12 +15,12 @@ use tracing_audit::{AuditLog, RecordKind};
 use crate::{error::Error, lag::from_the_end};
 
 /// How often the directory is checked. A chain that did not grow in between is examined once.
-const LOOK: Duration = Duration::from_secs(2);
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What is known of the ends of all chains of a log.
 #[derive(Debug, Default)]
 pub(crate) struct Dead {
-    looked: Option<Instant>,
+    checked_at: Option<Instant>,
     /// The newest segment of each chain, its length, and whether it was examined.
     ends: BTreeMap<u16, End>,
 }
@@ -29,7 +29,7 @@ pub(crate) struct Dead {
 struct End {
     name: String,
     bytes: u64,
-    is_judged: bool,
+    is_examined: bool,
 }
 
 impl Dead {
@@ -38,24 +38,25 @@ impl Dead {
     ///
     /// Returns whether it did.
     pub(crate) fn recover(&mut self, dir: &Path) -> Result<bool, Error> {
-        if self.looked.is_some_and(|at| at.elapsed() < LOOK) {
+        if self.checked_at.is_some_and(|at| at.elapsed() < CHECK_INTERVAL) {
             return Ok(false);
         }
-        self.looked = Some(Instant::now());
+        self.checked_at = Some(Instant::now());
         let (mut dead, mut failed) = (Vec::new(), None);
         for (chain, (name, bytes)) in ends(dir)? {
             let end = self.ends.entry(chain).or_default();
-            let is_at_rest = (&end.name, end.bytes) == (&name, bytes) || is_older(&dir.join(&name), LOOK);
-            let is_judged = end.is_judged && (&end.name, end.bytes) == (&name, bytes);
-            *end = End { name, bytes, is_judged };
-            if !is_at_rest || is_judged {
+            let is_at_rest =
+                (&end.name, end.bytes) == (&name, bytes) || is_older(&dir.join(&name), CHECK_INTERVAL);
+            let is_examined = end.is_examined && (&end.name, end.bytes) == (&name, bytes);
+            *end = End { name, bytes, is_examined };
+            if !is_at_rest || is_examined {
                 continue;
             }
             match is_dead(dir, chain) {
                 Ok(Some(true)) => dead.push(chain),
                 // The holder continues to write, or soon marks everything as durable.
                 Ok(Some(false)) => {}
-                Ok(None) => end.is_judged = true,
+                Ok(None) => end.is_examined = true,
                 // The other chains are still examined.
                 Err(error) => failed = Some(error),
             }

@@ -226,7 +226,7 @@ impl Forwarder {
         self.shared.changed.notify_all();
         let Some(thread) = self.thread.take() else { return };
         // A call of the sink that hangs blocks its own thread only.
-        self.shared.wait(ENDING, |state| state.stats.state == State::Closed);
+        self.shared.wait(END_TIMEOUT, |state| state.stats.state == State::Closed);
         // Joining a thread that is still in a call of the sink would block the caller without a bound.
         if thread.is_finished() {
             drop(thread.join());
@@ -241,7 +241,7 @@ impl Drop for Forwarder {
 }
 
 /// How long to wait for the thread to end.
-const ENDING: Duration = Duration::from_millis(500);
+const END_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The state shared by a forwarder and its thread.
 #[derive(Debug, Default)]

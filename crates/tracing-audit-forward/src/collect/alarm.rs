@@ -16,7 +16,7 @@ use super::{
 use crate::origin::Origin;
 
 /// How long a record that another chain names may be in transit.
-const ON_ITS_WAY: Duration = Duration::from_secs(30);
+const IN_TRANSIT: Duration = Duration::from_secs(30);
 
 /// Something that is wrong now.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -188,7 +188,7 @@ impl Known<'_> {
     fn is_late(&self, told_ms: u64) -> bool {
         let since_told = Duration::from_millis(self.now_ms.saturating_sub(told_ms));
         let listening = self.listening_since.map(|since| self.now.saturating_duration_since(since));
-        since_told > ON_ITS_WAY && (self.is_once || listening.is_some_and(|time| time > ON_ITS_WAY))
+        since_told > IN_TRANSIT && (self.is_once || listening.is_some_and(|time| time > IN_TRANSIT))
     }
 
     fn of_log(&self, log: &Log, alarms: &mut Vec<Alarm>) {

@@ -115,7 +115,7 @@ impl CollectorBuilder {
             listening_since: None,
             fruitless_since: None,
             is_connected: false,
-            standing: Standing::AsTable,
+            memory_state: MemoryState::AsTable,
             unwritten: 0,
             unsynced: 0,
             written: Written::default(),
@@ -166,7 +166,7 @@ pub struct Collector {
     /// Since when nothing has arrived although the stream seems to have more.
     fruitless_since: Option<Instant>,
     is_connected: bool,
-    pub(super) standing: Standing,
+    pub(super) memory_state: MemoryState,
     /// The bytes that were taken and not yet written, and those written since the last checkpoint.
     pub(super) unwritten: usize,
     unsynced: usize,
@@ -185,7 +185,7 @@ pub struct Collector {
 
 /// How the state in memory relates to the table and the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum MemoryState {
     /// They are equal.
     AsTable,
     /// More was taken since the last checkpoint.
@@ -270,7 +270,7 @@ impl Collector {
     fn try_step(&mut self, feed: &mut dyn Feed) -> Result<Step, Error> {
         if !self.is_connected {
             // After a failure, only what the table records is certain.
-            if self.standing != Standing::AsTable {
+            if self.memory_state != MemoryState::AsTable {
                 self.load()?;
             }
             self.connect(feed)?;
@@ -330,7 +330,7 @@ impl Collector {
     }
 
     fn flush_once(&mut self, is_once: bool) -> Result<(), Error> {
-        if self.standing == Standing::InDoubt {
+        if self.memory_state == MemoryState::InDoubt {
             self.load()?;
         }
         self.judge(is_once);
@@ -345,7 +345,7 @@ impl Collector {
         if done.is_err() {
             self.is_connected = false;
             if !matches!(done, Err(Error::Stream { .. })) {
-                self.standing = Standing::InDoubt;
+                self.memory_state = MemoryState::InDoubt;
             }
         }
     }
@@ -420,7 +420,7 @@ impl Collector {
         let last = fleet.last.filter(|_| place == fleet.place);
         self.fleet = Fleet { trouble, chains: Vec::new(), logs: BTreeMap::new(), place, last, ..fleet };
         (self.unwritten, self.unsynced, self.written) = (0, 0, Written::default());
-        self.standing = Standing::AsTable;
+        self.memory_state = MemoryState::AsTable;
         Ok(())
     }
 

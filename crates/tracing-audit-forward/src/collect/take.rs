@@ -9,7 +9,7 @@ use tracing_audit::{Digest, ReadItem, Reader};
 
 use super::{
     chain::{FaultKind, Next},
-    collector::{Collector, Standing},
+    collector::{Collector, MemoryState},
     feed::{Delivered, What},
     held::Held,
     log::Log,
@@ -17,10 +17,10 @@ use super::{
 use crate::{copy::is_chain_id, error::Error, origin::Origin};
 
 /// How many chains are compared with their copies at a time, when a stream delivers again what is here.
-const COMPARED: usize = 64;
+const MAX_COMPARED: usize = 64;
 
 /// How many records may be skipped before a new reader is opened.
-const COMPARED_ON: u64 = 1_000;
+const MAX_SKIPPED: u64 = 1_000;
 
 /// The time at which a message was taken, by both clocks.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +37,7 @@ impl Collector {
             return Ok(());
         }
         // Before anything changes: if a call below fails, memory no longer matches the table.
-        self.standing = Standing::Ahead;
+        self.memory_state = MemoryState::Ahead;
         match &what {
             What::Line { origin, chain_id, line } if is_chain_id(chain_id) => {
                 self.take_line(origin, chain_id, line, place, now)?;
@@ -139,7 +139,7 @@ impl Collector {
         held.write(&self.directory, &mut self.written)?;
         let key = (origin.clone(), Arc::clone(chain_id));
         let (mut at, mut items) = match self.replays.remove(&key) {
-            Some((next, items)) if next <= seq && seq - next < COMPARED_ON => (next, items),
+            Some((next, items)) if next <= seq && seq - next < MAX_SKIPPED => (next, items),
             _ => match Reader::new(self.directory.log(&log)).chain(chain).from_seq(seq).items() {
                 Ok(items) => (seq, items),
                 Err(error @ tracing_audit::Error::Io { .. }) => return Err(error.into()),
@@ -162,7 +162,7 @@ impl Collector {
             }
         }
         // Bounds the number of open files. A reader that is dropped is opened again when it is needed.
-        if self.replays.len() >= COMPARED {
+        if self.replays.len() >= MAX_COMPARED {
             self.replays.clear();
         }
         self.replays.insert(key, (at, items));

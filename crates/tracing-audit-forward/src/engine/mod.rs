@@ -35,10 +35,10 @@ use crate::{
 };
 
 /// The interval between two looks at an idle log, and between two attempts to take the name.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often a store is asked what it has while chains are left out.
-const LOOK_FOR_CHAINS: Duration = Duration::from_secs(5);
+const ASK_INTERVAL_LEFT_OUT: Duration = Duration::from_secs(5);
 
 /// Why a connection ended.
 enum Halt {
@@ -235,7 +235,7 @@ impl Engine {
                     self.is_in_trouble = true;
                 }
             }
-            if self.shared.wait(LOOK, |state| state.is_stopped) {
+            if self.shared.wait(POLL_INTERVAL, |state| state.is_stopped) {
                 return None;
             }
         }
@@ -269,7 +269,7 @@ impl Engine {
         let Some(mut items) = connection else {
             let asked = self.shared.lock().drains_asked;
             self.caught_up(asked)?;
-            self.shared.wait(LOOK_FOR_CHAINS, |state| state.is_stopped || state.drains_asked > asked);
+            self.shared.wait(ASK_INTERVAL_LEFT_OUT, |state| state.is_stopped || state.drains_asked > asked);
             return Err(if self.is_stopped() { Halt::Stopped } else { Halt::AskAgain });
         };
         let (mut ahead, mut waiting) = (None, None);
@@ -288,11 +288,11 @@ impl Engine {
             let ask_every = if self.left_out.is_empty() {
                 self.pace.ask_every
             } else {
-                LOOK_FOR_CHAINS.max(self.pace.linger)
+                ASK_INTERVAL_LEFT_OUT.max(self.pace.linger)
             };
             if self.lingers(&reading) && connected.elapsed() < ask_every {
                 self.measure_lag(true);
-                self.rest_for(LOOK.min(self.pace.linger.saturating_sub(reading.waited())));
+                self.rest_for(POLL_INTERVAL.min(self.pace.linger.saturating_sub(reading.waited())));
                 waiting = Some(reading);
                 continue;
             }
@@ -367,7 +367,7 @@ impl Engine {
     }
 
     fn measure_lag(&mut self, is_behind: bool) {
-        let is_due = self.lag_measured.is_none_or(|at| at.elapsed() >= LOOK);
+        let is_due = self.lag_measured.is_none_or(|at| at.elapsed() >= POLL_INTERVAL);
         if is_behind && !is_due {
             return;
         }
@@ -435,7 +435,7 @@ impl Engine {
 
     /// Waits for more records.
     fn rest(&mut self) {
-        self.rest_for(LOOK);
+        self.rest_for(POLL_INTERVAL);
     }
 
     fn rest_for(&mut self, time: Duration) {

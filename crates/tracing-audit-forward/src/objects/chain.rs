@@ -9,7 +9,7 @@ use super::{
     keys::{self, Name},
     lines::{self, Content, Limit},
     manifest::Manifest,
-    store::{LONGEST_MANIFEST, LONGEST_PART, Put},
+    store::{MAX_MANIFEST_BYTES, MAX_PART_BYTES, Put},
 };
 use crate::{
     copy::CopiedLine,
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Longer than any line.
-const LONGEST_LINE: u64 = 64 << 10;
+const MAX_LINE_BYTES: u64 = 64 << 10;
 
 /// What the archive has of a chain.
 #[derive(Debug, Default)]
@@ -110,7 +110,7 @@ impl Work<'_> {
             return Ok(());
         };
         let key = format!("{}{}", self.keys.live(self.origin, id), keys::part(live.segment, 1));
-        let start = self.store.start(&key, LONGEST_LINE).await?.unwrap_or_default();
+        let start = self.store.start(&key, MAX_LINE_BYTES).await?.unwrap_or_default();
         let first = CopiedLine::parse(start.split(|byte| *byte == b'\n').next().unwrap_or_default());
         let first = first
             .map_err(|what| self.store.foreign(&key, &format!("its first line is not a record: {what}")))?;
@@ -131,7 +131,7 @@ impl Work<'_> {
     async fn manifest(&self, key: &str, id: &str, segment: u32) -> Result<Manifest, SinkError> {
         // What the manifest names is acknowledged by this.
         self.store.settle(key).await?;
-        let bytes = self.store.get(key, LONGEST_MANIFEST).await?.unwrap_or_default();
+        let bytes = self.store.get(key, MAX_MANIFEST_BYTES).await?.unwrap_or_default();
         let manifest = Manifest::parse(&bytes, id).map_err(|why| self.store.foreign(key, &why))?;
         if manifest.segments.last().is_none_or(|last| last.segment != segment) {
             return Err(self.store.foreign(key, "it ends with another segment"));
@@ -185,7 +185,7 @@ impl Work<'_> {
     async fn last_of(&self, key: &str) -> Result<(u64, Digest), SinkError> {
         // The part is acknowledged by this.
         self.store.settle(key).await?;
-        let end = self.store.end(key, LONGEST_LINE).await?.unwrap_or_default();
+        let end = self.store.end(key, MAX_LINE_BYTES).await?.unwrap_or_default();
         let text = end.strip_suffix(b"\n").unwrap_or_default();
         let line = text.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
         let line = CopiedLine::parse(line);
@@ -268,7 +268,7 @@ impl Work<'_> {
         let body = bytes::Bytes::from(body);
         let key = format!("{}{}", self.keys.live(self.origin, id), keys::part(live.segment, live.parts + 1));
         if self.store.put(&key, body.clone()).await? == Put::Exists {
-            let there = self.store.get(&key, LONGEST_PART).await?;
+            let there = self.store.get(&key, MAX_PART_BYTES).await?;
             if there.as_ref() != Some(&body) {
                 return Err(self.differing(&key, there.as_deref().unwrap_or_default(), group));
             }

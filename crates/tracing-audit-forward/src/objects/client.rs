@@ -128,7 +128,7 @@ impl HttpService for Service {
         })?;
         let (parts, body) = response.into_parts();
         if is_list && parts.status.is_success() {
-            let page = Limited::new(body, LONGEST_PAGE).collect().await;
+            let page = Limited::new(body, MAX_PAGE_BYTES).collect().await;
             let page = page
                 .map_err(|error| HttpError::new(HttpErrorKind::Interrupted, std::io::Error::other(error)))?;
             // The length of the page has changed.
@@ -158,7 +158,7 @@ impl Service {
 
 /// The longest page of a list: 1,000 keys of 1 KiB, of which each byte may be escaped, and the elements
 /// around them.
-const LONGEST_PAGE: usize = 16 << 20;
+const MAX_PAGE_BYTES: usize = 16 << 20;
 
 /// Returns whether a URL names this machine.
 pub(super) fn is_on_this_machine(url: &str) -> bool {

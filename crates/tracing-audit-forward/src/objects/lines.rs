@@ -31,7 +31,7 @@ pub(super) struct Sums {
 }
 
 /// The minimum rate at which an object must arrive, in bytes per second over its whole length.
-const SLOWEST: u64 = 128 << 10;
+const MIN_BYTES_PER_SECOND: u64 = 128 << 10;
 
 /// How much of an object is read. Without a limit, a small object could decompress to more than a disk holds.
 #[derive(Debug, Clone, Copy)]
@@ -58,7 +58,7 @@ impl Limit {
 }
 
 /// Bounds a timeout, so that a sum of times does not overflow.
-const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+const MAX_TIMEOUT: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Passes each chunk of the content and each line, without its line feed, to `sink`. `None` if there is no
 /// such object.
@@ -81,8 +81,9 @@ pub(super) async fn read(
         lines.is_cut = true;
         return lines.end(Some(stored), None, store, key).map(Some);
     }
-    let patience = store.timeout.saturating_mul(10).saturating_add(Duration::from_secs(size / SLOWEST));
-    let deadline = Instant::now() + patience.min(LONGEST);
+    let patience =
+        store.timeout.saturating_mul(10).saturating_add(Duration::from_secs(size / MIN_BYTES_PER_SECOND));
+    let deadline = Instant::now() + patience.min(MAX_TIMEOUT);
     if !is_compressed {
         while let Some(chunk) = next(store, key, deadline, &mut chunks).await? {
             lines.take(&chunk);
@@ -189,19 +190,19 @@ struct Lines<C> {
     counted: Counted,
     rest: Vec<u8>,
     /// How many bytes are accepted, and whether there were more.
-    most: u64,
+    max: u64,
     is_cut: bool,
     /// The receiver of the content failed: that is not a fault of the object.
     failed: Option<io::Error>,
 }
 
 impl<C: Content> Lines<C> {
-    fn new(content: C, most: u64) -> Self {
-        Self { content, counted: Counted::default(), rest: Vec::new(), most, is_cut: false, failed: None }
+    fn new(content: C, max: u64) -> Self {
+        Self { content, counted: Counted::default(), rest: Vec::new(), max, is_cut: false, failed: None }
     }
 
     fn take(&mut self, bytes: &[u8]) {
-        let left = usize::try_from(self.most - self.counted.bytes).unwrap_or(usize::MAX);
+        let left = usize::try_from(self.max - self.counted.bytes).unwrap_or(usize::MAX);
         let (bytes, more) = bytes.split_at_checked(left).unwrap_or((bytes, &[]));
         self.is_cut |= !more.is_empty();
         self.counted.add(bytes);

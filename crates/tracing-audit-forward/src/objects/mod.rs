@@ -24,7 +24,7 @@ use self::{
     chain::Chain,
     keys::Keys,
     runtime::OwnRuntime,
-    store::{LONGEST_NOTE, Put, Store},
+    store::{MAX_NOTE_BYTES, Put, Store},
 };
 use crate::{
     copy::{CopyChecker, CopyReport},
@@ -243,7 +243,7 @@ impl Work<'_> {
         if self.store.put(&key, body.clone()).await? == Put::Created {
             return Ok(());
         }
-        let there = self.store.get(&key, LONGEST_NOTE).await?;
+        let there = self.store.get(&key, MAX_NOTE_BYTES).await?;
         if there.ok_or_else(|| self.store.unavailable("put", &key, &CONTENDED))? == body {
             return Ok(());
         }

@@ -11,7 +11,7 @@ use super::{
     client::{Headers, in_base64},
     keys::Keys,
     setup,
-    store::{LONGEST_NOTE, Objects, Put, Store},
+    store::{MAX_NOTE_BYTES, Objects, Put, Store},
 };
 use crate::{origin::Origin, sink::SinkError};
 
@@ -34,13 +34,13 @@ pub(super) async fn probe(store: &Store, keys: &Keys, origin: &Origin) -> Result
 
 async fn tried(store: &Store, keys: &Keys) -> Result<(), SinkError> {
     let here = keys.probe("create-only");
-    if store.get(&here, LONGEST_NOTE).await?.is_none() {
+    if store.get(&here, MAX_NOTE_BYTES).await?.is_none() {
         store.put(&here, Bytes::from_static(HERE)).await?;
     }
     if store.put(&here, Bytes::from_static(OTHER)).await? == Put::Created {
         return Err(refused(store, "overwrites an object although it is told not to (If-None-Match)"));
     }
-    if store.get(&here, LONGEST_NOTE).await?.as_deref() != Some(HERE) {
+    if store.get(&here, MAX_NOTE_BYTES).await?.as_deref() != Some(HERE) {
         let name = store.name(&here);
         return Err(setup(format!(
             "{name} is not what was put there: use another prefix, which has no such object yet"

@@ -16,7 +16,7 @@ use super::{
     keys::{self, Name},
     lines::{self, Content, Limit, Sums},
     manifest::{Manifest, Missing, Sealed},
-    store::{LONGEST_MANIFEST, LONGEST_PART, Put, hex},
+    store::{MAX_MANIFEST_BYTES, MAX_PART_BYTES, Put, hex},
 };
 use crate::{copy::CopiedLine, sink::SinkError};
 
@@ -44,7 +44,7 @@ impl Work<'_> {
         }
         let key = format!("{}{}", self.keys.live(self.origin, id), keys::part(live.segment, live.parts + 1));
         if self.store.put(&key, Bytes::new()).await? == Put::Exists
-            && self.store.get(&key, LONGEST_PART).await?.is_none_or(|there| !there.is_empty())
+            && self.store.get(&key, MAX_PART_BYTES).await?.is_none_or(|there| !there.is_empty())
         {
             return Err(self.store.unavailable("put", &key, &"another forwarder sends the same log"));
         }
@@ -137,7 +137,7 @@ impl Work<'_> {
         let body = manifest.print().map_err(|error| self.store.unavailable("print", &key, &error))?;
         let body = Bytes::from(body);
         if self.store.put(&key, body.clone()).await? == Put::Exists {
-            let there = self.store.get(&key, LONGEST_MANIFEST).await?;
+            let there = self.store.get(&key, MAX_MANIFEST_BYTES).await?;
             if there.ok_or_else(|| self.store.unavailable("put", &key, &CONTENDED))? != body {
                 return Err(self.store.foreign(&key, "it lists other sealed segments"));
             }

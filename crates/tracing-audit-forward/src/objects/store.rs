@@ -37,11 +37,11 @@ pub(super) enum Put {
 }
 
 /// The largest manifest: some 150,000 segments.
-pub(super) const LONGEST_MANIFEST: u64 = 64 << 20;
+pub(super) const MAX_MANIFEST_BYTES: u64 = 64 << 20;
 /// The largest object of a gap or a probe.
-pub(super) const LONGEST_NOTE: u64 = 4 << 10;
+pub(super) const MAX_NOTE_BYTES: u64 = 4 << 10;
 /// The largest part that is read as a whole: an offer has at most 8 MiB and a line.
-pub(super) const LONGEST_PART: u64 = 64 << 20;
+pub(super) const MAX_PART_BYTES: u64 = 64 << 20;
 
 /// The content of a directory.
 #[derive(Debug, Default)]
@@ -249,15 +249,15 @@ impl Store {
         }
     }
 
-    /// Reads a whole object of at most `most` bytes. A longer one is foreign.
-    pub(super) async fn get(&self, key: &str, most: u64) -> Result<Option<Bytes>, SinkError> {
+    /// Reads a whole object of at most `max` bytes. A longer one is foreign.
+    pub(super) async fn get(&self, key: &str, max: u64) -> Result<Option<Bytes>, SinkError> {
         let (path, objects) = (self.path(key)?, self.objects("get", key).await?);
         let get = async {
             let got = objects.get(&path).await?;
             // Checked before the body is read, so that a foreign object cannot exhaust memory.
-            if got.meta.size > most { Ok(None) } else { got.bytes().await.map(Some) }
+            if got.meta.size > max { Ok(None) } else { got.bytes().await.map(Some) }
         };
-        match self.found(key, self.within("get", key, most, get).await?)? {
+        match self.found(key, self.within("get", key, max, get).await?)? {
             Some(None) => Err(self.foreign(key, TOO_LARGE)),
             got => Ok(got.flatten()),
         }

@@ -10,7 +10,7 @@ use super::{
     lines::{self, Content, Limit, Sums},
     manifest::{Manifest, Missing, Sealed},
     setup,
-    store::{LONGEST_MANIFEST, LONGEST_NOTE, Listed, Store, TOO_LARGE},
+    store::{Listed, MAX_MANIFEST_BYTES, MAX_NOTE_BYTES, Store, TOO_LARGE},
 };
 use crate::{
     copy::{CopiedLine, CopyChecker, CopyFindingKind, CopyReport, is_chain_id},
@@ -158,7 +158,7 @@ pub(super) async fn chain_ids(
 }
 
 /// The largest accepted ratio of lines to their compressed size.
-const MOST_RATIO: u64 = 1 << 10;
+const MAX_RATIO: u64 = 1 << 10;
 
 const OUT_OF_PLACE: &str = "the object does not belong here";
 const UNNAMED: &str = "no manifest names the object";
@@ -169,8 +169,8 @@ fn is_behind(object: &Listed, segment: u32) -> bool {
 }
 
 /// Reads a small object; `None` if it is too large.
-async fn small(store: &Store, key: &str, most: u64) -> Result<Option<bytes::Bytes>, SinkError> {
-    match store.get(key, most).await {
+async fn small(store: &Store, key: &str, max: u64) -> Result<Option<bytes::Bytes>, SinkError> {
+    match store.get(key, max).await {
         Err(SinkError::Chain { .. }) => Ok(None),
         got => got.map(|bytes| Some(bytes.unwrap_or_default())),
     }
@@ -198,7 +198,7 @@ pub(super) struct Object {
     /// The entry of the manifest.
     pub(super) sealed: Option<Sealed>,
     /// The maximum number of bytes of lines, if no manifest states it.
-    most: u64,
+    max: u64,
 }
 
 impl Object {
@@ -208,7 +208,7 @@ impl Object {
 
     /// Returns how much of it is read.
     pub(super) fn limit(&self) -> Limit {
-        self.sealed.as_ref().map_or(Limit::of_lines(self.most), Limit::of)
+        self.sealed.as_ref().map_or(Limit::of_lines(self.max), Limit::of)
     }
 
     /// Returns what is wrong with it, apart from its lines.
@@ -276,7 +276,7 @@ impl Contents {
     }
 
     async fn read_gap(&mut self, store: &Store, key: String, seqs: (u64, u64)) -> Result<(), SinkError> {
-        match small(store, &key, LONGEST_NOTE).await? {
+        match small(store, &key, MAX_NOTE_BYTES).await? {
             Some(bytes) => match serde_json::from_slice::<Missing>(&bytes) {
                 Ok(gap) if (gap.first_seq, gap.last_seq) == seqs => self.gaps.push(gap),
                 _ => self.unexpected.push((key, "the object does not describe the gap in its name")),
@@ -293,7 +293,7 @@ impl Contents {
         id: &str,
         segment: u32,
     ) -> Result<(), SinkError> {
-        match small(store, &key, LONGEST_MANIFEST).await? {
+        match small(store, &key, MAX_MANIFEST_BYTES).await? {
             Some(bytes) => match Manifest::parse(&bytes, id) {
                 Ok(manifest) if manifest.segments.last().is_some_and(|last| last.segment == segment) => {
                     self.manifest = Some(manifest);
@@ -328,14 +328,14 @@ impl Contents {
         gone.chain(unnamed.map(|gap| (key(gap), UNNAMED))).collect()
     }
 
-    /// Takes the sealed segments up to this one, which has at most `most` bytes of lines if no manifest
+    /// Takes the sealed segments up to this one, which has at most `max` bytes of lines if no manifest
     /// states it. Any other segment is unexpected.
     fn take_segments(
         &mut self,
         directory: &str,
         segments: &BTreeMap<u32, Vec<(Name, u64)>>,
         through: u32,
-        most: Option<u64>,
+        max: Option<u64>,
     ) {
         let named = self.manifest.iter().flat_map(|manifest| &manifest.segments);
         let named: BTreeMap<u32, Sealed> = named.map(|sealed| (sealed.segment, sealed.clone())).collect();
@@ -357,9 +357,9 @@ impl Contents {
             if let Some(name) = name {
                 let bytes = there.get(&name).copied();
                 // A rule may have removed some or all of the parts.
-                let most = most.unwrap_or(0).max(bytes.unwrap_or(0).saturating_mul(MOST_RATIO));
+                let max = max.unwrap_or(0).max(bytes.unwrap_or(0).saturating_mul(MAX_RATIO));
                 let key = format!("{directory}{name}");
-                self.objects.push(Object { segment: number, key, bytes, sealed, most });
+                self.objects.push(Object { segment: number, key, bytes, sealed, max });
             }
         }
     }
@@ -388,7 +388,7 @@ impl Contents {
             last = (segment, number);
             if object.bytes > 0 {
                 let bytes = Some(object.bytes);
-                self.objects.push(Object { segment, key, bytes, sealed: None, most: object.bytes });
+                self.objects.push(Object { segment, key, bytes, sealed: None, max: object.bytes });
             }
         }
     }

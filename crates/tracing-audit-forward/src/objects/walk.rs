@@ -11,7 +11,7 @@ use super::store::{Listed, Listing};
 use crate::position::is_same;
 
 /// How deep the directories of a chain are, plus one.
-const DEEPEST: usize = 3;
+const MAX_DEPTH: usize = 3;
 
 struct Inner {
     path: PathBuf,
@@ -52,7 +52,7 @@ pub(super) fn files(directory: &Path, behind: Option<&str>) -> io::Result<Listin
                 }
             };
             if metadata.is_dir() {
-                if inner.around.len() > DEEPEST || inner.around.iter().any(|one| is_same(one, &metadata)) {
+                if inner.around.len() > MAX_DEPTH || inner.around.iter().any(|one| is_same(one, &metadata)) {
                     listing.unexpected.push(name);
                 } else {
                     let around = inner.around.iter().chain([&metadata]).cloned().collect();

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// How long a test waits for something that must happen.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Offers the same again until it is accepted, as a forwarder does.
 #[track_caller]
@@ -35,7 +35,7 @@ fn offer_until_taken(store: &mut Nats, batch: &[Entry]) {
     let begun = Instant::now();
     while let Err(error) = store.offer(batch) {
         assert!(matches!(error, SinkError::Unavailable { .. }), "{error}");
-        assert!(begun.elapsed() < PATIENCE, "{error}");
+        assert!(begun.elapsed() < TIMEOUT, "{error}");
         thread::sleep(Duration::from_millis(20));
     }
 }
@@ -115,14 +115,14 @@ fn a_lost_acknowledgement_duplicates_nothing() {
     for is_atomic in [true, false] {
         let Some(server) = Server::start("a_lost_acknowledgement_duplicates_nothing") else { return };
         drop(store(&server, is_atomic));
-        let (port, wishes) = proxy::start(server.port());
+        let (port, faults) = proxy::start(server.port());
         let mut store = Nats::new(&Server::url_at(port, "boss", "AUDIT")).unwrap();
         let entries = events(40);
         let last = position(entries.last().unwrap());
         for (batch, cuts) in entries.chunks(10).zip(1..) {
-            wishes.cut_at_acknowledgement.store(true, Ordering::SeqCst);
+            faults.cut_at_acknowledgement.store(true, Ordering::SeqCst);
             check_unavailable(&store.offer(batch), "cannot publish records: the connection was lost");
-            assert_eq!(wishes.cuts.load(Ordering::SeqCst), cuts);
+            assert_eq!(faults.cuts.load(Ordering::SeqCst), cuts);
             if cuts % 2 == 0 {
                 // Past the duplicate window of 100 ms.
                 thread::sleep(Duration::from_millis(300));
@@ -134,7 +134,7 @@ fn a_lost_acknowledgement_duplicates_nothing() {
         assert_eq!(store.positions(slice::from_ref(&last.chain_id)).unwrap(), Some(vec![last.clone()]));
         // The same for a gap.
         let gap = Gap::new(last.chain_id, 0, 100..=200);
-        wishes.cut_at_acknowledgement.store(true, Ordering::SeqCst);
+        faults.cut_at_acknowledgement.store(true, Ordering::SeqCst);
         check_unavailable(&store.gap(&gap), "cannot publish records: the connection was lost");
         store.gap(&gap).unwrap();
         assert_eq!(server.admin().count("AUDIT"), entries.len() as u64 + 1);
@@ -145,15 +145,15 @@ fn a_lost_acknowledgement_duplicates_nothing() {
 fn a_late_acknowledgement_duplicates_nothing() {
     let Some(server) = Server::start("a_late_acknowledgement_duplicates_nothing") else { return };
     drop(store(&server, true));
-    let (port, wishes) = proxy::start(server.port());
+    let (port, faults) = proxy::start(server.port());
     let builder =
         Nats::builder(&Server::url_at(port, "boss", "AUDIT")).answer_timeout(Duration::from_millis(700));
     let mut store = builder.build().unwrap();
     let entries = events(30);
     store.offer(&entries[..10]).unwrap();
-    wishes.drop_acknowledgements.store(true, Ordering::SeqCst);
+    faults.drop_acknowledgements.store(true, Ordering::SeqCst);
     check_unavailable(&store.offer(&entries[..20]), "no answer within 0.7 s");
-    wishes.drop_acknowledgements.store(false, Ordering::SeqCst);
+    faults.drop_acknowledgements.store(false, Ordering::SeqCst);
     assert_eq!(server.admin().count("AUDIT"), 20);
     offer_until_taken(&mut store, &entries);
     check_stored(&server.admin(), &mut store, &entries);
@@ -168,13 +168,13 @@ fn what_a_lost_connection_had_to_send_is_not_sent_later() {
             return;
         };
         drop(store(&server, is_atomic));
-        let (port, wishes) = proxy::start(server.port());
+        let (port, faults) = proxy::start(server.port());
         let mut store = Nats::new(&Server::url_at(port, "boss", "AUDIT")).unwrap();
         let entries = events(800);
         store.offer(&entries[..10]).unwrap();
-        wishes.cut_before_records.store(true, Ordering::SeqCst);
+        faults.cut_before_records.store(true, Ordering::SeqCst);
         check_unavailable(&store.offer(&entries[10..]), "the connection was lost");
-        wishes.cut_before_records.store(false, Ordering::SeqCst);
+        faults.cut_before_records.store(false, Ordering::SeqCst);
         // Longer than the client takes to reconnect.
         thread::sleep(Duration::from_millis(500));
         let admin = server.admin();
@@ -222,10 +222,10 @@ fn no_call_waits_forever() {
     let begun = Instant::now();
     check_unavailable(&bounded(silent.local_addr().unwrap().port()).offer(&entries), "timed out");
     assert!(begun.elapsed() < Duration::from_secs(10));
-    let (port, wishes) = proxy::start(server.port());
+    let (port, faults) = proxy::start(server.port());
     let mut store = bounded(port);
     offer_until_taken(&mut store, &entries[..1]);
-    wishes.silence.store(true, Ordering::SeqCst);
+    faults.silence.store(true, Ordering::SeqCst);
     let begun = Instant::now();
     check_unavailable(&store.offer(&entries), "no answer within 1 s");
     check_unavailable(&store.positions(&[]), "timed out");
@@ -268,7 +268,7 @@ fn wait_for_trouble(feed: &mut NatsFeed, is_expected: bool) {
         if feed.beats().iter().any(|beat| beat.trouble.is_some() == is_expected) {
             return;
         }
-        assert!(begun.elapsed() < PATIENCE);
+        assert!(begun.elapsed() < TIMEOUT);
         thread::sleep(Duration::from_millis(50));
     }
 }
@@ -295,16 +295,16 @@ fn a_stream_that_was_deleted_and_recreated_gets_everything_again() {
     let told = std::sync::Arc::clone(&notices);
     let builder = Forwarder::builder("nats").on_notice(move |notice| told.lock().unwrap().push(notice.kind));
     let forwarder = builder.start_beside(&path, Nats::new(&server.url("AUDIT")).unwrap()).unwrap();
-    forwarder.drain(PATIENCE).unwrap();
+    forwarder.drain(TIMEOUT).unwrap();
     let admin = server.admin();
     admin.ask("$JS.API.STREAM.DELETE.AUDIT", "");
     admin.make("AUDIT", &json!({}));
     emit(50);
     log.close().unwrap();
     // Draining asks the stream what it has.
-    forwarder.drain(PATIENCE).unwrap();
+    forwarder.drain(TIMEOUT).unwrap();
     assert!(notices.lock().unwrap().contains(&NoticeKind::StoreLost));
-    forwarder.close(PATIENCE).unwrap();
+    forwarder.close(TIMEOUT).unwrap();
     check_stored(&admin, &mut store, &crate::records::read(&path));
 }
 

@@ -170,7 +170,7 @@ fn a_connection_that_breaks_loses_nothing_silently() {
     for batch in entries.chunks(20) {
         store.offer(batch).unwrap();
     }
-    let (port, wishes) = proxy::start(server.port());
+    let (port, faults) = proxy::start(server.port());
     let mut feed = NatsFeed::new(&Server::url_at(port, "boss", "AUDIT")).unwrap();
     feed.start(1).unwrap();
     let (mut delivered, mut failures) = (Vec::new(), 0);
@@ -178,7 +178,7 @@ fn a_connection_that_breaks_loses_nothing_silently() {
     while delivered.len() < entries.len() {
         assert!(begun.elapsed() < 60 * SECOND);
         if delivered.len() > 50 && failures < 3 {
-            wishes.cut_at_message.store(true, std::sync::atomic::Ordering::SeqCst);
+            faults.cut_at_message.store(true, std::sync::atomic::Ordering::SeqCst);
         }
         if let Ok(more) = feed.next(30, SECOND) {
             delivered.extend(more);

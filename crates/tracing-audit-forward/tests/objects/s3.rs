@@ -88,14 +88,14 @@ fn a_lost_answer_duplicates_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let log = log_of(dir.path(), 3, 100);
     let entries = read(&log);
-    let (port, wishes) = proxy::start_for(server.port(), b"PUT /");
+    let (port, faults) = proxy::start_for(server.port(), b"PUT /");
     let url = url_at(port, "plain/lost", "");
     // Without a proxy in between, because the signature covers the endpoint with its port.
     let mut sink = Objects::builder(&url).credentials(KEY, SECRET, None).build().unwrap();
     let mut taken = 0;
     for batch in entries.chunks(60) {
         for _ in 0..10 {
-            wishes.cut_after_commit.store(true, Ordering::SeqCst);
+            faults.cut_after_commit.store(true, Ordering::SeqCst);
             if sink.offer(batch).is_ok() {
                 break;
             }
@@ -103,24 +103,24 @@ fn a_lost_answer_duplicates_nothing() {
         taken += batch.len();
         assert_eq!(positions(&mut sink, &entries), [position(&entries[taken - 1])]);
     }
-    assert!(wishes.cuts.load(Ordering::SeqCst) >= 5, "{:?}", wishes.cuts);
+    assert!(faults.cuts.load(Ordering::SeqCst) >= 5, "{:?}", faults.cuts);
     check_whole(&mut Place::S3(&server, "plain/lost").archive(), &log);
 }
 
 #[test]
 fn a_server_that_does_not_answer_is_given_up_in_time() {
     let Some(server) = Server::start("a_server_that_does_not_answer_is_given_up_in_time") else { return };
-    let (port, wishes) = proxy::start_for(server.port(), b"PUT /");
+    let (port, faults) = proxy::start_for(server.port(), b"PUT /");
     let builder = Objects::builder(&url_at(port, "plain", "")).credentials(KEY, SECRET, None);
     let mut sink = builder.timeout(Duration::from_secs(5)).build().unwrap();
     let entries = events(5);
     sink.offer(&entries[..2]).unwrap();
-    wishes.silence.store(true, Ordering::SeqCst);
+    faults.silence.store(true, Ordering::SeqCst);
     let begun = std::time::Instant::now();
     let outcome = sink.offer(&entries[2..]);
     let Err(SinkError::Unavailable { reason, .. }) = outcome else { panic!("{outcome:?}") };
     assert!(reason.contains("no answer within 5 s"), "{reason}");
     assert!(begun.elapsed() < Duration::from_secs(20));
-    wishes.silence.store(false, Ordering::SeqCst);
+    faults.silence.store(false, Ordering::SeqCst);
     sink.offer(&entries[2..]).unwrap();
 }

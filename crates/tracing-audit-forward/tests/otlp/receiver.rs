@@ -15,7 +15,7 @@ use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
 /// How long a receiver may take to start.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Returns the interpreter, if it is named and has the package.
 fn python() -> Option<&'static str> {
@@ -93,7 +93,7 @@ impl Receiver {
             }
             // A client that connected may hold the port for a moment.
             self.end();
-            assert!(begun.elapsed() < PATIENCE, "the receiver does not start");
+            assert!(begun.elapsed() < TIMEOUT, "the receiver does not start");
             thread::sleep(Duration::from_millis(50));
         }
     }

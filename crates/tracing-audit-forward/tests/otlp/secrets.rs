@@ -12,11 +12,11 @@ use tracing_audit_forward::{Otlp, Sink as _};
 use crate::{log::written, receiver::Receiver};
 
 /// Everything that the HTTP client and its dependencies log in this process, of all tests.
-struct Heard(Mutex<String>);
+struct Captured(Mutex<String>);
 
-static HEARD: Heard = Heard(Mutex::new(String::new()));
+static HEARD: Captured = Captured(Mutex::new(String::new()));
 
-impl log::Log for Heard {
+impl log::Log for Captured {
     fn enabled(&self, _: &log::Metadata<'_>) -> bool {
         true
     }

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How long a test waits for something that must happen.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 #[track_caller]
 fn check_unavailable<T: std::fmt::Debug>(outcome: &Result<T, SinkError>, text: &str) {
@@ -41,7 +41,7 @@ fn offer_until_taken(store: &mut Postgres, batch: &[Entry]) {
     let begun = Instant::now();
     while let Err(error) = store.offer(batch) {
         assert!(matches!(error, SinkError::Unavailable { .. }), "{error}");
-        assert!(begun.elapsed() < PATIENCE, "{error}");
+        assert!(begun.elapsed() < TIMEOUT, "{error}");
         thread::sleep(Duration::from_millis(20));
     }
 }
@@ -115,13 +115,13 @@ fn a_connection_that_is_cut_after_the_commit_duplicates_nothing() {
         return;
     };
     drop(store(&server));
-    let (port, wishes) = proxy::start(server.port());
+    let (port, faults) = proxy::start(server.port());
     let mut store = Postgres::new(&Server::url_at(port, "boss", PASSWORD)).unwrap();
     let entries = events(40);
     for (batch, cuts) in entries.chunks(10).zip(1..) {
-        wishes.cut_after_commit.store(true, Ordering::SeqCst);
+        faults.cut_after_commit.store(true, Ordering::SeqCst);
         check_unavailable(&store.offer(batch), "cannot");
-        assert_eq!(wishes.cuts.load(Ordering::SeqCst), cuts);
+        assert_eq!(faults.cuts.load(Ordering::SeqCst), cuts);
         // It was committed nevertheless.
         let stored = server.sql("SELECT count(*) FROM audit_records");
         assert_eq!(stored.parse(), Ok(entries.len().min(10 * usize::try_from(cuts).unwrap())));
@@ -154,13 +154,13 @@ fn no_call_waits_forever() {
         });
         scope.spawn(|| {
             // The server stops answering.
-            let (port, wishes) = proxy::start(server.port());
+            let (port, faults) = proxy::start(server.port());
             let mut store = bounded(port);
             store.offer(&entries[..1]).unwrap();
-            wishes.silence.store(true, Ordering::SeqCst);
+            faults.silence.store(true, Ordering::SeqCst);
             // Or the server ends the idle transaction.
             check_unavailable(&store.offer(&entries), "");
-            wishes.silence.store(false, Ordering::SeqCst);
+            faults.silence.store(false, Ordering::SeqCst);
             store.offer(&entries[..1]).unwrap();
         });
     });
@@ -173,7 +173,7 @@ fn no_call_waits_forever() {
         while server.sql("SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted")
             == "0"
         {
-            assert!(begun.elapsed() < PATIENCE);
+            assert!(begun.elapsed() < TIMEOUT);
         }
         check_unavailable(&store.offer(&entries), "statement timeout");
     });
@@ -292,7 +292,7 @@ fn a_batch_is_acknowledged_when_the_standbys_have_it() {
             if reason.contains("canceling wait for synchronous replication") {
                 break;
             }
-            assert!(begun.elapsed() < PATIENCE, "{reason}");
+            assert!(begun.elapsed() < TIMEOUT, "{reason}");
         }
     });
     // ... nor that the rows are there when they are offered or queried again.

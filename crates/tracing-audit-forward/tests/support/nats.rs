@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
 /// How long a server may take to start or to end.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The password of the user `boss`, who may do everything.
 pub(crate) const PASSWORD: &str = "Secr3t";
@@ -98,7 +98,7 @@ impl Server {
         while std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
             let ended = self.process.as_mut().unwrap().try_wait().unwrap();
             assert!(
-                ended.is_none() && begun.elapsed() < PATIENCE,
+                ended.is_none() && begun.elapsed() < TIMEOUT,
                 "the server does not start: {}",
                 self.log()
             );
@@ -189,7 +189,7 @@ impl Admin {
             let made = self.try_ask(&subject, &config(stream, other).to_string(), &[]).unwrap();
             let Some(error) = made.get("error") else { return };
             // The files of a deleted stream are not gone yet.
-            assert!(error["err_code"] == 10049 && begun.elapsed() < PATIENCE, "{stream}: {made}");
+            assert!(error["err_code"] == 10049 && begun.elapsed() < TIMEOUT, "{stream}: {made}");
             thread::sleep(Duration::from_millis(50));
         }
     }

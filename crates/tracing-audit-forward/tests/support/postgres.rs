@@ -14,7 +14,7 @@ use std::{
 use tempfile::TempDir;
 
 /// How long a server may take to start or to end.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The password of the role `boss`, which may do everything.
 pub(crate) const PASSWORD: &str = "Secr3t";
@@ -94,11 +94,11 @@ impl Server {
                 if self.try_sql("postgres", "SELECT 1").status.success() {
                     return;
                 }
-                assert!(begun.elapsed() < PATIENCE, "the server does not start: {}", self.log());
+                assert!(begun.elapsed() < TIMEOUT, "the server does not start: {}", self.log());
                 thread::sleep(Duration::from_millis(50));
             }
             // After a kill, the shared memory of the old server is in use for a moment.
-            assert!(begun.elapsed() < PATIENCE, "the server ends: {}", self.log());
+            assert!(begun.elapsed() < TIMEOUT, "the server ends: {}", self.log());
             thread::sleep(Duration::from_millis(100));
         }
     }
@@ -122,7 +122,7 @@ impl Server {
         let _asked = Command::new("kill").args(["-INT", &process.id().to_string()]).output();
         let begun = Instant::now();
         while process.try_wait().is_ok_and(|ended| ended.is_none()) {
-            if begun.elapsed() > PATIENCE {
+            if begun.elapsed() > TIMEOUT {
                 let _ended = process.kill();
             }
             thread::sleep(Duration::from_millis(20));

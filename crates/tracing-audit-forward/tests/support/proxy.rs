@@ -12,7 +12,7 @@ use std::{
 
 /// What the proxy does.
 #[derive(Default)]
-pub(crate) struct Wishes {
+pub(crate) struct Faults {
     /// Passes the next `COMMIT`, or the text given to [`start_for`], to the server, and drops the answer.
     pub(crate) cut_after_commit: AtomicBool,
     /// Drops all answers of the server.
@@ -22,46 +22,46 @@ pub(crate) struct Wishes {
 }
 
 /// Opens a port that leads to `server`. Its threads end with the test.
-pub(crate) fn start(server: u16) -> (u16, Arc<Wishes>) {
+pub(crate) fn start(server: u16) -> (u16, Arc<Faults>) {
     start_for(server, b"; COMMIT")
 }
 
 /// Opens a port as [`start`] does, but counts requests with this text.
-pub(crate) fn start_for(server: u16, text: &'static [u8]) -> (u16, Arc<Wishes>) {
+pub(crate) fn start_for(server: u16, text: &'static [u8]) -> (u16, Arc<Faults>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
-    let wishes = Arc::new(Wishes::default());
-    let for_threads = Arc::clone(&wishes);
+    let faults = Arc::new(Faults::default());
+    let for_threads = Arc::clone(&faults);
     thread::spawn(move || {
         for client in listener.incoming().map_while(Result::ok) {
             let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, server)) else { continue };
             let is_cut = Arc::new(AtomicBool::new(false));
             let (there, back) =
                 ((client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client));
-            let (wishes, cut) = (Arc::clone(&for_threads), Arc::clone(&is_cut));
+            let (faults, cut) = (Arc::clone(&for_threads), Arc::clone(&is_cut));
             thread::spawn(move || {
                 carry(there.0, there.1, |bytes| {
                     if bytes.windows(text.len()).any(|word| word == text)
-                        && wishes.cut_after_commit.swap(false, Ordering::SeqCst)
+                        && faults.cut_after_commit.swap(false, Ordering::SeqCst)
                     {
                         cut.store(true, Ordering::SeqCst);
                     }
                     What::Pass
                 });
             });
-            let wishes = Arc::clone(&for_threads);
+            let faults = Arc::clone(&for_threads);
             thread::spawn(move || {
                 carry(back.0, back.1, |_| {
                     if is_cut.load(Ordering::SeqCst) {
-                        wishes.cuts.fetch_add(1, Ordering::SeqCst);
+                        faults.cuts.fetch_add(1, Ordering::SeqCst);
                         return What::Cut;
                     }
-                    if wishes.silence.load(Ordering::SeqCst) { What::Swallow } else { What::Pass }
+                    if faults.silence.load(Ordering::SeqCst) { What::Swallow } else { What::Pass }
                 });
             });
         }
     });
-    (port, wishes)
+    (port, faults)
 }
 
 enum What {

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tracing_audit_forward::{Objects, ObjectsBuilder};
 
 /// How long a server may take to start.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(crate) const KEY: &str = "AUDITKEY";
 pub(crate) const SECRET: &str = "Secr3tSecr3t";
@@ -49,7 +49,7 @@ impl Server {
         let begun = Instant::now();
         let first = ["-H", "x-amz-content-sha256: UNSIGNED-PAYLOAD", "--data-binary", "x"];
         while !server.curl("PUT", "plain/first", &first).starts_with("HTTP/1.1 200") {
-            assert!(begun.elapsed() < PATIENCE, "the server takes nothing: {}", server.log());
+            assert!(begun.elapsed() < TIMEOUT, "the server takes nothing: {}", server.log());
             thread::sleep(Duration::from_millis(50));
         }
         Some(server)
@@ -86,7 +86,7 @@ impl Server {
         let begun = Instant::now();
         // The answer that a bucket does not exist needs all parts of the server.
         while !self.curl("GET", "nowhere", &[]).contains("NoSuchBucket") {
-            assert!(begun.elapsed() < PATIENCE, "the server does not start: {}", self.log());
+            assert!(begun.elapsed() < TIMEOUT, "the server does not start: {}", self.log());
             thread::sleep(Duration::from_millis(50));
         }
     }

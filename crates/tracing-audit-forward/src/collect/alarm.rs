@@ -168,7 +168,7 @@ impl Known<'_> {
         let unexplained = chain.unexplained_gaps();
         if !unexplained.is_empty() && self.is_late(chain.gap_ms.max(chain.received_ms)) {
             let message = format!(
-                "its forwarder says that retention removed records {}, and the log does not; look for them on the host",
+                "its forwarder says that retention removed records {}, but the log does not say so; look for them on the host",
                 listed(&unexplained)
             );
             raise(AlarmKind::Missing, message);
@@ -185,10 +185,10 @@ impl Known<'_> {
     }
 
     /// Returns whether something announced at that time should have arrived by now.
-    fn is_late(&self, told_ms: u64) -> bool {
-        let since_told = Duration::from_millis(self.now_ms.saturating_sub(told_ms));
+    fn is_late(&self, announced_ms: u64) -> bool {
+        let since_then = Duration::from_millis(self.now_ms.saturating_sub(announced_ms));
         let listening = self.listening_since.map(|since| self.now.saturating_duration_since(since));
-        since_told > IN_TRANSIT && (self.is_once || listening.is_some_and(|time| time > IN_TRANSIT))
+        since_then > IN_TRANSIT && (self.is_once || listening.is_some_and(|time| time > IN_TRANSIT))
     }
 
     fn of_log(&self, log: &Log, alarms: &mut Vec<Alarm>) {
@@ -228,10 +228,10 @@ impl Known<'_> {
         if !has_waited {
             return;
         }
-        let has_come = |origin: &Origin| {
+        let has_arrived = |origin: &Origin| {
             self.logs.get(origin).is_some_and(|log| log.chains.values().any(|held| held.row.seq > 0))
         };
-        for origin in self.expected.iter().filter(|origin| !has_come(origin)) {
+        for origin in self.expected.iter().filter(|origin| !has_arrived(origin)) {
             let message =
                 "it is expected, and no record of it ever arrived; look at the host and its forwarder"
                     .to_owned();

@@ -75,8 +75,8 @@ pub(crate) fn measure(dir: &Path, known: &Known, ids: &BTreeMap<u16, Arc<str>>, 
     for (chain, id) in ids {
         let last = known.last(id);
         let trusted = head.filter(|head| head.chain() == *chain).map_or(0, |head| head.seq());
-        let Ok(head) = durable_head(dir, *chain) else { continue };
-        let durable = head.map_or(0, |head| head.seq()).max(trusted);
+        let Ok(last_durable) = durable_head(dir, *chain) else { continue };
+        let durable = last_durable.map_or(0, |head| head.seq()).max(trusted);
         let behind = durable.saturating_sub(last.map_or(0, |last| last.seq()));
         lag.records += behind;
         let Some(first) = (behind > 0).then(|| first_behind(dir, *chain, last)).flatten() else { continue };

@@ -299,6 +299,8 @@ impl Chain {
     fn place(&mut self, seq: u64, hash: Option<Digest>, previous: Option<Digest>) -> Option<CopyFindingKind> {
         self.records += 1;
         let expected = self.expected();
+        // The state does not move back, so that one misplaced record does not make all later ones look
+        // wrong.
         if seq < expected && (self.last.is_some() || seq == 0) {
             let is_same = self.last.is_some_and(|last| last == (seq, hash));
             return Some(if is_same { CopyFindingKind::Repeated } else { CopyFindingKind::Extra });
@@ -315,6 +317,8 @@ impl Chain {
         self.first.get_or_insert(seq);
         self.last = Some((seq, hash));
         let is_linked = match (before, previous) {
+            // After a hole there is nothing to compare with; `contradicts` checks the link where
+            // retention named its hash.
             _ if seq > expected => true,
             (Some(before), Some(previous)) => before == previous,
             _ => true,
@@ -364,6 +368,7 @@ impl Chain {
                 let rejected = self.rejected.range(at..).next().map_or(u64::MAX, |seq| seq - 1);
                 (self.next_gap(at).min(rejected), HoleReason::Unexplained)
             };
+            // Each part ends where another explanation may begin, so the parts of a hole never overlap.
             let end = end.min(hole.last);
             parts.push((at..=end, reason));
             at = end.saturating_add(1);

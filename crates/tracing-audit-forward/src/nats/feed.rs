@@ -179,6 +179,7 @@ impl Reader {
 
     fn open(&mut self) -> Result<&Session, SinkError> {
         if !self.session.as_ref().is_some_and(Session::is_usable) {
+            // All of them belong to the connection that was lost.
             (self.consumer, self.beats, self.session) = (None, None, None);
             let session = Session::connect(&self.target, &self.prefix, self.bounds)?;
             if !self.is_filtered {
@@ -300,6 +301,7 @@ async fn begin(
     let made: Made =
         session.ask(DOING, "CONSUMER.CREATE", &body).await.map_err(|failure| failure.into_sink(DOING))?;
     let inbox = session.client.new_inbox();
+    // One subscription for all requests: answers to an earlier one are recognised by their subjects.
     let messages = session.client.subscribe(format!("{inbox}.*")).await;
     let messages = messages.map_err(|error| unavailable(format!("cannot {DOING}: {error}")))?;
     let consumer = Consumer {
@@ -402,6 +404,8 @@ impl Consumer {
                 StatusCode::NO_RESPONDERS => Err(lost("the server has forgotten the consumer")),
                 _ if content == "batch completed" => Ok(Received::End),
                 _ if content.contains("maxbytes") => {
+                    // Nothing was delivered because the first message alone exceeds the limit, so the
+                    // next request has none.
                     self.is_large = self.brought == 0;
                     Ok(Received::End)
                 }
@@ -419,6 +423,8 @@ impl Consumer {
                 "cannot {READING}: the server numbers messages in a way that is not known"
             )));
         };
+        // Without acknowledgements the server does not deliver again, so a lost message has to be
+        // noticed here.
         if count != self.delivered + 1 {
             return Err(lost("a message was lost on its way"));
         }

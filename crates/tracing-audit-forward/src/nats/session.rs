@@ -328,6 +328,7 @@ async fn connect(
     let options = ConnectOptions::new()
         .name("tracing-audit")
         .connection_timeout(bounds.connect)
+        // Before the credentials: a server without TLS must not get them.
         .require_tls(target.tls != Tls::AsTheServer)
         // They may be elsewhere, and are not what was allowed.
         .ignore_discovered_servers()
@@ -362,6 +363,7 @@ async fn connect(
 /// Records an event that a pending call must know of.
 fn note(notes: &watch::Sender<Link>, prefix: &Prefix, event: &Event) {
     match event {
+        // Also if the client reconnects at once: what was published before may be lost.
         Event::Disconnected | Event::Closed => notes.send_modify(|link| link.is_lost = true),
         // A heartbeat that is not permitted must not stop records.
         Event::ServerError(ServerError::Other(text))

@@ -81,9 +81,9 @@ pub(super) async fn read(
         lines.is_cut = true;
         return lines.end(Some(stored), None, store, key).map(Some);
     }
-    let patience =
+    let allowed =
         store.timeout.saturating_mul(10).saturating_add(Duration::from_secs(size / MIN_BYTES_PER_SECOND));
-    let deadline = Instant::now() + patience.min(MAX_TIMEOUT);
+    let deadline = Instant::now() + allowed.min(MAX_TIMEOUT);
     if !is_compressed {
         while let Some(chunk) = next(store, key, deadline, &mut chunks).await? {
             lines.take(&chunk);
@@ -202,6 +202,7 @@ impl<C: Content> Lines<C> {
     }
 
     fn take(&mut self, bytes: &[u8]) {
+        // Bytes beyond the limit are dropped before they are hashed or parsed.
         let left = usize::try_from(self.max - self.counted.bytes).unwrap_or(usize::MAX);
         let (bytes, more) = bytes.split_at_checked(left).unwrap_or((bytes, &[]));
         self.is_cut |= !more.is_empty();

@@ -264,6 +264,7 @@ impl Contents {
         let unnamed: Vec<u32> = segments.range(named + 1..).map(|(number, _)| *number).collect();
         let is_part_of =
             |object: &Listed, number| keys::parse_part(&object.name).is_some_and(|part| part.0 == number);
+        // More than one such segment, or parts of another one, cannot come from a single crash.
         let through = match unnamed[..] {
             [number] if parts.iter().all(|object| is_part_of(object, number)) => number,
             _ => named,

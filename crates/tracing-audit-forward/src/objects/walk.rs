@@ -52,6 +52,7 @@ pub(super) fn files(directory: &Path, behind: Option<&str>) -> io::Result<Listin
                 }
             };
             if metadata.is_dir() {
+                // Compared by device and inode, because a loop of links has no end by name.
                 if inner.around.len() > MAX_DEPTH || inner.around.iter().any(|one| is_same(one, &metadata)) {
                     listing.unexpected.push(name);
                 } else {

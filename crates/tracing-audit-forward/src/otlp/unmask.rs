@@ -54,6 +54,7 @@ impl<In: Transport> Transport for Unmasked<In> {
             && let Some(output) = self.inner.buffers().output().get_mut(..amount)
         {
             let end = find(output, b"\r\n\r\n").map(|at| at + 4);
+            // A long head is sent in several calls; the body begins after the first empty line.
             self.is_in_head = end.is_none();
             if let Some(head) = output.get_mut(..end.unwrap_or(amount)) {
                 self.lines.iter().for_each(|line| replace(head, line));

@@ -61,6 +61,7 @@ struct Messages {
 impl Session {
     pub(super) async fn connect(target: &Target, bounds: &Bounds) -> Result<Self, SinkError> {
         let mut config = password::with_password(target)?;
+        // The TCP timeout ends a connection whose peer vanished while data was in flight (tcp(7)).
         config.connect_timeout(bounds.connect).tcp_user_timeout(bounds.statement + GRACE);
         // The default is two hours.
         if config.get_keepalives_idle() > Duration::from_secs(60) {
@@ -184,6 +185,7 @@ impl Session {
 
     /// Commits a transaction. `Ok`: it is on disk, and on the synchronous standbys if there are any.
     pub(super) async fn commit(&self) -> Result<(), SinkError> {
+        // Discards a warning of an earlier statement.
         self.messages.take_warning();
         // A timeout of the server would only end the wait for a standby, with a warning and success.
         self.simple("commit", "SET LOCAL statement_timeout = 0; COMMIT").await?;
@@ -257,6 +259,7 @@ impl Session {
     /// Ends the connection in order.
     pub(super) async fn end(self) {
         let Self { client, mut driver, .. } = self;
+        // Without a client, the driver sends the termination message and ends.
         drop(client);
         if timeout(CLOSE_TIMEOUT, &mut driver).await.is_err() {
             driver.abort();

@@ -208,7 +208,7 @@ fn a_host_whose_log_was_written_anew_is_found() {
     assert!(code == 1 && printed.contains("FAIL"), "{printed}");
     fleet.forward("n1");
     let (code, printed) = fleet.collect();
-    assert!(code == 1 && printed.contains("forked: web/n1") && printed.contains("began anew"), "{printed}");
+    assert!(code == 1 && printed.contains("forked: web/n1") && printed.contains("begun again"), "{printed}");
     // What was is still here.
     assert_eq!(segments(&fleet.place.path("fleet/logs/web/n1")), was);
     let (code, printed, _) = fleet.place.run("collect settle fleet --all");

@@ -246,7 +246,7 @@ fn open(path: &Path) -> io::Result<Kept> {
 ///
 /// # Errors
 ///
-/// [`Error::Io`](crate::Error::Io) if the file cannot be read.
+/// [`Error::Io`] if the file cannot be read.
 pub fn verify_file(path: impl AsRef<Path>, mut checker: CopyChecker) -> Result<CopyReport, Error> {
     let path = path.as_ref();
     let mut chains = Chains::begun_at(path).map_err(|error| Error::io("read", chains_of(path))(error))?;

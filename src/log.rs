@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// How long dropping the last handle waits for a writer that was ordered to give up.
-const GIVING_UP: Duration = Duration::from_millis(100);
+const GIVE_UP_BOUND: Duration = Duration::from_millis(100);
 
 /// A handle to an open audit log. Cheap to clone; all clones refer to the same log.
 ///
@@ -162,8 +162,8 @@ impl AuditLog {
     /// value in clear text.
     ///
     /// The filter rejects every event that is an audit event for this log, by its target or by the field
-    /// `audit`, whether or not the log's layer is installed. It also rejects spans whose target is `audit` or
-    /// begins with `audit::`.
+    /// `audit`. The log's layer need not be installed. It also rejects spans whose target is `audit` or begins
+    /// with `audit::`.
     ///
     /// Combine it with other filters only by `FilterExt::and` of `tracing-subscriber`. Inside `or`, `not` or a
     /// `reload`, its decision about events that are tagged by the field is lost.
@@ -195,12 +195,12 @@ impl AuditLog {
     /// reloaded later can still hide events.
     ///
     /// The check emits probe events, which no layer prints or records. It also rebuilds the interest cache of
-    /// `tracing`, so that no call site stays disabled because it was reached before the subscriber was
-    /// installed ([tokio-rs/tracing#2874](https://github.com/tokio-rs/tracing/issues/2874)).
+    /// `tracing`. Otherwise a call site that was reached too early could stay disabled for good; see
+    /// [tokio-rs/tracing#2874](https://github.com/tokio-rs/tracing/issues/2874).
     ///
-    /// The current subscriber is that of the calling thread: inside `with_default`, `set_default` and
-    /// `WithSubscriber`, as in a test, the scoped one, and otherwise the global one. A scoped subscriber
-    /// receives no events of other threads, so an application should install a global one with `init()`.
+    /// The current subscriber is that of the calling thread: the scoped one inside `with_default`, `set_default`
+    /// and `WithSubscriber`, as in a test, and otherwise the global one. A scoped subscriber receives no events
+    /// of other threads, so an application should install a global one with `init()`.
     ///
     /// # Errors
     ///
@@ -443,8 +443,8 @@ impl Handle {
         queue.judge_wait(ticket, in_time, waiter).is_ok()
     }
 
-    /// Waits until `poll` is ready; `None` once the bound has passed. Without a bound where no timer thread can be
-    /// started: waiting too long is better than an error about records that are about to become durable.
+    /// Waits until `poll` is ready; `None` once the bound has passed. If no timer thread can be started, the wait
+    /// has no bound.
     async fn bounded<T, P>(&self, bound: Duration, mut poll: P) -> Option<T>
     where
         P: FnMut(&Waker) -> Poll<T> + Send + Unpin,
@@ -455,6 +455,7 @@ impl Handle {
         Some(std::future::poll_fn(|context| poll(context.waker())).await)
     }
 
+    /// Requests a rotation, and returns its number.
     fn ask_rotation(&self) -> Result<u64, Error> {
         self.accepted()?;
         if self.queue.stage() > Stage::Open {
@@ -472,6 +473,7 @@ impl Handle {
         }
     }
 
+    /// Returns the last event accepted so far.
     fn accepted(&self) -> Result<Ticket, Error> {
         if self.queue.is_forked() {
             return Err(Error::Forked { path: self.path.clone() });
@@ -479,8 +481,10 @@ impl Handle {
         Ok(self.queue.accepted())
     }
 
+    /// Turns the result of the wait into what `flush` returns.
     fn flushed(&self, ticket: Ticket, in_time: bool) -> Result<(), Error> {
-        if self.queue.is_durable(ticket) {
+    // Looked at again: success is the truth even if the sync came just after the bound.
+    if self.queue.is_durable(ticket) {
             Ok(())
         } else if in_time {
             Err(self.closed())
@@ -520,17 +524,18 @@ impl Handle {
             return Err(Error::Forked { path: self.path.clone() });
         }
         self.queue.end(Stage::Closing);
+        // A short-lived program may close its log while early notices still wait for a subscriber.
         self.queue.notifier.release();
         Ok(())
     }
 
-    /// Ready once the log is closed and the last head was passed to `on_head`.
+    /// Polls whether the log is closed and the last head was passed to `on_head`.
     fn poll_ended(&self, waker: &Waker) -> Poll<()> {
         let closed = self.queue.poll_closed(waker);
         match &self.heads {
             Some(heads) if closed.is_ready() => {
                 heads.end();
-                heads.poll_told(waker)
+                heads.poll_delivered(waker)
             }
             _ => closed,
         }
@@ -557,15 +562,18 @@ impl Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         if self.begin_close().is_err() {
-            return;
+        // A forked child: the writer and the open files belong to the parent.
+        return;
         }
         let queue = &self.queue;
         block_until(queue.wait_bound(), |waker| self.poll_ended(waker));
         if queue.stage() < Stage::Closed {
+            // No caller is left who could wait again, so the writer must not retry for ever.
             queue.end(Stage::Abandoned);
-            block_until(GIVING_UP, |waker| self.poll_ended(waker));
+            block_until(GIVE_UP_BOUND, |waker| self.poll_ended(waker));
             if queue.stage() < Stage::Closed {
-                return;
+            // The writer hangs in a system call. Joining it would block this thread as long.
+            return;
             }
         }
         drop(self.end_close());

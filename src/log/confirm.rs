@@ -83,13 +83,13 @@ impl AuditLog {
     ///
     /// # Which events count
     ///
-    /// Every audit event counts that this log captures on the polling thread during a poll: in any span, from
-    /// any library, and in any future that is awaited or joined inside. Events of a [`confirm`](Self::confirm) or
-    /// `confirm_future` that runs inside count for this one too. Futures that are polled in turn on one thread
-    /// do not mix their events.
+    /// Every audit event counts that this log captures on the polling thread during a poll. That includes events
+    /// in any span, from any library, and from futures that are awaited or joined inside. Events of a
+    /// [`confirm`](Self::confirm) or `confirm_future` that runs inside count for this one too. Futures that are
+    /// polled in turn on one thread do not mix their events.
     ///
     /// Events of spawned tasks, of `spawn_blocking` and of other threads do not count, because this future does
-    /// not poll them: give them a `confirm_future` or `confirm` of their own.
+    /// not poll them. Give them a `confirm_future` or `confirm` of their own.
     ///
     /// # Cancellation
     ///

@@ -11,7 +11,7 @@ use crate::sync::{Condvar, Mutex};
 /// A counter of rings that threads can sleep on.
 #[derive(Debug, Default)]
 pub(crate) struct Bell {
-/// Guards how often the bell rang. Held only to read or increment the count.
+    /// Guards how often the bell rang. Held only to read or increment the count.
     rings: Mutex<u32>,
     rung: Condvar,
 }
@@ -34,9 +34,9 @@ impl Bell {
 
     /// Sleeps until the bell has rung since `rings` returned `seen`, or `timeout` has passed. May return early.
     pub(crate) fn sleep(&self, seen: u32, timeout: Duration) {
-    let rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
-    if *rings == seen {
-    drop(self.rung.wait_timeout(rings, timeout));
+        let rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
+        if *rings == seen {
+            drop(self.rung.wait_timeout(rings, timeout));
         }
     }
 }

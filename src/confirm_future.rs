@@ -78,10 +78,7 @@ impl<F: Future> Stage<F> {
     }
 }
 
-#[expect(
-    clippy::panic,
-    reason = "the caller broke the contract of `Future`; pending for ever would hide it"
-)]
+#[expect(clippy::panic, reason = "the caller broke the contract of `Future`; pending for ever would hide it")]
 fn polled_again() -> ! {
     panic!("a `ConfirmFuture` was polled again after it was ready")
 }

@@ -29,8 +29,8 @@ pub(crate) struct Heads {
 /// Whether the last head was passed to the closure.
 #[derive(Debug, Default)]
 struct Delivery {
-/// Guards the wakers of those who wait for that; `None` once it is done. Held only to look and to add one.
-waiting: Mutex<Option<Vec<Waker>>>,
+    /// Guards the wakers of those who wait for that; `None` once it is done. Held only to look and to add one.
+    waiting: Mutex<Option<Vec<Waker>>>,
 }
 
 impl Heads {
@@ -50,13 +50,13 @@ impl Heads {
 
     /// Announces that the log is closed, so that its head is the last one.
     pub(crate) fn end(&self) {
-    // It fails if the end was sent before or the thread has ended. Then nothing is left to do.
+        // It fails if the end was sent before or the thread has ended. Then nothing is left to do.
         self.end.try_send(()).unwrap_or_default();
     }
 
     /// Polls whether the closure has returned from the last head.
     pub(crate) fn poll_delivered(&self, waker: &Waker) -> Poll<()> {
-    let mut waiting = self.delivery.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.delivery.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(wakers) = waiting.as_mut() else { return Poll::Ready(()) };
         if !wakers.iter().any(|known| known.will_wake(waker)) {
             wakers.push(waker.clone());

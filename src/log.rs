@@ -483,8 +483,8 @@ impl Handle {
 
     /// Turns the result of the wait into what `flush` returns.
     fn flushed(&self, ticket: Ticket, in_time: bool) -> Result<(), Error> {
-    // Looked at again: success is the truth even if the sync came just after the bound.
-    if self.queue.is_durable(ticket) {
+        // Looked at again: success is the truth even if the sync came just after the bound.
+        if self.queue.is_durable(ticket) {
             Ok(())
         } else if in_time {
             Err(self.closed())
@@ -562,8 +562,8 @@ impl Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         if self.begin_close().is_err() {
-        // A forked child: the writer and the open files belong to the parent.
-        return;
+            // A forked child: the writer and the open files belong to the parent.
+            return;
         }
         let queue = &self.queue;
         block_until(queue.wait_bound(), |waker| self.poll_ended(waker));
@@ -572,8 +572,8 @@ impl Drop for Handle {
             queue.end(Stage::Abandoned);
             block_until(GIVE_UP_BOUND, |waker| self.poll_ended(waker));
             if queue.stage() < Stage::Closed {
-            // The writer hangs in a system call. Joining it would block this thread as long.
-            return;
+                // The writer hangs in a system call. Joining it would block this thread as long.
+                return;
             }
         }
         drop(self.end_close());

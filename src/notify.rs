@@ -107,7 +107,7 @@ impl Notifier {
     /// Announces that the layer is in a subscriber, which is installed now or in a moment. `has_subscriber` returns
     /// whether events of the calling thread reach a subscriber.
     pub(crate) fn attached(&self, has_subscriber: fn() -> bool) {
-    self.send(Message::Attached(has_subscriber));
+        self.send(Message::Attached(has_subscriber));
     }
 
     /// Passes on the notices that wait for a subscriber.
@@ -123,18 +123,18 @@ impl Notifier {
 
     /// Returns how many notices of each kind there were, without the kinds of which there were none.
     pub(crate) fn counts(&self) -> Vec<NoticeCount> {
-    let all = NoticeKind::ALL.iter().zip(&self.counts);
-    let counts = all.map(|(kind, count)| NoticeCount { kind: *kind, count: count.get() });
-    counts.filter(|counted| counted.count > 0).collect()
+        let all = NoticeKind::ALL.iter().zip(&self.counts);
+        let counts = all.map(|(kind, count)| NoticeCount { kind: *kind, count: count.get() });
+        counts.filter(|counted| counted.count > 0).collect()
     }
 
     /// Counts a notice, and queues it for the application's closure. Never blocks: a notice that finds the queue full is
     /// counted as dropped.
     pub(crate) fn tell(&self, kind: NoticeKind, message: impl Into<String>) {
-    // Counted even without a closure: `stats` shows every notice.
-    if let Some(count) = self.counts.get(kind as usize) {
-    count.add(1);
-    }
+        // Counted even without a closure: `stats` shows every notice.
+        if let Some(count) = self.counts.get(kind as usize) {
+            count.add(1);
+        }
         if self.sender.is_none() {
             return;
         }
@@ -171,15 +171,15 @@ impl Notifier {
 
 /// Collects notices until the closure's own events can be expected to reach a subscriber.
 fn keep_early(waiting: &Receiver<Message>, clock: Clock, dropped: &Gauge) -> Vec<Notice> {
-let until = clock.elapsed() + EARLY_BOUND;
-let mut kept = Vec::new();
-let mut has_subscriber: Option<fn() -> bool> = None;
-loop {
-let left = until.saturating_sub(clock.elapsed());
-if left.is_zero() || has_subscriber.is_some_and(|has_subscriber| has_subscriber()) {
-return kept;
-}
-let pause = if has_subscriber.is_some() { left.min(CHECK_INTERVAL) } else { left };
+    let until = clock.elapsed() + EARLY_BOUND;
+    let mut kept = Vec::new();
+    let mut has_subscriber: Option<fn() -> bool> = None;
+    loop {
+        let left = until.saturating_sub(clock.elapsed());
+        if left.is_zero() || has_subscriber.is_some_and(|has_subscriber| has_subscriber()) {
+            return kept;
+        }
+        let pause = if has_subscriber.is_some() { left.min(CHECK_INTERVAL) } else { left };
         match waiting.recv_timeout(pause) {
             Ok(Message::Notice(notice)) if kept.len() < WAITING_NOTICES => kept.push(notice),
             Ok(Message::Notice(_)) => dropped.add(1),
@@ -279,8 +279,8 @@ mod tests {
 
     #[test]
     fn a_notice_without_a_closure_is_counted() {
-    let notifier = Notifier::start(None, Clock::start(), None, || {}).unwrap();
-    notifier.tell(NoticeKind::Damage, "received by nobody");
+        let notifier = Notifier::start(None, Clock::start(), None, || {}).unwrap();
+        notifier.tell(NoticeKind::Damage, "received by nobody");
         notifier.release();
         assert_eq!((notifier.counts().len(), notifier.dropped.get()), (1, 0));
     }

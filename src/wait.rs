@@ -52,7 +52,7 @@ pub(crate) fn look_until<T, S>(
     // A bound too large for an `Instant` is no bound.
     let deadline = Instant::now().checked_add(bound);
     loop {
-    let seen = match look() {
+        let seen = match look() {
             ControlFlow::Break(value) => return Some(value),
             ControlFlow::Continue(seen) => seen,
         };

@@ -83,7 +83,7 @@ pub(crate) fn start(plan: Plan) -> Result<Parts, Error> {
         wait_for_chain: plan.wait_for_chain,
         service: plan.service,
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        // 64 random bits are enough to tell runs apart; `writer::open` has no use for the rest.
+        // 64 of the 128 random bits are enough to tell runs apart.
         writer_id: (random >> 64) as u64,
     };
     let opened =
@@ -97,7 +97,7 @@ pub(crate) fn start(plan: Plan) -> Result<Parts, Error> {
     let heads = heads.transpose().map_err(|source| Error::Thread { path: path.clone(), source })?;
     // Told only now: during `writer::open` there is no notifier yet.
     for (kind, message) in opened.notices() {
-    notifier.tell(*kind, message.clone());
+        notifier.tell(*kind, message.clone());
     }
     let queue_settings = QueueSettings {
         bytes: plan.queue_bytes,
@@ -162,7 +162,6 @@ fn start_writer(
 /// the process by default; see setrlimit(2).
 fn rotation_below(rotation: Rotation, limit: Option<u64>) -> Result<Rotation, Error> {
     let Some(limit) = limit else { return Ok(rotation) };
-    // The size limit is checked before a write, so a segment can exceed it by one batch.
     let most = limit.saturating_sub(8 * MIB).max(limit / 2);
     if most < MIN_SEGMENT_BYTES {
         let reason = format!("the file size limit of this process is {limit} bytes; raise it (ulimit -f)");

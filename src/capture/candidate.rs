@@ -21,7 +21,7 @@ pub struct Candidate<'a> {
 
 impl<'a> Candidate<'a> {
     pub(super) fn new(level: Level, target: &'a str, values: &'a Values) -> Self {
-        let action = values.named.get(ACTION).and_then(|piece| values.text(piece));
+        let action = values.named.get(ACTION).and_then(|member| values.text(member));
         Self { level, target, action, values }
     }
 

@@ -108,7 +108,7 @@ impl Enrichment<'_> {
         }
         Visitor { plan: self.plan, values: self.values }.planned(&plan, encode);
         if let Role::Named(index) = plan.role {
-            self.values.said |= self.values.named.said() & (1 << index);
+            self.values.own |= self.values.named.not_blank() & (1 << index);
             self.given |= 1 << index;
         }
     }
@@ -116,6 +116,6 @@ impl Enrichment<'_> {
     /// Whether a member must not be inherited, and was.
     fn replaces(&self, plan: &FieldPlan) -> bool {
         let Role::Named(index) = plan.role else { return false };
-        self.capture.rules.explicit & !self.values.said & !self.given & (1 << index) != 0
+        self.capture.rules.explicit & !self.values.own & !self.given & (1 << index) != 0
     }
 }

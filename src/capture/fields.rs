@@ -136,10 +136,10 @@ pub(super) fn text(out: &mut Vec<u8>, value: &str, limit: usize) -> Option<Box<F
 /// Pairs of lower-case hexadecimal digits.
 pub(super) fn bytes(out: &mut Vec<u8>, value: &[u8], limit: usize) -> Option<Box<FullValue>> {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    const PIECE: usize = 4096;
+    const CHUNK: usize = 4096;
     let digit = |nibble: u8| DIGITS.get(usize::from(nibble & 15)).copied().unwrap_or(b'0');
-    let digits = |piece: &[u8], out: &mut Vec<u8>| {
-        out.extend(piece.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]));
+    let digits = |chunk: &[u8], out: &mut Vec<u8>| {
+        out.extend(chunk.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]));
     };
     let (kept, rest) = value.split_at(value.len().min(limit / 2));
     out.push(b'"');
@@ -148,10 +148,10 @@ pub(super) fn bytes(out: &mut Vec<u8>, value: &[u8], limit: usize) -> Option<Box
     if rest.is_empty() {
         return None;
     }
-    let (mut hasher, mut buffer) = (Hasher::default(), Vec::with_capacity(2 * PIECE));
-    for piece in value.chunks(PIECE) {
+    let (mut hasher, mut buffer) = (Hasher::default(), Vec::with_capacity(2 * CHUNK));
+    for chunk in value.chunks(CHUNK) {
         buffer.clear();
-        digits(piece, &mut buffer);
+        digits(chunk, &mut buffer);
         hasher.update(&buffer);
     }
     Some(Box::new(FullValue { bytes: 2 * value.len() as u64, ending: Ending::Complete(hasher.finish()) }))
@@ -200,9 +200,9 @@ fn written(
         // Dropping what was thrown would run code of the application again.
         std::mem::forget(panic);
     }
-    let whole = writer.end(is_complete);
+    let full = writer.end(is_complete);
     out.push(b'"');
-    whole
+    full
 }
 
 #[inline]
@@ -391,8 +391,8 @@ mod tests {
         check("\"00ff1b\"", |out| assert_eq!(bytes(out, &[0, 0xFF, 0x1B], MAX_VALUE), None));
         check("\"0707\"", |out| {
             let digest = Digest::of_bytes("07".repeat(10_000).as_bytes());
-            let whole = FullValue { bytes: 20_000, ending: Ending::Complete(digest) };
-            assert_eq!(bytes(out, &[7; 10_000], 4), Some(Box::new(whole)));
+            let full = FullValue { bytes: 20_000, ending: Ending::Complete(digest) };
+            assert_eq!(bytes(out, &[7; 10_000], 4), Some(Box::new(full)));
         });
     }
 
@@ -416,9 +416,9 @@ mod tests {
         }
         for endless in [&Endless as &dyn fmt::Debug, &Deaf] {
             let mut out = Vec::new();
-            let whole = debug(&mut out, endless, MAX_VALUE).unwrap();
-            assert_eq!(whole.ending, Ending::Stopped);
-            assert!(whole.bytes > MAX_WRITTEN && whole.bytes <= MAX_WRITTEN + 10);
+            let full = debug(&mut out, endless, MAX_VALUE).unwrap();
+            assert_eq!(full.ending, Ending::Stopped);
+            assert!(full.bytes > MAX_WRITTEN && full.bytes <= MAX_WRITTEN + 10);
             assert!(out.len() <= MAX_VALUE + 2 && out.len() > MAX_VALUE - 20, "{}", out.len());
             serde_json::from_slice::<String>(&out).unwrap();
         }

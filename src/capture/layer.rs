@@ -44,7 +44,7 @@ use crate::{
 /// changes what other layers see. Dropping it does not close the log.
 pub struct AuditLayer {
     capture: Arc<Capture>,
-    whole: SubscriberRef,
+    subscriber: SubscriberRef,
     /// Whether it was added to a subscriber, which gives its filter an id.
     is_registered: Arc<Flag>,
 }
@@ -87,7 +87,7 @@ impl Scratch {
 
 impl AuditLayer {
     pub(super) fn new(capture: Arc<Capture>, is_registered: Arc<Flag>) -> Self {
-        Self { capture, whole: SubscriberRef::default(), is_registered }
+        Self { capture, subscriber: SubscriberRef::default(), is_registered }
     }
 
     /// Whether this is a layer of the log.
@@ -155,7 +155,7 @@ impl AuditLayer {
         let values = &mut scratch.values;
         values.clear();
         event.record(&mut Visitor { plan: &plan, values });
-        values.said = values.named.said();
+        values.own = values.named.not_blank();
         let given = values.named.known();
         let all_spans =
             spans::inherit(event, context, &self.capture, self.address(), &mut scratch.recent, values);
@@ -173,9 +173,9 @@ impl AuditLayer {
             }
         };
         let explicit = rules.explicit;
-        let facts =
+        let event_context =
             EventContext { at, severity, level, origin, spans_omitted: !all_spans, enrich_failed, explicit };
-        payload::write(&mut scratch.payload, &mut scratch.beginning, &facts, values)?;
+        payload::write(&mut scratch.payload, &mut scratch.beginning, &event_context, values)?;
         Some(severity)
     }
 
@@ -194,7 +194,7 @@ impl AuditLayer {
     {
         let Some(enrich) = &self.capture.rules.enrich else { return true };
         let Scratch { plans, values, .. } = scratch;
-        let (span, dispatch) = (enrich::span_of(event, context), self.whole.dispatch());
+        let (span, dispatch) = (enrich::span_of(event, context), self.subscriber.dispatch());
         let mut enrichment =
             Enrichment { capture: &self.capture, plan, plans, values, given, span, dispatch };
         let result = catch_unwind(AssertUnwindSafe(|| enrich(&mut enrichment)));
@@ -223,10 +223,10 @@ impl AuditLayer {
                 }
             }
         }
-        let is_critical = values.named.get(ACTION).is_some_and(|piece| {
-            let judge = || values.text(piece).is_some_and(|action| rules.critical.contains(&action));
+        let is_critical = values.named.get(ACTION).is_some_and(|member| {
+            let judge = || values.text(member).is_some_and(|action| rules.critical.contains(&action));
             // Of an action that is not there nobody can say that it is harmless.
-            values.json(piece).is_none_or(|json| plan.is_critical(json, judge))
+            values.json(member).is_none_or(|json| plan.is_critical(json, judge))
         });
         if is_critical || level == Level::ERROR { Severity::Critical } else { Severity::Routine }
     }
@@ -271,7 +271,7 @@ where
     }
 
     fn on_register_dispatch(&self, dispatch: &Dispatch) {
-        self.whole.set(dispatch);
+        self.subscriber.set(dispatch);
         self.capture.queue.notifier.attached(attach::has_subscriber);
     }
 
@@ -297,7 +297,7 @@ where
         quietly(|| {
             // What prints the tag may emit events itself: the filters are asked again after that.
             let is_audit = self.capture.rules.is_audit(event);
-            self.whole.renew(event, self, is_audit);
+            self.subscriber.renew(event, self, is_audit);
             let address = ptr::from_ref(event).addr();
             self.capture.count_vetoed(pending::announced(address, self.address()));
             if is_audit && !attach::is_probe(event.metadata()) {
@@ -326,7 +326,7 @@ where
         });
         // Code of the application was run, and emitted something else. Layers further out have not had this event yet.
         if filter_answer::times_asked() != asked {
-            quietly(|| self.whole.ask_again(event.metadata(), self, is_audit));
+            quietly(|| self.subscriber.ask_again(event.metadata(), self, is_audit));
         }
     }
 }

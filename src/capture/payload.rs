@@ -52,13 +52,13 @@ pub(super) struct EventContext<'a> {
 pub(super) fn write(
     out: &mut Vec<u8>,
     beginning: &mut Beginning,
-    facts: &EventContext<'_>,
+    context: &EventContext<'_>,
     values: &Values,
 ) -> Option<()> {
     let mut limits = Limits { value: usize::MAX, fields: values.fields.len() };
     loop {
         out.clear();
-        Writer { values, limits, facts }.write(out, beginning)?;
+        Writer { values, limits, context }.write(out, beginning)?;
         if out.len() <= MAX_PAYLOAD {
             return Some(());
         }
@@ -76,19 +76,19 @@ pub(super) fn write(
 /// How long values may be so that the payload fits, which has `total` bytes with all of them.
 #[cold]
 fn longest_that_fits(values: &Values, total: usize) -> Option<usize> {
-    let named = values.named.iter().map(|(_, piece)| piece);
-    let fields = values.fields.iter().map(|entry| &entry.piece);
-    let mut pieces: Vec<&MemberSpan> = named.chain(fields).collect();
-    pieces.sort_unstable_by_key(|piece| std::cmp::Reverse(Values::length(piece)));
+    let named = values.named.iter().map(|(_, member)| member);
+    let fields = values.fields.iter().map(|field| &field.member);
+    let mut members: Vec<&MemberSpan> = named.chain(fields).collect();
+    members.sort_unstable_by_key(|member| std::cmp::Reverse(Values::length(member)));
     // The lengths of those left whole are in `rest`, with all names and lists.
     let mut rest = total + r#","truncated":{}"#.len();
-    for (index, piece) in pieces.iter().enumerate() {
+    for (index, member) in members.iter().enumerate() {
         // The name stands in the list as well.
-        let name_bytes = if piece.name_bytes > 0 { MAX_NAME_BYTES } else { 0 };
-        let listed = Values::member(piece).len() - Values::length(piece) + MAX_WHOLE + name_bytes;
-        rest = (rest + listed).checked_sub(Values::length(piece))?;
+        let name_bytes = if member.name_bytes > 0 { MAX_NAME_BYTES } else { 0 };
+        let listed = Values::range(member).len() - Values::length(member) + MAX_WHOLE + name_bytes;
+        rest = (rest + listed).checked_sub(Values::length(member))?;
         let limit = MAX_PAYLOAD.saturating_sub(rest) / (index + 1);
-        let next = pieces.get(index + 1).map_or(0, |piece| Values::length(piece));
+        let next = members.get(index + 1).map_or(0, |member| Values::length(member));
         if limit >= next && limit >= MIN_VALUE + 2 {
             return Some(limit - 2);
         }
@@ -124,20 +124,20 @@ struct Limits {
 struct Writer<'a> {
     values: &'a Values,
     limits: Limits,
-    facts: &'a EventContext<'a>,
+    context: &'a EventContext<'a>,
 }
 
 impl Writer<'_> {
     fn write(&self, out: &mut Vec<u8>, beginning: &mut Beginning) -> Option<()> {
-        let members = head(self.facts.severity, self.facts.level);
-        let mut payload = beginning.write(out, self.facts.at, members);
-        self.copy(payload.members(b""), self.values.named.iter().map(|(_, piece)| piece))?;
-        payload.members(self.facts.origin);
+        let members = head(self.context.severity, self.context.level);
+        let mut payload = beginning.write(out, self.context.at, members);
+        self.copy(payload.members(b""), self.values.named.iter().map(|(_, member)| member))?;
+        payload.members(self.context.origin);
         let fields = self.fields();
         if fields.len() > 0 {
             let out = payload.members(b",\"fields\":");
             let start = out.len();
-            self.copy(out, fields.map(|entry| &entry.piece))?;
+            self.copy(out, fields.map(|field| &field.member))?;
             // The comma in front of the first becomes the brace.
             if let Some(first) = out.get_mut(start) {
                 *first = b'{';
@@ -150,7 +150,7 @@ impl Writer<'_> {
 
     /// The named members and the message, those that there are.
     fn members(&self) -> impl Iterator<Item = (&'static str, &MemberSpan)> {
-        self.values.named.iter().map(|(index, piece)| (*NAMED.get(index).unwrap_or(&"message"), piece))
+        self.values.named.iter().map(|(index, member)| (*NAMED.get(index).unwrap_or(&"message"), member))
     }
 
     fn fields(&self) -> impl ExactSizeIterator<Item = &OtherField> {
@@ -158,19 +158,19 @@ impl Writer<'_> {
     }
 
     /// Appends members. What stands in this order already is copied in one piece.
-    fn copy<'p>(&self, out: &mut Vec<u8>, pieces: impl Iterator<Item = &'p MemberSpan>) -> Option<()> {
+    fn copy<'p>(&self, out: &mut Vec<u8>, members: impl Iterator<Item = &'p MemberSpan>) -> Option<()> {
         let mut run = 0..0;
-        for piece in pieces {
-            let member = Values::member(piece);
-            if self.is_too_long(piece) {
+        for member in members {
+            let range = Values::range(member);
+            if self.is_too_long(member) {
                 out.extend_from_slice(self.values.bytes(run)?);
                 run = 0..0;
-                self.cut(out, piece)?;
-            } else if member.start == run.end {
-                run.end = member.end;
+                self.cut(out, member)?;
+            } else if range.start == run.end {
+                run.end = range.end;
             } else {
                 out.extend_from_slice(self.values.bytes(run)?);
-                run = member;
+                run = range;
             }
         }
         out.extend_from_slice(self.values.bytes(run)?);
@@ -179,24 +179,24 @@ impl Writer<'_> {
 
     /// Appends a member whose value is too long. Only texts are that long.
     #[cold]
-    fn cut(&self, out: &mut Vec<u8>, piece: &MemberSpan) -> Option<()> {
-        let member = self.values.bytes(Values::member(piece))?;
-        let (start, inside) = member.split_at_checked(member.len() - Values::length(piece) + 1)?;
+    fn cut(&self, out: &mut Vec<u8>, member: &MemberSpan) -> Option<()> {
+        let bytes = self.values.bytes(Values::range(member))?;
+        let (start, inside) = bytes.split_at_checked(bytes.len() - Values::length(member) + 1)?;
         out.extend_from_slice(start);
         out.extend_from_slice(inside.get(..whole_length(inside, self.limits.value))?);
         out.push(b'"');
         Some(())
     }
 
-    fn is_too_long(&self, piece: &MemberSpan) -> bool {
-        self.limits.value != usize::MAX && Values::length(piece) > self.limits.value + 2
+    fn is_too_long(&self, member: &MemberSpan) -> bool {
+        self.limits.value != usize::MAX && Values::length(member) > self.limits.value + 2
     }
 
     fn lists(&self, payload: &mut Payload<'_>) {
         let named = &self.values.named;
         let missing = named.incomplete(1 << ACTION | 1 << ACTOR) & !(1 << NAMED.len())
-            | (self.facts.explicit & !self.values.said);
-        let EventContext { spans_omitted, enrich_failed, .. } = *self.facts;
+            | (self.context.explicit & !self.values.own);
+        let EventContext { spans_omitted, enrich_failed, .. } = *self.context;
         if missing != 0 || self.values.severity_unclear || spans_omitted || enrich_failed {
             self.incomplete(payload, missing);
         }
@@ -210,8 +210,8 @@ impl Writer<'_> {
     fn incomplete(&self, payload: &mut Payload<'_>, missing: u32) {
         let missing = NAMED.iter().enumerate().filter(|(index, _)| missing & (1 << index) != 0);
         let unclear = self.values.severity_unclear.then_some("severity");
-        let spans = self.facts.spans_omitted.then_some("spans");
-        let enrich = self.facts.enrich_failed.then_some("enrich");
+        let spans = self.context.spans_omitted.then_some("spans");
+        let enrich = self.context.enrich_failed.then_some("enrich");
         let names = missing.map(|(_, name)| *name).chain(unclear).chain(spans).chain(enrich);
         list(payload, "incomplete", names);
     }
@@ -219,14 +219,15 @@ impl Writer<'_> {
     /// Adds what happened to values.
     #[inline(never)]
     fn remarkable(&self, payload: &mut Payload<'_>) {
-        let fields = self.values.fields.iter().map(|entry| (entry.name, &entry.piece));
-        let redacted = self.members().chain(fields).filter(|(_, piece)| piece.redacted).map(|(name, _)| name);
-        let omitted = self.values.omitted.iter().filter(|omitted| omitted.whole.ending == Ending::Withheld);
+        let fields = self.values.fields.iter().map(|field| (field.name, &field.member));
+        let redacted =
+            self.members().chain(fields).filter(|(_, member)| member.redacted).map(|(name, _)| name);
+        let omitted = self.values.omitted.iter().filter(|omitted| omitted.full.ending == Ending::Withheld);
         list(payload, "redacted", redacted.chain(omitted.map(|omitted| omitted.name)));
 
         // What it was called may stand under `fields` as well.
         let severity = self.values.severity_repeated.then_some("severity");
-        let is_repeated = |(name, piece): &(&str, &MemberSpan)| piece.repeated && severity != Some(*name);
+        let is_repeated = |(name, member): &(&str, &MemberSpan)| member.repeated && severity != Some(*name);
         let repeated = self.all().filter(is_repeated).map(|(name, _)| name);
         list(payload, "repeated", repeated.chain(severity));
         self.truncated(payload);
@@ -234,25 +235,25 @@ impl Writer<'_> {
 
     /// Adds the values that are not whole, or not there at all, with what is known of the whole.
     fn truncated(&self, payload: &mut Payload<'_>) {
-        let told = |piece: &MemberSpan| self.values.told(piece);
+        let full_value = |member: &MemberSpan| self.values.full_value(member);
         let mut list = Truncated { payload, start: None, more: self.values.omitted_more };
-        for (name, piece) in self.all() {
-            let is_cut = piece.cut || self.is_too_long(piece);
-            if is_cut || piece.name_bytes > 0 {
-                list.add(name, is_cut.then(|| told(piece)).flatten(), piece.name_bytes);
+        for (name, member) in self.all() {
+            let is_cut = member.cut || self.is_too_long(member);
+            if is_cut || member.name_bytes > 0 {
+                list.add(name, is_cut.then(|| full_value(member)).flatten(), member.name_bytes);
             }
         }
-        for entry in self.values.fields.iter().skip(self.limits.fields) {
-            list.add(entry.name, told(&entry.piece), entry.piece.name_bytes);
+        for field in self.values.fields.iter().skip(self.limits.fields) {
+            list.add(field.name, full_value(&field.member), field.member.name_bytes);
         }
         for omitted in &self.values.omitted {
-            list.add(omitted.name, Some(omitted.whole), omitted.name_bytes);
+            list.add(omitted.name, Some(omitted.full), omitted.name_bytes);
         }
         list.end();
     }
 
     fn all(&self) -> impl Iterator<Item = (&'static str, &MemberSpan)> {
-        self.members().chain(self.fields().map(|entry| (entry.name, &entry.piece)))
+        self.members().chain(self.fields().map(|field| (field.name, &field.member)))
     }
 }
 
@@ -266,7 +267,7 @@ struct Truncated<'a, 'p> {
 }
 
 impl Truncated<'_, '_> {
-    fn add(&mut self, name: &str, whole: Option<FullValue>, name_bytes: u32) {
+    fn add(&mut self, name: &str, full: Option<FullValue>, name_bytes: u32) {
         let (start, length) = (self.start, self.payload.members(b"").len());
         // Each name stands once.
         if name == REST || start.is_some_and(|start| length - start > MAX_TRUNCATED) {
@@ -274,11 +275,11 @@ impl Truncated<'_, '_> {
             return;
         }
         let out = self.open(name);
-        if let Some(whole) = whole {
-            whole.write(out);
+        if let Some(full) = full {
+            full.write(out);
         }
         if name_bytes > 0 {
-            out.extend_from_slice(if whole.is_some() { b",\"name_bytes\":" } else { b"\"name_bytes\":" });
+            out.extend_from_slice(if full.is_some() { b",\"name_bytes\":" } else { b"\"name_bytes\":" });
             out.extend_from_slice(itoa::Buffer::new().format(name_bytes).as_bytes());
         }
         out.push(b'}');

@@ -13,7 +13,7 @@ use super::{
     fields::FullValue,
     plan::Role,
     rules::{NAMED, Rules},
-    values::{MemberSpan, Values, says_nothing},
+    values::{MemberSpan, Values, is_blank},
 };
 
 /// The values of one span that events inherit, for each log. A span extension.
@@ -26,7 +26,7 @@ pub(super) struct Inherited {
 struct OfLog {
     log: u64,
     values: Vec<Value>,
-    whole: Option<JoinedMembers>,
+    joined: Option<JoinedMembers>,
     /// Another one whenever values are recorded, and none when the span has closed.
     version: Arc<()>,
 }
@@ -35,52 +35,52 @@ struct OfLog {
 #[derive(Debug, Default)]
 struct JoinedMembers {
     known: u32,
-    pieces: Vec<(usize, MemberSpan)>,
-    members: Vec<u8>,
+    members: Vec<(usize, MemberSpan)>,
+    bytes: Vec<u8>,
 }
 
 impl OfLog {
     fn fill(&self, values: &mut Values) {
-        if self.whole.as_ref().is_some_and(|whole| whole.fill(values)) {
+        if self.joined.as_ref().is_some_and(|joined| joined.fill(values)) {
             return;
         }
         for value in &self.values {
-            values.inherit(value.role, value.name, &value.piece, &value.member, value.whole.map(Box::new));
+            values.inherit(value.role, value.name, &value.member, &value.bytes, value.full.map(Box::new));
         }
     }
 }
 
 impl JoinedMembers {
     fn of(values: &[Value]) -> Option<Self> {
-        let mut whole = Self::default();
+        let mut joined = Self::default();
         for value in values {
             let Role::Named(index) = value.role else { return None };
-            if !value.piece.is_unremarkable() || says_nothing(value.json()) {
+            if !value.member.is_unremarkable() || is_blank(value.json()) {
                 return None;
             }
-            whole.add(index, &value.piece, &value.member);
+            joined.add(index, &value.member, &value.bytes);
         }
-        Some(whole)
+        Some(joined)
     }
 
     /// Adds a member, if it is the first of its name.
-    fn add(&mut self, index: usize, piece: &MemberSpan, member: &[u8]) {
+    fn add(&mut self, index: usize, member: &MemberSpan, bytes: &[u8]) {
         if self.known & (1 << index) == 0 {
             self.known |= 1 << index;
-            self.pieces.push((index, piece.placed_at(self.members.len())));
-            self.members.extend_from_slice(member);
+            self.members.push((index, member.placed_at(self.bytes.len())));
+            self.bytes.extend_from_slice(bytes);
         }
     }
 
     fn clear(&mut self) {
         self.known = 0;
-        self.pieces.clear();
         self.members.clear();
+        self.bytes.clear();
     }
 
     /// Whether the event inherits all of it, because it says nothing of that itself.
     fn fill(&self, values: &mut Values) -> bool {
-        values.inherit_all(self.known, &self.pieces, &self.members)
+        values.inherit_all(self.known, &self.members, &self.bytes)
     }
 }
 
@@ -88,15 +88,15 @@ impl JoinedMembers {
 struct Value {
     role: Role,
     name: &'static str,
-    piece: MemberSpan,
-    member: Box<[u8]>,
+    member: MemberSpan,
+    bytes: Box<[u8]>,
     /// What is known of it, if it is cut.
-    whole: Option<FullValue>,
+    full: Option<FullValue>,
 }
 
 impl Value {
     fn json(&self) -> &[u8] {
-        self.member.get((self.piece.value - self.piece.start) as usize..).unwrap_or_default()
+        self.bytes.get((self.member.value - self.member.start) as usize..).unwrap_or_default()
     }
 }
 
@@ -105,13 +105,15 @@ const MAX_SPANS: usize = 1024;
 
 /// The values to pass on among those that were just collected from a span.
 fn collected(values: &Values) -> Vec<Value> {
-    let value = |role, name, piece: &MemberSpan| {
-        let member = values.bytes(Values::member(piece))?.into();
-        Some(Value { role, name, piece: *piece, member, whole: values.whole(piece) })
+    let value = |role, name, member: &MemberSpan| {
+        let bytes = values.bytes(Values::range(member))?.into();
+        Some(Value { role, name, member: *member, bytes, full: values.full_of_cut(member) })
     };
-    let named =
-        values.named.iter().filter_map(|(index, piece)| value(Role::Named(index), *NAMED.get(index)?, piece));
-    let fields = values.fields.iter().filter_map(|entry| value(Role::Field, entry.name, &entry.piece));
+    let named = values
+        .named
+        .iter()
+        .filter_map(|(index, member)| value(Role::Named(index), *NAMED.get(index)?, member));
+    let fields = values.fields.iter().filter_map(|field| value(Role::Field, field.name, &field.member));
     named.chain(fields).collect()
 }
 
@@ -133,11 +135,11 @@ where
         }
         of_log.values.retain(|old| !new.iter().any(|new| new.name == old.name));
         of_log.values.extend(new);
-        of_log.whole = JoinedMembers::of(&of_log.values);
+        of_log.joined = JoinedMembers::of(&of_log.values);
         of_log.version = Arc::default();
     } else {
-        let whole = JoinedMembers::of(&new);
-        inherited.logs.push(OfLog { log, values: new, whole, version: Arc::default() });
+        let joined = JoinedMembers::of(&new);
+        inherited.logs.push(OfLog { log, values: new, joined, version: Arc::default() });
     }
 }
 
@@ -168,14 +170,14 @@ pub(super) struct Recent {
     /// recorded in these spans, and the innermost is open: its number is its own, and those around it are open.
     versions: Vec<Weak<()>>,
     is_gathered: bool,
-    whole: JoinedMembers,
+    joined: JoinedMembers,
 }
 
 impl Recent {
-    fn come_to(&mut self, place: SubscriberKey, span: &Id) {
-        let is_there = self.span.as_ref().is_some_and(|(known, id)| *known == place && id == span);
+    fn come_to(&mut self, subscriber: SubscriberKey, span: &Id) {
+        let is_there = self.span.as_ref().is_some_and(|(known, id)| *known == subscriber && id == span);
         if !(is_there && self.versions.iter().all(|version| version.strong_count() > 0)) {
-            self.span = Some((place, span.clone()));
+            self.span = Some((subscriber, span.clone()));
             self.events = 0;
             self.is_gathered = false;
             self.versions.clear();
@@ -189,14 +191,14 @@ impl Recent {
     where
         S: LookupSpan<'a>,
     {
-        self.whole.clear();
+        self.joined.clear();
         let is_all = walk(span, log, |span, of_log| match of_log {
-            Some(OfLog { whole: Some(whole), version, .. }) => {
+            Some(OfLog { joined: Some(joined), version, .. }) => {
                 self.versions.push(Arc::downgrade(version));
                 // Each named member once, so it stays small.
-                whole.pieces.iter().all(|(index, piece)| {
-                    let member = whole.members.get(Values::member(piece));
-                    member.inspect(|member| self.whole.add(*index, piece, member)).is_some()
+                joined.members.iter().all(|(index, member)| {
+                    let bytes = joined.bytes.get(Values::range(member));
+                    bytes.inspect(|bytes| self.joined.add(*index, member, bytes)).is_some()
                 })
             }
             Some(_) => false,
@@ -239,7 +241,7 @@ where
     if recent.events == WORTH_GATHERING {
         recent.gather(context.span(id), *log, rules);
     }
-    if recent.is_gathered && recent.whole.fill(values) {
+    if recent.is_gathered && recent.joined.fill(values) {
         return true;
     }
     // A filter may hide the innermost span from the layer, and not the one around it.

@@ -69,7 +69,7 @@ impl MemberSpan {
 
 /// Whether the value of a named member, as JSON, says nothing: an empty text, or two quotes, which is what an empty text
 /// prints with `?` in front.
-pub(super) fn says_nothing(json: &[u8]) -> bool {
+pub(super) fn is_blank(json: &[u8]) -> bool {
     matches!(json, br#""""# | br#""\"\"""#)
 }
 
@@ -83,12 +83,12 @@ pub(super) struct Named {
     known: u32,
     /// A bit for each that says nothing.
     empty: u32,
-    pieces: [MemberSpan; NAMED.len() + 1],
+    members: [MemberSpan; NAMED.len() + 1],
 }
 
 impl Named {
     /// A bit for each member that there is and that says something.
-    pub(super) fn said(&self) -> u32 {
+    pub(super) fn not_blank(&self) -> u32 {
         self.known & !self.empty
     }
 
@@ -107,12 +107,12 @@ impl Named {
     }
 
     pub(super) fn get(&self, index: usize) -> Option<&MemberSpan> {
-        self.pieces.get(index).filter(|_| self.known & (1 << index) != 0)
+        self.members.get(index).filter(|_| self.known & (1 << index) != 0)
     }
 
-    pub(super) fn set(&mut self, index: usize, piece: MemberSpan) {
-        if let Some(place) = self.pieces.get_mut(index) {
-            *place = piece;
+    pub(super) fn set(&mut self, index: usize, member: MemberSpan) {
+        if let Some(place) = self.members.get_mut(index) {
+            *place = member;
             self.known |= 1 << index;
             self.empty &= !(1 << index);
         }
@@ -124,7 +124,7 @@ impl Named {
         std::iter::from_fn(move || {
             let index = left.trailing_zeros() as usize;
             left &= left.wrapping_sub(1);
-            Some((index, self.pieces.get(index)?))
+            Some((index, self.members.get(index)?))
         })
     }
 }
@@ -133,7 +133,7 @@ impl Named {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OtherField {
     pub(super) name: &'static str,
-    pub(super) piece: MemberSpan,
+    pub(super) member: MemberSpan,
 }
 
 /// A value that found no room.
@@ -141,7 +141,7 @@ pub(super) struct OtherField {
 pub(super) struct Omitted {
     pub(super) name: &'static str,
     pub(super) name_bytes: u32,
-    pub(super) whole: FullValue,
+    pub(super) full: FullValue,
 }
 
 /// What an event says, encoded, before it is put in order.
@@ -155,9 +155,9 @@ pub(super) struct Values {
     /// How many more found no room, and are not in that list.
     pub(super) omitted_more: usize,
     /// What is known of the values that are cut, by where their members begin.
-    wholes: Vec<(u32, FullValue)>,
+    full_values: Vec<(u32, FullValue)>,
     /// A bit for each named member that is not inherited.
-    pub(super) said: u32,
+    pub(super) own: u32,
     pub(super) severity: Option<Severity>,
     /// Whether `severity` was given more than once.
     pub(super) severity_repeated: bool,
@@ -184,8 +184,8 @@ impl Values {
         self.fields.clear();
         self.omitted.clear();
         self.omitted_more = 0;
-        self.wholes.clear();
-        self.said = 0;
+        self.full_values.clear();
+        self.own = 0;
         self.severity = None;
         self.severity_repeated = false;
         self.severity_unclear = false;
@@ -195,16 +195,16 @@ impl Values {
     }
 
     /// What is known of a value that was cut when it was encoded.
-    pub(super) fn whole(&self, piece: &MemberSpan) -> Option<FullValue> {
-        self.wholes.iter().find(|(start, _)| piece.cut && *start == piece.start).map(|(_, whole)| *whole)
+    pub(super) fn full_of_cut(&self, member: &MemberSpan) -> Option<FullValue> {
+        self.full_values.iter().find(|(start, _)| member.cut && *start == member.start).map(|(_, full)| *full)
     }
 
     /// What can be told of a value that is not whole in the record. `None` only if a piece is not of these values.
-    pub(super) fn told(&self, piece: &MemberSpan) -> Option<FullValue> {
-        if piece.redacted {
+    pub(super) fn full_value(&self, member: &MemberSpan) -> Option<FullValue> {
+        if member.redacted {
             return Some(FullValue { bytes: 0, ending: Ending::Withheld });
         }
-        self.whole(piece).or_else(|| self.json(piece).map(FullValue::of_json))
+        self.full_of_cut(member).or_else(|| self.json(member).map(FullValue::of_json))
     }
 
     /// How long a further value may be.
@@ -214,18 +214,18 @@ impl Values {
     }
 
     /// The JSON of a value. `None` only if a piece is not of these values.
-    pub(super) fn json(&self, piece: &MemberSpan) -> Option<&[u8]> {
-        self.bytes(piece.value as usize..piece.end as usize)
+    pub(super) fn json(&self, member: &MemberSpan) -> Option<&[u8]> {
+        self.bytes(member.value as usize..member.end as usize)
     }
 
     /// How many bytes the value has.
-    pub(super) fn length(piece: &MemberSpan) -> usize {
-        (piece.end - piece.value) as usize
+    pub(super) fn length(member: &MemberSpan) -> usize {
+        (member.end - member.value) as usize
     }
 
     /// Where the member stands: the value behind its name.
-    pub(super) fn member(piece: &MemberSpan) -> Range<usize> {
-        piece.start as usize..piece.end as usize
+    pub(super) fn range(member: &MemberSpan) -> Range<usize> {
+        member.start as usize..member.end as usize
     }
 
     pub(super) fn bytes(&self, range: Range<usize>) -> Option<&[u8]> {
@@ -249,8 +249,8 @@ impl Values {
     }
 
     /// A value as text, if it is one.
-    pub(super) fn text(&self, piece: &MemberSpan) -> Option<Cow<'_, str>> {
-        let json = self.json(piece)?;
+    pub(super) fn text(&self, member: &MemberSpan) -> Option<Cow<'_, str>> {
+        let json = self.json(member)?;
         let inside = json.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
         if inside.contains(&b'\\') {
             return match format::parse_value(json)? {
@@ -266,13 +266,13 @@ impl Values {
         match NAMED.iter().position(|named| *named == name) {
             Some(index) => self.named.get(index),
             None if name == "message" => self.named.get(MESSAGE),
-            None => self.fields.iter().find(|entry| entry.name == name).map(|entry| &entry.piece),
+            None => self.fields.iter().find(|field| field.name == name).map(|field| &field.member),
         }
     }
 
     /// Whether the event has a field of this name, with room or without.
     pub(super) fn has_field(&self, name: &str) -> bool {
-        self.fields.iter().any(|entry| entry.name == name)
+        self.fields.iter().any(|field| field.name == name)
             || self.omitted.iter().any(|omitted| omitted.name == name)
     }
 
@@ -288,9 +288,9 @@ impl Values {
         &mut self,
         role: Role,
         name: &'static str,
-        piece: &MemberSpan,
-        member: &[u8],
-        whole: Option<Box<FullValue>>,
+        member: &MemberSpan,
+        bytes: &[u8],
+        full: Option<Box<FullValue>>,
     ) {
         let is_known = match role {
             Role::Named(index) => self.named.has(index),
@@ -300,22 +300,22 @@ impl Values {
             return;
         }
         let start = self.bytes.len();
-        self.bytes.extend_from_slice(member);
-        self.put(role, name, piece.placed_at(start), whole);
+        self.bytes.extend_from_slice(bytes);
+        self.put(role, name, member.placed_at(start), full);
     }
 
     /// The same for all members of a span, or of several, at once; `known` are those that there are, all of
     /// them named, none empty, and unremarkable. Says whether the event has none of them.
-    pub(super) fn inherit_all(&mut self, known: u32, pieces: &[(usize, MemberSpan)], members: &[u8]) -> bool {
+    pub(super) fn inherit_all(&mut self, known: u32, members: &[(usize, MemberSpan)], bytes: &[u8]) -> bool {
         if self.named.known & known != 0 {
             return false;
         }
         let start = small(self.bytes.len());
-        self.bytes.extend_from_slice(members);
+        self.bytes.extend_from_slice(bytes);
         self.named.known |= known;
-        for (index, piece) in pieces {
-            if let Some(place) = self.named.pieces.get_mut(*index) {
-                *place = piece.moved(start);
+        for (index, member) in members {
+            if let Some(place) = self.named.members.get_mut(*index) {
+                *place = member.moved(start);
             }
         }
         true
@@ -333,55 +333,55 @@ impl Values {
             return false;
         }
         let end = small(self.bytes.len());
-        let piece =
+        let member =
             MemberSpan { start: small(start), value: small(behind) - 1, end, ..MemberSpan::default() };
         if self.named.has(opening.index) {
-            self.put(Role::Named(opening.index), name, piece, None);
+            self.put(Role::Named(opening.index), name, member, None);
         } else {
-            self.named.set(opening.index, piece);
+            self.named.set(opening.index, member);
         }
         true
     }
 
     /// Puts a value that was just encoded where it belongs.
     #[inline(never)]
-    fn put(&mut self, role: Role, name: &'static str, mut piece: MemberSpan, whole: Option<Box<FullValue>>) {
-        piece.cut = whole.is_some();
-        if let Some(whole) = whole {
-            self.wholes.push((piece.start, *whole));
+    fn put(&mut self, role: Role, name: &'static str, mut member: MemberSpan, full: Option<Box<FullValue>>) {
+        member.cut = full.is_some();
+        if let Some(full) = full {
+            self.full_values.push((member.start, *full));
         }
-        self.is_remarkable |= !piece.is_unremarkable();
+        self.is_remarkable |= !member.is_unremarkable();
         if let Role::Named(index) = role {
             let is_known = self.named.get(index).is_some();
-            piece.repeated |= is_known;
+            member.repeated |= is_known;
             self.is_remarkable |= is_known;
-            self.named.set(index, piece);
+            self.named.set(index, member);
             // Most texts are longer, and nothing more is asked of them.
-            if Self::length(&piece) <= 6 && self.json(&piece).is_some_and(says_nothing) {
+            if Self::length(&member) <= 6 && self.json(&member).is_some_and(is_blank) {
                 self.named.empty |= 1 << index;
             }
             return;
         }
-        if let Some(entry) = self.fields.iter_mut().find(|entry| entry.name == name) {
-            entry.piece = MemberSpan { repeated: true, ..piece };
+        if let Some(field) = self.fields.iter_mut().find(|field| field.name == name) {
+            field.member = MemberSpan { repeated: true, ..member };
             self.is_remarkable = true;
         } else if self.fields.len() < MAX_FIELDS {
-            self.fields.push(OtherField { name, piece });
+            self.fields.push(OtherField { name, member });
         } else {
-            self.omit(name, &piece);
+            self.omit(name, &member);
         }
     }
 
     /// Lets go of the value that was encoded last, and remembers what it was.
-    fn omit(&mut self, name: &'static str, piece: &MemberSpan) {
+    fn omit(&mut self, name: &'static str, member: &MemberSpan) {
         self.is_remarkable = true;
-        let Some(whole) = self.told(piece) else { return };
-        self.bytes.truncate(piece.start as usize);
-        self.wholes.retain(|(start, _)| *start < piece.start);
+        let Some(full) = self.full_value(member) else { return };
+        self.bytes.truncate(member.start as usize);
+        self.full_values.retain(|(start, _)| *start < member.start);
         if let Some(known) = self.omitted.iter_mut().find(|omitted| omitted.name == name) {
-            known.whole = whole;
+            known.full = full;
         } else if self.omitted.len() < MAX_OMITTED {
-            self.omitted.push(Omitted { name, name_bytes: piece.name_bytes, whole });
+            self.omitted.push(Omitted { name, name_bytes: member.name_bytes, full });
         } else {
             self.omitted_more += 1;
         }
@@ -419,8 +419,8 @@ impl Visitor<'_> {
             Role::Spent | Role::LogTarget | Role::LogModule => {}
             Role::Severity => self.severity(plan, encode),
             role => {
-                let (piece, whole) = self.encode(plan, plan.redacted, encode);
-                self.values.put(role, plan.name, piece, whole);
+                let (member, full) = self.encode(plan, plan.redacted, encode);
+                self.values.put(role, plan.name, member, full);
             }
         }
     }
@@ -436,14 +436,14 @@ impl Visitor<'_> {
         let start = small(bytes.len());
         bytes.extend_from_slice(&plan.start);
         let value = bytes.len();
-        let whole = if redacted { fields::text(bytes, "[redacted]", limit) } else { encode(bytes, limit) };
+        let full = if redacted { fields::text(bytes, "[redacted]", limit) } else { encode(bytes, limit) };
         // One type for each member: a number is written as a text.
         if matches!(plan.role, Role::Named(_)) && bytes.get(value) != Some(&b'"') {
             bytes.insert(value, b'"');
             bytes.push(b'"');
         }
         let (value, end, name_bytes) = (small(value), small(bytes.len()), plan.name_bytes);
-        (MemberSpan { start, value, end, name_bytes, cut: false, redacted, repeated: false }, whole)
+        (MemberSpan { start, value, end, name_bytes, cut: false, redacted, repeated: false }, full)
     }
 
     /// A field `severity` that says what the record says is used up; any other value, another word for the same
@@ -454,24 +454,23 @@ impl Visitor<'_> {
         plan: &FieldPlan,
         encode: impl FnOnce(&mut Vec<u8>, usize) -> Option<Box<FullValue>>,
     ) {
-        let (piece, whole) = self.encode(plan, false, encode);
-        let said = self.values.text(&piece).and_then(|said| Severity::understand(&said));
-        let (named, says_no_more) =
-            said.map_or((None, false), |(severity, is_name)| (Some(severity), is_name));
+        let (member, full) = self.encode(plan, false, encode);
+        let said = self.values.text(&member).and_then(|said| Severity::understand(&said));
+        let (named, is_used_up) = said.map_or((None, false), |(severity, is_name)| (Some(severity), is_name));
         if self.values.severity.is_some() {
             self.values.severity_repeated = true;
             self.values.is_remarkable = true;
         }
         self.values.severity = named.or(self.values.severity);
         self.values.severity_unclear = named.is_none();
-        if says_no_more {
-            self.values.bytes.truncate(piece.start as usize);
+        if is_used_up {
+            self.values.bytes.truncate(member.start as usize);
         } else if plan.redacted {
-            self.values.bytes.truncate(piece.start as usize);
-            let (piece, whole) = self.encode(plan, true, |_, _| None);
-            self.values.put(Role::Field, plan.name, piece, whole);
+            self.values.bytes.truncate(member.start as usize);
+            let (member, full) = self.encode(plan, true, |_, _| None);
+            self.values.put(Role::Field, plan.name, member, full);
         } else {
-            self.values.put(Role::Field, plan.name, piece, whole);
+            self.values.put(Role::Field, plan.name, member, full);
         }
     }
 }

@@ -53,6 +53,7 @@ impl<F: Future> Future for ConfirmFuture<F> {
             let output = ready!(log.resume(scope, || stage.run(context)));
             *stage = Stage::Waiting(output, log.receipt_of(Arc::clone(scope)));
         }
+        // Taken out, because a result moves the output to the caller.
         match mem::replace(stage, Stage::Done) {
             Stage::Waiting(output, mut receipt) => match Pin::new(&mut receipt).poll(context) {
                 Poll::Ready(Ok(receipt)) => Poll::Ready(Ok((output, receipt))),
@@ -68,8 +69,8 @@ impl<F: Future> Future for ConfirmFuture<F> {
 }
 
 impl<F: Future> Stage<F> {
-    /// Polls the future, and drops it when it is done, inside the scope: events emitted by that drop count too,
-    /// as if the future had been awaited.
+    /// Polls the future, and drops it when it is done. Both happen inside the scope, so events emitted by the drop
+    /// count too, as if the future had been awaited.
     fn run(&mut self, context: &mut Context<'_>) -> Poll<F::Output> {
         let Self::Running(future) = self else { polled_again() };
         let output = ready!(future.as_mut().poll(context));

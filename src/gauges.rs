@@ -80,7 +80,7 @@ impl Gauges {
         self.head_not_noted.get() || self.cannot_rotate.get()
     }
 
-    /// Records that a new segment was begun and its head noted, so that neither problem is left.
+    /// Clears both problems, because a new segment was begun and its head noted.
     pub(crate) fn segment_begun(&self) {
         self.head_not_noted.set(false);
         self.cannot_rotate.set(false);

@@ -45,8 +45,8 @@ const GIVE_UP_BOUND: Duration = Duration::from_millis(100);
 /// # Crashes
 ///
 /// A process that ends without `close` loses the events that were queued but not yet written. The next
-/// process that opens the log records the unclean end. [`FlushMode`](crate::FlushMode) lists what a killed
-/// process and a power cut can lose.
+/// process that opens the log writes a `recovery` record, because the run did not end in order.
+/// [`FlushMode`](crate::FlushMode) lists what a killed process and a power cut can lose.
 #[derive(Clone)]
 #[doc(alias = "tamper-evident")]
 #[doc(alias = "audit trail")]
@@ -97,6 +97,7 @@ impl AuditLog {
         let timer = OnceCell::new();
         let handle = Arc::new(Handle { path, queue, capture, recovery, first_head, heads, timer, writer });
         let shared: Arc<dyn Any + Send + Sync> = Arc::<Handle>::clone(&handle);
+        // Only `current` uses this: the capture outlives the handles, because layers hold it.
         handle.capture.set_handle(Arc::downgrade(&shared));
         Self { handle }
     }
@@ -147,7 +148,7 @@ impl AuditLog {
     /// Returns the layer that captures audit events for this log, wrapped in its own per-layer filter.
     ///
     /// Add it to a registry like any other layer. It captures audit events only, and hides nothing from other
-    /// layers. The layer does not keep the log open.
+    /// layers: [`not_audit`](Self::not_audit) keeps audit events out of those. The layer does not keep the log open.
     #[must_use = "a layer does nothing until it is added to a subscriber"]
     pub fn layer<S>(&self) -> Filtered<AuditLayer, AuditFilter, S>
     where
@@ -198,9 +199,9 @@ impl AuditLog {
     /// `tracing`. Otherwise a call site that was reached too early could stay disabled for good; see
     /// [tokio-rs/tracing#2874](https://github.com/tokio-rs/tracing/issues/2874).
     ///
-    /// The current subscriber is that of the calling thread: the scoped one inside `with_default`, `set_default`
-    /// and `WithSubscriber`, as in a test, and otherwise the global one. A scoped subscriber receives no events
-    /// of other threads, so an application should install a global one with `init()`.
+    /// The current subscriber is that of the calling thread. Inside `with_default`, `set_default` and
+    /// `WithSubscriber`, as in a test, that is the scoped one, and otherwise the global one. A scoped subscriber
+    /// receives no events of other threads, so an application should install a global one with `init()`.
     ///
     /// # Errors
     ///
@@ -223,6 +224,7 @@ impl AuditLog {
     where
         I: IntoIterator<Item: AsRef<str>>,
     {
+        // Collected twice, because the second borrows from the first.
         let targets: Vec<I::Item> = targets.into_iter().collect();
         let targets: Vec<&str> = targets.iter().map(AsRef::as_ref).collect();
         capture::ensure_attached(&self.handle.capture, &self.handle.path, &targets)
@@ -251,6 +253,7 @@ impl AuditLog {
     /// The same as `flush`, when awaited.
     pub fn flush_async(&self) -> AuditFuture<()> {
         let log = self.clone();
+        // Taken during the call, so that events emitted before the first poll are not waited for.
         let accepted = self.handle.accepted();
         AuditFuture::new(async move {
             let ticket = accepted?;
@@ -295,13 +298,15 @@ impl AuditLog {
     /// Returns the durable head: the last durable record of the chain that this log writes.
     ///
     /// A head that is stored elsewhere makes a cut or rewritten log detectable. [`Builder::on_head`] passes
-    /// heads to the application regularly.
+    /// heads to the application regularly. In a forked child, this is the head from when the log was opened.
     #[must_use]
     pub fn head(&self) -> Head {
         self.handle.head()
     }
 
     /// Returns the current state of the log. If several apply, the worst one, in the order of [`Health`].
+    ///
+    /// In a forked child the log is [`Health::Closed`].
     #[must_use]
     pub fn health(&self) -> Health {
         let queue = &self.handle.queue;
@@ -551,6 +556,7 @@ impl Handle {
             // The thread has nothing left to do, and a panic in it was caught.
             drop(thread.join());
         }
+        // Every event counts before the `close` record: losing an event is the worse error.
         match (self.queue.not_durable(), self.queue.gauges.closed_in_order.get()) {
             (0, true) => Ok(self.head()),
             (0, false) => Err(Error::NotClosed { path: self.path.clone() }),

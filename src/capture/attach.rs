@@ -1,8 +1,8 @@
 //! Checks, at one moment, that audit events and the spans around them reach the layer of a log.
 //!
-//! A probe takes the same path as the macros of `tracing`, with a callsite of its own: the levels compiled in, the
-//! maximum level, the interest of the subscriber, `enabled`, `event_enabled`. The layer in question notes that it was
-//! asked, and vetoes the event, so that no layer records it.
+//! A probe takes the same path as the macros of `tracing`, with a callsite of its own. On that path are the levels
+//! compiled in, the maximum level, the interest of the subscriber, `enabled` and `event_enabled`. The layer in question
+//! notes that it was asked, and vetoes the event, so that no layer records it.
 
 use std::{
     cell::Cell,
@@ -136,10 +136,10 @@ impl fmt::Display for Flaw {
     }
 }
 
-/// Checks that audit events with these targets, at every level from the log's own to `ERROR`, reach the log exactly
-/// once, and that the spans from which they inherit reach it.
+/// Checks that audit events with these targets reach the log exactly once, at every level from the log's own to
+/// `ERROR`. Checks too that the spans from which they inherit reach it.
 ///
-/// Checks the subscriber of the calling thread, global or scoped.
+/// The subscriber is that of the calling thread, global or scoped.
 pub(crate) fn ensure_attached(capture: &Capture, path: &Path, targets: &[&str]) -> Result<(), Error> {
     if capture.queue.is_forked() {
         // In a forked child, events still reach the layer, but no writer records them.
@@ -268,6 +268,7 @@ fn probe(
     level: Level,
     kind: Kind,
 ) -> (Traces, Option<Obstacle>) {
+    // The macros compare with both levels before they look at their callsite.
     if level > STATIC_MAX_LEVEL {
         return (Traces::default(), Some(Obstacle::Compiled));
     }
@@ -458,9 +459,9 @@ impl<S: Subscriber> Layer<S> for Deny {
 
 /// Clears the verdicts that per-layer filters keep for this thread.
 ///
-/// The last verdicts are about a probe. They would be applied to the next event or span whose callsite is cached as
-/// `always`, because filters are not asked about it again; see https://github.com/tokio-rs/tracing/issues/2519. A
-/// subscriber that disables something clears them.
+/// The last verdicts are about a probe. If a callsite is cached as `always`, filters are not asked about its next event or
+/// span, and those verdicts would be applied to it: <https://github.com/tokio-rs/tracing/issues/2519>. A subscriber that
+/// disables something clears them.
 fn clear_filter_state() {
     static DENYING: OnceLock<Layered<Deny, Registry>> = OnceLock::new();
     DENYING.get_or_init(|| Registry::default().with(Deny)).enabled(&UNFINISHED);

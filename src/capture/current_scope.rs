@@ -28,8 +28,8 @@ pub(crate) struct ScopeGuard {
     _thread: PhantomData<*const ()>,
 }
 
-/// Opens a scope. Until the guard is dropped, events captured for this log on this thread count for it, and for every
-/// scope of the log that is open around it.
+/// Opens a scope. Until the guard is dropped, events that this log captures on this thread count for it. They count for
+/// every scope of the log that is open around it, too.
 pub(crate) fn confirm_scope(capture: &Capture) -> ScopeGuard {
     open(capture.id, Scope::new(innermost(capture.id)))
 }

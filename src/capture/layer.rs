@@ -273,12 +273,15 @@ impl<S> Layer<S> for AuditLayer
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
+    // `tracing-subscriber` calls this, through `Filtered`, when the layer is added to a subscriber. There is no such call
+    // for a layer that a `reload` receives later.
     fn on_layer(&mut self, _: &mut S) {
         self.is_registered.set(true);
     }
 
     fn on_register_dispatch(&self, dispatch: &Dispatch) {
         self.subscriber.set(dispatch);
+        // The subscriber is complete now, and installed in a moment.
         self.capture.queue.notifier.attached(attach::has_subscriber);
     }
 
@@ -324,6 +327,7 @@ where
             let address = ptr::from_ref(event).addr();
             // Only audit events are announced, so an announced event need not be examined again.
             is_audit = pending::came_alone(address, self.address());
+            // The rare case: several events are pending, or there were too many of them to announce this one.
             if !is_audit && self.capture.rules.is_audit(event) && !attach::is_probe(event.metadata()) {
                 self.capture.count_vetoed(pending::came(address, self.address()));
                 is_audit = true;

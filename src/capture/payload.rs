@@ -70,6 +70,7 @@ pub(super) fn write(
         } else if limits.value > MIN_VALUE {
             limits.value = MIN_VALUE;
         } else {
+            // This ends: without fields, named members of `MIN_VALUE` bytes and the bounded lists fit a line.
             limits.fields /= 2;
         }
     }
@@ -92,6 +93,7 @@ fn longest_that_fits(values: &Values, total: usize) -> Option<usize> {
         rest = (rest + listed).checked_sub(Values::length(member))?;
         let limit = MAX_PAYLOAD.saturating_sub(rest) / (index + 1);
         let next = members.get(index + 1).map_or(0, |member| Values::length(member));
+        // The limit is that of the text, without its two quotes.
         if limit >= next && limit >= MIN_VALUE + 2 {
             return Some(limit - 2);
         }
@@ -187,6 +189,7 @@ impl Writer<'_> {
     #[cold]
     fn cut(&self, out: &mut Vec<u8>, member: &MemberSpan) -> Option<()> {
         let bytes = self.values.bytes(Values::range(member))?;
+        // The opening quote belongs to the start.
         let (start, inside) = bytes.split_at_checked(bytes.len() - Values::length(member) + 1)?;
         out.extend_from_slice(start);
         out.extend_from_slice(inside.get(..whole_length(inside, self.limits.value))?);

@@ -29,8 +29,8 @@ pub(super) enum Role {
     /// The member with this index in [`NAMED`], or the message.
     Named(usize),
     Severity,
-    /// Not recorded: the tag, whose work is done once the event is known to be an audit event, or a span field that no
-    /// event inherits.
+    /// Not recorded: the tag, which has served once the event is known to be an audit event, or a span field that no event
+    /// inherits.
     Spent,
     /// The target of a record of the `log` crate.
     LogTarget,
@@ -184,6 +184,7 @@ impl Plans {
             return Rc::clone(plan);
         }
         if self.known.len() >= MAX_PLANS && !self.known.contains_key(&key) {
+            // The map keeps no order of use, so all are dropped and planned again when they are needed.
             self.known.clear();
         }
         let plan = Rc::clone(self.known.entry(key).or_insert_with(|| Rc::new(Plan::new(rules, metadata))));

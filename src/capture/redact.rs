@@ -170,8 +170,9 @@ fn add(names: &mut Vec<String>, name: &str) -> bool {
 
 /// Returns the words of a name, in lower case. A word is a run of letters or of digits.
 ///
-/// A capital after a lower-case letter begins a word. If several capitals are followed by a lower-case letter, either the
-/// last capital begins a word (`last_begins`, as in `HTTPToken`), or the lower-case letter does, as in `AWSsecret`.
+/// A capital after a lower-case letter begins a word. Several capitals before a lower-case letter can be split in two
+/// ways. With `last_begins` the last capital begins a word, as in `HTTPToken`; else the lower-case letter does, as in
+/// `AWSsecret`.
 fn words(name: &str, last_begins: bool) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     let mut before = None;

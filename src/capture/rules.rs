@@ -21,7 +21,7 @@ pub(crate) struct Rules {
     /// The most verbose level at which an event can be an audit event.
     pub(crate) level: Level,
     /// The most verbose level at which events inherit from spans. If it is not set, that is `DEBUG`, or `level` if more
-    /// verbose; spans more verbose than `level` are then used if they are enabled, and `ensure_attached` does not require
+    /// verbose. Spans more verbose than `level` are then used if they are enabled, but `ensure_attached` does not require
     /// them.
     pub(crate) span_level: Option<Level>,
     pub(crate) critical: CriticalActions,
@@ -140,6 +140,7 @@ impl Rules {
 
     /// Returns how the events of a callsite are known to be audit events.
     pub(super) fn tag_of(&self, metadata: &Metadata<'_>) -> Tag {
+        // For `tracing`, a more verbose level is the greater one.
         if *metadata.level() > self.level {
             Tag::None
         } else if is_audit_target(metadata.target()) {
@@ -246,6 +247,7 @@ impl Visit for Glance<'_> {
             TAG => self.is_tagged |= value != "false",
             "log.target" => self.is_tagged |= is_audit_target(value),
             "severity" => {
+                // The last value that names a severity counts, as in a captured event.
                 self.severity = Severity::understand(value).map(|(severity, _)| severity).or(self.severity);
             }
             "action" => {

@@ -142,6 +142,7 @@ where
         of_log.values.retain(|old| !new.iter().any(|new| new.name == old.name));
         of_log.values.extend(new);
         of_log.joined = JoinedMembers::of(&of_log.values);
+        // A new version makes the caches of all threads out of date.
         of_log.version = Arc::default();
     } else {
         let joined = JoinedMembers::of(&new);
@@ -242,11 +243,13 @@ where
             true
         })
     };
+    // An explicit parent is not the thread's current span, for which the cache is.
     if !event.is_contextual() {
         return from(context.event_span(event), values);
     }
     let current = context.current_span();
     let Some(id) = current.id() else { return true };
+    // Acquire pairs with the release in `callsite_enabled`.
     recent.come_to(SubscriberKey { layer, registered: registered.load(Ordering::Acquire) }, id);
     if recent.events == WORTH_GATHERING {
         recent.gather(context.span(id), *log, rules);

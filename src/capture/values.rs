@@ -332,6 +332,7 @@ impl Values {
     fn put_text(&mut self, opening: &Opening, name: &'static str, text: &str) -> bool {
         let start = self.bytes.len();
         let behind = start + opening.length;
+        // Copying all 16 bytes and cutting them is faster than copying the exact length.
         self.bytes.extend_from_slice(&opening.bytes);
         self.bytes.truncate(behind);
         let limit = self.limit();
@@ -359,6 +360,7 @@ impl Values {
         }
         self.is_remarkable |= !member.is_unremarkable();
         if let Role::Named(index) = role {
+            // The last value counts. The earlier one stays in the buffer, but no member refers to it.
             let is_known = self.named.get(index).is_some();
             member.repeated |= is_known;
             self.is_remarkable |= is_known;
@@ -382,6 +384,7 @@ impl Values {
     /// Removes the value that was encoded last, and keeps only what is known of it.
     fn omit(&mut self, name: &'static str, member: &MemberSpan) {
         self.is_remarkable = true;
+        // Read before the value is removed.
         let Some(full) = self.full_value(member) else { return };
         self.bytes.truncate(member.start as usize);
         self.full_values.retain(|(start, _)| *start < member.start);

@@ -82,6 +82,7 @@ impl Queue {
         }
         let now = self.clock.wall();
         let state = self.lock();
+        // All under one lock, so that the counters fit each other.
         numbers.accepted_critical = state.accepted_critical;
         numbers.accepted_routine = state.accepted - state.accepted_critical;
         numbers.lost = state.losses.list();

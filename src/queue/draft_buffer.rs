@@ -218,6 +218,7 @@ impl DraftBuffers {
                 self.recycle(buffer);
                 continue;
             }
+            // A `Vec` cannot drop its front without moving the rest, so the rest is copied to a spare buffer.
             let mut rest = self.spare.pop().unwrap_or_default();
             for (draft, payload) in buffer.iter().skip(drafts) {
                 rest.push(payload, draft.severity, draft.scope.clone());

@@ -73,10 +73,12 @@ impl Queue {
                 return (state, Ok(()));
             }
             let drops = self.settings.on_full == OnFull::DropRoutine && draft.severity == Severity::Routine;
+            // In a stall nothing makes room soon, and no call waits.
             if drops || self.stalled.load(Ordering::Acquire) {
                 return (state, Err(LossReason::QueueFull));
             }
             let now = Instant::now();
+            // Set once: a thread that is woken and finds the room taken again does not wait anew.
             let end = *deadline.get_or_insert(now + self.settings.wait_bound);
             if now >= end {
                 self.stall(&state);
@@ -128,6 +130,7 @@ impl Queue {
         at: Timestamp,
         scope: Option<&Arc<Scope>>,
     ) {
+        // After the end no `gap` record can be written, so the loss is only counted.
         let closed = state.stage > Stage::Open;
         let first = state.losses.count(reason, severity, at, !closed);
         if let Some(scope) = scope {
@@ -240,6 +243,7 @@ impl Queue {
         ticket: Ticket,
         waiter: Waiter<'_>,
     ) -> Result<(), NotDurable> {
+        // While the log is stalled, one look must do: otherwise every call would block for the whole bound.
         let bound = if self.stalled.load(Ordering::Acquire) { Duration::ZERO } else { bound };
         let in_time = self.sleep_until_durable(ticket, bound);
         self.judge_wait(ticket, in_time, waiter)
@@ -279,8 +283,10 @@ impl Queue {
         self.unlock(state);
     }
 
-    /// Decides the result of a wait that ended. Decides under the lock under which the writer publishes, so an event that
-    /// is refused here is named by an `unconfirmed` record before anything newer is acknowledged.
+    /// Decides the result of a wait that ended.
+    ///
+    /// It decides under the lock under which the writer publishes. So an `unconfirmed` record names an event that is
+    /// refused here before anything newer is acknowledged.
     pub(crate) fn judge_wait(
         &self,
         ticket: Ticket,
@@ -318,6 +324,7 @@ impl Queue {
             Waiter::All => {}
             Waiter::Event(ticket) => refused.add(ticket),
             Waiter::Scope(scope) => {
+                // Events that were durable before the error are not named.
                 for (first, last) in scope.tickets().ranges().filter(|(_, last)| *last > durable) {
                     refused.add_range(first.max(durable + 1), last);
                 }

@@ -99,8 +99,8 @@ pub(crate) struct Queue {
     bells: [Bell; Group::COUNT],
     /// The thread to wake, once it runs.
     writer: OnceLock<Thread>,
-    /// The last event that is durable. Written under `state` with release, so that a wait which holds the lock sees the
-    /// newest value; read with acquire by the fast path, which does not lock.
+    /// The last event that is durable. Written with release under `state`, so a wait that holds the lock sees the newest
+    /// value. The fast path reads it with acquire, and does not lock.
     durable: AtomicU64,
     /// Whether a wait reached its bound and no sync has succeeded since. Changed under `state`.
     stalled: AtomicBool,

@@ -41,6 +41,7 @@ impl Tickets {
     /// Removes and returns the events in a range.
     pub(crate) fn take(&mut self, first: Ticket, last: Ticket) -> Self {
         let mut taken = Self::default();
+        // A range that only overlaps is split, and its ends outside are put back.
         let touched: Vec<(Ticket, Ticket)> =
             self.ranges().filter(|(from, to)| *from <= last && *to >= first).collect();
         for (from, to) in touched {

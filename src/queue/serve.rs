@@ -121,11 +121,13 @@ impl Queue {
         // Release: a waiter on the fast path, which reads this without the lock, also sees what `tell` wrote.
         self.durable.store(ticket, Ordering::Release);
         state.held_bytes = state.queued_bytes + holding;
+        // If all earlier takes are durable, what is left is from the last take, and no older than its first event.
         if holding == 0 {
             state.oldest_taken = None;
         } else if ticket >= state.last_take.after {
             state.oldest_taken = state.last_take.oldest;
         }
+        // A sync has succeeded, so a stall is over and calls may wait again.
         let was_stalled = self.stalled.swap(false, Ordering::AcqRel);
         let woken = state.sleepers.leave_through(ticket);
         let mut ready: Vec<Waker> =

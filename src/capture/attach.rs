@@ -459,8 +459,8 @@ impl<S: Subscriber> Layer<S> for Deny {
 
 /// Clears the verdicts that per-layer filters keep for this thread.
 ///
-/// The last verdicts are about a probe. If a callsite is cached as `always`, filters are not asked about its next event or
-/// span, and those verdicts would be applied to it: <https://github.com/tokio-rs/tracing/issues/2519>. A subscriber that
+/// The last verdicts are about a probe. If a callsite is cached as `always`, filters are not asked about its next event,
+/// and those verdicts would be applied to it: <https://github.com/tokio-rs/tracing/issues/2519>. A subscriber that
 /// disables something clears them.
 fn clear_filter_state() {
     static DENYING: OnceLock<Layered<Deny, Registry>> = OnceLock::new();

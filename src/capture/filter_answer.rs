@@ -86,8 +86,8 @@ impl SubscriberRef {
         layer: &AuditLayer,
         is_tagged: bool,
     ) {
-        // For records of the `log` crate, `enabled` gets other metadata than the event has, so the comparison says
-        // nothing. Their arguments are evaluated before `enabled`.
+        // For records of the `log` crate, `enabled` gets other metadata than the event has, so a comparison is
+        // meaningless. Their arguments are evaluated before `enabled`.
         if metadata.target() == BRIDGE {
             return;
         }

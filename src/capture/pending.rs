@@ -4,8 +4,8 @@
 //! `on_event` is never called, and no callback reports that.
 //!
 //! Events live on the stack of the emitting function, and the stack grows downwards. A nested event therefore has a
-//! lower address than the event around it. If an event is announced at or above the address of a pending one, the
-//! function of the pending one has returned, so that event was vetoed.
+//! lower address than the event around it. If an event is announced at or above the address of a pending one, that one
+//! was vetoed: the function that emitted it has returned.
 //!
 //! Comparing the number of announced events with the number that came would be simpler, but not sufficient. A pending
 //! event may be the one around the next, which another layer is formatting. Without addresses that is known only

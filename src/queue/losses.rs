@@ -18,20 +18,20 @@ pub(super) struct Losses {
 }
 
 impl Losses {
-    /// Counts one loss. `told` is whether a `gap` record can still report it. Returns whether it is the first loss for
-    /// its reason since the last gap.
+    /// Counts one loss. `can_report` is whether a `gap` record can still report it. Returns whether it is the first loss
+    /// for its reason since the last gap.
     pub(super) fn count(
         &mut self,
         reason: LossReason,
         severity: Severity,
         at: Timestamp,
-        told: bool,
+        can_report: bool,
     ) -> bool {
         let index = reason as usize;
         if let Some(count) = self.total.get_mut(index).and_then(|row| row.get_mut(severity as usize)) {
             *count += 1;
         }
-        let Some(pending) = self.pending.get_mut(index).filter(|_| told) else { return false };
+        let Some(pending) = self.pending.get_mut(index).filter(|_| can_report) else { return false };
         let first = pending.is_none();
         self.are_pending = true;
         let gap = pending.get_or_insert(GapInfo { reason, critical: 0, routine: 0, first: at, last: at });
@@ -84,9 +84,9 @@ mod tests {
         assert!(losses.count(LossReason::QueueFull, Severity::Routine, at(7), true));
         assert!(!losses.count(LossReason::QueueFull, Severity::Critical, at(5), true));
         assert!(!losses.count(LossReason::Closed, Severity::Critical, at(9), false));
-        let told = losses.take_pending(at(10));
-        assert_eq!(told.len(), 1);
-        let text = String::from_utf8(told[0].clone()).unwrap();
+        let gaps = losses.take_pending(at(10));
+        assert_eq!(gaps.len(), 1);
+        let text = String::from_utf8(gaps[0].clone()).unwrap();
         assert!(text.contains(
             r#""gap":{"reason":"queue_full","critical":1,"routine":1,"first_ts":"1970-01-01T00:00:05"#
         ));

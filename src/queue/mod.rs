@@ -1,8 +1,8 @@
 //! The bounded queue between application threads and the writer: in order, with a part reserved for critical events.
 //!
 //! Emitters add drafts; the writer takes them and publishes what became durable. Losses are counted under the
-//! lock under which drafts are queued, so a `gap` record stands exactly where events are missing. Threads of the
-//! log meet nowhere else.
+//! lock under which drafts are queued, so a `gap` record is exactly where events are missing. Application threads
+//! and the writer share state only here.
 
 mod ask;
 mod draft_buffer;
@@ -287,7 +287,7 @@ impl State {
         self.buffers.push(payload, severity, scope);
     }
 
-    /// Queues `gap` records for losses since the last one, so that they stand before the next event that is not lost.
+    /// Queues `gap` records for losses since the last one, before the next event that is not lost.
     #[inline]
     fn put_gaps_before_next(&mut self, clock: Clock) {
         if self.losses.are_pending() {

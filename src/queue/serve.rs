@@ -74,7 +74,7 @@ impl Queue {
     /// Pauses the writer's thread until the clock shows `until`, or something ends the pause early.
     pub(crate) fn pause(&self, pause: Pause, until: Duration) {
         let mut state = self.lock();
-        // What came before the pause woke nobody, because the writer was not pausing then.
+        // Work that came before the pause caused no wake-up, because the writer was not pausing then.
         let nothing_to_do = match pause {
             Pause::None => false,
             Pause::Doze => !self.is_urgent(&state),

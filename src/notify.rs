@@ -92,7 +92,7 @@ impl Notifier {
         Ok(Arc::new(notifier))
     }
 
-    /// Returns a notifier without a closure that prints nothing.
+    /// Returns a notifier that has no closure and prints nothing.
     #[cfg(any(test, audit_simulation))]
     pub(crate) fn silent(clock: Clock) -> Arc<Self> {
         Arc::new(Self::new(None, clock, None))

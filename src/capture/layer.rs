@@ -302,7 +302,7 @@ where
 
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         if attach::met_layer(event.metadata(), self.capture.id) {
-            // A probe has reached its aim: the veto keeps it from every layer.
+            // The probe has arrived. The veto keeps it from every layer.
             return false;
         }
         quietly(|| {
@@ -327,7 +327,7 @@ where
             let address = ptr::from_ref(event).addr();
             // Only audit events are announced, so an announced event need not be examined again.
             is_audit = pending::came_alone(address, self.address());
-            // The rare case: several events are pending, or there were too many of them to announce this one.
+            // Otherwise this is no audit event, or one of several that are pending, or one that found no room among them.
             if !is_audit && self.capture.rules.is_audit(event) && !attach::is_probe(event.metadata()) {
                 self.capture.count_vetoed(pending::came(address, self.address()));
                 is_audit = true;

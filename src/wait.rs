@@ -73,7 +73,7 @@ pub(crate) struct Timer {
 
 #[derive(Debug, Default)]
 struct TimerShared {
-    /// Guards the alarms. Held by tasks that begin or end a wait and by the timer thread, never while a waker runs.
+    /// Guards the alarms. Held by tasks that begin or end a wait and by the timer thread, never while a waker is called.
     alarms: Mutex<Alarms>,
     changed: Condvar,
 }

@@ -159,7 +159,7 @@ pub(super) struct Values {
     /// How many further fields found no room, beyond those in that list.
     pub(super) omitted_more: usize,
     /// What is known of the full values of those that are cut, by the positions at which their members begin.
-    full_values: Vec<(u32, FullValue)>,
+    of_cut: Vec<(u32, FullValue)>,
     /// A bit for each named member that the event or the closure of `enrich` gave, not blank and not inherited.
     pub(super) own: u32,
     pub(super) severity: Option<Severity>,
@@ -190,7 +190,7 @@ impl Values {
         self.fields.clear();
         self.omitted.clear();
         self.omitted_more = 0;
-        self.full_values.clear();
+        self.of_cut.clear();
         self.own = 0;
         self.severity = None;
         self.severity_repeated = false;
@@ -202,7 +202,7 @@ impl Values {
 
     /// Returns what is known of the full value, if the value was cut when it was encoded.
     pub(super) fn full_of_cut(&self, member: &MemberSpan) -> Option<FullValue> {
-        self.full_values.iter().find(|(start, _)| member.cut && *start == member.start).map(|(_, full)| *full)
+        self.of_cut.iter().find(|(start, _)| member.cut && *start == member.start).map(|(_, full)| *full)
     }
 
     /// Returns what to record about a value that is not complete in the record. `None` only if the member is not one of these
@@ -356,7 +356,7 @@ impl Values {
     fn put(&mut self, role: Role, name: &'static str, mut member: MemberSpan, full: Option<Box<FullValue>>) {
         member.cut = full.is_some();
         if let Some(full) = full {
-            self.full_values.push((member.start, *full));
+            self.of_cut.push((member.start, *full));
         }
         self.is_remarkable |= !member.is_unremarkable();
         if let Role::Named(index) = role {
@@ -387,7 +387,7 @@ impl Values {
         // Read before the value is removed.
         let Some(full) = self.full_value(member) else { return };
         self.bytes.truncate(member.start as usize);
-        self.full_values.retain(|(start, _)| *start < member.start);
+        self.of_cut.retain(|(start, _)| *start < member.start);
         if let Some(known) = self.omitted.iter_mut().find(|omitted| omitted.name == name) {
             known.full = full;
         } else if self.omitted.len() < MAX_OMITTED {

@@ -1,8 +1,11 @@
-//! When a pass of retention is made, and by whom: on a thread of its own, so that nobody who waits for an event waits
-//! for files to go, and a removal that hangs is not taken for a disk that does. In a simulation, by the writer itself.
+//! When a pass of retention runs, and on which thread.
 //!
-//! The thread decides and removes. What it cannot do is to write to the chain of the writer: it asks for the `prune`
-//! record, and goes on when that is durable.
+//! A pass has a thread of its own, so that no caller that waits for an event waits for files to be
+//! removed, and a removal that hangs is not taken for a disk that hangs. In a simulation, the
+//! writer runs the pass itself.
+//!
+//! The thread decides and removes. It cannot write to the writer's chain: it requests the `prune`
+//! record, and continues once that is durable.
 
 use std::{
     cell::Cell,
@@ -32,46 +35,47 @@ use crate::{
     storage::{Dir, Storage},
 };
 
-/// How long closing waits at most for a pass to end by itself, and for which part of the wait bound; and as long again for
-/// the call that it is at. What is left then, the next run removes.
+/// The longest time that closing waits for a running pass to end by itself, and the same as a part
+/// of the wait bound. It waits as long again for the current system call of the pass. The next run
+/// removes what is left.
 const PATIENCE: Duration = Duration::from_secs(1);
 const PART_OF_BOUND: u32 = 4;
 
 /// The passes of a writer.
 #[derive(Debug, Default)]
 pub(super) struct Passes {
-    /// What begins each thread; `None` while the writer makes its passes itself.
+    /// Called first on each new thread; `None` if the writer runs the passes itself.
     pub(super) begin_thread: Option<fn()>,
     running: Option<Running>,
-    /// Until when closing waits for the one that runs to end by itself.
+    /// Until when closing waits for the running pass to end by itself.
     awaited_until: Option<Duration>,
-    /// Closing went on without the one that runs: no other begins.
+    /// Whether closing continued without the running pass. No other pass begins then.
     is_left: bool,
-    /// The time before a jump that was told of.
+    /// The time before the jump that was reported last.
     jump_told: Option<Timestamp>,
-    /// What failed in the last pass: told once, however often it fails like that.
+    /// The last failure that was reported. A pass that fails in the same way is not reported again.
     failure_told: Option<String>,
 }
 
-/// A pass on a thread of its own.
+/// A pass on its own thread, seen from the writer.
 #[derive(Debug)]
 struct Running {
     said: Receiver<Said>,
     answers: Sender<bool>,
-    /// Tells the thread that it must end.
+    /// Tells the thread to end. Relaxed ordering is enough: the flag guards no other data.
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the thread says to the writer.
+/// A message from the thread to the writer.
 #[derive(Debug)]
 enum Said {
-    /// It asks for a record in this chain.
+    /// Requests a record in this chain.
     Wants((ChainNumber, Option<ChainId>), PruneInfo),
     Ended(Outcome),
 }
 
-/// The other end: what a pass on a thread of its own has of the writer.
+/// What a pass on its own thread has of the writer.
 #[derive(Debug)]
 struct Apart {
     says: Sender<Said>,
@@ -82,7 +86,7 @@ struct Apart {
 }
 
 impl Apart {
-    /// Whether the writer is still there to hear it.
+    /// Sends a message and wakes the writer. Returns whether the writer can still receive it.
     fn say(&self, what: Said) -> bool {
         let is_heard = self.says.send(what).is_ok();
         self.queue.nudge();
@@ -105,6 +109,7 @@ impl Desk for Apart {
 }
 
 impl Running {
+    /// Starts the thread of a pass.
     fn begin(mut pass: Pass, queue: &Arc<Queue>, begin_thread: fn()) -> io::Result<Self> {
         let (says, said) = channel();
         let (answers, to_thread) = channel();
@@ -125,14 +130,15 @@ impl Running {
                 }
                 Err(error) => Outcome::failed(pass.storage.as_ref(), error),
             };
-            // What it has open is closed before anybody hears that it is over.
+            // Close its descriptors, and release the chain it may hold, before the end is reported.
             drop(pass);
             desk.say(Said::Ended(outcome));
         })?;
         Ok(Self { said, answers, stop, thread: Some(thread) })
     }
 
-    /// What the thread has said since, if anything. One that panicked has ended.
+    /// Returns the next message of the thread, if there is one. A thread that panicked counts as
+    /// ended.
     fn hear(&mut self, storage: &dyn Storage) -> Option<Said> {
         match self.said.try_recv() {
             Ok(said) => Some(said),
@@ -156,7 +162,8 @@ impl Passes {
         self.running.is_some()
     }
 
-    /// The pass that runs ends with the file that it is at: the chain is another one now, or nobody waits any more.
+    /// Tells the running pass to end after the current file. The writer has moved to another chain,
+    /// or no caller waits any more.
     pub(super) fn stop(&self) {
         if let Some(running) = &self.running {
             running.stop.store(true, Ordering::Relaxed);
@@ -165,7 +172,7 @@ impl Passes {
 }
 
 impl Writer {
-    /// Begins a pass where one is due, and does what the one that runs asks for.
+    /// Begins a pass if one is due, and serves the one that runs.
     pub(super) fn apply_retention(&mut self, now: &Moment, clock: Clock) -> Result<(), Halted> {
         if self.settings.retention.is_off() {
             return Ok(());
@@ -179,7 +186,8 @@ impl Writer {
             return Ok(());
         }
         if self.ledger.has_idle_files() {
-            // A directory sync that failed would hide from the next segment that theirs are in doubt.
+            // The pass would sync the directory. If that sync failed, the next segment could not
+            // tell that the names of these files are in doubt.
             self.timers.retention_soon(now.elapsed);
             return Ok(());
         }
@@ -205,6 +213,7 @@ impl Writer {
         Ok(())
     }
 
+    /// Handles the messages of the running pass.
     fn serve_pass(&mut self, now: &Moment, clock: Clock) -> Result<(), Halted> {
         while let Some(said) =
             self.passes.running.as_mut().and_then(|running| running.hear(self.storage.as_ref()))
@@ -214,7 +223,7 @@ impl Writer {
                     let recorded = self.record_for_pass(chain, &info, now);
                     let is_durable = matches!(recorded, Ok(true));
                     if let Some(running) = &self.passes.running {
-                        // Where it is gone it needs no answer.
+                        // If the thread is gone, it needs no answer.
                         running.answers.send(is_durable).ok();
                     }
                     self.settle(recorded.map(drop), now, clock)?;
@@ -222,7 +231,7 @@ impl Writer {
                 Said::Ended(outcome) => {
                     self.passes.awaited_until = None;
                     let thread = self.passes.running.take().and_then(|mut running| running.thread.take());
-                    // It has nothing left to do but to end.
+                    // The thread has nothing left to do, so this does not block.
                     drop(thread.map(JoinHandle::join));
                     self.tell_of_pass(outcome, now);
                 }
@@ -231,20 +240,21 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes a record durable that a pass asks for, if the writer is still in the chain that it means.
+    /// Makes a record durable that a pass requested, if the writer is still in that chain.
     fn record_for_pass(
         &mut self,
         chain: (ChainNumber, Option<ChainId>),
         info: &PruneInfo,
         now: &Moment,
     ) -> Result<bool, Trouble> {
-        // A pass that was told to end may have decided long ago, and of another chain.
+        // A pass that was told to stop may have decided long ago, and about another chain.
         let is_stopped =
             self.passes.running.as_ref().is_none_or(|running| running.stop.load(Ordering::Acquire));
         if self.ledger.is_of(chain) && !is_stopped { self.ledger.prune(info, now) } else { Ok(false) }
     }
 
-    /// What comes before closing while a pass runs; `None` where nothing does.
+    /// Returns the pause that closing must make for a running pass; `None` if there is nothing to
+    /// wait for.
     pub(super) fn wait_for_pass(&mut self, stage: Stage, now: &Moment) -> Option<Next> {
         if !self.passes.is_running() || stage >= Stage::Abandoned {
             return None;
@@ -258,8 +268,9 @@ impl Writer {
         if now.elapsed < until + patience {
             return Some(Next::Pause(Pause::Backoff, until + patience));
         }
-        // The thread has descriptors of its own, and may hold the chain of another, which has its `close` before any file
-        // goes. It asks for nothing any more, and ends with the call that it is at.
+        // Leaving the thread behind is safe. It has its own descriptors and ends after its current
+        // call, without requesting anything more. If it holds the chain of another process, that
+        // chain was closed before any file was removed.
         self.passes.running = None;
         self.passes.is_left = true;
         let log = self.storage.path(Dir::Log, "");
@@ -272,6 +283,7 @@ impl Writer {
         Some(Next::Pause(Pause::None, now.elapsed))
     }
 
+    /// Reports the outcome of a pass: as notices, and in the log.
     fn tell_of_pass(&mut self, outcome: Outcome, now: &Moment) {
         let Outcome { removed, failed, is_refused, is_whole, waits, jumped } = outcome;
         if !removed.is_empty() {
@@ -312,7 +324,7 @@ impl Writer {
         }
     }
 
-    /// Tells of each chain once, until a pass finds that it no longer waits.
+    /// Reports each chain once, until a pass finds that it no longer waits.
     fn tell_of_waits(&mut self, waits: BTreeMap<ChainNumber, String>, is_whole: bool, now: &Moment) {
         if is_whole {
             self.waiting.retain(|chain| waits.contains_key(chain));

@@ -1,4 +1,6 @@
-//! Removes old segments: a durable `prune` record first, then the files, then their names.
+//! Removes old segments. The `prune` record is made durable first, then the files are removed, then
+//! the directory is synced. A crash in between leaves files that the record covers, never a hole
+//! that no record explains.
 
 use std::{cell::Cell, collections::BTreeMap, io, sync::Arc, time::Duration};
 
@@ -18,45 +20,46 @@ use crate::{
     storage::{Dir, Storage},
 };
 
-/// The name of the file that stops all removal while it exists.
+/// The file that stops all removal while it exists.
 const HOLD: &str = "hold";
 
-/// After so many files a pass rests, so that whoever waits for the disk or for a processor has it.
+/// After how many files a pass pauses, so that others get the disk and the processor.
 const STEP: u32 = 16;
 const REST: Duration = Duration::from_millis(1);
 
-/// What happened, for notices.
+/// The outcome of a pass, for notices.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
-    /// The first and the last file of each chain that went, and how many.
+    /// The first and the last file removed of each chain, and how many.
     pub(super) removed: BTreeMap<ChainNumber, (SegmentName, SegmentName, usize)>,
-    /// What failed of each chain: what could not be done, and why. The other chains do not wait for it.
+    /// What could not be done, and why. A failure in one chain does not stop the others.
     pub(super) failed: Vec<(String, io::Error)>,
-    /// Whether a record that was asked for may not be durable, so that its files stayed.
+    /// Whether a requested record may not be durable, so that its files stayed.
     pub(super) is_refused: bool,
-    /// Whether every chain was looked at.
+    /// Whether every chain was examined.
     pub(super) is_whole: bool,
-    /// Of which chains something stays that would go if it were forwarded, and why.
+    /// The chains that keep something only because it is not forwarded yet, and why.
     pub(super) waits: BTreeMap<ChainNumber, String>,
-    /// At which time ages were measured, and the time of the newest record, which is not believed yet.
+    /// The time at which ages were measured, and that of the newest record, which is not trusted
+    /// yet.
     pub(super) jumped: Option<(Timestamp, Timestamp)>,
 }
 
 impl Outcome {
-    /// Nothing happened, for this reason.
+    /// Returns the outcome of a pass that could do nothing, for this reason.
     pub(super) fn failed(storage: &dyn Storage, error: io::Error) -> Self {
         let what = format!("remove the old segments of {}", storage.path(Dir::Log, "").display());
         Self { failed: vec![(what, error)], ..Self::default() }
     }
 }
 
-/// Who makes a pass: what it needs of the writer.
+/// What a pass needs of the writer.
 pub(super) trait Desk {
-    /// Makes a `prune` record of this chain, which is the writer's, durable; says whether it is.
+    /// Makes a `prune` record of the writer's chain durable. Returns whether it is.
     fn record(&mut self, chain: (ChainNumber, Option<ChainId>), info: PruneInfo) -> bool;
-    /// Whether the pass must end where it is.
+    /// Returns whether the pass must end now.
     fn must_stop(&self) -> bool;
-    /// The time of what is written now, which may be long after the pass began.
+    /// Returns the current time, which may be long after the pass began.
     fn now(&self) -> Moment;
 }
 
@@ -65,7 +68,7 @@ pub(super) trait Desk {
 pub(super) struct Here<'a> {
     pub(super) ledger: &'a mut Ledger,
     pub(super) now: &'a Moment,
-    /// The ledger's own segment failed while the record was written.
+    /// The failure of the live segment while the record was written, if any.
     pub(super) trouble: Option<Trouble>,
 }
 
@@ -82,7 +85,7 @@ impl Desk for Here<'_> {
     }
 
     fn must_stop(&self) -> bool {
-        // Our own segment comes first.
+        // Healing the live segment comes first.
         self.trouble.is_some()
     }
 
@@ -91,20 +94,21 @@ impl Desk for Here<'_> {
     }
 }
 
-/// One pass over the chain of a writer, and over every chain that nobody holds.
+/// One pass over the writer's chain, and over every chain that no process holds.
 #[derive(Debug)]
 pub(super) struct Pass {
     pub(super) storage: Arc<dyn Storage>,
     pub(super) retention: Retention,
     pub(super) clock: Clock,
-    /// The writer's chain, and the last record that retention removed of it.
+    /// The writer's chain.
     pub(super) own: ChainNumber,
+    /// The last record of it that retention removed.
     pub(super) pruned: u64,
-    /// How many files it has looked at.
+    /// How many files were examined.
     pub(super) steps: Cell<u32>,
 }
 
-/// How many of the oldest make so much room.
+/// Returns how many of the oldest files must go to free so many bytes.
 fn making_room(ends: &[(u64, u64)], mut bytes: u64) -> usize {
     let is_needed = |(_, freed): &&(u64, u64)| {
         let needed = bytes > 0;
@@ -114,25 +118,26 @@ fn making_room(ends: &[(u64, u64)], mut bytes: u64) -> usize {
     ends.iter().take_while(is_needed).count()
 }
 
-/// What of a chain goes.
+/// What to remove of a chain.
 #[derive(Debug, Clone, Copy)]
 struct Doom {
     /// How many of the oldest leftovers.
     leftovers: usize,
     /// How many of the oldest segments, and why.
     segments: Option<(usize, PruneReason)>,
-    /// Up to which record the forwarders have everything. What goes behind it goes because there is no room.
+    /// The last record up to which every required forwarder has the chain. What follows it is
+    /// removed only for lack of space.
     forwarded: u64,
 }
 
 impl Doom {
-    /// What must have been forwarded for a file to go that ends with this record.
+    /// Returns what must have been forwarded before a file that ends with this record may go.
     fn wanted(&self, id: Option<ChainId>, through: u64) -> Option<(ChainId, u64)> {
         id.filter(|_| through <= self.forwarded).map(|id| (id, through))
     }
 }
 
-/// A file that goes.
+/// A file to be removed.
 #[derive(Debug)]
 struct Doomed {
     name: SegmentName,
@@ -141,6 +146,7 @@ struct Doomed {
 }
 
 impl Pass {
+    /// Runs the pass. A failure that ends it is part of the outcome.
     pub(super) fn run(&self, desk: &mut dyn Desk) -> Outcome {
         let mut outcome = Outcome::default();
         match self.run_all(desk, &mut outcome) {
@@ -153,7 +159,7 @@ impl Pass {
     }
 
     fn run_all(&self, desk: &mut dyn Desk, outcome: &mut Outcome) -> io::Result<()> {
-        // Where it cannot be asked whether there is a hold, there might be one.
+        // If it cannot be determined whether there is a hold, there might be one.
         if self.storage.stat(Dir::Log, HOLD)?.is_some() {
             return Ok(());
         }
@@ -171,7 +177,7 @@ impl Pass {
                 Err(error) => Err(error),
             };
             if let Err(error) = passed {
-                // Those behind it are none the worse.
+                // The remaining chains are not affected.
                 let log = self.storage.path(Dir::Log, "");
                 outcome
                     .failed
@@ -182,7 +188,8 @@ impl Pass {
         Ok(())
     }
 
-    /// Removes what goes of a chain of others, if nobody holds it.
+    /// Removes what is due of another chain, if no process holds it. Decides once without the lock,
+    /// to leave chains alone that have nothing to remove, and again with it.
     fn pass_free(
         &self,
         chain: ChainNumber,
@@ -223,7 +230,7 @@ impl Pass {
         survey(&self.storage, directory, chain, pruned, || self.step(desk))
     }
 
-    /// Comes before each file: rests now and then, and says whether the pass goes on.
+    /// Called before each file. Pauses now and then, and returns whether the pass continues.
     fn step(&self, desk: &dyn Desk) -> bool {
         let steps = self.steps.get() + 1;
         self.steps.set(steps);
@@ -233,7 +240,8 @@ impl Pass {
         !desk.must_stop()
     }
 
-    /// Decides what of a chain goes. What stays only because it was not forwarded is noted in `outcome`.
+    /// Decides what to remove of a chain. Notes in `outcome` what stays only because it was not
+    /// forwarded.
     fn choose(
         &self,
         required: &Required,
@@ -268,7 +276,7 @@ impl Pass {
         Ok(Doom { leftovers: leftovers.min(allowed), segments, forwarded: limit.through })
     }
 
-    /// Removes what goes of a chain that the writer holds, or this pass does.
+    /// Removes what is due of a chain that the writer holds, or this pass.
     fn prune(
         &self,
         (chain, mut old): (ChainNumber, Old),
@@ -278,7 +286,7 @@ impl Pass {
     ) -> io::Result<()> {
         let id = old.id;
         let leftovers = old.leftovers.drain(..doom.leftovers);
-        // No store is believed for ever: one that has lost a leftover since gets it again.
+        // Check each store again: one that has lost a leftover since must get it again.
         let leftovers =
             leftovers.map(|file| Doomed { name: file.name, wanted: doom.wanted(id, file.through) });
         let mut doomed: Vec<Doomed> = leftovers.collect();
@@ -295,13 +303,15 @@ impl Pass {
                 old.files.into_iter().map(move |name| Doomed { name, wanted })
             });
             doomed.extend(files);
-            // Time has passed since that was decided: what must stay now is not called removed.
+            // The decision may be outdated. A file that must stay now must not be recorded as
+            // removed.
             if desk.must_stop() || !self.may_go(doom.wanted(id, through))? {
                 return Ok(());
             }
-            // One record for all of them. What a crash leaves of their files the next pass removes.
+            // One record covers all of them. If a crash leaves some of their files, the next pass
+            // removes those.
             if !desk.record((chain, id), info) {
-                // It may not be durable, so no file goes.
+                // The record may not be durable, so no file is removed.
                 outcome.is_refused = true;
                 return Ok(());
             }
@@ -309,10 +319,12 @@ impl Pass {
         self.remove(&doomed, desk, outcome)
     }
 
+    /// Removes the files, then syncs the directory so that a power cut does not bring them back.
     fn remove(&self, doomed: &[Doomed], desk: &dyn Desk, outcome: &mut Outcome) -> io::Result<()> {
         let mut has_removed = false;
         for Doomed { name, wanted } in doomed {
-            // It may have changed while the record was written. What the record says is gone stays as a leftover.
+            // A hold may have appeared while the record was written. Files that stay although the
+            // record covers them are leftovers.
             match self.step(desk).then(|| self.may_go(*wanted)) {
                 Some(Ok(true)) => {}
                 Some(Err(error)) => {
@@ -341,7 +353,8 @@ impl Pass {
         format!("remove {}", self.storage.path(Dir::Log, &name.to_string()).display())
     }
 
-    /// Whether a file may go now: there is no hold, and whoever must have it has it.
+    /// Returns whether a file may be removed now: there is no hold, and every required forwarder
+    /// has its records.
     fn may_go(&self, wanted: Option<(ChainId, u64)>) -> io::Result<bool> {
         if self.storage.stat(Dir::Log, HOLD)?.is_some() {
             return Ok(false);
@@ -355,10 +368,10 @@ impl Pass {
     }
 }
 
-/// A chain that a pass holds itself, until its files are gone.
+/// A chain that a pass holds itself until its files are gone.
 struct Held<'a> {
     ledger: &'a mut Ledger,
-    /// Who knows whether the pass must end, and what time it is.
+    /// Knows whether the pass must end, and the time.
     desk: &'a dyn Desk,
 }
 
@@ -367,11 +380,13 @@ impl Desk for Held<'_> {
         if !self.ledger.is_of(chain) {
             return false;
         }
-        // The trouble of a chain that is not ours ends with it: the next opener recovers it.
+        // Trouble with another process's chain concerns only that chain: its next opener recovers
+        // it.
         let now = self.now();
         let is_durable = self.ledger.prune(&info, &now).unwrap_or(false);
         if is_durable {
-            // Before the files go, which can take a while: a process that ends meanwhile leaves the chain in order.
+            // Close it before the files are removed, which can take a while. If the process ends
+            // meanwhile, the chain is in order.
             drop(close_chain(self.ledger, 0, true, &now));
         }
         is_durable

@@ -27,7 +27,7 @@ impl Machine {
         Ok(names)
     }
 
-    /// What kind of call opening a file is: some make it.
+    /// Returns the kind of an open call: some create the file.
     pub(crate) fn open_op(&self, process: usize, dir: Dir, name: &str, access: Access) -> Op {
         let exists = self.tree_of(process).is_ok_and(|tree| tree.directory(dir).get(name).is_some());
         match access {
@@ -100,7 +100,7 @@ impl Machine {
         }
     }
 
-    /// By the path, so that a directory that was moved away is noticed.
+    /// Looks up the path, so that a directory that was moved away is detected.
     pub(crate) fn stat_path(&self, process: usize, dir: Dir, name: &str) -> io::Result<Option<Stat>> {
         self.tree_of(process)?;
         Ok(self.stat_at_path(dir, name))
@@ -135,7 +135,7 @@ impl Machine {
         match self.handle(handle)?.access {
             Access::Append | Access::Create => {}
             Access::Read => return fail(Errno::BADF),
-            // It would write at a position that nobody keeps.
+            // Without O_APPEND it would write at a file offset that nothing maintains.
             Access::Lock => return fail(Errno::INVAL),
         }
         let end = self.inode(handle)?.cache().len();
@@ -151,7 +151,7 @@ impl Machine {
     ) -> io::Result<usize> {
         let offset = match self.handle(handle)?.access {
             Access::Lock => usize::try_from(offset).or_else(|_| fail(Errno::FBIG))?,
-            // On Linux a file opened to append is appended to, wherever the write was to go.
+            // On Linux, pwrite(2) to a file opened with O_APPEND appends, whatever the offset.
             Access::Append | Access::Create => self.inode(handle)?.cache().len(),
             Access::Read => return fail(Errno::BADF),
         };
@@ -161,7 +161,7 @@ impl Machine {
     fn write(&mut self, handle: u64, offset: usize, bytes: &[u8], mode: Mode) -> io::Result<usize> {
         let length = self.inode(handle)?.cache().len();
         let below_limit = self.largest_file.map_or(usize::MAX, |limit| limit.saturating_sub(offset));
-        // Overwriting needs no room, growing does.
+        // Overwriting needs no space, growing does.
         let room = length.saturating_sub(offset).saturating_add(match self.capacity {
             Some(_) => self.free_bytes().saturating_sub(offset.saturating_sub(length)),
             None => PLENTY,
@@ -194,12 +194,12 @@ impl Machine {
         if let (Some(target), Some(source)) = (bytes.get_mut(..read), source.get(..read)) {
             target.copy_from_slice(source);
         }
-        // What was read follows from what was written, and was noted then.
+        // What is read follows from what was written, and that is in the trace already.
         self.trace.note(&read.to_le_bytes());
         Ok(read)
     }
 
-    /// Syncs what was written up to `until`, when the call began.
+    /// Syncs what was written up to `until`, the moment at which the call began.
     pub(crate) fn sync(&mut self, handle: u64, until: u64, mode: Mode) -> io::Result<()> {
         let failure = self.sync_failure;
         let Self { handles, inodes, cut, .. } = self;
@@ -210,7 +210,7 @@ impl Machine {
         }
         let earlier = inode.take_failure(&mut handle.failures_heard);
         match (earlier, mode, failure) {
-            // These report before they write.
+            // These file systems report an earlier error before they write.
             (Some(errno), _, SyncFailure::Ext4Data | SyncFailure::Btrfs) => fail(errno),
             (_, Mode::Failing(errno), SyncFailure::Ext4Data) => {
                 inode.fail_to_sync(until, false, cut);
@@ -236,7 +236,7 @@ impl Machine {
         self.stat_inode(self.handle(handle)?.inode).ok_or_else(|| Errno::IO.into())
     }
 
-    /// As flock does it: changing the kind of a lock lets go of it first.
+    /// Locks as flock(2) does: changing the kind of a lock releases it first.
     pub(crate) fn try_lock(&mut self, handle: u64, kind: LockKind) -> io::Result<bool> {
         let inode = self.handle(handle)?.inode;
         let taken = self.handles.iter().any(|(other, held)| {
@@ -262,7 +262,7 @@ impl Machine {
         )
     }
 
-    /// One process lets go of an open file; the last one closes it.
+    /// Closes an open file for one process. The last one releases it.
     pub(crate) fn close(&mut self, handle: u64, process: usize) {
         if let Some(open) = self.handles.get_mut(&handle) {
             open.owners.remove(&process);

@@ -1,4 +1,4 @@
-//! Failing syncs, full disks, and faults that strike as they are told to.
+//! Failing syncs, full disks, and faults that hit exactly the calls they are set for.
 
 use super::*;
 
@@ -121,7 +121,7 @@ fn a_full_disk_takes_a_part_and_then_nothing_until_there_is_room() {
     let error = file.append(&line(30, b'b')).expect_err("full");
     assert!(is_out_of_room(&error));
     file.sync_data().expect("what is there can be synced");
-    // What is removed and still open holds its room.
+    // A file that is removed but still open keeps its space.
     let other = process.open(Dir::Log, SEGMENT, Access::Read).expect("open");
     process.remove(Dir::Log, SEGMENT).expect("remove");
     assert_eq!(process.free_bytes().expect("free"), 0);

@@ -1,4 +1,4 @@
-//! Numbers and places, to the byte.
+//! Numbers and positions, to the byte.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ fn bytes_of_all_segments(world: &World) -> u64 {
     files.iter().filter(|(name, _)| name.starts_with("audit")).map(|(_, bytes)| bytes.len() as u64).sum()
 }
 
-/// The first line of a segment.
+/// Returns the first line of a segment.
 fn first_line(world: &World, name: &str) -> String {
     let file = String::from_utf8(world.disk.contents(name).unwrap()).unwrap();
     file.lines().next().unwrap_or_default().to_owned()
@@ -69,17 +69,17 @@ fn closing_syncs_nothing_twice() {
     let before = [Op::SyncData, Op::SyncAll, Op::SyncDir].map(|op| world.disk.count(op));
     node.close(&mut world);
     let after = [Op::SyncData, Op::SyncAll, Op::SyncDir].map(|op| world.disk.count(op));
-    // `close`, and that the chain is closed in its lock file.
+    // `close`, and the note in the lock file that the chain is closed.
     assert_eq!(after, [before[0] + 2, before[1], before[2]]);
 }
 
 #[test]
-fn a_segment_that_failed_is_told_of_to_the_byte() {
+fn a_failed_segment_is_recorded_to_the_byte() {
     for has_durable in [true, false] {
         let mut world = World::new(1);
         let mut node = begun(&mut world);
         if !has_durable {
-            // The next segment fails at its first write, which is a part of what it should be.
+            // The first write of the next segment fails, too.
             world.disk.inject(Fault::error(&[Op::SyncAll], Errno::IO).on(SECOND_FILE));
         }
         let durable = world.disk.contents(FIRST).unwrap().len();
@@ -105,12 +105,12 @@ fn the_first_segment_comes_after_none() {
 }
 
 #[test]
-fn a_full_disk_is_no_reason_not_to_trust_a_segment() {
+fn a_full_disk_does_not_poison_a_segment() {
     for (errno, is_poison) in [(Errno::NOSPC, false), (Errno::IO, true)] {
         for took_a_part in [true, false] {
             let mut world = World::new(1);
             let mut node = begun(&mut world);
-            // Of the first write of the second segment a part is taken, or nothing.
+            // The first write of the second segment is taken in part, or not at all.
             if took_a_part {
                 world.disk.inject(Fault::short_write(100).on(SECOND_FILE));
             }
@@ -130,9 +130,9 @@ fn a_full_disk_is_no_reason_not_to_trust_a_segment() {
     }
 }
 
-/// Somebody put a file where the next segment would be.
+/// Another program put a file where the next segment would be.
 #[test]
-fn a_name_that_is_taken_is_passed_over() {
+fn a_segment_name_that_is_taken_is_skipped() {
     let mut world = World::new(1);
     let mut node = begun(&mut world);
     world.disk.replace(SECOND_FILE, b"somebody's\n");
@@ -148,7 +148,7 @@ fn a_name_that_is_taken_is_passed_over() {
 }
 
 #[test]
-fn the_last_number_of_a_segment_is_used_and_none_behind_it() {
+fn the_last_segment_number_is_used_and_none_after_it() {
     let mut world = World::new(1);
     let name = |segment| SegmentName { chain: ChainNumber::FIRST, segment }.to_string();
     world.disk.replace(&name(SegmentName::MAX_SEGMENT - 1), b"none\n");
@@ -158,7 +158,7 @@ fn the_last_number_of_a_segment_is_used_and_none_behind_it() {
     node.run_for(&mut world, SECOND);
     node.critical(&mut world);
     node.run_for(&mut world, SECOND);
-    assert!(!node.is_failing() && node.queue.not_durable() == 0, "the old segment goes on");
+    assert!(!node.is_failing() && node.queue.not_durable() == 0, "the old segment stays in use");
     node.close(&mut world);
     let files = world.disk.snapshot();
     assert_eq!(read_log(&files).unwrap()[&0].segments, [SegmentName::MAX_SEGMENT]);
@@ -178,14 +178,15 @@ fn healed_with(free: usize) -> bool {
 }
 
 #[test]
-fn after_a_full_disk_room_for_the_first_write_and_some_more_is_waited_for() {
+fn after_a_full_disk_a_new_segment_waits_for_more_room_than_its_first_write_needs() {
     assert!(!healed_with(64 << 10));
     assert!(healed_with((64 << 10) + 8192));
 }
 
-/// Of a write that a full disk cut, the whole lines are durable at once, unless somebody else wrote there.
+/// Of a write cut short by a full disk, the whole lines are durable at once, unless somebody else
+/// wrote to the file.
 #[test]
-fn what_a_full_disk_took_is_counted_only_where_nobody_else_wrote() {
+fn lines_written_before_a_full_disk_count_unless_somebody_else_wrote_there() {
     for foreign in [false, true] {
         let mut world = World::new(1);
         let mut node = begun(&mut world);
@@ -211,17 +212,17 @@ fn what_a_full_disk_took_is_counted_only_where_nobody_else_wrote() {
 }
 
 #[test]
-fn a_fresh_log_is_not_waited_for_and_a_held_chain_is_asked_for_a_while() {
+fn a_new_log_opens_at_once_and_a_held_chain_is_tried_for_a_while() {
     let mut world = World::new(1);
     world.simulate_the_clock();
     let _holder = world.opened(&Settings::default());
     assert_eq!(world.disk.count(Op::Lock), 1);
     let other = world.opened(&Settings::default());
     assert_eq!(other.queue.gauges.head().map(|head| head.chain()), Some(1));
-    // Ever more often for 250 ms, then the new chain, and the first once again to recover it.
+    // Tried ever more often for 250 ms, then the new chain, and the first one again to recover it.
     let asked = world.disk.count(Op::Lock) - 1 - 1 - 1;
     assert!((25..150).contains(&asked), "{asked}");
-    // For a holder that lives long 100 ms must do.
+    // For a holder that has run for long, 100 ms is enough.
     world.advance(2 * SECOND);
     let before = world.disk.count(Op::Lock);
     drop(world.opened(&Settings::default()));
@@ -230,7 +231,7 @@ fn a_fresh_log_is_not_waited_for_and_a_held_chain_is_asked_for_a_while() {
 }
 
 #[test]
-fn what_was_found_of_other_chains_is_recorded_and_told_once() {
+fn findings_in_other_chains_are_recorded_and_reported_once() {
     let mut world = World::new(1);
     let nodes = [(); 3].map(|()| begun(&mut world));
     for node in &nodes {
@@ -249,7 +250,7 @@ fn what_was_found_of_other_chains_is_recorded_and_told_once() {
     }
 }
 
-/// A chain that goes back does not take back what was seen of it.
+/// A chain that goes back does not undo what was witnessed of it.
 #[test]
 fn the_highest_head_that_was_seen_of_a_chain_stays() {
     let mut world = World::new(1);

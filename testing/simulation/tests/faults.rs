@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_failed_sync_on_ext4_is_told_once_and_never_made_good() {
+fn a_failed_sync_on_ext4_is_reported_once_and_never_repaired() {
     for failure in [SyncFailure::Ext4Ordered, SyncFailure::Xfs] {
         let disk = SimDisk::new(1);
         disk.set_sync_failure(failure);
@@ -43,7 +43,7 @@ fn a_failed_sync_of_many_sectors_loses_at_least_one() {
 }
 
 #[test]
-fn a_failed_sync_with_journaled_data_is_told_one_sync_late() {
+fn a_failed_sync_with_journaled_data_is_reported_one_sync_late() {
     let disk = SimDisk::new(1);
     disk.set_sync_failure(SyncFailure::Ext4Data);
     let file = durable_segment(&disk, b"a");
@@ -68,7 +68,7 @@ fn a_failed_sync_on_btrfs_shows_the_old_bytes_again() {
 }
 
 #[test]
-fn every_open_file_hears_once_of_a_failed_write_back() {
+fn every_open_file_reports_a_failed_writeback_once() {
     let disk = SimDisk::new(1);
     let file = durable_segment(&disk, b"a");
     let process = disk.process();
@@ -111,7 +111,7 @@ fn a_failed_sync_of_a_directory_leaves_its_names_in_doubt() {
 }
 
 #[test]
-fn a_full_disk_takes_a_part_and_then_nothing_until_there_is_room() {
+fn a_full_disk_takes_a_short_write_and_then_nothing_until_there_is_room() {
     let disk = SimDisk::new(1);
     let process = disk.process();
     let file = durable_segment(&disk, &line(100, b'a'));
@@ -131,7 +131,7 @@ fn a_full_disk_takes_a_part_and_then_nothing_until_there_is_room() {
 }
 
 #[test]
-fn a_file_ends_at_the_limit_of_the_process() {
+fn a_file_does_not_grow_beyond_the_limit_of_the_process() {
     let disk = SimDisk::new(1);
     disk.set_file_size_limit(Some(10));
     let file = durable_segment(&disk, b"12345678");
@@ -141,7 +141,7 @@ fn a_file_ends_at_the_limit_of_the_process() {
 }
 
 #[test]
-fn a_fault_strikes_the_calls_it_names() {
+fn a_fault_hits_the_calls_it_names() {
     let disk = SimDisk::new(1);
     let process = disk.process();
     disk.inject(Fault::error(&[Op::Append], Errno::NOSPC).nth(2).on("audit-000-"));
@@ -165,7 +165,7 @@ fn a_fault_strikes_the_calls_it_names() {
 }
 
 #[test]
-fn a_create_that_fails_and_was_done_leaves_the_file_and_nothing_open() {
+fn a_create_that_is_applied_and_fails_leaves_the_file_and_no_open_handle() {
     let disk = SimDisk::new(1);
     let process = disk.process();
     disk.inject(Fault::error_applied(&[Op::Create], Errno::IO));
@@ -180,7 +180,7 @@ fn a_create_that_fails_and_was_done_leaves_the_file_and_nothing_open() {
 }
 
 #[test]
-fn an_interrupted_call_is_made_again_within() {
+fn an_interrupted_call_is_retried_within() {
     let disk = SimDisk::new(1);
     disk.inject(Fault::error(&Op::ALL, Errno::INTR).and_later());
     let file = durable_segment(&disk, b"line");
@@ -189,7 +189,7 @@ fn an_interrupted_call_is_made_again_within() {
 }
 
 #[test]
-fn short_writes_and_reads_move_at_least_a_byte() {
+fn short_writes_and_reads_transfer_at_least_a_byte() {
     let disk = SimDisk::new(1);
     let file = durable_segment(&disk, b"");
     disk.inject(Fault::short_write(0));
@@ -203,7 +203,7 @@ fn short_writes_and_reads_move_at_least_a_byte() {
 }
 
 #[test]
-fn random_faults_come_at_about_their_rate() {
+fn random_faults_occur_at_about_their_rate() {
     let disk = SimDisk::new(9);
     let file = durable_segment(&disk, b"");
     disk.inject(Fault::error(&[Op::Append], Errno::IO).per_mille(100));
@@ -212,7 +212,7 @@ fn random_faults_come_at_about_their_rate() {
 }
 
 #[test]
-fn a_crash_comes_at_its_call_which_was_done_or_not() {
+fn a_crash_happens_at_its_call_whether_applied_or_not() {
     let workload = |disk: &SimDisk| {
         let process = disk.process();
         let run = || -> io::Result<()> {

@@ -55,7 +55,7 @@ fn check_sometimes(seeds: u64) {
 }
 
 #[test]
-fn what_was_synced_survives_every_cut_and_every_append_after_it() {
+fn synced_bytes_survive_every_power_cut_and_every_later_append() {
     let run = |disk: &SimDisk| {
         let file = durable_segment(disk, &line(700, b'a'));
         file.append(&line(900, b'b')).expect("append");
@@ -71,7 +71,7 @@ fn what_was_synced_survives_every_cut_and_every_append_after_it() {
 }
 
 #[test]
-fn what_was_not_synced_is_kept_lost_torn_holed_and_scrambled() {
+fn unsynced_bytes_are_kept_lost_torn_holed_and_scrambled() {
     let start = line(700, b'a');
     let whole = [start.clone(), line(3000, b'b')].concat();
     let run = |disk: &SimDisk| {
@@ -174,7 +174,7 @@ fn a_power_cut_ends_every_process_and_changes_the_boot_id() {
 }
 
 #[test]
-fn a_kill_keeps_the_page_cache_and_lets_go_of_locks() {
+fn a_kill_keeps_the_page_cache_and_releases_locks() {
     let disk = SimDisk::new(1);
     let (one, two) = (disk.process(), disk.process());
     let held = one.open(Dir::Control, LOCK, Access::Lock).expect("open");

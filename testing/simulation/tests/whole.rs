@@ -90,7 +90,7 @@ fn files_are_opened_as_the_disk_opens_them() {
 }
 
 #[test]
-fn what_somebody_does_to_a_file_is_seen_in_it() {
+fn changes_behind_the_back_are_visible_in_the_file() {
     let disk = SimDisk::new(1);
     let process = disk.process();
     let file = durable_segment(&disk, b"line");
@@ -117,7 +117,7 @@ fn what_somebody_does_to_a_file_is_seen_in_it() {
 }
 
 #[test]
-fn a_directory_that_was_removed_or_moved_is_followed_on_request_only() {
+fn a_removed_or_moved_directory_is_followed_only_on_request() {
     for removed in [true, false] {
         let disk = SimDisk::new(1);
         let process = disk.process();
@@ -209,7 +209,7 @@ fn lines_left(disk: &SimDisk) -> u32 {
 }
 
 #[test]
-fn cuts_find_each_planted_bug_and_none_in_an_honest_writer() {
+fn power_cuts_reveal_each_planted_bug_and_none_in_an_honest_writer() {
     let losses = |planted: Planted| {
         (0..1000)
             .filter(|seed| {

@@ -1,8 +1,8 @@
-//! The whole pipeline in schedules drawn at random, with more threads, more events and more faults
-//! than can be tried in every order.
+//! The whole pipeline in random schedules, with more threads, events and faults than can be tried
+//! in every order.
 //!
-//! `AUDIT_SCHEDULES=<number>` runs so many of each kind. A schedule that fails is printed, with what
-//! replays it.
+//! `AUDIT_SCHEDULES=<number>` runs that many of each kind. A schedule that fails is printed, with
+//! the data to replay it.
 
 use std::sync::Mutex;
 
@@ -37,7 +37,7 @@ fn settings() -> Settings {
     settings
 }
 
-/// Each strikes once, so that the log heals.
+/// Injects faults that occur once each, so that the log heals.
 fn inject(log: &Log) {
     log.disk.set_sync_failure(match draw(3) {
         0 => SyncFailure::Ext4Ordered,

@@ -79,7 +79,7 @@ fn a_failed_segment_is_recorded_to_the_byte() {
         let mut world = World::new(1);
         let mut node = begun(&mut world);
         if !has_durable {
-            // The first write of the next segment fails, too.
+            // The sync of the next segment fails as well.
             world.disk.inject(Fault::error(&[Op::SyncAll], Errno::IO).on(SECOND_FILE));
         }
         let durable = world.disk.contents(FIRST).unwrap().len();

@@ -1,8 +1,9 @@
-//! What the program is asked to do.
+//! The command line of the program.
 
 use std::{num::NonZero, thread};
 
-/// How this program is run: the library has the simulation only where it is built for it.
+/// The command that runs this program. The library contains the simulation only when built with
+/// this flag.
 pub(crate) const COMMAND: &str = "RUSTFLAGS='--cfg audit_simulation' CARGO_TARGET_DIR=target/simulation \
     cargo run --release -p tracing-audit-faults";
 
@@ -21,7 +22,7 @@ Runs the seeded fault simulation of tracing-audit.
 Ends with 0 if every seed held, with 1 if one failed, with 2 if it could not be run.
 ";
 
-/// Which seeds, and how.
+/// Which seeds to run, and how.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Arguments {
     pub(crate) seeds: u64,

@@ -94,8 +94,8 @@ impl FileSystem {
     /// Returns, for messages, what erases everything on it in normal operation, if anything does.
     pub(crate) fn forgets_at(&self) -> Option<&'static str> {
         match self {
-            Self::Tmpfs | Self::Ramfs => Some("which forgets everything at a restart"),
-            Self::Overlayfs => Some("as what is inside of a container is, and goes with it; use a volume"),
+            Self::Tmpfs | Self::Ramfs => Some("which loses everything at a restart"),
+            Self::Overlayfs => Some("inside of a container, and is lost with it; use a volume"),
             _ => None,
         }
     }

@@ -23,7 +23,7 @@ pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// The part of one file of a chain that counts.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Stretch {
+pub(super) struct CountedPart {
     pub(super) name: SegmentName,
     /// The number of bytes that count, if a newer file records it.
     pub(super) end: Option<u64>,
@@ -39,14 +39,14 @@ pub(super) struct Now {
     /// The time at which ages are measured.
     pub(super) at: Timestamp,
     /// The time of the newest record, if it is not trusted yet.
-    pub(super) unbelieved: Option<Timestamp>,
+    pub(super) untrusted: Option<Timestamp>,
     /// Whether the records span a day without a jump. Then `at` is also the time for other chains.
     is_proven: bool,
 }
 
 impl Now {
     /// The time if no record shows one: nothing is old then.
-    pub(super) const UNKNOWN: Self = Self { at: Timestamp::EARLIEST, unbelieved: None, is_proven: false };
+    pub(super) const UNKNOWN: Self = Self { at: Timestamp::EARLIEST, untrusted: None, is_proven: false };
 
     /// Returns the time at which the segments of another chain are measured, whose newest file was
     /// begun at `begun`. `theirs` is the time that the records of that chain show.
@@ -55,33 +55,33 @@ impl Now {
     /// of the other chain may come from the same wrong clock.
     pub(super) fn for_other(&self, begun: Timestamp, theirs: &Self) -> Timestamp {
         let at = if self.is_proven || self.at.since(begun) <= DAY { self.at } else { begun };
-        if self.is_proven || theirs.unbelieved.is_none() { at } else { at.min(theirs.at) }
+        if self.is_proven || theirs.untrusted.is_none() { at } else { at.min(theirs.at) }
     }
 }
 
 /// Returns the time that the records of a chain show. `files` are its files, newest first.
-pub(super) fn now_of(storage: &Arc<dyn Storage>, files: &[Stretch]) -> io::Result<Now> {
+pub(super) fn now_of(storage: &Arc<dyn Storage>, files: &[CountedPart]) -> io::Result<Now> {
     let mut newest = None;
     // The time of the oldest record that was looked at so far.
     let mut next: Option<Timestamp> = None;
-    for stretch in files {
+    for part in files {
         let newest_at = match newest {
             Some(at) => at,
-            None => *newest.insert(newest_in(storage, stretch)?),
+            None => *newest.insert(newest_in(storage, part)?),
         };
         let is_old = |at: Timestamp| newest_at.since(at) >= DAY;
-        let (lowest, highest) = stretch.times.unwrap_or((stretch.begun, Timestamp::LATEST));
+        let (lowest, highest) = part.times.unwrap_or((part.begun, Timestamp::LATEST));
         if !is_old(lowest) {
-            next = Some(stretch.begun);
+            next = Some(part.begun);
             continue;
         }
         // Within one day, no record can be more than a day later than another.
         let highest_behind = if is_old(highest) { next.unwrap_or(highest).max(highest) } else { highest };
         if highest_behind.since(lowest) <= DAY {
-            return Ok(Now { at: newest_at, unbelieved: None, is_proven: true });
+            return Ok(Now { at: newest_at, untrusted: None, is_proven: true });
         }
         let mut old = None;
-        times_of(storage, stretch, |at| {
+        times_of(storage, part, |at| {
             if is_old(at) {
                 old = Some(at);
                 return ControlFlow::Break(());
@@ -91,18 +91,18 @@ pub(super) fn now_of(storage: &Arc<dyn Storage>, files: &[Stretch]) -> io::Resul
         })?;
         let Some(before) = old else { continue };
         return Ok(if next.is_some_and(|next| next.since(before) > DAY) {
-            Now { at: before, unbelieved: Some(newest_at), is_proven: false }
+            Now { at: before, untrusted: Some(newest_at), is_proven: false }
         } else {
-            Now { at: newest_at, unbelieved: None, is_proven: true }
+            Now { at: newest_at, untrusted: None, is_proven: true }
         });
     }
-    Ok(newest.map_or(Now::UNKNOWN, |at| Now { at, unbelieved: None, is_proven: false }))
+    Ok(newest.map_or(Now::UNKNOWN, |at| Now { at, untrusted: None, is_proven: false }))
 }
 
 /// Returns the time of the last record in a file. The first line is always one.
-fn newest_in(storage: &Arc<dyn Storage>, stretch: &Stretch) -> io::Result<Timestamp> {
-    let mut newest = stretch.begun;
-    times_of(storage, stretch, |at| {
+fn newest_in(storage: &Arc<dyn Storage>, part: &CountedPart) -> io::Result<Timestamp> {
+    let mut newest = part.begun;
+    times_of(storage, part, |at| {
         newest = at;
         /// Calls `each` with the times of the records in a file, newest first, until it breaks.
         ControlFlow::Break(())
@@ -112,14 +112,14 @@ fn newest_in(storage: &Arc<dyn Storage>, stretch: &Stretch) -> io::Result<Timest
 
 fn times_of(
     storage: &Arc<dyn Storage>,
-    stretch: &Stretch,
+    part: &CountedPart,
     each: impl FnMut(Timestamp) -> ControlFlow<()>,
 ) -> io::Result<()> {
-    let opened = storage.open(Dir::Log, &stretch.name.to_string(), Access::Read);
-    let name_of = |error| named(storage, stretch.name, &error);
+    let opened = storage.open(Dir::Log, &part.name.to_string(), Access::Read);
+    let name_of = |error| named(storage, part.name, &error);
     // Another process may remove the file meanwhile; then it no longer counts.
     let Some(file) = unless_gone(opened).map_err(name_of)? else { return Ok(()) };
-    let end = match stretch.end {
+    let end = match part.end {
         Some(end) => end,
         None => file.stat()?.bytes,
     };

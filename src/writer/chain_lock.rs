@@ -63,7 +63,7 @@ pub(super) struct ChainLock {
     pub(super) chain: ChainNumber,
     file: Arc<dyn File>,
     /// Whether an entry that the next holder must read could not be written.
-    unsaid: Cell<bool>,
+    has_unwritten_entry: Cell<bool>,
     stat: Stat,
     identity: Identity,
     pub(super) slots: Slots,
@@ -103,7 +103,7 @@ impl ChainLock {
             identity: Identity::of(file.as_ref())?,
             slots: Slots::read(file.as_ref())?,
             file,
-            unsaid: Cell::new(false),
+            has_unwritten_entry: Cell::new(false),
             stat,
             is_new: stat.bytes == 0,
             storage: Arc::clone(storage),
@@ -148,7 +148,7 @@ impl ChainLock {
 
     /// Releases the chain now, even if another reference to this lock remains.
     pub(super) fn release(&self) {
-        if self.unsaid.get() {
+        if self.has_unwritten_entry.get() {
             return;
         }
         // Closing the file releases the lock, too, unless a forked child has a copy of the
@@ -174,7 +174,7 @@ impl ChainLock {
             LockState::Unsynced { boot } => format!("unsynced {boot}"),
         };
         let written = self.write_block(0, &text);
-        self.unsaid.set(written.is_err() && *entry != LockState::Clean);
+        self.has_unwritten_entry.set(written.is_err() && *entry != LockState::Clean);
         written?;
         self.file.sync_data()
     }
@@ -228,7 +228,7 @@ impl ChainLock {
 impl Drop for ChainLock {
     fn drop(&mut self) {
         self.release();
-        if self.unsaid.get() {
+        if self.has_unwritten_entry.get() {
             Arc::clone(&self.file).keep();
         }
     }

@@ -54,7 +54,7 @@ impl Required {
             names.extend(written.into_iter().map(str::to_owned));
             return Self::Names(names);
         }
-        let reason = "is no list of forwarders; opening the log with `require_forwarded` mends it";
+        let reason = "is not a valid list of forwarders; opening the log with `require_forwarded` repairs it";
         Self::Hold(format!("{FORWARD_REQUIRED} {reason}"))
     }
 
@@ -187,7 +187,7 @@ fn read(storage: &dyn Storage, dir: Dir, name: &str, most: usize) -> io::Result<
 fn read_some(file: &dyn File, most: usize) -> io::Result<Vec<u8>> {
     let length = usize::try_from(file.stat()?.bytes).unwrap_or(usize::MAX);
     if length > most {
-        let reason = format!("it has more than {most} bytes, which no file of its name has");
+        let reason = format!("it is larger than {most} bytes, the most for a file of this name");
         return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
     }
     let mut bytes = vec![0; length];

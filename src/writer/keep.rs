@@ -21,14 +21,14 @@ pub(super) struct Sealed {
 /// that was years ahead does not keep a segment for years.
 fn ends(sealed: &[Sealed], floor: Timestamp, now: Timestamp) -> Vec<Timestamp> {
     let mut highest = if floor <= now { floor } else { Timestamp::EARLIEST };
-    let believed = sealed.iter().map(|segment| {
-        let is_believed = (highest..=now).contains(&segment.ended);
-        highest = if is_believed { segment.ended } else { highest };
-        is_believed.then_some(segment.ended)
+    let trusted = sealed.iter().map(|segment| {
+        let is_trusted = (highest..=now).contains(&segment.ended);
+        highest = if is_trusted { segment.ended } else { highest };
+        is_trusted.then_some(segment.ended)
     });
-    let believed: Vec<Option<Timestamp>> = believed.collect();
+    let trusted: Vec<Option<Timestamp>> = trusted.collect();
     let mut next = now;
-    let mut ends: Vec<Timestamp> = believed
+    let mut ends: Vec<Timestamp> = trusted
         .into_iter()
         .rev()
         .map(|ended| {

@@ -339,7 +339,7 @@ impl Writer {
         if let Some(next) = self.wait_for_pass(stage, now) {
             return Ok(next);
         }
-        if let Some(until) = self.timers.close_rests_until(now.elapsed).filter(|_| stage < Stage::Abandoned) {
+        if let Some(until) = self.timers.close_waits_until(now.elapsed).filter(|_| stage < Stage::Abandoned) {
             return Ok(Next::Pause(Pause::Backoff, until));
         }
         let events = self.ledger.durable_events();
@@ -361,7 +361,7 @@ impl Writer {
     /// Ends the writer. Releases the chain before the log is reported as closed, so that a caller
     /// that reopens it then can continue the same chain.
     fn end(&mut self) -> Next {
-        self.ledger.let_go();
+        self.ledger.release();
         self.queue.closed();
         Next::Ended
     }
@@ -475,8 +475,7 @@ impl Writer {
             self.timers.note_failed(now.elapsed);
             if self.queue.gauges.head_not_noted.set(true) {
                 let lock = self.storage.path(Dir::Control, &self.ledger.chain().lock_name());
-                let message =
-                    format!("cannot note the head in {}: {error}; it is tried again", lock.display());
+                let message = format!("cannot note the head in {}: {error}; trying again", lock.display());
                 self.note(NoticeKind::HeadNotNoted, &message, now);
             }
         } else {

@@ -3,7 +3,7 @@
 use std::{io, sync::Arc};
 
 use super::{
-    age::Stretch,
+    age::CountedPart,
     keep::{Sealed, removable},
 };
 use crate::{
@@ -31,7 +31,7 @@ pub(super) struct Old {
     /// this library existed.
     floor: Timestamp,
     /// The newest file with a good first line.
-    newest: Option<Stretch>,
+    newest: Option<CountedPart>,
 }
 
 /// A file that a `prune` record already covers.
@@ -52,7 +52,7 @@ pub(super) struct OldSegment {
     /// The last record before the first one of the next segment.
     pub(super) through: (u64, Digest),
     /// The part of it that counts.
-    stretch: Stretch,
+    part: CountedPart,
 }
 
 /// 2026-01-01, in Unix seconds. The library did not exist before, so no record is older. A machine
@@ -98,8 +98,8 @@ impl Old {
     }
 
     /// Returns the parts of the chain that count, newest first.
-    pub(super) fn stretches(&self) -> Vec<Stretch> {
-        self.newest.into_iter().chain(self.segments.iter().rev().map(|old| old.stretch)).collect()
+    pub(super) fn counted_parts(&self) -> Vec<CountedPart> {
+        self.newest.into_iter().chain(self.segments.iter().rev().map(|old| old.part)).collect()
     }
 }
 
@@ -130,7 +130,7 @@ pub(super) fn survey(
             old.newest_bytes += stat.bytes;
             after = first;
             old.id = after.as_ref().map(|(start, _)| start.info.id);
-            old.newest = after.as_ref().map(|(_, begun)| Stretch {
+            old.newest = after.as_ref().map(|(_, begun)| CountedPart {
                 name: *name,
                 end: None,
                 begun: *begun,
@@ -169,7 +169,8 @@ pub(super) fn survey(
         let Some(first) = first else { break };
         idle.push((*name, stat.bytes));
         let bytes = idle.iter().map(|(_, bytes)| bytes).sum();
-        let stretch = Stretch { name: *name, end: Some(counted.bytes), begun: first.1, times: counted.times };
+        let part =
+            CountedPart { name: *name, end: Some(counted.bytes), begun: first.1, times: counted.times };
         let own_highest = counted.times.map_or(first.1, |(_, highest)| highest);
         let before = first.0.info.after.iter().find(|after| after.bytes > 0).and_then(|after| after.times);
         let first_year = Timestamp::from_unix(FIRST_YEAR, 0);
@@ -178,7 +179,7 @@ pub(super) fn survey(
             sealed: Sealed { segment: name.segment, bytes, ended: own_highest.max(*begun) },
             files: idle.drain(..).rev().map(|(name, _)| name).collect(),
             through,
-            stretch,
+            part,
         });
         after = Some(first);
     }

@@ -7,7 +7,7 @@ use super::{
     WriterSettings,
     chain_lock::{ChainLock, Holder, Tried},
     forwarded,
-    ledger::{Ledger, Story, Trouble},
+    ledger::{Ledger, RecoveryReason, Trouble},
     others,
     recover::{Recovered, Recovery},
 };
@@ -77,7 +77,7 @@ pub(crate) struct Former {
 struct Taken {
     ledger: Ledger,
     closed: bool,
-    story: Option<Story>,
+    reason: Option<RecoveryReason>,
     report: Option<ChainRecovery>,
     notices: Vec<(NoticeKind, String)>,
 }
@@ -105,7 +105,7 @@ struct Opener<'a> {
     is_exclusive: bool,
     /// Whether a sync of the directory failed. Then no name in it, of any chain, is known to be
     /// durable, and a later sync could succeed without making them so.
-    names_lie: Cell<bool>,
+    names_in_doubt: Cell<bool>,
     found: Vec<ChainRecovery>,
     /// Chains that an earlier opener left alone and that have not changed since.
     passed_over: BTreeSet<ChainNumber>,
@@ -118,7 +118,7 @@ impl<'a> Opener<'a> {
             clock,
             now,
             is_exclusive,
-            names_lie: Cell::new(false),
+            names_in_doubt: Cell::new(false),
             found: Vec::new(),
             passed_over: BTreeSet::new(),
         }
@@ -137,7 +137,7 @@ impl<'a> Opener<'a> {
     }
 
     /// Returns whether a chain is already known to be unusable.
-    fn knows(&self, chain: ChainNumber) -> bool {
+    fn is_unusable(&self, chain: ChainNumber) -> bool {
         self.passed_over.contains(&chain) || self.found.iter().any(|report| report.chain == chain.get())
     }
 
@@ -151,7 +151,7 @@ impl<'a> Opener<'a> {
             let known =
                 if settings.exclusive { BTreeSet::from([ChainNumber::FIRST]) } else { chains.clone() };
             for chain in known {
-                if former.left == Some(chain) || self.knows(chain) {
+                if former.left == Some(chain) || self.is_unusable(chain) {
                     continue;
                 }
                 if let Some(taken) = self.take(chain, &mut holders)? {
@@ -261,7 +261,7 @@ impl<'a> Opener<'a> {
             lock: &lock,
             names,
             witnessed: &witnessed,
-            names_lie: &self.names_lie,
+            names_in_doubt: &self.names_in_doubt,
             begins_anew: self.is_exclusive && lock.is_new,
             now: self.now.wall,
         };
@@ -274,9 +274,9 @@ impl<'a> Opener<'a> {
                 }
                 Attempt::LeftAlone(report)
             }
-            Recovered::Ready { start, closed, story, report } => {
+            Recovered::Ready { start, closed, reason, report } => {
                 let ledger = Ledger::new(Arc::clone(self.storage), *lock, *start);
-                Attempt::Taken(Box::new(Taken { ledger, closed, story, report, notices }))
+                Attempt::Taken(Box::new(Taken { ledger, closed, reason, report, notices }))
             }
         })
     }
@@ -301,18 +301,18 @@ impl<'a> Opener<'a> {
         former: &Former,
     ) -> Result<Opened, Error> {
         let chain = taken.ledger.chain();
-        taken.ledger.know(former.seen.iter().filter(|(seen, _)| **seen != chain));
+        taken.ledger.add_heads(former.seen.iter().filter(|(seen, _)| **seen != chain));
         let directory = self.list()?;
         let mut notices = taken.notices;
         let missing = others::refresh(self.storage.as_ref(), &mut taken.ledger, &directory);
         notices.extend(missing.into_iter().map(missing_chain));
         let filesystem = self.storage.filesystem();
-        notices.extend(notices_of_the_place(&filesystem, &taken.ledger));
+        notices.extend(notices_about_location(&filesystem, &taken.ledger));
         // On other systems no machine has a boot id, and no operator could change that.
         if self.storage.boot_id().is_empty() && cfg!(any(target_os = "linux", target_os = "android")) {
-            let message = "this system has no boot id (/proc/sys/kernel/random/boot_id), so no restart is noticed: a \
-                           chain whose last segment cannot be synced once is left alone until the machine was restarted \
-                           and then, while no program writes, its lock file was moved away";
+            let message = "this system has no boot id (/proc/sys/kernel/random/boot_id), so restarts cannot be \
+                           detected: a chain whose last segment could not be synced is left alone until, after a \
+                           restart and while no program writes, its lock file is moved away";
             notices.push((NoticeKind::BootIdMissing, message.to_owned()));
         }
         let open = OpenInfo {
@@ -327,7 +327,7 @@ impl<'a> Opener<'a> {
         };
         let mut batch = DraftBuffers::default();
         batch.push(&open.payload(self.now.wall), None, None);
-        tell_story(&mut batch, taken.story.as_ref(), self.now);
+        push_recovery(&mut batch, taken.reason.as_ref(), self.now);
         self.found.extend(taken.report.take());
         notices.extend(self.found.iter().map(notice_of));
         put_notices(&mut batch, &notices, self.now);
@@ -358,10 +358,10 @@ impl<'a> Opener<'a> {
     ) -> (Vec<ChainRecovery>, Vec<(NoticeKind, String)>) {
         let (mut found, mut notices) = (Vec::new(), Vec::new());
         for chain in directory.chains.keys() {
-            if passed_over.contains(&Some(*chain)) || self.knows(*chain) {
+            if passed_over.contains(&Some(*chain)) || self.is_unusable(*chain) {
                 continue;
             }
-            if others::rests(self.storage.as_ref(), directory, *chain) {
+            if others::is_at_rest(self.storage.as_ref(), directory, *chain) {
                 continue;
             }
             match self.try_chain(*chain) {
@@ -412,14 +412,15 @@ impl Pauses {
 }
 
 /// Returns the notices about the file system and the permissions of the log.
-fn notices_of_the_place(filesystem: &FileSystem, ledger: &Ledger) -> Vec<(NoticeKind, String)> {
+fn notices_about_location(filesystem: &FileSystem, ledger: &Ledger) -> Vec<(NoticeKind, String)> {
     let mut notices = Vec::new();
     if let Some(when) = filesystem.forgets_at() {
         let message = format!("the log is on {filesystem}, {when}");
         notices.push((NoticeKind::VolatileFileSystem, message));
     }
     if let Some(path) = ledger.exposed() {
-        let message = format!("{} can be read by every user; find out why (chmod o=)", path.display());
+        let message =
+            format!("{} is readable by every user; find out why, and end it with chmod o=", path.display());
         notices.push((NoticeKind::SegmentExposed, message));
     }
     notices
@@ -443,9 +444,9 @@ fn put_notices(batch: &mut DraftBuffers, notices: &[(NoticeKind, String)], now: 
     }
 }
 
-fn tell_story(batch: &mut DraftBuffers, story: Option<&Story>, now: &Moment) {
-    if let Some(story) = story {
-        batch.push(&story.as_info().payload(now.wall), None, None);
+fn push_recovery(batch: &mut DraftBuffers, reason: Option<&RecoveryReason>, now: &Moment) {
+    if let Some(reason) = reason {
+        batch.push(&reason.as_info().payload(now.wall), None, None);
     }
 }
 
@@ -479,7 +480,7 @@ fn end_chain(mut taken: Taken, now: &Moment) -> Option<ChainRecovery> {
         return None;
     }
     let mut batch = DraftBuffers::default();
-    tell_story(&mut batch, taken.story.as_ref(), now);
+    push_recovery(&mut batch, taken.reason.as_ref(), now);
     let ended = write_through(&mut taken.ledger, &mut batch, now)
         .and_then(|()| close_chain(&mut taken.ledger, 0, true, now));
     ended.ok().and(taken.report)

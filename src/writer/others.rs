@@ -35,7 +35,7 @@ fn head(storage: &dyn Storage, directory: &Directory, chain: ChainNumber) -> io:
 
 /// Returns whether a chain is unchanged since its last writer noted its end. If not, it must be
 /// examined.
-pub(super) fn rests(storage: &dyn Storage, directory: &Directory, chain: ChainNumber) -> bool {
+pub(super) fn is_at_rest(storage: &dyn Storage, directory: &Directory, chain: ChainNumber) -> bool {
     let Ok(Some(noted)) = noted(storage, chain) else { return false };
     let newest = directory.segments(chain).pop().filter(|newest| newest.segment == noted.point.segment);
     let stat = newest.and_then(|newest| storage.stat(Dir::Log, &newest.to_string()).ok()?);
@@ -68,7 +68,7 @@ pub(super) fn refresh(storage: &dyn Storage, ledger: &mut Ledger, directory: &Di
     if !unsure.is_empty()
         && let Ok(said) = said_of(storage, &directory.segments(own), Some(&unsure))
     {
-        ledger.know(&said);
+        ledger.add_heads(&said);
     }
     ledger.witness(heads, directory)
 }

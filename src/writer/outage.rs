@@ -77,18 +77,18 @@ impl Writer {
         clock: Clock,
     ) -> Result<(), Halted> {
         let acknowledged = self.acknowledge(now);
-        result.and(acknowledged).or_else(|trouble| self.meet(&trouble, now, clock))
+        result.and(acknowledged).or_else(|trouble| self.handle_trouble(&trouble, now, clock))
     }
 
     /// Handles trouble: tries a new segment at once, and is failing if that fails too.
-    fn meet(&mut self, trouble: &Trouble, now: &Moment, clock: Clock) -> Result<(), Halted> {
+    fn handle_trouble(&mut self, trouble: &Trouble, now: &Moment, clock: Clock) -> Result<(), Halted> {
         let path = self.path_of(trouble.segment);
         let message = format!("cannot {} {path}: {}", trouble.action, trouble.error);
-        if trouble.old_goes_on {
+        if trouble.old_is_usable {
             self.timers.rotation_failed(now.elapsed);
             if self.queue.gauges.cannot_rotate.set(true) {
                 let message =
-                    format!("{message}; the old segment goes on, and a new one is tried each second");
+                    format!("{message}; the old segment stays in use, and a new one is tried every second");
                 self.note(NoticeKind::SegmentFailed, &message, now);
             }
             return Ok(());
@@ -119,7 +119,7 @@ impl Writer {
             let outage = outage.again(now.elapsed, longest_pause(self.ledger.begun_in_vain()));
             self.state = State::Failing(outage);
             if self.queue.gauges.failing.set(true) {
-                let message = format!("{message}; events are held in memory until the disk takes them");
+                let message = format!("{message}; events are held in memory until the disk accepts them");
                 self.queue.notifier.print(&message);
                 self.queue.notifier.tell(NoticeKind::Failing, message);
             }
@@ -129,9 +129,9 @@ impl Writer {
         self.queue.gauges.segment_begun();
         self.timers.marks.record_written(now.elapsed);
         if self.queue.gauges.failing.set(false) {
-            self.queue.notifier.tell(NoticeKind::Healed, "the log records again");
+            self.queue.notifier.tell(NoticeKind::Healed, "the log is recording again");
         }
-        self.acknowledge(now).or_else(|trouble| self.meet(&trouble, now, clock))
+        self.acknowledge(now).or_else(|trouble| self.handle_trouble(&trouble, now, clock))
     }
 
     /// Moves to another chain after the lock of this one was lost, and takes along everything that
@@ -177,9 +177,7 @@ impl Writer {
                 self.queue.take(&mut self.pending.batch);
                 self.queue.give_up(&self.pending.batch, LossReason::IoFailure);
                 self.queue.give_up(self.ledger.retained(), LossReason::IoFailure);
-                self.queue
-                    .notifier
-                    .print("the log was closed while the disk refused to take its last events");
+                self.queue.notifier.print("the log was closed while the disk still refused its last events");
                 self.end()
             }
             Stage::Open | Stage::Closing | Stage::Closed => Next::Pause(Pause::Backoff, halted.next_try),

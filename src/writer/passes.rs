@@ -24,7 +24,7 @@ use super::{
     Next, Writer,
     ledger::Trouble,
     outage::Halted,
-    retention::{Desk, Here, Outcome, Pass},
+    retention::{InlineHost, Outcome, Pass, PassHost},
 };
 use crate::{
     clock::{Clock, Moment, Timestamp},
@@ -50,17 +50,17 @@ pub(super) struct Passes {
     /// Until when closing waits for the running pass to end by itself.
     awaited_until: Option<Duration>,
     /// Whether closing continued without the running pass. No other pass begins then.
-    is_left: bool,
+    is_abandoned: bool,
     /// The time before the jump that was reported last.
-    jump_told: Option<Timestamp>,
+    reported_jump: Option<Timestamp>,
     /// The last failure that was reported. A pass that fails in the same way is not reported again.
-    failure_told: Option<String>,
+    reported_failure: Option<String>,
 }
 
 /// A pass on its own thread, seen from the writer.
 #[derive(Debug)]
 struct Running {
-    said: Receiver<Said>,
+    messages: Receiver<Message>,
     answers: Sender<bool>,
     /// Tells the thread to end. Relaxed ordering is enough: the flag guards no other data.
     stop: Arc<AtomicBool>,
@@ -69,34 +69,34 @@ struct Running {
 
 /// A message from the thread to the writer.
 #[derive(Debug)]
-enum Said {
+enum Message {
     /// Requests a record in this chain.
-    Wants((ChainNumber, Option<ChainId>), PruneInfo),
+    Prune((ChainNumber, Option<ChainId>), PruneInfo),
     Ended(Outcome),
 }
 
 /// What a pass on its own thread has of the writer.
 #[derive(Debug)]
-struct Apart {
-    says: Sender<Said>,
+struct ThreadHost {
+    messages: Sender<Message>,
     answers: Receiver<bool>,
     stop: Arc<AtomicBool>,
     queue: Arc<Queue>,
     clock: Clock,
 }
 
-impl Apart {
+impl ThreadHost {
     /// Sends a message and wakes the writer. Returns whether the writer can still receive it.
-    fn say(&self, what: Said) -> bool {
-        let is_heard = self.says.send(what).is_ok();
+    fn send(&self, what: Message) -> bool {
+        let is_received = self.messages.send(what).is_ok();
         self.queue.nudge();
-        is_heard
+        is_received
     }
 }
 
-impl Desk for Apart {
+impl PassHost for ThreadHost {
     fn record(&mut self, chain: (ChainNumber, Option<ChainId>), info: PruneInfo) -> bool {
-        self.say(Said::Wants(chain, info)) && self.answers.recv().unwrap_or(false)
+        self.send(Message::Prune(chain, info)) && self.answers.recv().unwrap_or(false)
     }
 
     fn must_stop(&self) -> bool {
@@ -111,11 +111,11 @@ impl Desk for Apart {
 impl Running {
     /// Starts the thread of a pass.
     fn begin(mut pass: Pass, queue: &Arc<Queue>, begin_thread: fn()) -> io::Result<Self> {
-        let (says, said) = channel();
+        let (messages, from_thread) = channel();
         let (answers, to_thread) = channel();
         let stop = Arc::new(AtomicBool::new(false));
-        let mut desk = Apart {
-            says,
+        let mut host = ThreadHost {
+            messages,
             answers: to_thread,
             stop: Arc::clone(&stop),
             queue: Arc::clone(queue),
@@ -126,26 +126,26 @@ impl Running {
             let outcome = match pass.storage.apart() {
                 Ok(storage) => {
                     pass.storage = storage;
-                    pass.run(&mut desk)
+                    pass.run(&mut host)
                 }
                 Err(error) => Outcome::failed(pass.storage.as_ref(), error),
             };
             // Close its descriptors, and release the chain it may hold, before the end is reported.
             drop(pass);
-            desk.say(Said::Ended(outcome));
+            host.send(Message::Ended(outcome));
         })?;
-        Ok(Self { said, answers, stop, thread: Some(thread) })
+        Ok(Self { messages: from_thread, answers, stop, thread: Some(thread) })
     }
 
     /// Returns the next message of the thread, if there is one. A thread that panicked counts as
     /// ended.
-    fn hear(&mut self, storage: &dyn Storage) -> Option<Said> {
-        match self.said.try_recv() {
-            Ok(said) => Some(said),
+    fn receive(&mut self, storage: &dyn Storage) -> Option<Message> {
+        match self.messages.try_recv() {
+            Ok(message) => Some(message),
             Err(TryRecvError::Empty) => None,
             Err(TryRecvError::Disconnected) => {
                 let error = io::Error::other("the thread that removes them failed");
-                Some(Said::Ended(Outcome::failed(storage, error)))
+                Some(Message::Ended(Outcome::failed(storage, error)))
             }
         }
     }
@@ -179,7 +179,7 @@ impl Writer {
         }
         self.serve_pass(now, clock)?;
         if self.passes.is_running()
-            || self.passes.is_left
+            || self.passes.is_abandoned
             || self.ledger.live().is_none()
             || !self.timers.take_retention(now.elapsed)
         {
@@ -200,26 +200,26 @@ impl Writer {
             steps: Cell::new(0),
         };
         let Some(begin_thread) = self.passes.begin_thread else {
-            let mut here = Here { ledger: &mut self.ledger, now, trouble: None };
-            let outcome = pass.run(&mut here);
-            let trouble = here.trouble;
-            self.tell_of_pass(outcome, now);
+            let mut host = InlineHost { ledger: &mut self.ledger, now, trouble: None };
+            let outcome = pass.run(&mut host);
+            let trouble = host.trouble;
+            self.report_pass(outcome, now);
             return self.settle(trouble.map_or(Ok(()), Err), now, clock);
         };
         match Running::begin(pass, &self.queue, begin_thread) {
             Ok(running) => self.passes.running = Some(running),
-            Err(error) => self.tell_of_pass(Outcome::failed(self.storage.as_ref(), error), now),
+            Err(error) => self.report_pass(Outcome::failed(self.storage.as_ref(), error), now),
         }
         Ok(())
     }
 
     /// Handles the messages of the running pass.
     fn serve_pass(&mut self, now: &Moment, clock: Clock) -> Result<(), Halted> {
-        while let Some(said) =
-            self.passes.running.as_mut().and_then(|running| running.hear(self.storage.as_ref()))
+        while let Some(message) =
+            self.passes.running.as_mut().and_then(|running| running.receive(self.storage.as_ref()))
         {
-            match said {
-                Said::Wants(chain, info) => {
+            match message {
+                Message::Prune(chain, info) => {
                     let recorded = self.record_for_pass(chain, &info, now);
                     let is_durable = matches!(recorded, Ok(true));
                     if let Some(running) = &self.passes.running {
@@ -228,12 +228,12 @@ impl Writer {
                     }
                     self.settle(recorded.map(drop), now, clock)?;
                 }
-                Said::Ended(outcome) => {
+                Message::Ended(outcome) => {
                     self.passes.awaited_until = None;
                     let thread = self.passes.running.take().and_then(|mut running| running.thread.take());
                     // The thread has nothing left to do, so this does not block.
                     drop(thread.map(JoinHandle::join));
-                    self.tell_of_pass(outcome, now);
+                    self.report_pass(outcome, now);
                 }
             }
         }
@@ -272,11 +272,11 @@ impl Writer {
         // call, without requesting anything more. If it holds the chain of another process, that
         // chain was closed before any file was removed.
         self.passes.running = None;
-        self.passes.is_left = true;
+        self.passes.is_abandoned = true;
         let log = self.storage.path(Dir::Log, "");
         let message = format!(
-            "cannot remove the old segments of {}: a call does not return; the log is closed without it, and the next run \
-             goes on",
+            "cannot remove the old segments of {}: a system call does not return; the log is closed without it, and the \
+             next run continues",
             log.display()
         );
         self.note(NoticeKind::RetentionFailed, &message, now);
@@ -284,8 +284,8 @@ impl Writer {
     }
 
     /// Reports the outcome of a pass: as notices, and in the log.
-    fn tell_of_pass(&mut self, outcome: Outcome, now: &Moment) {
-        let Outcome { removed, failed, is_refused, is_whole, waits, jumped } = outcome;
+    fn report_pass(&mut self, outcome: Outcome, now: &Moment) {
+        let Outcome { removed, failed, is_refused, is_complete, waits, jumped } = outcome;
         if !removed.is_empty() {
             let files = removed.values().map(|(first, last, count)| match count {
                 1 => first.to_string(),
@@ -296,37 +296,37 @@ impl Writer {
             self.queue.notifier.tell(NoticeKind::Pruned, message);
         }
         if jumped.is_none() {
-            self.passes.jump_told = None;
+            self.passes.reported_jump = None;
         }
         if let Some((before, newest)) = jumped
-            && self.passes.jump_told.replace(before) != Some(before)
+            && self.passes.reported_jump.replace(before) != Some(before)
         {
             let message = format!(
-                "records go from {before} to {newest}: until they span a day beyond the jump, retention measures ages \
-                 at {before}; see whether the clock is right"
+                "record times jump from {before} to {newest}: until they span a day beyond the jump, retention \
+                 measures ages at {before}; check the clock"
             );
             self.note(NoticeKind::TimeJumped, &message, now);
         }
-        self.tell_of_waits(waits, is_whole, now);
+        self.report_waits(waits, is_complete, now);
         if is_refused {
             self.timers.retention_soon(now.elapsed);
         }
         if failed.is_empty() {
-            self.passes.failure_told = None;
+            self.passes.reported_failure = None;
         } else {
             self.timers.retention_failed(now.elapsed);
             let failed = failed.iter().map(|(what, error)| format!("cannot {what}: {error}"));
             let message = failed.collect::<Vec<_>>().join("; ");
-            if self.passes.failure_told.as_ref() != Some(&message) {
+            if self.passes.reported_failure.as_ref() != Some(&message) {
                 self.note(NoticeKind::RetentionFailed, &message, now);
-                self.passes.failure_told = Some(message);
+                self.passes.reported_failure = Some(message);
             }
         }
     }
 
     /// Reports each chain once, until a pass finds that it no longer waits.
-    fn tell_of_waits(&mut self, waits: BTreeMap<ChainNumber, String>, is_whole: bool, now: &Moment) {
-        if is_whole {
+    fn report_waits(&mut self, waits: BTreeMap<ChainNumber, String>, is_complete: bool, now: &Moment) {
+        if is_complete {
             self.waiting.retain(|chain| waits.contains_key(chain));
         }
         for (chain, message) in waits {

@@ -9,7 +9,7 @@ use std::{cell::Cell, io, sync::Arc};
 
 use super::{
     chain_lock::{ChainLock, LockState},
-    ledger::{LedgerStart, MAX_FAILED, MAX_FAILED_BEFORE, Story},
+    ledger::{LedgerStart, MAX_FAILED, MAX_FAILED_BEFORE, RecoveryReason},
     segment::Segment,
 };
 use crate::{
@@ -34,7 +34,7 @@ pub(super) enum Recovered {
         start: Box<LedgerStart>,
         /// Whether the last run ended in order, or there was none.
         closed: bool,
-        story: Option<Story>,
+        reason: Option<RecoveryReason>,
         report: Option<ChainRecovery>,
     },
     /// The chain must stay as it is: for good, or until the machine or the software changes.
@@ -56,7 +56,7 @@ pub(super) struct Recovery<'a> {
     pub(super) witnessed: &'a [Witness],
     /// Whether a sync of the directory failed. Then no name in it, of any chain, is known to be
     /// durable, and a later sync could succeed without making them so.
-    pub(super) names_lie: &'a Cell<bool>,
+    pub(super) names_in_doubt: &'a Cell<bool>,
     /// Whether a chain without files begins anew, even if records of it were witnessed.
     pub(super) begins_anew: bool,
     pub(super) now: Timestamp,
@@ -122,13 +122,13 @@ impl Recovery<'_> {
             && self.length_of_newest()?.unwrap_or(0) == noted.point.end
         {
             return Ok(Recovered::PassedOver(
-                self.report_of_left(false, "it was left alone before, and is as it was"),
+                self.report_of_left(false, "it was left alone before and has not changed"),
             ));
         }
         if last_number == Some(SegmentName::MAX_SEGMENT) {
             return Ok(self.leave_for_good(
                 false,
-                "its newest file has the last number there is, so that no file can follow",
+                "its newest file has the last number there is, so no file can follow",
             ));
         }
         let lock_path = self.storage.path(Dir::Control, &self.lock.chain.lock_name());
@@ -217,20 +217,20 @@ impl Recovery<'_> {
             return Ok(self.too_many());
         }
         let Some(first) = tail.first else { return Ok(self.no_identity()) };
-        let story = Story {
+        let reason = RecoveryReason {
             cause: Cause::Poisoned,
             segment: point.segment,
             bytes: point.end,
             void: 0,
-            message: "a write or sync had failed and the process ended before it could begin a new segment"
+            message: "a write or sync failed, and the process ended before it could begin a new segment"
                 .into(),
         };
         let start = self.start(first.info.id, point, None, rest, true, &follow);
-        let report = self.report(&start, 0, false, &story.message);
+        let report = self.report(&start, 0, false, &reason.message);
         Ok(Recovered::Ready {
             start: Box::new(start),
             closed: false,
-            story: Some(story),
+            reason: Some(reason),
             report: Some(report),
         })
     }
@@ -270,7 +270,7 @@ impl Recovery<'_> {
         if follow.is_contradicted {
             return Ok(self.leave_for_good(
                 true,
-                "a record of it is another one than its lock file or other chains name",
+                "one of its records differs from the one that its lock file or another chain names",
             ));
         }
         let Some(first) = tail.first.take() else {
@@ -358,11 +358,11 @@ impl Recovery<'_> {
     /// Syncs the directory, unless an earlier sync failed: this one could succeed without making
     /// the names durable.
     fn sync_names(&self) -> io::Result<()> {
-        if self.names_lie.get() {
+        if self.names_in_doubt.get() {
             return Err(io::Error::other("the directory could not be synced before"));
         }
         let synced = self.storage.sync_dir(Dir::Log);
-        self.names_lie.set(synced.is_err());
+        self.names_in_doubt.set(synced.is_err());
         synced
     }
 
@@ -371,7 +371,7 @@ impl Recovery<'_> {
         if !self.witnessed.is_empty() && !self.begins_anew {
             return Ok(self.leave_for_good(
                 true,
-                "its records are missing, and its lock file or other chains know of them",
+                "its records are missing, and its lock file or other chains name them",
             ));
         }
         if rest.are_too_many() {
@@ -396,15 +396,15 @@ impl Recovery<'_> {
             damage_behind: false,
         };
         if self.names.is_empty() {
-            return Ok(Recovered::Ready { start: Box::new(start), closed: true, story: None, report: None });
+            return Ok(Recovered::Ready { start: Box::new(start), closed: true, reason: None, report: None });
         }
         let message = "it ended before its first record was durable".to_owned();
         let report = self.report(&start, void, false, &message);
-        let story = Story { cause: Cause::Torn, segment: last, bytes: 0, void, message };
+        let reason = RecoveryReason { cause: Cause::Torn, segment: last, bytes: 0, void, message };
         Ok(Recovered::Ready {
             start: Box::new(start),
             closed: false,
-            story: Some(story),
+            reason: Some(reason),
             report: Some(report),
         })
     }
@@ -424,7 +424,7 @@ impl Recovery<'_> {
         }
         let id = first.info.id;
         if self.witnessed.iter().any(|witness| witness.id != id) {
-            return Ok(self.leave_for_good(true, "another chain stands where its number was seen before"));
+            return Ok(self.leave_for_good(true, "its number was seen before as that of another chain"));
         }
         if cut.last.seq >= LAST_SEQ {
             return Ok(self.leave_for_good(false, "every sequence number is used"));
@@ -448,23 +448,20 @@ impl Recovery<'_> {
         let closed = ended_in_order && rest.empty.is_none();
         let void = rest.void;
         let (cause, message) = match (cut.damaged, void > 0) {
-            (Some(seq), _) => (
-                Cause::Damage,
-                format!("record {seq} had been durable and is bad or missing; verify the log"),
-            ),
-            (None, true) => {
-                (Cause::Torn, format!("{void} bytes of a write that was not finished do not count"))
+            (Some(seq), _) => {
+                (Cause::Damage, format!("record {seq} was durable and is damaged or missing; verify the log"))
             }
-            (None, false) => (Cause::Unclosed, "the run before ended without close".to_owned()),
+            (None, true) => (Cause::Torn, format!("{void} bytes of an unfinished write do not count")),
+            (None, false) => (Cause::Unclosed, "the previous run ended without close".to_owned()),
         };
         let damage_behind = cut.damaged.is_some();
         let start = LedgerStart { damage_behind, ..self.start(id, durable, live, rest, false, follow) };
         if ended_in_order {
-            return Ok(Recovered::Ready { start: Box::new(start), closed, story: None, report: None });
+            return Ok(Recovered::Ready { start: Box::new(start), closed, reason: None, report: None });
         }
         let report = self.report(&start, void, cut.damaged.is_some(), &message);
-        let story = Story { cause, segment: cut.segment, bytes: cut.end, void, message };
-        Ok(Recovered::Ready { start: Box::new(start), closed, story: Some(story), report: Some(report) })
+        let reason = RecoveryReason { cause, segment: cut.segment, bytes: cut.end, void, message };
+        Ok(Recovered::Ready { start: Box::new(start), closed, reason: Some(reason), report: Some(report) })
     }
 
     /// Returns the state from which a chain with records continues.
@@ -518,16 +515,16 @@ impl Recovery<'_> {
         let lock = self.storage.path(Dir::Control, &self.lock.chain.lock_name());
         let by_hand = format!("restart the machine, then remove {} while no program writes", lock.display());
         match self.storage.boot_id().as_str() {
-            "" => format!("without a boot id no restart is noticed: {by_hand}"),
+            "" => format!("without a boot id, restarts cannot be detected: {by_hand}"),
             id => format!(
-                "it is tried again under another boot id than {id}, which a restart of the machine gives and one of a \
-                 container does not; where it never changes, {by_hand}"
+                "it is tried again under another boot id than {id}: restarting the machine changes it, and that of a \
+                 container does not; if it never changes, {by_hand}"
             ),
         }
     }
 
     fn ends_early(&self) -> Recovered {
-        self.leave_for_good(true, "it ends before records that had been durable")
+        self.leave_for_good(true, "it ends before records that were durable")
     }
 
     fn too_many(&self) -> Recovered {
@@ -537,7 +534,7 @@ impl Recovery<'_> {
     fn later_format(&self) -> Recovered {
         self.leave_alone(
             false,
-            "a later version of the format stands there, which this version must not go on with",
+            "it is in a later version of the format, which this version must not continue",
         )
     }
 

@@ -37,7 +37,7 @@ pub(super) struct Outcome {
     /// Whether a requested record may not be durable, so that its files stayed.
     pub(super) is_refused: bool,
     /// Whether every chain was examined.
-    pub(super) is_whole: bool,
+    pub(super) is_complete: bool,
     /// The chains that keep something only because it is not forwarded yet, and why.
     pub(super) waits: BTreeMap<ChainNumber, String>,
     /// The time at which ages were measured, and that of the newest record, which is not trusted
@@ -54,7 +54,7 @@ impl Outcome {
 }
 
 /// What a pass needs of the writer.
-pub(super) trait Desk {
+pub(super) trait PassHost {
     /// Makes a `prune` record of the writer's chain durable. Returns whether it is.
     fn record(&mut self, chain: (ChainNumber, Option<ChainId>), info: PruneInfo) -> bool;
     /// Returns whether the pass must end now.
@@ -65,14 +65,14 @@ pub(super) trait Desk {
 
 /// The writer itself, which waits until the pass is over.
 #[derive(Debug)]
-pub(super) struct Here<'a> {
+pub(super) struct InlineHost<'a> {
     pub(super) ledger: &'a mut Ledger,
     pub(super) now: &'a Moment,
     /// The failure of the live segment while the record was written, if any.
     pub(super) trouble: Option<Trouble>,
 }
 
-impl Desk for Here<'_> {
+impl PassHost for InlineHost<'_> {
     fn record(&mut self, chain: (ChainNumber, Option<ChainId>), info: PruneInfo) -> bool {
         if !self.ledger.is_of(chain) {
             return false;
@@ -120,7 +120,7 @@ fn making_room(ends: &[(u64, u64)], mut bytes: u64) -> usize {
 
 /// What to remove of a chain.
 #[derive(Debug, Clone, Copy)]
-struct Doom {
+struct Removal {
     /// How many of the oldest leftovers.
     leftovers: usize,
     /// How many of the oldest segments, and why.
@@ -130,7 +130,7 @@ struct Doom {
     forwarded: u64,
 }
 
-impl Doom {
+impl Removal {
     /// Returns what must have been forwarded before a file that ends with this record may go.
     fn wanted(&self, id: Option<ChainId>, through: u64) -> Option<(ChainId, u64)> {
         id.filter(|_| through <= self.forwarded).map(|id| (id, through))
@@ -139,7 +139,7 @@ impl Doom {
 
 /// A file to be removed.
 #[derive(Debug)]
-struct Doomed {
+struct FileToRemove {
     name: SegmentName,
     /// The chain, and the record up to which it must have been forwarded, if it must.
     wanted: Option<(ChainId, u64)>,
@@ -147,9 +147,9 @@ struct Doomed {
 
 impl Pass {
     /// Runs the pass. A failure that ends it is part of the outcome.
-    pub(super) fn run(&self, desk: &mut dyn Desk) -> Outcome {
+    pub(super) fn run(&self, host: &mut dyn PassHost) -> Outcome {
         let mut outcome = Outcome::default();
-        match self.run_all(desk, &mut outcome) {
+        match self.run_all(host, &mut outcome) {
             Ok(()) => outcome,
             Err(error) => {
                 outcome.failed.extend(Outcome::failed(self.storage.as_ref(), error).failed);
@@ -158,21 +158,21 @@ impl Pass {
         }
     }
 
-    fn run_all(&self, desk: &mut dyn Desk, outcome: &mut Outcome) -> io::Result<()> {
+    fn run_all(&self, host: &mut dyn PassHost, outcome: &mut Outcome) -> io::Result<()> {
         // If it cannot be determined whether there is a hold, there might be one.
         if self.storage.stat(Dir::Log, HOLD)?.is_some() {
             return Ok(());
         }
         let directory = Directory::read(self.storage.as_ref())?;
-        let Some(old) = self.survey(&directory, self.own, self.pruned, desk)? else { return Ok(()) };
+        let Some(old) = self.survey(&directory, self.own, self.pruned, host)? else { return Ok(()) };
         let has_ages = self.retention.max_age.is_some() || self.retention.min_age.is_some();
-        let now = if has_ages { now_of(&self.storage, &old.stretches())? } else { Now::UNKNOWN };
-        outcome.jumped = now.unbelieved.map(|newest| (now.at, newest));
-        let doom = self.choose(&self.required(), (self.own, &old), now.at, outcome)?;
-        self.prune((self.own, old), doom, desk, outcome)?;
+        let now = if has_ages { now_of(&self.storage, &old.counted_parts())? } else { Now::UNKNOWN };
+        outcome.jumped = now.untrusted.map(|newest| (now.at, newest));
+        let removal = self.choose(&self.required(), (self.own, &old), now.at, outcome)?;
+        self.prune((self.own, old), removal, host, outcome)?;
         for chain in directory.chains.keys().copied().filter(|chain| *chain != self.own) {
-            let passed = match self.survey(&directory, chain, 0, desk) {
-                Ok(Some(old)) => self.pass_free(chain, &old, &now, desk, outcome),
+            let passed = match self.survey(&directory, chain, 0, host) {
+                Ok(Some(old)) => self.pass_free(chain, &old, &now, host, outcome),
                 Ok(None) => return Ok(()),
                 Err(error) => Err(error),
             };
@@ -184,7 +184,7 @@ impl Pass {
                     .push((format!("remove the old segments of chain {chain} in {}", log.display()), error));
             }
         }
-        outcome.is_whole = !desk.must_stop() && outcome.failed.is_empty();
+        outcome.is_complete = !host.must_stop() && outcome.failed.is_empty();
         Ok(())
     }
 
@@ -195,25 +195,25 @@ impl Pass {
         chain: ChainNumber,
         old: &Old,
         now: &Now,
-        desk: &mut dyn Desk,
+        host: &mut dyn PassHost,
         outcome: &mut Outcome,
     ) -> io::Result<()> {
         let required = self.required();
         let has_ages = self.retention.max_age.is_some() || self.retention.min_age.is_some();
-        let theirs = if has_ages { now_of(&self.storage, &old.stretches())? } else { Now::UNKNOWN };
-        let doom = self.choose(&required, (chain, old), now.for_other(old.begun(), &theirs), outcome)?;
-        if doom.segments.is_none() && (doom.leftovers == 0 || required.is_hold()) {
+        let theirs = if has_ages { now_of(&self.storage, &old.counted_parts())? } else { Now::UNKNOWN };
+        let removal = self.choose(&required, (chain, old), now.for_other(old.begun(), &theirs), outcome)?;
+        if removal.segments.is_none() && (removal.leftovers == 0 || required.is_hold()) {
             return Ok(());
         }
-        let Some(mut free) = take_free_chain(&self.storage, chain, self.clock, &desk.now()) else {
+        let Some(mut free) = take_free_chain(&self.storage, chain, self.clock, &host.now()) else {
             return Ok(());
         };
         let pruned = free.pruned.map_or(0, |(through, _)| through);
         let directory = Directory::read(self.storage.as_ref())?;
-        let mut held = Held { ledger: &mut free, desk };
+        let mut held = Held { ledger: &mut free, host };
         let Some(old) = self.survey(&directory, chain, pruned, &held)? else { return Ok(()) };
-        let doom = self.choose(&required, (chain, &old), now.for_other(old.begun(), &theirs), outcome)?;
-        self.prune((chain, old), doom, &mut held, outcome)
+        let removal = self.choose(&required, (chain, &old), now.for_other(old.begun(), &theirs), outcome)?;
+        self.prune((chain, old), removal, &mut held, outcome)
     }
 
     fn required(&self) -> Required {
@@ -225,19 +225,19 @@ impl Pass {
         directory: &Directory,
         chain: ChainNumber,
         pruned: u64,
-        desk: &dyn Desk,
+        host: &dyn PassHost,
     ) -> io::Result<Option<Old>> {
-        survey(&self.storage, directory, chain, pruned, || self.step(desk))
+        survey(&self.storage, directory, chain, pruned, || self.step(host))
     }
 
     /// Called before each file. Pauses now and then, and returns whether the pass continues.
-    fn step(&self, desk: &dyn Desk) -> bool {
+    fn step(&self, host: &dyn PassHost) -> bool {
         let steps = self.steps.get() + 1;
         self.steps.set(steps);
         if steps.is_multiple_of(STEP) {
             self.clock.sleep(REST);
         }
-        !desk.must_stop()
+        !host.must_stop()
     }
 
     /// Decides what to remove of a chain. Notes in `outcome` what stays only because it was not
@@ -248,17 +248,17 @@ impl Pass {
         (chain, old): (ChainNumber, &Old),
         now: Timestamp,
         outcome: &mut Outcome,
-    ) -> io::Result<Doom> {
+    ) -> io::Result<Removal> {
         let retention = &self.retention;
         let segments = old.removable(retention, usize::MAX, now);
         let ends = old.ends(segments.map_or(0, |(count, _)| count));
         let leftovers = old.leftovers.len();
         let Some(limit) = old.id.and_then(|id| required.limit(self.storage.as_ref(), id)) else {
-            return Ok(Doom { leftovers, segments, forwarded: u64::MAX });
+            return Ok(Removal { leftovers, segments, forwarded: u64::MAX });
         };
         let has = ends.iter().take_while(|(through, _)| *through <= limit.through).count();
         let Some((end, _)) = ends.last().filter(|_| has < ends.len()) else {
-            return Ok(Doom { leftovers, segments, forwarded: limit.through });
+            return Ok(Removal { leftovers, segments, forwarded: limit.through });
         };
         let missing_bytes = match retention.unless_free_below {
             Some(least) if !required.is_hold() => least.saturating_sub(self.storage.free_bytes()?),
@@ -273,24 +273,24 @@ impl Pass {
             outcome.waits.insert(chain, message);
         }
         let segments = old.removable(retention, allowed.saturating_sub(leftovers), now);
-        Ok(Doom { leftovers: leftovers.min(allowed), segments, forwarded: limit.through })
+        Ok(Removal { leftovers: leftovers.min(allowed), segments, forwarded: limit.through })
     }
 
     /// Removes what is due of a chain that the writer holds, or this pass.
     fn prune(
         &self,
         (chain, mut old): (ChainNumber, Old),
-        doom: Doom,
-        desk: &mut dyn Desk,
+        removal: Removal,
+        host: &mut dyn PassHost,
         outcome: &mut Outcome,
     ) -> io::Result<()> {
         let id = old.id;
-        let leftovers = old.leftovers.drain(..doom.leftovers);
+        let leftovers = old.leftovers.drain(..removal.leftovers);
         // Check each store again: one that has lost a leftover since must get it again.
         let leftovers =
-            leftovers.map(|file| Doomed { name: file.name, wanted: doom.wanted(id, file.through) });
-        let mut doomed: Vec<Doomed> = leftovers.collect();
-        if let Some((count, reason)) = doom.segments {
+            leftovers.map(|file| FileToRemove { name: file.name, wanted: removal.wanted(id, file.through) });
+        let mut to_remove: Vec<FileToRemove> = leftovers.collect();
+        if let Some((count, reason)) = removal.segments {
             let removed: Vec<OldSegment> = old.segments.drain(..count).collect();
             let (Some(first), Some(last)) = (removed.first(), removed.last()) else { return Ok(()) };
             let (through, hash) = last.through;
@@ -299,33 +299,38 @@ impl Pass {
             let files = numbers.into();
             let info = PruneInfo { through, hash, files, reason: reason.as_str().to_owned() };
             let files = removed.into_iter().flat_map(|old| {
-                let wanted = doom.wanted(id, old.through.0);
-                old.files.into_iter().map(move |name| Doomed { name, wanted })
+                let wanted = removal.wanted(id, old.through.0);
+                old.files.into_iter().map(move |name| FileToRemove { name, wanted })
             });
-            doomed.extend(files);
+            to_remove.extend(files);
             // The decision may be outdated. A file that must stay now must not be recorded as
             // removed.
-            if desk.must_stop() || !self.may_go(doom.wanted(id, through))? {
+            if host.must_stop() || !self.may_go(removal.wanted(id, through))? {
                 return Ok(());
             }
             // One record covers all of them. If a crash leaves some of their files, the next pass
             // removes those.
-            if !desk.record((chain, id), info) {
+            if !host.record((chain, id), info) {
                 // The record may not be durable, so no file is removed.
                 outcome.is_refused = true;
                 return Ok(());
             }
         }
-        self.remove(&doomed, desk, outcome)
+        self.remove(&to_remove, host, outcome)
     }
 
     /// Removes the files, then syncs the directory so that a power cut does not bring them back.
-    fn remove(&self, doomed: &[Doomed], desk: &dyn Desk, outcome: &mut Outcome) -> io::Result<()> {
+    fn remove(
+        &self,
+        to_remove: &[FileToRemove],
+        host: &dyn PassHost,
+        outcome: &mut Outcome,
+    ) -> io::Result<()> {
         let mut has_removed = false;
-        for Doomed { name, wanted } in doomed {
+        for FileToRemove { name, wanted } in to_remove {
             // A hold may have appeared while the record was written. Files that stay although the
             // record covers them are leftovers.
-            match self.step(desk).then(|| self.may_go(*wanted)) {
+            match self.step(host).then(|| self.may_go(*wanted)) {
                 Some(Ok(true)) => {}
                 Some(Err(error)) => {
                     outcome.failed.push((self.removing(*name), error));
@@ -372,10 +377,10 @@ impl Pass {
 struct Held<'a> {
     ledger: &'a mut Ledger,
     /// Knows whether the pass must end, and the time.
-    desk: &'a dyn Desk,
+    host: &'a dyn PassHost,
 }
 
-impl Desk for Held<'_> {
+impl PassHost for Held<'_> {
     fn record(&mut self, chain: (ChainNumber, Option<ChainId>), info: PruneInfo) -> bool {
         if !self.ledger.is_of(chain) {
             return false;
@@ -393,10 +398,10 @@ impl Desk for Held<'_> {
     }
 
     fn must_stop(&self) -> bool {
-        self.desk.must_stop()
+        self.host.must_stop()
     }
 
     fn now(&self) -> Moment {
-        self.desk.now()
+        self.host.now()
     }
 }

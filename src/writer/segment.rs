@@ -120,9 +120,9 @@ impl Segment {
             // Through the second name, others could change the segment unnoticed.
             Some("was given a second name")
         } else if stat.bytes < self.bytes {
-            Some("was cut")
+            Some("was truncated")
         } else if stat.bytes > self.bytes {
-            Some("was written to by somebody else")
+            Some("was written to by another program")
         } else {
             None
         })

@@ -38,15 +38,15 @@ pub(super) struct Timers {
     paths_checked: Duration,
     space_checked: Duration,
     /// The earliest moment of the next rotation.
-    rotation_rests: Duration,
+    rotation_from: Duration,
     /// When the durable head must be noted, if it has moved.
     note_due: Option<Duration>,
     retention_due: Duration,
-    retention_rests: Duration,
+    retention_from: Duration,
     /// How many attempts to write `close` failed.
     closes_failed: u32,
     /// The earliest moment of the next attempt.
-    close_rests: Duration,
+    close_from: Duration,
 }
 
 /// A step of the wall clock.
@@ -64,12 +64,12 @@ impl Timers {
             last_active: now.elapsed,
             paths_checked: now.elapsed,
             space_checked: now.elapsed,
-            rotation_rests: Duration::ZERO,
+            rotation_from: Duration::ZERO,
             note_due: None,
             retention_due: now.elapsed,
-            retention_rests: Duration::ZERO,
+            retention_from: Duration::ZERO,
             closes_failed: 0,
-            close_rests: Duration::ZERO,
+            close_from: Duration::ZERO,
         }
     }
 
@@ -117,16 +117,16 @@ impl Timers {
     }
 
     pub(super) fn may_rotate(&self, now: Duration) -> bool {
-        now >= self.rotation_rests
+        now >= self.rotation_from
     }
 
     pub(super) fn rotation_failed(&mut self, now: Duration) {
-        self.rotation_rests = now + SPACE_CHECK;
+        self.rotation_from = now + SPACE_CHECK;
     }
 
     /// Returns whether a pass of retention is due, and counts it as made.
     pub(super) fn take_retention(&mut self, now: Duration) -> bool {
-        let is_due = now >= self.retention_due.max(self.retention_rests);
+        let is_due = now >= self.retention_due.max(self.retention_from);
         if is_due {
             self.retention_due = now + RETENTION_CHECK;
         }
@@ -165,12 +165,12 @@ impl Timers {
     /// and a new segment triggers a pass: without a delay, that would repeat for ever.
     pub(super) fn retention_failed(&mut self, now: Duration) {
         self.retention_soon(now);
-        self.retention_rests = self.retention_rests.max(now + RETENTION_RETRY);
+        self.retention_from = self.retention_from.max(now + RETENTION_RETRY);
     }
 
     /// Returns when `close` may be tried again, if that is not yet.
-    pub(super) fn close_rests_until(&self, now: Duration) -> Option<Duration> {
-        (now < self.close_rests).then_some(self.close_rests)
+    pub(super) fn close_waits_until(&self, now: Duration) -> Option<Duration> {
+        (now < self.close_from).then_some(self.close_from)
     }
 
     /// Counts a failed attempt to write `close`, and returns when the next one is due. On a disk
@@ -179,8 +179,8 @@ impl Timers {
     pub(super) fn close_failed(&mut self, now: Duration) -> Duration {
         let pause = FIRST_CLOSE_RETRY.saturating_mul(self.closes_failed).min(LAST_CLOSE_RETRY);
         self.closes_failed += 1;
-        self.close_rests = now + pause;
-        self.close_rests
+        self.close_from = now + pause;
+        self.close_from
     }
 
     /// Returns whether `close` failed more often than a short disturbance of the disk would
@@ -203,8 +203,8 @@ impl Timers {
         has_retention: bool,
         has_note: bool,
     ) -> Duration {
-        let rotation = is_rotation_wanted.then_some(self.rotation_rests);
-        let retention = has_retention.then_some(self.retention_due.max(self.retention_rests));
+        let rotation = is_rotation_wanted.then_some(self.rotation_from);
+        let retention = has_retention.then_some(self.retention_due.max(self.retention_from));
         let note = self.note_due.filter(|_| has_note);
         let mark = self.marks.due_at().max(mark_from);
         [rotation, retention, note].into_iter().flatten().fold(mark, Duration::min)
@@ -272,10 +272,10 @@ mod tests {
     #[test]
     fn close_is_tried_again_at_once_and_then_ever_later() {
         let mut timers = Timers::new(&at(0, 0));
-        assert_eq!(timers.close_rests_until(Duration::ZERO), None);
+        assert_eq!(timers.close_waits_until(Duration::ZERO), None);
         let pauses: Vec<u128> = (0..3).map(|_| timers.close_failed(Duration::ZERO).as_millis()).collect();
         assert_eq!(pauses, [0, 50, 100]);
-        assert_eq!(timers.close_rests_until(Duration::ZERO), Some(Duration::from_millis(100)));
+        assert_eq!(timers.close_waits_until(Duration::ZERO), Some(Duration::from_millis(100)));
         for _ in 0..100 {
             timers.close_failed(Duration::ZERO);
         }

@@ -51,7 +51,7 @@ fn a_failing_rotation_is_reported_once_and_degrades_the_log_until_one_succeeds()
         let notices = chain.of_kind(RecordKind::Notice);
         assert_eq!(notices.len(), 2);
         assert!(notices[0].text.contains("cannot create"), "{}", notices[0].text);
-        assert!(notices[0].text.contains("the old segment goes on"), "{}", notices[0].text);
+        assert!(notices[0].text.contains("the old segment stays in use"), "{}", notices[0].text);
     }
 }
 
@@ -161,7 +161,7 @@ fn an_unsynced_chain_is_reported_with_its_next_attempt_and_a_remedy() {
                 has_boot_id,
                 "{time}: {said}"
             );
-            assert_eq!(said.contains("one of a container does not"), has_boot_id, "{time}: {said}");
+            assert_eq!(said.contains("that of a container does not"), has_boot_id, "{time}: {said}");
         }
         // The promise holds.
         world.disk.power_cut();

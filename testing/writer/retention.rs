@@ -486,7 +486,11 @@ fn a_list_of_forwarders_that_cannot_be_parsed_holds_everything() {
         node.run_for(&mut world, Duration::from_secs(3700));
         assert_eq!(files(&world), [1, 2, 3, 4, 5], "{text:?}");
         node.close(&mut world);
-        assert!(checked(&world).of_kind(RecordKind::Notice)[0].text.contains("forward-required is no list"));
+        assert!(
+            checked(&world).of_kind(RecordKind::Notice)[0]
+                .text
+                .contains("forward-required is not a valid list")
+        );
     }
 }
 

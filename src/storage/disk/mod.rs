@@ -95,7 +95,7 @@ impl Disk {
             return error;
         }
         let reason = format!(
-            "{error}: user {then} opened the log, and this process is user {now} since; open it as that user, or \
+            "{error}: user {then} opened the log, and this process is now user {now}; open it as that user, or \
              give the directory and its files to that user"
         );
         io::Error::new(io::ErrorKind::PermissionDenied, reason)

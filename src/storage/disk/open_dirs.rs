@@ -95,7 +95,7 @@ impl OpenDirs {
             io::ErrorKind::NotFound => {
                 let path = path.display();
                 let reason =
-                    format!("{error}: {path} was removed; restart the program, which then makes it anew");
+                    format!("{error}: {path} was removed; restart the program, which then creates it again");
                 io::Error::new(io::ErrorKind::NotFound, reason)
             }
             _ => error,
@@ -152,7 +152,7 @@ fn no_way_back(parent: &Path, cause: &str) -> io::Error {
     let parent = parent.display();
     io::Error::other(format!(
         "this program closed the descriptors of the log, and {parent} does not lead to the directory that the log is in: \
-         {cause}; restart the program, which must open the log after it closed its descriptors and changed its root"
+         {cause}; restart the program, which must open the log only after closing descriptors and changing its root"
     ))
 }
 

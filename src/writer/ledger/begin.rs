@@ -138,8 +138,8 @@ impl Ledger {
     /// durable.
     fn write_retained(&mut self, now: &Moment) -> Result<(), Trouble> {
         let mut retained = DraftBuffers::default();
-        if let Some(story) = self.story.take() {
-            retained.push(&story.as_info().payload(now.wall), None, None);
+        if let Some(recovery_reason) = self.recovery_reason.take() {
+            retained.push(&recovery_reason.as_info().payload(now.wall), None, None);
         }
         self.retained.move_to(&mut retained);
         if retained.is_empty() {
@@ -170,23 +170,23 @@ impl Ledger {
         self.not_begun("write to", number, refused.error, false)
     }
 
-    /// Returns the trouble of a segment that could not be begun. Unless `old_goes_on`, the live
+    /// Returns the trouble of a segment that could not be begun. Unless `old_is_usable`, the live
     /// segment is given up.
     fn not_begun(
         &mut self,
         action: &'static str,
         segment: u32,
         error: io::Error,
-        old_goes_on: bool,
+        old_is_usable: bool,
     ) -> Trouble {
         self.events.written = self.events.durable;
         self.receipts.clear();
-        if !old_goes_on {
+        if !old_is_usable {
             // The first line may have reached the new file, and it ends the old segment. So nothing
             // may be appended to that.
             self.live = None;
         }
-        Trouble { action, segment, error, old_goes_on, is_tampering: false }
+        Trouble { action, segment, error, old_is_usable, is_tampering: false }
     }
 
     /// Creates the next file that does not exist. Numbers are never used twice.

@@ -81,7 +81,7 @@ pub(super) struct Ledger {
     begun_in_vain: usize,
     receipts: Vec<(Arc<Scope>, Ticket, Head)>,
     events: Events,
-    story: Option<Story>,
+    recovery_reason: Option<RecoveryReason>,
     refusals: Refusals,
     /// What was done since the counters were last updated.
     done: Done,
@@ -181,7 +181,7 @@ enum Poison {
 
 /// Why a new segment begins, for the `recovery` record in it.
 #[derive(Debug, Clone)]
-pub(super) struct Story {
+pub(super) struct RecoveryReason {
     pub(super) cause: Cause,
     pub(super) segment: u32,
     pub(super) bytes: u64,
@@ -197,7 +197,7 @@ pub(super) struct Trouble {
     pub(super) segment: u32,
     pub(super) error: io::Error,
     /// Whether the live segment can still be written to.
-    pub(super) old_goes_on: bool,
+    pub(super) old_is_usable: bool,
     /// Whether the cause is not the system but a change made by somebody else.
     pub(super) is_tampering: bool,
 }
@@ -248,7 +248,7 @@ impl Ledger {
             begun_in_vain: 0,
             receipts: Vec::new(),
             events: Events::default(),
-            story: None,
+            recovery_reason: None,
             refusals: Refusals::default(),
             done: Done::default(),
             witnessed,
@@ -419,13 +419,13 @@ impl Ledger {
         }
         let cause = if out_of_room { Cause::OutOfRoom } else { Cause::WriteFailed };
         self.end_segment(&live, cause, &error.to_string());
-        Trouble { action: "write to", segment, error, old_goes_on: false, is_tampering: false }
+        Trouble { action: "write to", segment, error, old_is_usable: false, is_tampering: false }
     }
 
     /// Gives up the live segment. What counts of it ends with the last durable record.
     fn end_segment(&mut self, live: &Segment, cause: Cause, message: &str) {
         let bytes = if self.durable.segment == live.name.segment { self.durable.end } else { 0 };
-        self.story = Some(Story {
+        self.recovery_reason = Some(RecoveryReason {
             cause,
             segment: live.name.segment,
             bytes,
@@ -451,7 +451,13 @@ impl Ledger {
             // could succeed without writing them (fsync(2)).
             self.poison();
             self.end_segment(&live, Cause::SyncFailed, &error.to_string());
-            return Err(Trouble { action: "sync", segment, error, old_goes_on: false, is_tampering: false });
+            return Err(Trouble {
+                action: "sync",
+                segment,
+                error,
+                old_is_usable: false,
+                is_tampering: false,
+            });
         }
         self.done.syncs += 1;
         // The sync covers only what is in the file now. If somebody cut or removed it, the records
@@ -465,7 +471,7 @@ impl Ledger {
                     action: "inspect",
                     segment,
                     error,
-                    old_goes_on: false,
+                    old_is_usable: false,
                     is_tampering: false,
                 });
             }
@@ -484,7 +490,7 @@ impl Ledger {
             action: "trust",
             segment,
             error: io::Error::other(message),
-            old_goes_on: false,
+            old_is_usable: false,
             is_tampering: true,
         }
     }
@@ -565,7 +571,7 @@ impl Ledger {
     }
 }
 
-impl Story {
+impl RecoveryReason {
     pub(super) fn as_info(&self) -> RecoveryInfo<'_> {
         RecoveryInfo {
             cause: self.cause,

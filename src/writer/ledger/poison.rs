@@ -76,7 +76,7 @@ impl Ledger {
                 self.end_segment(&live, Cause::SyncFailed, &error.to_string());
             }
             Ok(()) if matches!(live.tampering(), Ok(None)) => self.live = Some(live),
-            Ok(()) => self.end_segment(&live, Cause::Replaced, "somebody else changed the file"),
+            Ok(()) => self.end_segment(&live, Cause::Replaced, "another program changed the file"),
         }
     }
 
@@ -102,7 +102,7 @@ impl Ledger {
 
     /// Releases the chain, before the log is reported as closed. Nothing more is written to it,
     /// except a poison entry that could not be written before.
-    pub(in crate::writer) fn let_go(&mut self) {
+    pub(in crate::writer) fn release(&mut self) {
         if self.poison == Poison::Wanted || self.poison == Poison::None && self.hand_over_names().is_err() {
             self.poison();
         }
@@ -113,6 +113,6 @@ impl Ledger {
 
 impl Drop for Ledger {
     fn drop(&mut self) {
-        self.let_go();
+        self.release();
     }
 }

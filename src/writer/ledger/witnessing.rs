@@ -18,7 +18,7 @@ impl Ledger {
     }
 
     /// Adds heads that are known from elsewhere.
-    pub(in crate::writer) fn know<'h>(
+    pub(in crate::writer) fn add_heads<'h>(
         &mut self,
         heads: impl IntoIterator<Item = (&'h ChainNumber, &'h Witness)>,
     ) {
@@ -84,18 +84,18 @@ impl Ledger {
             .collect();
         changed.sort_by_key(|(chain, _)| self.named.get(chain).map(|named| named.at));
         changed.truncate(most);
-        self.have_named(changed.iter());
+        self.mark_named(changed.iter());
         changed.into_iter().collect()
     }
 
     /// Returns every known head, for a first line. All of them count as named from now on.
     pub(super) fn name_all_others(&mut self) -> Witnesses {
         let all: Vec<_> = self.witnesses.iter().map(|(chain, head)| (*chain, *head)).collect();
-        self.have_named(all.iter());
+        self.mark_named(all.iter());
         self.witnesses.clone()
     }
 
-    fn have_named<'h>(&mut self, heads: impl Iterator<Item = &'h (ChainNumber, Witness)>) {
+    fn mark_named<'h>(&mut self, heads: impl Iterator<Item = &'h (ChainNumber, Witness)>) {
         let at = self.written.0 + 1;
         for (chain, head) in heads {
             self.named.insert(*chain, LastNamed { seq: head.seq, at });

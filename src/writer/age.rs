@@ -104,12 +104,12 @@ fn newest_in(storage: &Arc<dyn Storage>, part: &CountedPart) -> io::Result<Times
     let mut newest = part.begun;
     times_of(storage, part, |at| {
         newest = at;
-        /// Calls `each` with the times of the records in a file, newest first, until it breaks.
         ControlFlow::Break(())
     })?;
     Ok(newest)
 }
 
+/// Calls `each` with the times of the records in a file, newest first, until it breaks.
 fn times_of(
     storage: &Arc<dyn Storage>,
     part: &CountedPart,

@@ -112,6 +112,7 @@ impl ChainLock {
             // Reserve the blocks now: overwriting them later needs no space, even on a full disk.
             lock.write(&LockState::Clean)?;
         }
+        // Not synced: it is for processes that find the lock held, and those share this page cache.
         let since = now.map(|now| format!(" {now}")).unwrap_or_default();
         lock.write_block(1, &format!("pid {}{since}", storage.process_id()))?;
         if stat.bytes < BLOCKS * BLOCK as u64 {
@@ -174,6 +175,8 @@ impl ChainLock {
             LockState::Unsynced { boot } => format!("unsynced {boot}"),
         };
         let written = self.write_block(0, &text);
+        // A later holder must not miss that the segment failed. A `clean` that could not be written
+        // does no harm: the old entry stays.
         self.has_unwritten_entry.set(written.is_err() && *entry != LockState::Clean);
         written?;
         self.file.sync_data()
@@ -185,6 +188,8 @@ impl ChainLock {
         let (block, text) = self.slots.next(self.identity, &noted);
         self.write_block(block, &text)?;
         self.file.sync_data()?;
+        // Only now: after a failure, the next note must overwrite this slot and not the last good
+        // one.
         self.slots.written(noted);
         Ok(())
     }
@@ -229,6 +234,8 @@ impl Drop for ChainLock {
     fn drop(&mut self) {
         self.release();
         if self.has_unwritten_entry.get() {
+            // Nothing else could warn the next holder. Kept like this, the lock is released only when
+            // the process ends.
             Arc::clone(&self.file).keep();
         }
     }

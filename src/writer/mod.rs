@@ -170,6 +170,7 @@ impl Writer {
         };
         // Cannot be refused: no caller has waited for an event yet.
         drop(writer.publish());
+        // Set now, because the first check is due only a second from now.
         if let Ok(free) = writer.storage.free_bytes() {
             writer.queue.gauges.free_bytes.set(free);
         }
@@ -204,6 +205,7 @@ impl Writer {
         }
         match self.work(orders, now, clock) {
             Err(halted) => self.back_off(stage, halted),
+            // `work` synced everything that was accepted, because the stage is beyond `Open`.
             Ok(()) if stage == Stage::Aborting => std::process::abort(),
             Ok(()) if stage >= Stage::Closing => {
                 // If closing fails, the next step deals with it.
@@ -222,6 +224,7 @@ impl Writer {
             State::Writing => Outage::begin(now.elapsed),
         };
         let stage = self.queue.stage();
+        // Once no caller waits any more, one last attempt is made at once.
         if stage < Stage::Abandoned && now.elapsed < outage.next_try {
             return Err((stage, Halted { next_try: outage.next_try }));
         }
@@ -234,6 +237,7 @@ impl Writer {
     /// synced before a mark covers it, and retention comes last so that no event waits for it.
     fn work(&mut self, orders: Orders, now: &Moment, clock: Clock) -> Result<(), Halted> {
         self.watch_clocks(now);
+        // Notices come first: they are about something that happened before this batch was taken.
         if !self.pending.notes.is_empty() {
             let notes = std::mem::take(&mut self.pending.notes);
             self.pending.put_first(notes);
@@ -244,6 +248,8 @@ impl Writer {
         self.watch_paths(now, clock)?;
         self.watch_space(now);
         let unsynced = self.ledger.unsynced();
+        // A caller waits for an event that is not durable yet, or for space in the queue, which is
+        // freed only when events become durable.
         let wanted = orders.wanted > self.ledger.durable_events() || orders.room_wanted;
         if unsynced.records > 0
             && (wanted || orders.stage > Stage::Open || self.flush.is_due(unsynced, now.elapsed))
@@ -285,6 +291,8 @@ impl Writer {
         let head = self.ledger.head();
         let durable = self.ledger.durable_events();
         let holding = self.pending.batch.bytes() + self.ledger.retained().bytes();
+        // The gauges are set under the lock of the queue, before anybody is woken: a woken caller
+        // must not read an older head.
         self.queue.publish(durable, holding, || {
             gauges.set_head(head);
             gauges.durable_events.set(durable);
@@ -316,6 +324,8 @@ impl Writer {
                     return Ok(());
                 }
             }
+            // If a caller gave up waiting since the last round, its event must be named before
+            // anything is acknowledged. So go round again.
             if let Err(refused) = self.publish() {
                 self.ledger.refuse(&refused);
             } else {
@@ -329,6 +339,7 @@ impl Writer {
     /// what to do next: pause and try again, or end.
     fn close(&mut self, stage: Stage, now: &Moment, clock: Clock) -> Result<Next, Halted> {
         self.queue.take(&mut self.pending.batch);
+        // In a chain whose lock is lost, another process may be writing: it must not be closed.
         self.check_paths(now, clock)?;
         self.refresh_witnesses(now);
         let is_idle = self.pending.batch.is_empty() && self.pending.notes.is_empty();
@@ -377,6 +388,8 @@ impl Writer {
             }
             let room = match self.ledger.live() {
                 Some(live) if may_roll => self.settings.rotation.max_bytes.saturating_sub(live.bytes),
+                // While no new segment can be created, the old one grows beyond its limit: losing
+                // events would be worse.
                 _ => u64::MAX,
             };
             let mut fitting = self.pending.batch.take_fitting(room, MAX_ENVELOPE);
@@ -410,6 +423,8 @@ impl Writer {
     /// Ends the live segment and begins a new one. If none can be created, the old one stays in
     /// use.
     fn rotate(&mut self, now: &Moment, clock: Clock) -> Result<(), Halted> {
+        // The first line of the new segment states where the old one ends, and only durable records
+        // count there.
         self.sync(now, clock)?;
         if self.ledger.live().is_none() {
             return Ok(());
@@ -433,6 +448,8 @@ impl Writer {
         }
         let before = self.ledger.live_number();
         let rotated = self.rotate(now, clock);
+        // The old segment may have stayed in use, so only a new number shows that the rotation was
+        // done.
         if self.ledger.live_number() != before {
             self.rotations.done = asked;
             self.queue.rotated(asked);
@@ -457,6 +474,7 @@ impl Writer {
         batch.push(&mark_payload(now.wall, &self.ledger.name_others(open::FEW)), None, None);
         let appended = self.ledger.append(&mut batch, now);
         let marked = self.settle(appended, now, clock).and_then(|()| self.sync(now, clock));
+        // Counted even after a failure: the segment that follows makes a new mark due by itself.
         self.timers.marks.mark_written(now.elapsed);
         self.timers.note_soon();
         marked
@@ -495,6 +513,8 @@ impl Writer {
         let doze = now.elapsed + self.flush.doze();
         let has_note = self.ledger.live().is_some() && self.ledger.is_behind_its_note();
         let sync = self.flush.due_at(self.ledger.unsynced());
+        // A mark that is due must wait for the next sync. Without this bound, the writer would loop
+        // until then.
         let mark_from = sync.unwrap_or(doze).max(doze);
         let next = self.timers.next(mark_from, is_rotation_wanted, has_retention, has_note);
         let until = sync.map_or(next, |sync| next.min(sync));

@@ -92,6 +92,8 @@ pub(crate) fn open(
 ) -> Result<Opened, Error> {
     let mut opener = Opener::new(storage, clock, now, settings.exclusive);
     let taken = opener.take_a_chain(settings, former)?;
+    // Durable before `open` returns: from the first event on, no process may remove what these
+    // forwarders still need.
     forwarded::require(storage.as_ref(), &settings.retention.require_forwarded, clock)
         .map_err(Error::io("write", storage.path(Dir::Log, FORWARD_REQUIRED)))?;
     opener.begin_run(taken, settings, former)
@@ -167,6 +169,7 @@ impl<'a> Opener<'a> {
             } else {
                 PROBE_TIME
             };
+            // In an empty directory there is no holder to wait for.
             if pauses.waited < bound && (settings.exclusive || !chains.is_empty()) {
                 self.clock.sleep(pauses.next());
                 continue;
@@ -217,6 +220,8 @@ impl<'a> Opener<'a> {
     ) -> Option<ChainNumber> {
         let mut used: BTreeSet<ChainNumber> =
             chains.iter().copied().chain(former.left).chain(former.seen.keys().copied()).collect();
+        // A number that was ever used must not be reused: other chains may still name the head of
+        // the lost chain.
         for chain in chains {
             used.extend(others::ever_seen_by(self.storage.as_ref(), directory, *chain).unwrap_or_default());
         }
@@ -332,6 +337,8 @@ impl<'a> Opener<'a> {
         notices.extend(self.found.iter().map(notice_of));
         put_notices(&mut batch, &notices, self.now);
         self.write(&mut taken.ledger, &mut batch)?;
+        // Only now that the own chain is open and durable: trouble with another chain must not keep
+        // this log from opening.
         let (others, more) = self.recover_others(&directory, [Some(chain), former.left]);
         let of_others: Vec<_> = more.into_iter().chain(others.iter().map(notice_of)).collect();
         if !of_others.is_empty() {

@@ -36,8 +36,7 @@ impl Ledger {
     ///
     /// The order of the steps is what makes a crash at any point harmless:
     ///
-    /// 1. Write the poison entry, if the old segment failed. Otherwise an opener could trust its
-    /// pages.
+    /// 1. Write the poison entry if the old segment failed: no opener may trust its pages.
     /// 2. Create the file, and write the `segment` line, which says where the old segment ends.
     /// 3. Sync the file, then the directory: without its name, a power cut loses the file.
     /// 4. Clear the poison entry, which the durable `segment` line replaces.
@@ -46,6 +45,7 @@ impl Ledger {
     ///
     /// Only then is anything acknowledged.
     pub(in crate::writer) fn begin_segment(&mut self, now: &Moment) -> Result<(), Trouble> {
+        // An earlier attempt made this segment durable. Only its note is missing.
         if let Some(segment) = self.unnoted.take() {
             return self.enter(segment, now);
         }
@@ -77,6 +77,7 @@ impl Ledger {
             },
         };
         let number = segment.name.segment;
+        // An empty file may have waited for hours. Its time is that of its first line.
         segment.begun = now.wall;
         let sealed = self.seal_first_line(number, now);
         if let Err(error) = self.check_room() {
@@ -130,6 +131,8 @@ impl Ledger {
             self.unnoted = Some(segment);
             return Err(self.not_begun("note the head of", number, error, false));
         }
+        // From here on it can be written to: `live` is set for a segment that is durable and noted,
+        // and for no other.
         self.live = Some(segment);
         self.write_retained(now)
     }
@@ -195,11 +198,14 @@ impl Ledger {
             if self.next_segment > SegmentName::MAX_SEGMENT {
                 return Err(io::Error::other("every segment number is used"));
             }
+            // Recovery applies the same limits: beyond them, no opener would continue the chain.
             if self.failed.len() + 1 >= MAX_FAILED || self.failed_before.len() >= MAX_FAILED_BEFORE {
                 return Err(io::Error::other("too many files behind the last record could not be used"));
             }
             let name = SegmentName { chain: self.chain(), segment: self.next_segment };
             match Segment::create(&self.storage, name, now.wall) {
+                // Another program created it, and it may hold anything. It is listed one by one, so
+                // that it counts nothing.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     self.failed_before.push(self.next_segment);
                     self.next_segment += 1;

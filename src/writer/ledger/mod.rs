@@ -322,11 +322,11 @@ impl Ledger {
     /// until they are durable.
     pub(super) fn append(&mut self, batch: &mut DraftBuffers, now: &Moment) -> Result<(), Trouble> {
         let mut result = self.note_open();
-        while let Some(chunk) = batch.pop() {
+        while let Some(buffer) = batch.pop() {
             if result.is_ok() {
-                result = self.append_buffer(chunk, now);
+                result = self.append_buffer(buffer, now);
             } else {
-                self.retain(chunk, now);
+                self.retain(buffer, now);
             }
         }
         // Buffers whose drafts became durable are reused for the next ones.
@@ -336,20 +336,22 @@ impl Ledger {
 
     /// Seals the drafts of one buffer and writes their lines. Retains them first, because the write
     /// may fail.
-    fn append_buffer(&mut self, chunk: DraftBuffer, now: &Moment) -> Result<(), Trouble> {
+    fn append_buffer(&mut self, buffer: DraftBuffer, now: &Moment) -> Result<(), Trouble> {
         let Some(live) = self.live.take() else {
-            self.retain(chunk, now);
+            self.retain(buffer, now);
             return Ok(());
         };
         self.lines.clear();
         self.lines.shrink_to(MAX_LINES_KEPT);
-        let sealed = self.seal_buffer(&chunk, self.written, Some(self.durable.seq));
-        self.retain(chunk, now);
+        let sealed = self.seal_buffer(&buffer, self.written, Some(self.durable.seq));
+        self.retain(buffer, now);
         self.write_lines(live, sealed)
     }
 
     /// Writes the sealed lines in `lines` to the live segment. `sealed` is the last record in them.
     fn write_lines(&mut self, mut live: Segment, sealed: (u64, Digest)) -> Result<(), Trouble> {
+        // The live segment was taken out of `self.live` and is put back only if it can still be
+        // trusted.
         match live.append(&self.lines) {
             Ok(()) => {
                 self.done.appended_bytes += self.lines.len() as u64;
@@ -366,19 +368,19 @@ impl Ledger {
     /// carries the durable mark. Returns the last record.
     fn seal_buffer(
         &mut self,
-        chunk: &DraftBuffer,
+        buffer: &DraftBuffer,
         mut at: (u64, Digest),
         mut durable: Option<u64>,
     ) -> (u64, Digest) {
-        for (entry, payload) in chunk.iter() {
+        for (draft, payload) in buffer.iter() {
             let seq = at.0 + 1;
             self.times.note(payload);
             at = (seq, seal(&mut self.lines, seq, payload, durable.take(), &at.1));
-            if entry.severity.is_some() {
+            if draft.severity.is_some() {
                 self.events.written += 1;
                 self.refusals.place(self.events.written, seq);
             }
-            if let Some(scope) = &entry.scope {
+            if let Some(scope) = &draft.scope {
                 let head = Head { chain: self.lock.chain, seq, hash: at.1 };
                 self.receipts.push((Arc::clone(scope), self.events.written, head));
             }
@@ -387,11 +389,11 @@ impl Ledger {
     }
 
     /// Keeps drafts in memory until they are durable.
-    fn retain(&mut self, chunk: DraftBuffer, now: &Moment) {
-        self.unsynced.records += chunk.len() as u64;
-        self.unsynced.bytes += chunk.bytes();
+    fn retain(&mut self, buffer: DraftBuffer, now: &Moment) {
+        self.unsynced.records += buffer.len() as u64;
+        self.unsynced.bytes += buffer.bytes();
         self.unsynced.since.get_or_insert(now.elapsed);
-        self.retained.append(chunk);
+        self.retained.append(buffer);
     }
 
     /// Handles a failed write. If there was no space, the whole lines before it can still be synced
@@ -407,6 +409,8 @@ impl Ledger {
         }
         self.out_of_room = out_of_room;
         if out_of_room {
+            // The lines before the failure are in the page cache like those of any other write, so
+            // the rules of a sync apply to them.
             let last = last_line(self.lines.split_at(written).0);
             let at = last.unwrap_or(self.written);
             if live.sync().is_err() {
@@ -432,6 +436,8 @@ impl Ledger {
             void: live.bytes.saturating_sub(bytes),
             message: message.to_owned(),
         });
+        // What follows the last durable record is void. The retained drafts are sealed again, with
+        // these numbers.
         self.written = (self.durable.seq, self.durable.hash);
         self.refusals.void_behind(self.durable.seq);
         self.times.written = self.times.durable;
@@ -499,6 +505,8 @@ impl Ledger {
     pub(super) fn check_name(&mut self) -> Result<(), Trouble> {
         let Some(live) = self.live.take() else { return Ok(()) };
         // If the path cannot be checked, the next sync decides.
+        // The open file may be intact, but a reader would not find it: what is written from here on
+        // belongs in a file with a name.
         if let Ok(Some(what)) = live.name_tampering(&self.storage) {
             return Err(self.tampered(&live, what));
         }
@@ -512,18 +520,20 @@ impl Ledger {
         // Records that name refused events have no drafts to free.
         let undrafted = self.refusals.named_through(at.0);
         let mut records = at.0.saturating_sub(self.durable.seq).saturating_sub(undrafted);
+        // Receipts are confirmed below, but nobody is woken before the writer publishes the new
+        // head.
         self.durable = Point { segment, seq: at.0, hash: at.1, end };
         // If only a part of what was written became durable, these may be wider than necessary.
         self.times.durable = self.times.written;
         let (mut events, mut bytes, mut emptied) = (0, 0, 0);
-        'drafts: for chunk in self.retained.iter() {
-            for (entry, payload) in chunk.iter() {
+        'drafts: for buffer in self.retained.iter() {
+            for (draft, payload) in buffer.iter() {
                 if records == 0 {
                     break 'drafts;
                 }
                 records -= 1;
                 emptied += 1;
-                events += u64::from(entry.severity.is_some());
+                events += u64::from(draft.severity.is_some());
                 bytes += payload.len() as u64;
             }
         }

@@ -28,6 +28,8 @@ impl Ledger {
         self.poison = Poison::Wanted;
         let entry = LockState::Poison { boot: self.storage.boot_id(), point: self.durable };
         let written = self.lock.write(&entry);
+        // If the program closed the descriptor, the lock is lost as well, and the file at the path
+        // counts.
         if written.as_ref().is_err_and(|error| !is_closed_under_us(error)) {
             return written;
         }
@@ -75,6 +77,8 @@ impl Ledger {
                 self.poison();
                 self.end_segment(&live, Cause::SyncFailed, &error.to_string());
             }
+            // Not acknowledged, because the lock is lost: another process may already continue this
+            // chain.
             Ok(()) if matches!(live.tampering(), Ok(None)) => self.live = Some(live),
             Ok(()) => self.end_segment(&live, Cause::Replaced, "another program changed the file"),
         }
@@ -106,6 +110,8 @@ impl Ledger {
         if self.poison == Poison::Wanted || self.poison == Poison::None && self.hand_over_names().is_err() {
             self.poison();
         }
+        // `drop` calls this again, and must not write to a chain that another process may hold by
+        // then.
         self.poison = Poison::None;
         self.lock.release();
     }

@@ -11,8 +11,8 @@ const MAX_FILES: usize = 8;
 /// Reads an image line by line. The first byte of a line decides its meaning:
 ///
 /// - `=` begins the file with this name, a segment or `control/chain-000.lock`;
-/// - `+` and `*` give the members of a record, which is sealed as the next one; with `*` it begins
-/// a write, and everything before it is durable;
+/// - `+` and `*` give the members of a record, which is sealed as the next one. With `*` it begins
+///   a write, and everything before it is durable;
 /// - `<` takes back this many records: the next one is sealed in place of the oldest of them;
 /// - anything else stands for its own bytes; the last line has no line feed.
 pub(super) fn files(image: &[u8]) -> BTreeMap<String, Vec<u8>> {

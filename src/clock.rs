@@ -104,6 +104,8 @@ impl Timestamp {
                 Self::from_unix(after.as_secs().try_into().unwrap_or(i64::MAX), after.subsec_nanos())
             }
             Err(before) => {
+                // Seconds are rounded down before 1970, so that the nanoseconds always count
+                // forward.
                 let before = before.duration();
                 let seconds = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
                 match before.subsec_nanos() {
@@ -131,6 +133,7 @@ impl Timestamp {
 
     /// Returns how long after `earlier` this is; zero if it is not after.
     pub(crate) fn since(self, earlier: Self) -> Duration {
+        // Both are counted from the first timestamp, so that neither is negative.
         let since_first =
             |at: Self| Duration::new(at.seconds.saturating_sub(FIRST_SECOND).unsigned_abs(), at.nanos);
         since_first(self).saturating_sub(since_first(earlier))
@@ -181,6 +184,7 @@ impl Timestamp {
     /// Parses what `to_bytes` printed. Returns `None` for anything else.
     pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let text: &[u8; TIMESTAMP_LEN] = text.try_into().ok()?;
+        // Checks every position without a branch: this runs for every line that is read.
         let mut bad = 0;
         for (byte, shape) in text.iter().zip(b"0000-00-00T00:00:00.000000000Z") {
             // A digit differs from `0` by at most nine, punctuation not at all.
@@ -223,6 +227,7 @@ fn put(text: &mut [u8; TIMESTAMP_LEN], at: usize, digits: usize, mut number: u64
 /// Returns the proleptic Gregorian date of a day counted from 1970-01-01. Eras of 400 years begin
 /// on 1 March, so that the leap day is the last day of its year.
 fn civil_from_days(days: i64) -> (i64, i64, i64) {
+    // Days since 0000-03-01, the first day of an era.
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
     let day_of_era = days.rem_euclid(146_097);

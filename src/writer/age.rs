@@ -2,9 +2,9 @@
 //! wrong clock.
 //!
 //! If the clock were years ahead at one start, every segment would look old enough to remove. So a
-//! record that is more than a day later than the one before it is not trusted until the records
-//! span a day beyond it. Until then, ages are measured at the record before the jump. The decision
-//! depends on the records alone, so it is the same after every restart.
+//! record more than a day later than the one before it is not trusted at first. It is trusted once
+//! the records span a day beyond it; until then, ages are measured at the record before the jump.
+//! The decision depends on the records alone, so it is the same after every restart.
 
 use std::{io, ops::ControlFlow, sync::Arc, time::Duration};
 

@@ -55,9 +55,9 @@ pub(super) struct LastNamed {
 
 /// A lock that is held.
 ///
-/// Dropping it releases the chain. The exception is an entry about a failed segment that could not
-/// be written: then the file stays open and locked for as long as the process lives, so that no
-/// other process trusts that segment.
+/// Dropping it releases the chain, unless an entry about a failed segment could not be written.
+/// Then the file stays open and locked for as long as the process lives, so that no other process
+/// trusts that segment.
 #[derive(Debug)]
 pub(super) struct ChainLock {
     pub(super) chain: ChainNumber,

@@ -72,7 +72,7 @@ impl FlushPolicy {
 }
 
 /// When a `mark` is due: every hour, and once after everything is durable and the log was quiet for
-/// a minute, or for a second if a forwarder runs beside it.
+/// a minute. Beside a forwarder, a second of quiet is enough.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct MarkPolicy {
     /// When the last record that is not a mark was written; `None` once a mark covers it.

@@ -15,10 +15,10 @@ pub(super) struct Sealed {
 
 /// Returns when each segment ended, corrected where a wrong clock is evident.
 ///
-/// A time is trusted if it is not after `now`, not before that of an older segment, and not before
-/// `floor`, the highest time of the removed segments. Otherwise the segment counts as ended with
-/// the next one whose time is trusted. So no segment is taken for older than it can be, and a clock
-/// that was years ahead does not keep a segment for years.
+/// A time is trusted if it is not after `now` and not before that of an older segment. It must not
+/// be before `floor` either, the highest time of the removed segments. Otherwise the segment counts
+/// as ended with the next one whose time is trusted. So no segment is taken for older than it can
+/// be, and a clock that was years ahead does not keep a segment for years.
 fn ends(sealed: &[Sealed], floor: Timestamp, now: Timestamp) -> Vec<Timestamp> {
     let mut highest = if floor <= now { floor } else { Timestamp::EARLIEST };
     let trusted = sealed.iter().map(|segment| {

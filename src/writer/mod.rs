@@ -1,9 +1,8 @@
 //! The writer thread: takes drafts from the queue, appends them, syncs, and acknowledges them.
 //!
-//! An event is acknowledged only after its line was appended, a sync that began afterwards
-//! succeeded, and the open file was found unchanged by others. For a new segment, the directory
-//! must be synced as well: `fsync(2)` makes the bytes of a file durable, but not the name in its
-//! directory.
+//! An event is acknowledged only after three steps: its line was appended, a sync that began
+//! afterwards succeeded, and the open file was found unchanged by others. For a new segment, the
+//! directory is synced as well, because `fsync(2)` of a file does not make its name durable.
 //!
 //! `step` does everything that is due at a given moment and returns the moment of the next step.
 //! The loop around it only reads the clock and pauses. When to sync, roll, mark and remove are pure
@@ -233,8 +232,9 @@ impl Writer {
 
     /// Runs one round while there is a segment to write to.
     ///
-    /// The order matters: the batch is appended before a requested rotation, everything appended is
-    /// synced before a mark covers it, and retention comes last so that no event waits for it.
+    /// The order matters. The batch is appended before a requested rotation, and everything
+    /// appended is synced before a mark covers it. Retention comes last, so that no event waits for
+    /// it.
     fn work(&mut self, orders: Orders, now: &Moment, clock: Clock) -> Result<(), Halted> {
         self.watch_clocks(now);
         // Notices come first: they are about something that happened before this batch was taken.

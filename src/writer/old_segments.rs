@@ -23,7 +23,7 @@ pub(super) struct Old {
     pub(super) id: Option<ChainId>,
     pub(super) segments: Vec<OldSegment>,
     /// Files before the first record that retention left, oldest first. A power cut can bring back
-    /// removed files, a pass can stop after its record, and files begun in vain before the first
+    /// removed files, and a pass can stop after its record. Files begun in vain before the first
     /// record are removed only now.
     pub(super) leftovers: Vec<Leftover>,
     newest_bytes: u64,
@@ -106,7 +106,7 @@ impl Old {
 /// Follows a chain back from its newest first line to where retention cut it.
 ///
 /// It stops at a first line that cannot be read, and at a missing file that retention did not
-/// remove: what is older is not understood, and so not removed. `pruned` is the last record known
+/// remove. What is older is not understood, and so not removed. `pruned` is the last record known
 /// to be removed; first lines may show a higher one. `step` is called before each file. If it
 /// returns false, the pass is to end, and the result is `None`.
 pub(super) fn survey(

@@ -1,6 +1,6 @@
 //! When a pass of retention runs, and on which thread.
 //!
-//! A pass has a thread of its own, so that no caller that waits for an event waits for files to be
+//! A pass has a thread of its own. So no caller that waits for an event waits for files to be
 //! removed, and a removal that hangs is not taken for a disk that hangs. In a simulation, the
 //! writer runs the pass itself.
 //!

@@ -291,8 +291,8 @@ impl Recovery<'_> {
     }
 
     /// Adds a file in front of those known to be the end of the chain. Returns whether no older
-    /// file is needed: this one holds the noted head or, if none is known, a good first line, or a
-    /// first line of a later format, which must not be judged.
+    /// file is needed, because this one holds the noted head. If none is known, a good first line
+    /// is enough; one of a later format must not be judged, so it ends the search as well.
     fn add(
         &self,
         tail: &mut Tail,

@@ -230,7 +230,7 @@ impl Pass {
         survey(&self.storage, directory, chain, pruned, || self.step(host))
     }
 
-    /// Called before each file. Pauses now and then, and returns whether the pass continues.
+    /// Pauses now and then, and returns whether the pass continues. Called before each file.
     fn step(&self, host: &dyn PassHost) -> bool {
         let steps = self.steps.get() + 1;
         self.steps.set(steps);

@@ -162,7 +162,7 @@ impl Timers {
     }
 
     /// Delays the next pass of retention. The notice of the failure may fill a segment by itself,
-    /// and a new segment triggers a pass: without a delay, that would repeat for ever.
+    /// and a new segment triggers a pass. Without a delay, that would repeat for ever.
     pub(super) fn retention_failed(&mut self, now: Duration) {
         self.retention_soon(now);
         self.retention_from = self.retention_from.max(now + RETENTION_RETRY);
@@ -174,7 +174,7 @@ impl Timers {
     }
 
     /// Counts a failed attempt to write `close`, and returns when the next one is due. On a disk
-    /// that creates files and then fails, each attempt leaves a file behind: so the attempts are
+    /// that creates files and then fails, each attempt leaves a file behind. So the attempts are
     /// limited, and the pauses between them grow.
     pub(super) fn close_failed(&mut self, now: Duration) -> Duration {
         let pause = FIRST_CLOSE_RETRY.saturating_mul(self.closes_failed).min(LAST_CLOSE_RETRY);

@@ -87,6 +87,7 @@ fn read_file(bytes: &[u8], segment: u32) -> File {
             .lines
             .last()
             .is_none_or(|last: &Line| line.seq == last.seq + 1 && line.previous == last.hash);
+        // What counts of a file ends at the first bad line.
         if !line.hash_is_right() || !follows {
             break;
         }
@@ -162,6 +163,7 @@ fn read_chain(files: &BTreeMap<u32, File>) -> Result<Chain, String> {
             return Err(format!("segment {segment} goes on after two files"));
         }
         let first = next.map_or(0, |(segment, _)| segment);
+        // Numbers only grow, so this also rules out a cycle.
         if first >= segment {
             return Err(format!("segment {segment} goes on after {first}"));
         }

@@ -88,6 +88,7 @@ impl Run {
             world.disk.replace(&format!("control/forward-{FORWARDER}"), b"");
         }
         world.simulate_the_clock();
+        // The late report of `Ext4Data` breaks every promise, so it is rare.
         let failure = match prng.below(16) {
             0 => SyncFailure::Ext4Data,
             1..=4 => SyncFailure::Xfs,
@@ -325,6 +326,8 @@ impl Run {
         }
         if node.queue.stage() == Stage::Closed && !node.is_failing() {
             let process = self.nodes.remove(index).process.clone();
+            // It kept the lock of a poisoned chain that it could not mark. Only a restart frees
+            // that chain.
             if process.locks() > 0 {
                 process.kill();
                 self.power_cut();
@@ -383,6 +386,7 @@ impl Run {
             self.finish_without_promises();
             return Ok(());
         }
+        // Compares two recoveries of the same image before the real one changes it.
         self.repeat_recovery()?;
         self.finish()?;
         match (self.failure.take(), self.world.premature) {

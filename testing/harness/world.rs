@@ -206,6 +206,7 @@ impl World {
             return;
         }
         heads.push(head);
+        // The end of its line is enough to find a record: no other has the same hash.
         let line_end = format!("\"_hash\":\"{}\"}}\n", head.hash());
         if self.trusts_the_disk && !self.disk.has_on_medium(head.chain(), line_end.as_bytes()) {
             self.premature.get_or_insert(head);

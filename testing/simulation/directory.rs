@@ -50,12 +50,13 @@ impl Directory {
     /// the directory is synced.
     pub(super) fn set(&mut self, name: &str, inode: Option<u64>, process: usize) {
         assign(&mut self.names, name, inode);
+        // Keeps every state: a power cut may leave any of them on the medium.
         let (maker, history) = self.unsynced.entry(name.to_owned()).or_default();
         *maker = process;
         history.push(inode);
     }
 
-    /// The same, durable at once.
+    /// Makes a name stand for an inode, or for nothing, durable at once.
     pub(super) fn set_durable(&mut self, name: &str, inode: Option<u64>) {
         assign(&mut self.names, name, inode);
         assign(&mut self.durable, name, inode);
@@ -66,6 +67,7 @@ impl Directory {
     pub(super) fn sync(&mut self) {
         for name in mem::take(&mut self.unsynced).into_keys() {
             assign(&mut self.durable, &name, self.names.get(&name).copied());
+            // The name was changed after the failed sync, so it was written again.
             self.doubtful.remove(&name);
         }
     }
@@ -75,6 +77,7 @@ impl Directory {
     pub(super) fn fail_to_sync(&mut self, process: usize) -> bool {
         let mut is_of_another = false;
         for (name, (maker, history)) in mem::take(&mut self.unsynced) {
+            // That process is not told of the failure, and its own sync would succeed.
             is_of_another |= maker != process && self.names.contains_key(&name);
             self.doubtful.entry(name).or_default().extend(history);
         }
@@ -95,6 +98,7 @@ impl Directory {
             let survivor = states.get(prng.below(states.len())).copied().flatten();
             assign(&mut self.durable, name, survivor);
         }
+        // After a restart, only the medium counts.
         self.names.clone_from(&self.durable);
     }
 }

@@ -122,27 +122,29 @@ impl Fault {
         Self { ops: ops.to_vec(), process: None, on: None, when: When::Nth(1), effect, seen: 0 }
     }
 
-    /// The call fails and does nothing. `EINTR` is retried within the call, so it changes nothing.
+    /// Creates a fault with which the call fails and does nothing. `EINTR` is retried within the
+    /// call, so it changes nothing.
     pub(crate) fn error(ops: &[Op], errno: Errno) -> Self {
         Self::new(ops, Effect::Refuse(errno))
     }
 
-    /// The call does everything and fails nevertheless.
+    /// Creates a fault with which the call does everything and fails nevertheless.
     pub(crate) fn error_applied(ops: &[Op], errno: Errno) -> Self {
         Self::new(ops, Effect::ApplyAndFail(errno))
     }
 
-    /// A write takes at most `bytes`, and at least one.
+    /// Creates a fault with which a write takes at most `bytes`, and at least one.
     pub(crate) fn short_write(bytes: usize) -> Self {
         Self::new(&[Op::Append, Op::WriteAt], Effect::Short(bytes.max(1)))
     }
 
-    /// A read returns at most `bytes`, and at least one.
+    /// Creates a fault with which a read returns at most `bytes`, and at least one.
     pub(crate) fn short_read(bytes: usize) -> Self {
         Self::new(&[Op::Read], Effect::Short(bytes.max(1)))
     }
 
-    /// A sync succeeds but makes nothing durable. A later honest sync does.
+    /// Creates a fault with which a sync succeeds but makes nothing durable. A later honest sync
+    /// does.
     pub(crate) fn lying_sync() -> Self {
         Self::new(&Op::SYNCS, Effect::Lie)
     }
@@ -286,6 +288,7 @@ impl Faults {
         }
         let mut first = None;
         for fault in self.scripted.iter_mut().filter(|fault| fault.matches(call)) {
+            // Every matching fault counts the call, even if an earlier one takes effect.
             if fault.strikes(&mut self.prng) {
                 first.get_or_insert(fault.effect);
             }
@@ -299,6 +302,7 @@ impl Faults {
     }
 
     fn crash(&mut self, call: &Call<'_>) -> Option<(Crash, Applied)> {
+        // Between two changing calls, a crash leaves the same state wherever it happens.
         if !Op::CHANGES.contains(&call.op) {
             return None;
         }

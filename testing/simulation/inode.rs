@@ -80,6 +80,7 @@ impl Inode {
     pub(super) fn write(&mut self, offset: usize, bytes: &[u8], moment: u64) {
         let end = offset + bytes.len();
         if end > self.cache.len() {
+            // A file system writes the length separately from the bytes, so it has its own history.
             self.lengths.push((moment, end));
         }
         put(&mut self.cache, offset, bytes);
@@ -112,6 +113,7 @@ impl Inode {
     /// clean whether they reached the medium or not, and at least one did not.
     pub(super) fn fail_to_sync(&mut self, until: u64, forget_lengths: bool, prng: &mut Prng) {
         let taken = self.take_unsynced(until);
+        // A failed sync of which everything arrived would test nothing.
         let surely_lost = prng.below(taken.len());
         let some_arrive = prng.chance(500);
         for (nth, (sector, patches)) in taken.into_iter().enumerate() {

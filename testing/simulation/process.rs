@@ -115,6 +115,7 @@ impl SimProcess {
         let mut machine = self.shared.lock();
         let began = machine.moment();
         let op = op(&machine);
+        // A process may close its descriptors or die while its call is blocked.
         let may_go = |machine: &Machine| {
             machine.is_alive(self.id) && handle.is_none_or(|handle| machine.is_open(handle))
         };
@@ -234,7 +235,7 @@ impl Storage for SimProcess {
         self.call(|_| Op::Random, "", None, |machine, _, _| Ok(machine.random()))
     }
 
-    /// Always returns four digits, so that no line's length depends on it.
+    /// Returns an id that always has four digits, so that no line's length depends on it.
     fn process_id(&self) -> u32 {
         1000 + u32::try_from(self.id % 9000).unwrap_or_default()
     }
@@ -280,7 +281,7 @@ impl File for SimFile {
         self.call(Op::Stat, |machine, _, _| machine.stat_handle(self.handle))
     }
 
-    /// No inode number is reused here, so the number identifies the creation.
+    /// Returns the inode number, which is never reused here.
     fn birth(&self) -> io::Result<u64> {
         self.call(Op::Stat, |machine, _, _| machine.stat_handle(self.handle)).map(|stat| stat.inode)
     }

@@ -62,7 +62,7 @@ fn jumps_told(chain: &oracle::Chain) -> usize {
     notices.iter().filter(|line| line.text.contains(NoticeKind::TimeJumped.as_str())).count()
 }
 
-/// All but the newest segment were removed, and verification called the rest intact.
+/// Such a start once removed all but the newest segment, and verification called the rest intact.
 #[test]
 fn one_start_with_the_clock_two_years_ahead_removes_nothing_and_is_reported_at_once() {
     let settings = aged(400);
@@ -79,7 +79,7 @@ fn one_start_with_the_clock_two_years_ahead_removes_nothing_and_is_reported_at_o
     assert_eq!(jumps_told(&checked(&world)), 1);
 }
 
-/// Times more than 584 years apart were taken for equal.
+/// Times more than 584 years apart were once taken for equal.
 #[test]
 fn a_clock_that_is_millennia_ahead_is_not_trusted_either() {
     let settings = aged(400);
@@ -155,8 +155,8 @@ fn a_segment_below_its_minimum_age_stays_whatever_the_clock_says() {
     checked(&world);
 }
 
-/// A chain that was just begun knows only the time of the wrong clock, and took every other chain
-/// for old.
+/// A chain that was just begun knows only the time of the wrong clock. It once took every other
+/// chain for old.
 #[test]
 fn a_new_chain_with_the_wrong_clock_removes_nothing_of_the_others() {
     let settings = aged(400);
@@ -187,7 +187,7 @@ fn a_new_chain_with_the_wrong_clock_removes_nothing_of_the_others() {
     oracle::check(&world, Strictness::Once).unwrap();
 }
 
-/// It kept every later segment until its time had come.
+/// Such a segment once kept every later one until its own time had come.
 #[test]
 fn one_segment_that_begins_decades_ahead_keeps_no_other() {
     for ahead in [DAY * 365 * 30, DAY * 365 * 7000, DAY * 40] {
@@ -233,8 +233,9 @@ fn one_segment_that_begins_decades_ago_makes_no_other_old() {
     checked(&world);
 }
 
-/// A clock without a battery begins decades ago. The segment that ended with such a start was taken
-/// for decades old as soon as the one before it was removed, although its own records are young.
+/// A clock without a battery begins decades ago. The segment that ended with such a start was once
+/// taken for decades old. That happened as soon as the one before it was removed, although its own
+/// records are young.
 #[test]
 fn a_start_decades_ago_makes_no_segment_old_when_the_one_before_it_is_removed() {
     let settings =

@@ -7,9 +7,9 @@ use crate::{
     writer::Next,
 };
 
-/// A seeded run found a writer that never paused. A new segment could always be begun and the sync
-/// after it always failed, as on a file system that reports a failed sync one sync late. `close`
-/// was then written to one new file after the other, even after no caller waited any more.
+/// A seeded run found a writer that never paused. Each new segment could be begun, and the sync
+/// after it failed, as on a file system that reports a failed sync one sync late. `close` was then
+/// written to one new file after the other, even after no caller waited any more.
 #[test]
 fn a_close_that_always_fails_is_given_up_and_leaves_few_files() {
     let mut world = World::new(1);

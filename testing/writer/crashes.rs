@@ -48,10 +48,15 @@ fn a_seed_is_the_same_run_each_time() {
     }
 }
 
-/// Seeds beyond the first ten thousand that found something: a poison entry torn by a kill was
-/// taken for a clean lock (101,883), and a lost lock went undetected when each write began a
-/// segment (105,792). Among the first ten thousand: names were trusted after a sync of the
-/// directory had failed (3,271), and an old line in a torn sector was taken for damage (902).
+/// Seeds beyond the first ten thousand that found something:
+///
+/// - 101,883: a poison entry torn by a kill was taken for a clean lock.
+/// - 105,792: a lost lock went undetected when each write began a segment.
+///
+/// Among the first ten thousand:
+///
+/// - 3,271: names were trusted after a sync of the directory had failed.
+/// - 902: an old line in a torn sector was taken for damage.
 #[test]
 fn seeds_that_once_failed() {
     for seed in [101_883, 105_792] {

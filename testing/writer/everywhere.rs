@@ -1,6 +1,6 @@
-//! The same workload with one fault at each of its calls in turn, as the tests of `SQLite` do it:
-//! every kind of call, every error, once and from then on; a kill and a power cut at every call
-//! that changes something.
+//! The same workload with one fault at each of its calls in turn, as the tests of `SQLite` do it.
+//! Every kind of call fails with every error, once and from then on. A kill and a power cut come at
+//! every call that changes something.
 
 use std::{task::Waker, time::Duration};
 

@@ -183,7 +183,7 @@ fn after_a_full_disk_a_new_segment_waits_for_more_room_than_its_first_write_need
     assert!(healed_with((64 << 10) + 8192));
 }
 
-/// Of a write cut short by a full disk, the whole lines are durable at once, unless somebody else
+/// The whole lines of a write cut short by a full disk are durable at once, unless somebody else
 /// wrote to the file.
 #[test]
 fn lines_written_before_a_full_disk_count_unless_somebody_else_wrote_there() {

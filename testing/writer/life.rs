@@ -17,7 +17,7 @@ fn told(node: &Node, kind: NoticeKind) -> u64 {
     counts.iter().find(|told| told.kind == kind).map_or(0, |told| told.count)
 }
 
-/// A notice was sent every second, and the log was reported as healthy.
+/// Once, a notice was sent every second while the log was reported as healthy.
 #[test]
 fn a_failing_rotation_is_reported_once_and_degrades_the_log_until_one_succeeds() {
     for asked in [false, true] {
@@ -113,8 +113,7 @@ fn a_program_that_closes_a_descriptor_continues_in_its_chain() {
     }
 }
 
-/// `EBADF` was taken for a descriptor that the program had closed, so the file was trusted after a
-/// failed sync.
+/// `EBADF` was once taken for a closed descriptor, so the file was trusted after a failed sync.
 #[test]
 fn a_file_system_that_calls_an_open_file_closed_has_failed_like_any_other() {
     for op in [Op::Append, Op::SyncData] {
@@ -134,7 +133,7 @@ fn a_file_system_that_calls_an_open_file_closed_has_failed_like_any_other() {
     }
 }
 
-/// A retry after a restart was promised even where no restart can be detected.
+/// The message once promised a retry after a restart even where no restart can be detected.
 #[test]
 fn an_unsynced_chain_is_reported_with_its_next_attempt_and_a_remedy() {
     for has_boot_id in [true, false] {

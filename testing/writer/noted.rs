@@ -129,7 +129,7 @@ fn the_state_of_a_chain_is_noted_when_it_is_opened_written_to_and_closed() {
     drop(again);
 }
 
-/// A last segment of 177 MB took 1.07 s to open.
+/// It once took 1.07 s to open a last segment of 177 MB.
 #[test]
 fn opening_reads_what_follows_the_noted_head_and_nothing_before_it() {
     let mut reads = Vec::new();
@@ -160,8 +160,8 @@ fn opening_reads_what_follows_the_noted_head_and_nothing_before_it() {
     assert!(reads.iter().all(|reads| *reads < 20), "{reads:?}");
 }
 
-/// After `sed -i 's/$/\r/' *.jsonl` and one more start, the log was reported as intact, with
-/// 154,027 void bytes.
+/// After `sed -i 's/$/\r/' *.jsonl` and one more start, such a log was once reported as intact,
+/// with 154,027 void bytes.
 #[test]
 fn content_that_was_destroyed_is_damage_before_the_next_start_and_ever_after() {
     for (segments, destroyed) in [(1, 1), (2, 1), (4, 2)] {

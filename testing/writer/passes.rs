@@ -58,7 +58,7 @@ fn intact(disk: &SimDisk) {
     assert_eq!(report.verdict(), Verdict::Intact, "{report}");
 }
 
-/// The writer removed the files itself, and events waited for that.
+/// The writer once removed the files itself, and events waited for that.
 #[test]
 fn no_event_waits_for_a_removal_that_hangs() {
     let disk = of_segments(8).disk;
@@ -135,7 +135,7 @@ fn closing_waits_a_moment_for_a_pass_and_leaves_the_rest_to_the_next_run() {
     intact(&disk);
 }
 
-/// `close` failed at the wait bound, and the chain had no `close` record.
+/// `close` once failed at the wait bound, and the chain had no `close` record.
 #[test]
 fn closing_succeeds_without_a_removal_that_never_returns() {
     let disk = of_segments(8).disk;
@@ -183,7 +183,7 @@ fn files_of(disk: &SimDisk, chain: &str) -> usize {
     files(disk).iter().filter(|name| name.chain.to_string() == chain).count()
 }
 
-/// The pass ended there in each run, and the chains after it grew.
+/// The pass once ended at such a chain in each run, and the chains after it grew.
 #[test]
 fn a_chain_that_cannot_be_read_keeps_no_other_from_being_shortened() {
     let disk = three_chains(5);
@@ -217,7 +217,7 @@ fn a_file_that_another_process_removed_is_no_failure() {
     intact(&disk);
 }
 
-/// They had the time at which the pass began.
+/// These records once had the time at which the pass began.
 #[test]
 fn records_written_to_another_chain_have_the_time_of_their_writing() {
     let disk = three_chains(5);
@@ -287,8 +287,8 @@ fn the_next_pass_removes_what_a_power_cut_left_of_the_last() {
     }
 }
 
-/// It was carried into the next chain like an event. There, it stated that records are durable
-/// which that chain never had.
+/// The record was once carried into the next chain like an event. There, it stated that records are
+/// durable which that chain never had.
 #[test]
 fn a_prune_record_that_failed_is_not_carried_into_another_chain() {
     for op in [Op::Append, Op::SyncData] {

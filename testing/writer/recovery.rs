@@ -50,8 +50,8 @@ fn reopened(world: &mut World) -> (Node, ChainRecovery) {
     (node, found)
 }
 
-/// Opens the log, and checks that the report and the `recovery` record agree on the first segment:
-/// how many of its bytes count, and how many are void.
+/// Opens the log, and checks that the report and the `recovery` record agree. Both state how many
+/// bytes of the first segment count, and how many are void.
 #[track_caller]
 fn recovered(world: &mut World, cause: &str, bytes: usize, void: usize) -> Node {
     let (node, found) = reopened(world);

@@ -116,7 +116,8 @@ fn a_removed_file_that_comes_back_is_removed_again() {
     }
 }
 
-/// Files from before the first record stayed for ever, because nothing that counts precedes them.
+/// Files from before the first record once stayed for ever, because nothing that counts precedes
+/// them.
 #[test]
 fn files_begun_in_vain_before_the_first_segment_are_removed_too() {
     let mut world = World::new(1);
@@ -209,7 +210,7 @@ fn nothing_is_removed_while_the_prune_record_is_not_durable() {
     }
 }
 
-/// After a failed record, nothing was removed for an hour.
+/// Retention once removed nothing for an hour after such a failure.
 #[test]
 fn a_failed_removal_is_tried_again_after_a_minute() {
     for op in [Op::SyncData, Op::Remove] {
@@ -227,8 +228,8 @@ fn a_failed_removal_is_tried_again_after_a_minute() {
     }
 }
 
-/// The `prune` record of the log's own chain failed, and the following pass over the other chains
-/// overwrote that result. The writer had no segment and knew of no failure, so it never tried
+/// The `prune` record of the own chain failed, and the following pass over the other chains
+/// overwrote that result. The writer then had no segment and knew of no failure, so it never tried
 /// another.
 #[test]
 fn a_prune_record_that_fails_does_not_leave_the_writer_without_a_segment() {

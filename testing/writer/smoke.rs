@@ -408,7 +408,7 @@ fn a_batch_is_synced_within_its_interval_when_idle_and_when_busy() {
 }
 
 /// On a disk whose syncs took 50 ms, events queued during a sync became older than the interval and
-/// a sync together: their age was counted from when the writer took them. Found by `ci/faults age`.
+/// a sync together. Their age was counted from when the writer took them. Found by `ci/faults age`.
 #[test]
 fn events_queued_during_a_long_sync_age_from_then_on() {
     let mut world = World::new(1);

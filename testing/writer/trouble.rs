@@ -257,8 +257,8 @@ fn a_chain_whose_lock_was_replaced_is_left_for_the_next_number() {
     }
 }
 
-/// The poison entry went to the lock file that was removed. The next holder of the new lock under
-/// the same boot, which could be the same exclusive log, synced the segment successfully. It then
+/// The poison entry once went to the lock file that was removed. The next holder of the new lock
+/// under the same boot, possibly the same exclusive log, synced the segment successfully. It then
 /// acknowledged records behind others that never reached the disk: after the next power cut they
 /// were gone.
 #[test]
@@ -517,9 +517,9 @@ fn a_chain_whose_numbers_are_used_up_is_left_alone() {
     node.close(&mut world);
 }
 
-/// A seeded run found a false alarm. The sector that a power cut left behind the last durable
-/// record held an old line of the same file, and recovery took that for the record itself, moved
-/// from its position.
+/// A seeded run found a false alarm. A power cut left an old line of the same file in the sector
+/// behind the last durable record. Recovery took that line for the record itself, moved from its
+/// position.
 #[test]
 fn an_old_line_in_a_torn_tail_is_no_damage() {
     for (garbage, copied) in [(&b""[..], 2), (b"torn\n", 2), (b"torn\n", 4)] {
@@ -538,9 +538,9 @@ fn an_old_line_in_a_torn_tail_is_no_damage() {
     }
 }
 
-/// Seeds 348,529 and 1,030,058: a process found that a segment had failed, could not write that to
-/// the lock file, and released the chain. The next opener's sync succeeded, and it trusted what it
-/// read.
+/// Seeds 348,529 and 1,030,058: a process found that a segment had failed and could not write that
+/// to the lock file. It released the chain all the same. The next opener's sync succeeded, and it
+/// trusted what it read.
 #[test]
 fn a_poisoned_chain_is_not_released_while_its_entry_cannot_be_written() {
     for can_be_said in [false, true] {

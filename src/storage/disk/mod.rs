@@ -91,6 +91,8 @@ impl Disk {
     /// Adds to an error that the program became another user, if that explains it.
     fn explained(&self, error: io::Error) -> io::Error {
         let (then, now) = (self.user.as_raw(), rustix::process::geteuid().as_raw());
+        // An error with a reason of its own, such as an unsafe file, has nothing to do with the
+        // user.
         if then == now || error.get_ref().is_some() || error.kind() != io::ErrorKind::PermissionDenied {
             return error;
         }

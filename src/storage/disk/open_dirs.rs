@@ -185,6 +185,7 @@ fn make_dir(parent: &fs::File, name: &OsStr, mode: Mode) -> io::Result<(Held, bo
             check_permissions_are_kept(parent)?;
             let is_new = match rustix::fs::mkdirat(parent, name, mode) {
                 Ok(()) => true,
+                // Another process that opens the log was faster.
                 Err(Errno::EXIST) => false,
                 Err(error) => return Err(error.into()),
             };
@@ -196,6 +197,8 @@ fn make_dir(parent: &fs::File, name: &OsStr, mode: Mode) -> io::Result<(Held, bo
     if is_new {
         // Keep the set-group-ID bit: files in such a directory inherit its group (mkdir(2)).
         let setgid = Mode::from_raw_mode(rustix::fs::fstat(dir.get()?)?.st_mode) & Mode::SGID;
+        // The umask may have cleared bits in mkdir(2). The caller then syncs the name, and this
+        // syncs the mode.
         rustix::fs::fchmod(dir.get()?, mode | setgid)?;
         dir.get()?.sync_all()?;
     }

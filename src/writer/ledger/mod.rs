@@ -6,8 +6,8 @@
 //! numbers and hashes. A draft leaves memory only when a sync that began after its line was
 //! completely written has succeeded.
 //!
-//! A failed sync poisons its segment. Linux marks the pages that it could not write as clean and
-//! reports the error once, so a second `fsync(2)` of that file may succeed although the bytes are
+//! A failed sync poisons its segment. Linux marks the pages that it could not write as clean, and
+//! reports the error once. A second `fsync(2)` of that file may then succeed although the bytes are
 //! lost ("fsyncgate", 2018). The segment is therefore never synced or written to again.
 
 mod alone;
@@ -114,8 +114,8 @@ struct Events {
 
 /// What a ledger did, for the counters.
 #[derive(Debug, Clone, Copy, Default)]
-/// Bytes appended to segments.
 pub(super) struct Done {
+    /// Bytes appended to segments.
     pub(super) appended_bytes: u64,
     /// Successful syncs of segments.
     pub(super) syncs: u64,

@@ -115,7 +115,7 @@ impl Refusals {
 }
 
 impl Ledger {
-    /// Records that a caller was told that these events are not confirmed.
+    /// Takes note of events that a caller was told are not confirmed.
     pub(in crate::writer) fn refuse(&mut self, refused: &Refused) {
         self.refusals.refused.append(refused);
     }
@@ -170,8 +170,8 @@ impl Ledger {
         self.write_lines(live, at)
     }
 
-    /// Hands the refused events over to the ledger of another chain, because this chain is left:
-    /// the records to name, and the events that are not written yet.
+    /// Hands the refused events over to the ledger of another chain, because this one is left.
+    /// These are the records to name, and the events that are not written yet.
     pub(in crate::writer) fn hand_over_refused(&mut self, to: &mut Self, chain: (ChainNumber, ChainId)) {
         self.refusals.name_again_behind(0);
         let still = self.refusals.refused.clone();

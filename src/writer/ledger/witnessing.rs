@@ -28,7 +28,7 @@ impl Ledger {
         }
     }
 
-    /// Returns the chains whose last named head this run must look up: they have no head any more,
+    /// Returns the chains whose last named head this run must look up. They have no head any more,
     /// or end before the one that was named. Each is looked up once.
     pub(in crate::writer) fn must_look_up(
         &mut self,

@@ -23,6 +23,7 @@ impl Machine {
         if dir == Dir::Log && !tree.removed {
             names.push(CONTROL.to_owned());
         }
+        // readdir(3) returns names in no particular order.
         self.order.shuffle(&mut names);
         Ok(names)
     }
@@ -42,6 +43,7 @@ impl Machine {
         let removed = tree.removed;
         let existing = tree.directory(dir).get(name);
         let inode = match (existing, access) {
+            // In a removed directory nothing can be created, even by a process that has it open.
             (None, Access::Create | Access::Lock) if removed => return fail(Errno::NOENT),
             (None, Access::Create | Access::Lock) => {
                 let inode = self.add_inode(Inode::default());
@@ -94,6 +96,7 @@ impl Machine {
             }
             Mode::Honest | Mode::Short(_) | Mode::Part(_) => {
                 directory.sync();
+                // Only now can no power cut bring back a removed file.
                 self.forget_unreachable();
                 Ok(())
             }
@@ -245,6 +248,7 @@ impl Machine {
                 && held.lock.is_some_and(|lock| lock == LockKind::Exclusive || kind == LockKind::Exclusive)
         });
         if let Some(handle) = self.handles.get_mut(&handle) {
+            // On Linux, the conversion of a lock is not atomic: if it fails, the old lock is gone.
             let keeps_its_own = handle.lock == Some(kind);
             handle.lock = (!taken || keeps_its_own).then_some(kind);
         }

@@ -244,6 +244,7 @@ impl Machine {
 
     /// Returns how many locks a process holds.
     pub(super) fn locks_of(&self, process: usize) -> usize {
+        // After a fork, parent and child share a lock, and it counts for both.
         let is_held = |handle: &&Handle| handle.lock.is_some() && handle.owners.contains(&process);
         self.handles.values().filter(is_held).count()
     }
@@ -299,6 +300,7 @@ impl Machine {
             tree.control.cut_power(&mut self.cut);
         }
         self.forget_unreachable();
+        // Changes the boot id.
         self.boots += 1;
         self.others_are_in_doubt = false;
         self.trace.note(b"power cut");
@@ -333,6 +335,7 @@ impl Machine {
         let result = match plan {
             Plan::Go => act(self, Mode::Honest),
             Plan::Fault(Effect::Short(bytes)) => act(self, Mode::Short(bytes)),
+            // A sync that fails has effects, too: it marks pages as clean.
             Plan::Fault(Effect::Refuse(errno)) if is_sync => act(self, Mode::Failing(errno)),
             Plan::Fault(Effect::Refuse(errno)) => fail(errno),
             Plan::Fault(Effect::ApplyAndFail(errno)) => act(self, Mode::Honest).and(fail(errno)),

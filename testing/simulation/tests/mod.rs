@@ -1,4 +1,4 @@
-//! Every crash test relies on the simulation, so it is tested itself: it must keep what was
+//! Every crash test relies on the simulation, so it is tested itself. It must keep what was
 //! promised, and it must take away what was not.
 
 mod faults;

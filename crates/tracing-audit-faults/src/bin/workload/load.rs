@@ -183,8 +183,8 @@ impl<'a> Load<'a> {
     }
 
     /// Emits a routine event now and then, and measures the age of the oldest when each sync ended.
-    /// It must be at most the interval and two syncs: its own, and one that may have been under
-    /// way, of a batch or of the noted head.
+    /// It must be at most the interval and two syncs: its own, and one already under way for a
+    /// batch or the noted head.
     pub(crate) fn ages(&self, samples: u64) -> String {
         let mut worst = Duration::ZERO;
         let (mut syncs, mut late) = (0_u64, 0_u64);

@@ -5,19 +5,15 @@
 //! | model | planted |
 //! |---|---|
 //! | `what_is_acknowledged_…` | published before the sync |
-//! | `a_receipt_…` | the same; published outside of the lock; a wake-up claimed and not given; a
-//! listener registered after the lock was released |
+//! | `a_receipt_…` | the same; published outside of the lock; a wake-up claimed and not given; a listener registered after the lock was released |
 //! | `nothing_is_acknowledged_…` | published after a sync that failed |
 //! | `losses_are_recorded_…` | losses counted outside of the lock |
 //! | `a_flood_…` | the reserved quarter ignored |
-//! | `every_waiter_for_room_…` | nobody notified that there is room; a notified thread still
-//! counted as waiting |
+//! | `every_waiter_for_room_…` | nobody notified that there is room; a notified thread still counted as waiting |
 //! | `closing_…` | published before the sync; a listener registered after the lock was released |
-//! | `a_writer_that_pauses_…` | a wake-up claimed and not given; a pause that does not check before
-//! it begins; a rotation that wakes nobody |
+//! | `a_writer_that_pauses_…` | a wake-up claimed and not given; a pause that does not check before it begins; a rotation that wakes nobody |
 //! | `a_wait_that_ends_…` | no second check before a stall is declared |
-//! | `a_timeout_that_races_…` | a refusal noted after the lock was released; published without
-//! asking who was refused |
+//! | `a_timeout_that_races_…` | a refusal noted after the lock was released; published without asking who was refused |
 //!
 //! The busy loop found by `every_waiter_for_room_…` was a real bug: a writer that had made room
 //! kept looping until the threads that it had notified had run.

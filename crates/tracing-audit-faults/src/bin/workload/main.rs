@@ -3,8 +3,7 @@
 //!
 //! ```text
 //! workload run DIR [--name value]…      opens the log, then obeys the commands on standard input
-//! workload check DIR [--reopen yes]     verifies the log, and looks for everything acknowledged on
-//! standard input
+//! workload check DIR [--reopen yes]     verifies the log, and looks for what standard input acknowledges
 //! ```
 
 mod check;

@@ -195,6 +195,7 @@ fn one_segment_that_begins_decades_ahead_keeps_no_other() {
         let mut world = World::new(1);
         let mut node = world.opened(&settings);
         run_days(&mut world, &mut node, 3);
+        // One segment begins while the clock is ahead, and the next one at the right time.
         world.step_wall_clock(ahead);
         node.queue.ask_rotation();
         node.pump(&mut world);
@@ -218,6 +219,7 @@ fn one_segment_that_begins_decades_ago_makes_no_other_old() {
     let mut node = world.opened(&settings);
     run_days(&mut world, &mut node, 3);
     let back = DAY * 365 * 30;
+    // One segment begins while the clock is behind. Its first record has the right time.
     world.step_wall_clock_back(back);
     node.queue.ask_rotation();
     node.pump(&mut world);

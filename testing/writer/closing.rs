@@ -17,6 +17,7 @@ fn a_close_that_always_fails_is_given_up_and_leaves_few_files() {
     node.routine(&mut world);
     node.run_for(&mut world, SECOND * 2);
     world.disk.set_sync_failure(SyncFailure::Ext4Data);
+    // The first sync of every new file seems to succeed, and the next one reports its failure.
     world.disk.inject(Fault::error(&[Op::SyncAll], Errno::IO).and_later());
     node.queue.ask_rotation();
     node.pump(&mut world);

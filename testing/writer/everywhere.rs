@@ -88,6 +88,7 @@ fn work(world: &mut World, settings: &Settings) -> Option<Node> {
 #[track_caller]
 fn check(world: &mut World, settings: &Settings, node: Option<Node>, what: &str) {
     let lives = node.as_ref().is_some_and(|node| node.process.is_alive());
+    // Only if a single process emitted everything and lives are the counts known exactly.
     let everything = lives && world.producers.len() == 1;
     if let Some(mut node) = node.filter(|_| lives) {
         if node.queue.stage() != Stage::Closed {
@@ -153,6 +154,7 @@ fn any_error_may_be_the_reason() {
     let mut cases = 0;
     for op in Op::ALL {
         for errno in ERRNOS {
+            // A sample, because the errors matter here and not the positions.
             for (nth, later) in [(1, false), (2, false), (9, false), (1, true), (5, true)] {
                 cases += u32::from(with_fault(op, errno, nth, later, false));
             }

@@ -47,6 +47,7 @@ fn every_byte_that_is_written_is_counted() {
 #[test]
 fn what_is_kept_in_memory_is_bounded_in_every_mode() {
     let mut world = World::new(1);
+    // The limits by count and age are out of reach, so only the limit by bytes can cause a sync.
     let mut settings = Settings::batched(u32::MAX, Duration::from_secs(3600));
     settings.queue.bytes = 64 << 20;
     let mut node = world.opened(&settings);
@@ -116,6 +117,8 @@ fn a_full_disk_does_not_poison_a_segment() {
             }
             let nth = if took_a_part { 2 } else { 1 };
             world.disk.inject(Fault::error(&[Op::Append], errno).on(SECOND_FILE).nth(nth));
+            // The old segment takes nothing more and no third file can be created, so the outage
+            // lasts.
             world.disk.inject(Fault::error(&[Op::Append], Errno::NOSPC).on(FIRST));
             world.disk.inject(Fault::error(&[Op::Create], Errno::MFILE).on("audit-000-00000003").and_later());
             node.critical(&mut world);
@@ -151,6 +154,7 @@ fn a_segment_name_that_is_taken_is_skipped() {
 fn the_last_segment_number_is_used_and_none_after_it() {
     let mut world = World::new(1);
     let name = |segment| SegmentName { chain: ChainNumber::FIRST, segment }.to_string();
+    // Behind this file, the last number is the next one.
     world.disk.replace(&name(SegmentName::MAX_SEGMENT - 1), b"none\n");
     let mut node = begun(&mut world);
     assert!(world.disk.contents(&name(SegmentName::MAX_SEGMENT)).is_some());
@@ -238,6 +242,7 @@ fn findings_in_other_chains_are_recorded_and_reported_once() {
         node.process.kill();
     }
     let third = "audit-002-00000001.jsonl";
+    // Chains 000 and 001 are recovered. Chain 002 has lost every line, so it is left alone.
     world.disk.replace(third, b"x".repeat(world.disk.contents(third).unwrap().len()).as_slice());
     let mut node = world.opened(&Settings::default());
     let found: Vec<u16> = node.found.iter().map(|found| found.chain).collect();
@@ -267,6 +272,7 @@ fn the_highest_head_that_was_seen_of_a_chain_stays() {
             .and_then(|rest| rest.split("\"seq\":").nth(1))
             .map(|rest| rest[..1].to_owned())
     };
+    // The first line of each segment names every head that is known.
     let mut rotate = |world: &mut World| {
         own.queue.ask_rotation();
         own.pump(world);

@@ -99,6 +99,7 @@ fn a_program_that_closes_a_descriptor_continues_in_its_chain() {
     for op in [Op::Append, Op::SyncData] {
         let mut world = World::new(1);
         let mut node = begun(&mut world);
+        // As if the descriptor were closed: even its state cannot be read.
         world.disk.inject(Fault::error(&[op, Op::Stat], Errno::BADF).on(FIRST).and_later());
         node.critical(&mut world);
         node.run_for(&mut world, SECOND);

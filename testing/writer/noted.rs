@@ -157,6 +157,7 @@ fn opening_reads_what_follows_the_noted_head_and_nothing_before_it() {
             ended_well(&mut world, &mut node);
         }
     }
+    // The same few reads, whatever the length of the segment.
     assert!(reads.iter().all(|reads| *reads < 20), "{reads:?}");
 }
 
@@ -164,6 +165,7 @@ fn opening_reads_what_follows_the_noted_head_and_nothing_before_it() {
 /// with 154,027 void bytes.
 #[test]
 fn content_that_was_destroyed_is_damage_before_the_next_start_and_ever_after() {
+    // So many segments, the last of which are destroyed.
     for (segments, destroyed) in [(1, 1), (2, 1), (4, 2)] {
         for without_control in [false, true] {
             let mut world = World::new(1);

@@ -123,6 +123,7 @@ fn a_failing_log_heals_by_itself_with_growing_pauses() {
     let before = world.disk.count(Op::WriteAt);
     node.run_for(&mut world, Duration::from_secs(3600));
     let attempts = world.disk.count(Op::WriteAt) - before;
+    // One attempt every 2 s, the longest pause.
     assert!((1700..2000).contains(&attempts), "{attempts}");
     // A disk that syncs nothing does not get a new file with each attempt.
     let files = world.disk.snapshot().keys().filter(|name| name.starts_with("audit")).count();
@@ -142,7 +143,9 @@ fn files_that_fail_one_after_the_other_never_make_a_line_too_long() {
     node.critical(&mut world);
     node.run_for(&mut world, Duration::from_secs(30_000));
     let files = |world: &World| world.disk.snapshot().keys().filter(|name| name.starts_with("audit")).count();
+    // A hundred attempts at most 2 s apart, then one each minute.
     assert!((500..600).contains(&files(&world)), "{}", files(&world));
+    // From here on, one each hour, until the limit of files is reached.
     node.run_for(&mut world, Duration::from_secs(600 * 3600));
     assert!((900..1100).contains(&files(&world)), "{}", files(&world));
     world.disk.clear_faults();

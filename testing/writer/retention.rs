@@ -98,6 +98,7 @@ fn a_removed_file_that_comes_back_is_removed_again() {
         world.disk.snapshot().into_iter().filter(|(name, _)| name.starts_with("audit")).collect();
     fill(&mut world, &mut node, 5);
     node.close(&mut world);
+    // Every set of removed files that can come back.
     for chosen in 1..1_u32 << old.len() {
         let mut again = World::on(crate::storage::sim::SimDisk::with_files(1, &world.disk.snapshot()));
         again.now = world.now;
@@ -325,6 +326,8 @@ fn a_segment_stays_until_its_last_record_was_forwarded() {
     let settings = Settings::default()
         .retention(Retention::keep_all().max_segments(1).require_forwarded(["archive", "postgres"]));
     let mut node = world.opened(&settings);
+    // What each store has, the first record that the second one refused, and how many segments must
+    // be left.
     for (archive, postgres, refused, left) in [
         (0, 1 << 60, None, 5),
         (last[0] - 1, last[3], None, 5),
@@ -511,6 +514,7 @@ fn a_name_is_required_as_soon_as_open_returns_whenever_the_power_fails() {
             if !was_cut {
                 world.disk.power_cut();
             }
+            // Once as the crash left the file, and once after the next opener has repaired it.
             for is_required in [is_required, true] {
                 let mut pruner = world.opened(&keeping(2));
                 pruner.run_for(&mut world, SECOND);

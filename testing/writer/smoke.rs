@@ -259,6 +259,8 @@ fn a_gap_stands_exactly_before_the_next_event() {
     let chains = oracle::check(&world, Strictness::OnceOrTwice).unwrap();
     let kinds = chains[&0].kinds();
     let critical = kinds.find("gap").unwrap();
+    // The first gap precedes the next accepted event. The second has no event to precede but
+    // `close`.
     assert_eq!(&kinds[critical..], "gap event event gap close", "{kinds}");
     let gap = &chains[&0].of_kind(RecordKind::Gap)[0].text;
     let written = chains[&0].numbers().len() - 2;
@@ -284,6 +286,7 @@ fn a_quarter_of_the_queue_is_kept_for_critical_events() {
         node.emit(&mut world, Severity::Critical, 150);
     }
     let critical = accepted(&world, Severity::Critical);
+    // Three quarters for routine events, and the rest for critical ones.
     assert!((20..30).contains(&routine) && (6..12).contains(&critical), "{routine} {critical}");
     assert!(node.queue.is_overloaded());
 }

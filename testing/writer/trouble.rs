@@ -79,6 +79,7 @@ fn a_failed_sync_is_poison_until_a_new_segment_is_durable() {
         assert!(cleared > order[5], "cleared after the new segment is durable");
         // The old segment is not touched again.
         let later = &trace[refused + 1..];
+        // Its state may be read, but it must be neither written nor synced.
         let touches = |line: &&String| line.ends_with("00000001.jsonl") && !line.starts_with("Stat");
         assert!(!later.iter().any(|line| touches(&line)), "{later:?}");
         assert_eq!(entry(&world), "clean");
@@ -175,6 +176,7 @@ fn tampered(what: impl Fn(&World), verdict: Verdict) {
     node.run_for(&mut world, SECOND);
     node.routine(&mut world);
     node.run_for(&mut world, 20 * MS);
+    // Between two writes: the next write or sync must detect it.
     what(&world);
     node.routine(&mut world);
     node.run_for(&mut world, SECOND);
@@ -476,6 +478,7 @@ fn a_close_that_fails_is_written_once() {
 /// chain. It named a segment that this chain never had.
 #[test]
 fn a_crash_while_a_segment_begins_never_uses_its_number_twice() {
+    // A kill at each call of a rotation.
     for nth in 1..12 {
         let mut world = World::new(nth);
         let mut node = begun(&mut world);
@@ -530,6 +533,8 @@ fn an_old_line_in_a_torn_tail_is_no_damage() {
         node.process.kill();
         drop(node);
         let bytes = world.disk.contents("audit-000-00000001.jsonl").unwrap();
+        // A copy of an earlier line of the same file, right behind the last record or behind
+        // garbage.
         let line = bytes.split_inclusive(|byte| *byte == b'\n').nth(copied).unwrap();
         world.disk.append_foreign("audit-000-00000001.jsonl", &[garbage, line].concat());
         let mut again = world.opened(&Settings::default());

@@ -178,6 +178,7 @@ fn many_ranges_take_several_records() {
     let mut settings = Settings::batched(u32::MAX, 3600 * SECOND);
     settings.queue.bytes = 64 << 20;
     let mut node = world.opened(&settings);
+    // Every second event is refused, so the ranges cannot be merged.
     for _ in 0..1_500 {
         node.emit(&mut world, Severity::Routine, 1);
         node.refuse_the_last(&mut world).unwrap();

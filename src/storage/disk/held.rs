@@ -56,9 +56,9 @@ impl Held {
         let held = Self {
             file,
             identity,
-            owner: LAST_OPENED.fetch_add(1, Ordering::Relaxed) + 1,
             // Relaxed: the counter only has to give each value once. The entries of `OWNERS` are
             // what other threads read, with Acquire.
+            owner: LAST_OPENED.fetch_add(1, Ordering::Relaxed) + 1,
             is_closed: AtomicBool::new(false),
         };
         if let Some(owner) = held.owner_of_number() {

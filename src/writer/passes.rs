@@ -35,10 +35,10 @@ use crate::{
     storage::{Dir, Storage},
 };
 
-/// The longest time that closing waits for a running pass to end by itself, and the same as a part
-/// of the wait bound. It waits as long again for the current system call of the pass. The next run
-/// removes what is left.
+/// The longest time that closing waits for a running pass to end by itself. It waits as long again
+/// for the current system call of the pass. The next run removes what is left.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// The divisor of the wait bound that shortens both waits, if that is less.
 const PART_OF_BOUND: u32 = 4;
 
 /// The passes of a writer.

@@ -92,7 +92,7 @@ impl Run {
         if !self.world.disk.contents(&name).is_some_and(|lock| lock.starts_with(b"clean")) {
             return;
         }
-        self.mend();
+        self.repair();
         self.lost_a_lock = true;
         if self.prng.chance(500) {
             self.world.disk.remove_behind_back(&name);

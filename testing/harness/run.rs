@@ -163,7 +163,7 @@ impl Run {
         }
     }
 
-    pub(super) fn mend(&mut self) {
+    pub(super) fn repair(&mut self) {
         self.world.disk.clear_faults();
         self.world.disk.set_capacity(None);
     }
@@ -180,12 +180,12 @@ impl Run {
             }
             self.nodes.push(node);
             self.vain_opens = 0;
-            self.forget_what_is_mended();
+            self.settle_failed_syncs();
         } else {
             process.kill();
             self.vain_opens += 1;
             if self.vain_opens >= MOST_VAIN_OPENS {
-                self.mend();
+                self.repair();
             }
             // A process may have died before it could note a failed sync. Nobody else can know of
             // that, so only a restart of the machine makes the state known.
@@ -230,7 +230,7 @@ impl Run {
     }
 
     /// Removes processes that a crash ended.
-    fn bury(&mut self) {
+    fn remove_dead(&mut self) {
         while let Some(dead) = self.nodes.iter().position(|node| !node.process.is_alive()) {
             self.kill(dead);
         }
@@ -247,7 +247,7 @@ impl Run {
     fn act(&mut self) {
         if self.nodes.is_empty() {
             self.open();
-            return self.bury();
+            return self.remove_dead();
         }
         let index = self.prng.below(self.nodes.len());
         match self.prng.below(100) {
@@ -263,19 +263,19 @@ impl Run {
                 self.nodes[index].pump(&mut self.world);
             }
             78..=82 if self.nodes.len() < MOST_PROCESSES => self.open(),
-            83..=85 if self.prng.chance(400) => self.mend(),
+            83..=85 if self.prng.chance(400) => self.repair(),
             86..=90 if self.prng.chance(300) => self.close(index),
             91 => self.verify(),
             _ => self.make_mischief(index),
         }
-        self.bury();
-        self.forget_what_is_mended();
+        self.remove_dead();
+        self.settle_failed_syncs();
     }
 
     /// Updates the number of failed syncs. A process that is not failing has dealt with every
     /// failed sync of its own. One that is may be killed before it can note that, although others
     /// open the log meanwhile (seed 805,580).
-    fn forget_what_is_mended(&mut self) {
+    fn settle_failed_syncs(&mut self) {
         if self.nodes.iter().all(|node| !node.is_failing()) && !self.nodes.is_empty() {
             self.failures = self.failed_syncs();
         }
@@ -347,7 +347,7 @@ impl Run {
             }
             for _ in 0..=self.prng.below(2) {
                 self.open();
-                self.bury();
+                self.remove_dead();
             }
             for node in &self.nodes {
                 if self.prng.chance(300) {
@@ -362,21 +362,21 @@ impl Run {
                 1 => self.kill_all(),
                 _ => {}
             }
-            self.mend();
+            self.repair();
             if self.promises_nothing.is_none() && self.prng.chance(200) {
                 self.verify();
             }
             self.try_copies()?;
             self.make_mischief_at_rest();
         }
-        self.mend();
+        self.repair();
         self.kill_all();
         // Crashes during recovery from crashes.
         for _ in 0..self.prng.below(3) {
             self.world.disk.cut_power_at(1 + self.prng.next() % 30, Applied::Seeded);
             self.open();
-            self.bury();
-            self.mend();
+            self.remove_dead();
+            self.repair();
             self.power_cut();
         }
         if self.prng.chance(700) {
@@ -401,7 +401,7 @@ impl Run {
     /// Ends a run of which nothing can be promised. Even then, nothing may panic or hang.
     fn finish_without_promises(&mut self) {
         self.open();
-        self.bury();
+        self.remove_dead();
         if !self.nodes.is_empty() {
             self.emit(0);
             self.nodes[0].run_for(&mut self.world, SECOND);
@@ -531,7 +531,7 @@ impl Run {
             emitted: emissions().count() as u64,
             acknowledged: emissions().filter(|emission| emission.receipt.is_some()).count() as u64,
             power_cuts: disk.power_cuts(),
-            faults: disk.faults_struck(),
+            faults: disk.faults_hit(),
             failed_syncs: self.failed_syncs(),
             promises_nothing: self.promises_nothing,
             fingerprint,

@@ -186,7 +186,7 @@ impl Fault {
     }
 
     /// Counts a matching call and returns whether it fails.
-    fn strikes(&mut self, prng: &mut Prng) -> bool {
+    fn hits(&mut self, prng: &mut Prng) -> bool {
         self.seen += 1;
         match self.when {
             When::Nth(n) => self.seen == n,
@@ -246,12 +246,12 @@ pub(super) struct Faults {
     scripted: Vec<Fault>,
     crash_points: Vec<CrashPoint>,
     /// How many calls a fault changed, interrupted ones included.
-    pub(super) struck: u64,
+    pub(super) hit_calls: u64,
 }
 
 impl Faults {
     pub(super) fn new(prng: Prng) -> Self {
-        Self { prng, scripted: Vec::new(), crash_points: Vec::new(), struck: 0 }
+        Self { prng, scripted: Vec::new(), crash_points: Vec::new(), hit_calls: 0 }
     }
 
     pub(super) fn inject(&mut self, fault: Fault) {
@@ -289,12 +289,12 @@ impl Faults {
         let mut first = None;
         for fault in self.scripted.iter_mut().filter(|fault| fault.matches(call)) {
             // Every matching fault counts the call, even if an earlier one takes effect.
-            if fault.strikes(&mut self.prng) {
+            if fault.hits(&mut self.prng) {
                 first.get_or_insert(fault.effect);
             }
         }
         let Some(effect) = first else { return Plan::Go };
-        self.struck += 1;
+        self.hit_calls += 1;
         match effect {
             Effect::Refuse(Errno::INTR) | Effect::ApplyAndFail(Errno::INTR) => Plan::Go,
             effect => Plan::Fault(effect),

@@ -140,8 +140,8 @@ impl SimDisk {
     }
 
     /// Returns how many calls a fault hit. Zero means that the run met none.
-    pub(crate) fn faults_struck(&self) -> u64 {
-        self.0.lock().faults.struck
+    pub(crate) fn faults_hit(&self) -> u64 {
+        self.0.lock().faults.hit_calls
     }
 
     /// Sets what a failed sync of a file leaves behind. Default: as ext4.

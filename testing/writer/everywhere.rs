@@ -120,15 +120,15 @@ fn with_fault(op: Op, errno: Errno, nth: u64, later: bool, applied: bool) -> boo
         if applied { Fault::error_applied(&[op], errno) } else { Fault::error(&[op], errno) }.nth(nth);
     world.disk.inject(if later { fault.and_later() } else { fault });
     let node = work(&mut world, &settings);
-    let struck = world.disk.faults_struck() > 0;
+    let was_hit = world.disk.faults_hit() > 0;
     world.disk.clear_faults();
     let what = format!("{op:?} {nth} {errno:?} later {later} applied {applied}");
     // An open that failed leaves no process that knows of the failed sync: see `crashes`.
-    if node.is_none() && struck && (Op::SYNCS.contains(&op) || op == Op::WriteAt) {
+    if node.is_none() && was_hit && (Op::SYNCS.contains(&op) || op == Op::WriteAt) {
         world.disk.power_cut();
     }
     check(&mut world, &settings, node, &what);
-    struck
+    was_hit
 }
 
 #[test]

@@ -576,7 +576,7 @@ fn a_poisoned_chain_is_not_released_while_its_entry_cannot_be_written() {
 /// cut. Found by seed 3,043,523.
 #[test]
 fn a_chain_is_not_released_while_a_name_of_its_own_is_in_doubt() {
-    let (mut goes_on_there, mut strikes) = (false, 0);
+    let (mut is_continued, mut failures) = (false, 0);
     for failing_from in 1..8 {
         let mut world = World::new(1);
         let mut own = begun(&mut world);
@@ -590,15 +590,15 @@ fn a_chain_is_not_released_while_a_name_of_its_own_is_in_doubt() {
         world.disk.inject(Fault::error(&[Op::Append], Errno::NOSPC).on("audit-001-00000002"));
         world.disk.inject(Fault::error(&[Op::SyncDir], Errno::IO).nth(failing_from).and_later());
         let opener = world.open(&Settings::default());
-        strikes += usize::from(world.disk.failures(Op::SyncDir) > 0);
+        failures += usize::from(world.disk.failures(Op::SyncDir) > 0);
         world.disk.clear_faults();
         let mut next = begun(&mut world);
-        goes_on_there |= world.disk.contents("audit-001-00000002.jsonl").is_some_and(|file| !file.is_empty());
+        is_continued |= world.disk.contents("audit-001-00000002.jsonl").is_some_and(|file| !file.is_empty());
         next.close(&mut world);
         drop(opener);
         world.disk.power_cut();
         oracle::check(&world, Strictness::Once).unwrap();
         oracle::verify(&world).unwrap();
     }
-    assert!(goes_on_there && strikes > 2, "{goes_on_there}, {strikes} times");
+    assert!(is_continued && failures > 2, "{is_continued}, {failures} times");
 }

@@ -169,7 +169,7 @@ impl Figures {
             ("power cuts", sum.power_cuts),
             ("  of them because a directory failed to sync", sum.file_systems_stopped),
             ("processes killed", sum.kills),
-            ("calls that a fault struck", sum.faults),
+            ("calls hit by a fault", sum.faults),
             ("syncs that failed", sum.failed_syncs),
             ("recoveries repeated with a crash in them", sum.recoveries_repeated),
             ("honest logs verified", sum.honest_logs),

@@ -28,6 +28,7 @@ struct Naming {
     what: Named,
 }
 
+/// What a line names.
 #[derive(Debug)]
 enum Named {
     /// Events in this chain.

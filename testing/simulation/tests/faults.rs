@@ -151,7 +151,7 @@ fn a_fault_hits_the_calls_it_names() {
     file.append(b"1").expect("append");
     check_errno(file.append(b"2"), Errno::NOSPC);
     file.append(b"3").expect("append");
-    assert_eq!(disk.faults_struck(), 1);
+    assert_eq!(disk.faults_hit(), 1);
     check_errno(file.append(b"4"), Errno::ROFS);
     check_errno(process.remove(Dir::Log, SEGMENT), Errno::ROFS);
     disk.clear_faults();
@@ -185,7 +185,7 @@ fn an_interrupted_call_is_retried_within() {
     disk.inject(Fault::error(&Op::ALL, Errno::INTR).and_later());
     let file = durable_segment(&disk, b"line");
     assert!(file.try_lock(LockKind::Exclusive).expect("lock"));
-    assert_eq!(disk.faults_struck(), disk.operations());
+    assert_eq!(disk.faults_hit(), disk.operations());
 }
 
 #[test]

@@ -161,7 +161,7 @@ impl Figures {
         let rows = [
             ("seeds", self.seeds),
             ("  of them promised nothing", self.silent),
-            ("  of them run twice, and the same", self.run_twice),
+            ("  of them run twice, identically", self.run_twice),
             ("logs opened", sum.opened),
             ("events emitted", sum.emitted),
             ("events acknowledged", sum.acknowledged),
@@ -234,7 +234,7 @@ fn work(next: &AtomicU64, end: u64, failed: &AtomicU64) -> Figures {
             if simulation::run(seed) == result {
                 figures.run_twice += 1;
             } else {
-                figures.fail(seed, "the second run was another one");
+                figures.fail(seed, "the second run differed");
             }
         }
         figures.add(seed, result);

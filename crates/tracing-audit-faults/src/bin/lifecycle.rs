@@ -276,7 +276,7 @@ impl Drop for Place {
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
 fn main() -> ExitCode {
     if !cfg!(panic = "abort") {
-        eprintln!("lifecycle: built so that a panic unwinds; ci/abort builds it as it must be");
+        eprintln!("lifecycle: this build unwinds panics; ci/abort builds it with panic = \"abort\"");
         return ExitCode::FAILURE;
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -347,7 +347,7 @@ fn check_producer(
         if let Some(receipt) = &emission.receipt {
             let Some(line) = find(chains, receipt)? else { continue };
             if line.number != Some(number) {
-                let what = format!("event {number} is not where its receipt {receipt} says");
+                let what = format!("event {number} is not at the position in its receipt {receipt}");
                 return Err(Failure::Lost(what));
             }
         }
@@ -422,13 +422,13 @@ pub(crate) fn last_good_record(bytes: &[u8]) -> Option<u64> {
 /// lost, all descriptors may have been closed with it.
 pub(crate) fn check_notices(chains: &BTreeMap<u16, Chain>, lost_a_lock: bool) -> Result<(), Failure> {
     let accusing = |line: &&Line| {
-        let says = |code| line.text.contains(&format!("\"code\":\"{code}\""));
+        let has_code = |code| line.text.contains(&format!("\"code\":\"{code}\""));
         line.kind == RecordKind::Notice
-            && (says("segment_tampered")
+            && (has_code("segment_tampered")
                 && !(lost_a_lock && line.text.contains("was closed by this program"))
-                || says("chain_missing")
-                || says("damage")
-                || says("lock_replaced") && !lost_a_lock)
+                || has_code("chain_missing")
+                || has_code("damage")
+                || has_code("lock_replaced") && !lost_a_lock)
     };
     match chains.values().flat_map(|chain| &chain.lines).find(accusing) {
         Some(line) => Err(Failure::FalseAlarm(line.text.clone())),
@@ -461,7 +461,7 @@ pub(crate) fn check_refusals(world: &World, chains: &BTreeMap<u16, Chain>) -> Re
             match line.number.filter(|number| refused.contains(number)) {
                 Some(number) => drop(is_named.insert(number)),
                 None => {
-                    return Err(format!("named as unconfirmed, and nobody was told so: {}", line.text).into());
+                    return Err(format!("named as unconfirmed, but not refused: {}", line.text).into());
                 }
             }
         }

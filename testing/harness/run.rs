@@ -510,7 +510,7 @@ impl Run {
         let names = self.world.disk.contents("forward-required").unwrap_or_default();
         // A disk that invents the contents of a sector may have left other names there.
         if !String::from_utf8_lossy(&names).lines().any(|name| name == FORWARDER) {
-            return Err(Failure::Other(format!("forward-required says {names:?}")));
+            return Err(Failure::Other(format!("forward-required contains {names:?}")));
         }
         match chains.iter().find(|(_, chain)| chain.pruned > 0) {
             Some((chain, _)) => Err(Failure::Other(format!("chain {chain} lost what was not forwarded"))),

@@ -57,7 +57,7 @@ fn checked(world: &World) -> oracle::Chain {
     chains[&0].clone()
 }
 
-fn jumps_told(chain: &oracle::Chain) -> usize {
+fn jumps_reported(chain: &oracle::Chain) -> usize {
     let notices = chain.of_kind(RecordKind::Notice);
     notices.iter().filter(|line| line.text.contains(NoticeKind::TimeJumped.as_str())).count()
 }
@@ -71,12 +71,12 @@ fn one_start_with_the_clock_two_years_ahead_removes_nothing_and_is_reported_at_o
     run_once(&mut world, &settings);
     assert!(files(&world, 0).starts_with(&[1, 2, 3, 4]));
     let chain = checked(&world);
-    assert_eq!(jumps_told(&chain), 1, "{}", chain.kinds());
+    assert_eq!(jumps_reported(&chain), 1, "{}", chain.kinds());
     // With the right clock, nothing is old either, and there is nothing to report.
     world.step_wall_clock_back(DAY * 730);
     run_once(&mut world, &settings);
     assert!(files(&world, 0).starts_with(&[1, 2, 3, 4]));
-    assert_eq!(jumps_told(&checked(&world)), 1);
+    assert_eq!(jumps_reported(&checked(&world)), 1);
 }
 
 /// Times more than 584 years apart were once taken for equal.
@@ -87,7 +87,7 @@ fn a_clock_that_is_millennia_ahead_is_not_trusted_either() {
     world.step_wall_clock(DAY * 365 * 2000);
     run_once(&mut world, &settings);
     assert!(files(&world, 0).starts_with(&[1, 2, 3, 4]));
-    assert_eq!(jumps_told(&checked(&world)), 1);
+    assert_eq!(jumps_reported(&checked(&world)), 1);
 }
 
 #[test]
@@ -99,8 +99,8 @@ fn a_clock_that_jumps_under_a_running_program_removes_nothing_either() {
     world.step_wall_clock(DAY * 730);
     node.critical(&mut world);
     node.run_for(&mut world, SECOND);
-    let told = node.queue.notifier.counts().iter().map(|notice| notice.kind).collect::<Vec<_>>();
-    assert!(told.contains(&NoticeKind::TimeJumped), "at once: {told:?}");
+    let reported = node.queue.notifier.counts().iter().map(|notice| notice.kind).collect::<Vec<_>>();
+    assert!(reported.contains(&NoticeKind::TimeJumped), "at once: {reported:?}");
     node.run_for(&mut world, HOUR * 20);
     assert!(files(&world, 0).starts_with(&[1, 2, 3, 4]));
     // A clock that is kept for a day is trusted. The fourth segment ended when the next one began.

@@ -22,7 +22,7 @@ fn closed() -> World {
 }
 
 /// Returns what opening reports, to the application and in the log.
-fn told(disk: &SimDisk, world: &World, host: &str) -> (Vec<NoticeKind>, Vec<NoticeKind>) {
+fn reported(disk: &SimDisk, world: &World, host: &str) -> (Vec<NoticeKind>, Vec<NoticeKind>) {
     let mut settings = Settings::default().writer;
     host.clone_into(&mut settings.host);
     let recorded = |disk: &SimDisk| {
@@ -39,7 +39,7 @@ fn told(disk: &SimDisk, world: &World, host: &str) -> (Vec<NoticeKind>, Vec<Noti
     let opened =
         writer::open(&process.storage(), &settings, &Former::default(), Clock::hurried(), &world.now)
             .unwrap();
-    let told = opened.notices().iter().map(|(kind, _)| *kind).collect();
+    let reported = opened.notices().iter().map(|(kind, _)| *kind).collect();
     let after = recorded(disk).split_off(before.len());
     // Closed in order, so that the next opening has nothing else to report.
     let mut again = World::on(disk.clone());
@@ -47,7 +47,7 @@ fn told(disk: &SimDisk, world: &World, host: &str) -> (Vec<NoticeKind>, Vec<Noti
     drop(opened);
     process.kill();
     again.opened(&Settings::default()).close(&mut again);
-    (told, after)
+    (reported, after)
 }
 
 /// Two machines that continue one chain share its records up to a point and differ behind it.
@@ -56,17 +56,17 @@ fn continuing_a_copied_directory_is_reported_and_recorded() {
     let world = closed();
     let copy = SimDisk::with_files(2, &world.disk.snapshot());
     let unknown = vec![NoticeKind::HeadUnknown];
-    assert_eq!(told(&copy, &world, "host"), (unknown.clone(), unknown.clone()));
-    assert_eq!(told(&world.disk, &world, "host"), (vec![], vec![]), "the original is not a copy");
+    assert_eq!(reported(&copy, &world, "host"), (unknown.clone(), unknown.clone()));
+    assert_eq!(reported(&world.disk, &world, "host"), (vec![], vec![]), "the original is not a copy");
     assert_eq!(
-        told(&copy, &world, "host"),
+        reported(&copy, &world, "host"),
         (vec![], vec![]),
         "reported once, the copy counts as the original"
     );
     // Copied to another machine: the unknown head already reports that.
     let elsewhere = SimDisk::with_files(3, &world.disk.snapshot());
     elsewhere.move_to_machine("another machine");
-    assert_eq!(told(&elsewhere, &world, "host"), (unknown.clone(), unknown));
+    assert_eq!(reported(&elsewhere, &world, "host"), (unknown.clone(), unknown));
     for disk in [&world.disk, &copy, &elsewhere] {
         let report = Verifier::new("/log").run_on(&*disk.process().storage()).unwrap();
         assert_eq!(report.verdict(), Verdict::Intact, "{report}");
@@ -79,14 +79,14 @@ fn continuing_on_another_machine_is_reported_and_recorded() {
     let world = closed();
     let changed = vec![NoticeKind::MachineChanged];
     world.disk.move_to_machine("another machine");
-    assert_eq!(told(&world.disk, &world, "host"), (changed.clone(), changed.clone()));
-    assert_eq!(told(&world.disk, &world, "host"), (vec![], vec![]), "once");
+    assert_eq!(reported(&world.disk, &world, "host"), (changed.clone(), changed.clone()));
+    assert_eq!(reported(&world.disk, &world, "host"), (vec![], vec![]), "once");
     world.disk.move_to_machine("a simulated machine");
-    assert_eq!(told(&world.disk, &world, "host"), (changed.clone(), changed), "and it is back");
+    assert_eq!(reported(&world.disk, &world, "host"), (changed.clone(), changed), "and it is back");
     // A pod has a new host name each time, and a container may have no machine id.
-    assert_eq!(told(&world.disk, &world, "pod-7f3a"), (vec![], vec![]));
+    assert_eq!(reported(&world.disk, &world, "pod-7f3a"), (vec![], vec![]));
     world.disk.move_to_machine("");
-    assert_eq!(told(&world.disk, &world, "host"), (vec![], vec![]));
+    assert_eq!(reported(&world.disk, &world, "host"), (vec![], vec![]));
     world.disk.move_to_machine("a simulated machine");
-    assert_eq!(told(&world.disk, &world, "host"), (vec![], vec![]));
+    assert_eq!(reported(&world.disk, &world, "host"), (vec![], vec![]));
 }

@@ -90,10 +90,10 @@ fn a_failed_segment_is_recorded_to_the_byte() {
         let void = world.disk.contents(FIRST).unwrap().len() - durable;
         assert!(void > 0 && node.queue.not_durable() == 0);
         let chain = ended_well(&mut world, &mut node);
-        let [told] = *chain.of_kind(RecordKind::Recovery) else { panic!("{}", chain.kinds()) };
+        let [record] = *chain.of_kind(RecordKind::Recovery) else { panic!("{}", chain.kinds()) };
         let wanted = format!("\"cause\":\"sync_failed\",\"segment\":1,\"bytes\":{durable},\"void\":{void},");
-        assert!(told.text.contains(&wanted), "{wanted}: {}", told.text);
-        assert_eq!(told.segment, if has_durable { 2 } else { 3 });
+        assert!(record.text.contains(&wanted), "{wanted}: {}", record.text);
+        assert_eq!(record.segment, if has_durable { 2 } else { 3 });
     }
 }
 
@@ -250,8 +250,8 @@ fn findings_in_other_chains_are_recorded_and_reported_once() {
     node.close(&mut world);
     let log = String::from_utf8(world.disk.contents(FIRST).unwrap()).unwrap();
     for chain in ["chain 000", "chain 001", "chain 002"] {
-        let told = log.lines().filter(|line| line.contains("\"kind\":\"notice\"") && line.contains(chain));
-        assert_eq!(told.count(), 1, "{chain}: {log}");
+        let notices = log.lines().filter(|line| line.contains("\"kind\":\"notice\"") && line.contains(chain));
+        assert_eq!(notices.count(), 1, "{chain}: {log}");
     }
 }
 

@@ -12,9 +12,9 @@ use crate::{
     storage::sim::{Errno, Fault, Op},
 };
 
-fn told(node: &Node, kind: NoticeKind) -> u64 {
+fn reported(node: &Node, kind: NoticeKind) -> u64 {
     let counts = node.queue.notifier.counts();
-    counts.iter().find(|told| told.kind == kind).map_or(0, |told| told.count)
+    counts.iter().find(|reported| reported.kind == kind).map_or(0, |reported| reported.count)
 }
 
 /// Once, a notice was sent every second while the log was reported as healthy.
@@ -36,7 +36,7 @@ fn a_failing_rotation_is_reported_once_and_degrades_the_log_until_one_succeeds()
         }
         // The head must be noted meanwhile: a failure of that would degrade the log as well.
         assert!(node.queue.gauges.is_degraded() && !node.is_failing());
-        assert_eq!(told(&node, NoticeKind::SegmentFailed), 1);
+        assert_eq!(reported(&node, NoticeKind::SegmentFailed), 1);
         world.disk.clear_faults();
         node.critical(&mut world);
         node.run_for(&mut world, 2 * SECOND);
@@ -45,7 +45,7 @@ fn a_failing_rotation_is_reported_once_and_degrades_the_log_until_one_succeeds()
         world.disk.inject(Fault::error(&[Op::Create], Errno::MFILE).on("audit-000-").and_later());
         node.queue.ask_rotation();
         node.run_for(&mut world, 3 * SECOND);
-        assert_eq!(told(&node, NoticeKind::SegmentFailed), 2);
+        assert_eq!(reported(&node, NoticeKind::SegmentFailed), 2);
         world.disk.clear_faults();
         let chain = ended_well(&mut world, &mut node);
         let notices = chain.of_kind(RecordKind::Notice);
@@ -80,7 +80,7 @@ fn a_program_that_closes_its_descriptors_continues_in_another_chain_without_loss
             node.run_for(&mut world, 2 * SECOND);
             assert!(!node.is_failing() && node.queue.not_durable() == 0, "{exclusive} {another} {unsynced}");
             assert_eq!(node.queue.gauges.head().unwrap().chain(), u16::from(!exclusive));
-            assert_eq!(told(&node, NoticeKind::LockReplaced), 1);
+            assert_eq!(reported(&node, NoticeKind::LockReplaced), 1);
             for mut open in std::iter::once(node).chain(other) {
                 open.critical(&mut world);
                 open.run_for(&mut world, SECOND);
@@ -104,7 +104,7 @@ fn a_program_that_closes_a_descriptor_continues_in_its_chain() {
         node.critical(&mut world);
         node.run_for(&mut world, SECOND);
         assert!(!node.is_failing() && node.queue.not_durable() == 0);
-        assert_eq!(told(&node, NoticeKind::SegmentTampered), 1);
+        assert_eq!(reported(&node, NoticeKind::SegmentTampered), 1);
         assert!(node.queue.gauges.tampered.get());
         let lock = String::from_utf8(world.disk.contents(LOCK).unwrap()).unwrap();
         assert!(lock.starts_with("clean"), "nothing is wrong with what was written: {lock}");
@@ -147,21 +147,21 @@ fn an_unsynced_chain_is_reported_with_its_next_attempt_and_a_remedy() {
         drop(node);
         world.disk.inject(Fault::error(&[Op::SyncAll], Errno::IO).on(FIRST));
         for time in ["at once", "later"] {
-            let said = match world.open(&Settings::default().exclusive()).unwrap_err() {
+            let message = match world.open(&Settings::default().exclusive()).unwrap_err() {
                 Error::NoChain { reason, .. } => reason.to_string(),
                 error => panic!("{error}"),
             };
-            assert!(said.contains("could not be synced"), "{time}: {said}");
+            assert!(message.contains("could not be synced"), "{time}: {message}");
             // What to do by hand, and when that is safe.
             let by_hand =
                 "restart the machine, then remove /simulated/audit-log/control/chain-000.lock while no";
-            assert!(said.contains(by_hand), "{time}: {said}");
+            assert!(message.contains(by_hand), "{time}: {message}");
             assert_eq!(
-                said.contains("it is tried again under another boot id"),
+                message.contains("it is tried again under another boot id"),
                 has_boot_id,
-                "{time}: {said}"
+                "{time}: {message}"
             );
-            assert_eq!(said.contains("that of a container does not"), has_boot_id, "{time}: {said}");
+            assert_eq!(message.contains("that of a container does not"), has_boot_id, "{time}: {message}");
         }
         // The promise holds.
         world.disk.power_cut();
@@ -174,8 +174,8 @@ fn an_unsynced_chain_is_reported_with_its_next_attempt_and_a_remedy() {
             let chain = ended_well(&mut world, &mut node);
             assert_eq!(chain.numbers(), [1, 2, 3]);
             let notices: Vec<_> = chain.of_kind(RecordKind::Notice);
-            let is_told = |line: &&oracle::Line| line.text.contains("\"code\":\"boot_id_missing\"");
-            assert_eq!(notices.into_iter().filter(is_told).count(), 2, "once at each open");
+            let is_reported = |line: &&oracle::Line| line.text.contains("\"code\":\"boot_id_missing\"");
+            assert_eq!(notices.into_iter().filter(is_reported).count(), 2, "once at each open");
         }
     }
 }

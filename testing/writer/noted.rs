@@ -373,9 +373,9 @@ fn a_lock_file_that_is_gone_torn_old_or_a_copy_is_no_witness_and_no_false_alarm(
                 node.found
             );
             ended_well(&mut world, &mut node);
-            let told = String::from_utf8(world.disk.contents(SECOND_FILE).unwrap()).unwrap();
+            let segment = String::from_utf8(world.disk.contents(SECOND_FILE).unwrap()).unwrap();
             let code = NoticeKind::HeadUnknown.as_str();
-            assert!(told.contains(&format!("\"notice\":{{\"code\":\"{code}\"")), "{what}: {told}");
+            assert!(segment.contains(&format!("\"notice\":{{\"code\":\"{code}\"")), "{what}: {segment}");
         }
     }
 }

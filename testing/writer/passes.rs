@@ -195,10 +195,10 @@ fn a_chain_that_cannot_be_read_keeps_no_other_from_being_shortened() {
     disk.clear_faults();
     let chains = oracle::read_log(&disk.snapshot()).unwrap();
     let notices = chains[&0].of_kind(RecordKind::Notice);
-    let is_told = |line: &&&oracle::Line| {
+    let is_reported = |line: &&&oracle::Line| {
         line.text.contains("retention_failed") && line.text.contains("audit-log/audit-001-")
     };
-    assert_eq!(notices.iter().filter(is_told).count(), 1, "{notices:?}");
+    assert_eq!(notices.iter().filter(is_reported).count(), 1, "{notices:?}");
     intact(&disk);
 }
 

@@ -56,7 +56,7 @@ fn reopened(world: &mut World) -> (Node, ChainRecovery) {
 fn recovered(world: &mut World, cause: &str, bytes: usize, void: usize) -> Node {
     let (node, found) = reopened(world);
     assert_eq!((found.torn_bytes, found.damaged), (void as u64, cause == "damage"));
-    says(world, &format!("\"cause\":\"{cause}\",\"segment\":1,\"bytes\":{bytes},\"void\":{void},"));
+    check_recovery(world, &format!("\"cause\":\"{cause}\",\"segment\":1,\"bytes\":{bytes},\"void\":{void},"));
     node
 }
 
@@ -86,13 +86,14 @@ fn poison(world: &World, point: Point) {
     lock.write(&LockState::Poison { boot: storage.boot_id(), point }).unwrap();
 }
 
+/// Checks that the log holds one `recovery` record, and that it contains this text.
 #[track_caller]
-fn says(world: &World, wanted: &str) {
+fn check_recovery(world: &World, wanted: &str) {
     let log: Vec<u8> = world.disk.snapshot().into_values().flatten().collect();
     let log = String::from_utf8_lossy(&log);
-    let told: Vec<&str> = log.lines().filter(|line| line.contains("\"kind\":\"recovery\"")).collect();
-    let [told] = told.as_slice() else { panic!("{told:?}") };
-    assert!(told.contains(wanted), "{wanted}: {told}");
+    let records: Vec<&str> = log.lines().filter(|line| line.contains("\"kind\":\"recovery\"")).collect();
+    let [record] = records.as_slice() else { panic!("{records:?}") };
+    assert!(record.contains(wanted), "{wanted}: {record}");
 }
 
 #[test]
@@ -105,7 +106,7 @@ fn void_bytes_are_counted_over_all_files() {
     let (mut node, found) = reopened(&mut world);
     assert_eq!((found.torn_bytes, found.damaged), (7 + 7 + 4, false));
     assert_eq!(found.head.map(|head| (head.chain(), head.seq())), Some((0, 9)));
-    says(&world, &format!("\"cause\":\"torn\",\"segment\":1,\"bytes\":{length},\"void\":18,"));
+    check_recovery(&world, &format!("\"cause\":\"torn\",\"segment\":1,\"bytes\":{length},\"void\":18,"));
     let chain = ended_well(&mut world, &mut node);
     assert_eq!(chain.segments, [1, 4]);
     let first = &chain.lines.iter().find(|line| line.segment == 4).unwrap().text;
@@ -229,7 +230,7 @@ fn a_chain_without_a_record_has_no_head() {
     world.disk.replace(FIRST, b"none");
     let (mut node, found) = reopened(&mut world);
     assert_eq!((found.torn_bytes, found.damaged, found.head), (4, false, None));
-    says(&world, "\"cause\":\"torn\",\"segment\":1,\"bytes\":0,\"void\":4,");
+    check_recovery(&world, "\"cause\":\"torn\",\"segment\":1,\"bytes\":0,\"void\":4,");
     assert_eq!(ended_well(&mut world, &mut node).segments, [2]);
 }
 
@@ -266,11 +267,11 @@ fn a_chain_whose_numbers_are_used_up_is_left_alone() {
         world.disk.replace(FIRST, &file);
         let node = world.opened(&Settings::default());
         assert_eq!(node.queue.gauges.head().unwrap().chain(), chain, "{seq}");
-        let said = node
+        let is_reported = node
             .found
             .iter()
             .any(|found| found.left_alone && found.message.contains("every sequence number"));
-        assert_eq!(said, chain == 1, "{:?}", node.found);
+        assert_eq!(is_reported, chain == 1, "{:?}", node.found);
     }
 }
 

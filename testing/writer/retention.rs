@@ -370,9 +370,10 @@ fn a_chain_that_nobody_holds_waits_too() {
     assert_eq!(files(&world), [1, 2, 3, 4]);
     node.close(&mut world);
     let chains = oracle::check(&world, Strictness::Once).unwrap();
-    let told: Vec<_> = chains[&0].of_kind(RecordKind::Notice).iter().map(|line| line.text.clone()).collect();
-    assert_eq!(told.len(), 2, "{told:?}");
-    assert!(told[0].contains("chain 000 keeps") && told[1].contains("chain 001 keeps"), "{told:?}");
+    let notices: Vec<_> =
+        chains[&0].of_kind(RecordKind::Notice).iter().map(|line| line.text.clone()).collect();
+    assert_eq!(notices.len(), 2, "{notices:?}");
+    assert!(notices[0].contains("chain 000 keeps") && notices[1].contains("chain 001 keeps"), "{notices:?}");
 }
 
 #[test]
@@ -477,8 +478,8 @@ fn a_chain_that_nobody_holds_keeps_what_came_back_too() {
     assert_eq!(files(&world), [5, 6]);
     pruner.close(&mut world);
     let chains = oracle::check(&world, Strictness::Once).unwrap();
-    let told = chains[&1].of_kind(RecordKind::Notice);
-    assert!(told.len() == 1 && told[0].text.contains("chain 000 keeps"), "{}", chains[&1].kinds());
+    let notices = chains[&1].of_kind(RecordKind::Notice);
+    assert!(notices.len() == 1 && notices[0].text.contains("chain 000 keeps"), "{}", chains[&1].kinds());
 }
 
 #[test]

@@ -246,7 +246,7 @@ fn a_timeout_that_races_with_success_is_decided_once() {
     let mut settings = Settings::default();
     settings.queue.wait_bound = MS / 2;
     let mut log = Running::start(&settings);
-    let told = Mutex::new(BTreeMap::new());
+    let answers = Mutex::new(BTreeMap::new());
     thread::scope(|scope| {
         let confirm = || {
             for _ in 0..300 {
@@ -254,7 +254,7 @@ fn a_timeout_that_races_with_success_is_decided_once() {
                 let number = log.emit(Severity::Critical, Some(&events));
                 let waiter = Waiter::Scope(&events);
                 let is_refused = log.queue.wait_until_durable(events.counts().last, waiter).is_err();
-                told.lock().unwrap().insert(number, is_refused);
+                answers.lock().unwrap().insert(number, is_refused);
                 // During a stall no caller waits, so nothing races.
                 while log.queue.is_stalled() {
                     thread::yield_now();
@@ -276,11 +276,12 @@ fn a_timeout_that_races_with_success_is_decided_once() {
     let number = |record: &Record| record.field("n").and_then(crate::Value::as_i64).unwrap().unsigned_abs();
     let named: BTreeMap<u64, bool> =
         records.filter(Record::is_event).map(|record| (number(&record), record.is_unconfirmed())).collect();
-    let told = told.into_inner().unwrap();
-    let refused = told.values().filter(|is_refused| **is_refused).count();
-    assert!(refused > 0 && refused < told.len(), "{refused} of {}: nothing raced", told.len());
-    let wrong: Vec<_> = told.iter().filter(|(number, refused)| named.get(number) != Some(refused)).collect();
-    assert!(wrong.is_empty(), "told something else: {wrong:?}");
+    let answers = answers.into_inner().unwrap();
+    let refused = answers.values().filter(|is_refused| **is_refused).count();
+    assert!(refused > 0 && refused < answers.len(), "{refused} of {}: nothing raced", answers.len());
+    let wrong: Vec<_> =
+        answers.iter().filter(|(number, refused)| named.get(number) != Some(refused)).collect();
+    assert!(wrong.is_empty(), "got another answer: {wrong:?}");
 }
 
 #[test]

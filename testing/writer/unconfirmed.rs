@@ -71,7 +71,7 @@ fn nothing_newer_is_acknowledged_before_a_refused_record_is_named() {
     world.disk.inject(Fault::error(&[Op::Append], Errno::IO).on(FIRST).nth(2));
     world.disk.inject(Fault::error(&[Op::Create], Errno::MFILE).on("audit-000-00000002"));
     node.pump(&mut world);
-    assert_eq!(durable(&node), before, "durable, and nobody is told");
+    assert_eq!(durable(&node), before, "durable, and not acknowledged");
     node.run_for(&mut world, 2 * SECOND);
     assert_eq!(durable(&node), before + 2);
     let chains = closed(&mut world, &mut node);

@@ -50,7 +50,7 @@ pub fn recovery(image: &[u8]) {
     let disk = SimDisk::with_files(7, &files);
     let first = verify(&disk, 1);
     let before = first.as_ref().map(Report::verdict);
-    let told = first.map_or_else(|| "no log".to_owned(), |report| report.to_string());
+    let report_before = first.map_or_else(|| "no log".to_owned(), |report| report.to_string());
     let durable = read(&disk).durable;
     let Some(opened) = open_write_close(&disk) else { return };
     assert!(opened, "a log on a disk without faults is never closed");
@@ -58,9 +58,17 @@ pub fn recovery(image: &[u8]) {
     let report = verify(&disk, 1).expect("a log that was written is one");
     match before {
         Some(Verdict::Damaged) => {
-            assert_eq!(report.verdict(), Verdict::Damaged, "damage is hidden: {report}\nbefore: {told}");
+            assert_eq!(
+                report.verdict(),
+                Verdict::Damaged,
+                "damage is hidden: {report}\nbefore: {report_before}"
+            );
         }
-        _ => assert_ne!(report.verdict(), Verdict::Damaged, "damage is made: {report}\nbefore: {told}"),
+        _ => assert_ne!(
+            report.verdict(),
+            Verdict::Damaged,
+            "damage is added: {report}\nbefore: {report_before}"
+        ),
     }
     if before != Some(Verdict::Damaged) {
         let after = read(&disk).durable;

@@ -52,7 +52,7 @@ fn a_failed_sync_with_journaled_data_is_reported_one_sync_late() {
     file.sync_data().expect("success, and yet lost");
     assert_eq!(disk.durable_contents(SEGMENT).as_deref(), Some(b"a".as_slice()));
     check_errno(file.sync_data(), Errno::IO);
-    file.sync_data().expect("told once");
+    file.sync_data().expect("reported once");
 }
 
 #[test]
@@ -78,9 +78,9 @@ fn every_open_file_reports_a_failed_writeback_once() {
     let late = process.open(Dir::Log, SEGMENT, Access::Append).expect("open");
     for file in [&file, &other, &late] {
         check_errno(file.sync_data(), Errno::IO);
-        file.sync_data().expect("told once");
+        file.sync_data().expect("reported once");
     }
-    process.open(Dir::Log, SEGMENT, Access::Append).expect("open").sync_data().expect("all were told");
+    process.open(Dir::Log, SEGMENT, Access::Append).expect("open").sync_data().expect("reported to all");
 }
 
 #[test]

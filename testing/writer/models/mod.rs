@@ -214,12 +214,12 @@ impl Log {
                     held.unconfirmed.insert(number(record.field("n")));
                 }
                 held.order.push(number(record.field("n")));
-                held.told_before.push(held.lost);
+                held.lost_before.push(held.lost);
             } else if let Some(gap) = record.get("gap") {
                 held.lost += number(gap.get("critical")) + number(gap.get("routine"));
             }
         }
-        assert_eq!(held.events.len(), held.order.len(), "an event stands in the log twice");
+        assert_eq!(held.events.len(), held.order.len(), "an event is in the log twice");
         let stats = self.stats();
         assert_eq!(
             stats.accepted_routine + stats.accepted_critical,
@@ -243,7 +243,7 @@ struct Held {
     /// The numbers of the events, in order.
     order: Vec<u64>,
     /// How many losses the gap records before each event count.
-    told_before: Vec<u64>,
+    lost_before: Vec<u64>,
     /// The position of each event in that order.
     events: BTreeMap<u64, usize>,
     /// The events named by `unconfirmed` records.

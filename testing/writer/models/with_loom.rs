@@ -138,14 +138,11 @@ fn losses_are_recorded_exactly_and_before_the_next_event() {
         let log = Arc::clone(&model.log);
         let held = model.finish(Doze::IsOver);
         let lost = lost.lock().unwrap();
-        assert_eq!(held.lost, lost.len() as u64, "told, and lost");
+        assert_eq!(held.lost, lost.len() as u64, "recorded as lost, and lost");
         assert_eq!(log.lost(LossReason::QueueFull), lost.len() as u64, "counted, and lost");
         for [first, second] in [[1, 2], [3, 4]] {
             if lost.contains(&first) && !lost.contains(&second) {
-                assert!(
-                    held.told_before[held.events[&second]] >= 1,
-                    "{second} stands before the gap of {first}"
-                );
+                assert!(held.lost_before[held.events[&second]] >= 1, "{second} precedes the gap of {first}");
             }
         }
     });
@@ -231,29 +228,29 @@ fn a_timeout_that_races_with_success_is_decided_once() {
         let mut settings = settings(FlushMode::Immediate, OnFull::Block, PLENTY);
         settings.queue.wait_bound = std::time::Duration::ZERO;
         let model = Model::new(&settings, 2);
-        let told = Arc::new(Mutex::new(Vec::new()));
+        let answers = Arc::new(Mutex::new(Vec::new()));
         for number in [1, 2] {
-            let told = Arc::clone(&told);
+            let answers = Arc::clone(&answers);
             model.produce(move |log| {
                 let emitted = log.emit(number, Severity::Critical);
                 let ticket = emitted.scope.counts().last;
                 let waiter = Waiter::Scope(&emitted.scope);
                 let is_confirmed = log.queue.wait_until_durable(ticket, waiter).is_ok();
-                let mut told = told.lock().unwrap();
+                let mut answers = answers.lock().unwrap();
                 let is_newer =
                     |(_, other, other_confirmed): &(_, _, bool)| *other < ticket && !other_confirmed;
-                if is_confirmed && told.iter().any(is_newer) {
+                if is_confirmed && answers.iter().any(is_newer) {
                     assert!(
                         log.has_on_disk("\"kind\":\"unconfirmed\""),
                         "acknowledged, and not named before"
                     );
                 }
-                told.push((number, ticket, is_confirmed));
+                answers.push((number, ticket, is_confirmed));
             });
         }
         let held = model.finish(Doze::UntilWoken);
-        for (number, _, is_confirmed) in told.lock().unwrap().iter() {
-            assert_eq!(held.unconfirmed.contains(number), !is_confirmed, "{number} was told something else");
+        for (number, _, is_confirmed) in answers.lock().unwrap().iter() {
+            assert_eq!(held.unconfirmed.contains(number), !is_confirmed, "{number} got another answer");
         }
     });
 }

@@ -84,14 +84,14 @@ fn pipeline() {
     let lost = lost.lock().unwrap();
     let emitted = PRODUCERS * EVENTS;
     assert_eq!(held.order.len() as u64 + lost.len() as u64, emitted, "neither recorded nor lost");
-    assert_eq!(held.lost + log.lost(LossReason::Closed), lost.len() as u64, "told, and lost");
+    assert_eq!(held.lost + log.lost(LossReason::Closed), lost.len() as u64, "recorded as lost, and lost");
     for producer in 0..PRODUCERS {
         let numbers = || producer * EVENTS..(producer + 1) * EVENTS;
         let places: Vec<usize> = numbers().filter_map(|number| held.events.get(&number).copied()).collect();
         assert!(places.is_sorted(), "the order of producer {producer} is lost");
         for number in numbers().filter(|number| !lost.contains(number)) {
             let before = numbers().filter(|other| other < &number && lost.contains(other)).count() as u64;
-            assert!(held.told_before[held.events[&number]] >= before, "{number} stands before a gap");
+            assert!(held.lost_before[held.events[&number]] >= before, "{number} precedes a gap");
         }
     }
 }

@@ -84,7 +84,7 @@ impl Writer {
     fn handle_trouble(&mut self, trouble: &Trouble, now: &Moment, clock: Clock) -> Result<(), Halted> {
         let path = self.path_of(trouble.segment);
         let message = format!("cannot {} {path}: {}", trouble.action, trouble.error);
-        if trouble.old_is_usable {
+        if trouble.old_usable {
             self.timers.rotation_failed(now.elapsed);
             if self.queue.gauges.cannot_rotate.set(true) {
                 let message =

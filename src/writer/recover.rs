@@ -1,9 +1,9 @@
 //! Finds where a locked chain continues. Decides nothing from bytes that no sync has covered.
 //!
-//! A reader sees what is in the page cache, and that can include bytes that a dead process wrote
-//! and nobody synced. If the chain continued behind such a record, a power cut could still remove
-//! it from under its successors. So the directory and the last files are synced before they are
-//! read; if that fails, the chain is left alone until the machine restarts.
+//! A reader sees what is in the page cache, and that can include bytes that a dead process wrote and nobody
+//! synced. If the chain continued behind such a record, a power cut could still remove it from under its
+//! successors. So the directory and the last files are synced before they are read; if that fails, the chain
+//! is left alone until the machine restarts.
 
 use std::{cell::Cell, io, sync::Arc};
 
@@ -51,11 +51,11 @@ pub(super) struct Recovery<'a> {
     pub(super) lock: &'a ChainLock,
     /// Its files, oldest first.
     pub(super) names: Vec<SegmentName>,
-    /// The heads that it is known to have had: its noted head or, if there is none, those named by
-    /// other chains.
+    /// The heads that it is known to have had: its noted head or, if there is none, those named by other
+    /// chains.
     pub(super) witnessed: &'a [Witness],
-    /// Whether a sync of the directory failed. Then no name in it, of any chain, is known to be
-    /// durable, and a later sync could succeed without making them so.
+    /// Whether a sync of the directory failed. Then no name in it, of any chain, is known to be durable, and
+    /// a later sync could succeed without making them so.
     pub(super) names_in_doubt: &'a Cell<bool>,
     /// Whether a chain without files begins anew, even if records of it were witnessed.
     pub(super) begins_anew: bool,
@@ -70,8 +70,7 @@ const LAST_SEQ: u64 = (1 << 53) - (1 << 40);
 struct Rest {
     /// Files that hold at most a torn first line.
     failed: Vec<u32>,
-    /// Files that only the previous version can have left. Their first writes held more than one
-    /// line.
+    /// Files that only the previous version can have left. Their first writes held more than one line.
     failed_before: Vec<u32>,
     /// How many bytes they hold.
     void: u64,
@@ -91,8 +90,7 @@ impl Rest {
     }
 }
 
-/// The last files of a chain, oldest first, beginning with the one that holds its newest good first
-/// line.
+/// The last files of a chain, oldest first, beginning with the one that holds its newest good first line.
 #[derive(Debug, Default)]
 struct Tail {
     files: Vec<SegmentFile>,
@@ -154,8 +152,8 @@ impl Recovery<'_> {
         Ok(stat.map_err(Error::io("inspect", self.path(*newest)))?.map(|stat| stat.bytes))
     }
 
-    /// Returns the noted head and the kind of its record, if that record is where it was noted.
-    /// What lies before it need not be read then.
+    /// Returns the noted head and the kind of its record, if that record is where it was noted. What lies
+    /// before it need not be read then.
     fn noted(&self) -> Result<Option<(&Noted, RecordKind)>, Error> {
         let noted = self.lock.slots.noted.as_ref();
         let Some(noted) = noted.filter(|noted| noted.state != NotedState::Left && noted.point.seq > 0) else {
@@ -175,8 +173,8 @@ impl Recovery<'_> {
         Ok(kind.map(|kind| (noted, kind)))
     }
 
-    /// Recovers after a write or sync failed under this boot. The cached pages of that segment
-    /// cannot be trusted, so the poison entry decides where the chain continues.
+    /// Recovers after a write or sync failed under this boot. The cached pages of that segment cannot be
+    /// trusted, so the poison entry decides where the chain continues.
     fn after_poison(&self, point: Point) -> Result<Recovered, Error> {
         let mut rest = Rest::default();
         for name in self.names.iter().filter(|name| name.segment > point.segment) {
@@ -235,14 +233,14 @@ impl Recovery<'_> {
         })
     }
 
-    /// Follows the chain from its noted head, or from its newest good first line. What precedes
-    /// that counts as that line states.
+    /// Follows the chain from its noted head, or from its newest good first line. What precedes that counts
+    /// as that line states.
     fn after_scan(&self) -> Result<Recovered, Error> {
         if self.names.is_empty() {
             return self.begin(Rest::default(), false);
         }
-        // Without this, the decisions below could rest on names and data that a dead process never
-        // made durable.
+        // Without this, the decisions below could rest on names and data that a dead process never made
+        // durable.
         if let Err(error) = self.sync_names() {
             return self.unsynced(&error);
         }
@@ -282,17 +280,17 @@ impl Recovery<'_> {
             }
             return self.begin(self.rest(&mut tail, (0, 0))?, false);
         };
-        // A file older than that of the noted head lies below it, whatever its sequence numbers
-        // are. It may be void, and the segment that recorded that may be destroyed.
+        // A file older than that of the noted head lies below it, whatever its sequence numbers are. It may
+        // be void, and the segment that recorded that may be destroyed.
         match go_on(&follow, &durable, &tail.files).filter(|cut| cut.segment >= self.noted_segment()) {
             Some(cut) => self.go_on(&cut, &first, &follow, tail),
             None => Ok(self.ends_early()),
         }
     }
 
-    /// Adds a file in front of those known to be the end of the chain. Returns whether no older
-    /// file is needed, because this one holds the noted head. If none is known, a good first line
-    /// is enough; one of a later format must not be judged, so it ends the search as well.
+    /// Adds a file in front of those known to be the end of the chain. Returns whether no older file is
+    /// needed, because this one holds the noted head. If none is known, a good first line is enough; one of a
+    /// later format must not be judged, so it ends the search as well.
     fn add(
         &self,
         tail: &mut Tail,
@@ -340,8 +338,8 @@ impl Recovery<'_> {
         if let Some(file) = newest
             && let Some(open) = tail.open.pop()
         {
-            // The process that created it had no space to write to it, and ended. The next first
-            // line can go there.
+            // The process that created it had no space to write to it, and ended. The next first line can go
+            // there.
             let empty = Segment::resume(open, file.name, 0, self.now);
             rest.empty = Some(empty.map_err(Error::io("inspect", self.path(file.name)))?);
             rest.failed.pop();
@@ -355,8 +353,8 @@ impl Recovery<'_> {
         noted.map_or(0, |noted| noted.point.segment)
     }
 
-    /// Syncs the directory, unless an earlier sync failed: this one could succeed without making
-    /// the names durable.
+    /// Syncs the directory, unless an earlier sync failed: this one could succeed without making the names
+    /// durable.
     fn sync_names(&self) -> io::Result<()> {
         if self.names_in_doubt.get() {
             return Err(io::Error::other("the directory could not be synced before"));
@@ -409,8 +407,7 @@ impl Recovery<'_> {
         })
     }
 
-    /// Continues a chain behind its last durable record, in the last segment if every byte of that
-    /// is good.
+    /// Continues a chain behind its last durable record, in the last segment if every byte of that is good.
     fn go_on(
         &self,
         cut: &GoOn,
@@ -431,8 +428,8 @@ impl Recovery<'_> {
         }
         let durable = Point { segment: cut.segment, seq: cut.last.seq, hash: cut.last.hash, end: cut.end };
         let name = SegmentName { chain: self.lock.chain, segment: cut.segment };
-        // A segment without a bad byte is continued, unless other files follow it. Otherwise a new
-        // one begins.
+        // A segment without a bad byte is continued, unless other files follow it. Otherwise a new one
+        // begins.
         let is_whole =
             !cut.is_torn && cut.damaged.is_none() && rest.failed.is_empty() && rest.failed_before.is_empty();
         let live = match tail.open.pop().filter(|_| is_whole) {
@@ -443,8 +440,7 @@ impl Recovery<'_> {
             None => None,
         };
         let ended_in_order = is_whole && cut.last.kind == RecordKind::Close;
-        // An empty file behind the end belongs to no segment until a `segment` line uses or lists
-        // it.
+        // An empty file behind the end belongs to no segment until a `segment` line uses or lists it.
         let closed = ended_in_order && rest.empty.is_none();
         let void = rest.void;
         let (cause, message) = match (cut.damaged, void > 0) {
@@ -498,8 +494,8 @@ impl Recovery<'_> {
         self.names.last().map_or(1, |name| name.segment + 1)
     }
 
-    /// Leaves a chain alone because its last segment could not be synced. Nothing is decided from
-    /// it until the machine restarts: only that empties the page cache.
+    /// Leaves a chain alone because its last segment could not be synced. Nothing is decided from it until
+    /// the machine restarts: only that empties the page cache.
     fn unsynced(&self, error: &io::Error) -> Result<Recovered, Error> {
         let path = self.storage.path(Dir::Control, &self.lock.chain.lock_name());
         self.lock
@@ -509,8 +505,8 @@ impl Recovery<'_> {
         Ok(self.leave_alone(false, &why))
     }
 
-    /// Returns when a chain whose last segment could not be synced is tried again, and what to do
-    /// if that is never.
+    /// Returns when a chain whose last segment could not be synced is tried again, and what to do if that is
+    /// never.
     fn when_again(&self) -> String {
         let lock = self.storage.path(Dir::Control, &self.lock.chain.lock_name());
         let by_hand = format!("restart the machine, then remove {} while no program writes", lock.display());

@@ -20,8 +20,8 @@ const FORWARDER: &str = "archive";
 /// The most processes that have the log open at the same time.
 const MOST_PROCESSES: usize = 4;
 
-/// The number of failed opens in a row after which the disk is repaired. Each may leave a chain
-/// behind, and opening reads what every chain names of every other.
+/// The number of failed opens in a row after which the disk is repaired. Each may leave a chain behind, and
+/// opening reads what every chain names of every other.
 const MOST_VAIN_OPENS: u32 = 8;
 
 /// The errors with which calls fail.
@@ -32,8 +32,7 @@ const ERRNOS: [Errno; 7] =
 pub(super) struct Run {
     pub(super) world: World,
     pub(super) prng: Prng,
-    /// Draws what happens to copies of the log. Separate, so that it does not change the run
-    /// itself.
+    /// Draws what happens to copies of the log. Separate, so that it does not change the run itself.
     pub(super) copies: Prng,
     pub(super) settings: Settings,
     pub(super) nodes: Vec<Node>,
@@ -187,8 +186,8 @@ impl Run {
             if self.vain_opens >= MOST_VAIN_OPENS {
                 self.repair();
             }
-            // A process may have died before it could note a failed sync. Nobody else can know of
-            // that, so only a restart of the machine makes the state known.
+            // A process may have died before it could note a failed sync. Nobody else can know of that, so
+            // only a restart of the machine makes the state known.
             if self.failed_syncs() > failures {
                 self.power_cut();
             }
@@ -205,8 +204,7 @@ impl Run {
 
     fn kill(&mut self, index: usize) {
         let node = self.nodes.remove(index);
-        // Besides the lock of its own chain, it holds those of poisoned chains that it could not
-        // mark.
+        // Besides the lock of its own chain, it holds those of poisoned chains that it could not mark.
         let takes_doubts_with_it = node.process.locks() > 1;
         node.process.kill();
         self.outcome.kills += 1;
@@ -235,9 +233,8 @@ impl Run {
             self.kill(dead);
         }
         self.forks.retain(SimProcess::is_alive);
-        // If its journal cannot be written, a file system stops (ext4, XFS and Btrfs do). Every
-        // process stops with it, including one that just created a file and would learn that its
-        // name is synced.
+        // If its journal cannot be written, a file system stops (ext4, XFS and Btrfs do). Every process stops
+        // with it, including one that just created a file and would learn that its name is synced.
         if self.world.disk.others_are_in_doubt() {
             self.power_cut();
             self.outcome.file_systems_stopped += 1;
@@ -272,9 +269,9 @@ impl Run {
         self.settle_failed_syncs();
     }
 
-    /// Updates the number of failed syncs. A process that is not failing has dealt with every
-    /// failed sync of its own. One that is may be killed before it can note that, although others
-    /// open the log meanwhile (seed 805,580).
+    /// Updates the number of failed syncs. A process that is not failing has dealt with every failed sync of
+    /// its own. One that is may be killed before it can note that, although others open the log meanwhile
+    /// (seed 805,580).
     fn settle_failed_syncs(&mut self) {
         if self.nodes.iter().all(|node| !node.is_failing()) && !self.nodes.is_empty() {
             self.failures = self.failed_syncs();
@@ -326,8 +323,7 @@ impl Run {
         }
         if node.queue.stage() == Stage::Closed && !node.is_failing() {
             let process = self.nodes.remove(index).process.clone();
-            // It kept the lock of a poisoned chain that it could not mark. Only a restart frees
-            // that chain.
+            // It kept the lock of a poisoned chain that it could not mark. Only a restart frees that chain.
             if process.locks() > 0 {
                 process.kill();
                 self.power_cut();
@@ -411,8 +407,7 @@ impl Run {
         self.failure = None;
     }
 
-    /// Checks that recovery interrupted by a crash and run again has the same result as an
-    /// uninterrupted one.
+    /// Checks that recovery interrupted by a crash and run again has the same result as an uninterrupted one.
     fn repeat_recovery(&mut self) -> Result<(), Failure> {
         let power = self.prng.chance(500);
         let image =
@@ -421,8 +416,7 @@ impl Run {
         let once = image.copy();
         let result = self.recovered(&once)?;
         if failures(&once) > failures(&image) {
-            // Writeback had failed, and the process that got the error in the other recovery may be
-            // dead.
+            // Writeback had failed, and the process that got the error in the other recovery may be dead.
             return Ok(());
         }
         let twice = image.copy();
@@ -471,8 +465,7 @@ impl Run {
         }
     }
 
-    /// Opens once more, writes, closes, and checks everything. Returns whether a chain was left
-    /// alone.
+    /// Opens once more, writes, closes, and checks everything. Returns whether a chain was left alone.
     fn end_in_order(&mut self) -> Result<bool, Failure> {
         let mut opened = self.world.open(&self.settings);
         if opened.is_err() && self.settings.writer.exclusive {

@@ -168,8 +168,7 @@ fn a_failed_sync_at_the_first_record_of_an_open_is_not_forgotten() {
     ended_well(&mut world, &mut node);
 }
 
-/// Changes the live segment behind the writer's back while an event is written and not
-/// acknowledged.
+/// Changes the live segment behind the writer's back while an event is written and not acknowledged.
 fn tampered(what: impl Fn(&World), verdict: Verdict) {
     let mut world = World::new(1);
     let mut node = begun_with(&mut world, &Settings::batched(100, 500 * MS));
@@ -259,10 +258,9 @@ fn a_chain_whose_lock_was_replaced_is_left_for_the_next_number() {
     }
 }
 
-/// The poison entry once went to the lock file that was removed. The next holder of the new lock
-/// under the same boot, possibly the same exclusive log, synced the segment successfully. It then
-/// acknowledged records behind others that never reached the disk: after the next power cut they
-/// were gone.
+/// The poison entry once went to the lock file that was removed. The next holder of the new lock under the
+/// same boot, possibly the same exclusive log, synced the segment successfully. It then acknowledged records
+/// behind others that never reached the disk: after the next power cut they were gone.
 #[test]
 fn a_poisoned_segment_is_known_to_the_next_holder_of_a_replaced_lock() {
     for exclusive in [false, true] {
@@ -342,8 +340,8 @@ fn a_directory_that_was_removed_or_moved_is_made_again_without_a_restart() {
                 let chain = &chains[&u16::from(!exclusive)];
                 let numbers = chain.numbers();
                 assert!(numbers.ends_with(&[6]) && (!removed || numbers == [4, 5, 6]), "{numbers:?}");
-                // The new chain witnesses the one that is gone. An exclusive log has only one
-                // chain, so nothing is left to compare with.
+                // The new chain witnesses the one that is gone. An exclusive log has only one chain, so
+                // nothing is left to compare with.
                 let expected = if exclusive { Verdict::Intact } else { Verdict::Damaged };
                 let report = crate::Verifier::new("/log").run_on(&*world.disk.process().storage()).unwrap();
                 assert_eq!(report.verdict(), expected, "{report}");
@@ -474,8 +472,8 @@ fn a_close_that_fails_is_written_once() {
     }
 }
 
-/// The `recovery` record about a segment of a chain that was then left was written to the next
-/// chain. It named a segment that this chain never had.
+/// The `recovery` record about a segment of a chain that was then left was written to the next chain. It
+/// named a segment that this chain never had.
 #[test]
 fn a_crash_while_a_segment_begins_never_uses_its_number_twice() {
     // A kill at each call of a rotation.
@@ -520,9 +518,8 @@ fn a_chain_whose_numbers_are_used_up_is_left_alone() {
     node.close(&mut world);
 }
 
-/// A seeded run found a false alarm. A power cut left an old line of the same file in the sector
-/// behind the last durable record. Recovery took that line for the record itself, moved from its
-/// position.
+/// A seeded run found a false alarm. A power cut left an old line of the same file in the sector behind the
+/// last durable record. Recovery took that line for the record itself, moved from its position.
 #[test]
 fn an_old_line_in_a_torn_tail_is_no_damage() {
     for (garbage, copied) in [(&b""[..], 2), (b"torn\n", 2), (b"torn\n", 4)] {
@@ -533,8 +530,7 @@ fn an_old_line_in_a_torn_tail_is_no_damage() {
         node.process.kill();
         drop(node);
         let bytes = world.disk.contents("audit-000-00000001.jsonl").unwrap();
-        // A copy of an earlier line of the same file, right behind the last record or behind
-        // garbage.
+        // A copy of an earlier line of the same file, right behind the last record or behind garbage.
         let line = bytes.split_inclusive(|byte| *byte == b'\n').nth(copied).unwrap();
         world.disk.append_foreign("audit-000-00000001.jsonl", &[garbage, line].concat());
         let mut again = world.opened(&Settings::default());
@@ -543,9 +539,9 @@ fn an_old_line_in_a_torn_tail_is_no_damage() {
     }
 }
 
-/// Seeds 348,529 and 1,030,058: a process found that a segment had failed and could not write that
-/// to the lock file. It released the chain all the same. The next opener's sync succeeded, and it
-/// trusted what it read.
+/// Seeds 348,529 and 1,030,058: a process found that a segment had failed and could not write that to the
+/// lock file. It released the chain all the same. The next opener's sync succeeded, and it trusted what it
+/// read.
 #[test]
 fn a_poisoned_chain_is_not_released_while_its_entry_cannot_be_written() {
     for can_be_said in [false, true] {
@@ -570,10 +566,9 @@ fn a_poisoned_chain_is_not_released_while_its_entry_cannot_be_written() {
     }
 }
 
-/// Recovery had begun a segment and had no room to finish its first write, so its name was never
-/// synced. The next failed sync of the directory was reported to another chain, and later syncs
-/// succeeded. The process that continued behind that segment lost its records at the next power
-/// cut. Found by seed 3,043,523.
+/// Recovery had begun a segment and had no room to finish its first write, so its name was never synced. The
+/// next failed sync of the directory was reported to another chain, and later syncs succeeded. The process
+/// that continued behind that segment lost its records at the next power cut. Found by seed 3,043,523.
 #[test]
 fn a_chain_is_not_released_while_a_name_of_its_own_is_in_doubt() {
     let (mut is_continued, mut failures) = (false, 0);

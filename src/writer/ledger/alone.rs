@@ -25,7 +25,7 @@ impl Ledger {
         if self.live.is_none() || self.has_idle_files() {
             // An unused file that no later first line lists looks like a segment that was emptied.
             match self.begin_segment(now) {
-                Err(trouble) if trouble.old_is_usable && is_last => {}
+                Err(trouble) if trouble.old_usable && is_last => {}
                 begun => begun?,
             }
         }

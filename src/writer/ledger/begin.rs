@@ -173,23 +173,23 @@ impl Ledger {
         self.not_begun("write to", number, refused.error, false)
     }
 
-    /// Returns the trouble of a segment that could not be begun. Unless `old_is_usable`, the live
+    /// Returns the trouble of a segment that could not be begun. Unless `old_usable`, the live
     /// segment is given up.
     fn not_begun(
         &mut self,
         action: &'static str,
         segment: u32,
         error: io::Error,
-        old_is_usable: bool,
+        old_usable: bool,
     ) -> Trouble {
         self.events.written = self.events.durable;
         self.receipts.clear();
-        if !old_is_usable {
+        if !old_usable {
             // The first line may have reached the new file, and it ends the old segment. So nothing
             // may be appended to that.
             self.live = None;
         }
-        Trouble { action, segment, error, old_is_usable, is_tampering: false }
+        Trouble { action, segment, error, old_usable, is_tampering: false }
     }
 
     /// Creates the next file that does not exist. Numbers are never used twice.

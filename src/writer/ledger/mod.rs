@@ -1,14 +1,14 @@
-//! The chain that this process writes: seals drafts, appends them, syncs, and moves to a new
-//! segment when it must.
+//! The chain that this process writes: seals drafts, appends them, syncs, and moves to a new segment when it
+//! must.
 //!
-//! What is written but not durable stays in memory (`retained`), as drafts without a place in the
-//! chain. After a failure they are sealed again behind the last durable record, with new sequence
-//! numbers and hashes. A draft leaves memory only when a sync that began after its line was
-//! completely written has succeeded.
+//! What is written but not durable stays in memory (`retained`), as drafts without a place in the chain.
+//! After a failure they are sealed again behind the last durable record, with new sequence numbers and
+//! hashes. A draft leaves memory only when a sync that began after its line was completely written has
+//! succeeded.
 //!
-//! A failed sync poisons its segment. Linux marks the pages that it could not write as clean, and
-//! reports the error once. A second `fsync(2)` of that file may then succeed although the bytes are
-//! lost ("fsyncgate", 2018). The segment is therefore never synced or written to again.
+//! A failed sync poisons its segment. Linux marks the pages that it could not write as clean, and reports the
+//! error once. A second `fsync(2)` of that file may then succeed although the bytes are lost ("fsyncgate",
+//! 2018). The segment is therefore never synced or written to again.
 
 mod alone;
 mod begin;
@@ -45,8 +45,7 @@ use crate::{
     storage::{Dir, Storage},
 };
 
-/// The most memory kept to seal lines in. A new segment that took a whole queue may have needed far
-/// more.
+/// The most memory kept to seal lines in. A new segment that took a whole queue may have needed far more.
 const MAX_LINES_KEPT: usize = 1 << 20;
 
 /// One chain, locked and ready to be appended to.
@@ -63,8 +62,8 @@ pub(super) struct Ledger {
     next_segment: u32,
     /// Files begun since the last durable record of which nothing counts.
     failed: Vec<u32>,
-    /// The same, left by the previous version: their first write may hold more than one line, which
-    /// it never does now.
+    /// The same, left by the previous version: their first write may hold more than one line, which it never
+    /// does now.
     failed_before: Vec<u32>,
     /// A file that was created but could not be written to yet.
     empty: Option<Segment>,
@@ -74,8 +73,8 @@ pub(super) struct Ledger {
     unsynced: Unsynced,
     /// The times of the records in the segment of the last durable record.
     times: TimesOf,
-    /// Whether damaged bytes follow the last durable record. The first line of the next segment
-    /// then records that they are given up.
+    /// Whether damaged bytes follow the last durable record. The first line of the next segment then records
+    /// that they are given up.
     damage_behind: bool,
     /// Files begun since a draft last became durable.
     begun_in_vain: usize,
@@ -104,8 +103,8 @@ pub(super) struct Ledger {
     lines: Vec<u8>,
 }
 
-/// How many events of this log are written and how many are durable. Records that are not events do
-/// not count.
+/// How many events of this log are written and how many are durable. Records that are not events do not
+/// count.
 #[derive(Debug, Clone, Copy, Default)]
 struct Events {
     written: Ticket,
@@ -126,8 +125,7 @@ pub(super) struct Done {
 /// A time in its printed form. Compares in the same order as the time.
 type Printed = [u8; TIMESTAMP_LEN];
 
-/// The lowest and the highest time of the records of one segment: of those written, and of those
-/// durable.
+/// The lowest and the highest time of the records of one segment: of those written, and of those durable.
 #[derive(Debug, Clone, Copy, Default)]
 struct TimesOf {
     written: Option<(Printed, Printed)>,
@@ -197,7 +195,7 @@ pub(super) struct Trouble {
     pub(super) segment: u32,
     pub(super) error: io::Error,
     /// Whether the live segment can still be written to.
-    pub(super) old_is_usable: bool,
+    pub(super) old_usable: bool,
     /// Whether the cause is not the system but a change made by somebody else.
     pub(super) is_tampering: bool,
 }
@@ -267,8 +265,8 @@ impl Ledger {
         self.lock.chain
     }
 
-    /// Returns whether this is the chain with that number and id. After an outage, the number may
-    /// belong to another chain.
+    /// Returns whether this is the chain with that number and id. After an outage, the number may belong to
+    /// another chain.
     pub(super) fn is_of(&self, (chain, id): (ChainNumber, Option<ChainId>)) -> bool {
         chain == self.chain() && id == Some(self.id)
     }
@@ -318,8 +316,8 @@ impl Ledger {
         self.lock.is_closed()
     }
 
-    /// Appends drafts, with one write for each buffer of them. Whatever happens, they are retained
-    /// until they are durable.
+    /// Appends drafts, with one write for each buffer of them. Whatever happens, they are retained until they
+    /// are durable.
     pub(super) fn append(&mut self, batch: &mut DraftBuffers, now: &Moment) -> Result<(), Trouble> {
         let mut result = self.note_open();
         while let Some(buffer) = batch.pop() {
@@ -334,8 +332,7 @@ impl Ledger {
         result
     }
 
-    /// Seals the drafts of one buffer and writes their lines. Retains them first, because the write
-    /// may fail.
+    /// Seals the drafts of one buffer and writes their lines. Retains them first, because the write may fail.
     fn append_buffer(&mut self, buffer: DraftBuffer, now: &Moment) -> Result<(), Trouble> {
         let Some(live) = self.live.take() else {
             self.retain(buffer, now);
@@ -350,8 +347,7 @@ impl Ledger {
 
     /// Writes the sealed lines in `lines` to the live segment. `sealed` is the last record in them.
     fn write_lines(&mut self, mut live: Segment, sealed: (u64, Digest)) -> Result<(), Trouble> {
-        // The live segment was taken out of `self.live` and is put back only if it can still be
-        // trusted.
+        // The live segment was taken out of `self.live` and is put back only if it can still be trusted.
         match live.append(&self.lines) {
             Ok(()) => {
                 self.done.appended_bytes += self.lines.len() as u64;
@@ -364,8 +360,8 @@ impl Ledger {
         }
     }
 
-    /// Seals the drafts of a buffer behind the record `at`, into `lines`. The first line of a write
-    /// carries the durable mark. Returns the last record.
+    /// Seals the drafts of a buffer behind the record `at`, into `lines`. The first line of a write carries
+    /// the durable mark. Returns the last record.
     fn seal_buffer(
         &mut self,
         buffer: &DraftBuffer,
@@ -396,21 +392,20 @@ impl Ledger {
         self.retained.append(buffer);
     }
 
-    /// Handles a failed write. If there was no space, the whole lines before it can still be synced
-    /// and count. After any other error, nothing written to the file since the last sync can be
-    /// trusted.
+    /// Handles a failed write. If there was no space, the whole lines before it can still be synced and
+    /// count. After any other error, nothing written to the file since the last sync can be trusted.
     fn write_refused(&mut self, mut live: Segment, refused: Refused) -> Trouble {
         let segment = live.name.segment;
         let Refused { written, fragment, out_of_room, error } = refused;
         if live.was_closed(&error) {
-            // Nothing is wrong with the file, and what was written to it is still there. It is not
-            // poisoned, but this process can no longer reach it.
+            // Nothing is wrong with the file, and what was written to it is still there. It is not poisoned,
+            // but this process can no longer reach it.
             return self.tampered(&live, CLOSED);
         }
         self.out_of_room = out_of_room;
         if out_of_room {
-            // The lines before the failure are in the page cache like those of any other write, so
-            // the rules of a sync apply to them.
+            // The lines before the failure are in the page cache like those of any other write, so the rules
+            // of a sync apply to them.
             let last = last_line(self.lines.split_at(written).0);
             let at = last.unwrap_or(self.written);
             if live.sync().is_err() {
@@ -423,7 +418,7 @@ impl Ledger {
         }
         let cause = if out_of_room { Cause::OutOfRoom } else { Cause::WriteFailed };
         self.end_segment(&live, cause, &error.to_string());
-        Trouble { action: "write to", segment, error, old_is_usable: false, is_tampering: false }
+        Trouble { action: "write to", segment, error, old_usable: false, is_tampering: false }
     }
 
     /// Gives up the live segment. What counts of it ends with the last durable record.
@@ -436,8 +431,8 @@ impl Ledger {
             void: live.bytes.saturating_sub(bytes),
             message: message.to_owned(),
         });
-        // What follows the last durable record is void. The retained drafts are sealed again, with
-        // these numbers.
+        // What follows the last durable record is void. The retained drafts are sealed again, with these
+        // numbers.
         self.written = (self.durable.seq, self.durable.hash);
         self.refusals.void_behind(self.durable.seq);
         self.times.written = self.times.durable;
@@ -453,21 +448,15 @@ impl Ledger {
             if live.was_closed(&error) {
                 return Err(self.tampered(&live, CLOSED));
             }
-            // Never sync this file again: Linux has marked the failed pages clean, so the next call
-            // could succeed without writing them (fsync(2)).
+            // Never sync this file again: Linux has marked the failed pages clean, so the next call could
+            // succeed without writing them (fsync(2)).
             self.poison();
             self.end_segment(&live, Cause::SyncFailed, &error.to_string());
-            return Err(Trouble {
-                action: "sync",
-                segment,
-                error,
-                old_is_usable: false,
-                is_tampering: false,
-            });
+            return Err(Trouble { action: "sync", segment, error, old_usable: false, is_tampering: false });
         }
         self.done.syncs += 1;
-        // The sync covers only what is in the file now. If somebody cut or removed it, the records
-        // are gone although the sync succeeded, so look before anything is acknowledged.
+        // The sync covers only what is in the file now. If somebody cut or removed it, the records are gone
+        // although the sync succeeded, so look before anything is acknowledged.
         match live.tampering() {
             Ok(None) => {}
             Ok(Some(what)) => return Err(self.tampered(&live, what)),
@@ -477,7 +466,7 @@ impl Ledger {
                     action: "inspect",
                     segment,
                     error,
-                    old_is_usable: false,
+                    old_usable: false,
                     is_tampering: false,
                 });
             }
@@ -496,7 +485,7 @@ impl Ledger {
             action: "trust",
             segment,
             error: io::Error::other(message),
-            old_is_usable: false,
+            old_usable: false,
             is_tampering: true,
         }
     }
@@ -504,9 +493,8 @@ impl Ledger {
     /// Checks whether the path of the live segment still names the open file.
     pub(super) fn check_name(&mut self) -> Result<(), Trouble> {
         let Some(live) = self.live.take() else { return Ok(()) };
-        // If the path cannot be checked, the next sync decides.
-        // The open file may be intact, but a reader would not find it: what is written from here on
-        // belongs in a file with a name.
+        // If the path cannot be checked, the next sync decides. The open file may be intact, but a reader
+        // would not find it: what is written from here on belongs in a file with a name.
         if let Ok(Some(what)) = live.name_tampering(&self.storage) {
             return Err(self.tampered(&live, what));
         }
@@ -514,14 +502,13 @@ impl Ledger {
         Ok(())
     }
 
-    /// Takes everything up to the record `at`, which ends at byte `end`, as durable: frees its
-    /// drafts and confirms its scopes.
+    /// Takes everything up to the record `at`, which ends at byte `end`, as durable: frees its drafts and
+    /// confirms its scopes.
     fn commit_through(&mut self, at: (u64, Digest), end: u64, segment: u32) {
         // Records that name refused events have no drafts to free.
         let undrafted = self.refusals.named_through(at.0);
         let mut records = at.0.saturating_sub(self.durable.seq).saturating_sub(undrafted);
-        // Receipts are confirmed below, but nobody is woken before the writer publishes the new
-        // head.
+        // Receipts are confirmed below, but nobody is woken before the writer publishes the new head.
         self.durable = Point { segment, seq: at.0, hash: at.1, end };
         // If only a part of what was written became durable, these may be wider than necessary.
         self.times.durable = self.times.written;

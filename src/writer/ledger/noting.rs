@@ -38,7 +38,7 @@ impl Ledger {
             action: "note the head of",
             segment: self.durable.segment,
             error,
-            old_is_usable: false,
+            old_usable: false,
             is_tampering: false,
         })
     }

@@ -22,8 +22,8 @@ use crate::{
     storage::{Dir, FileSystem, Storage},
 };
 
-/// How long an opener keeps trying all locks before it makes a new chain or gives up. Verification
-/// and retention may hold a lock for a moment.
+/// The least time for which an opener keeps trying all locks before it makes a new chain or gives
+/// up. Verification and retention may hold a lock for a moment.
 const PROBE_TIME: Duration = Duration::from_millis(100);
 
 /// The longest and the shortest pause between two passes over the locks. The longer an opener has

@@ -15,8 +15,9 @@ use crate::{
 /// The shortest and the longest pause between attempts to begin a new segment.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(2);
-/// The longest pauses once this many files were begun in vain.
+/// The longest pause once `MANY_FAILED_FILES` were begun in vain.
 const SLOW_RETRY: Duration = Duration::from_secs(60);
+/// The longest pause once `TOO_MANY_FAILED_FILES` were, half of what a chain can have.
 const SLOWEST_RETRY: Duration = Duration::from_secs(3600);
 const MANY_FAILED_FILES: usize = 100;
 const TOO_MANY_FAILED_FILES: usize = 500;

@@ -25,6 +25,7 @@ const HOLD: &str = "hold";
 
 /// After how many files a pass pauses, so that others get the disk and the processor.
 const STEP: u32 = 16;
+/// How long it pauses.
 const REST: Duration = Duration::from_millis(1);
 
 /// The outcome of a pass, for notices.

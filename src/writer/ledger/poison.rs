@@ -23,7 +23,7 @@ impl Ledger {
     }
 
     /// Writes the poison entry and makes it durable. If the lock was lost, the entry goes to the
-    /// file that replaced it.
+    /// lock file that is now at its path.
     pub(super) fn write_poison(&mut self) -> io::Result<()> {
         self.poison = Poison::Wanted;
         let entry = LockState::Poison { boot: self.storage.boot_id(), point: self.durable };

@@ -147,13 +147,13 @@ impl Inode {
 
     /// Returns how many failures a file opened now counts as reported. A failure that no sync has
     /// reported yet is still reported to it.
-    pub(super) fn failures_heard_at_open(&self) -> u64 {
+    pub(super) fn failures_reported_at_open(&self) -> u64 {
         if self.failure_was_reported { self.failures } else { self.failures.saturating_sub(1) }
     }
 
     /// Returns the error that an open file has not reported yet, and counts it as reported.
-    pub(super) fn take_failure(&mut self, heard: &mut u64) -> Option<Errno> {
-        if mem::replace(heard, self.failures) == self.failures {
+    pub(super) fn take_failure(&mut self, reported: &mut u64) -> Option<Errno> {
+        if mem::replace(reported, self.failures) == self.failures {
             return None;
         }
         self.failure_was_reported = true;

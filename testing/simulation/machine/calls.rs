@@ -68,7 +68,7 @@ impl Machine {
             inode,
             access,
             lock: None,
-            failures_heard: found.failures_heard_at_open(),
+            failures_reported: found.failures_reported_at_open(),
             owners: [process].into(),
         };
         self.next_handle += 1;
@@ -211,10 +211,12 @@ impl Machine {
         if matches!(mode, Mode::Lying) {
             return Ok(());
         }
-        let earlier = inode.take_failure(&mut handle.failures_heard);
+        let earlier = inode.take_failure(&mut handle.failures_reported);
         match (earlier, mode, failure) {
             // These file systems report an earlier error before they write.
             (Some(errno), _, SyncFailure::Ext4Data | SyncFailure::Btrfs) => fail(errno),
+            // The bytes are in the journal, so the call succeeds. Writing them to their place fails
+            // later.
             (_, Mode::Failing(errno), SyncFailure::Ext4Data) => {
                 inode.fail_to_sync(until, false, cut);
                 inode.note_failure(errno);
@@ -226,7 +228,9 @@ impl Machine {
                     _ => inode.fail_to_sync(until, failure == SyncFailure::Xfs, cut),
                 }
                 inode.note_failure(errno);
-                inode.take_failure(&mut handle.failures_heard).map_or(Ok(()), fail)
+                // This call reports the failure to its own file. Every other open file still has it
+                // to report.
+                inode.take_failure(&mut handle.failures_reported).map_or(Ok(()), fail)
             }
             (earlier, _, _) => {
                 inode.sync(until);

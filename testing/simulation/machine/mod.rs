@@ -86,7 +86,7 @@ struct Handle {
     inode: u64,
     access: Access,
     lock: Option<LockKind>,
-    failures_heard: u64,
+    failures_reported: u64,
     /// The processes that hold it: more than one after a fork.
     owners: BTreeSet<usize>,
 }

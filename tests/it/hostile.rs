@@ -231,7 +231,7 @@ fn copytruncate_is_noticed_and_what_it_took_is_missed() {
     fs::OpenOptions::new().write(true).open(live).unwrap().set_len(0).unwrap();
     emit(&log, "after");
     log.close().unwrap();
-    assert!(lines_of(&path, "notice").iter().any(|line| line.contains("was cut")));
+    assert!(lines_of(&path, "notice").iter().any(|line| line.contains("was truncated")));
     assert_eq!(verify(&path).unwrap().verdict(), Verdict::Damaged);
 }
 

@@ -480,7 +480,8 @@ fn a_program_that_becomes_another_user_is_told_once_that_it_cannot_rotate_and_wh
     assert_eq!(segments(&path).len(), 1);
     let told = lines_of(&path, "notice");
     assert_eq!(told.len(), 1, "{told:?}");
-    for words in ["cannot create", "user 0 opened the log", "is user 65534 since", "the old segment goes on"]
+    for words in
+        ["cannot create", "user 0 opened the log", "is now user 65534", "the old segment stays in use"]
     {
         assert!(told[0].contains(words), "{words}: {}", told[0]);
     }

@@ -1,4 +1,4 @@
-//! The tests of the README: a small application, and what is tested of its audit trail.
+//! An example: a small application, and tests of its audit trail.
 
 use std::time::Duration;
 

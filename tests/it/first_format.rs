@@ -1,4 +1,5 @@
-//! Logs that an earlier version wrote: they verify as they did for it, and are continued. `tests/fixtures/first-format/README.md` says how each was made.
+//! Logs written by an earlier version: they verify as they did then, and can be continued.
+//! `tests/fixtures/first-format/README.md` describes how each was created.
 
 use std::{
     collections::BTreeMap,
@@ -12,16 +13,16 @@ use tracing_audit::{AuditLog, Head, Verdict, read, verify};
 
 use crate::support::with_layer;
 
-/// A log, what the version that wrote it said of it, and what becomes of it.
+/// A log, the verdict of the version that wrote it, and the result of continuing it.
 struct Fixture {
     name: &'static str,
     verdict: Verdict,
     records: u64,
     events: u64,
     heads: &'static [&'static str],
-    /// The chain and number of the first record of the next run, also where earlier records are written again.
+    /// The chain and number of the first record of the next run, including earlier records that are written again.
     goes_on: (u16, u64),
-    /// What it is after that run.
+    /// The verdict after that run.
     after: Verdict,
 }
 
@@ -216,7 +217,7 @@ const FIXTURES: &[Fixture] = &[
     },
 ];
 
-/// A copy with the modes of a log, which git does not keep.
+/// Copies a fixture, with the permissions of a log, which git does not keep.
 fn copy_of(name: &str) -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let to = dir.path().join("log");
@@ -239,7 +240,7 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/first-format")
 }
 
-/// What can be read of a log, damaged or not: the durable records, and all heads.
+/// Returns what can be read of a log, damaged or not: the durable records, and all heads.
 fn durable_of(log: &Path) -> (BTreeMap<(u16, u64), Head>, Vec<Head>) {
     let records: Vec<_> = read(log).unwrap().filter_map(Result::ok).collect();
     let durable = records.iter().filter(|record| !record.is_provisional());
@@ -285,7 +286,7 @@ fn logs_of_the_first_format_verify_as_before_and_are_continued() {
         if report.verdict() != fixture.after {
             offences.push(format!("{name}: {report} instead of {}", fixture.after));
         }
-        // What the files had stays as it is, void or not.
+        // The bytes of the files stay unchanged, void or not.
         for file in fs::read_dir(fixtures().join(name)).unwrap().map(|entry| entry.unwrap().path()) {
             if file.is_file() {
                 let now = fs::read(path.join(file.file_name().unwrap())).unwrap();
@@ -296,7 +297,7 @@ fn logs_of_the_first_format_verify_as_before_and_are_continued() {
     assert!(offences.is_empty(), "{}", offences.join("\n"));
 }
 
-/// A fixture that nobody expects anything of tests nothing.
+/// A fixture without an entry in the table would test nothing.
 #[test]
 fn every_fixture_is_in_the_table() {
     let mut names: Vec<String> = fs::read_dir(fixtures())

@@ -1,4 +1,4 @@
-//! The trace and the span of OpenTelemetry in each record, by `Builder::enrich`, as the README has it.
+//! OpenTelemetry trace and span ids in each record, added by `Builder::enrich` as in the README.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::support::{child, events, fresh};
 /// As in the README.
 fn trace_of(event: &Enrichment<'_>) -> Option<SpanContext> {
     let (id, dispatch) = event.span().zip(event.dispatch())?;
-    // The innermost span may be one that the layer of OpenTelemetry does not see.
+    // The innermost span may be one that the OpenTelemetry layer filters out.
     let span = dispatch.downcast_ref::<Registry>()?.span(id)?;
     let context = span.scope().find_map(|span| get_otel_context(&span.id(), dispatch))?;
     Some(context.span().span_context().clone()).filter(SpanContext::is_valid)
@@ -35,10 +35,10 @@ fn subscriber(log: &AuditLog) -> impl Subscriber + Send + Sync + 'static {
         .with(log.layer())
 }
 
-/// Emits an event in each of two spans and in none, and prints the traces and spans that they are in.
+/// Emits an event in each of two spans and in none, and prints their trace and span ids.
 fn emit() {
     let outer = info_span!("outer");
-    // A span that only OpenTelemetry wants.
+    // A span that only OpenTelemetry records.
     let inner = tracing::trace_span!(parent: &outer, "inner");
     for span in [&outer, &inner] {
         let context = span.context().span().span_context().clone();

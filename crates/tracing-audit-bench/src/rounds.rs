@@ -110,7 +110,7 @@ fn write_back(data: &Path) -> Result<()> {
     status.success().then_some(()).ok_or_else(|| "cannot sync the file system".into())
 }
 
-/// Drops the files of a directory from the page cache (posix_fadvise(2)).
+/// Drops the files of a directory from the page cache (`posix_fadvise(2)`).
 fn forget_pages(dir: &Path) -> Result<()> {
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();

@@ -1,6 +1,6 @@
 //! The fixed workloads whose instructions `ci/instructions` counts under callgrind.
 //!
-//! A binary executes the same number of instructions on a busy machine as on a quiet one, so the figures
+//! A binary executes the same number of instructions on a busy machine as on an idle one. So the figures
 //! can be kept in the repository and compared. `ci/instructions` runs this program, which measures nothing
 //! by itself.
 

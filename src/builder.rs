@@ -133,7 +133,7 @@ impl Builder {
     /// After this time, `open` creates a new chain, or with `exclusive` returns [`Error::Locked`]. The wait lets
     /// short-lived processes share a few chains; long-lived processes that start together wait once. If every chain
     /// has been held for longer than a second, `open` still retries for 100 ms, because a verification holds locks for
-    /// a moment. At most 1 h.
+    /// a moment.
     pub fn wait_for_chain(mut self, wait: Duration) -> Self {
         self.plan.wait_for_chain = wait;
         self
@@ -419,6 +419,7 @@ impl Builder {
     /// Returns every setting that can be compared, as text.
     #[cfg(all(test, feature = "serde"))]
     pub(crate) fn everything(&self) -> String {
+        // Without `..`, so that a new setting does not compile until it is compared.
         let Self { plan, bad_names, bad_members } = self;
         let Plan {
             dir,
@@ -463,6 +464,7 @@ impl Builder {
             (MIN_INTERVAL..=HOUR).contains(&interval),
             "the batch interval must be from 1 ms to 1 h",
         )?;
+        // The longest line must fit a segment.
         in_range(
             "rotation",
             self.plan.rotation.max_bytes >= MIN_SEGMENT_BYTES,
@@ -494,6 +496,7 @@ impl Builder {
             return Err(Error::Setting { setting: "explicit", reason });
         }
         let rules = &self.plan.rules;
+        // After all names were added, because `keep` can exempt what `redact` covers, in either order.
         in_range(
             "redact",
             !rules.redact.covers("severity"),
@@ -504,6 +507,8 @@ impl Builder {
             !rules.inherit_from.iter().any(String::is_empty),
             "an empty target would match every target; leave it out",
         )?;
+        // Call sites that tracing compiles out would be missing without an error. The default of `span_level` is not
+        // checked, because spans below `level` are optional then.
         in_range(
             "span_level",
             rules.span_level.is_none_or(|level| level <= tracing::level_filters::STATIC_MAX_LEVEL),
@@ -543,6 +548,7 @@ fn check_retention(retention: &Retention) -> Result<(), Error> {
         );
         return Err(Error::Setting { setting: "retention", reason });
     }
+    // `forward-required` must fit one sector, which a disk writes as a whole or not at all.
     in_range(
         "retention",
         require_forwarded.iter().map(|name| name.len() + 1).sum::<usize>() <= MAX_FORWARD_REQUIRED,

@@ -346,6 +346,7 @@ pub struct ParseError {
 
 impl ParseError {
     pub(crate) fn new(what: &'static str, text: &str, expected: &'static str) -> Self {
+        // By characters, because bytes could cut one in half.
         Self { what, text: text.chars().take(100).collect(), expected }
     }
 }

@@ -26,7 +26,7 @@
 //! # Where to start
 //!
 //! - [`AuditLog`] opens a log and returns its layer; [`Builder`] has every setting.
-//! - An event is an audit event if its target is `audit` or begins with `audit::`, or if it has a field
+//! - An event is an audit event if its target is `audit` or begins with `audit::`. So is one with a field
 //!   `audit` that is not `false`. The macros [`audit!`] and [`audit_critical!`] are shorthand.
 //! - [`Severity`] is critical or routine. [`FlushMode`] sets when records are synced, and with it what a
 //!   killed process or a power cut can lose.
@@ -52,7 +52,7 @@
 //!
 //! # What is not guaranteed
 //!
-//! The files are not protected by a key: anyone who can rewrite all of them can recompute every hash,
+//! The files are not protected by a key. Anyone who can rewrite all of them can recompute every hash,
 //! and cutting off their end leaves no trace in them. [`Report::not_checked`] lists what a verification
 //! could not check. Lines are not encrypted, and secrets are withheld by field name only.
 

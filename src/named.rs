@@ -18,6 +18,7 @@ macro_rules! named {
 
         impl std::fmt::Display for $type {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                // `pad` rather than `write_str`, so that a width and an alignment apply.
                 f.pad(self.as_str())
             }
         }

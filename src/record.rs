@@ -84,7 +84,7 @@ impl Record {
 
     /// Returns the record as a head, to store elsewhere.
     ///
-    /// Do not store the head of a [provisional](Self::is_provisional) record: a power cut may withdraw
+    /// Do not store the head of a [provisional](Self::is_provisional) record. A power cut may withdraw
     /// the record, and an honest log would then be reported as damaged.
     #[must_use]
     pub fn head(&self) -> Head {
@@ -103,7 +103,7 @@ impl Record {
     ///
     /// A `confirm` returned an error, or the macro of a critical event stopped waiting. The application may therefore
     /// have refused the action that the record describes. This is known only if the chain itself records it within the
-    /// next 32 MiB; a process that ends before it can write that leaves no trace of it. For records in a chain that was
+    /// next 32 MiB. A process that ends before it can write that leaves no trace of it. For records in a chain that was
     /// left for another, [`verify`](crate::verify()) reports it in a note.
     #[must_use]
     pub fn is_unconfirmed(&self) -> bool {

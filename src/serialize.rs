@@ -46,6 +46,7 @@ impl<T: FromStr<Err: fmt::Display>> Visitor<'_> for TextVisitor<T> {
         text.parse().map_err(E::custom)
     }
 
+    // Through the text, so that `wait_bound = 5` gets the parser's error about the missing unit.
     fn visit_i64<E: Error>(self, number: i64) -> Result<T, E> {
         self.visit_str(&number.to_string())
     }

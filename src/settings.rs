@@ -375,6 +375,7 @@ impl FromStr for Retention {
                 return Some(Self::keep_all());
             }
             let words: Vec<&str> = text.split(' ').collect();
+            // Pairs of a name and a value; a remainder is a name without a value.
             let (limits, []) = words.as_chunks() else { return None };
             limits.iter().try_fold(Self::keep_all(), |retention, limit| match *limit {
                 ["max_age", age] if retention.max_age.is_none() => {

@@ -148,8 +148,8 @@ pub enum Health {
     Overloaded,
     /// Everything is recorded, but something that later writes depend on does not work.
     ///
-    /// Either a segment was due but could not be begun, so the old one continues, or the durable head cannot be written
-    /// to the chain's lock file. This is retried every second, and the state lasts until it works.
+    /// Either a new segment was due but could not be begun, so the old one continues. Or the durable head cannot be
+    /// written to the chain's lock file. This is retried every second, and the state lasts until it works.
     Degraded,
     /// Free space is below the watermark.
     LowSpace,

@@ -41,8 +41,10 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, ParseError> {
         let mut nanos = 0_u128;
         let mut rest = text;
         let mut largest = u64::MAX;
+        // At least one round, so that an empty text is refused.
         while !rest.is_empty() || largest == u64::MAX {
             let (amount, unit, more) = quantity(rest, DURATIONS)?;
+            // Units must decrease: `30m1h` and `1s1s` are more likely mistakes than settings.
             if unit >= largest {
                 return None;
             }
@@ -97,6 +99,7 @@ fn times(number: &str, unit: u64) -> Option<u128> {
         Some((whole, fraction)) => (digits(whole)?, fraction),
         None => (digits(number)?, "0"),
     };
+    // In integers, because `f64` would round.
     let decimals = u32::try_from(fraction.len()).ok().filter(|_| fraction.len() <= MOST_DECIMALS)?;
     let (part, divisor) = (digits(fraction)?.checked_mul(u128::from(unit))?, 10_u128.pow(decimals));
     let whole = whole.checked_mul(u128::from(unit))?;

@@ -171,8 +171,8 @@ enum Mode {
 
 /// The keys of every mode, in one table rather than a tagged enum.
 ///
-/// Serde buffers the values of a tagged enum. A buffered value keeps its type, so a text from the environment could no
-/// longer become a number or a boolean, as some readers of settings allow.
+/// Serde buffers the values of a tagged enum, and a buffered value keeps its type. A text from the environment could then
+/// not become a number or a boolean, as some readers of settings allow.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FlushModeTable {

@@ -46,8 +46,8 @@ pub fn capture() -> TestLog {
 /// ```
 #[track_caller]
 pub fn capture_with(configure: impl FnOnce(Builder) -> Builder) -> TestLog {
-    // Before the log is opened, which takes some time: a call site that another thread is registering right now is
-    // registered by then, and tracing asks about it again when the log's subscriber is created.
+    // Before the log is opened, which takes some time. A call site that another thread is registering right now is
+    // registered by then, so tracing asks about it again when the log's subscriber is created.
     call_sites::keep_alive();
     let dir =
         tempfile::tempdir().unwrap_or_else(|error| panic!("cannot make a temporary directory: {error}"));

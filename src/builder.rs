@@ -225,8 +225,9 @@ impl Builder {
         self
     }
 
-    /// Sets a closure that adds fields to each audit event, such as a tenant from a task-local or the trace id of
-    /// another library. Default: no closure.
+    /// Sets a closure that adds to each audit event what neither it nor its spans have. Default: no closure.
+    ///
+    /// Examples are a tenant from a task-local and the trace id of another library.
     ///
     /// It is called on the emitting thread, before the severity is decided, and not for an event that is already lost.
     /// Values are redacted and cut like those of the event. Audit events emitted from the closure are counted as lost,

@@ -1,4 +1,4 @@
-//! A durable, tamper-evident audit log as a `tracing-subscriber` layer.
+//! A durable, hash-chained audit log as a `tracing-subscriber` layer.
 //!
 //! Each `tracing` event tagged `audit` becomes one line of JSON, linked to the line before it by
 //! SHA-256. When a call reports that an event is durable, it is on disk.
@@ -31,12 +31,19 @@
 //! - [`Severity`] is critical or routine. [`FlushMode`] sets when records are synced, and with it what a
 //!   killed process or a power cut can lose.
 //! - [`AuditLog::confirm`] lets an application refuse an action that could not be recorded. In tasks, use
-//!   [`AuditLog::confirm_future`]: there, critical events do not block the executor's thread either.
+//!   [`AuditLog::confirm_future`], in which critical events do not block the executor's thread.
 //! - [`AuditLog::health`], [`AuditLog::stats`] and [`Builder::on_notice`] report the state of a running log.
-//! - [`Stats::for_each`] reports the counters as metrics. The feature `serde`, off by default, adds `Config`, which
-//!   holds every setting as data, and serialises counters, reports and records.
+//! - [`Stats::for_each`] reports the counters as metrics.
 //! - [`verify`](verify()) and [`Verifier`] check a log; [`read`](read()) and [`Reader`] read it. A [`Head`] kept
 //!   elsewhere makes a truncated or rewritten log detectable.
+//!
+//! # Features
+//!
+//! Both are off by default, and only add names:
+//!
+//! - `serde` adds `Config`, which holds every setting as data, and serialises counters, reports and records.
+//! - `fault-injection` adds `Builder::faults`, with which the tests of an application make the disk fail, stall or be
+//!   full.
 //!
 //! # What is guaranteed
 //!

@@ -21,7 +21,7 @@ use crate::{
     support::{events, fresh, wait_for, with_layer},
 };
 
-/// A mode in which only a critical event or a waiting caller causes a sync.
+/// Returns a mode in which only a critical event or a waiting caller causes a sync.
 fn only_critical() -> FlushMode {
     FlushMode::Hybrid {
         batch_size: u32::MAX,

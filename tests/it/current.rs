@@ -21,7 +21,7 @@ fn check(subscriber: impl Subscriber + Send + Sync + 'static, expected: Option<&
     assert_eq!(with_default(&Dispatch::new(subscriber), found), expected);
 }
 
-/// A layer that has nothing to do with audit logs.
+/// Returns a layer that has nothing to do with audit logs.
 fn quiet<S: Subscriber + for<'a> LookupSpan<'a>>() -> impl Layer<S> + Send + Sync {
     fmt::layer().with_writer(std::io::sink)
 }
@@ -133,7 +133,7 @@ fn a_closed_log_is_found_and_refuses() {
     assert_eq!(events(&path).len(), 0);
 }
 
-/// The role of the child process.
+/// Plays the role of the child process.
 pub(crate) fn play(path: &std::path::Path) {
     let log = AuditLog::open(path).unwrap();
     registry().with(log.layer()).init();

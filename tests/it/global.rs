@@ -77,7 +77,7 @@ fn opened(builder: Builder) -> AuditLog {
     log
 }
 
-/// The role of the child process.
+/// Plays the role of the child process.
 pub(crate) fn play(scenario: &str, path: &Path) {
     let builder = AuditLog::builder(path);
     match scenario {
@@ -133,7 +133,7 @@ pub(crate) fn play(scenario: &str, path: &Path) {
     }
 }
 
-/// A service that is killed: it opens the log, installs its subscriber in the usual way, and works.
+/// Runs a service that is killed: it opens the log, installs its subscriber in the usual way, and works.
 fn restart(builder: Builder) {
     static TOLD: AtomicU64 = AtomicU64::new(0);
     let log = builder
@@ -180,7 +180,7 @@ fn classifier(builder: Builder) {
     assert_eq!(log.stats().lost_total(), 10, "{:?}", log.stats());
 }
 
-/// The notice closure emits events, even while the queue is full and every emitter waits.
+/// Emits events from the notice closure, even while the queue is full and every emitter waits.
 fn notice(builder: Builder, on_full: OnFull) {
     let log = builder
         .on_full(on_full)
@@ -334,7 +334,7 @@ fn current_thread(builder: Builder) {
     assert_eq!(log.stats().lost_total(), 0, "{:?}", log.stats());
 }
 
-/// A thread without a subscriber reaches a call site first, while the only subscriber is a scoped one.
+/// Lets a thread without a subscriber reach a call site first, while the only subscriber is a scoped one.
 fn early(log: &AuditLog) {
     fn emit() {
         audit!(action = "early", actor = "b");

@@ -57,7 +57,7 @@ async fn measure(work: impl Future<Output = ()> + Send + 'static) -> (Duration, 
     (beats.await.unwrap(), took.unwrap())
 }
 
-/// The role of the child process: measures each form for a number of rounds, or until one round meets an idle machine.
+/// Plays the role of the child process: measures each form for a number of rounds, or until one round meets an idle machine.
 pub(crate) fn beat(path: &Path) {
     let log = AuditLog::open(path).unwrap();
     tracing_subscriber::registry().with(log.layer()).init();

@@ -23,7 +23,7 @@ use crate::support::{
     wait_for, with_layer,
 };
 
-/// The role of the child process. Failures are written to a file, because there may be no stream to print to.
+/// Plays the role of the child process. Failures are written to a file, because there may be no stream to print to.
 pub(crate) fn play(scenario: &str, path: &Path) {
     let said = path.with_extension("said");
     std::panic::set_hook(Box::new(move |panic| {
@@ -205,7 +205,7 @@ fn a_program_that_closes_all_descriptors_gets_no_audit_line_in_another_file() {
     }
 }
 
-/// The second handle gets the same files at the same numbers, so that to the first one nothing seems changed.
+/// Opens a second handle, with the same files at the same numbers, so that to the first one nothing seems changed.
 fn closes_everything_and_opens_again(path: &Path) {
     let first = AuditLog::open(path).unwrap();
     emit(&first, "before").unwrap();
@@ -334,7 +334,7 @@ fn a_log_that_is_removed_while_its_program_is_in_a_jail_is_recreated_in_place() 
     assert_eq!(verify(&path).unwrap().verdict(), Verdict::Damaged, "what was removed is missed");
 }
 
-/// The directory cannot be reached any more, so the log reports that it cannot record.
+/// Closes everything where the directory cannot be reached any more, so that the log cannot record.
 fn closes_everything_in_a_jail(path: &Path) {
     let jail = jail_of(path);
     let told = Arc::new(Mutex::new(Vec::new()));

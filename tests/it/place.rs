@@ -11,7 +11,7 @@ use tracing_audit::{AuditLog, Error, verify};
 
 use crate::support::{child, fresh, is_root, run, segments, skip, with_layer};
 
-/// The role of the child process: prints the result.
+/// Plays the role of the child process, and prints the result.
 pub(crate) fn play(scenario: &str, path: &Path) {
     match scenario {
         "open" => match AuditLog::open(path) {
@@ -41,7 +41,7 @@ fn behind(program: &[&str], command: &Command) -> Command {
     copied_behind(&[program, &[own]].concat(), command)
 }
 
-/// The same, with a copy of the child's program.
+/// Returns the same command, with a copy of the child's program.
 fn copied_behind(program: &[&str], command: &Command) -> Command {
     let mut whole = Command::new(program[0]);
     whole.args(&program[1..]).args(command.get_args());

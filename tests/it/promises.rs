@@ -17,7 +17,7 @@ use crate::support::{
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A mode that syncs only when a caller waits.
+/// Returns a mode that syncs only when a caller waits.
 pub(crate) fn lazy() -> FlushMode {
     FlushMode::Batched { size: u32::MAX, interval: HOUR }
 }

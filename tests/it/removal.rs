@@ -107,7 +107,7 @@ fn removals_longer_than_the_wait_bound_do_not_count_as_a_stalled_disk() {
     verify(&path).unwrap().ensure_intact().unwrap();
 }
 
-/// The role of the child process with slow removals.
+/// Plays the role of the child process, whose removals are slow.
 pub(crate) fn play(path: &Path) {
     let log = AuditLog::builder(path)
         .retention(Retention::keep_all().max_segments(2))

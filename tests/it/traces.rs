@@ -11,7 +11,7 @@ use tracing_subscriber::{Registry, filter::filter_fn, prelude::*, registry::Look
 
 use crate::support::{child, events, fresh};
 
-/// As in the README.
+/// Returns the trace of an event, as in the README.
 fn trace_of(event: &Enrichment<'_>) -> Option<SpanContext> {
     let (id, dispatch) = event.span().zip(event.dispatch())?;
     // The innermost span may be one that the OpenTelemetry layer filters out.

@@ -258,7 +258,7 @@ fn a_future_covers_the_events_of_its_own_log_only() {
             pause().await;
         });
         assert!(poll(&mut of_one).is_pending());
-        assert_eq!((one.stats().durable, two.stats().durable), (0, 1), "the other log waits as ever");
+        assert_eq!((one.stats().durable, two.stats().durable), (0, 1), "the other log still waits");
         assert_eq!(block_on(of_one).unwrap().1, receipt_of(&one, "1"));
         let of_both = one.confirm_future(two.confirm_future(async {
             pause().await;

@@ -247,7 +247,7 @@ fn a_renamed_live_segment_is_abandoned() {
         !segments(&path).is_empty()
     });
     log.close().unwrap();
-    assert_eq!(verify(&path).unwrap().verdict(), Verdict::Damaged, "the renamed file is missed");
+    assert_eq!(verify(&path).unwrap().verdict(), Verdict::Damaged, "the missing file is detected");
     fs::rename(live.with_extension("jsonl.1"), &live).unwrap();
     let report = verify(&path).unwrap();
     report.ensure_intact().unwrap_or_else(|error| panic!("{error}\n{report}"));

@@ -163,8 +163,8 @@ fn closes_everything(path: &Path, taken: Taken, exclusive: bool) {
     emit(&log, "after").unwrap();
     log.rotate().unwrap();
     emit(&log, "later").unwrap();
-    assert_eq!(log.health(), Health::Tampered, "somebody was at its files");
-    assert_eq!(log.head().chain(), u16::from(!exclusive), "the lock of the chain was let go of");
+    assert_eq!(log.health(), Health::Tampered, "its files were changed");
+    assert_eq!(log.head().chain(), u16::from(!exclusive), "the lock of the chain was lost");
     log.close().unwrap();
     let left = descriptors().into_iter().find(|(_, file)| file.starts_with(path));
     assert_eq!(left, None, "nothing is left open");
@@ -179,7 +179,7 @@ fn closes_everything(path: &Path, taken: Taken, exclusive: bool) {
         one.write_all(b"still open").unwrap();
     }
     if taken == Taken::Directories {
-        assert_eq!(fs::read_dir(&beside).unwrap().count(), 0, "something was made in another directory");
+        assert_eq!(fs::read_dir(&beside).unwrap().count(), 0, "something was created in another directory");
     }
     for mut file in files.into_iter().filter(|_| taken == Taken::Files) {
         let mut text = String::new();
@@ -282,7 +282,7 @@ fn goes_into_a_jail(path: &Path) {
     assert_eq!(log.health(), Health::Healthy);
     assert!(log.stats().free_bytes > 0 && log.stats().notices.is_empty(), "{:?}", log.stats());
     log.close().unwrap();
-    assert_eq!(tree(Path::new("/")), before, "something was made in the jail");
+    assert_eq!(tree(Path::new("/")), before, "something was created in the jail");
 }
 
 #[test]
@@ -315,7 +315,7 @@ fn is_removed_while_in_a_jail(path: &Path) {
     println!("\n@inside");
     wait_for("the next chain", || emit(&log, "after").is_ok_and(|receipt| receipt.chain() == 1));
     log.close().unwrap();
-    assert_eq!(tree(Path::new("/")), before, "something was made in the jail");
+    assert_eq!(tree(Path::new("/")), before, "something was created in the jail");
 }
 
 #[test]
@@ -331,7 +331,7 @@ fn a_log_that_is_removed_while_its_program_is_in_a_jail_is_recreated_in_place() 
     let status = process.wait().unwrap();
     assert!(status.success(), "{:?}", fs::read_to_string(path.with_extension("said")));
     assert!(events(&path).iter().any(|event| event.action() == Some("after")));
-    assert_eq!(verify(&path).unwrap().verdict(), Verdict::Damaged, "what was removed is missed");
+    assert_eq!(verify(&path).unwrap().verdict(), Verdict::Damaged, "the removal is detected");
 }
 
 /// Closes everything where the directory cannot be reached any more, so that the log cannot record.
@@ -354,7 +354,7 @@ fn closes_everything_in_a_jail(path: &Path) {
     assert_eq!(log.health(), Health::Failing);
     let error = log.close().unwrap_err().to_string();
     assert!(error.contains(path.to_str().unwrap()), "{error}");
-    assert_eq!(tree(Path::new("/")), before, "something was made in the jail");
+    assert_eq!(tree(Path::new("/")), before, "something was created in the jail");
     let told = told.lock().unwrap();
     let message =
         told.iter().find(|(kind, _)| *kind == NoticeKind::Failing).map(|(_, message)| message.as_str());
@@ -469,8 +469,8 @@ fn becomes_another_user(path: &Path) {
 }
 
 #[test]
-fn a_program_that_becomes_another_user_is_told_once_that_it_cannot_rotate_and_why() {
-    let name = "a_program_that_becomes_another_user_is_told_once_that_it_cannot_rotate_and_why";
+fn a_program_that_changes_its_user_gets_one_notice_that_it_cannot_rotate_and_why() {
+    let name = "a_program_that_changes_its_user_gets_one_notice_that_it_cannot_rotate_and_why";
     if !is_root() {
         return skip(name, "only root can become somebody else");
     }

@@ -191,7 +191,7 @@ fn counters_include_the_work_of_opening() {
     log.close().unwrap();
     let log = AuditLog::open(&path).unwrap();
     let stats = log.stats();
-    assert_eq!((stats.segments, stats.syncs), (0, 1), "it goes on in the segment that is there");
+    assert_eq!((stats.segments, stats.syncs), (0, 1), "it continues the existing segment");
     log.close().unwrap();
     assert_eq!(log.stats().syncs, 2, "`close` is a write of its own");
 }

@@ -40,7 +40,7 @@ pub(crate) fn with_layer<T>(log: &AuditLog, emit: impl FnOnce() -> T) -> T {
 pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !condition() {
-        assert!(begun.elapsed() < Duration::from_secs(10), "waited in vain for: {what}");
+        assert!(begun.elapsed() < Duration::from_secs(10), "timed out waiting for: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
@@ -76,7 +76,7 @@ pub(crate) fn lines_of(log: &Path, kind: &str) -> Vec<String> {
 pub(crate) fn assert_all_present(log: &Path, receipts: &[Receipt]) {
     let heads: std::collections::HashSet<_> = records(log).iter().map(Record::head).collect();
     let lost: Vec<_> = receipts.iter().filter(|receipt| !heads.contains(&receipt.head())).collect();
-    assert!(lost.is_empty(), "{} of {} confirmed records are gone: {lost:?}", lost.len(), receipts.len());
+    assert!(lost.is_empty(), "{} of {} confirmed records are missing: {lost:?}", lost.len(), receipts.len());
 }
 
 /// Returns the segments of a log, in order.

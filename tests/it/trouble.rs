@@ -360,7 +360,7 @@ fn settings_out_of_range_are_refused() {
             other => panic!("{setting}: {other:?}"),
         }
     }
-    assert!(!path.exists(), "nothing was made");
+    assert!(!path.exists(), "nothing was created");
 }
 
 /// The line about lost events was once printed by the application's own thread, which blocked as long as nobody read

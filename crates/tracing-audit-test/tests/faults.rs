@@ -24,7 +24,7 @@ fn emit(action: &str) {
 fn wait_for(what: &str, condition: impl Fn() -> bool) {
     let begun = Instant::now();
     while !condition() {
-        assert!(begun.elapsed() < Duration::from_secs(10), "waited in vain: {what}");
+        assert!(begun.elapsed() < Duration::from_secs(10), "timed out waiting for: {what}");
         thread::sleep(Duration::from_millis(2));
     }
 }

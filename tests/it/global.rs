@@ -536,7 +536,7 @@ fn parent_and_forked_child_both_emit_and_only_the_parent_is_in_its_log() {
 
 /// A task in the child once waited for ever, because neither the writer nor the timer exists there.
 #[test]
-fn a_child_forked_inside_confirm_gets_an_error() {
+fn a_child_forked_in_the_middle_of_a_confirm_gets_an_error() {
     let (_dir, path) = fresh();
     let output = runs_well("fork-inside", &path);
     let output = String::from_utf8_lossy(&output.stdout);

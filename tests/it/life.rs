@@ -422,7 +422,7 @@ fn wait_for_line(process: &mut std::process::Child, line: &str) {
 
 /// The log once followed its path to another directory, and wrote there.
 #[test]
-fn a_log_whose_parent_is_moved_stays_in_the_directory_that_was_opened() {
+fn a_log_whose_parent_was_moved_stays_in_the_directory_that_was_opened() {
     let dir = tempfile::tempdir().unwrap();
     let (parent, moved) = (dir.path().join("parent"), dir.path().join("moved"));
     let (log, _) = open_with_notices(&parent.join("log"));
@@ -469,8 +469,8 @@ fn becomes_another_user(path: &Path) {
 }
 
 #[test]
-fn a_program_that_changes_its_user_gets_one_notice_that_it_cannot_rotate_and_why() {
-    let name = "a_program_that_changes_its_user_gets_one_notice_that_it_cannot_rotate_and_why";
+fn a_program_that_becomes_another_user_gets_one_notice_that_it_cannot_rotate_and_why() {
+    let name = "a_program_that_becomes_another_user_gets_one_notice_that_it_cannot_rotate_and_why";
     if !is_root() {
         return skip(name, "only root can become somebody else");
     }

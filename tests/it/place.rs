@@ -210,8 +210,8 @@ fn a_system_without_a_boot_id_gives_a_notice() {
 
 /// A member of the group cannot hold the lock of a chain, but can still see whether a writer does.
 #[test]
-fn a_group_member_verifies_a_live_log_without_false_alarm_and_cannot_hold_its_lock() {
-    let name = "a_group_member_verifies_a_live_log_without_false_alarm_and_cannot_hold_its_lock";
+fn a_reader_of_the_group_verifies_a_live_log_without_false_alarm_and_cannot_hold_its_lock() {
+    let name = "a_reader_of_the_group_verifies_a_live_log_without_false_alarm_and_cannot_hold_its_lock";
     if !is_root() || !run("setpriv", &["--version"]) {
         return skip(name, "it needs root and setpriv to become nobody");
     }

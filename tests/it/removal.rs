@@ -134,7 +134,7 @@ pub(crate) fn play(path: &Path) {
 
 /// As a program started by cron, which ends before the first pause of the writer.
 #[test]
-fn a_short_lived_program_removes_what_is_due() {
+fn a_program_that_lives_for_a_moment_removes_what_is_due() {
     for life in [Duration::ZERO, Duration::from_millis(200)] {
         let (_dir, path) = of_segments(20);
         let log = AuditLog::builder(&path).retention(Retention::keep_all().max_segments(5)).open().unwrap();

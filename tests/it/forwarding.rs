@@ -65,7 +65,7 @@ fn note_position(path: &Path, name: &str, seq: u64, refused: Option<u64>) {
 }
 
 #[test]
-fn a_segment_is_removed_once_every_named_store_has_all_of_it() {
+fn retention_removes_a_segment_once_every_named_store_has_all_of_it() {
     let (_dir, path) = fresh();
     fill(&path);
     let keep = keep_one().require_forwarded(["archive", "postgres"]);
@@ -185,7 +185,7 @@ fn a_list_that_cannot_be_written_is_an_error_of_open() {
 }
 
 #[test]
-fn the_names_of_a_process_apply_even_if_the_list_is_removed() {
+fn the_names_of_a_process_apply_even_after_the_list_is_deleted() {
     let (_dir, path) = fresh();
     let log = AuditLog::builder(&path).retention(keep_one().require_forwarded(["archive"])).open().unwrap();
     fs::remove_file(path.join("forward-required")).unwrap();
@@ -195,7 +195,7 @@ fn the_names_of_a_process_apply_even_if_the_list_is_removed() {
 }
 
 #[test]
-fn waiting_segments_are_removed_when_space_is_low() {
+fn retention_removes_waiting_segments_when_space_is_low() {
     let (_dir, path) = fresh();
     fill(&path);
     let keep = keep_one().require_forwarded(["archive"]);

@@ -292,7 +292,7 @@ pub enum NoChainReason {
         chains: u16,
     },
     /// With `exclusive`, chain 000 cannot be continued and is left unchanged.
-    #[error("{why}; to start it again, move {} aside and keep them", files_of(*chain))]
+    #[error("{why}; to start over, move {} aside and keep them", files_of(*chain))]
     #[non_exhaustive]
     LeftAlone {
         /// The number of the chain.

@@ -1,7 +1,11 @@
 //! Fail closed: an action that cannot be recorded is refused.
 //!
-//! The handler exports a key only if the audit event is durable first. Here the log is closed under
-//! it half way through, as a stand-in for a disk that refuses.
+//! The handler exports a key only if the audit event is durable first. Half way through, the log is closed, which stands in
+//! for a disk that rejects writes.
+//!
+//! ```sh
+//! cargo run --example fail_closed
+//! ```
 
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 

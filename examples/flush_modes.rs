@@ -1,4 +1,8 @@
-//! What the three flush modes cost, and what they promise, on the disk this runs on.
+//! The cost of the three flush modes on the disk this runs on: time per event, and number of syncs.
+//!
+//! ```sh
+//! cargo run --release --example flush_modes
+//! ```
 
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 

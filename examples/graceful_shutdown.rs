@@ -1,6 +1,10 @@
 //! A tokio service that flushes and closes its log on SIGTERM, without blocking the runtime.
 //!
-//! The example sends the signal to itself after a moment.
+//! The example sends the signal to itself after 200 ms.
+//!
+//! ```sh
+//! cargo run --example graceful_shutdown
+//! ```
 
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 

@@ -1,4 +1,8 @@
-//! Several processes write one log at the same time: each has its own chain, none waits for another.
+//! Several processes write one log at the same time. Each has a chain of its own, and none waits for another.
+//!
+//! ```sh
+//! cargo run --example many_processes
+//! ```
 
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 

@@ -1,5 +1,10 @@
-//! Serves `/metrics` for Prometheus and `/healthz` for a load balancer: `metrics 0.0.0.0:9464` does so until it is
-//! stopped; without an address it asks itself once, prints what came, and ends.
+//! Serves `/metrics` for Prometheus and `/healthz` for a load balancer.
+//!
+//! With an address it serves until it is stopped. Without one it requests both pages itself, prints the answers, and ends.
+//!
+//! ```sh
+//! cargo run --example metrics -- 127.0.0.1:9464
+//! ```
 
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 

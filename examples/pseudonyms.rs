@@ -1,7 +1,11 @@
-//! Personal data and a log that cannot be edited: the log has pseudonyms, and who they are stands in a table of the
-//! application, where a line can be erased.
+//! Personal data and a log that cannot be edited. The log contains pseudonyms; a table of the application, from which
+//! entries can be erased, maps them to people.
 //!
-//! A pseudonym is random and no hash of the name: whoever knows all names finds the one behind a hash.
+//! A pseudonym is random and not a hash of the name: whoever has a list of all names could find the name behind a hash.
+//!
+//! ```sh
+//! cargo run --example pseudonyms
+//! ```
 
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 

@@ -1,7 +1,10 @@
-//! The whole of it: open, attach, emit, confirm, close, verify.
+//! The whole life of a log: open, attach, emit, confirm, close, verify.
 //!
-//! `cargo run --example quickstart` writes to `audit-log` in the current directory, each time a
-//! little more: the chain goes on.
+//! Writes to `audit-log` in the current directory. Each run continues the chain.
+//!
+//! ```sh
+//! cargo run --example quickstart
+//! ```
 
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 

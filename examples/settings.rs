@@ -1,5 +1,6 @@
-//! A service reads the settings of its audit log with its other settings: from TOML, the environment on top. Needs the
-//! feature `serde`:
+//! A service reads the settings of its audit log with its other settings: from TOML, overridden by the environment.
+//!
+//! Needs the feature `serde`:
 //!
 //! ```sh
 //! PAYMENTS_AUDIT__FLUSH_MODE=immediate cargo run --features serde --example settings

@@ -1,5 +1,10 @@
-//! An axum server that answers only when what a request recorded is durable, and refuses with 503 otherwise. A span around
-//! each request carries actor, session and request id into every audit event.
+//! An axum server that sends an answer only when the records of the request are durable, and 503 otherwise.
+//!
+//! A span around each request adds actor, session and request id to every audit event.
+//!
+//! ```sh
+//! cargo run --example web_server
+//! ```
 
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 

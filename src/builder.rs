@@ -493,7 +493,7 @@ impl Builder {
         }
         if let Some(name) = self.bad_members.first() {
             let reason =
-                format!("{name:?} is not a named member, such as `actor` or `action`; see the README");
+                format!("{name:?} is not a named member, such as `actor` or `action`; see docs/events.md");
             return Err(Error::Setting { setting: "explicit", reason });
         }
         let rules = &self.plan.rules;

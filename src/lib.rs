@@ -145,8 +145,16 @@ pub mod simulation {
     pub use crate::harness::{Failure, Outcome, fuzz, replay, run};
 }
 
-/// The programs of the README and of the changelog are compiled with the others.
+/// The programs of the README, the changelog and the pages of docs/ are compiled with the others.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 #[doc = include_str!("../CHANGELOG.md")]
+#[doc = include_str!("../docs/README.md")]
+#[doc = include_str!("../docs/comparison.md")]
+#[doc = include_str!("../docs/confirm.md")]
+#[doc = include_str!("../docs/events.md")]
+#[doc = include_str!("../docs/filters.md")]
+#[doc = include_str!("../docs/reading.md")]
+#[doc = include_str!("../docs/settings.md")]
+#[doc = include_str!("../docs/testing.md")]
 mod documents {}

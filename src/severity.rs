@@ -32,7 +32,7 @@ named!(Severity, "severity", [
     Critical => "critical",
 ]);
 
-/// The words for each severity: those of syslog (RFC 5424), of OCSF and of common loggers. The README has the same
+/// The words for each severity: those of syslog (RFC 5424), of OCSF and of common loggers. docs/events.md has the same
 /// table. Words that call for action now are critical; a warning is not.
 const SPELLINGS: [(Severity, &[&str]); 2] = [
     (

@@ -56,9 +56,18 @@ const DOCUMENTS: &[&str] = &[
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "SECURITY.md",
+    "docs/README.md",
+    "docs/comparison.md",
+    "docs/confirm.md",
     "docs/durability.md",
+    "docs/events.md",
+    "docs/filters.md",
     "docs/format.md",
     "docs/operations.md",
+    "docs/reading.md",
+    "docs/settings.md",
+    "docs/testing.md",
+    "examples/README.md",
 ];
 
 // ---- Rust.
@@ -344,11 +353,25 @@ fn prose_of(document: &str) -> String {
     prose
 }
 
-/// Returns the targets of the links in a document, without URLs.
+/// Parses the definition of a label: `[label]: target`.
+fn definition(line: &str) -> Option<(&str, &str)> {
+    line.strip_prefix('[')?.split_once("]: ")
+}
+
+/// Returns the targets of the links in a document, and of the definitions of labels, without URLs.
 fn links_of(document: &str) -> Vec<String> {
     let prose = prose_of(document);
-    let targets = prose.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
-    targets.map(|(target, _)| target.to_owned()).filter(|target| !target.contains("://")).collect()
+    let inline = prose.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0));
+    let defined = prose.lines().filter_map(definition).map(|(_, target)| target);
+    inline.chain(defined).filter(|target| !target.contains("://")).map(str::to_owned).collect()
+}
+
+/// Returns the labels that a document links to, as `[text][label]`, but does not define.
+fn undefined_labels_of(document: &str) -> Vec<String> {
+    let prose = prose_of(document);
+    let defined: BTreeSet<&str> = prose.lines().filter_map(definition).map(|(label, _)| label).collect();
+    let used = prose.split("][").skip(1).filter_map(|rest| Some(rest.split_once(']')?.0));
+    used.filter(|label| !defined.contains(label)).map(str::to_owned).collect()
 }
 
 /// Returns the anchors of the headings in a document.
@@ -486,6 +509,9 @@ impl Repository {
         for document in DOCUMENTS {
             let text = self.read(document);
             let dir = Path::new(document).parent().map(Path::to_owned).unwrap_or_default();
+            for label in undefined_labels_of(&text) {
+                self.offences.push(format!("{document}: links to [{label}], which it does not define"));
+            }
             for link in links_of(&text) {
                 let (file, anchor) = link.split_once('#').unwrap_or((&link, ""));
                 let target = if file.is_empty() { PathBuf::from(document) } else { dir.join(file) };
@@ -511,17 +537,23 @@ impl Repository {
         }
     }
 
-    fn check_readme(&mut self) {
-        let readme = self.read("README.md");
-        for file in ["examples/quickstart.rs", "crates/tracing-audit-test/tests/login.rs"] {
+    fn check_programs(&mut self) {
+        let login = "crates/tracing-audit-test/tests/login.rs";
+        for (document, file) in [("README.md", "examples/quickstart.rs"), ("docs/testing.md", login)] {
             let example = self.read(file);
             let program = example
                 .lines()
                 .skip_while(|line| line.starts_with("//!") || line.starts_with("#![") || line.is_empty());
             let program = program.collect::<Vec<_>>().join("\n");
-            if program.is_empty() || !readme.contains(&program) {
-                self.offences.push(format!("README.md: does not show the program of {file}"));
+            if program.is_empty() || !self.read(document).contains(&program) {
+                self.offences.push(format!("{document}: does not show the program of {file}"));
             }
+        }
+        // The blocks that no doctest compiles are a part of that file.
+        let (readme, login) = (self.read("README.md"), self.read(login));
+        let mut parts = readme.split("```rs\n").skip(1).filter_map(|rest| Some(rest.split_once("```")?.0));
+        if !readme.contains("```rs\n") || !parts.all(|part| login.contains(part)) {
+            self.offences.push("README.md: does not show a part of the tests of the kit".to_owned());
         }
     }
 }
@@ -534,7 +566,7 @@ fn the_code_and_the_documents_keep_to_the_map() {
     repository.check_map();
     repository.check_links();
     repository.check_explanations();
-    repository.check_readme();
+    repository.check_programs();
     let offences = repository.offences;
     assert!(offences.is_empty(), "{} offences:\n  {}\n", offences.len(), offences.join("\n  "));
 }
@@ -642,6 +674,11 @@ fn the_innocent_are_left_alone() {
 fn documents_are_read_as_people_read_them() {
     let text = "# A & B: `c`\n[x](y.md#z) [w](https://e.org/) `src/a.rs` `io::Error` `.ci/run` `a b/c`\n```text\n[no](no)\n# no\n```\n";
     assert_eq!(links_of(text), ["y.md#z"]);
+    let labels = "[x][a.md], [a.md], [y][b.md]\n\n[a.md]: ../a.md\n[e]: https://e.org/\n";
+    assert_eq!(
+        (links_of(labels), undefined_labels_of(labels)),
+        (vec!["../a.md".to_owned()], vec!["b.md".to_owned()])
+    );
     assert_eq!(anchors_of(text), BTreeSet::from(["a--b-c".to_owned()]));
     assert_eq!(files_named_in(text), BTreeSet::from(["src/a.rs".to_owned(), ".ci/run".to_owned()]));
     let names = names_to_explain(

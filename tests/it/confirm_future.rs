@@ -357,7 +357,7 @@ fn polling_a_finished_future_panics_with_a_message() {
     assert!(panicked.downcast_ref::<&str>().unwrap().contains("polled again"));
 }
 
-/// The reason for the advice in the README.
+/// The reason for the warning in docs/confirm.md.
 #[test]
 fn an_instrumented_task_keeps_its_actor_but_a_guard_held_across_an_await_leaks_it() {
     use tracing::Instrument as _;

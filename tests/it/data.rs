@@ -18,10 +18,10 @@ struct Settings {
     audit: Config,
 }
 
-/// Reads the settings of the README as the README does, with environment variables that override them.
+/// Reads the settings of docs/settings.md as that page does, with environment variables that override them.
 fn settings(environment: &[(&str, &str)]) -> Result<Settings, config::ConfigError> {
-    let readme = include_str!("../../README.md");
-    let block = readme.split("```toml\n").find(|block| block.contains("[audit]")).unwrap();
+    let page = include_str!("../../docs/settings.md");
+    let block = page.split("```toml\n").find(|block| block.contains("[audit]")).unwrap();
     let text = block.split("```").next().unwrap();
     let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
     let environment: HashMap<String, String> = environment.iter().map(own).collect();
@@ -34,7 +34,7 @@ fn settings(environment: &[(&str, &str)]) -> Result<Settings, config::ConfigErro
 }
 
 #[test]
-fn the_settings_of_the_readme_open_a_log() {
+fn the_settings_of_the_document_open_a_log() {
     let (_dir, path) = fresh();
     let mut config = settings(&[]).unwrap().audit;
     assert_eq!(config.dir, Path::new("/var/lib/payments/audit-log"));

@@ -16,8 +16,9 @@ use tracing_audit::{AuditLog, Head, Verifier, verify};
 use crate::support::{events, records, segments, skip, wait_for, with_layer};
 
 /// The documents with recipes, as paths in the repository.
-const DOCUMENTS: [(&str, &str); 4] = [
+const DOCUMENTS: [(&str, &str); 5] = [
     ("README.md", include_str!("../../README.md")),
+    ("docs/reading.md", include_str!("../../docs/reading.md")),
     ("docs/format.md", include_str!("../../docs/format.md")),
     ("docs/operations.md", include_str!("../../docs/operations.md")),
     ("docs/durability.md", include_str!("../../docs/durability.md")),
@@ -104,6 +105,39 @@ fn run_recipe(recipe: &Block, dir: &Path) -> String {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && errors.is_empty(), "{}: {errors}", recipe.document);
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// Returns a text with the hash of every head in it replaced by `…`.
+fn without_hashes(text: &str) -> String {
+    heads_in(text)
+        .iter()
+        .fold(text.trim_end().to_owned(), |text, head| text.replace(&head.hash().to_string(), "…"))
+}
+
+/// tests/tidy.rs checks that this is the program in the README.
+#[test]
+fn the_readme_shows_what_its_program_prints() {
+    let (_dir, path) = workplace();
+    let log = AuditLog::open(&path).unwrap();
+    let receipt = with_layer(&log, || {
+        tracing::info!(target: "audit", action = "auth.success", actor = "mia");
+        tracing::warn!(target: "audit", action = "auth.failure", actor = "mallory");
+        let (actor, resource) = ("mia", "key/7");
+        let export =
+            || tracing::info!(target: "audit", action = "key.export", actor, resource, "exported a key");
+        log.confirm(export).unwrap()
+    });
+    let head = log.close().unwrap();
+    let report = verify(&path).unwrap().to_string().replace(path.to_str().unwrap(), "audit-log");
+    let printed = format!("receipt   {receipt}\nhead      {head}   (keep this somewhere else)\n\n{report}\n");
+    let mut shown = blocks();
+    shown.retain(|block| {
+        block.document == "README.md" && block.language == "text" && block.text.contains("receipt  ")
+    });
+    assert_eq!(shown.len(), 1);
+    // The first line is that of `fmt`.
+    let (_, shown) = shown[0].text.split_once('\n').unwrap();
+    assert_eq!(without_hashes(&printed), without_hashes(shown));
 }
 
 /// A recipe without a test could be wrong for years.

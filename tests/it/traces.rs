@@ -1,4 +1,4 @@
-//! OpenTelemetry trace and span ids in each record, added by `Builder::enrich` as in the README.
+//! OpenTelemetry trace and span ids in each record, added by `Builder::enrich` as in docs/events.md.
 
 use std::path::Path;
 
@@ -11,10 +11,10 @@ use tracing_subscriber::{Registry, filter::filter_fn, prelude::*, registry::Look
 
 use crate::support::{child, events, fresh};
 
-/// Returns the trace of an event, as in the README.
+/// Returns the trace of an event, as in docs/events.md.
 fn trace_of(event: &Enrichment<'_>) -> Option<SpanContext> {
     let (id, dispatch) = event.span().zip(event.dispatch())?;
-    // The innermost span may be one that the OpenTelemetry layer filters out.
+    // The OpenTelemetry layer may not see the innermost span.
     let span = dispatch.downcast_ref::<Registry>()?.span(id)?;
     let context = span.scope().find_map(|span| get_otel_context(&span.id(), dispatch))?;
     Some(context.span().span_context().clone()).filter(SpanContext::is_valid)

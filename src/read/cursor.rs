@@ -70,7 +70,7 @@ pub(super) struct Cursor {
     /// The one known to be from elsewhere.
     trusted: u64,
     follow: Follow,
-    place: ReadPosition,
+    position: ReadPosition,
     parser: LineParser,
     /// The piece that is being handed out, where it stands in its file, and where in it the next line begins.
     piece: Vec<u8>,
@@ -129,7 +129,7 @@ impl Cursor {
             durable,
             trusted: after.map_or(0, |head| head.seq),
             follow: Follow::new(chain),
-            place: ReadPosition::default(),
+            position: ReadPosition::default(),
             parser: LineParser::default(),
             piece: Vec::new(),
             offset: 0,
@@ -205,7 +205,7 @@ impl Cursor {
             self.began_inside = true;
             self.lines_before = None;
         }
-        self.place = ReadPosition::at(file, offset);
+        self.position = ReadPosition::at(file, offset);
         self.piece.clear();
         self.at = 0;
         self.state = State::Reading;
@@ -378,7 +378,7 @@ impl Cursor {
     fn record(&mut self, line: &[u8], offset: u64) -> Option<Record> {
         let parsed = self.parser.parse(line);
         let is_next = self.follow.one_line(parsed, offset);
-        self.follow.said.clear();
+        self.follow.controls.clear();
         // What a later version wrote is handed out as far as it can be read.
         let is_later = self.follow.later_format.is_some();
         let line = parsed.ok().filter(|line| is_next || is_later && line.hash_is_right())?;
@@ -417,10 +417,10 @@ impl Cursor {
     fn next_piece(&mut self, storage: &dyn Storage) -> Result<Option<Error>, Error> {
         self.at = 0;
         // A chain can have pieces that count nothing, so this is said again and again.
-        let mut source = ChainBytes::resume(storage, &self.files, std::mem::take(&mut self.place));
+        let mut source = ChainBytes::resume(storage, &self.files, std::mem::take(&mut self.position));
         source.reuse(std::mem::take(&mut self.piece));
         let part = source.next();
-        self.place = source.suspend();
+        self.position = source.suspend();
         match part? {
             None => self.state = State::AtEnd,
             Some(Part::Begin(name)) => {
@@ -449,7 +449,7 @@ impl Cursor {
     /// later segment was begun behind it. Files that never got their first line change nothing.
     fn ends_here(&mut self) -> bool {
         let is_torn = self.follow.anomalies.take_lowest_new().is_some_and(|at| at > self.durable);
-        let is_last = || self.files.iter().skip(self.place.file() + 1).all(|file| file.first_seq.is_none());
+        let is_last = || self.files.iter().skip(self.position.file() + 1).all(|file| file.first_seq.is_none());
         if is_torn && is_last() {
             self.state = State::AtEnd;
         }
@@ -457,7 +457,7 @@ impl Cursor {
     }
 
     fn bad_line(&mut self, storage: &dyn Storage, offset: u64) -> Error {
-        let Some(name) = self.files.get(self.place.file()).map(|file| file.name) else {
+        let Some(name) = self.files.get(self.position.file()).map(|file| file.name) else {
             return Error::BadLine { path: log_path(storage), line: self.follow.line };
         };
         if self.began_inside && self.lines_before.is_none() {

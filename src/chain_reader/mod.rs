@@ -31,7 +31,7 @@ pub(crate) use chunk_summary::{Summary, summarize};
 pub(crate) use damage::{Durable, GoOn, durable_by_itself, go_on, is_all_torn};
 pub(crate) use directory::{Directory, chains_with_a_lock, log_path};
 pub(crate) use first_line::{Beginning, FirstLine, SegmentStart, open_segment};
-pub(crate) use follow::{FileCount, Follow, Standing, missing_records};
+pub(crate) use follow::{FileCount, Follow, ResumePoint, missing_records};
 pub(crate) use layout::{Absent, Layout, LayoutFromEnd, SegmentFile};
 #[cfg(test)]
 pub(crate) use lines::Chunks;

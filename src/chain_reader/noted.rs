@@ -76,8 +76,8 @@ pub(crate) struct Noted {
     pub(crate) point: Point,
     /// The times of the records in the segment, up to the point.
     pub(crate) times: Option<Times>,
-    /// What retention removed last, up to the point.
     /// The last record that retention had removed at the point, and its hash.
+    pub(crate) pruned: Option<(u64, Digest)>,
     /// Every chain that was ever witnessed.
     pub(crate) witnessed: BTreeSet<ChainNumber>,
     /// A hash of the machine's identity, shortened to a useful length.
@@ -102,8 +102,8 @@ impl Identity {
 #[derive(Debug, Default)]
 pub(crate) struct Slots {
     pub(crate) noted: Option<Noted>,
-    /// The counter of the newest slot, and which of the two that is.
     /// The counter of the newest slot, and the index of that slot.
+    counter: u64,
     newest: usize,
     /// Whether one of the slots was lost: both had been written, and only one is good.
     pub(crate) is_one_lost: bool,

@@ -1,8 +1,8 @@
-//! The names of the members met so far, so that none stands twice in an object.
+//! The names of the members of an object so far, so that no name can occur twice.
 
 use std::{collections::HashSet, ops::Range};
 
-/// The names met so far in the objects that are open: a stack, so that nothing is allocated.
+/// The names so far in the objects that are open. They form one stack, so that an object needs no allocation of its own.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     ranges: Vec<Range<usize>>,
@@ -11,12 +11,13 @@ pub(super) struct Names {
 /// One open object.
 #[derive(Debug)]
 pub(super) struct Members {
+    /// The index of its first name.
     first: usize,
-    /// Names with escapes, decoded, and then every other name too, because `a` and `\u0061` are one.
+    /// The decoded names, once one of them has escapes (`a` and `\u0061` are the same name) or there are many.
     decoded: Option<HashSet<Vec<u8>>>,
 }
 
-/// From this many members on, names are kept in a hash set, so that time stays linear.
+/// From this number of members on, names are kept in a hash set, so that the time stays linear.
 const MANY: usize = 16;
 
 impl Names {
@@ -28,8 +29,8 @@ impl Names {
         Members { first: self.ranges.len(), decoded: None }
     }
 
-    /// Takes in a name, given as its place in `bytes`; says whether it is new in its object. `None` if
-    /// this or a name before it has no place in `bytes`.
+    /// Adds a name, given as its range in `bytes`, and returns whether it is new in its object. `None` if this
+    /// name or an earlier one is not within `bytes`.
     pub(super) fn add(
         &mut self,
         members: &mut Members,
@@ -56,7 +57,7 @@ impl Names {
     }
 }
 
-/// What the inside of a string with escapes says.
+/// Decodes the inside of a string with escapes.
 pub(super) fn decode(name: &[u8]) -> Vec<u8> {
     let mut quoted = Vec::with_capacity(name.len() + 2);
     quoted.push(b'"');

@@ -69,7 +69,7 @@ impl Notes {
                 let message = format!(
                     "record {seq}: somebody was told that these are not confirmed, and they are durable ({}): {}",
                     plain(&refused.reason),
-                    said(&refused)
+                    ranges_of(&refused)
                 );
                 self.push(Note::of(NoteKind::Unconfirmed, chain, message));
             }
@@ -101,7 +101,7 @@ impl Notes {
 }
 
 /// Returns the first records that an `unconfirmed` record names, for a message.
-fn said(refused: &Unconfirmed) -> String {
+fn ranges_of(refused: &Unconfirmed) -> String {
     const MOST: usize = 8;
     let range = |(first, last): &(u64, u64)| {
         if first == last { first.to_string() } else { format!("{first} to {last}") }

@@ -59,8 +59,8 @@ impl Findings {
 /// How a chain ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
+pub enum ChainState {
     /// Its last run ended with `close`.
-    /// Its last run ended in order.
     Closed,
     /// A writer holds it.
     Live,

@@ -142,8 +142,13 @@ impl Follow {
                 anomaly.at = if is_missing { line.seq.saturating_sub(1) } else { first_hole };
             }
         }
-        self.start =
-            Some(FirstGood { seq: line.seq, previous: line.previous, holes: self.holes, position, is_segment });
+        self.start = Some(FirstGood {
+            seq: line.seq,
+            previous: line.previous,
+            holes: self.holes,
+            position,
+            is_segment,
+        });
     }
 
     /// Records that a line does not link to the one before. The position is that of the record before: if a mark covers

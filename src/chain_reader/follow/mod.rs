@@ -44,7 +44,7 @@ struct Jump {
 
 /// The position and state of a chain, from which it can be followed further later.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Standing {
+pub(crate) struct ResumePoint {
     segment: u32,
     line: u64,
     start: Option<FirstGood>,
@@ -133,9 +133,9 @@ impl Follow {
         }
     }
 
-    /// Returns the state of a chain that continues at this standing.
-    pub(crate) fn at(chain: ChainNumber, standing: Standing) -> Self {
-        let Standing { segment, line, start, next, hash, holes, id } = standing;
+    /// Returns the state of a chain that continues at this point.
+    pub(crate) fn resume(chain: ChainNumber, point: ResumePoint) -> Self {
+        let ResumePoint { segment, line, start, next, hash, holes, id } = point;
         let mut follow = Self::new(chain);
         if start.is_some() {
             follow.begin_file(SegmentName { chain, segment });
@@ -145,10 +145,10 @@ impl Follow {
         follow
     }
 
-    /// Returns where the chain stands, to continue from there later.
-    pub(crate) fn standing(&self) -> Standing {
+    /// Returns the point at which the chain can be continued later.
+    pub(crate) fn resume_point(&self) -> ResumePoint {
         let Self { line, start, next, hash, holes, .. } = *self;
-        Standing { segment: self.segment(), line, start, next, hash, holes, id: self.control.id }
+        ResumePoint { segment: self.segment(), line, start, next, hash, holes, id: self.control.id }
     }
 
     /// Returns the state of a chain whose last record read is the noted one, of this kind.

@@ -91,8 +91,8 @@ impl LineParser {
             return Err(Malformed("the line is longer than 60 KiB"));
         }
         let (body, hash) = split_hash(bytes).ok_or(Malformed("the line does not end with its hash"))?;
-        let (members, previous) =
-            split_previous(body).ok_or(Malformed("the hash of the record before is not where it belongs"))?;
+        let (members, previous) = split_previous(body)
+            .ok_or(Malformed("the hash of the previous record is not where it belongs"))?;
         if !members.starts_with(BODY_START) {
             return Err(Malformed("the line does not begin with its sequence number"));
         }
@@ -100,7 +100,7 @@ impl LineParser {
         if !is_plain && !members.is_ascii() {
             let text = std::str::from_utf8(members).map_err(|_| Malformed("the line is not UTF-8"))?;
             if text.chars().any(must_escape) {
-                return Err(Malformed("a control character stands raw in the line"));
+                return Err(Malformed("the line has an unescaped control character"));
             }
         }
         let mut scanner = Scanner { bytes: members, at: 1, is_plain, names: &mut self.names };
@@ -153,7 +153,7 @@ pub(super) struct Scanner<'a, 'n> {
 }
 
 const NOT_JSON: Malformed = Malformed("the line is not strict JSON");
-const REPEATED: Malformed = Malformed("a member stands twice in an object");
+const REPEATED: Malformed = Malformed("a member occurs twice in an object");
 
 impl<'a> Scanner<'a, '_> {
     /// Reads the members up to the end of the bytes. The closing brace is behind the hashes, so it is not among them.
@@ -171,13 +171,13 @@ impl<'a> Scanner<'a, '_> {
                 b"seq" => {
                     top.seq = number(value)
                         .filter(|seq| *seq > 0)
-                        .ok_or(Malformed("the sequence number is no whole number above 0"))?;
+                        .ok_or(Malformed("the sequence number is not a whole number above 0"))?;
                 }
                 b"ts" => top.time = Some(value),
                 b"kind" => kind_name = text(value).map(decoded).unwrap_or_default(),
                 b"durable" => {
                     top.durable =
-                        Some(number(value).ok_or(Malformed("the durable mark is no whole number"))?);
+                        Some(number(value).ok_or(Malformed("the durable mark is not a whole number"))?);
                 }
                 b"_prev_hash" | b"_hash" => return Err(REPEATED),
                 // Before the kind is known, no member is named like it, not even one with an empty name.
@@ -251,7 +251,7 @@ impl<'a> Scanner<'a, '_> {
 
     fn object(&mut self, depth: usize) -> Result<(), Malformed> {
         if depth >= MAX_DEPTH {
-            return Err(Malformed("objects stand too deep in each other"));
+            return Err(Malformed("objects are nested too deeply"));
         }
         if self.bytes.get(self.at) == Some(&b'}') {
             self.at += 1;
@@ -274,7 +274,7 @@ impl<'a> Scanner<'a, '_> {
 
     fn list(&mut self, depth: usize) -> Result<(), Malformed> {
         if depth >= MAX_DEPTH {
-            return Err(Malformed("lists stand too deep in each other"));
+            return Err(Malformed("lists are nested too deeply"));
         }
         if self.bytes.get(self.at) == Some(&b']') {
             self.at += 1;
@@ -311,7 +311,7 @@ impl<'a> Scanner<'a, '_> {
                     escaped = true;
                     self.escape()?;
                 }
-                _ => return Err(Malformed("a control character stands raw in the line")),
+                _ => return Err(Malformed("the line has an unescaped control character")),
             }
         }
     }
@@ -365,7 +365,7 @@ impl<'a> Scanner<'a, '_> {
         if (text.len() < 300 && !has_exponent) || serde_json::from_slice::<f64>(text).is_ok() {
             Ok(())
         } else {
-            Err(Malformed("a number is larger than readers can read"))
+            Err(Malformed("a number is too large for readers"))
         }
     }
 
@@ -466,19 +466,19 @@ mod tests {
         ] {
             check(payload, Err(NOT_JSON));
         }
-        check(",\"a\":\"\u{1}\"", Err(Malformed("a control character stands raw in the line")));
-        check(",\"a\":\"1234567\u{7f}\"", Err(Malformed("a control character stands raw in the line")));
-        check(",\"a\":\"\u{85}\"", Err(Malformed("a control character stands raw in the line")));
-        check(",\"a\":\"\u{202e}\"", Err(Malformed("a control character stands raw in the line")));
+        check(",\"a\":\"\u{1}\"", Err(Malformed("the line has an unescaped control character")));
+        check(",\"a\":\"1234567\u{7f}\"", Err(Malformed("the line has an unescaped control character")));
+        check(",\"a\":\"\u{85}\"", Err(Malformed("the line has an unescaped control character")));
+        check(",\"a\":\"\u{202e}\"", Err(Malformed("the line has an unescaped control character")));
         let deep = format!(",\"a\":{}{}", "[".repeat(40), "]".repeat(40));
-        check(&deep, Err(Malformed("lists stand too deep in each other")));
+        check(&deep, Err(Malformed("lists are nested too deeply")));
     }
 
     /// Fuzzing found that a line with `1e999` was verified as good and could not be read: the parser
     /// of values refuses a number that no `f64` can hold, and the strict one had not checked.
     #[test]
     fn a_number_that_no_reader_can_parse_is_refused() {
-        let refused = Err(Malformed("a number is larger than readers can read"));
+        let refused = Err(Malformed("a number is too large for readers"));
         check(r#","a":1e999"#, refused);
         check(r#","a":[-1E+400]"#, refused);
         check(&format!(",\"a\":1{}", "0".repeat(400)), refused);

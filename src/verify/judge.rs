@@ -105,9 +105,9 @@ impl<'a> Judge<'a> {
             (None, false, false) => {
                 let holder = match self.evidence.holder {
                     Holder::Unknown => {
-                        "whether somebody holds it is not known: it is unclean, or still being written"
+                        "whether a writer holds it is not known: it is unclean, or still being written"
                     }
-                    Holder::Nobody | Holder::Writer => "nobody holds it",
+                    Holder::Nobody | Holder::Writer => "no writer holds it",
                 };
                 let message = format!("the chain ends without `close`, and {holder}");
                 self.find(FindingKind::NotClosed, None, last.map(|last| last.seq), message);
@@ -128,7 +128,7 @@ impl<'a> Judge<'a> {
                 continue;
             }
             let position = LinePosition { segment: absent.segment, line: 0, offset: 0 };
-            let message = format!("the file is gone, and {} bytes of it count", absent.bytes);
+            let message = format!("the file is missing, but {} bytes of it count", absent.bytes);
             self.find(FindingKind::MissingSegment, Some(position), None, message);
         }
     }
@@ -144,8 +144,8 @@ impl<'a> Judge<'a> {
             }
             let position = LinePosition { segment: file.name.segment, line: 1, offset: 0 };
             let message = format!(
-                "the file was given up when it held at most one line, and now has {} bytes: it was overwritten, or \
-                 what it held was destroyed",
+                "the file was given up when it held at most one line, but now has {} bytes: it was overwritten, or \
+                 its content was destroyed",
                 file.bytes
             );
             self.find(FindingKind::Destroyed, Some(position), None, message);
@@ -202,7 +202,7 @@ impl<'a> Judge<'a> {
             self.is_torn = true;
             let lines = track.follow.good.records.saturating_sub(tail.before.records);
             let message = format!(
-                "from here on the end of the chain was never durable and is torn ({lines} good lines in it)"
+                "the end of the chain from here on was never durable and is torn ({lines} good lines in it)"
             );
             self.find(FindingKind::TornTail, Some(tail.position), Some(tail.at), message);
         }
@@ -227,7 +227,7 @@ impl<'a> Judge<'a> {
         let (Some((seq, _)), Some(hash)) = (anomaly.records, anomaly.hash) else { return };
         if self.looked_up.get(&seq).is_some_and(|(known, _)| *known == hash) {
             finding.kind = FindingKind::Duplicate;
-            "the line stands a second time".clone_into(&mut finding.message);
+            "the line occurs a second time".clone_into(&mut finding.message);
         }
     }
 
@@ -242,10 +242,10 @@ impl<'a> Judge<'a> {
             offset,
         };
         if follow.next <= self.durable.through {
-            let message = format!("the line has no end ({length} bytes)");
+            let message = format!("the line is incomplete ({length} bytes)");
             self.find(FindingKind::Malformed, Some(position), Some(follow.next), message);
         } else if !self.evidence.is_held() && !self.is_torn {
-            let message = format!("the last line has no end ({length} bytes) and was never durable");
+            let message = format!("the last line is incomplete ({length} bytes) and was never durable");
             self.find(FindingKind::TornTail, Some(position), Some(follow.next), message);
             self.is_torn = true;
         }
@@ -259,7 +259,7 @@ impl<'a> Judge<'a> {
         let reach = (follow.next - 1).saturating_add(follow.holes);
         if follow.later_format.is_none() && reach < follow.control.mark {
             let message = format!(
-                "the chain ends with record {reach}, and its own lines say that record {} was durable",
+                "the chain ends with record {reach}, but its own lines say that record {} was durable",
                 follow.control.mark
             );
             self.find(FindingKind::Ahead, None, Some(follow.control.mark), message);
@@ -274,12 +274,12 @@ impl<'a> Judge<'a> {
     fn claim(&mut self, claim: &Claim, reach: u64) {
         let (chain, who) = (self.track.chain, claim.who());
         if !is_meant(claim, self.track) {
-            let message = format!("{who} names a chain with another id, which is gone");
+            let message = format!("{who} names a chain with another id, which is missing");
             self.find(FindingKind::MissingChain, None, None, message);
         } else if claim.seq > reach {
             let message = format!(
-                "the chain ends with record {reach}, and {who} names record {}: it was cut, or copied \
-                 before that",
+                "the chain ends with record {reach}, but {who} names record {}: it was truncated, or \
+                 copied before that",
                 claim.seq
             );
             self.find(FindingKind::Ahead, None, Some(claim.seq), message);
@@ -292,7 +292,7 @@ impl<'a> Judge<'a> {
                 self.not_checked.push(NotChecked::of(NotCheckedKind::Head, Some(chain), message));
             }
         } else if self.hash_of(claim.seq).is_some_and(|hash| hash != claim.hash) {
-            let message = format!("{who} names another hash of this record: the chain was rewritten");
+            let message = format!("{who} names a different hash for this record: the chain was rewritten");
             self.find(FindingKind::HeadMismatch, None, Some(claim.seq), message);
         }
     }
@@ -315,9 +315,9 @@ impl<'a> Judge<'a> {
         }
         let message = match self.looked_up.get(&through) {
             Some((known, _)) if *known == hash => return,
-            Some(_) => "the record has another hash than the one that the chain goes on from",
+            Some(_) => "the record does not have the hash that the chain continues from",
             None => match self.looked_up.get(&through.saturating_add(1)) {
-                Some((_, previous)) if *previous != hash => "the record behind this one does not link to it",
+                Some((_, previous)) if *previous != hash => "the next record does not link to this one",
                 _ => return,
             },
         };
@@ -337,7 +337,7 @@ impl<'a> Judge<'a> {
         let mut notes = self.track.notes.kept.clone();
         // A writer that holds the chain may be about to remove these files.
         for segment in self.track.leftovers.iter().filter(|_| !self.evidence.is_held()) {
-            let message = format!("segment {segment} was removed by retention and is there again");
+            let message = format!("segment {segment} was removed by retention and exists again");
             notes.push(Note::of(NoteKind::Leftover, chain, message));
         }
         if self.evidence.is_held() {

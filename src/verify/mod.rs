@@ -322,7 +322,7 @@ impl Report {
                     chain: *chain,
                     position: None,
                     seq: Some(claim.seq),
-                    message: format!("{} names record {}, and the chain is gone", claim.who(), claim.seq),
+                    message: format!("{} names record {}, but the chain is missing", claim.who(), claim.seq),
                 });
             }
         }
@@ -380,7 +380,7 @@ fn foreign(names: &[String]) -> Vec<Note> {
     let note = |name: &String| Note {
         kind: NoteKind::Foreign,
         chain: None,
-        message: format!("{name:?} is no part of the log"),
+        message: format!("{name:?} is not part of the log"),
     };
     names.iter().take(MAX_FOREIGN).map(note).collect()
 }

@@ -67,7 +67,7 @@ impl Notes {
                 let records = refused.records.iter().map(count).fold(0, u64::saturating_add);
                 self.unconfirmed = self.unconfirmed.saturating_add(records);
                 let message = format!(
-                    "record {seq}: somebody was told that these are not confirmed, and they are durable ({}): {}",
+                    "record {seq}: these records are durable although a caller was told that they are not confirmed ({}): {}",
                     plain(&refused.reason),
                     ranges_of(&refused)
                 );
@@ -75,7 +75,8 @@ impl Notes {
             }
             Control::Recovery { cause, segment } => {
                 self.recovered.extend(segment);
-                let message = format!("record {seq}: the chain went on after a recovery ({})", plain(&cause));
+                let message =
+                    format!("record {seq}: the chain was continued after a recovery ({})", plain(&cause));
                 self.push(Note::of(NoteKind::Recovery, chain, message));
             }
             Control::Segment(_) | Control::Later(_) | Control::Mark(_) | Control::Prune { .. } => {}
@@ -88,7 +89,7 @@ impl Notes {
             let segment = file.segment;
             let message = format!("{} bytes of segment {segment} are void", file.void_bytes);
             if file.void_bytes > 0 && file.good.records > 0 && !self.recovered.contains(&segment) {
-                let message = format!("{message}, and no `recovery` record tells how they came there");
+                let message = format!("{message}, and no `recovery` record explains them");
                 self.push(Note::of(NoteKind::Undeclared, chain, message));
             } else if file.void_bytes > 0 {
                 self.push(Note::of(NoteKind::Void, chain, message));

@@ -13,7 +13,7 @@ use crate::{
     format::{After, PruneInfo, SegmentInfo},
 };
 
-pub(super) const NOT_CLOSED: &str = "the chain ends without `close`, and nobody holds it";
+pub(super) const NOT_CLOSED: &str = "the chain ends without `close`, and no writer holds it";
 /// How many bytes the first piece of a file has at most, and the others.
 pub(super) const FIRST_PIECE: usize = 64 * 1024;
 const PIECE: usize = 256 * 1024;
@@ -118,7 +118,7 @@ fn records_missing_up_to_a_trusted_head_are_as_trusted_as_it_is() {
         "broken_link: {}, record 7: the line does not link to record 8, the last that was removed",
         at(&log, 2, 2)
     );
-    let mismatch = "head_mismatch: chain 000, record 8: the record behind this one does not link to it";
+    let mismatch = "head_mismatch: chain 000, record 8: the next record does not link to this one";
     finds(&report, &[broken.as_str(), mismatch]);
     let (chain, log) = without(7..=7);
     check(&log.verifier().start_after(chain.head_at(9)).run_on(&log).unwrap(), Intact, &[]);
@@ -199,8 +199,8 @@ fn a_head_one_beyond_the_end_is_ahead() {
     let log = Log::of(&[&chain]);
     let beyond = Head { seq: 10, ..chain.head() };
     let report = log.verifier().expect_head(beyond).run_on(&log).unwrap();
-    let ahead = "ahead: chain 000, record 10: the chain ends with record 9, and a head that was kept \
-                 elsewhere names record 10: it was cut, or copied before that";
+    let ahead = "ahead: chain 000, record 10: the chain ends with record 9, but a head that was kept \
+                 elsewhere names record 10: it was truncated, or copied before that";
     finds(&report, &[ahead]);
 }
 
@@ -212,7 +212,7 @@ fn the_lines_of_a_chain_say_how_far_it_was_durable() {
     finds(&report, &[&not_closed]);
     assert_eq!((report.heads(), report.chains[0].provisional), (&[chain.head()][..], 0));
     chain = Chain::new(0).events(2).event_marked("x", Some(6));
-    let ahead = "ahead: chain 000, record 6: the chain ends with record 5, and its own lines say that record 6 \
+    let ahead = "ahead: chain 000, record 6: the chain ends with record 5, but its own lines say that record 6 \
                  was durable";
     finds(&Log::of(&[&chain]).verify(), &[ahead, &not_closed]);
 }
@@ -254,7 +254,7 @@ fn a_head_of_a_removed_record_cannot_be_checked() {
     finds(
         &report,
         &[
-            "head_mismatch: chain 000, record 5: a head that was kept elsewhere names another hash of this record: \
+            "head_mismatch: chain 000, record 5: a head that was kept elsewhere names a different hash for this record: \
            the chain was rewritten",
         ],
     );
@@ -271,10 +271,10 @@ fn a_hundred_copies_are_named() {
     assert_eq!((report.count(Duplicate), report.count(Inserted), report.findings().len()), (100, 2, 103));
     let found: Vec<String> = report.findings()[99..].iter().map(ToString::to_string).collect();
     let expected = [
-        format!("duplicate: {}, record 3: the line stands a second time", at(&log, 1, 105)),
-        format!("duplicate: {}, record 3: the line stands a second time", at(&log, 1, 106)),
-        format!("inserted: {}, record 3: a line stands where it does not belong", at(&log, 1, 107)),
-        format!("inserted: {}, record 3: a line stands where it does not belong", at(&log, 1, 108)),
+        format!("duplicate: {}, record 3: the line occurs a second time", at(&log, 1, 105)),
+        format!("duplicate: {}, record 3: the line occurs a second time", at(&log, 1, 106)),
+        format!("inserted: {}, record 3: the line is in the wrong place", at(&log, 1, 107)),
+        format!("inserted: {}, record 3: the line is in the wrong place", at(&log, 1, 108)),
     ];
     assert_eq!(found, expected);
 }
@@ -303,7 +303,7 @@ fn claims_within_reach_of_a_later_format_are_judged() {
         let wrong = Head { chain: chain.number, seq, hash: other() };
         let report = log.verifier().expect_head(wrong).run_on(&log).unwrap();
         let mismatch = format!(
-            "head_mismatch: chain 000, record {seq}: a head that was kept elsewhere names another hash of this \
+            "head_mismatch: chain 000, record {seq}: a head that was kept elsewhere names a different hash for this \
              record: the chain was rewritten"
         );
         let expected = [&mismatch, &unsupported];
@@ -354,7 +354,7 @@ fn a_line_that_comes_too_early_is_one_finding() {
     let log = edited(|lines| lines.insert(4, lines[6].clone()));
     finds(
         &log.verify(),
-        &[format!("inserted: {}, record 7: a line stands where it does not belong", at(&log, 1, 5))],
+        &[format!("inserted: {}, record 7: the line is in the wrong place", at(&log, 1, 5))],
     );
     // Nor does a line with the right number end that, if it links to another one.
     let forged = Chain::new(0).events(1).event("forged").events(1).segments[&1].clone();
@@ -383,15 +383,17 @@ fn only_the_first_line_of_a_file_names_it() {
     let payload = info(&chain).payload(time);
     let inside = chain.put(&payload, Some(4)).close();
     let log = Log::of(&[&inside]);
-    let renamed =
-        format!("renamed_segment: {}, record 5: a `segment` line stands inside a file", at(&log, 1, 5));
+    let renamed = format!(
+        "renamed_segment: {}, record 5: a `segment` line is not the first line of its file",
+        at(&log, 1, 5)
+    );
     finds(&log.verify(), &[renamed]);
     // Nor does it make certain what stands before it.
     let mut chain = Chain::new(0).events(2);
     chain.segments.get_mut(&1).unwrap().extend_from_slice(b"x\n");
     let log = Log::of(&[&chain.put(&payload, None)]);
     let torn = format!(
-        "torn_tail: {}, record 5: from here on the end of the chain was never durable and is torn (1 good \
+        "torn_tail: {}, record 5: the end of the chain from here on was never durable and is torn (1 good \
          lines in it)",
         at(&log, 1, 5)
     );
@@ -424,7 +426,7 @@ fn what_a_file_lacks_is_said_where_it_ends() {
     let mut log = Log::of(&[&chain]);
     let counted = log.file(0, 1).len();
     log.edit(0, 1, |lines| drop(lines.pop()));
-    let short = format!("the file ends here, and the next segment says that {counted} bytes of it count");
+    let short = format!("the file ends here, but the next segment says that {counted} bytes of it count");
     finds(
         &log.verify(),
         &[
@@ -450,7 +452,7 @@ fn bytes_that_are_no_line_count_as_one() {
     let mut chain = Chain::new(0).events(3);
     chain.segments.get_mut(&1).unwrap().extend_from_slice(b"half");
     let log = Log::of(&[&chain.roll().close()]);
-    finds(&log.verify(), &[format!("malformed: {}: the line has no end (4 bytes)", at(&log, 1, 6))]);
+    finds(&log.verify(), &[format!("malformed: {}: the line is incomplete (4 bytes)", at(&log, 1, 6))]);
 }
 
 /// What a log says in which this line stands behind what counts of segment 1, before record 6.
@@ -467,7 +469,7 @@ fn void_lines_count_as_far_as_they_say_what_was_durable() {
     let voided = |durable| {
         format!(
             "voided: chain 000, segment 2, line 1 (byte 0), record 6: the segment declares everything from \
-             record 6 on void, but up to record {durable} it had been durable"
+             record 6 on void, but the chain was durable up to record {durable}"
         )
     };
     let prune = |chain: Chain| {
@@ -548,7 +550,7 @@ fn lines_are_counted_through_all_pieces() {
         let wrong = Head { hash: other(), ..chain.head_at(seq) };
         let report = log.verifier().expect_head(wrong).run_on(&log).unwrap();
         let mismatch = format!(
-            "head_mismatch: chain 000, record {seq}: a head that was kept elsewhere names another hash of this \
+            "head_mismatch: chain 000, record {seq}: a head that was kept elsewhere names a different hash for this \
              record: the chain was rewritten"
         );
         finds(&report, &[mismatch]);

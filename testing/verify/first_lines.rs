@@ -45,7 +45,7 @@ fn a_file_without_its_segment_line_makes_nothing_certain() {
 fn a_first_line_that_does_not_name_its_file_is_judged_by_its_own_place() {
     let chain = Chain::new(0).events(2);
     let stale = Chain { segment: 2, hash: other(), ..chain.clone() }.event_marked("x", None);
-    let torn = "from here on the end of the chain was never durable and is torn";
+    let torn = "the end of the chain from here on was never durable and is torn";
     for (later, verdict) in [(stale.clone().event("y"), Damaged), (stale.event_marked("y", Some(4)), Unclean)]
     {
         let log = Log::of(&[&later]);
@@ -108,7 +108,7 @@ fn a_segment_line_with_too_low_a_number_is_certain_damage() {
     let chain = chain.event_marked("x", None);
     let chain = Chain { seq: 4, hash: chain.hashes[&4], ..chain }.segment(Vec::new());
     let log = Log::of(&[&chain]);
-    let inserted = format!("inserted: {}, record 5: a line stands where it does not belong", at(&log, 2, 1));
+    let inserted = format!("inserted: {}, record 5: the line is in the wrong place", at(&log, 2, 1));
     finds(&log.verify(), &[inserted, format!("not_closed: chain 000, record 5: {NOT_CLOSED}")]);
 }
 

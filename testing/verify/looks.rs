@@ -64,7 +64,7 @@ fn a_directory_that_is_rewritten_at_every_look_is_judged_as_it_was_last() {
 
 #[test]
 fn files_before_the_one_that_holds_the_first_kept_record_are_leftovers() {
-    let note = "leftover: chain 000: segment 1 was removed by retention and is there again";
+    let note = "leftover: chain 000: segment 1 was removed by retention and exists again";
     for last in [Some(4), Some(5)] {
         let chain = Chain::new(0).events(2).event_marked("x", last);
         let chain = chain.roll().roll().prune(5, (1, 1)).close();
@@ -108,7 +108,7 @@ fn a_new_segment_that_says_less_of_an_earlier_file_makes_reading_begin_anew() {
     let mut recovered = Log::of(&[&next]);
     recovered.files.insert(name(0, 2), Vec::new());
     let notes = [
-        "recovery: chain 000: record 7: the chain went on after a recovery (torn)".to_owned(),
+        "recovery: chain 000: record 7: the chain was continued after a recovery (torn)".to_owned(),
         format!("void: chain 000: {bytes} bytes of segment 1 are void"),
         "stillborn: chain 000: segment 2 is empty".to_owned(),
     ];
@@ -128,7 +128,7 @@ fn a_file_that_became_shorter_than_what_was_read_is_read_again() {
     let found: Vec<String> = report.findings().iter().map(ToString::to_string).collect();
     let expected = [
         format!(
-            "deleted: chain 000, segment 1, line 5 (byte {offset}): the file ends here, and the next segment \
+            "deleted: chain 000, segment 1, line 5 (byte {offset}): the file ends here, but the next segment \
              says that {counted} bytes of it count"
         ),
         "deleted: chain 000, segment 2, line 1 (byte 0), record 5: 1 record is missing before this line"

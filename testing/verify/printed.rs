@@ -71,8 +71,8 @@ fn an_unclean_log_prints_what_is_not_durable_and_what_was_lost() {
     after  1 not known to be durable
 
 findings (2)
-  - not_closed: chain 000, record 5: the chain ends without `close`, and nobody holds it
-  - not_closed: chain 001, record 1: the chain ends without `close`, and nobody holds it
+  - not_closed: chain 000, record 5: the chain ends without `close`, and no writer holds it
+  - not_closed: chain 001, record 1: the chain ends without `close`, and no writer holds it
 
 notes (1)
   - gap: chain 000: record 3: 2 critical and 1017 routine events were not recorded (queue_full)
@@ -102,8 +102,8 @@ fn a_finding_and_a_note_say_what_they_are_about() {
     assert_eq!(finding.message(), "the line does not match its own hash");
     let about: Vec<_> = report.notes().iter().map(|note| (note.kind().as_str(), note.chain())).collect();
     assert_eq!(about, [("foreign", None), ("gap", Some(7))]);
-    assert_eq!(report.notes()[0].message(), "\"notes.txt\" is no part of the log");
-    assert_eq!(lines(report.notes())[0], "foreign: \"notes.txt\" is no part of the log");
+    assert_eq!(report.notes()[0].message(), "\"notes.txt\" is not part of the log");
+    assert_eq!(lines(report.notes())[0], "foreign: \"notes.txt\" is not part of the log");
     // A finding about a whole segment has no line.
     log.files.remove(&name(7, 1));
     let report = log.verify();
@@ -134,7 +134,7 @@ fn a_missing_segment_is_said_with_what_counts_of_it() {
     assert_eq!(
         lines(log.verify().findings()),
         [
-            format!("missing_segment: chain 000, segment 1: the file is gone, and {bytes} bytes of it count"),
+            format!("missing_segment: chain 000, segment 1: the file is missing, but {bytes} bytes of it count"),
             "deleted: chain 000, segment 2, line 1 (byte 0), record 1: 5 records are missing before this line, \
              the first of the chain"
                 .to_owned(),
@@ -148,12 +148,12 @@ fn an_end_without_line_feed_is_torn_or_malformed() {
     let mut log = Log::of(&[&chain]);
     let place = format!("chain 000, segment 1, line 10 (byte {}), record 10", log.file(0, 1).len());
     log.file(0, 1).extend_from_slice(b"{\"seq\":10,\"ts");
-    let torn = format!("torn_tail: {place}: the last line has no end (13 bytes) and was never durable");
+    let torn = format!("torn_tail: {place}: the last line is incomplete (13 bytes) and was never durable");
     assert_eq!(lines(log.verify().findings()), [torn]);
     let beyond = Head { seq: 10, ..chain.head() };
-    let malformed = format!("malformed: {place}: the line has no end (13 bytes)");
-    let ahead = "ahead: chain 000, record 10: the chain ends with record 9, and a head that was kept elsewhere \
-                 names record 10: it was cut, or copied before that";
+    let malformed = format!("malformed: {place}: the line is incomplete (13 bytes)");
+    let ahead = "ahead: chain 000, record 10: the chain ends with record 9, but a head that was kept elsewhere \
+                 names record 10: it was truncated, or copied before that";
     let report = log.verifier().expect_head(beyond).run_on(&log).unwrap();
     assert_eq!(lines(report.findings()), [malformed.as_str(), ahead]);
     let live = "live: chain 000: a writer holds the chain";
@@ -172,20 +172,20 @@ fn who_names_a_record_is_said() {
         [
             "missing_chain: chain 000, record 4: a head that was kept elsewhere names record 4, and the chain is \
              gone",
-            "missing_chain: chain 000, record 9: chain 001 names record 9, and the chain is gone",
+            "missing_chain: chain 000, record 9: chain 001 names record 9, but the chain is missing",
         ]
     );
     let rewritten = Log::of(&[&Chain::new(0).events(5).event("other").close(), &second]);
     assert_eq!(
         lines(rewritten.verify().findings()),
         [
-            "head_mismatch: chain 000, record 9: chain 001 names another hash of this record: the chain was rewritten"
+            "head_mismatch: chain 000, record 9: chain 001 names a different hash for this record: the chain was rewritten"
         ]
     );
     let anew = Chain { id: ChainId(1), ..Chain::bare(0) }.segment(Vec::new()).open().events(6).close();
     assert_eq!(
         lines(Log::of(&[&anew, &second]).verify().findings()),
-        ["missing_chain: chain 000: chain 001 names a chain with another id, which is gone"]
+        ["missing_chain: chain 000: chain 001 names a chain with another id, which is missing"]
     );
 }
 
@@ -204,7 +204,8 @@ fn bytes_that_count_nothing_are_noted() {
     let (void, unclosed) = (format!("void: chain 000: {bytes} bytes of segment 1 are void"), |seq| {
         format!("unclosed: chain 000: the run before record {seq} ended without `close`")
     });
-    let recovery = "recovery: chain 000: record 7: the chain went on after a recovery (torn)".to_owned();
+    let recovery =
+        "recovery: chain 000: record 7: the chain was continued after a recovery (torn)".to_owned();
     assert_eq!(with(&|chain| chain.recovery().open().close()), [recovery, unclosed(8), void]);
     let undeclared = format!(
         "undeclared: chain 000: {bytes} bytes of segment 1 are void, and no `recovery` record tells how they came \
@@ -245,7 +246,7 @@ fn what_is_too_much_to_keep_is_counted() {
     let report = log.verify();
     check(&report, Intact, &[]);
     assert_eq!((report.notes().len(), report.more_notes), (2_100, 4));
-    assert_eq!(report.notes()[99].message(), "\"foreign-099\" is no part of the log");
+    assert_eq!(report.notes()[99].message(), "\"foreign-099\" is not part of the log");
     let text = report.to_string();
     assert!(text.contains("\nnotes (2,104)\n") && text.contains("\n  - and 2,084 more\n"), "{text}");
     assert!(text.contains("lost   0 critical and 1,002 routine events, by its own count\n"), "{text}");
@@ -259,7 +260,7 @@ fn as_many_notes_as_are_printed_are_printed_without_more() {
             log.files.insert(format!("foreign-{number:03}"), Vec::new());
         }
         let text = log.verify().to_string();
-        assert_eq!(text.matches("is no part of the log\n").count(), 20);
+        assert_eq!(text.matches("is not part of the log\n").count(), 20);
         assert_eq!(text.contains(" more\n"), more.is_some_and(|more| text.contains(more)), "{text}");
     }
 }

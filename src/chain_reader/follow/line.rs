@@ -170,7 +170,7 @@ impl Follow {
         }
         if let Some(anomaly) = jump.anomaly.and_then(|number| self.anomalies.get_mut(number)) {
             anomaly.fault = Fault::Inserted;
-            "a line stands where it does not belong".clone_into(&mut anomaly.message);
+            "the line is in the wrong place".clone_into(&mut anomaly.message);
             anomaly.records =
                 anomaly.records.map(|(_, last)| (last.saturating_add(1), last.saturating_add(1)));
         }
@@ -201,9 +201,9 @@ impl Follow {
         }
         let is_copy = self.good.last.is_some_and(|last| last.hash == line.hash);
         let (fault, message) = if is_copy {
-            (Fault::Duplicate, "the line stands a second time")
+            (Fault::Duplicate, "the line occurs a second time")
         } else {
-            (Fault::Inserted, "a line stands where it does not belong")
+            (Fault::Inserted, "the line is in the wrong place")
         };
         let mut anomaly = self.anomaly(fault, position, message.to_owned());
         anomaly.records = Some((line.seq, line.seq));
@@ -226,7 +226,7 @@ impl Follow {
             Some(info) if self.control.id.is_some_and(|id| id != info.id) => {
                 Some("the segment belongs to a chain with another id".to_owned())
             }
-            Some(_) if !is_first => Some("a `segment` line stands inside a file".to_owned()),
+            Some(_) if !is_first => Some("a `segment` line is not the first line of its file".to_owned()),
             _ => None,
         };
         if let Some(info) = info {
@@ -246,8 +246,8 @@ impl Follow {
         let void_mark = std::mem::take(&mut self.void_mark);
         if void_mark >= seq {
             let message = format!(
-                "the segment declares everything from record {seq} on void, but up to record {void_mark} \
-                 it had been durable"
+                "the segment declares everything from record {seq} on void, but the chain was durable \
+                 up to record {void_mark}"
             );
             let mut anomaly = self.anomaly(Fault::Voided, position, message);
             anomaly.records = Some((seq, void_mark));

@@ -348,7 +348,7 @@ impl Follow {
         self.line += 1;
         self.ends_well = false;
         let message =
-            format!("the file ends here, and the next segment says that {counted} bytes of it count");
+            format!("the file ends here, but the next segment says that {counted} bytes of it count");
         let mut anomaly = self.anomaly(Fault::Missing, self.position(offset), message);
         anomaly.is_certain = true;
         self.anomalies.push(anomaly);

@@ -105,7 +105,7 @@ fn a_row_of_files_is_read_as_strictly_as_any_number() {
     // Times, and a file that is gone although it counts.
     let times = format!(r#"{{"segment":4,"bytes":9,"from":"{TIME}","to":"{TIME}","damage":true}}"#);
     OnDisk::of(&given_up(&times))
-        .is(DAMAGED, &["missing_segment: chain 000, segment 4: the file is gone, and 9 bytes"]);
+        .is(DAMAGED, &["missing_segment: chain 000, segment 4: the file is missing, but 9 bytes"]);
     // The newest claim wins, also over a row and of one.
     let chain = started(true);
     let rows = segment(Chain { segment: 4, ..chain.clone() }, &format!("{},{times}", counts(&chain)));

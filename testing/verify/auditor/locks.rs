@@ -113,7 +113,7 @@ fn the_noted_head_is_a_witness() {
         on_disk.is(INTACT, &[]);
         write_slots(&lock, [&none, &noted(&longer, state, 7)]);
         on_disk
-            .is(DAMAGED, &["ahead: chain 000, record 6: the chain ends with record 5, and the noted head"]);
+            .is(DAMAGED, &["ahead: chain 000, record 6: the chain ends with record 5, but the noted head"]);
     }
     write_slots(&lock, [&noted(&other, "open", 7), &none]);
     on_disk.is(DAMAGED, &["head_mismatch: chain 000, record 5: the hash does not match: the noted head"]);

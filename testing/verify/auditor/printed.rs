@@ -116,8 +116,8 @@ fn a_report_says_what_stands_in_the_log() {
             "    mended 1 recovery record\n",
             "gap: chain 000: record 5: 8000 critical and 183949 routine events were not recorded (queue_full)",
             "unclosed: chain 000: the run before record 8 ended without `close`",
-            "recovery: chain 000: record 9: the chain went on after a recovery (unclosed)",
-            r"foreign: 'what\nis this' is no part of the log",
+            "recovery: chain 000: record 9: the chain was continued after a recovery (unclosed)",
+            r"foreign: 'what\nis this' is not part of the log",
             "\nnot checked\n  - chain 000: whether its end was cut off",
         ],
     );

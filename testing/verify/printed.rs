@@ -1,4 +1,4 @@
-//! How a report prints, and what its numbers, notes and limits are.
+//! How a report prints, and its numbers, notes and limits.
 
 use std::sync::{Arc, Mutex};
 
@@ -121,10 +121,10 @@ fn a_finding_and_a_note_say_what_they_are_about() {
 }
 
 #[test]
-fn a_missing_segment_is_said_with_what_counts_of_it() {
+fn a_missing_segment_is_reported_with_the_bytes_that_count() {
     let chain = Chain::new(0).events(3);
     let bytes = chain.segments[&1].len();
-    // Two later segments count it; it is missing once.
+    // Two later segments count it; it is reported missing once.
     let claims = vec![After::counted(1, bytes as u64, None)];
     let mut two = chain.roll();
     let two_bytes = two.segments[&2].len() as u64;
@@ -162,7 +162,7 @@ fn an_end_without_line_feed_is_torn_or_malformed() {
 }
 
 #[test]
-fn who_names_a_record_is_said() {
+fn the_source_of_a_claim_is_reported() {
     let first = closed();
     let second = Chain::new(1).sees(&first).mark().close();
     let gone = Log::of(&[&second]);
@@ -190,7 +190,7 @@ fn who_names_a_record_is_said() {
 }
 
 #[test]
-fn bytes_that_count_nothing_are_noted() {
+fn void_bytes_are_noted() {
     let torn = b"{\"seq\":6,garbage\nmore";
     let with = |next: &dyn Fn(Chain) -> Chain| {
         let chain = Chain::new(0).events(3);
@@ -212,7 +212,7 @@ fn bytes_that_count_nothing_are_noted() {
          there"
     );
     assert_eq!(with(&|chain| chain.open().close()), [unclosed(7), undeclared]);
-    // After a `close` in order nothing is unclosed.
+    // After a `close`, nothing is unclosed.
     assert_eq!(lines(Log::of(&[&closed().open().close()]).verify().notes()), [""; 0]);
 }
 
@@ -236,7 +236,7 @@ fn a_file_that_counts_nothing_is_noted() {
 }
 
 #[test]
-fn what_is_too_much_to_keep_is_counted() {
+fn notes_beyond_the_limit_are_counted() {
     let gaps = |chain: Chain, count| (0..count).fold(chain, |chain, _| chain.gap(0, 1)).close();
     let (first, second) = (gaps(Chain::new(0), 1_002), gaps(Chain::new(1), 1_001));
     let mut log = Log::of(&[&first, &second]);
@@ -253,7 +253,7 @@ fn what_is_too_much_to_keep_is_counted() {
 }
 
 #[test]
-fn as_many_notes_as_are_printed_are_printed_without_more() {
+fn exactly_as_many_notes_as_fit_are_printed_without_a_remainder() {
     for (files, more) in [(20, None), (21, Some("  - and 1 more\n"))] {
         let mut log = Log::of(&[&closed()]);
         for number in 0..files {
@@ -295,7 +295,7 @@ fn an_error_names_three_findings() {
 }
 
 #[test]
-fn progress_knows_all_bytes_from_the_first_call_on() {
+fn progress_includes_all_bytes_from_the_first_call() {
     let (first, second) = (closed(), Chain::new(1).events(2).close());
     let log = Log::of(&[&first, &second]);
     let calls = Arc::new(Mutex::new(Vec::new()));
@@ -308,7 +308,7 @@ fn progress_knows_all_bytes_from_the_first_call_on() {
 }
 
 #[test]
-fn what_is_no_directory_cannot_be_opened() {
+fn a_file_that_is_not_a_directory_cannot_be_opened() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     std::fs::write(&file, b"x").unwrap();
@@ -322,7 +322,7 @@ fn what_is_no_directory_cannot_be_opened() {
 }
 
 #[test]
-fn a_lock_that_cannot_be_read_is_said() {
+fn a_lock_that_cannot_be_read_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let disk = Disk::create(dir.path(), DiskOptions::default()).unwrap();
     let file = disk.open(Dir::Log, &name(0, 1), Access::Create).unwrap();
@@ -335,13 +335,13 @@ fn a_lock_that_cannot_be_read_is_said() {
         report.not_checked().iter().any(|said| said.to_string() == what)
     };
     assert!(!is_said());
-    // A link to itself.
+    // A symbolic link to itself.
     std::os::unix::fs::symlink("chain-000.lock", disk.path(Dir::Control, "chain-000.lock")).unwrap();
     assert!(is_said());
 }
 
 #[test]
-fn a_hash_is_compared_in_every_chain_by_itself() {
+fn hashes_are_compared_in_each_chain_separately() {
     let (first, second) = (closed(), Chain::new(1).events(2).close());
     let log = Log::of(&[&first, &second]);
     let wrong = Head { hash: Digest::of_bytes(b"x"), ..second.head_at(3) };

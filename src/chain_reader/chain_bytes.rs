@@ -111,6 +111,7 @@ impl<'a> ChainBytes<'a> {
             let Some(current) = &mut self.position.current else {
                 match self.open_next()? {
                     Some((name, 0)) => return Ok(Some(Part::Begin(name))),
+                    // Reading begins inside this file, so there is no `Begin` for it.
                     Some(_) => continue,
                     None => return Ok(None),
                 }
@@ -136,6 +137,7 @@ impl<'a> ChainBytes<'a> {
                 self.position.missed = true;
                 continue;
             };
+            // Without a claim, the file is read to its end, even if it has grown since it was listed.
             let end = file.counted.unwrap_or(u64::MAX);
             let chunks = Chunks::new(open, offset.min(end), end);
             self.position.current =
@@ -148,6 +150,7 @@ impl<'a> ChainBytes<'a> {
     /// Continues with the void bytes behind what counts of the file, or with the next file.
     fn end_region(&mut self) -> Option<Part> {
         let current = self.position.current.take()?;
+        // Without a claim, or behind the void bytes, the file is done.
         let counted = current.counted.filter(|_| !current.is_void)?;
         let offset = current.chunks.offset();
         if offset < counted {

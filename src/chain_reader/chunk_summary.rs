@@ -1,5 +1,5 @@
-//! The fast path for a chunk of a file in which nothing is wrong. A chunk is checked without knowing what precedes it, so
-//! several chunks can be checked in parallel.
+//! The fast path for a chunk of a file in which nothing is wrong. A chunk is checked without knowing what precedes it,
+//! so several chunks can be checked in parallel.
 
 use super::lines::split;
 use crate::{
@@ -22,8 +22,9 @@ pub(crate) struct Summary {
     pub(crate) controls: Vec<(u64, Control)>,
 }
 
-/// Checks a chunk of whole lines. Returns `None` where anything needs a closer look: then `follow` checks it line by line,
-/// with what it knows about the chain. So this function accepts a chunk or leaves it undecided; it never rejects one.
+/// Checks a chunk of whole lines. Returns `None` where anything needs a closer look: then `follow` checks it line by
+/// line, with what it knows about the chain. So this function accepts a chunk or leaves it undecided; it never rejects
+/// one.
 pub(crate) fn summarize(parser: &mut LineParser, bytes: &[u8]) -> Option<Summary> {
     let mut summary: Option<Summary> = None;
     for (_, line) in split(bytes) {

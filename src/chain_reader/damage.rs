@@ -90,6 +90,7 @@ pub(crate) struct GoOn {
 /// Nothing that was durable or that shows damage becomes void, so verification reports the same before and after
 /// recovery.
 pub(crate) fn go_on(follow: &Follow, durable: &Durable, files: &[SegmentFile]) -> Option<GoOn> {
+    // A chain that ends below a durable record has lost it. To continue would give its number to another record.
     let last = follow.good.last.filter(|last| last.seq >= durable.through)?;
     let mut damaged: Option<u64> = None;
     let mut torn: Option<&Anomaly> = None;
@@ -104,6 +105,7 @@ pub(crate) fn go_on(follow: &Follow, durable: &Durable, files: &[SegmentFile]) -
             torn = torn.or(Some(anomaly));
         }
     }
+    // The positions of anomalies that were not kept are unknown, so they are assumed to be behind the torn part.
     if follow.anomalies.damage_beyond(durable.through).is_some() {
         damaged = damaged.or(Some(durable.through));
         shows_damage_behind = true;
@@ -119,6 +121,7 @@ pub(crate) fn go_on(follow: &Follow, durable: &Durable, files: &[SegmentFile]) -
         return None;
     }
     cut.or_else(|| {
+        // Nothing is cut off: the chain continues at the end of the newest file with any bytes.
         let newest = files.iter().rfind(|file| file.bytes > 0)?;
         Some(GoOn { last, segment: newest.name.segment, end: newest.bytes, damaged, is_torn: false })
     })
@@ -147,6 +150,7 @@ fn end_before(anomaly: &Anomaly, files: &[SegmentFile]) -> Option<(u32, u64)> {
         return Some((position.segment, position.offset));
     }
     let counted = |file: &SegmentFile| file.counted.unwrap_or(file.bytes);
+    // The anomaly begins its file, so the content before it ends in an earlier file that counts.
     let before = files.iter().rfind(|file| file.name.segment < position.segment && counted(file) > 0)?;
     Some((before.name.segment, counted(before)))
 }
@@ -223,7 +227,8 @@ mod tests {
         check(&log, &[1], 0, Some((7, 1, length(7), None, true)));
         log.edit(0, 1, |lines| lines[6][20] ^= 1);
         check(&log, &[1], 0, Some((6, 1, length(6), None, true)));
-        // A witness has seen the last record. So it was durable, and no good record at or above it is left to continue from.
+        // A witness has seen the last record. So it was durable, and no good record at or above it is left to continue
+        // from.
         check(&log, &[1], 7, None);
     }
 

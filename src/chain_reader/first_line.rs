@@ -57,6 +57,8 @@ impl Beginning {
                 break;
             }
         }
+        // The first write of a segment is a single line. More than one line is the remains of such a write only if the
+        // bytes are not text.
         let is_alone = end.is_none_or(|end| end as u64 + 1 == length);
         let looks_stillborn = length <= MAX_LINE as u64
             && (is_alone
@@ -104,8 +106,8 @@ fn read_up_to(file: &dyn File, bytes: &mut Vec<u8>, wanted: usize) -> io::Result
     Ok(())
 }
 
-/// Returns whether the bytes are UTF-8 without control characters other than white space. What a crash leaves of a single
-/// line is never text of several lines: it has no further line feeds, or it holds zeros or stale disk contents.
+/// Returns whether the bytes are UTF-8 without control characters other than white space. What a crash leaves of a
+/// single line is never text of several lines: it has no further line feeds, or it holds zeros or stale disk contents.
 fn is_text(bytes: &[u8]) -> bool {
     let is_of_text = |byte: &u8| !byte.is_ascii_control() || matches!(byte, b'\t' | b'\n' | b'\r');
     std::str::from_utf8(bytes).is_ok() && bytes.iter().all(is_of_text)

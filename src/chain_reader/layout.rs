@@ -1,4 +1,5 @@
-//! Which files of a chain count, and how many of their bytes: the first line of a segment states this for earlier files.
+//! Which files of a chain count, and how many of their bytes: the first line of a segment states this for earlier
+//! files.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -195,9 +196,12 @@ impl Claims {
         if let Some(claim) = self.about(file.name.segment) {
             file.counted = Some(claim.bytes);
             file.times = claim.times;
+            // Rows are written by this version only, whose first write of a segment is a single line. A file that holds
+            // more was changed after it was given up.
             let is_destroyed = claim.is_of_a_row && !file.looks_stillborn;
             file.destroyed_before = is_destroyed.then_some(claim.before_seq);
         }
+        // A file that counts nothing is void, and so are its claims.
         let Some(first_seq) = file.first_seq.filter(|_| file.counted != Some(0)) else { return };
         for claim in file.after.iter().filter(|claim| claim.segment < file.name.segment) {
             self.add(claim, first_seq);
@@ -217,6 +221,7 @@ impl Claims {
             is_used: false,
         };
         if !claim.is_of_a_row {
+            // Claims arrive from the newest file on, so the first one about a file wins.
             self.single.entry(claim.segment).or_insert(claim);
         } else if self.rows.len() < MAX_ROWS {
             self.rows.push(claim);
@@ -237,6 +242,7 @@ impl Claims {
         let row = self.rows.iter_mut().find(|row| row.segment >= segment);
         let single = self.single.remove(&segment);
         match (row, single) {
+            // Claims are numbered from the newest on.
             (Some(row), single) if single.is_none_or(|single| row.number < single.number) => {
                 row.is_used = true;
                 Some(*row)
@@ -246,6 +252,7 @@ impl Claims {
     }
 
     fn into_absent(mut self) -> Vec<Absent> {
+        // A newer claim about a row overrides one about a single file in it.
         let single = self.single.values().filter(|single| {
             !self
                 .rows

@@ -56,6 +56,7 @@ impl Chunks {
     pub(crate) fn next(&mut self, mut bytes: Vec<u8>) -> io::Result<Option<Chunk>> {
         let offset = self.at - self.carried.len() as u64;
         let is_end = self.fill(&mut bytes)?;
+        // The bytes behind the last line feed wait for the next chunk.
         if let Some(last) = memchr::memrchr(b'\n', &bytes) {
             self.carried.extend_from_slice(bytes.split_at(last + 1).1);
             bytes.truncate(last + 1);
@@ -67,6 +68,7 @@ impl Chunks {
             self.end = self.at;
             return Ok(match bytes.len() {
                 0 => None,
+                // `MAX_LINE` includes the line feed, so as many bytes without one are already too long.
                 1..MAX_LINE => Some(Chunk::Unfinished { offset, length }),
                 _ => Some(Chunk::Overlong { offset, length }),
             });

@@ -38,8 +38,8 @@ impl LinesBackward {
         Self { start, end, window: FIRST_WINDOW, bytes: Vec::new(), from: end, whole: 0, is_first: true }
     }
 
-    /// Returns the preceding line: its offset, and its bytes without the line feed. The bytes are `None` if they have no
-    /// line feed or are longer than a line can be.
+    /// Returns the preceding line: its offset, and its bytes without the line feed. The bytes are `None` if they have
+    /// no line feed or are longer than a line can be.
     pub(crate) fn next(&mut self, file: &dyn File) -> io::Result<Option<LineBackward<'_>>> {
         let Some((offset, line)) = self.find(file)? else { return Ok(None) };
         Ok(Some((offset, line.and_then(|line| self.bytes.get(line)))))
@@ -82,6 +82,7 @@ impl LinesBackward {
     /// Reads the next window. Returns whether bytes without a line feed follow its last line.
     fn fill(&mut self, file: &dyn File) -> io::Result<bool> {
         self.from = self.end.saturating_sub(self.window).max(self.start);
+        // Most callers find what they need near the end; the others read much more.
         self.window = (self.window * 4).min(LAST_WINDOW);
         self.bytes.resize(usize::try_from(self.end - self.from).unwrap_or(usize::MAX), 0);
         let read = read_full(file, &mut self.bytes, self.from)?;

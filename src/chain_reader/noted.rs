@@ -50,8 +50,8 @@ pub(crate) enum NotedState {
     Open,
     /// It ended with `close`.
     Closed,
-    /// The chain must stay as it is. The point has the number and the length of its newest file; the sequence number and
-    /// the hash are those of the head that was noted before.
+    /// The chain must stay as it is. The point has the number and the length of its newest file; the sequence number
+    /// and the hash are those of the head that was noted before.
     Left,
 }
 
@@ -122,6 +122,7 @@ impl Slots {
             let text = bytes.get(..read).and_then(|bytes| std::str::from_utf8(bytes).ok());
             let Some((counter, of, noted)) = text.and_then(|text| parse(text.trim_end())) else { continue };
             if of != identity {
+                // The lock file is a copy, so what is noted may be true only of another copy of the log.
                 slots.is_of_another_file = true;
                 continue;
             }
@@ -130,13 +131,15 @@ impl Slots {
                 (slots.counter, slots.newest, slots.noted) = (counter, number, Some(noted));
             }
         }
+        // From the second write on, both slots are in use.
         slots.is_one_lost = good == 1 && slots.counter > 1;
         Ok(slots)
     }
 
-    /// Prints the next slot; returns it with the block to write it to. The other block is left alone, so that one slot is
-    /// good at any time.
+    /// Prints the next slot; returns it with the block to write it to. The other block is left alone, so that one slot
+    /// is good at any time.
     pub(crate) fn next(&self, identity: Identity, noted: &Noted) -> (usize, String) {
+        // The index is 0 or 1, so the default is never used.
         let next = SLOTS.get(1 - self.newest.min(1)).copied().unwrap_or_default();
         (next, print(self.counter + 1, identity, noted))
     }
@@ -200,6 +203,7 @@ fn parse(text: &str) -> Option<(u64, Identity, Noted)> {
     if check != check_of(content) {
         return None;
     }
+    // `VERSION` is a constant in this pattern: a slot of another version does not match.
     let words: Vec<&str> = content.split(' ').collect();
     let [
         VERSION,

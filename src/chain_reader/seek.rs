@@ -27,6 +27,7 @@ pub(crate) fn seek_line(
     let mut probe = Vec::new();
     let (mut low, mut high) = (0, end);
     let mut too_short = 0;
+    // Invariant: `is_before` holds for the line at `low`, or `low` is 0.
     while high - low > NEAR {
         let middle = low + (high - low) / 2;
         let mut found = None;

@@ -19,9 +19,9 @@ use crate::{
 /// How far back the last mark is searched for. A writer never has as many bytes that are not durable.
 const MARK_REACH: u64 = 64 << 20;
 
-/// Returns the durable head of a chain according to its own marks; its files are given oldest first. `None` if nothing is
-/// known to be durable, or the record is bad. A `close` at the very end is not the head: its writer may have died before
-/// it was synced.
+/// Returns the durable head of a chain according to its own marks; its files are given oldest first. `None` if nothing
+/// is known to be durable, or the record is bad. A `close` at the very end is not the head: its writer may have died
+/// before it was synced.
 pub(crate) fn durable_head(storage: &dyn Storage, segments: &[SegmentName]) -> io::Result<Option<Witness>> {
     for name in segments.iter().rev() {
         let Some(file) = open_if_there(storage, *name)? else { continue };
@@ -33,8 +33,8 @@ pub(crate) fn durable_head(storage: &dyn Storage, segments: &[SegmentName]) -> i
 }
 
 /// Returns the last head that a chain named of each other chain in `wanted`, or of all of them without `wanted`. The
-/// chain's files are given oldest first. The first line of a segment names all heads, so at most the newest segment with
-/// a good first line is read.
+/// chain's files are given oldest first. The first line of a segment names all heads, so at most the newest segment
+/// with a good first line is read.
 pub(crate) fn said_of(
     storage: &dyn Storage,
     segments: &[SegmentName],
@@ -76,6 +76,7 @@ fn head_of(file: &dyn File, id: ChainId) -> io::Result<Option<Witness>> {
         let Some(line) = line.filter(|line| is_right(line, offset == 0)) else {
             return ControlFlow::Continue(());
         };
+        // Going backward, the durable record comes after the mark that names it.
         mark = mark.max(line.durable.unwrap_or(0));
         head = if line.seq == mark {
             Some((line.seq, line.hash))
@@ -97,6 +98,7 @@ pub(crate) fn kind_at(file: &dyn File, point: &Point) -> io::Result<Option<Recor
     if file.stat()?.bytes < point.end {
         return Ok(None);
     }
+    // The longest line, and the line feed before it, which shows where the line begins.
     lines_backward(file, point.end, point.end.saturating_sub(MAX_LINE as u64 + 1), |line, offset| {
         let line = line.and_then(|line| parser.parse(line).ok());
         let line = line.filter(|line| (line.seq, line.hash) == (point.seq, point.hash));
@@ -253,7 +255,8 @@ mod tests {
         }
     }
 
-    /// Returns the lines between two offsets, the last first: their lengths, or 0 for what is no line, and their offsets.
+    /// Returns the lines between two offsets, the last first: their lengths, or 0 for what is no line, and their
+    /// offsets.
     fn backward(bytes: &[u8], start: u64) -> Vec<(usize, u64)> {
         let disk = SimDisk::with_files(1, &BTreeMap::from([("lines".to_owned(), bytes.to_vec())]));
         let file = disk.process().open(Dir::Log, "lines", Access::Read).unwrap();

@@ -33,7 +33,8 @@ impl After {
         Self { from: Some(first), ..Self::counted(last, 0, None) }
     }
 
-    /// Returns statements that some files count nothing, one for each row of consecutive files. The files are ascending.
+    /// Returns statements that some files count nothing, one for each row of consecutive files. The files are
+    /// ascending.
     pub(crate) fn rows(files: &[u32]) -> impl Iterator<Item = Self> {
         files
             .chunk_by(|file, next| file.checked_add(1) == Some(*next))
@@ -59,6 +60,7 @@ impl After {
             times: time("from").zip(time("to")),
             is_damaged: json.get("damage").and_then(Json::as_bool).unwrap_or(false),
         };
+        // Only files that count nothing can be named in a row.
         (after.from.is_none_or(|from| after.bytes == 0 && from <= after.segment)).then_some(after)
     }
 }

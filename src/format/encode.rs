@@ -36,6 +36,7 @@ impl Beginning {
         at: Timestamp,
         members: &'static str,
     ) -> Payload<'a> {
+        // The members are a few static strings, so comparing addresses is enough: a false mismatch only costs time.
         if self.second != Some(at.unix_seconds()) || !ptr::eq(self.members, members) {
             self.bytes.clear();
             Payload::begin(&mut self.bytes, at, RecordKind::Event).members(members.as_bytes());
@@ -141,8 +142,8 @@ pub(crate) fn escape_into(bytes: &mut Vec<u8>, text: &str) {
     }
 }
 
-/// Moves back to a character boundary. A suspect byte always begins its character, so nothing moves: this only ensures that
-/// `split_at` cannot panic.
+/// Moves back to a character boundary. A suspect byte always begins its character, so nothing moves: this only ensures
+/// that `split_at` cannot panic.
 fn floor_char_boundary(text: &str, mut at: usize) -> usize {
     while !text.is_char_boundary(at) {
         at -= 1;

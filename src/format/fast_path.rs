@@ -116,8 +116,8 @@ impl<'a> Scanner<'a, '_> {
     }
 }
 
-/// Parses an unsigned number without leading zeros at the start of `bytes`; returns it with its length. If the number has a
-/// fraction or an exponent, no comma follows, which the caller notices.
+/// Parses an unsigned number without leading zeros at the start of `bytes`; returns it with its length. If the number
+/// has a fraction or an exponent, no comma follows, which the caller notices.
 fn whole_number(bytes: &[u8]) -> Option<(u64, usize)> {
     let (mut number, mut length) = (0_u64, 0);
     for digit in bytes.iter().map(|byte| byte.wrapping_sub(b'0')).take_while(|digit| *digit < 10) {

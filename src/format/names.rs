@@ -2,7 +2,8 @@
 
 use std::{collections::HashSet, ops::Range};
 
-/// The names so far in the objects that are open. They form one stack, so that an object needs no allocation of its own.
+/// The names so far in the objects that are open. They form one stack, so that an object needs no allocation of its
+/// own.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     ranges: Vec<Range<usize>>,
@@ -40,6 +41,7 @@ impl Names {
     ) -> Option<bool> {
         let name = bytes.get(range.clone())?;
         let mut known = self.ranges.get(members.first..)?.iter().map(|range| bytes.get(range.clone()));
+        // From here on, all names of the object are compared in their decoded form.
         if members.decoded.is_none() && (escaped || known.len() >= MANY) {
             members.decoded = Some(known.by_ref().map(|name| Some(decode(name?))).collect::<Option<_>>()?);
         }

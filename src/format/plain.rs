@@ -1,7 +1,7 @@
 //! How much of a text is plain. Most bytes of a log go through these loops, so they work on a word at a time.
 //!
-//! Byte by byte, with the standard library alone, an event costs its emitter 11 % more (burst, one thread, p50, 7 rounds
-//! of `tracing-audit-bench -- ours cost` on a quiet machine), and a verification takes 4 % longer.
+//! Byte by byte, with the standard library alone, an event costs its emitter 11 % more (burst, one thread, p50, 7
+//! rounds of `tracing-audit-bench -- ours cost` on a quiet machine), and a verification takes 4 % longer.
 
 const ONES: u64 = u64::from_ne_bytes([1; 8]);
 const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);

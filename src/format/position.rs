@@ -15,7 +15,8 @@ pub(crate) struct Position {
 }
 
 impl Position {
-    /// Parses the file. Returns `None` if it is not a position file, or is of another format. Unknown members are ignored.
+    /// Parses the file. Returns `None` if it is not a position file, or is of another format. Unknown members are
+    /// ignored.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let file = parse_object(bytes)?;
         if file.get("format")?.as_u64()? != FORMAT {
@@ -32,8 +33,8 @@ impl Position {
     }
 }
 
-/// Returns up to which record the store has everything of one chain. `chain`, `seq` and `hash` name the last record that
-/// was acknowledged; `asked` is the last record that the store itself reported to have, if it can be asked; and
+/// Returns up to which record the store has everything of one chain. `chain`, `seq` and `hash` name the last record
+/// that was acknowledged; `asked` is the last record that the store itself reported to have, if it can be asked; and
 /// `refused` is the first record that it did not accept. Returns `None` where the forwarder would not parse it either.
 fn complete_through(chain: &Value) -> Option<u64> {
     let Value::Object(members) = chain else { return None };
@@ -56,8 +57,8 @@ mod tests {
     const FIRST: ChainId = ChainId(0xAAAA_AAAA_AAAA_AAAA_AAAA_AAAA_AAAA_AAAA);
     const SECOND: ChainId = ChainId(0xBBBB_BBBB_BBBB_BBBB_BBBB_BBBB_BBBB_BBBB);
 
-    /// A file that `tracing-audit-forward` wrote, byte for byte. Its own tests read what it writes; if its format changes,
-    /// this must change too.
+    /// A file that `tracing-audit-forward` wrote, byte for byte. Its own tests read what it writes; if its format
+    /// changes, this must change too.
     const WRITTEN: &str = r#"{
   "format": 1,
   "chains": {

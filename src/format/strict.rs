@@ -97,6 +97,7 @@ impl LineParser {
             return Err(Malformed("the line does not begin with its sequence number"));
         }
         let is_plain = may_use_fast_path && is_plain_ascii(members);
+        // ASCII controls are found by the string scanner. Other forbidden characters are found here.
         if !is_plain && !members.is_ascii() {
             let text = std::str::from_utf8(members).map_err(|_| Malformed("the line is not UTF-8"))?;
             if text.chars().any(must_escape) {

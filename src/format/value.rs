@@ -134,8 +134,8 @@ pub(crate) fn parse_object(line: &[u8]) -> Option<BTreeMap<String, Value>> {
     }
 }
 
-/// Returns the member of this name in a line if it is a text, without parsing the others. The line must have been checked
-/// to be strict JSON, and must have no backslash.
+/// Returns the member of this name in a line if it is a text, without parsing the others. The line must have been
+/// checked to be strict JSON, and must have no backslash.
 pub(crate) fn text_of<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     let bytes = line.as_bytes();
     // The offset of the next name: after the opening brace, and after the comma of each earlier member.

@@ -49,8 +49,8 @@ impl Refused {
     }
 }
 
-/// The records that were read and not returned yet. Whether a record was refused is stated behind it, at the latest where
-/// a mark makes it durable, so reading goes ahead that far.
+/// The records that were read and not returned yet. Whether a record was refused is stated behind it, at the latest
+/// where a mark makes it durable, so reading goes ahead that far.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
     read: VecDeque<Result<Next, Error>>,
@@ -81,6 +81,7 @@ impl Ahead {
     /// Returns whether enough was read to return the next record.
     pub(super) fn is_ready(&self) -> bool {
         match self.read.front() {
+            // When a mark covers the record, the line that would refuse it was read, unless more such lines follow.
             Some(Ok(next)) => next.record.seq() <= self.mark && !self.is_naming || self.bytes > MAX_AHEAD,
             Some(Err(_)) => true,
             None => false,

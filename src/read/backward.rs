@@ -91,8 +91,8 @@ struct Current {
 }
 
 impl Current {
-    /// Returns the number of the line at an offset, which must be before all offsets asked for earlier. Apart from the first
-    /// call, no part of the file is counted twice.
+    /// Returns the number of the line at an offset, which must be before all offsets asked for earlier. Apart from the
+    /// first call, no part of the file is counted twice.
     fn number_of(&mut self, offset: u64) -> io::Result<u64> {
         let number = match self.numbered {
             Some((later, number)) => number.saturating_sub(lines_between(&*self.file, offset, later)?),
@@ -112,6 +112,7 @@ impl Backward {
         numbers: &[u32],
         wanted: Wanted,
     ) -> Result<Self, Error> {
+        // The end is found by reading forward from the last durable record: only so can a torn tail be recognised.
         let start = StartPosition::find(storage, chain, numbers, From::Seq(u64::MAX), 0)?;
         let everything = Wanted { durable_only: wanted.durable_only, ..Wanted::default() };
         let (mut forward, older) = Cursor::new(index, chain, start, everything, None);
@@ -175,6 +176,7 @@ impl Backward {
         let is_inserted = |below| inserted.has(offset, below, file);
         let record = line.map(|line| self.record(name, offset, line, is_inserted)).transpose();
         let record = record.map_err(Error::io("read", path()))?.flatten();
+        // A line number is needed only for an error, and costs reading the file up to the line.
         let number = record.is_none().then(|| current.number_of(offset));
         self.current = Some(current);
         let Some((record, below)) = record else {
@@ -184,7 +186,8 @@ impl Backward {
         Ok(self.to_next(record, below))
     }
 
-    /// Returns the record in a line, if it is one and belongs before the last that was read, with the number of that one.
+    /// Returns the record in a line, if it is one and belongs before the last that was read, with the number of that
+    /// one.
     fn record(
         &mut self,
         name: SegmentName,
@@ -215,6 +218,7 @@ impl Backward {
     fn to_next(&mut self, record: Record, below: Option<u64>) -> Option<Next> {
         let (seq, at) = (record.seq(), record.at());
         let is_older = |since: Timestamp| at.is_some_and(|at| since.since(at) > CLOCK_STEP);
+        // Times may go back a little within a chain, so only a record that is much older ends the reading.
         if seq < self.wanted.from_seq || self.wanted.since.is_some_and(is_older) {
             self.is_at_end = true;
             return None;
@@ -245,6 +249,7 @@ impl Backward {
                 self.files = self.older.take_files();
             }
             let Some(file) = self.files.pop() else { return Ok(None) };
+            // Files behind the end of the chain hold nothing but its torn tail.
             if file.counted == Some(0) || file.name.segment > self.end.segment {
                 continue;
             }

@@ -1,7 +1,7 @@
 //! Reads one chain from its older records to its newer ones.
 //!
-//! A reader that follows the log makes a series of passes: each goes to the end of what exists, and the next begins where
-//! the last one ended.
+//! A reader that follows the log makes a series of passes: each goes to the end of what exists, and the next begins
+//! where the last one ended.
 
 use std::collections::VecDeque;
 
@@ -241,6 +241,7 @@ impl Cursor {
         self.id = self.id.or_else(|| id_in(&self.files));
         pass_over_empty(&mut self.files);
         self.seen = Some((numbers, length));
+        // What counts of a cut file was returned already, so the next file is read.
         let first = usize::from(is_cut);
         if is_withdrawn {
             self.withdraw(first);
@@ -263,6 +264,7 @@ impl Cursor {
         let name = SegmentName { chain: self.chain(), segment }.to_string();
         let stat =
             storage.stat(Dir::Log, &name).map_err(Error::io("look at", storage.path(Dir::Log, &name)))?;
+        // A new segment would be another file, so a single file of the same length is unchanged.
         Ok(stat.is_some_and(|stat| stat.bytes == *length))
     }
 
@@ -275,6 +277,7 @@ impl Cursor {
         self.returned = FilePosition { segment, offset: 0 };
         self.began_inside = false;
         self.ahead.forget();
+        // The records that replace the withdrawn ones are wanted too, even below the first number asked for.
         if self.expected.is_some_and(|expected| expected > self.wanted.from_seq) {
             self.wanted.from_seq = 0;
         }
@@ -283,6 +286,8 @@ impl Cursor {
     /// Returns the next record. After an error, reading continues behind what was wrong, unless that was a file.
     pub(super) fn next(&mut self, storage: &dyn Storage) -> Option<Result<Next, Error>> {
         loop {
+            // A record waits until a later line can state whether it was refused. At the end it is returned without
+            // that.
             while !self.ahead.is_ready() {
                 let Some(next) = self.read_next(storage) else { break };
                 self.ahead.push(next);
@@ -346,6 +351,7 @@ impl Cursor {
                 }
             };
             let (line, _) = rest.split_at(end);
+            // The line is left for the next pass, when it may be durable.
             if self.wanted.durable_only && self.is_beyond(line) {
                 self.state = State::AtEnd;
                 return None;
@@ -369,7 +375,8 @@ impl Cursor {
         None
     }
 
-    /// Returns whether a line is behind the durable part. A line with too high a number among others is judged as usual.
+    /// Returns whether a line is behind the durable part. A line with too high a number among others is judged as
+    /// usual.
     fn is_beyond(&self, line: &[u8]) -> bool {
         let follow = &self.follow;
         let next = follow.next.saturating_add(follow.holes);
@@ -391,6 +398,7 @@ impl Cursor {
             self.state = State::Over;
             return None;
         }
+        // Once this record or a later one was read, it is no longer required.
         self.must_have = self.must_have.filter(|head| line.seq < head.seq);
         let name = SegmentName { chain: self.chain(), segment: self.follow.segment() };
         Record::of(name, offset, &line, self.durable)
@@ -417,8 +425,8 @@ impl Cursor {
         }
     }
 
-    /// Reads the next part of the files. Returns an error for bytes that cannot be a record, and `None` otherwise, even after a
-    /// part without any record.
+    /// Reads the next part of the files. Returns an error for bytes that cannot be a record, and `None` otherwise,
+    /// even after a part without any record.
     fn next_chunk(&mut self, storage: &dyn Storage) -> Result<Option<Error>, Error> {
         self.at = 0;
         let mut source = ChainBytes::resume(storage, &self.files, std::mem::take(&mut self.position));
@@ -449,8 +457,8 @@ impl Cursor {
         Ok(None)
     }
 
-    /// Returns whether the chain ends at what was just read: an anomaly that was never durable, and no later segment was
-    /// begun behind it. Files that never got their first line do not count as begun.
+    /// Returns whether the chain ends at what was just read: an anomaly that was never durable, and no later segment
+    /// was begun behind it. Files that never got their first line do not count as begun.
     fn ends_here(&mut self) -> bool {
         let is_torn = self.follow.anomalies.take_lowest_new().is_some_and(|at| at > self.durable);
         let is_last =
@@ -483,8 +491,8 @@ fn id_in(files: &[SegmentFile]) -> Option<ChainId> {
     files.iter().find_map(|file| file.id)
 }
 
-/// Leaves files that were empty when they were listed to the next look. When such a file gets its first line, that line may
-/// state that less of the earlier files counts.
+/// Leaves files that were empty when they were listed to the next look. When such a file gets its first line, that
+/// line may state that less of the earlier files counts.
 fn pass_over_empty(files: &mut [SegmentFile]) {
     for file in files.iter_mut().filter(|file| file.bytes == 0) {
         file.counted = Some(0);

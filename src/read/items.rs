@@ -32,8 +32,8 @@ const MAX_LOOKS: usize = 100;
 /// The items that a [`Reader`](crate::Reader) reads; see [`Reader::items`](crate::Reader::items).
 ///
 /// The iterator returns `None` at the end. A reader that follows blocks until there is more, and ends when it is
-/// [stopped](Self::stopper). After an error, reading continues: after the line that is not a record, with another chain if
-/// a file cannot be read, and with another attempt if the log is followed.
+/// [stopped](Self::stopper). After an error, reading continues: after the line that is not a record, with another
+/// chain if a file cannot be read, and with another attempt if the log is followed.
 pub struct ReadItems {
     storage: Arc<dyn Storage>,
     plan: Plan,
@@ -140,6 +140,7 @@ impl ReadItems {
             }
         }
         items.fill();
+        // A head that the log does not have must be an error of this call, not of a later item.
         let is_missing = |due: &Result<ReadItem, Error>| matches!(due, Err(Error::NoSuchRecord { .. }));
         match items.due.iter().position(is_missing).and_then(|at| items.due.remove(at)) {
             Some(Err(error)) => Err(error),
@@ -289,9 +290,9 @@ impl ReadItems {
         Ok(())
     }
 
-    /// Returns the next item if there is one within this time. Returns `None` if there is not, if reading has ended, or if
-    /// it was [stopped](Stopper::is_stopped). With [`Duration::ZERO`] it looks once and does not wait. Only waiting is
-    /// bounded: records that exist and are not wanted are skipped first, however many there are.
+    /// Returns the next item if there is one within this time. Returns `None` if there is not, if reading has ended,
+    /// or if it was [stopped](Stopper::is_stopped). With [`Duration::ZERO`] it looks once and does not wait. Only
+    /// waiting is bounded: records that exist and are not wanted are skipped first, however many there are.
     ///
     /// For programs that collect batches; the iterator itself waits without a limit.
     #[doc(alias = "try_next")]
@@ -299,8 +300,8 @@ impl ReadItems {
         self.wait(Some(bound))
     }
 
-    /// Returns the chains read so far with their ids: 32 hexadecimal digits, drawn when the chain began, so that an id and a
-    /// sequence number identify a record for ever. A chain without a readable first line is left out.
+    /// Returns the chains read so far with their ids: 32 hexadecimal digits, drawn when the chain began, so that an id
+    /// and a sequence number identify a record for ever. A chain without a readable first line is left out.
     #[must_use]
     pub fn chains(&self) -> Vec<(u16, String)> {
         let chains = self.walks.iter();
@@ -309,8 +310,8 @@ impl ReadItems {
 
     /// Treats this record and all before it in its chain as durable, on the word of
     /// [`AuditLog::head`](crate::AuditLog::head) or a receipt. A reader that follows with
-    /// [`durable_only`](crate::Reader::durable_only) then returns them at its next look, without waiting for the mark in
-    /// the log. With a head of another log, records may be returned that are not durable.
+    /// [`durable_only`](crate::Reader::durable_only) then returns them at its next look, without waiting for the mark
+    /// in the log. With a head of another log, records may be returned that are not durable.
     pub fn trust(&mut self, head: impl Into<Head>) {
         let head = head.into();
         if let Some(cursor) =
@@ -339,6 +340,7 @@ impl ReadItems {
             }
             let clock = *clock.get_or_insert_with(Clock::start);
             let left = || bound.map_or(LAST_PAUSE, |bound| bound.saturating_sub(clock.elapsed()));
+            // After an I/O error there is a pause first, so that a failing disk is not read in a tight loop.
             if !std::mem::take(&mut self.must_rest) {
                 let item = self.look_again().map_or_else(|error| Some(Err(error)), |()| self.next_here());
                 if let Some(found) = &item {
@@ -379,8 +381,8 @@ impl Plan {
     }
 
     /// Returns the record of each chain with which the last records of the log begin, if they are asked for. They are
-    /// found from the end. Also returns whether that count is exact: where lines are damaged, reading forward may return
-    /// more.
+    /// found from the end. Also returns whether that count is exact: where lines are damaged, reading forward may
+    /// return more.
     fn firsts(
         &self,
         storage: &Arc<dyn Storage>,

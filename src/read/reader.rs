@@ -19,20 +19,20 @@ use crate::{
 
 /// Reads a log: all of it, its end, what follows a record, or for as long as it is written.
 ///
-/// The log is read in windows while it is iterated, so a log of any length takes little memory. The reader never writes,
-/// takes no lock, and works while other processes write, rotate and prune.
+/// The log is read in windows while it is iterated, so a log of any length takes little memory. The reader never
+/// writes, takes no lock, and works while other processes write, rotate and prune.
 ///
 /// # Order
 ///
-/// The records of a chain are returned in the order of their sequence numbers, whatever their times are. Chains are merged
-/// by time. A reader that [follows](Self::follow) the log merges what it finds at each look: what was there when it began
-/// is in order of time, and what is found later is in order of time within each look.
+/// The records of a chain are returned in the order of their sequence numbers, whatever their times are. Chains are
+/// merged by time. A reader that [follows](Self::follow) the log merges what it finds at each look: what was there
+/// when it began is in order of time, and what is found later is in order of time within each look.
 ///
 /// # What is missing
 ///
-/// Sequence numbers that are skipped are a [`ReadItem::Gap`](crate::ReadItem::Gap): retention removed the records while
-/// they were read. A line that is not a record, or one in the wrong place, is an [`Error::BadLine`], after which reading
-/// continues. What a later segment declares void is skipped.
+/// Sequence numbers that are skipped are a [`ReadItem::Gap`](crate::ReadItem::Gap): retention removed the records
+/// while they were read. A line that is not a record, or one in the wrong place, is an [`Error::BadLine`], after which
+/// reading continues. What a later segment declares void is skipped.
 ///
 /// Reading is not verification. Of a damaged log, a reader returns what it can read; one that begins in the middle or
 /// reads backward may return less than one that reads from the beginning. It reports what it skips.
@@ -113,9 +113,9 @@ impl Reader {
         Self { dir: dir.as_ref().to_owned(), plan: Plan::default(), chains: Vec::new() }
     }
 
-    /// Reads this chain, and others given in further calls: as `"000"`, or as a number like that of [`Record::chain`]. A
-    /// chain that does not exist has no records; a reader that follows waits for it. Default: all chains, and those that
-    /// begin while the log is followed.
+    /// Reads this chain, and others given in further calls: as `"000"`, or as a number like that of [`Record::chain`].
+    /// A chain that does not exist has no records; a reader that follows waits for it. Default: all chains, and those
+    /// that begin while the log is followed.
     ///
     /// [`Record::chain`]: crate::Record::chain
     pub fn chain(mut self, chain: impl fmt::Display) -> Self {
@@ -123,8 +123,8 @@ impl Reader {
         self
     }
 
-    /// Begins after this record of its chain, without reading what precedes it. Chains without a head are read from their
-    /// beginning. The log must have the record with this hash; otherwise [`items`](Self::items) returns
+    /// Begins after this record of its chain, without reading what precedes it. Chains without a head are read from
+    /// their beginning. The log must have the record with this hash; otherwise [`items`](Self::items) returns
     /// [`Error::NoSuchRecord`]. If retention removed it and records after it, the missing ones are a
     /// [`ReadItem::Gap`](crate::ReadItem::Gap). The record counts as durable, like that of every head and receipt.
     /// Default: every chain from its beginning.
@@ -137,8 +137,8 @@ impl Reader {
         self
     }
 
-    /// Begins with the record of this sequence number, counted from 1, in every chain, without reading what precedes it: it is
-    /// found by bisection, in some twenty small reads in 10 GB. If a reader that follows has to
+    /// Begins with the record of this sequence number, counted from 1, in every chain, without reading what precedes
+    /// it: it is found by bisection, in some twenty small reads in 10 GB. If a reader that follows has to
     /// [withdraw](crate::ReadItem::Withdrawn) records, it also returns the records that replace them, even below this
     /// number. Default: 1.
     #[doc(alias = "seek")]
@@ -147,17 +147,17 @@ impl Reader {
         self
     }
 
-    /// Reads only records with this time or a later one, and those without a time, without reading what precedes them. The
-    /// position is found by bisection, and reading begins ten minutes early: a record is missed only if a clock was
-    /// set back by more than that after it. Default: records of every time.
+    /// Reads only records with this time or a later one, and those without a time, without reading what precedes them.
+    /// The position is found by bisection, and reading begins ten minutes early: a record is missed only if a clock
+    /// was set back by more than that after it. Default: records of every time.
     pub fn since(mut self, time: SystemTime) -> Self {
         self.plan.since = Some(Timestamp::from_system_time(time));
         self
     }
 
-    /// Reads only the last records of the log: this many in all, the newest when the chains are merged by time. They are
-    /// found from the end, and what precedes them is not read. In a damaged log, more records may come before them. A
-    /// reader that follows continues after them. Default: all.
+    /// Reads only the last records of the log: this many in all, the newest when the chains are merged by time. They
+    /// are found from the end, and what precedes them is not read. In a damaged log, more records may come before
+    /// them. A reader that follows continues after them. Default: all.
     #[doc(alias = "tail")]
     #[doc(alias = "limit")]
     pub fn last(mut self, records: u64) -> Self {
@@ -166,8 +166,8 @@ impl Reader {
     }
 
     /// Reads from the newest record to the oldest, and no more than is taken. A torn tail is determined from the last
-    /// durable record on, so the records are the same as when reading forward. Where times in a chain go back, it may be
-    /// merged with other chains in a different order. Cannot be combined with [`follow`](Self::follow) or
+    /// durable record on, so the records are the same as when reading forward. Where times in a chain go back, it may
+    /// be merged with other chains in a different order. Cannot be combined with [`follow`](Self::follow) or
     /// [`after`](Self::after). Default: `false`.
     pub fn reverse(mut self, reverse: bool) -> Self {
         self.plan.is_reverse = reverse;
@@ -175,21 +175,22 @@ impl Reader {
     }
 
     /// Reads only records that the log states to be durable: those up to the last `durable` mark, and a `close` that
-    /// nothing follows. A mark is part of the next write. If nothing more is written, the last records become durable for
-    /// the reader with the `mark` that the writer writes after 60 s. No record is withdrawn later, with one exception: a
-    /// `close` is durable a moment after it can be read, and a power cut in that moment removes it. Default: `false`,
-    /// where [`Record::is_provisional`](crate::Record::is_provisional) marks the records not known to be durable.
+    /// nothing follows. A mark is part of the next write. If nothing more is written, the last records become durable
+    /// for the reader with the `mark` that the writer writes after 60 s. No record is withdrawn later, with one
+    /// exception: a `close` is durable a moment after it can be read, and a power cut in that moment removes it.
+    /// Default: `false`, where [`Record::is_provisional`](crate::Record::is_provisional) marks the records not known
+    /// to be durable.
     pub fn durable_only(mut self, durable_only: bool) -> Self {
         self.plan.durable_only = durable_only;
         self
     }
 
     /// Waits for more at the end of the log, through rotation, new chains and retention, until
-    /// [`ReadItems::stopper`](crate::ReadItems::stopper) ends it. The reader checks for more every 10 ms, and after a while
-    /// without anything new every 250 ms. It stays with the directory that was opened: one that is removed and created
-    /// again under the same name needs a new reader. The directory must exist; it may be empty. Needs
-    /// [`items`](Self::items). Whether a record is [`unconfirmed`](crate::Record::is_unconfirmed) is known only as far as
-    /// the log can be read at that moment: the record that names it may be written later. Default: `false`.
+    /// [`ReadItems::stopper`](crate::ReadItems::stopper) ends it. The reader checks for more every 10 ms, and after a
+    /// while without anything new every 250 ms. It stays with the directory that was opened: one that is removed and
+    /// created again under the same name needs a new reader. The directory must exist; it may be empty. Needs
+    /// [`items`](Self::items). Whether a record is [`unconfirmed`](crate::Record::is_unconfirmed) is known only as far
+    /// as the log can be read at that moment: the record that names it may be written later. Default: `false`.
     #[doc(alias = "tail")]
     #[doc(alias = "watch")]
     pub fn follow(mut self, follow: bool) -> Self {
@@ -201,8 +202,8 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// Those of [`items`](Self::items), and [`Error::Setting`] with [`follow`](Self::follow): a program that follows a log
-    /// must handle what is missing or withdrawn.
+    /// Those of [`items`](Self::items), and [`Error::Setting`] with [`follow`](Self::follow): a program that follows a
+    /// log must handle what is missing or withdrawn.
     pub fn records(self) -> Result<Records, Error> {
         let storage = self.storage()?;
         self.records_of(storage)

@@ -17,8 +17,8 @@ use crate::{
     storage::{Dir, Storage},
 };
 
-/// A file of a log: how many of its bytes count, and the times of its records. For programs that search many segments in
-/// parallel, or search for bytes before they parse records. [`Reader`] is simpler, and it follows the links of a
+/// A file of a log: how many of its bytes count, and the times of its records. For programs that search many segments
+/// in parallel, or search for bytes before they parse records. [`Reader`] is simpler, and it follows the links of a
 /// chain, which this does not.
 #[derive(Debug, Clone)]
 pub struct Segment {
@@ -33,8 +33,8 @@ pub struct Segment {
     durable: u64,
 }
 
-/// Lists the segments of a log: chain by chain, in the order in which they were begun. Reads the first line of each segment
-/// and the end of each chain. Works while other processes write, rotate and prune.
+/// Lists the segments of a log: chain by chain, in the order in which they were begun. Reads the first line of each
+/// segment and the end of each chain. Works while other processes write, rotate and prune.
 ///
 /// # Errors
 ///
@@ -93,7 +93,8 @@ impl Segment {
         &self.path
     }
 
-    /// Returns the id of the chain: 32 digits, the same in all its segments. `None` if the first line does not state it.
+    /// Returns the id of the chain: 32 digits, the same in all its segments. `None` if the first line does not state
+    /// it.
     #[must_use]
     pub fn chain_id(&self) -> Option<&str> {
         self.id.as_deref()
@@ -105,7 +106,8 @@ impl Segment {
         self.bytes
     }
 
-    /// Returns how many of its bytes count. The bytes behind them were never acknowledged, and a later segment voids them.
+    /// Returns how many of its bytes count. The bytes behind them were never acknowledged, and a later segment voids
+    /// them.
     #[must_use]
     pub fn counted_bytes(&self) -> u64 {
         self.counted
@@ -130,15 +132,15 @@ impl Segment {
         self.times.map(|(from, to)| (from.to_system_time(), to.to_system_time()))
     }
 
-    /// Returns the highest sequence number of this chain that the chain itself states to be durable. Records above it, all
-    /// of them at the end of the newest segments, may be part of a torn tail: read these with a [`Reader`].
+    /// Returns the highest sequence number of this chain that the chain itself states to be durable. Records above it,
+    /// all of them at the end of the newest segments, may be part of a torn tail: read these with a [`Reader`].
     #[must_use]
     pub fn durable(&self) -> u64 {
         self.durable
     }
 
-    /// Parses a line of this segment that begins at this offset, given without its line feed. Returns `None` if it is not a
-    /// line of the format, or does not match its own hash. The line itself does not state whether the record is
+    /// Parses a line of this segment that begins at this offset, given without its line feed. Returns `None` if it is
+    /// not a line of the format, or does not match its own hash. The line itself does not state whether the record is
     /// [`unconfirmed`](Record::is_unconfirmed).
     #[must_use]
     pub fn record(&self, offset: u64, line: &[u8]) -> Option<Record> {

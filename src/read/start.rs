@@ -38,9 +38,9 @@ pub(super) struct StartPosition {
 }
 
 impl StartPosition {
-    /// Finds the position. Files are examined from the newest one backward, and no more of them than needed. `trusted` is
-    /// known to be durable from elsewhere. What is not durable is always read, because only from there can the start of a
-    /// torn tail be determined.
+    /// Finds the position. Files are examined from the newest one backward, and no more of them than needed. `trusted`
+    /// is known to be durable from elsewhere. What is not durable is always read, because only from there can the
+    /// start of a torn tail be determined.
     pub(super) fn find(
         storage: &dyn Storage,
         chain: ChainNumber,
@@ -58,6 +58,7 @@ impl StartPosition {
             if mark.is_none() {
                 mark = mark_in(storage, file)?;
             }
+            // Without a mark nothing is known to be durable yet, so older files are needed too.
             let Some(durable) = mark.map(|mark| mark.max(trusted)) else { continue };
             let is_before = |seq: u64, at: Option<Timestamp>| match from {
                 From::Beginning => false,
@@ -86,8 +87,9 @@ fn seek(
         .map_err(|error| Error::io("read", storage.path(Dir::Log, &name.to_string()))(error))
 }
 
-/// Returns the highest record that a file states to be durable. Only the bytes that it had when its first line was read are
-/// considered. A mark after the first line of a newer segment says nothing about how much of the earlier files counts.
+/// Returns the highest record that a file states to be durable. Only the bytes that it had when its first line was
+/// read are considered. A mark after the first line of a newer segment says nothing about how much of the earlier
+/// files counts.
 pub(super) fn mark_in(storage: &dyn Storage, file: &SegmentFile) -> Result<Option<u64>, Error> {
     let Some(open) = open_segment(storage, file.name)? else { return Ok(None) };
     let end = open.stat().map(|stat| file.counted.unwrap_or(file.bytes).min(file.bytes).min(stat.bytes));

@@ -13,7 +13,8 @@ pub struct Stopper(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    /// Whether the reader was stopped. The lock is held only while the value is read or set, never while the reader sleeps.
+    /// Whether the reader was stopped. The lock is held only while the value is read or set, never while the reader
+    /// sleeps.
     is_stopped: Mutex<bool>,
     stopped: Condvar,
 }
@@ -25,8 +26,8 @@ impl fmt::Debug for Stopper {
 }
 
 impl Stopper {
-    /// Stops the reader. A thread that waits for the next item gets `None` at once; one that is searching for a wanted record
-    /// gets it when the search ends; every later call returns it too.
+    /// Stops the reader. A thread that waits for the next item gets `None` at once; one that is searching for a wanted
+    /// record gets it when the search ends; every later call returns it too.
     #[doc(alias = "cancel")]
     pub fn stop(&self) {
         *self.lock() = true;

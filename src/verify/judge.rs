@@ -71,6 +71,7 @@ impl<'a> Judge<'a> {
         let durable = Durable::of(&track.follow, &track.files, trusted, claimed);
         let (through, own) = (durable.floor.0, durable_by_itself(&track.follow));
         let last = track.follow.good.last.map(|last| last.seq);
+        // Every record that is needed again is looked up in one pass over the files. The last one is known already.
         let named = evidence.claims.iter().map(|claim| claim.seq).filter(|seq| Some(*seq) != last);
         let inserted =
             track.follow.anomalies.kept().iter().filter(|anomaly| anomaly.fault == Fault::Inserted);
@@ -179,6 +180,7 @@ impl<'a> Judge<'a> {
         let mut copies = 0;
         let last_good = track.follow.files.iter().rfind(|file| file.good.records > 0);
         let last_good = last_good.map_or(0, |file| file.segment);
+        // What comes behind the start of a later format is not judged.
         for anomaly in track.follow.anomalies.kept().iter().take(track.follow.judged) {
             let Some(here) = self.durable.above_floor(anomaly) else { continue };
             if !self.durable.makes_damage(anomaly) {
@@ -198,6 +200,7 @@ impl<'a> Judge<'a> {
             self.findings.count_more(beyond);
         }
         let Some(tail) = tail else { return track.follow.good };
+        // A writer that holds the chain may be in the middle of a write, so an incomplete last line is normal then.
         if !(is_only_unfinished && self.evidence.is_held()) {
             self.is_torn = true;
             let lines = track.follow.good.records.saturating_sub(tail.before.records);
@@ -209,8 +212,8 @@ impl<'a> Judge<'a> {
         tail.before
     }
 
-    /// Reports a file without a good line behind the end of a closed chain. Its writer may have crashed while it began the
-    /// file, or its content was destroyed.
+    /// Reports a file without a good line behind the end of a closed chain. Its writer may have crashed while it began
+    /// the file, or its content was destroyed.
     fn stillborn_end(&mut self) {
         let Some(last) = self.track.follow.files.last().filter(|file| file.good.records == 0) else { return };
         let is_named = self.track.files.last().is_none_or(|file| file.counted.is_some());
@@ -241,6 +244,7 @@ impl<'a> Judge<'a> {
             line: follow.line.saturating_add(1),
             offset,
         };
+        // The record that belongs here was durable.
         if follow.next <= self.durable.through {
             let message = format!("the line is incomplete ({length} bytes)");
             self.find(FindingKind::Malformed, Some(position), Some(follow.next), message);

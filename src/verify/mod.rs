@@ -280,12 +280,13 @@ fn last_look(
     let (mut findings, mut not_checked) = (Findings::default(), Vec::new());
     track.advance(context)?;
     let probe = writer_probe::probe(context.storage, track.chain);
-    // A writer that took the lock just before the probe may have recovered what the first look saw, so the chain is read
-    // once more. The probe's lock keeps writers out only briefly, because nearly everything was read before.
+    // A writer that took the lock just before the probe may have recovered what the first look saw, so the chain is
+    // read once more. The probe's lock keeps writers out only briefly, because nearly everything was read before.
     track.advance(context)?;
     let holder = match probe {
         Probe::Held => Holder::Writer,
         Probe::Free(guard) => {
+            // The chain was read to its end while no writer could change it.
             drop(guard);
             Holder::Nobody
         }

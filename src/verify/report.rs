@@ -102,8 +102,8 @@ impl ChainReport {
         self.chain.get()
     }
 
-    /// Returns the sequence number of its first good record. It is higher than 1 if retention removed records, or if the
-    /// verification started after a head.
+    /// Returns the sequence number of its first good record. It is higher than 1 if retention removed records, or if
+    /// the verification started after a head.
     #[must_use]
     pub fn first_seq(&self) -> Option<u64> {
         self.first

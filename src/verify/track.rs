@@ -1,5 +1,5 @@
-//! The reading state of one chain during a verification: which files it has, how far they were read, and how to continue
-//! when a writer has appended, rotated or pruned in the meantime.
+//! The reading state of one chain during a verification: which files it has, how far they were read, and how to
+//! continue when a writer has appended, rotated or pruned in the meantime.
 
 use std::{
     cell::RefCell,
@@ -99,6 +99,7 @@ impl Track {
                 Step::Anew if beginnings == MAX_BEGINNINGS => return Ok(()),
                 Step::Anew => {
                     beginnings += 1;
+                    // `first` is kept, so that leftovers found once stay excluded.
                     *self = Self { first: self.first, ..Self::new(self.chain, self.trusted) };
                 }
                 Step::Missed => {}
@@ -168,6 +169,7 @@ impl Track {
                 continue;
             }
             let counted = file.counted.unwrap_or(file.bytes);
+            // Less of the current file counts than was taken in already.
             if counted < self.offset || file.bytes < self.offset {
                 return Ok(Step::Anew);
             }
@@ -206,6 +208,7 @@ impl Track {
         let left: u64 = self.files.iter().skip(self.file).map(|file| file.bytes).sum();
         let threads = if left.saturating_sub(self.offset) < WORTH_THREADS { 1 } else { context.threads };
         let Self { files, follow, notes, index, file, offset, unfinished, .. } = self;
+        // Shared by the closures that produce and join; both run on this thread.
         let source = RefCell::new(ChainBytes::new(context.storage, files, *file, *offset));
         let last_file = files.len().saturating_sub(1);
         let mut parser = LineParser::default();
@@ -233,6 +236,7 @@ impl Track {
                 if let Part::Counted(Chunk::Unfinished { offset, length }) = part
                     && number == last_file
                 {
+                    // The line may still be written, so it is judged only when the chain was read to its end.
                     *unfinished = Some((offset, length));
                     return Ok(());
                 }
@@ -252,8 +256,8 @@ impl Track {
         Ok(has_missed)
     }
 
-    /// Looks up records by sequence number: their hashes, and the hashes that they link to. A bounded range before each is
-    /// read again, once for all records in the same range. A record without a good line is left out.
+    /// Looks up records by sequence number: their hashes, and the hashes that they link to. A bounded range before
+    /// each is read again, once for all records in the same range. A record without a good line is left out.
     pub(super) fn look_up(&self, storage: &dyn Storage, wanted: &BTreeSet<u64>) -> Result<LookedUp, Error> {
         let mut found = LookedUp::new();
         let mut wanted = wanted.iter().copied().peekable();

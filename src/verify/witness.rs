@@ -79,7 +79,8 @@ pub(super) fn read_all_noted(storage: &dyn Storage) -> Noted {
     noted
 }
 
-/// Gathers all claims: the kept heads, the noted ones, and what the chains witness of each other as far as they were read.
+/// Gathers all claims: the kept heads, the noted ones, and what the chains witness of each other as far as they were
+/// read.
 pub(super) fn gather(kept: &[Head], noted: &Noted, tracks: &BTreeMap<ChainNumber, Track>) -> Claims {
     let mut claims = Claims::new();
     for head in kept {

@@ -154,7 +154,8 @@ fn a_record_knows_its_position() {
     }
 }
 
-/// A log of 12 MB in long lines, in three segments. Reading from a time begins up to ten minutes, here 60 records, earlier.
+/// A log of 12 MB in long lines, in three segments. Reading from a time begins up to ten minutes, here 60 records,
+/// earlier.
 #[test]
 fn what_precedes_the_position_is_not_read() {
     let mut chain = Chain::new(0);

@@ -124,8 +124,8 @@ fn records_missing_up_to_a_trusted_head_are_as_trusted_as_it_is() {
     check(&log.verifier().start_after(chain.head_at(9)).run_on(&log).unwrap(), Intact, &[]);
     let wrong = Head { hash: other(), ..chain.head_at(9) };
     let report = log.verifier().start_after(wrong).run_on(&log).unwrap();
-    let mismatch = "head_mismatch: chain 000, record 9: the record has another hash than the one that the \
-                    chain goes on from";
+    let mismatch = "head_mismatch: chain 000, record 9: the record does not have the hash that the chain \
+                    continues from";
     finds(&report, &[mismatch]);
 }
 

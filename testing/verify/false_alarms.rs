@@ -96,7 +96,7 @@ fn files_that_retention_removed_may_come_back() {
                 log.files.insert((*name).clone(), (*bytes).clone());
             }
         }
-        intact(&log, "a file that is there again");
+        intact(&log, "a file that exists again");
     }
 }
 

@@ -170,8 +170,8 @@ fn the_source_of_a_claim_is_reported() {
     assert_eq!(
         lines(report.findings()),
         [
-            "missing_chain: chain 000, record 4: a head that was kept elsewhere names record 4, and the chain is \
-             gone",
+            "missing_chain: chain 000, record 4: a head that was kept elsewhere names record 4, but the chain is \
+             missing",
             "missing_chain: chain 000, record 9: chain 001 names record 9, but the chain is missing",
         ]
     );
@@ -208,8 +208,7 @@ fn void_bytes_are_noted() {
         "recovery: chain 000: record 7: the chain was continued after a recovery (torn)".to_owned();
     assert_eq!(with(&|chain| chain.recovery().open().close()), [recovery, unclosed(8), void]);
     let undeclared = format!(
-        "undeclared: chain 000: {bytes} bytes of segment 1 are void, and no `recovery` record tells how they came \
-         there"
+        "undeclared: chain 000: {bytes} bytes of segment 1 are void, and no `recovery` record explains them"
     );
     assert_eq!(with(&|chain| chain.open().close()), [unclosed(7), undeclared]);
     // After a `close`, nothing is unclosed.

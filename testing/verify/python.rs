@@ -220,8 +220,8 @@ fn the_independent_checker_agrees_on_random_damage() {
     agree_on(&cases.collect::<Vec<_>>());
 }
 
-/// A line that was inserted too early makes all lines behind it come too late, up to the one that continues the chain from
-/// before it. Then nothing is missing, and one line is too many.
+/// A line that was inserted too early makes all lines behind it come too late, up to the one that continues the chain
+/// from before it. Then nothing is missing, and one line is too many.
 #[test]
 fn a_line_inserted_too_early_is_one_too_many_for_both() {
     if !is_there("a_line_inserted_too_early_is_one_too_many_for_both") {

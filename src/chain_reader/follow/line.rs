@@ -91,6 +91,7 @@ impl Follow {
         if begins {
             self.segment_begins(line.seq, position);
         }
+        // A mark was true when its line was written, so it counts even if the line is in the wrong place.
         let belongs = self.check_segment(line, info, position);
         self.mark(line.durable.unwrap_or(0));
         // A `segment` line in the wrong place says nothing about this chain.
@@ -169,6 +170,7 @@ impl Follow {
             return false;
         }
         if let Some(anomaly) = jump.anomaly.and_then(|number| self.anomalies.get_mut(number)) {
+            // The anomaly was about the missing records before the line. Now it is about the line itself.
             anomaly.fault = Fault::Inserted;
             "the line is in the wrong place".clone_into(&mut anomaly.message);
             anomaly.records =
@@ -180,6 +182,7 @@ impl Follow {
     fn skip_to(&mut self, line: &Line<'_>, position: LinePosition) {
         let missing = line.seq - self.next;
         let mut number = None;
+        // Each bad line since the last good one accounts for one of the missing numbers.
         if missing > self.holes {
             let last = line.seq - 1;
             let message = missing_records(missing - self.holes);

@@ -1,5 +1,5 @@
-//! Goes through one chain line by line: whether a line fits, and if not, what happened there and how the chain continues
-//! behind it. Recovery, verification and reading all use this to decide what may follow a line.
+//! Goes through one chain line by line: whether a line fits, and if not, what happened there and how the chain
+//! continues behind it. Recovery, verification and reading all use this to decide what may follow a line.
 
 mod line;
 
@@ -156,9 +156,10 @@ impl Follow {
         let Point { segment, seq, hash, .. } = noted.point;
         let mut follow = Self::new(chain);
         follow.begin_file(SegmentName { chain, segment });
-        // Exact line numbers matter only to verification, which reads files from their start. Here it is enough that this
-        // is not the first line.
+        // Exact line numbers matter only to verification, which reads files from their start. Here it is enough that
+        // this is not the first line.
         follow.line = 1;
+        // The noted record itself is not read again. It is entered as if it had been.
         follow.next = seq;
         let position = follow.position(0);
         follow.start = Some(FirstGood { seq, previous: Digest::ZERO, holes: 0, position, is_segment: true });
@@ -173,9 +174,9 @@ impl Follow {
         follow
     }
 
-    /// Follows a chain through what counts of its files and discards the contents of control lines. With a noted head and
-    /// its kind, it begins there: the first of the files must hold that record. Lines are compared with what others
-    /// name of these records.
+    /// Follows a chain through what counts of its files and discards the contents of control lines. With a noted head
+    /// and its kind, it begins there: the first of the files must hold that record. Lines are compared with what
+    /// others name of these records.
     pub(crate) fn through(
         storage: &dyn Storage,
         chain: ChainNumber,
@@ -335,7 +336,8 @@ impl Follow {
             file.is_empty = false;
         }
         let position = self.position(offset);
-        let what = if is_unfinished { "the line has no end" } else { "the line is longer than 60 KiB" };
+        let what = if is_unfinished { "the line is incomplete" } else { "the line is longer than 60 KiB" };
+        // Beyond the limit the anomaly is only counted, and `get_mut` finds none.
         let number = self.anomalies.len();
         self.malformed(position, format!("{what} ({length} bytes)"));
         if let Some(anomaly) = self.anomalies.get_mut(number) {
@@ -359,6 +361,7 @@ impl Follow {
         for (_, line) in split(bytes) {
             let Ok(line) = parser.parse(line) else { continue };
             let claims = line.durable.is_some() || line.kind == RecordKind::Prune;
+            // Only a line that could have followed what counts can state how far that was durable.
             if line.seq < self.next || !claims || !line.hash_is_right() {
                 continue;
             }

@@ -1,5 +1,5 @@
-//! What docs/verify.py does beyond agreeing with the library: rules for what the next version writes, locks, its output,
-//! and its arguments. Lines are written out here, so that they stay the same when the writer changes.
+//! What docs/verify.py does beyond agreeing with the library: rules for what the next version writes, locks, its
+//! output, and its arguments. Lines are written out here, so that they stay the same when the writer changes.
 
 mod files;
 mod locks;

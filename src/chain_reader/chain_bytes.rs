@@ -75,7 +75,7 @@ impl<'a> ChainBytes<'a> {
         Self::resume(storage, files, ReadPosition { next: first, offset, ..ReadPosition::default() })
     }
 
-    /// Begins at `offset` of the first file, and skips void bytes: they may not be needed, and a failing disk may no
+    /// Begins at `offset` of the first file, and skips void bytes. They may not be needed, and a failing disk may no
     /// longer be able to read them.
     pub(crate) fn of_what_counts(storage: &'a dyn Storage, files: &'a [SegmentFile], offset: u64) -> Self {
         Self::resume(storage, files, ReadPosition { offset, skips_void: true, ..ReadPosition::default() })

@@ -1,5 +1,5 @@
-//! The state that the good lines of a chain add up to beyond their links: its identity, how far it was durable, what
-//! retention removed, and the heads that it witnessed of other chains.
+//! The state that the good lines of a chain add up to beyond their links. It holds the identity of the chain, how far
+//! it was durable, what retention removed, and the heads that it witnessed of other chains.
 
 use std::collections::BTreeMap;
 

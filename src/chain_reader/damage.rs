@@ -22,8 +22,8 @@ pub(crate) struct Durable {
 }
 
 impl Durable {
-    /// Determines how far a chain was durable: from its own lines, from how its files look, from what is trusted, and
-    /// from what others claim about it.
+    /// Determines how far a chain was durable from its own lines, the look of its files, what is trusted, and what
+    /// others claim about it.
     pub(crate) fn of(
         follow: &Follow,
         files: &[SegmentFile],

@@ -107,7 +107,7 @@ fn read_up_to(file: &dyn File, bytes: &mut Vec<u8>, wanted: usize) -> io::Result
 }
 
 /// Returns whether the bytes are UTF-8 without control characters other than white space. What a crash leaves of a
-/// single line is never text of several lines: it has no further line feeds, or it holds zeros or stale disk contents.
+/// single line is never text of several lines. It has no further line feeds, or it holds zeros or stale disk contents.
 fn is_text(bytes: &[u8]) -> bool {
     let is_of_text = |byte: &u8| !byte.is_ascii_control() || matches!(byte, b'\t' | b'\n' | b'\r');
     std::str::from_utf8(bytes).is_ok() && bytes.iter().all(is_of_text)

@@ -1,10 +1,10 @@
-//! Reads chains. Recovery, verification and reading all take from this module what a line is and what may follow it,
-//! so that a log is judged the same before and after it is opened.
+//! Reads chains. Recovery, verification and reading all take from this module what a line is and what may follow it.
+//! So a log is judged the same before and after it is opened.
 //!
 //! `directory` lists the files. `layout` determines how many bytes of each count, from what each `first_line` states.
 //! `chain_bytes` returns these bytes in order, and `lines` cuts them at line ends. `follow` goes through them line by
-//! line: what does not fit becomes an `anomaly`, and good lines update the `control_state`. `chunk_summary` is the fast
-//! path for a chunk without fault. `damage` decides what is damaged and what is only torn.
+//! line: what does not fit becomes an `anomaly`, and good lines update the `control_state`. `chunk_summary` is the
+//! fast path for a chunk without fault. `damage` decides what is damaged and what is only torn.
 //!
 //! `tail` reads from the end, with `lines_backward`. `seek` finds a position in the middle. `noted` is what the writer
 //! noted in a lock file. `times` reads the times of records.

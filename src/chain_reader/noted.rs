@@ -1,5 +1,5 @@
-//! The noted head: what the writer of a chain last recorded about it in the chain's lock file, printed and parsed side
-//! by side. docs/format.md, section 8, specifies the bytes.
+//! The noted head: what the writer of a chain last recorded about it in the chain's lock file. It is printed and
+//! parsed here, side by side. docs/format.md, section 8, specifies the bytes.
 //!
 //! It is a witness that cannot be copied along with the log, because it names the very file that holds it.
 
@@ -50,8 +50,8 @@ pub(crate) enum NotedState {
     Open,
     /// It ended with `close`.
     Closed,
-    /// The chain must stay as it is. The point has the number and the length of its newest file; the sequence number
-    /// and the hash are those of the head that was noted before.
+    /// The chain must stay as it is. The point has the number and the length of its newest file. Its sequence number
+    /// and hash are those of the head that was noted before.
     Left,
 }
 
@@ -144,7 +144,7 @@ impl Slots {
         (next, print(self.counter + 1, identity, noted))
     }
 
-    /// Records that the slot printed by `next` was written.
+    /// Takes in that the slot printed by `next` was written.
     pub(crate) fn written(&mut self, noted: Noted) {
         self.counter += 1;
         self.newest = 1 - self.newest.min(1);

@@ -36,8 +36,8 @@ pub(crate) enum Control {
     },
 }
 
-/// Parses the content of a good line. Returns `Err` if the line is of a known kind and its object cannot be parsed, or
-/// if no version puts such a line there: a segment of a later format always begins a file.
+/// Parses the content of a good line. Returns `Err` if the line is of a known kind and its object cannot be parsed. It
+/// also does so if no version puts such a line there: a segment of a later format always begins a file.
 pub(crate) fn control_of(line: &Line<'_>, begins_file: bool) -> Result<Option<Control>, &'static str> {
     const UNREADABLE: &str = "the object named like the kind cannot be read";
     const LATER_INSIDE: &str = "a `segment` line of a later format inside a file";

@@ -123,8 +123,8 @@ pub(crate) fn push_if_plain(bytes: &mut Vec<u8>, text: &str) -> bool {
 }
 
 /// Appends `text` as the inside of a JSON string. Characters that could break a line, affect a terminal or mislead a
-/// human reader are always escaped: C0, DEL and C1 controls, U+2028 and U+2029, bidirectional controls, U+FEFF,
-/// interlinear annotation and tag characters.
+/// human reader are always escaped. They are C0, DEL and C1 controls, U+2028 and U+2029, bidirectional controls,
+/// U+FEFF, interlinear annotation and tag characters.
 pub(crate) fn escape_into(bytes: &mut Vec<u8>, text: &str) {
     let mut rest = text;
     loop {

@@ -34,7 +34,7 @@ impl Position {
 }
 
 /// Returns up to which record the store has everything of one chain. `chain`, `seq` and `hash` name the last record
-/// that was acknowledged; `asked` is the last record that the store itself reported to have, if it can be asked; and
+/// that was acknowledged. `asked` is the last record that the store itself reported to have, if it can be asked.
 /// `refused` is the first record that it did not accept. Returns `None` where the forwarder would not parse it either.
 fn complete_through(chain: &Value) -> Option<u64> {
     let Value::Object(members) = chain else { return None };

@@ -1,6 +1,6 @@
 //! Reads one chain from its older records to its newer ones.
 //!
-//! A reader that follows the log makes a series of passes: each goes to the end of what exists, and the next begins
+//! A reader that follows the log makes a series of passes. Each goes to the end of what exists, and the next begins
 //! where the last one ended.
 
 use std::collections::VecDeque;
@@ -410,7 +410,7 @@ impl Cursor {
         Next { at: self.last, chain: self.index, direction: Direction::Forward, before: Vec::new(), record }
     }
 
-    /// Records that everything before this offset was returned.
+    /// Takes in that everything before this offset was returned.
     fn set_returned(&mut self, offset: u64) {
         let segment = self.follow.segment();
         if segment != self.returned.segment {

@@ -25,8 +25,8 @@ use crate::{
 /// # Order
 ///
 /// The records of a chain are returned in the order of their sequence numbers, whatever their times are. Chains are
-/// merged by time. A reader that [follows](Self::follow) the log merges what it finds at each look: what was there
-/// when it began is in order of time, and what is found later is in order of time within each look.
+/// merged by time. A reader that [follows](Self::follow) the log merges what it finds at each look. What was there
+/// when it began is in order of time; what is found later is in order of time within each look.
 ///
 /// # What is missing
 ///
@@ -34,7 +34,7 @@ use crate::{
 /// while they were read. A line that is not a record, or one in the wrong place, is an [`Error::BadLine`], after which
 /// reading continues. What a later segment declares void is skipped.
 ///
-/// Reading is not verification. Of a damaged log, a reader returns what it can read; one that begins in the middle or
+/// Reading is not verification. Of a damaged log, a reader returns what it can read. One that begins in the middle or
 /// reads backward may return less than one that reads from the beginning. It reports what it skips.
 ///
 /// # Examples
@@ -138,7 +138,7 @@ impl Reader {
     }
 
     /// Begins with the record of this sequence number, counted from 1, in every chain, without reading what precedes
-    /// it: it is found by bisection, in some twenty small reads in 10 GB. If a reader that follows has to
+    /// it. It is found by bisection, in some twenty small reads in 10 GB. If a reader that follows has to
     /// [withdraw](crate::ReadItem::Withdrawn) records, it also returns the records that replace them, even below this
     /// number. Default: 1.
     #[doc(alias = "seek")]
@@ -148,7 +148,7 @@ impl Reader {
     }
 
     /// Reads only records with this time or a later one, and those without a time, without reading what precedes them.
-    /// The position is found by bisection, and reading begins ten minutes early: a record is missed only if a clock
+    /// The position is found by bisection, and reading begins ten minutes early. So a record is missed only if a clock
     /// was set back by more than that after it. Default: records of every time.
     pub fn since(mut self, time: SystemTime) -> Self {
         self.plan.since = Some(Timestamp::from_system_time(time));
@@ -177,7 +177,7 @@ impl Reader {
     /// Reads only records that the log states to be durable: those up to the last `durable` mark, and a `close` that
     /// nothing follows. A mark is part of the next write. If nothing more is written, the last records become durable
     /// for the reader with the `mark` that the writer writes after 60 s. No record is withdrawn later, with one
-    /// exception: a `close` is durable a moment after it can be read, and a power cut in that moment removes it.
+    /// exception. A `close` is durable a moment after it can be read, and a power cut in that moment removes it.
     /// Default: `false`, where [`Record::is_provisional`](crate::Record::is_provisional) marks the records not known
     /// to be durable.
     pub fn durable_only(mut self, durable_only: bool) -> Self {
@@ -190,7 +190,7 @@ impl Reader {
     /// while without anything new every 250 ms. It stays with the directory that was opened: one that is removed and
     /// created again under the same name needs a new reader. The directory must exist; it may be empty. Needs
     /// [`items`](Self::items). Whether a record is [`unconfirmed`](crate::Record::is_unconfirmed) is known only as far
-    /// as the log can be read at that moment: the record that names it may be written later. Default: `false`.
+    /// as the log can be read at that moment, because the record that names it may be written later. Default: `false`.
     #[doc(alias = "tail")]
     #[doc(alias = "watch")]
     pub fn follow(mut self, follow: bool) -> Self {
@@ -198,7 +198,7 @@ impl Reader {
         self
     }
 
-    /// Begins to read, and leaves out what is missing or withdrawn; [`items`](Self::items) reports that too.
+    /// Begins to read the records alone; [`items`](Self::items) also returns which records are missing or withdrawn.
     ///
     /// # Errors
     ///

@@ -107,8 +107,8 @@ impl Verifier {
 
     /// Requires that the log still has this record. Call it once for each head that was kept.
     ///
-    /// With a head stored where the log's owner cannot write, the verification detects a log that was
-    /// truncated, rewritten or replaced by an older copy, for all records up to this one. Default: none.
+    /// With a head stored where the log's owner cannot write, a log that was truncated, rewritten or replaced by an
+    /// older copy is detected, for all records up to this one. Default: none.
     pub fn expect_head(mut self, head: impl Into<Head>) -> Self {
         self.kept.push(head.into());
         self

@@ -1,5 +1,5 @@
-//! The reading state of one chain during a verification: which files it has, how far they were read, and how to
-//! continue when a writer has appended, rotated or pruned in the meantime.
+//! The reading state of one chain during a verification: which files it has, and how far they were read. Reading
+//! continues when a writer has appended, rotated or pruned in the meantime.
 
 use std::{
     cell::RefCell,
@@ -58,9 +58,9 @@ pub(super) struct Track {
 pub(super) enum Step {
     /// The chain was read to its end.
     AtEnd,
-    /// Reading must begin anew: a new segment voids what was already taken in, a file shrank, or what was read first
+    /// Reading must start over: a new segment voids what was already taken in, a file shrank, or what was read first
     /// had been removed by retention.
-    Anew,
+    StartOver,
     /// A listed file no longer existed when its turn came. A later record must say that it was removed.
     Missed,
 }
@@ -68,8 +68,8 @@ pub(super) enum Step {
 /// How often a directory is listed again while files in it are removed during reading.
 const MAX_LOOKS: usize = 1000;
 
-/// How often reading begins anew.
-const MAX_BEGINNINGS: usize = 8;
+/// How often reading starts over.
+const MAX_RESTARTS: usize = 8;
 
 impl Track {
     pub(super) fn new(chain: ChainNumber, trusted: Option<Head>) -> Self {
@@ -89,16 +89,16 @@ impl Track {
         }
     }
 
-    /// Lists the directory again and reads to the end of the chain. Begins anew where needed, but a limited number of
+    /// Lists the directory again and reads to the end of the chain. Starts over where needed, but a limited number of
     /// times: a directory that is rewritten all the time is judged as it was last seen.
     pub(super) fn advance(&mut self, context: &Context<'_>) -> Result<(), Error> {
-        let mut beginnings = 0;
+        let mut restarts = 0;
         for _ in 0..MAX_LOOKS {
             match self.step(context)? {
                 Step::AtEnd => return Ok(()),
-                Step::Anew if beginnings == MAX_BEGINNINGS => return Ok(()),
-                Step::Anew => {
-                    beginnings += 1;
+                Step::StartOver if restarts == MAX_RESTARTS => return Ok(()),
+                Step::StartOver => {
+                    restarts += 1;
                     // `first` is kept, so that leftovers found once stay excluded.
                     *self = Self { first: self.first, ..Self::new(self.chain, self.trusted) };
                 }
@@ -112,17 +112,17 @@ impl Track {
     }
 
     fn step(&mut self, context: &Context<'_>) -> Result<Step, Error> {
-        if self.look_again(context)? == Step::Anew {
-            return Ok(Step::Anew);
+        if self.look_again(context)? == Step::StartOver {
+            return Ok(Step::StartOver);
         }
         if self.read_on(context)? {
             return Ok(Step::Missed);
         }
-        Ok(if self.leave_out_leftovers(context)? { Step::Anew } else { Step::AtEnd })
+        Ok(if self.leave_out_leftovers(context)? { Step::StartOver } else { Step::AtEnd })
     }
 
     /// Excludes files that were read although retention had removed them, if they exist again or reading them found
-    /// anomalies. Returns whether there were any, so that reading begins anew.
+    /// anomalies. Returns whether there were any, so that reading starts over.
     fn leave_out_leftovers(&mut self, context: &Context<'_>) -> Result<bool, Error> {
         let Some((through, _)) = self.follow.control.pruned else { return Ok(false) };
         let is_kept_first = |file: &&SegmentFile| {
@@ -159,7 +159,7 @@ impl Track {
             return Ok(Step::AtEnd);
         }
         if !layout.absent.iter().all(|claim| self.agrees(*claim)) {
-            return Ok(Step::Anew);
+            return Ok(Step::StartOver);
         }
         // Files that were listed behind the current one and not read may have been removed since.
         self.files.truncate(self.file + 1);
@@ -171,7 +171,7 @@ impl Track {
             let counted = file.counted.unwrap_or(file.bytes);
             // Less of the current file counts than was taken in already.
             if counted < self.offset || file.bytes < self.offset {
-                return Ok(Step::Anew);
+                return Ok(Step::StartOver);
             }
             if let Some(known) = self.files.get_mut(self.file) {
                 *known = file;

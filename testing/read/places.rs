@@ -22,7 +22,7 @@ fn records(log: &Log, reader: Reader) -> Vec<Record> {
     reader.records_of(storage).unwrap().map(Result::unwrap).collect()
 }
 
-/// A chain with rotations, void bytes, files without a good line, and records that are not durable.
+/// Returns a chain with rotations, void bytes, files without a good line, and records that are not durable.
 fn random_chain(number: u16, random: &mut Prng) -> Chain {
     let mut chain = Chain::new(number);
     for _ in 0..random.below(6) {

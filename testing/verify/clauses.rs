@@ -372,8 +372,8 @@ fn a_prune_that_names_another_hash_does_not_fit() {
     check(&log.verify(), Damaged, &[BrokenLink]);
 }
 
-/// A log that was pruned, in which a durable record was altered, another file made unreadable, and a
-/// segment added that claims a cut of its own, lower than the real one.
+/// Returns a log that was pruned, in which a durable record was altered and another file made unreadable. A segment
+/// was added that claims a cut of its own, lower than the real one.
 fn with_a_forged_cut() -> Log {
     let chain = Chain::new(0).events(3);
     let through = chain.seq;
@@ -421,9 +421,9 @@ fn a_cut_claimed_later_removes_nothing() {
     }
 }
 
-/// A chain begins anew, with another id, if the first line of its first file was never durable.
-/// Seed 203,494: retention had removed that file and every line that mentioned it, a power cut brought back the file
-/// alone, and verification took the chain for one to which another file belonged.
+/// A chain begins anew, with another id, if the first line of its first file was never durable. Seed 203,494:
+/// retention had removed that file and every line that mentioned it, and a power cut brought back the file alone.
+/// Verification then took the chain for one to which another file belonged.
 #[test]
 fn a_leftover_that_never_counted_is_ignored() {
     let mut in_vain = Chain::bare(0);

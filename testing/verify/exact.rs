@@ -496,7 +496,7 @@ fn fat(chain: Chain) -> Chain {
     chain.event(&"x".repeat(1000))
 }
 
-/// A chain whose next line is the first of the second chunk of its file.
+/// Returns a chain whose next line is the first of the second chunk of its file.
 fn at_the_end_of_a_piece() -> Chain {
     let mut chain = Chain::new(0);
     loop {

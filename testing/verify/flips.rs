@@ -29,8 +29,8 @@ struct Flip {
     is_durable: bool,
 }
 
-/// Returns all bytes of a log. A byte is durable if its record is covered by a mark that survives its change: a flipped
-/// bit breaks the line that holds it, and a flipped line feed the next line too.
+/// Returns all bytes of a log. A byte is durable if its record is covered by a mark that survives its change. A
+/// flipped bit breaks the line that holds it, and a flipped line feed the next line too.
 fn bytes_of(log: &Log) -> Vec<Flip> {
     let files: BTreeMap<&String, _> = log.files.iter().map(|(name, bytes)| (name, lines_of(bytes))).collect();
     let last = files.keys().next_back().copied().unwrap();

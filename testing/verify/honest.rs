@@ -187,7 +187,7 @@ impl Process {
     }
 }
 
-/// 64 records in three segments, closed.
+/// Returns a closed log of 64 records in three segments.
 pub(super) fn three_segments() -> Log {
     let mut machine = Machine::new(11);
     let mut process = machine.open();

@@ -1,7 +1,7 @@
-//! Marks of lines in the wrong place. Verification once took a line that was moved forward for the end of the chain,
-//! so that all lines behind it were out of place and their marks were ignored. With a copy of the last line of a log
-//! put in front, any durable record could be changed: the verdict was only `Unclean`, and the next run of the writer
-//! declared the change void. A mark is true wherever its line is. (Found by random edits.)
+//! Marks of lines in the wrong place. Verification once took a line that was moved forward for the end of the chain.
+//! All lines behind it were then out of place, and their marks were ignored. With a copy of the last line of a log in
+//! front, any durable record could be changed. The verdict was only `Unclean`, and the next run of the writer declared
+//! the change void. A mark is true wherever its line is. (Found by random edits.)
 
 use super::{
     honest::Machine,

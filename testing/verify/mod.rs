@@ -22,7 +22,7 @@ mod tampering;
 
 use crate::{FindingKind, Report, Verdict};
 
-/// Records that a test cannot run here, in the file whose lines `.ci/run` counts.
+/// Notes that a test cannot run here, in the file whose lines `.ci/run` counts.
 pub(crate) fn skip(test: &str, why: &str) {
     use std::io::Write as _;
     eprintln!("SKIPPED {test}: {why}");

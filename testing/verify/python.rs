@@ -295,8 +295,8 @@ fn the_independent_checker_agrees_on_every_kind_of_edit() {
     agree_on(&cases);
 }
 
-/// Returns lines with matching hashes and links that the format does not allow or that only look odd, each with the
-/// verdict on a log that has it in the middle.
+/// Returns lines with matching hashes and links that the format does not allow, or that only look odd. Each comes with
+/// the verdict on a log that has it in the middle.
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn odd_lines() -> Vec<(String, Option<Verdict>)> {
     let deep = |depth: usize| format!(",\"kind\":\"event\",\"a\":{}{}", "[".repeat(depth), "]".repeat(depth));

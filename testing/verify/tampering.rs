@@ -1,5 +1,5 @@
-//! Random changes of honest logs, each compared with what section 7 of docs/format.md states about it: what is damage,
-//! what may only look torn, what cannot be detected, and what a head kept elsewhere changes.
+//! Random changes of honest logs, each compared with what section 7 of docs/format.md states about it. That section
+//! says what is damage, what may only look torn, what cannot be detected, and what a head kept elsewhere changes.
 
 use std::{
     collections::BTreeMap,
@@ -30,7 +30,8 @@ fn after(segment: u32, bytes: usize) -> After {
     After::counted(segment, bytes as u64, None)
 }
 
-/// A log with bytes that were never durable and a segment that says so, a file that counts nothing, and a torn end.
+/// Returns a log with bytes that were never durable and a segment that says so, a file that counts nothing, and a torn
+/// end.
 fn voids_and_a_torn_end() -> Log {
     let base = Chain::new(0).events(2).roll().events(2).event_marked("last", None);
     let (bytes, numbers) = (base.segments[&2].len(), base.segments.clone());
@@ -44,7 +45,7 @@ fn voids_and_a_torn_end() -> Log {
     log
 }
 
-/// A log of one closed chain, of which retention has removed the first two files, in two steps.
+/// Returns a log of one closed chain, of which retention has removed the first two files, in two steps.
 fn pruned(with_leftovers: bool) -> Log {
     let chain = Chain::new(0).events(3).roll().events(3);
     let (one, two) = (6, chain.seq);
@@ -58,7 +59,7 @@ fn pruned(with_leftovers: bool) -> Log {
     log
 }
 
-/// A log of three chains, each of which witnesses the others as they were then.
+/// Returns a log of three chains, each of which witnesses the others as they were then.
 fn three_chains() -> Log {
     let one = Chain::new(0).events(3);
     let two = Chain::new(1).sees(&one).mark().events(2).gap(1, 3);
@@ -67,7 +68,7 @@ fn three_chains() -> Log {
     Log::of(&[&one, &two.events(2).close(), &three])
 }
 
-/// A log by the real writer: killed runs, a power cut, a failed sync, a rotation.
+/// Returns a log by the real writer: killed runs, a power cut, a failed sync, a rotation.
 fn crashed() -> Log {
     let mut machine = Machine::new(5);
     let mut process = machine.open();
@@ -89,7 +90,7 @@ fn crashed() -> Log {
     machine.log()
 }
 
-/// A log by the real writer: retention, several runs, two at the same time.
+/// Returns a log by the real writer: retention, several runs, two at the same time.
 fn kept_for_a_while() -> Log {
     let mut machine = Machine::new(6);
     machine.settings.retention = Retention::keep_all().max_segments(2);

@@ -38,7 +38,7 @@ impl Follow {
         }
     }
 
-    /// Corrects the position of a bad first line when the first good line of its file is read: the bad line takes the
+    /// Corrects the position of a bad first line when the first good line of its file is read. The bad line takes the
     /// position before it, even if the chain had already reached that one. Without a line that names the file, nothing
     /// shows that it is one line too many.
     pub(super) fn end_bad_start(&mut self, seq: u64) {
@@ -152,8 +152,8 @@ impl Follow {
         });
     }
 
-    /// Records that a line does not link to the one before. The position is that of the record before: if a mark covers
-    /// it, what was there was durable, and it is no longer what this line links to.
+    /// Adds an anomaly for a line that does not link to the one before. Its position is that of the record before. If
+    /// a mark covers that record, a durable one was replaced, because this line links to something else.
     fn broken_link(&mut self, line: &Line<'_>, position: LinePosition) {
         let message = "the line does not link to the line before it: one of the two was replaced".to_owned();
         let mut anomaly = self.anomaly(Fault::BrokenLink, position, message);

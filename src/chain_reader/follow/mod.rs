@@ -249,9 +249,9 @@ impl Follow {
         }
     }
 
-    /// Returns the last record that must have been durable because of how a file looks. A file without a good line that
-    /// holds more than the first write of a segment proves that this write was durable, since nothing is written behind
-    /// it before. Files of the previous version prove nothing of this kind.
+    /// Returns the last record that must have been durable because of how a file looks. A file without a good line
+    /// that holds more than the first write of a segment proves that this write was durable. Nothing is written behind
+    /// it before that. Files of the previous version prove nothing of this kind.
     pub(super) fn durable_by_looks(&self, files: &[SegmentFile]) -> u64 {
         let is_destroyed = |count: &&FileCount| {
             let file = files.iter().find(|file| file.name.segment == count.segment);
@@ -345,7 +345,7 @@ impl Follow {
         }
     }
 
-    /// Records that a file ends before what a later segment states.
+    /// Adds an anomaly for a file that is shorter than a later segment states.
     fn too_short(&mut self, offset: u64, counted: u64) {
         self.line += 1;
         self.ends_well = false;

@@ -107,6 +107,7 @@ pub(crate) struct Anomalies {
 }
 
 impl Anomalies {
+    /// Adds an anomaly. Beyond [`MAX_KEPT`] it is only counted.
     pub(crate) fn push(&mut self, anomaly: Anomaly) {
         // A certain anomaly is damage however far the chain was durable. A line out of place may be a durable record
         // that belongs further up.
@@ -136,6 +137,7 @@ impl Anomalies {
         self.kept.len()
     }
 
+    /// Returns a kept anomaly by its index.
     pub(crate) fn get_mut(&mut self, number: usize) -> Option<&mut Anomaly> {
         self.kept.get_mut(number)
     }

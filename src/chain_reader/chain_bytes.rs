@@ -86,6 +86,7 @@ impl<'a> ChainBytes<'a> {
         Self { storage, files, position }
     }
 
+    /// Ends reading and returns the position at which [`resume`](Self::resume) continues.
     pub(crate) fn suspend(self) -> ReadPosition {
         self.position
     }
@@ -106,6 +107,7 @@ impl<'a> ChainBytes<'a> {
         self.position.missed
     }
 
+    /// Returns the next part, or `None` at the end of the last file.
     pub(crate) fn next(&mut self) -> Result<Option<Part>, Error> {
         loop {
             let Some(current) = &mut self.position.current else {

@@ -48,6 +48,7 @@ impl ControlState {
         }
     }
 
+    /// Takes in the statement of line `seq` that retention removed every record up to `through`.
     fn prune(&mut self, seq: u64, through: u64, hash: Digest) {
         self.mark = self.mark.max(through);
         // A record cannot remove itself or a later one, so such a claim is ignored. So is one that removes nothing.
@@ -56,6 +57,7 @@ impl ControlState {
         }
     }
 
+    /// Takes in heads of other chains, and keeps the highest of each.
     fn witness(&mut self, witnesses: &Witnesses) {
         self.seen.extend(witnesses);
         for (chain, witness) in witnesses {

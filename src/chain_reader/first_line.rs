@@ -120,6 +120,7 @@ impl FirstLine {
         Beginning::read(file, name, u64::MAX).map(|beginning| beginning.line)
     }
 
+    /// Judges the first line of the file with this name.
     fn of(line: &[u8], name: SegmentName) -> Self {
         let mut parser = LineParser::default();
         let Some(line) = parser.parse(line).ok().filter(Line::hash_is_right) else { return Self::Bad };

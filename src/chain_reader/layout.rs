@@ -143,6 +143,7 @@ pub(crate) struct LayoutFromEnd {
 }
 
 impl LayoutFromEnd {
+    /// Begins with the segments of these numbers, oldest first, without reading any of them.
     pub(crate) fn new(chain: ChainNumber, numbers: &[u32]) -> Self {
         Self { chain, unseen: numbers.to_vec(), claims: Claims::default(), files: VecDeque::new() }
     }
@@ -208,6 +209,7 @@ impl Claims {
         }
     }
 
+    /// Adds a claim of a segment that begins with the record `before_seq`.
     fn add(&mut self, after: &After, before_seq: u64) {
         self.added += 1;
         let claim = Claim {
@@ -251,6 +253,7 @@ impl Claims {
         }
     }
 
+    /// Returns the claims that applied to no file.
     fn into_absent(mut self) -> Vec<Absent> {
         // A newer claim about a row overrides one about a single file in it.
         let single = self.single.values().filter(|single| {

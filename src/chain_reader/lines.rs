@@ -37,6 +37,7 @@ pub(crate) struct Chunks {
 }
 
 impl Chunks {
+    /// Reads the bytes from `from` to `end`, or to the end of the file if that comes first.
     pub(crate) fn new(file: Box<dyn File>, from: u64, end: u64) -> Self {
         Self { file, at: from, end, carried: Vec::new(), chunk_bytes: FIRST_CHUNK_BYTES }
     }

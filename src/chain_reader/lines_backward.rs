@@ -34,6 +34,7 @@ pub(crate) type LineBackward<'a> = (u64, Option<&'a [u8]>);
 type Found = (u64, Option<Range<usize>>);
 
 impl LinesBackward {
+    /// Reads the lines between `start` and `end`, beginning at `end`.
     pub(crate) fn new(end: u64, start: u64) -> Self {
         Self { start, end, window: FIRST_WINDOW, bytes: Vec::new(), from: end, whole: 0, is_first: true }
     }
@@ -45,6 +46,7 @@ impl LinesBackward {
         Ok(Some((offset, line.and_then(|line| self.bytes.get(line)))))
     }
 
+    /// Finds the preceding line, and reads further windows as needed.
     fn find(&mut self, file: &dyn File) -> io::Result<Option<Found>> {
         loop {
             if let Some(line) = self.last_line() {

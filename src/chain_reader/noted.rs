@@ -93,6 +93,7 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
+    /// Returns the identity of an open file.
     pub(crate) fn of(file: &dyn File) -> io::Result<Self> {
         Ok(Self { inode: file.stat()?.inode, birth: file.birth()? })
     }
@@ -112,6 +113,7 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
+    /// Reads both slots of a lock file. A slot that is invalid or names another file is left out.
     pub(crate) fn read(file: &dyn File) -> io::Result<Self> {
         let identity = Identity::of(file)?;
         let mut slots = Self { newest: 1, ..Self::default() };
@@ -169,10 +171,12 @@ impl Noted {
     }
 }
 
+/// Returns the hash that ends a slot with this content.
 fn check_of(content: &str) -> String {
     Digest::of_body(content.as_bytes()).to_string().chars().take(CHECK_DIGITS).collect()
 }
 
+/// Prints a slot.
 fn print(counter: u64, identity: Identity, noted: &Noted) -> String {
     let Noted { state, id, point, times, pruned, witnessed, machine } = noted;
     let Point { segment, seq, hash, end } = point;
@@ -198,6 +202,7 @@ fn print(counter: u64, identity: Identity, noted: &Noted) -> String {
     content + " " + &check
 }
 
+/// Parses a slot. Returns `None` if its hash does not match or it is of another version.
 fn parse(text: &str) -> Option<(u64, Identity, Noted)> {
     let (content, check) = text.rsplit_once(' ')?;
     if check != check_of(content) {

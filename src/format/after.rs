@@ -24,6 +24,7 @@ pub(crate) struct After {
 }
 
 impl After {
+    /// Returns the statement that so many bytes of a file count.
     pub(crate) fn counted(segment: u32, bytes: u64, times: Option<Times>) -> Self {
         Self { segment, bytes, from: None, times, is_damaged: false }
     }

@@ -26,6 +26,7 @@ impl Names {
         self.ranges.clear();
     }
 
+    /// Begins an object.
     pub(super) fn open(&mut self) -> Members {
         Members { first: self.ranges.len(), decoded: None }
     }

@@ -30,6 +30,7 @@ impl Refused {
         self.0.is_empty()
     }
 
+    /// Returns whether this record was refused.
     pub(super) fn names(&self, seq: u64) -> bool {
         self.0.range(..=seq).any(|(_, last)| *last >= seq)
     }
@@ -88,6 +89,7 @@ impl Ahead {
         }
     }
 
+    /// Adds a result that was read.
     pub(super) fn push(&mut self, next: Result<Next, Error>) {
         self.bytes += length(&next);
         self.read.push_back(next);

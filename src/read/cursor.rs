@@ -42,6 +42,7 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
+    /// Returns whether this record is wanted.
     pub(super) fn has(&self, record: &Record) -> bool {
         record.seq() >= self.from_seq
             && !(self.durable_only && record.is_provisional())

@@ -221,6 +221,7 @@ impl Reader {
         self.items_of(storage)
     }
 
+    /// Opens the directory without changing it.
     pub(super) fn storage(&self) -> Result<Arc<dyn Storage>, Error> {
         match Disk::open_existing(&self.dir) {
             Ok(disk) => Ok(Arc::new(disk)),

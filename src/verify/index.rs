@@ -24,6 +24,7 @@ pub(super) struct Index {
 }
 
 impl Index {
+    /// Offers an entry, and keeps it if it is one of every so many. Entries are offered in the order of the chain.
     pub(super) fn add(&mut self, seq: u64, segment: u32, offset: u64) {
         let is_kept = self.offered.trailing_zeros() >= self.sparse;
         self.offered += 1;

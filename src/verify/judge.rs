@@ -59,6 +59,7 @@ pub(super) struct Judge<'a> {
 }
 
 impl<'a> Judge<'a> {
+    /// Determines how far the chain was durable, and looks up the records that judging it needs.
     pub(super) fn new(
         track: &'a Track,
         evidence: &'a Evidence<'a>,
@@ -83,6 +84,7 @@ impl<'a> Judge<'a> {
         Ok(Self { track, evidence, findings, not_checked, durable, looked_up, is_torn: false })
     }
 
+    /// Judges the chain, and returns its part of the report.
     pub(super) fn run(mut self) -> (ChainReport, Vec<Note>) {
         self.absent_segments();
         self.destroyed_segments();

@@ -36,6 +36,7 @@ impl Progress {
         self.done.get()
     }
 
+    /// Counts bytes that were checked, and calls the callback unless there are none.
     pub(super) fn add(&self, bytes: u64) {
         self.done.set(self.done.get().saturating_add(bytes));
         // A log that is being written is longer at the end than it was at first.

@@ -25,6 +25,7 @@ pub(super) struct Findings {
 }
 
 impl Findings {
+    /// Counts a finding, and keeps it if there is room.
     pub(super) fn push(&mut self, finding: Finding) {
         if let Some(count) = self.counts.get_mut(finding.kind as usize) {
             *count += 1;

@@ -10,6 +10,7 @@ use crate::{
 };
 
 impl Follow {
+    /// Returns an anomaly at the present position in the chain, without adding it.
     pub(super) fn anomaly(&self, fault: Fault, position: LinePosition, message: String) -> Anomaly {
         Anomaly {
             fault,
@@ -25,6 +26,7 @@ impl Follow {
         }
     }
 
+    /// Adds an anomaly for bytes that are not a record.
     pub(super) fn malformed(&mut self, position: LinePosition, why: String) {
         self.holes += 1;
         self.note_bad_start();
@@ -32,6 +34,7 @@ impl Follow {
         self.anomalies.push(anomaly);
     }
 
+    /// Remembers the next anomaly if it is about the first line of the file, whose position may be corrected later.
     fn note_bad_start(&mut self) {
         if self.line == 1 {
             self.bad_start = Some(self.anomalies.len());
@@ -48,6 +51,7 @@ impl Follow {
         }
     }
 
+    /// Adds an anomaly for a line that does not match its own hash.
     pub(super) fn edited(&mut self, line: &Line<'_>, position: LinePosition) {
         self.note_bad_start();
         let mut anomaly =
@@ -133,6 +137,7 @@ impl Follow {
         true
     }
 
+    /// Begins the chain with its first good line, and corrects the positions of the anomalies before it.
     fn begin(&mut self, line: &Line<'_>, position: LinePosition, is_segment: bool) {
         // Only now are the sequence numbers of the bad lines before it known.
         let first_hole = line.seq.saturating_sub(self.holes).max(1);
@@ -179,6 +184,7 @@ impl Follow {
         true
     }
 
+    /// Accepts a line with too high a number, and adds an anomaly for the missing records.
     fn skip_to(&mut self, line: &Line<'_>, position: LinePosition) {
         let missing = line.seq - self.next;
         let mut number = None;
@@ -195,6 +201,7 @@ impl Follow {
         self.jump = Some(Jump { next: self.next, hash: self.hash, anomaly: number });
     }
 
+    /// Adds an anomaly for a line with too low a number.
     fn stray(&mut self, line: &Line<'_>, position: LinePosition, is_segment: bool) {
         // Wherever the line is now, its mark was true when it was written. If it were ignored, a single line
         // moved forward would invalidate the marks of all lines that then seem to come too late.
@@ -259,6 +266,7 @@ impl Follow {
         }
     }
 
+    /// Takes in the content of a control line.
     pub(super) fn absorb(&mut self, seq: u64, control: Control) {
         self.control.absorb(seq, &control);
         self.controls.push((seq, control));
@@ -272,6 +280,7 @@ impl Follow {
         }
     }
 
+    /// Takes in good lines that end with this one.
     pub(super) fn accept(&mut self, last: Last, lines: u64, events: u64) {
         self.holes = 0;
         self.next = last.seq.saturating_add(1);

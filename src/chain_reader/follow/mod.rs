@@ -374,6 +374,7 @@ impl Follow {
         }
     }
 
+    /// Counts void bytes of the current file.
     fn count_void(&mut self, length: u64) {
         if let Some(file) = self.files.last_mut() {
             file.void_bytes += length;

@@ -382,7 +382,7 @@ pub(crate) fn read_witnesses(detail: &[u8]) -> Option<Witnesses> {
 }
 
 /// Returns whether an `open` names its machine, which the previous version did not write.
-pub(crate) fn says_machine(detail: &[u8]) -> bool {
+pub(crate) fn names_machine(detail: &[u8]) -> bool {
     serde_json::from_slice::<Json>(detail).is_ok_and(|json| json.get("machine").is_some())
 }
 

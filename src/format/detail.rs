@@ -2,8 +2,8 @@
 //! decide whether a line is good.
 
 use super::{
-    Format, Line, RecordKind, SegmentInfo, Unconfirmed, Witnesses, read_first, read_gap, read_prune,
-    read_recovery, read_unconfirmed, read_witnesses, says_machine,
+    Format, Line, RecordKind, SegmentInfo, Unconfirmed, Witnesses, names_machine, read_first, read_gap,
+    read_prune, read_recovery, read_unconfirmed, read_witnesses,
 };
 use crate::chain::Digest;
 
@@ -51,7 +51,7 @@ pub(crate) fn control_of(line: &Line<'_>, begins_file: bool) -> Result<Option<Co
             Some(Format::Known(info)) => info.map(Control::Segment),
         },
         RecordKind::Open => {
-            read_witnesses(detail).map(|seen| Control::Open { seen, is_old: !says_machine(detail) })
+            read_witnesses(detail).map(|seen| Control::Open { seen, is_old: !names_machine(detail) })
         }
         RecordKind::Mark => read_witnesses(detail).map(Control::Mark),
         RecordKind::Close => read_witnesses(detail).map(Control::Close),

@@ -21,8 +21,8 @@ use crate::named::named;
 pub(crate) use after::{After, Times};
 pub(crate) use control::{
     Cause, ChainId, CloseInfo, Format, GapInfo, NoticeInfo, OpenInfo, PruneInfo, PruneReason, RecoveryInfo,
-    SegmentInfo, Witness, Witnesses, mark_payload, read_first, read_gap, read_prune, read_recovery,
-    read_witnesses, says_machine,
+    SegmentInfo, Witness, Witnesses, mark_payload, names_machine, read_first, read_gap, read_prune,
+    read_recovery, read_witnesses,
 };
 pub(crate) use detail::{Control, control_of, is_right};
 pub(crate) use encode::{

@@ -183,7 +183,7 @@ impl Backward {
             let line = number.transpose().map_err(Error::io("read", path()))?.unwrap_or(0);
             return Err(Error::BadLine { path: path(), line });
         };
-        Ok(self.to_next(record, below))
+        Ok(self.wanted_next(record, below))
     }
 
     /// Returns the record in a line, if it is one and belongs before the last that was read, with the number of that
@@ -215,7 +215,7 @@ impl Backward {
         Ok(Some((record, below.map(|below| below.seq))))
     }
 
-    fn to_next(&mut self, record: Record, below: Option<u64>) -> Option<Next> {
+    fn wanted_next(&mut self, record: Record, below: Option<u64>) -> Option<Next> {
         let (seq, at) = (record.seq(), record.at());
         let is_older = |since: Timestamp| at.is_some_and(|at| since.since(at) > CLOCK_STEP);
         // Times may go back a little within a chain, so only a record that is much older ends the reading.

@@ -479,8 +479,8 @@ impl Recovery<'_> {
             failed_before: rest.failed_before,
             empty: rest.empty,
             is_poisoned,
-            witnesses: follow.facts.seen.clone(),
-            pruned: follow.facts.pruned,
+            witnesses: follow.control.seen.clone(),
+            pruned: follow.control.pruned,
             times: follow
                 .files
                 .iter()

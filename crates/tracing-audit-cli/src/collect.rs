@@ -23,7 +23,7 @@ use tracing_audit_forward::{
 
 use crate::{
     output::{escape, escape_json, grouped},
-    print, say, store,
+    print, print_stderr, store,
 };
 
 /// Collects the logs of a fleet from a stream, and checks every chain as it arrives.
@@ -188,14 +188,14 @@ impl Run {
                 Ok(_) => {
                     pause = Duration::ZERO;
                     if trouble.take().is_some() {
-                        say("tracing-audit: collecting again");
+                        print_stderr("tracing-audit: collecting again");
                     }
                 }
                 Err(error @ (Error::BadCopy { .. } | Error::BadTable { .. })) => return Err(error.into()),
                 Err(error) => {
                     let why = format!("{:#}", anyhow::Error::from(error));
                     if trouble.as_ref() != Some(&why) {
-                        say(&format!("tracing-audit: {why}; it is tried again"));
+                        print_stderr(&format!("tracing-audit: {why}; it is tried again"));
                         trouble = Some(why);
                     }
                     pause = (pause * 2).clamp(Duration::from_millis(500), MAX_PAUSE);
@@ -205,7 +205,7 @@ impl Run {
             if metrics_written.is_none_or(|at| at.elapsed() >= METRICS) {
                 // A directory that is full for a while must not end the collector.
                 if let Err(error) = self.write_metrics(collector) {
-                    say(&format!("tracing-audit: {error:#}"));
+                    print_stderr(&format!("tracing-audit: {error:#}"));
                 }
                 metrics_written = Some(Instant::now());
             }
@@ -244,10 +244,10 @@ fn tell_changes(said: &mut BTreeSet<Alarm>, now: &[Alarm]) {
         (one.kind, &one.origin, &one.chain_id) == (other.kind, &other.origin, &other.chain_id)
     };
     for alarm in now.iter().filter(|alarm| !said.iter().any(|known| is_same(known, alarm))) {
-        say(&format!("tracing-audit: {alarm}"));
+        print_stderr(&format!("tracing-audit: {alarm}"));
     }
     for alarm in said.iter().filter(|alarm| !now.iter().any(|known| is_same(known, alarm))) {
-        say(&format!("tracing-audit: no longer {alarm}"));
+        print_stderr(&format!("tracing-audit: no longer {alarm}"));
     }
     *said = now.iter().cloned().collect();
 }

@@ -19,7 +19,7 @@ use tracing_audit_forward::{
     offer_again, rejected, require, skip, status,
 };
 
-use crate::{print, say, store, whose::Whose};
+use crate::{origin::OriginOptions, print, print_stderr, store};
 
 /// Forwards a log to another store, beside the programs that write it.
 ///
@@ -220,8 +220,8 @@ impl About {
                 }
             }
             Self::Retry { named: Named { log, name }, to, service, host } => {
-                let whose = Whose { log: &log, service: service.as_deref(), host: host.as_deref() };
-                let mut sink = store::of(&to)?.sink(&whose)?;
+                let origin = OriginOptions { log: &log, service: service.as_deref(), host: host.as_deref() };
+                let mut sink = store::of(&to)?.sink(&origin)?;
                 let taken = offer_again(&log, &name, &mut sink)?;
                 let left = rejected(&log, &name)?.len();
                 print(&format!("the store took {taken} records, and refuses {left}"));
@@ -273,8 +273,9 @@ impl Run {
 
     fn run(self) -> Result<ExitCode> {
         let store = store::of(&self.to)?;
-        let whose = Whose { log: &self.log, service: self.service.as_deref(), host: self.host.as_deref() };
-        let sink = store.sink(&whose)?;
+        let origin =
+            OriginOptions { log: &self.log, service: self.service.as_deref(), host: self.host.as_deref() };
+        let sink = store.sink(&origin)?;
         let name = self.name.as_deref().unwrap_or_else(|| store.name());
         let is_asked_to_end = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
@@ -283,7 +284,7 @@ impl Run {
             signal_hook::flag::register(signal, Arc::clone(&is_asked_to_end))?;
         }
         let builder = Forwarder::builder(name).start_at(self.from).max_lag(Duration::from_secs(self.max_lag));
-        let builder = builder.on_notice(|notice| say(&format!("tracing-audit: {notice}")));
+        let builder = builder.on_notice(|notice| print_stderr(&format!("tracing-audit: {notice}")));
         let forwarder = builder
             .start_beside(&self.log, sink)
             .with_context(|| format!("cannot forward {}", self.log.display()))?;
@@ -310,7 +311,7 @@ impl Run {
             Err(error) => remaining.push(error.to_string()),
         }
         for what in &remaining {
-            say(&format!("tracing-audit: {what}"));
+            print_stderr(&format!("tracing-audit: {what}"));
         }
         Ok(if remaining.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }

@@ -1,4 +1,4 @@
-//! The command `tracing-audit`.
+//! The `tracing-audit` command.
 
 mod collect;
 mod demo;
@@ -9,11 +9,12 @@ mod filter;
 mod forward;
 mod glob;
 mod hash;
+mod head_file;
 mod heads;
 mod hold;
-mod kept;
 mod line;
 mod lookup;
+mod origin;
 mod output;
 mod output_file;
 mod query;
@@ -28,17 +29,16 @@ mod store;
 mod tail;
 mod time;
 mod verify;
-mod whose;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use output::{print, say};
+use output::{print, print_stderr};
 
-/// Verifies, searches, shows and forwards the audit logs that tracing-audit writes.
+/// Verifies, searches, shows and forwards audit logs written by tracing-audit.
 ///
-/// Commands that read never change a log. What a log says is printed to standard output, everything else to standard error.
+/// Commands that read never change a log. Results go to standard output, everything else to standard error.
 #[derive(Debug, Parser)]
 #[command(name = "tracing-audit", version, max_term_width = 100)]
 struct Arguments {
@@ -68,8 +68,10 @@ enum Command {
 }
 
 impl Arguments {
-    /// Reads the arguments. What is wrong with them is said with what a terminal must not get escaped: an argument may be a
-    /// name that somebody else chose.
+    /// Parses the arguments, or exits with a message about what is wrong with them.
+    ///
+    /// Characters that a terminal must not get are escaped in that message: an argument may be a name that somebody else
+    /// chose, such as a file name from a glob.
     fn read() -> Self {
         let error = match Self::try_parse() {
             Ok(arguments) => return arguments,
@@ -83,12 +85,12 @@ impl Arguments {
         if let Err(error) = Self::try_parse_from(given.iter().map(|text| output::escape(text).into_owned())) {
             error.exit();
         }
-        // Escaped, they would do.
+        // The escaped arguments are valid, so the message has to come from the error about the original ones.
         let text = error.render().to_string();
         if given.iter().any(|text| text.contains('\n')) {
-            say(text.trim_end());
+            print_stderr(text.trim_end());
         } else {
-            text.trim_end().lines().for_each(say);
+            text.trim_end().lines().for_each(print_stderr);
         }
         std::process::exit(2)
     }
@@ -119,13 +121,13 @@ fn main() -> ExitCode {
     };
     let done = done.unwrap_or_else(|error| {
         if !output::is_broken_pipe(&error) {
-            say(&format!("tracing-audit: {error:#}"));
+            print_stderr(&format!("tracing-audit: {error:#}"));
         }
         ExitCode::from(2)
     });
     match output::failed_write() {
         Some(error) => {
-            say(&format!("tracing-audit: cannot write to standard output: {error}"));
+            print_stderr(&format!("tracing-audit: cannot write to standard output: {error}"));
             ExitCode::from(2)
         }
         None => done,

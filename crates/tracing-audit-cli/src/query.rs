@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 
 use crate::{
     filter::Filter,
-    output::{grouped, is_broken_pipe, print, say},
+    output::{grouped, is_broken_pipe, print, print_stderr},
     scan::Scan,
 };
 use rows::Rows;
@@ -78,11 +78,11 @@ impl Query {
         let (found, unconfirmed, trouble) = if self.count { count(&scan)? } else { self.print(&scan)? };
         if unconfirmed > 0 && (self.count || self.output == Output::Jsonl) {
             let unconfirmed = grouped(unconfirmed);
-            say(&format!(
+            print_stderr(&format!(
                 "tracing-audit: {unconfirmed} of these records are UNCONFIRMED: what they say was done may have been refused"
             ));
         }
-        Ok(ExitCode::from(match (trouble.say(), found) {
+        Ok(ExitCode::from(match (trouble.report(), found) {
             (true, _) => 2,
             (false, 0) => 1,
             (false, _) => 0,

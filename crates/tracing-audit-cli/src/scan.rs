@@ -1,13 +1,13 @@
 //! Finds the records of a log that a filter matches, with as many threads as there are.
 //!
-//! What is durable is searched by its bytes, in pieces: only lines that have what every match must have are parsed. What
+//! What is durable is searched by its bytes, in chunks: only lines that have what every match must have are parsed. What
 //! stands behind it may be part of a torn tail and is left to the library. A search is no verification: it believes each
 //! line that matches its own hash and has a number of its segment.
 
+mod chunks;
 mod log;
 mod needles;
-mod pieces;
-mod refused;
+mod unconfirmed;
 mod walk;
 
 use std::{
@@ -22,13 +22,13 @@ use std::{
 use anyhow::Result;
 use tracing_audit::{Error, ReadItem, Reader, Record, Segment};
 
-use crate::{directory::explain, filter::Filter, output::say};
+use crate::{directory::explain, filter::Filter, output::print_stderr};
+pub(crate) use chunks::LONGEST_LINE;
+use chunks::{Lines, Window};
 use log::{Chain, Log};
 use needles::Needles;
-pub(crate) use pieces::LONGEST_LINE;
-use pieces::{Lines, Window};
-use refused::Survey;
-pub(crate) use refused::{Refused, named_by};
+use unconfirmed::Survey;
+pub(crate) use unconfirmed::{UnconfirmedSet, named_by};
 use walk::Walk;
 
 /// How many places that could not be read are named.
@@ -43,7 +43,7 @@ const MAX_THREADS: usize = 16;
 /// A search in a log. See [`for_each`](Self::for_each) and [`fold`](Self::fold).
 pub(crate) struct Scan {
     log: Log,
-    look: Arc<Look>,
+    matcher: Arc<Matcher>,
     threads: usize,
     is_reverse: bool,
     /// Made when it is first asked for.
@@ -79,17 +79,17 @@ impl Unconfirmed {
     }
 
     pub(crate) fn hit(&self, record: Record) -> Hit {
-        self.survey.refused.hit(record)
+        self.survey.unconfirmed.hit(record)
     }
 
     /// Whether a line names the record of this number.
     pub(crate) fn names(&self, chain: u16, seq: u64) -> bool {
-        self.survey.refused.names(chain, seq)
+        self.survey.unconfirmed.names(chain, seq)
     }
 
     /// Whether a line names one of these records unconfirmed.
-    pub(crate) fn is_said_by(&self, line: &Record, records: &Refused) -> bool {
-        records.overlaps(&Refused::said_by(line, &self.ids))
+    pub(crate) fn is_said_by(&self, line: &Record, records: &UnconfirmedSet) -> bool {
+        records.overlaps(&UnconfirmedSet::said_by(line, &self.ids))
     }
 }
 
@@ -97,9 +97,9 @@ impl Scan {
     /// Lists the files of a log, to search for what matches.
     pub(crate) fn new(dir: &Path, filter: &Filter) -> Result<Self> {
         let log = Log::open(dir, filter)?;
-        let look = Arc::new(Look { needles: Needles::of(filter), filter: filter.clone() });
+        let matcher = Arc::new(Matcher { needles: Needles::of(filter), filter: filter.clone() });
         let threads = thread::available_parallelism().map_or(1, NonZero::get).min(MAX_THREADS);
-        Ok(Self { log, look, threads, is_reverse: false, survey: OnceLock::new() })
+        Ok(Self { log, matcher, threads, is_reverse: false, survey: OnceLock::new() })
     }
 
     /// How many threads search. Default: as many as can run at once, at most 16.
@@ -120,7 +120,7 @@ impl Scan {
 
     /// What one pass over the whole log finds. However often it is asked for, there is one.
     fn survey(&self) -> &Arc<Survey> {
-        self.survey.get_or_init(|| Arc::new(refused::survey(&self.log, self.threads)))
+        self.survey.get_or_init(|| Arc::new(unconfirmed::survey(&self.log, self.threads)))
     }
 
     /// The records of the log that are named unconfirmed, whatever is searched for.
@@ -143,12 +143,12 @@ impl Scan {
         let mut walks: Vec<Walk> = chains
             .into_iter()
             .map(|chain| {
-                let place = walk::Place {
+                let task = walk::SearchTask {
                     chain: Arc::clone(chain),
-                    look: Arc::clone(&self.look),
+                    matcher: Arc::clone(&self.matcher),
                     survey: Arc::clone(survey),
                 };
-                Walk::new(&self.log, place, threads, self.is_reverse)
+                Walk::new(&self.log, task, threads, self.is_reverse)
             })
             .collect();
         let (mut window, mut heads) = (Window::default(), BTreeMap::new());
@@ -159,7 +159,7 @@ impl Scan {
             if self.is_reverse { heads.pop_last() } else { heads.pop_first() }
         {
             let Some(walk) = walks.get_mut(index) else { break };
-            if each(survey.refused.hit(record))?.is_break() {
+            if each(survey.unconfirmed.hit(record))?.is_break() {
                 break;
             }
             heads.extend(walk.next(&mut window, &mut trouble).map(|(at, record)| ((at, index), record)));
@@ -176,13 +176,13 @@ impl Scan {
         let survey = self.survey();
         let mut trouble = survey.trouble.clone();
         let start = || (new(), Trouble::default());
-        let sums = self.log.each_piece(
+        let sums = self.log.each_chunk(
             self.threads,
             |chain| &chain.wanted,
             start,
             |(sum, trouble), window, chain, number| {
-                self.look.piece(survey, chain, number, window, trouble, |_, record| {
-                    add(sum, &survey.refused.hit(record));
+                self.matcher.chunk(survey, chain, number, window, trouble, |_, record| {
+                    add(sum, &survey.unconfirmed.hit(record));
                 });
             },
         );
@@ -194,8 +194,8 @@ impl Scan {
             let Some(sum) = sums.first_mut() else { break };
             let items = Reader::new(&self.log.dir).chain(chain.number).from_seq(chain.tail_from).items();
             for item in items.map_err(|error| explain(&self.log.dir, error))? {
-                if let Some(record) = self.look.item(chain, item, &mut trouble) {
-                    add(sum, &survey.refused.hit(record));
+                if let Some(record) = self.matcher.item(chain, item, &mut trouble) {
+                    add(sum, &survey.unconfirmed.hit(record));
                 }
             }
         }
@@ -204,20 +204,20 @@ impl Scan {
 
     /// The chains that were asked for.
     fn chains(&self) -> impl Iterator<Item = &Arc<Chain>> {
-        let wanted = &self.look.filter.chain;
+        let wanted = &self.matcher.filter.chain;
         self.log.chains.iter().filter(|chain| wanted.is_empty() || wanted.contains(&chain.number))
     }
 }
 
 /// What is looked for, shared by the threads.
-struct Look {
+struct Matcher {
     needles: Needles,
     filter: Filter,
 }
 
-impl Look {
-    /// Hands out the records of a piece that match, with their segment.
-    fn piece(
+impl Matcher {
+    /// Hands out the records of a chunk that match, with their segment.
+    fn chunk(
         &self,
         survey: &Survey,
         chain: &Chain,
@@ -226,9 +226,9 @@ impl Look {
         trouble: &mut Trouble,
         mut each: impl FnMut(&Segment, Record),
     ) {
-        let Some(piece) = chain.wanted.get(number) else { return };
-        let segment = &piece.span.segment;
-        let Lines { offset, bytes: lines, unended } = match window.read(&piece) {
+        let Some(chunk) = chain.wanted.get(number) else { return };
+        let segment = &chunk.span.segment;
+        let Lines { offset, bytes: lines, unended } = match window.read(&chunk) {
             Ok(Some(read)) => read,
             Ok(None) => return trouble.gone(segment.path()),
             Err(error) => return trouble.bad(format!("cannot read {}: {error}", segment.path().display())),
@@ -236,7 +236,7 @@ impl Look {
         let mut bad = |offset: u64, what: &str| {
             trouble.bad(format!("{}, byte {offset}: {what}", segment.path().display()));
         };
-        let numbers = survey.numbers_of(chain, &piece);
+        let numbers = survey.numbers_of(chain, &chunk);
         // A line that was copied has a number that was there before.
         let mut before = 0;
         self.needles.each_line(lines, |start, line| {
@@ -245,7 +245,7 @@ impl Look {
             }
             let offset = offset + start as u64;
             match segment.record(offset, line) {
-                Some(record) if piece.span.has(record.seq()) => {
+                Some(record) if chunk.span.has(record.seq()) => {
                     if record.seq() <= before || !numbers.contains(&record.seq()) {
                         return bad(offset, OUT_OF_PLACE);
                     }
@@ -315,19 +315,19 @@ impl Trouble {
     }
 
     /// Says what could not be read. Whether anything is wrong with the log: that retention removes a file is not.
-    pub(crate) fn say(&self) -> bool {
+    pub(crate) fn report(&self) -> bool {
         if let (Some(first), Some(last)) = (self.gone.first(), self.gone.last()) {
             let count = self.gone.len();
-            say(&format!(
+            print_stderr(&format!(
                 "tracing-audit: {count} files were removed before they were searched: {first} to {last}"
             ));
         }
         for bad in &self.bad {
-            say(&format!("tracing-audit: {bad}"));
+            print_stderr(&format!("tracing-audit: {bad}"));
         }
         if self.bad_count > 0 {
             let count = self.bad_count;
-            say(&format!(
+            print_stderr(&format!(
                 "tracing-audit: {count} places could not be read; `tracing-audit verify` says what is wrong"
             ));
         }

@@ -20,7 +20,7 @@ use crate::{
     filter::Filter,
     line::{line_with, position},
     output::escape,
-    say,
+    print_stderr,
     scan::{Hit, Unconfirmed, named_by},
     shell::quoted,
 };
@@ -206,11 +206,11 @@ impl View<'_> {
         ))
     }
 
-    /// Says what a line of the log cannot say, where it belongs: between the lines, if those are for people.
+    /// Says what a line of the log cannot print_stderr, where it belongs: between the lines, if those are for people.
     fn note(&mut self, text: &str) -> io::Result<()> {
         const STYLE: anstyle::Style = anstyle::AnsiColor::Yellow.on_default().bold();
         if self.tail.json {
-            say(&format!("tracing-audit: {text}"));
+            print_stderr(&format!("tracing-audit: {text}"));
             return Ok(());
         }
         writeln!(self.out, "{STYLE}-- {}{STYLE:#}", escape(text))

@@ -1,4 +1,4 @@
-//! What somebody does to a log who has access to its files.
+//! Ways to tamper with a log that somebody with access to its files has.
 
 use std::{
     fs,
@@ -14,22 +14,22 @@ use crate::hash::{HASH, PREV_HASH, body_of, hash_of};
 /// A kind of tampering.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Damage {
-    /// An attempt that was denied has passed.
+    /// Make a denied attempt look like a passed one.
     Edit,
-    /// A record is taken out.
+    /// Delete a record.
     Delete,
-    /// A record is put in, with a hash that is right.
+    /// Insert a record with a correct hash.
     Insert,
-    /// Two records change places.
+    /// Swap two records.
     Swap,
-    /// The last records are cut off.
+    /// Cut off the last records.
     Cut,
-    /// A whole segment is removed.
+    /// Remove a whole segment.
     RemoveSegment,
 }
 
 impl Damage {
-    /// Tampers with a copy of a log. Says what was done.
+    /// Tampers with a copy of a log. Returns what was done, in words.
     pub(super) fn apply(self, log: &Path, copy: &Path) -> Result<String> {
         copy_all(log, copy)
             .with_context(|| format!("cannot copy {} to {}", log.display(), copy.display()))?;
@@ -50,13 +50,13 @@ impl Damage {
         }
     }
 
-    /// Tampers with lines of a file.
+    /// Tampers with lines of a file. Returns what was done, in words.
     fn lines(self, file: &Path) -> Result<String> {
         let mut lines = read(file)?;
         let middle = lines.len() / 2;
         let is_denied = |line: &&String| line.contains(DENIED);
         let at = match self {
-            // Near the middle, if one is there.
+            // The first one after the middle, if there is one.
             Self::Edit => lines.iter().skip(middle).position(|line| is_denied(&line)).map(|at| at + middle),
             _ => Some(middle),
         };
@@ -91,7 +91,7 @@ const DENIED: &str = "\"outcome\":\"denied\"";
 const SEQ: &str = "{\"seq\":";
 const ALLOWED: &str = "\"outcome\":\"passed\"";
 
-/// The line behind this one, by somebody who knows the format: the same again, linked to it.
+/// Forges the line after this one, as somebody who knows the format can: the same event, correctly linked.
 fn forged(line: &str) -> String {
     let body = String::from_utf8_lossy(body_of(line.as_bytes()));
     let hash = hash_of(body.as_bytes());
@@ -127,7 +127,7 @@ fn name_of(file: &Path) -> String {
     file.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Copies a directory and those in it.
+/// Copies a directory recursively.
 fn copy_all(from: &Path, to: &Path) -> std::io::Result<()> {
     fs::create_dir_all(to)?;
     fs::set_permissions(to, fs::metadata(from)?.permissions())?;

@@ -1,4 +1,4 @@
-//! For how long the disk has room.
+//! Checks how long the free space will last.
 
 use std::{
     path::Path,
@@ -36,7 +36,7 @@ pub(super) fn look(log: &Path, all: &[Segment], now: SystemTime, findings: &mut 
     }
 }
 
-/// How many bytes were written in the last 24 hours; of a younger log, as if it had gone on like this.
+/// Returns the number of bytes written in the last 24 hours, extrapolated for a younger log.
 fn grown(log: &Path, all: &[Segment], now: SystemTime) -> u64 {
     let since = now.checked_sub(DAY).unwrap_or(SystemTime::UNIX_EPOCH);
     let mut chains: Vec<u16> = all.iter().map(Segment::chain).collect();
@@ -44,7 +44,7 @@ fn grown(log: &Path, all: &[Segment], now: SystemTime) -> u64 {
     let written: u64 = chains.iter().map(|chain| written_since(log, all, *chain, since)).sum();
     let first = all.iter().filter_map(Segment::first_time).min();
     let age = first.and_then(|first| now.duration_since(first).ok()).unwrap_or(DAY);
-    // What was written in the first hours says little of a day.
+    // The first hours say little about a whole day, so a log counts as at least 6 hours old.
     let age = age.clamp(Duration::from_secs(6 * 3_600), DAY);
     written.saturating_mul(DAY.as_secs()).checked_div(age.as_secs()).unwrap_or(written)
 }

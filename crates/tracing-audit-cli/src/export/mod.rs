@@ -23,8 +23,8 @@ use crate::{
     filter::Filter,
     output::grouped,
     output_file::{OutputFile, unless_unread},
-    say,
-    scan::{Hit, LONGEST_LINE, Refused, Scan, Unconfirmed},
+    print_stderr,
+    scan::{Hit, LONGEST_LINE, Scan, Unconfirmed, UnconfirmedSet},
 };
 
 /// How many unconfirmed records are named on standard error.
@@ -94,7 +94,7 @@ struct Done {
     /// The first unconfirmed records, by their positions.
     named: Vec<String>,
     /// The unconfirmed records that are written, also those that are still to come.
-    unconfirmed_records: Refused,
+    unconfirmed_records: UnconfirmedSet,
     /// The time of the last record of each chain that had one.
     times: HashMap<u16, jiff::Timestamp>,
     /// The first segment of each chain, and its format, that this version does not know.
@@ -135,16 +135,16 @@ impl Export {
     }
 
     /// The records that will be written and are unconfirmed: the lines that say so may stand anywhere, and go with them.
-    fn unconfirmed(&self, scan: &Scan) -> Result<Refused> {
-        let mut all = Refused::default();
+    fn unconfirmed(&self, scan: &Scan) -> Result<UnconfirmedSet> {
+        let mut all = UnconfirmedSet::default();
         if self.format == Format::Jsonl {
-            let note = |found: &mut Refused, hit: &Hit| {
+            let note = |found: &mut UnconfirmedSet, hit: &Hit| {
                 if hit.is_unconfirmed {
                     found.add(hit.record.chain(), hit.record.seq(), hit.record.seq());
                 }
             };
             // What cannot be read is met and said again when it is to be written.
-            let (found, _) = scan.fold(Refused::default, note)?;
+            let (found, _) = scan.fold(UnconfirmedSet::default, note)?;
             for found in found {
                 all.merge(found);
             }
@@ -207,28 +207,28 @@ impl Export {
         let count = |number: u64, what: &str| {
             format!("{} {what}{}", grouped(number), if number == 1 { "" } else { "s" })
         };
-        say(&format!(
+        print_stderr(&format!(
             "{} written; a translation is not the evidence: the log is",
             count(done.records, "record")
         ));
         if done.unconfirmed > 0 {
             let more = if done.unconfirmed > done.named.len() as u64 { ", …" } else { "" };
-            say(&format!(
+            print_stderr(&format!(
                 "{} unconfirmed, which may have been refused: {}{more}",
                 count(done.unconfirmed, "record"),
                 done.named.join(", ")
             ));
         }
         if done.provisional > 0 {
-            say(&format!("{} not known to be durable yet", count(done.provisional, "record")));
+            print_stderr(&format!("{} not known to be durable yet", count(done.provisional, "record")));
         }
         for (chain, (file, format)) in &done.later {
-            say(&format!(
+            print_stderr(&format!(
                 "chain {chain:03}: from {file} on it has format {format}, which this version cannot judge; what was written of it may mean something else"
             ));
         }
         if done.bad_lines > 0 || done.missing > 0 {
-            say(&format!(
+            print_stderr(&format!(
                 "left out: {} without a record, {} missing; `tracing-audit verify {}` says more",
                 count(done.bad_lines, "line"),
                 count(done.missing, "record"),

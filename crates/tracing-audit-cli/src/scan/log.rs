@@ -18,15 +18,15 @@ use memchr::memchr_iter;
 use tracing_audit::{ReadItem, Reader, Segment, segments};
 
 use super::{
-    pieces::{PIECE, Pieces, Span, Window},
-    refused::Refused,
+    chunks::{CHUNK, Chunks, Span, Window},
+    unconfirmed::UnconfirmedSet,
 };
 use crate::{directory::explain, filter::Filter, time::Point};
 
 /// How many bytes of all chains together are searched at once: what was found in them waits to be merged by time.
 const AT_ONCE: u64 = 8 << 20;
 
-/// The smallest piece: what a smaller one costs is more than what it saves.
+/// The smallest chunk: what a smaller one costs is more than what it saves.
 const SMALLEST: u64 = 8 << 10;
 
 /// A log as it was when the search began.
@@ -37,7 +37,7 @@ pub(crate) struct Log {
     /// The ids of the chains, by their numbers.
     pub(crate) ids: HashMap<u16, String>,
     /// What the ends of the chains name, which are not searched by their bytes.
-    pub(crate) refused: Refused,
+    pub(crate) unconfirmed: UnconfirmedSet,
     /// How many bytes of each chain are searched at once.
     pub(crate) room: u64,
 }
@@ -46,9 +46,9 @@ pub(crate) struct Log {
 pub(crate) struct Chain {
     pub(crate) number: u16,
     /// Everything that is durable.
-    pub(crate) all: Arc<Pieces>,
+    pub(crate) all: Arc<Chunks>,
     /// Of that, the segments that can have what is wanted.
-    pub(crate) wanted: Arc<Pieces>,
+    pub(crate) wanted: Arc<Chunks>,
     /// The first record that the library has to read: it may be part of a torn tail.
     pub(crate) tail_from: u64,
     /// Where what is durable ends: the name of the file, and the offset. `None` where its last record is missing.
@@ -92,7 +92,7 @@ impl Log {
             dir: dir.to_owned(),
             chains: Vec::new(),
             ids: HashMap::new(),
-            refused: Refused::default(),
+            unconfirmed: UnconfirmedSet::default(),
             room: AT_ONCE / chains.max(1),
         };
         for file in &files {
@@ -129,13 +129,13 @@ impl Log {
             spans.push(Span { segment: Arc::new((*file).clone()), end, last_seq });
         }
         let wanted = spans.iter().filter(|span| may_have(span, filter)).cloned();
-        // A power of two, as the others are: each lies in one piece of all.
-        let size = 1 << self.room.clamp(SMALLEST, PIECE).ilog2();
-        debug_assert_eq!(PIECE % size, 0);
-        let wanted = Arc::new(Pieces::new(wanted, size));
+        // A power of two, as the others are: each lies in one chunk of all.
+        let size = 1 << self.room.clamp(SMALLEST, CHUNK).ilog2();
+        debug_assert_eq!(CHUNK % size, 0);
+        let wanted = Arc::new(Chunks::new(wanted, size));
         self.chains.push(Arc::new(Chain {
             number,
-            all: Arc::new(Pieces::new(spans.into_iter(), PIECE)),
+            all: Arc::new(Chunks::new(spans.into_iter(), CHUNK)),
             wanted,
             tail_from,
             tail_at,
@@ -158,20 +158,20 @@ impl Log {
                 offset: record.offset() + if is_last { record.as_json().len() as u64 + 1 } else { 0 },
                 next_seq: record.seq() + u64::from(is_last),
             });
-            self.refused.note(&record, &self.ids);
+            self.unconfirmed.note(&record, &self.ids);
         }
         Ok(end)
     }
 
-    /// Calls `each` for every piece, in no order, with so many threads; returns what each of them made.
-    pub(crate) fn each_piece<A: Send>(
+    /// Calls `each` for every chunk, in no order, with so many threads; returns what each of them made.
+    pub(crate) fn each_chunk<A: Send>(
         &self,
         threads: usize,
-        pieces: impl Fn(&Chain) -> &Arc<Pieces> + Sync,
+        chunks: impl Fn(&Chain) -> &Arc<Chunks> + Sync,
         new: impl Fn() -> A + Sync,
         each: impl Fn(&mut A, &mut Window, &Chain, usize) + Sync,
     ) -> Vec<A> {
-        let count = self.chains.iter().map(|chain| pieces(chain).count()).sum::<usize>();
+        let count = self.chains.iter().map(|chain| chunks(chain).count()).sum::<usize>();
         let next = AtomicUsize::new(0);
         let work = || {
             let (mut made, mut window) = (new(), Window::default());
@@ -181,7 +181,7 @@ impl Log {
                     return made;
                 }
                 for chain in &self.chains {
-                    if let Some(rest) = number.checked_sub(pieces(chain).count()) {
+                    if let Some(rest) = number.checked_sub(chunks(chain).count()) {
                         number = rest;
                     } else {
                         each(&mut made, &mut window, chain, number);

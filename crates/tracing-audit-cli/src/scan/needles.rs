@@ -24,10 +24,10 @@ impl Needle {
     }
 
     /// Where it next stands, from `at` on.
-    fn find(&self, piece: &[u8], mut at: usize) -> Option<usize> {
+    fn find(&self, chunk: &[u8], mut at: usize) -> Option<usize> {
         loop {
-            let found = at + self.finder.find(piece.get(at..)?)?;
-            let digit = piece.get(found + self.finder.needle().len());
+            let found = at + self.finder.find(chunk.get(at..)?)?;
+            let digit = chunk.get(found + self.finder.needle().len());
             if !self.of_printable || digit.is_some_and(|digit| (b'2'..=b'7').contains(digit)) {
                 return Some(found);
             }
@@ -129,25 +129,25 @@ impl Needles {
         Self(needles)
     }
 
-    /// Calls `each` with every line of a piece that may match, and where in the piece it begins. A piece is whole lines.
-    pub(crate) fn each_line<'a>(&self, piece: &'a [u8], mut each: impl FnMut(usize, &'a [u8])) {
+    /// Calls `each` with every line of a chunk that may match, and where in the chunk it begins. A chunk is whole lines.
+    pub(crate) fn each_line<'a>(&self, chunk: &'a [u8], mut each: impl FnMut(usize, &'a [u8])) {
         if self.0.is_empty() {
             let mut start = 0;
-            for line in piece.split_inclusive(|byte| *byte == b'\n') {
+            for line in chunk.split_inclusive(|byte| *byte == b'\n') {
                 each(start, line.strip_suffix(b"\n").unwrap_or(line));
                 start += line.len();
             }
             return;
         }
-        let mut next: Vec<Option<usize>> = self.0.iter().map(|needle| needle.find(piece, 0)).collect();
+        let mut next: Vec<Option<usize>> = self.0.iter().map(|needle| needle.find(chunk, 0)).collect();
         while let Some(found) = next.iter().flatten().min().copied() {
-            let (before, behind) = piece.split_at(found);
+            let (before, behind) = chunk.split_at(found);
             let start = memrchr(b'\n', before).map_or(0, |at| at + 1);
-            let end = memchr(b'\n', behind).map_or(piece.len(), |at| found + at);
-            each(start, piece.get(start..end).unwrap_or_default());
+            let end = memchr(b'\n', behind).map_or(chunk.len(), |at| found + at);
+            each(start, chunk.get(start..end).unwrap_or_default());
             for (needle, next) in self.0.iter().zip(&mut next) {
                 if next.is_some_and(|next| next <= end) {
-                    *next = needle.find(piece, end + 1);
+                    *next = needle.find(chunk, end + 1);
                 }
             }
         }
@@ -203,9 +203,9 @@ mod tests {
     #[track_caller]
     fn check(arguments: &[&str], line: &str, is_looked_at: bool) {
         let filter = Line::try_parse_from([&["x"], arguments].concat()).unwrap().filter;
-        let piece = format!("{{\"seq\":1}}\n{line}\n{{\"seq\":2}}\n");
+        let chunk = format!("{{\"seq\":1}}\n{line}\n{{\"seq\":2}}\n");
         let mut found = Vec::new();
-        Needles::of(&filter).each_line(piece.as_bytes(), |start, line| found.push((start, line)));
+        Needles::of(&filter).each_line(chunk.as_bytes(), |start, line| found.push((start, line)));
         assert_eq!(found.contains(&(10, line.as_bytes())), is_looked_at, "{arguments:?} {line}");
         assert!(found.len() <= 1, "{arguments:?}: {found:?}");
     }

@@ -14,27 +14,27 @@ use memchr::memchr;
 use tracing_audit::{ReadItems, Reader, Record, Segment};
 
 use super::{
-    Look, OUT_OF_PLACE, Trouble,
+    Matcher, OUT_OF_PLACE, Trouble,
+    chunks::Window,
     log::{Chain, Log},
-    pieces::Window,
-    refused::Survey,
+    unconfirmed::Survey,
 };
 
-/// What one piece had: its records that match.
+/// What one chunk had: its records that match.
 type Found = (Vec<Record>, Trouble);
 
 /// What is searched, for what.
 #[derive(Clone)]
-pub(super) struct Place {
+pub(super) struct SearchTask {
     pub(super) chain: Arc<Chain>,
-    pub(super) look: Arc<Look>,
+    pub(super) matcher: Arc<Matcher>,
     pub(super) survey: Arc<Survey>,
 }
 
-impl Place {
+impl SearchTask {
     fn search(&self, number: usize, window: &mut Window, trouble: &mut Trouble) -> Vec<Record> {
         let mut found = Vec::new();
-        self.look.piece(&self.survey, &self.chain, number, window, trouble, |segment, record| {
+        self.matcher.chunk(&self.survey, &self.chain, number, window, trouble, |segment, record| {
             found.push(self.small(segment, record));
         });
         found
@@ -43,20 +43,20 @@ impl Place {
     /// The record without what was parsed of it to look at it, since many wait to be merged.
     fn small(&self, segment: &Segment, record: Record) -> Record {
         let line = record.as_json().as_bytes();
-        let is_parsed = !self.look.filter.fields.is_empty() || memchr(b'\\', line).is_some();
+        let is_parsed = !self.matcher.filter.fields.is_empty() || memchr(b'\\', line).is_some();
         if is_parsed { segment.record(record.offset(), line).unwrap_or(record) } else { record }
     }
 }
 
 pub(super) struct Walk {
     dir: PathBuf,
-    place: Place,
+    task: SearchTask,
     is_reverse: bool,
     /// How many bytes of records may wait.
     room: u64,
-    /// How many pieces were taken.
+    /// How many chunks were taken.
     taken: usize,
-    /// Threads that read ahead: piece n comes from the thread n modulo their count. None: pieces are read when they are
+    /// Threads that read ahead: chunk n comes from the thread n modulo their count. None: chunks are read when they are
     /// wanted.
     workers: Vec<Receiver<Found>>,
     found: std::vec::IntoIter<Record>,
@@ -73,25 +73,25 @@ pub(super) struct Walk {
 enum Part {
     /// The tail, which is not opened yet.
     Unread,
-    Pieces,
+    Chunks,
     Tail,
     None,
 }
 
 impl Walk {
-    pub(super) fn new(log: &Log, place: Place, threads: usize, is_reverse: bool) -> Self {
-        let count = place.chain.wanted.count();
+    pub(super) fn new(log: &Log, task: SearchTask, threads: usize, is_reverse: bool) -> Self {
+        let count = task.chain.wanted.count();
         let threads = if count > 1 { threads } else { 0 };
         let workers = (0..threads)
             .map(|first| {
                 let (sender, receiver) = sync_channel(1);
-                let place = place.clone();
+                let task = task.clone();
                 thread::spawn(move || {
                     let mut window = Window::default();
                     for turn in (first..count).step_by(threads) {
                         let number = if is_reverse { count - 1 - turn } else { turn };
                         let mut trouble = Trouble::default();
-                        let found = place.search(number, &mut window, &mut trouble);
+                        let found = task.search(number, &mut window, &mut trouble);
                         // Who wanted them may have enough.
                         if sender.send((found, trouble)).is_err() {
                             return;
@@ -101,10 +101,10 @@ impl Walk {
                 receiver
             })
             .collect();
-        let part = if is_reverse { Part::Unread } else { Part::Pieces };
+        let part = if is_reverse { Part::Unread } else { Part::Chunks };
         Self {
             dir: log.dir.clone(),
-            place,
+            task,
             is_reverse,
             room: log.room,
             taken: 0,
@@ -126,7 +126,7 @@ impl Walk {
     ) -> Option<(SystemTime, Record)> {
         loop {
             let record = match self.part {
-                Part::Pieces => self.next_of_pieces(window, trouble),
+                Part::Chunks => self.next_of_chunks(window, trouble),
                 Part::Tail => self.next_of_tail(trouble),
                 Part::Unread => None,
                 Part::None => return None,
@@ -139,11 +139,11 @@ impl Walk {
                 Some(record) => return Some((self.place_in_time(&record), record)),
                 None => {
                     self.part = match (self.part, self.is_reverse) {
-                        (Part::Unread, _) | (Part::Pieces, false) => {
+                        (Part::Unread, _) | (Part::Chunks, false) => {
                             self.open_tail(trouble);
                             Part::Tail
                         }
-                        (Part::Tail, true) => Part::Pieces,
+                        (Part::Tail, true) => Part::Chunks,
                         _ => Part::None,
                     }
                 }
@@ -174,13 +174,13 @@ impl Walk {
         at
     }
 
-    fn next_of_pieces(&mut self, window: &mut Window, trouble: &mut Trouble) -> Option<Record> {
+    fn next_of_chunks(&mut self, window: &mut Window, trouble: &mut Trouble) -> Option<Record> {
         loop {
             let next = if self.is_reverse { self.found.next_back() } else { self.found.next() };
             if next.is_some() {
                 return next;
             }
-            let count = self.place.chain.wanted.count();
+            let count = self.task.chain.wanted.count();
             if self.taken >= count {
                 return None;
             }
@@ -196,7 +196,7 @@ impl Walk {
                 found
             } else {
                 let number = if self.is_reverse { count - 1 - turn } else { turn };
-                self.place.search(number, window, trouble)
+                self.task.search(number, window, trouble)
             };
             self.found = found.into_iter();
         }
@@ -207,8 +207,8 @@ impl Walk {
         if next.is_some() {
             return next;
         }
-        let Place { chain, look, .. } = &self.place;
-        let next = self.rest.as_mut()?.find_map(|item| look.item(chain, item, trouble));
+        let SearchTask { chain, matcher, .. } = &self.task;
+        let next = self.rest.as_mut()?.find_map(|item| matcher.item(chain, item, trouble));
         if next.is_none() {
             self.rest = None;
         }
@@ -218,7 +218,7 @@ impl Walk {
     /// Reads what stands behind the last durable record. It is read forward, as far as there is room for it: backward the
     /// library may hand out less of a damaged log.
     fn open_tail(&mut self, trouble: &mut Trouble) {
-        let Place { chain, look, .. } = &self.place;
+        let SearchTask { chain, matcher, .. } = &self.task;
         let open = |is_reverse, trouble: &mut Trouble| {
             let reader = Reader::new(&self.dir).chain(chain.number).from_seq(chain.tail_from);
             match reader.reverse(is_reverse).items() {
@@ -236,7 +236,7 @@ impl Walk {
                 self.found = found.into_iter();
                 return trouble.merge(met);
             };
-            if let Some(record) = look.item(chain, item, &mut met) {
+            if let Some(record) = matcher.item(chain, item, &mut met) {
                 bytes += record.as_json().len() as u64;
                 found.push(record);
             }

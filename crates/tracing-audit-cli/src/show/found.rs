@@ -13,7 +13,7 @@ use super::{Link, Shown, Wanted};
 use crate::{
     directory::explain,
     hash::{DIGITS, HASH, PREV_HASH, body_of, hash_of},
-    say,
+    print_stderr,
     scan::Unconfirmed,
     shell::quoted,
 };
@@ -21,7 +21,7 @@ use crate::{
 /// How much of a line is read at most; the format allows 60 KiB.
 const MAX_LINE: u64 = 1 << 20;
 
-/// A record, or what stands in its place, with the records before and behind it.
+/// A record, or what stands in its position, with the records before and behind it.
 #[derive(Debug, Default)]
 struct Beside {
     previous: Option<Record>,
@@ -34,7 +34,7 @@ struct Beside {
 
 /// Where a line stands, as it is there.
 #[derive(Debug)]
-struct Place {
+struct LinePosition {
     file: String,
     line: u64,
     offset: u64,
@@ -47,8 +47,8 @@ pub(super) fn find(log: &Path, wanted: Wanted) -> Result<Option<Shown>> {
     let all = segments(log).map_err(|error| explain(log, error))?;
     let own: Vec<&Segment> = all.iter().filter(|segment| segment.chain() == wanted.chain).collect();
     let beside = look_beside(log, wanted).map_err(|error| explain(log, error))?;
-    let place = match &beside.record {
-        Some(record) => Some(Place {
+    let position = match &beside.record {
+        Some(record) => Some(LinePosition {
             line: line_of(&own, record),
             file: record.file_name(),
             offset: record.offset(),
@@ -56,12 +56,12 @@ pub(super) fn find(log: &Path, wanted: Wanted) -> Result<Option<Shown>> {
         }),
         None => behind(log, &own, wanted, &beside)?,
     };
-    let Some(place) = place else {
-        say(&format!("tracing-audit: {}", why_missing(log, &all, wanted, &beside)));
+    let Some(position) = position else {
+        print_stderr(&format!("tracing-audit: {}", why_missing(log, &all, wanted, &beside)));
         return Ok(None);
     };
     let is_unconfirmed = is_unconfirmed(log, &all, wanted, beside.record.as_ref())?;
-    Ok(Some(shown(log, wanted, &place, &beside, is_unconfirmed)))
+    Ok(Some(shown(log, wanted, &position, &beside, is_unconfirmed)))
 }
 
 /// Whether a line names the record unconfirmed. What its own chain says is known with it; another may say it anywhere. Of a
@@ -109,7 +109,7 @@ fn line_of(own: &[&Segment], record: &Record) -> u64 {
 
 /// The line that stands where the record belongs, and is none: behind the record before it, or at the beginning of the
 /// segment behind that.
-fn behind(log: &Path, own: &[&Segment], wanted: Wanted, beside: &Beside) -> Result<Option<Place>> {
+fn behind(log: &Path, own: &[&Segment], wanted: Wanted, beside: &Beside) -> Result<Option<LinePosition>> {
     let (file, offset, line) = match &beside.previous {
         Some(previous) if previous.seq() + 1 == wanted.seq => {
             let end = previous.offset() + previous.as_json().len() as u64 + 1;
@@ -127,7 +127,12 @@ fn behind(log: &Path, own: &[&Segment], wanted: Wanted, beside: &Beside) -> Resu
     }
     let path = log.join(&file);
     let text = read_line(&path, offset).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok((text.as_ref().is_none_or(|text| !text.is_empty())).then_some(Place { file, line, offset, text }))
+    Ok((text.as_ref().is_none_or(|text| !text.is_empty())).then_some(LinePosition {
+        file,
+        line,
+        offset,
+        text,
+    }))
 }
 
 fn name_of(segment: &Segment) -> String {
@@ -152,11 +157,11 @@ fn digits_behind<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     rest.get(..DIGITS)
 }
 
-fn shown(log: &Path, wanted: Wanted, place: &Place, beside: &Beside, unconfirmed: bool) -> Shown {
-    let text = place.text.as_ref().map(|text| String::from_utf8_lossy(text).into_owned());
+fn shown(log: &Path, wanted: Wanted, position: &LinePosition, beside: &Beside, unconfirmed: bool) -> Shown {
+    let text = position.text.as_ref().map(|text| String::from_utf8_lossy(text).into_owned());
     let line = text.as_deref().unwrap_or_default();
     let written = digits_behind(line, HASH).map(str::to_owned);
-    let computed = place.text.as_ref().map(|text| hash_of(body_of(text)));
+    let computed = position.text.as_ref().map(|text| hash_of(body_of(text)));
     Shown {
         chain: wanted.chain,
         seq: wanted.seq,
@@ -166,11 +171,11 @@ fn shown(log: &Path, wanted: Wanted, place: &Place, beside: &Beside, unconfirmed
         next: link_on(computed.as_deref(), wanted.seq, beside.next.as_ref()),
         provisional: beside.record.as_ref().map(Record::is_provisional),
         unconfirmed,
-        check: text.is_some().then(|| check(log, place)),
-        file: place.file.clone(),
-        line: place.line,
-        offset: place.offset,
-        bytes: place.text.as_ref().map(|text| text.len() as u64),
+        check: text.is_some().then(|| check(log, position)),
+        file: position.file.clone(),
+        line: position.line,
+        offset: position.offset,
+        bytes: position.text.as_ref().map(|text| text.len() as u64),
         hash: written,
         computed,
         text,
@@ -224,9 +229,9 @@ fn link_on(computed: Option<&str>, seq: u64, next: Option<&Record>) -> Link {
 }
 
 /// The line for a shell that prints the hash: the rule of docs/format.md.
-fn check(log: &Path, place: &Place) -> String {
-    let quoted = quoted(&log.join(&place.file));
-    let first = place.offset + 1;
+fn check(log: &Path, position: &LinePosition) -> String {
+    let quoted = quoted(&log.join(&position.file));
+    let first = position.offset + 1;
     format!(
         r"tail -c +{first} {quoted} | head -n 1 | {{ printf '\0'; head -c -77; printf '}}'; }} | sha256sum"
     )

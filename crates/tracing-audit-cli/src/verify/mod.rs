@@ -20,13 +20,13 @@ use tracing_audit::{Head, Report, Verdict, Verifier, segments};
 
 use crate::{
     directory::explain,
-    kept::Kept,
+    head_file::HeadFile,
     lookup::record_at,
-    output::{escape, print, say},
+    output::{escape, print, print_stderr},
     store::Store,
 };
 use against::Comparison;
-use neighbours::{Doubts, Neighbours};
+use neighbours::{Neighbours, UnconfirmedLookup};
 
 /// How many findings, notes and so on of a kind are printed.
 const MAX_PRINTED: usize = 20;
@@ -207,7 +207,7 @@ impl Verify {
                     rows.push(print::Row::of(log, &checked));
                 }
                 Err(error) => {
-                    say(&format!("tracing-audit: {error:#}"));
+                    print_stderr(&format!("tracing-audit: {error:#}"));
                     if self.json {
                         print(&json::failed(log, &error));
                     }
@@ -234,13 +234,13 @@ impl Verify {
     }
 
     /// The heads that were given, and where new ones go.
-    fn kept(&self, log: Option<&Path>) -> Result<(Vec<Head>, Option<Kept>)> {
+    fn kept(&self, log: Option<&Path>) -> Result<(Vec<Head>, Option<HeadFile>)> {
         let mut heads = self.heads.clone();
         for file in &self.head_files {
-            heads.extend(Kept::read(file)?.heads);
+            heads.extend(HeadFile::read(file)?.heads);
         }
         let Some((file, log)) = self.append_heads.as_ref().zip(log) else { return Ok((heads, None)) };
-        let kept = Kept::to_append(file, log)?;
+        let kept = HeadFile::to_append(file, log)?;
         heads.extend(&kept.heads);
         Ok((heads, Some(kept)))
     }
@@ -249,7 +249,10 @@ impl Verify {
         let cannot = || format!("cannot verify {}", log.display());
         let (kept, file) = self.kept(Some(log))?;
         if let Some(file) = file.filter(|file| file.is_new) {
-            say(&format!("{} is new: there was no head yet to check against", file.path().display()));
+            print_stderr(&format!(
+                "{} is new: there was no head yet to check against",
+                file.path().display()
+            ));
         }
         let mut verifier = kept.iter().fold(Verifier::new(log), |verifier, head| verifier.expect_head(*head));
         if let Some(threads) = self.threads {
@@ -281,11 +284,11 @@ impl Verify {
     fn append(&self, checked: &Checked) -> Result<()> {
         let Some(file) = &self.append_heads else { return Ok(()) };
         if checked.exit_code() == 1 {
-            say(&format!("no head was appended to {}, since the log is damaged", file.display()));
+            print_stderr(&format!("no head was appended to {}, since the log is damaged", file.display()));
             return Ok(());
         }
         // What was appended meanwhile is not appended again.
-        Kept::to_append(file, checked.report.path())?.append(checked.report.heads())
+        HeadFile::to_append(file, checked.report.path())?.append(checked.report.heads())
     }
 
     /// Progress on standard error, where that is a terminal.
@@ -328,13 +331,13 @@ fn places_of(log: &Path, report: &Report) -> BTreeMap<usize, Neighbours> {
         return places;
     }
     let Ok(segments) = segments(log) else { return places };
-    let doubts = Doubts::of(log);
+    let unconfirmed = UnconfirmedLookup::of(log);
     let mut printed = BTreeMap::<_, usize>::new();
     for (index, finding) in report.findings().iter().enumerate() {
         let of_kind = printed.entry(finding.kind()).or_default();
         *of_kind += 1;
         if *of_kind <= MAX_PRINTED
-            && let Some(place) = Neighbours::of(&segments, &doubts, finding)
+            && let Some(place) = Neighbours::of(&segments, &unconfirmed, finding)
         {
             places.insert(index, place);
         }

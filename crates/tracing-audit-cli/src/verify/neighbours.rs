@@ -62,18 +62,18 @@ impl Line {
 }
 
 /// Which records of a log are named unconfirmed, which no line says of itself.
-pub(super) struct Doubts {
+pub(super) struct UnconfirmedLookup {
     dir: PathBuf,
     elsewhere: Option<scan::Unconfirmed>,
 }
 
-impl Doubts {
+impl UnconfirmedLookup {
     pub(super) fn of(dir: &Path) -> Self {
         Self { dir: dir.to_owned(), elsewhere: scan::Unconfirmed::named_elsewhere(dir).ok() }
     }
 
     /// Whether its own chain, or another one, names a record.
-    pub(super) fn name(&self, chain: u16, seq: u64) -> bool {
+    pub(super) fn contains(&self, chain: u16, seq: u64) -> bool {
         record_at(&self.dir, chain, seq).is_some_and(|record| match &self.elsewhere {
             Some(elsewhere) => elsewhere.hit(record).is_unconfirmed,
             None => record.is_unconfirmed(),
@@ -94,10 +94,14 @@ pub(super) fn raw(text: &str) -> String {
 
 impl Neighbours {
     /// What stands at the place of a finding. `None` where it is about no line, or nothing can be read there.
-    pub(super) fn of(segments: &[Segment], doubts: &Doubts, finding: &Finding) -> Option<Self> {
+    pub(super) fn of(
+        segments: &[Segment],
+        unconfirmed: &UnconfirmedLookup,
+        finding: &Finding,
+    ) -> Option<Self> {
         let mut found = Self::at(segments, finding)?;
         for line in [&mut found.before, &mut found.here, &mut found.after].into_iter().flatten() {
-            line.unconfirmed = line.seq.is_some_and(|seq| doubts.name(finding.chain(), seq));
+            line.unconfirmed = line.seq.is_some_and(|seq| unconfirmed.contains(finding.chain(), seq));
         }
         Some(found)
     }

@@ -13,7 +13,7 @@ use tracing_audit::{
 
 use super::{
     Checked, MAX_PRINTED,
-    against::{Chain, Comparison, Place},
+    against::{Chain, Comparison, LinePosition},
     neighbours::raw,
 };
 use crate::{
@@ -235,9 +235,9 @@ fn only(text: &mut String, chain: &Chain) {
     }
 }
 
-fn stands(text: &mut String, whose: &str, place: Option<&Place>) {
+fn stands(text: &mut String, whose: &str, place: Option<&LinePosition>) {
     match place {
-        Some(Place { file, line, offset, text: found, unconfirmed, .. }) => {
+        Some(LinePosition { file, line, offset, text: found, unconfirmed, .. }) => {
             let file = escape(file);
             let mark = if *unconfirmed { "UNCONFIRMED " } else { "" };
             line!(

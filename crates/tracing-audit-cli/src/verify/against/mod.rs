@@ -9,7 +9,7 @@ use serde::Serialize;
 use tracing_audit_forward::CopyChecker;
 
 use self::side::{Line, Lines, Side};
-use super::neighbours::Doubts;
+use super::neighbours::UnconfirmedLookup;
 
 /// How many findings of the copy itself are listed.
 const MAX_LISTED: usize = 20;
@@ -44,13 +44,13 @@ pub(super) struct Chain {
 #[derive(Debug, Serialize)]
 pub(super) struct Parting {
     pub(super) what: String,
-    pub(super) log: Option<Place>,
-    pub(super) copy: Option<Place>,
+    pub(super) log: Option<LinePosition>,
+    pub(super) copy: Option<LinePosition>,
 }
 
 /// A line of one of them.
 #[derive(Debug, Serialize)]
-pub(super) struct Place {
+pub(super) struct LinePosition {
     pub(super) file: String,
     pub(super) line: u64,
     pub(super) offset: u64,
@@ -61,7 +61,7 @@ pub(super) struct Place {
     seq: Option<u64>,
 }
 
-impl Place {
+impl LinePosition {
     fn of(line: &Line) -> Self {
         Self {
             file: line.file.clone(),
@@ -105,7 +105,7 @@ pub(super) fn compare(log: &Path, copy: &Path) -> Result<Comparison> {
         comparison.same += pair.chain.same;
         comparison.chains.push(pair.chain);
     }
-    doubt(log, copy, &mut comparison.chains);
+    look_up_unconfirmed(log, copy, &mut comparison.chains);
     let report = checker.finish();
     let number = |id: &str| there.chains().find(|chain| there.id(*chain) == id).unwrap_or_default();
     let listed = report.findings().iter().take(MAX_LISTED).map(|finding| {
@@ -119,15 +119,15 @@ pub(super) fn compare(log: &Path, copy: &Path) -> Result<Comparison> {
 }
 
 /// Looks up whether the records at the places where the two part are unconfirmed.
-fn doubt(log: &Path, copy: &Path, chains: &mut [Chain]) {
+fn look_up_unconfirmed(log: &Path, copy: &Path, chains: &mut [Chain]) {
     if chains.iter().all(|chain| chain.parting.is_none()) {
         return;
     }
-    let sides = [Doubts::of(log), Doubts::of(copy)];
+    let sides = [UnconfirmedLookup::of(log), UnconfirmedLookup::of(copy)];
     for chain in chains {
         let Some(parting) = &mut chain.parting else { continue };
         for place in [&mut parting.log, &mut parting.copy].into_iter().flatten() {
-            let name = |seq| sides.iter().any(|side| side.name(chain.number, seq));
+            let name = |seq| sides.iter().any(|side| side.contains(chain.number, seq));
             place.unconfirmed = place.seq.is_some_and(name);
         }
     }
@@ -200,8 +200,11 @@ impl<'a> Pair<'a> {
     fn step(&mut self, order: Ordering, log: Option<&Line>, copy: Option<&Line>) -> Result<bool> {
         let what = self.what(order, log, copy)?;
         let is_over = what.is_some();
-        self.chain.parting =
-            what.map(|what| Parting { what, log: log.map(Place::of), copy: copy.map(Place::of) });
+        self.chain.parting = what.map(|what| Parting {
+            what,
+            log: log.map(LinePosition::of),
+            copy: copy.map(LinePosition::of),
+        });
         Ok(!is_over)
     }
 

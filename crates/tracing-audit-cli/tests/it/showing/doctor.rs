@@ -141,7 +141,12 @@ fn holds_forwarders_and_heads_are_told() {
     fs::write(place.path("heads"), "nothing\n").unwrap();
     let (_, checks) = look(&place, "log --heads heads");
     assert_found(&checks, "hold", "warn", "a legal hold is set");
-    assert_found(&checks, "forwarding", "do", "retention waits for `archive`, which is not seen here");
+    assert_found(
+        &checks,
+        "forwarding",
+        "do",
+        "retention waits for `archive`, whose forwarder has not run here",
+    );
     assert_found(&checks, "heads", "do", "line 1 of heads is no head");
     fs::write(place.path("log/forward-required"), "No Name\n").unwrap();
     assert_found(&look(&place, "log").1, "forwarding", "do", "counts as a hold");
@@ -149,15 +154,15 @@ fn holds_forwarders_and_heads_are_told() {
         fs::write(place.path("heads"), text).unwrap();
         look(&place, "log --heads heads").1
     };
-    assert_found(
-        &kept(format!("{head} # 2026-11-21T08:00:00Z\n")),
-        "heads",
-        "ok",
-        "the newest that is kept is",
-    );
+    assert_found(&kept(format!("{head} # 2026-11-21T08:00:00Z\n")), "heads", "ok", "the newest kept head is");
     let other = head.to_string().replace(|digit: char| digit.is_ascii_lowercase(), "0");
-    assert_found(&kept(other), "heads", "do", "is not the one that was kept");
-    assert_found(&kept(head.to_string().replace("/13:", "/99:")), "heads", "do", "is not there");
+    assert_found(&kept(other), "heads", "do", "does not have the hash of the kept head");
+    assert_found(
+        &kept(head.to_string().replace("/13:", "/99:")),
+        "heads",
+        "do",
+        "of the newest kept head is missing",
+    );
     assert_found(&look(&place, "log --heads nowhere").1, "heads", "do", "cannot read the heads in nowhere");
 }
 
@@ -183,6 +188,6 @@ fn a_log_in_memory_is_told() {
     command.args(["--mount", "sh", "-c", mount, "sh", env!("CARGO_BIN_EXE_tracing-audit"), "doctor", "m"]);
     let output = command.current_dir(place.path("")).output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
-    assert!(said.contains("DO    file system   tmpfs: the log goes with the machine"), "{said}");
+    assert!(said.contains("DO    file system   tmpfs: the log is lost with the machine"), "{said}");
     assert_eq!(output.status.code(), Some(1));
 }

@@ -134,7 +134,7 @@ fn a_cut_is_seen_whatever_the_order_of_the_heads_that_are_kept() {
     let (place, head) = Place::new();
     let (log, hash) = (place.path("log"), "ab".repeat(32));
     let [(state, found)] = heads_checks(&log, &format!("000/99:{hash}\n{head}\n")).try_into().unwrap();
-    assert!(state == "do" && found.contains("000/99, which was kept, is not there"), "{found}");
+    assert!(state == "do" && found.contains("000/99 of the newest kept head is missing"), "{found}");
     // As `verify` reads the file: comments are none of it, and what is no head is told.
     let [(state, found)] = heads_checks(&log, &format!("{head} # not 000/99:{hash}\n")).try_into().unwrap();
     assert!(state == "ok", "{found}");
@@ -162,7 +162,7 @@ fn each_chain_needs_a_head_of_its_own() {
         checks
             .iter()
             .any(|(state, found)| state == "do"
-                && found.contains("no head is kept of chain 000 from record 4")),
+                && found.contains("no kept head covers chain 000 from record 4")),
         "{checks:#?}"
     );
 }

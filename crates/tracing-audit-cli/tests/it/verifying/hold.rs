@@ -26,8 +26,8 @@ fn a_hold_is_placed_recorded_and_released() {
     let mut command = scene.command(&["hold", "log", "--reason", REASON]);
     let (code, printed, error) = said(command.env("SUDO_USER", "mia"));
     assert_eq!((code, error.as_str()), (0, ""));
-    assert!(printed.starts_with("the hold is placed, as record 00"), "{printed}");
-    let head = printed.trim_end().rsplit(' ').nth(1).unwrap().to_owned();
+    assert!(printed.starts_with("the hold is placed; its record is 00"), "{printed}");
+    let head = printed.trim_end().rsplit(' ').next().unwrap().to_owned();
     assert!(scene.log().join("hold").is_file());
     let placed = records(&scene, "log.hold");
     let record = &placed[0];
@@ -39,11 +39,11 @@ fn a_hold_is_placed_recorded_and_released() {
     assert_eq!(scene.run(&["verify", "log", "--head", &head]).0, 0);
     // Again, as after a record that could not be written.
     let (code, printed, _) = scene.run(&["hold", "log", "--reason", "again"]);
-    assert!(code == 0 && printed.starts_with("the hold is in place already, as record "), "{printed}");
+    assert!(code == 0 && printed.starts_with("the hold is in place already; its record is "), "{printed}");
     assert_eq!(records(&scene, "log.hold").len(), 2);
 
     let (code, printed, _) = scene.run(&["hold", "log", "--release", "--reason", "closed"]);
-    assert!(code == 0 && printed.starts_with("the hold is released, as record "), "{printed}");
+    assert!(code == 0 && printed.starts_with("the hold is released; its record is "), "{printed}");
     assert!(!scene.log().join("hold").exists());
     assert_eq!(records(&scene, "log.hold.release")[0].reason(), Some("closed"));
     let (code, printed, error) = scene.run(&["hold", "log", "--release", "--reason", "closed"]);
@@ -161,14 +161,14 @@ fn a_hold_that_something_removes_meanwhile_is_not_said_to_be_in_place() {
         said
     });
     assert_eq!((code, printed.as_str()), (2, ""), "{error}");
-    assert!(error.contains("there is no hold, although record 0"), "{error}");
+    assert!(error.contains("there is no hold, despite record 0"), "{error}");
 }
 
 #[test]
 fn the_file_has_no_character_of_the_reason_that_moves_a_terminal_and_a_reason_is_bounded() {
     let scene = Scene::new();
     let (code, _, error) = scene.run(&["hold", "log", "--reason", &"x".repeat(4097)]);
-    assert!(code == 2 && error.contains("the reason has 4097 bytes, and may have 4096"), "{error}");
+    assert!(code == 2 && error.contains("the reason has 4097 bytes, of at most 4096"), "{error}");
     assert!(!scene.log().join("hold").exists());
     assert_eq!(scene.run(&["hold", "log", "--reason", "a\u{1b}[31m\nb\u{202e}"]).0, 0);
     let text = fs::read_to_string(scene.log().join("hold")).unwrap();

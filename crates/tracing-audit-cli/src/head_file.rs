@@ -10,11 +10,11 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use tracing_audit::Head;
 
-use crate::output::say;
+use crate::output::print_stderr;
 
 /// A file of heads, as it was read.
 #[derive(Debug)]
-pub(crate) struct Kept {
+pub(crate) struct HeadFile {
     path: PathBuf,
     pub(crate) heads: Vec<Head>,
     /// Whether there was no file.
@@ -25,7 +25,7 @@ pub(crate) struct Kept {
     is_unfinished: bool,
 }
 
-impl Kept {
+impl HeadFile {
     /// Reads a file that must be there.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path)
@@ -81,7 +81,7 @@ impl Kept {
                 match said.parse() {
                     Ok(head) => heads.push(head),
                     Err(_) if !line.ends_with('\n') && is_begun(line) => {
-                        say(&format!(
+                        print_stderr(&format!(
                             "tracing-audit: the last line of {} is half a head, as a full disk leaves it: it is passed over",
                             path.display()
                         ));

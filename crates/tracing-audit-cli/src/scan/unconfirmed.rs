@@ -10,9 +10,9 @@ use tracing_audit::{Record, RecordKind, Value};
 
 use super::{
     Hit, Trouble,
+    chunks::{Chunk, Lines, Window},
     log::{Chain, Log},
     needles::Needles,
-    pieces::{Lines, Piece, Window},
 };
 
 /// The format that is known.
@@ -20,9 +20,9 @@ const FORMAT: u64 = 1;
 
 /// Which records are named, by chain: first and last numbers, apart from each other.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Refused(HashMap<u16, BTreeMap<u64, u64>>);
+pub(crate) struct UnconfirmedSet(HashMap<u16, BTreeMap<u64, u64>>);
 
-impl Refused {
+impl UnconfirmedSet {
     pub(crate) fn names(&self, chain: u16, seq: u64) -> bool {
         let ranges = self.0.get(&chain).filter(|ranges| !ranges.is_empty());
         ranges.and_then(|ranges| ranges.range(..=seq).next_back()).is_some_and(|(_, last)| *last >= seq)
@@ -120,8 +120,8 @@ pub(crate) fn named_by(record: &Record) -> Option<Named<'_>> {
 /// What one pass over everything that is durable finds, before anything is searched for.
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
-    pub(crate) refused: Refused,
-    /// The number of the first record of each piece, by the number of its chain.
+    pub(crate) unconfirmed: UnconfirmedSet,
+    /// The number of the first record of each chunk, by the number of its chain.
     firsts: HashMap<u16, BTreeMap<usize, u64>>,
     pub(crate) trouble: Trouble,
 }
@@ -129,7 +129,7 @@ pub(crate) struct Survey {
 /// Looks through the whole log, with so many threads: a record may be named anywhere behind it, also in another chain.
 pub(crate) fn survey(log: &Log, threads: usize) -> Survey {
     let needles = Needles::unconfirmed();
-    let found = log.each_piece(
+    let found = log.each_chunk(
         threads,
         |chain| &chain.all,
         Survey::default,
@@ -137,9 +137,9 @@ pub(crate) fn survey(log: &Log, threads: usize) -> Survey {
             survey.look_at(log, chain, number, &needles, window);
         },
     );
-    let mut all = Survey { refused: log.refused.clone(), ..Survey::default() };
-    for Survey { refused, firsts, trouble } in found {
-        all.refused.merge(refused);
+    let mut all = Survey { unconfirmed: log.unconfirmed.clone(), ..Survey::default() };
+    for Survey { unconfirmed, firsts, trouble } in found {
+        all.unconfirmed.merge(unconfirmed);
         for (chain, firsts) in firsts {
             all.firsts.entry(chain).or_default().extend(firsts);
         }
@@ -149,14 +149,14 @@ pub(crate) fn survey(log: &Log, threads: usize) -> Survey {
 }
 
 impl Survey {
-    /// What a piece cannot be read for is said by who reads it for its records.
+    /// What a chunk cannot be read for is said by who reads it for its records.
     fn look_at(&mut self, log: &Log, chain: &Chain, number: usize, needles: &Needles, window: &mut Window) {
-        let Some(piece) = chain.all.get(number) else { return };
-        let Ok(Some(Lines { offset, bytes: lines, .. })) = window.read(&piece) else { return };
-        let segment = &piece.span.segment;
+        let Some(chunk) = chain.all.get(number) else { return };
+        let Ok(Some(Lines { offset, bytes: lines, .. })) = window.read(&chunk) else { return };
+        let segment = &chunk.span.segment;
         let first = lines.split(|byte| *byte == b'\n').next().unwrap_or_default();
         if let Some(record) = segment.record(offset, first) {
-            if piece.span.has(record.seq()) {
+            if chunk.span.has(record.seq()) {
                 self.firsts.entry(chain.number).or_default().insert(number, record.seq());
             }
             if offset == 0 {
@@ -165,7 +165,7 @@ impl Survey {
         }
         needles.each_line(lines, |start, line| {
             if let Some(record) = segment.record(offset + start as u64, line) {
-                self.refused.note(&record, &log.ids);
+                self.unconfirmed.note(&record, &log.ids);
             }
         });
     }
@@ -180,13 +180,13 @@ impl Survey {
         }
     }
 
-    /// The numbers that records of a piece can have: lines that were copied from elsewhere have others.
-    pub(crate) fn numbers_of(&self, chain: &Chain, piece: &Piece<'_>) -> RangeInclusive<u64> {
+    /// The numbers that records of a chunk can have: lines that were copied from elsewhere have others.
+    pub(crate) fn numbers_of(&self, chain: &Chain, chunk: &Chunk<'_>) -> RangeInclusive<u64> {
         let firsts = self.firsts.get(&chain.number);
-        let (Some(number), Some(firsts)) = (chain.all.number_of(piece), firsts) else { return 0..=u64::MAX };
+        let (Some(number), Some(firsts)) = (chain.all.number_of(chunk), firsts) else { return 0..=u64::MAX };
         let mut later = firsts.range(number + 1..).map(|(_, first)| *first);
         let own = firsts.get(&number).copied().unwrap_or(0);
-        // The first line of a piece may be the copy itself.
+        // The first line of a chunk may be the copy itself.
         let first = if later.clone().next().is_none_or(|next| own < next) { own } else { 0 };
         first..=later.find(|next| *next > first).map_or(u64::MAX, |next| next - 1)
     }

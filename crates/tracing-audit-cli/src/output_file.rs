@@ -90,11 +90,12 @@ fn resolve(path: &Path) -> Result<PathBuf> {
     match fs::metadata(path) {
         Ok(found) if found.is_dir() => bail!("{} is a directory; name a file", path.display()),
         Ok(found) if !found.is_file() => {
-            bail!("{} is no file; write with `-o -` and redirect standard output", path.display())
+            bail!("{} is not a file; write with `-o -` and redirect standard output", path.display())
         }
         Ok(_) => Ok(path.canonicalize()?),
         Err(_) => {
-            let name = path.file_name().with_context(|| format!("{} names no file", path.display()))?;
+            let name =
+                path.file_name().with_context(|| format!("{} does not name a file", path.display()))?;
             let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
             let parent = parent.unwrap_or(Path::new("."));
             let parent = parent.canonicalize();

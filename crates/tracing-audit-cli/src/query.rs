@@ -16,10 +16,10 @@ use rows::Rows;
 
 /// Finds records.
 ///
-/// Prints the records that match, those of a chain in the order of their numbers, chains merged by time. Works while programs
-/// write. It is no verification: it believes each line that matches its own hash.
+/// Prints the records that match, in the order of their numbers, with chains merged by time. Works while programs write the
+/// log. This is not a verification: any line that matches its own hash is accepted.
 ///
-/// A record of which a program was told that it is not confirmed says UNCONFIRMED: what it says was done may have been refused.
+/// UNCONFIRMED marks a record for which a program got an error: the action may have been refused.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit codes: 0 something matches, 1 nothing does, 2 something could not be read.
@@ -37,23 +37,23 @@ pub(crate) struct Query {
     #[command(flatten)]
     filter: Filter,
 
-    /// Print at most so many, and read no further.
+    /// Print at most N records, and read no further.
     #[arg(long, value_name = "N", conflicts_with = "count")]
     limit: Option<NonZero<u64>>,
 
-    /// The newest first.
+    /// Print the newest first.
     #[arg(long)]
     reverse: bool,
 
-    /// Print only how many match.
+    /// Print only the number of matches.
     #[arg(long, conflicts_with_all = ["output", "reverse"])]
     count: bool,
 
-    /// How to print them.
+    /// How to print records.
     #[arg(long, value_enum, default_value_t, value_name = "FORM")]
     output: Output,
 
-    /// Search with so many threads. Default: as many as can run at once, at most 16.
+    /// Number of threads. Default: as many as can run at once, at most 16.
     #[arg(long, value_name = "N")]
     threads: Option<NonZero<usize>>,
 }
@@ -61,14 +61,14 @@ pub(crate) struct Query {
 /// How records are printed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
-    /// A line for people.
+    /// A line per record, for people.
     #[default]
     Text,
-    /// The lines as they stand in the log; how many of them are unconfirmed is said beside.
+    /// The lines of the log, unchanged; the number of unconfirmed ones goes to standard error.
     Jsonl,
-    /// An object a record: where it stands, whether it is unconfirmed, and the record.
+    /// A JSON object per record: its position, whether it is unconfirmed, and the record.
     Wrapped,
-    /// A table for spreadsheets; a cell that one would take for a formula begins with an apostrophe.
+    /// A table for spreadsheets; a cell that could be taken for a formula begins with an apostrophe.
     Csv,
 }
 
@@ -98,7 +98,7 @@ impl Query {
             found += 1;
             unconfirmed += u64::from(hit.is_unconfirmed);
             match rows.push(&hit) {
-                // Who reads has enough.
+                // A closed pipe is no error: its reader has enough.
                 Err(error) if is_broken_pipe(&error) => is_closed = true,
                 pushed => pushed?,
             }

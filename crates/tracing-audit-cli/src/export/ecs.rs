@@ -13,7 +13,7 @@ use crate::scan::Hit;
 /// The version of the schema.
 const VERSION: &str = "8.17.0";
 
-/// Members of a record that have a place in the schema.
+/// Members of a record that map to fields of the schema.
 const TRANSLATED: [&str; 12] = [
     "ts",
     "message",
@@ -29,7 +29,7 @@ const TRANSLATED: [&str; 12] = [
     "kind",
 ];
 
-/// Translates a record, with the time that it gets.
+/// Translates a record. `at` is its time, or a substitute if it has none.
 pub(super) fn document(hit: &Hit, at: jiff::Timestamp) -> Result<Json> {
     let record = &hit.record;
     let mut document = Map::new();
@@ -60,7 +60,7 @@ fn event(hit: &Hit) -> Json {
     event.insert("category".to_owned(), json!([category]));
     event.insert("type".to_owned(), json!([kind]));
     event.insert("outcome".to_owned(), outcome.into());
-    // An event without an action is still one of the application.
+    // Only the log's own records get an action from their kind: an event without an action is the application's.
     let own = || record.get("kind").filter(|_| !record.is_event()).map(|kind| format!("audit-log.{kind}"));
     put(&mut event, "action", record.action().map(ToOwned::to_owned).or_else(own));
     put(&mut event, "reason", record.reason());
@@ -71,7 +71,7 @@ fn event(hit: &Hit) -> Json {
     event.into()
 }
 
-/// `event.category` and `event.type`.
+/// Returns `event.category` and `event.type`.
 fn classify(record: &Record) -> (&'static str, &'static str) {
     match record.kind() {
         RecordKind::Event => {}
@@ -93,7 +93,7 @@ fn classify(record: &Record) -> (&'static str, &'static str) {
     (category, kind)
 }
 
-/// `source.ip` is for addresses only: a document with anything else there is refused.
+/// Makes the `source` object. `source.ip` must be an address: Elasticsearch rejects a document with anything else there.
 fn source(source: &str) -> Json {
     let mut object = Map::new();
     object.insert("address".to_owned(), source.into());
@@ -111,7 +111,7 @@ fn log(record: &Record) -> Json {
     log.into()
 }
 
-/// Texts to search by: all labels are texts.
+/// Makes the `labels` object. All labels are texts.
 fn labels(hit: &Hit) -> Json {
     let record = &hit.record;
     let mut labels = Map::new();

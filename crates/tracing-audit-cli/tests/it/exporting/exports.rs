@@ -51,7 +51,7 @@ fn lines_stand_byte_for_byte_and_a_translation_says_that_it_is_none() {
     let place = small();
     let (code, out, err) = place.run("export small --format jsonl -o -");
     assert_eq!((code, out), (0, segment(&place)));
-    assert!(err.contains("a translation is not the evidence: the log is"), "{err}");
+    assert!(err.contains("an export is not the evidence: the log is"), "{err}");
     assert!(err.contains("1 record unconfirmed, which may have been refused: 000/4"), "{err}");
 }
 
@@ -274,7 +274,7 @@ fn what_is_no_log_and_no_file_is_named_as_such() {
         check("small/audit-000-00000001.jsonl", "it is a file; name the directory");
         check("nowhere", "there is no audit log at nowhere: there is no such directory");
     }
-    check("report small -o /dev/null", "is no file; write with `-o -`");
+    check("report small -o /dev/null", "is not a file; write with `-o -`");
     check("report small -o packed", "is a directory");
     check("report small -o nowhere/x", "cannot write nowhere/x");
     assert!(!place.path("x").exists());

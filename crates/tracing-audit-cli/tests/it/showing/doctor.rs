@@ -147,7 +147,7 @@ fn holds_forwarders_and_heads_are_told() {
         "do",
         "retention waits for `archive`, whose forwarder has not run here",
     );
-    assert_found(&checks, "heads", "do", "line 1 of heads is no head");
+    assert_found(&checks, "heads", "do", "line 1 of heads is not a head");
     fs::write(place.path("log/forward-required"), "No Name\n").unwrap();
     assert_found(&look(&place, "log").1, "forwarding", "do", "counts as a hold");
     let kept = |text: String| {

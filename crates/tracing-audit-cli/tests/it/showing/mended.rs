@@ -139,7 +139,7 @@ fn a_cut_is_seen_whatever_the_order_of_the_heads_that_are_kept() {
     let [(state, found)] = heads_checks(&log, &format!("{head} # not 000/99:{hash}\n")).try_into().unwrap();
     assert!(state == "ok", "{found}");
     let [(state, found)] = heads_checks(&log, &format!("daily {head}\n")).try_into().unwrap();
-    assert!(state == "do" && found.contains("line 1") && found.contains("is no head"), "{found}");
+    assert!(state == "do" && found.contains("line 1") && found.contains("is not a head"), "{found}");
 }
 
 #[test]

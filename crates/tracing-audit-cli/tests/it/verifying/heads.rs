@@ -25,7 +25,7 @@ fn heads_are_printed_as_verify_takes_them() {
     assert_eq!(scene.run(&["verify", "log", "--head", heads.lines().nth(1).unwrap()]).0, 1);
     fs::write(scene.path("kept"), "000/35:abc\n").unwrap();
     let (code, _, said) = scene.run(&["verify", "log", "--heads", "kept"]);
-    assert!(code == 2 && said.contains("line 1 of kept is no head"), "{said}");
+    assert!(code == 2 && said.contains("line 1 of kept is not a head"), "{said}");
     let (code, _, said) = scene.run(&["verify", "log", "--heads", "nothing"]);
     assert!(code == 2 && said.contains("cannot read the heads in nothing"), "{said}");
 }

@@ -92,7 +92,7 @@ fn a_hold_that_cannot_be_recorded_holds_and_a_release_that_cannot_be_leaves_it()
         error.contains("the hold is placed: nothing is removed from log. But it could not be recorded"),
         "{error}"
     );
-    assert!(error.contains("run as the owner of the log") && error.contains("another user"), "{error}");
+    assert!(error.contains("as the owner of the log") && error.contains("another user"), "{error}");
     assert!(scene.log().join("hold").exists());
     let (code, _, error) = scene.run(&["hold", "log", "--release", "--reason", "closed"]);
     assert!(code == 2 && error.contains("the hold stays in place"), "{error}");

@@ -14,7 +14,7 @@ fn half_a_head_at_the_end_is_passed_over_and_replaced() {
         fs::write(scene.path("kept"), format!("{}\n{half}", heads.lines().next().unwrap())).unwrap();
         let (code, text, said) = scene.run(&["verify", "log", "--heads", "kept"]);
         assert_eq!(code, 0, "{half}: {text}{said}");
-        assert!(said.contains("the last line of kept is half a head"), "{said}");
+        assert!(said.contains("the last line of kept is an incomplete head"), "{said}");
         let (code, _, said) = scene.run(&["heads", "log", "--append", "kept"]);
         assert_eq!(code, 0, "{half}: {said}");
         assert_eq!(fs::read_to_string(scene.path("kept")).unwrap(), heads);
@@ -23,7 +23,7 @@ fn half_a_head_at_the_end_is_passed_over_and_replaced() {
     for none in ["hello", "000/35:abc\n", "000/35:xyz"] {
         fs::write(scene.path("kept"), none).unwrap();
         let (code, _, said) = scene.run(&["verify", "log", "--heads", "kept"]);
-        assert!(code == 2 && said.contains("line 1 of kept is no head"), "{none}: {said}");
+        assert!(code == 2 && said.contains("line 1 of kept is not a head"), "{none}: {said}");
     }
 }
 
@@ -81,5 +81,8 @@ fn a_link_into_the_log_and_a_pipe_are_refused() {
     let mut command = Command::new("timeout");
     command.args(["20", env!("CARGO_BIN_EXE_tracing-audit"), "heads", "log", "--append", "pipe"]);
     let (code, _, error) = said(command.current_dir(scene.dir.path()));
-    assert!(code == 2 && error.contains("pipe is no file that heads can be appended to"), "{code} {error}");
+    assert!(
+        code == 2 && error.contains("pipe is not a file that heads can be appended to"),
+        "{code} {error}"
+    );
 }

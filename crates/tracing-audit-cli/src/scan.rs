@@ -1,8 +1,8 @@
-//! Finds the records of a log that a filter matches, with as many threads as there are.
+//! Finds the records of a log that a filter matches, on several threads.
 //!
-//! What is durable is searched by its bytes, in chunks: only lines that have what every match must have are parsed. What
-//! stands behind it may be part of a torn tail and is left to the library. A search is no verification: it believes each
-//! line that matches its own hash and has a number of its segment.
+//! The durable part of a log is searched in chunks of bytes: only lines with the bytes that every match must have are
+//! parsed. What comes after it may be part of a torn tail and is left to the library. A search is not a verification: it
+//! accepts any line that matches its own hash and has a number of its segment.
 
 mod chunks;
 mod log;
@@ -31,13 +31,13 @@ use unconfirmed::Survey;
 pub(crate) use unconfirmed::{UnconfirmedSet, named_by};
 use walk::Walk;
 
-/// How many places that could not be read are named.
+/// Limit of the positions that are named because they could not be read.
 const MAX_NAMED: usize = 10;
 
-/// What is said of a record that does not stand between its neighbours.
+/// The message for a record that is out of order.
 const OUT_OF_PLACE: &str = "a record that does not belong here: its number is not above the one before it";
 
-/// How many threads there are if nobody says: more make a search hardly faster, and take memory.
+/// Limit of the default number of threads: more make a search hardly faster, and take memory.
 const MAX_THREADS: usize = 16;
 
 /// A search in a log. See [`for_each`](Self::for_each) and [`fold`](Self::fold).
@@ -46,7 +46,7 @@ pub(crate) struct Scan {
     matcher: Arc<Matcher>,
     threads: usize,
     is_reverse: bool,
-    /// Made when it is first asked for.
+    /// Made on first use.
     survey: OnceLock<Arc<Survey>>,
 }
 
@@ -54,26 +54,27 @@ pub(crate) struct Scan {
 #[derive(Debug)]
 pub(crate) struct Hit {
     pub(crate) record: Record,
-    /// Somebody was told that it is not confirmed, here or in another chain.
+    /// Whether a line of its own chain or of another one names it unconfirmed.
     pub(crate) is_unconfirmed: bool,
 }
 
 impl Hit {
-    /// A record as its own chain says it.
+    /// Makes a hit of a record, with what its own chain states.
     pub(crate) fn of(record: Record) -> Self {
         Self { is_unconfirmed: record.is_unconfirmed(), record }
     }
 }
 
-/// Records that lines anywhere in the log name unconfirmed, for who reads with a [`Reader`], which knows only what a chain says
-/// of itself, and not far behind.
+/// Records that are named unconfirmed anywhere in the log.
+///
+/// A [`Reader`] by itself knows only those that the same chain names, not far behind the record.
 pub(crate) struct Unconfirmed {
     survey: Arc<Survey>,
     ids: HashMap<u16, String>,
 }
 
 impl Unconfirmed {
-    /// Looks through the log.
+    /// Searches the whole log for lines that name records unconfirmed.
     pub(crate) fn named_elsewhere(dir: &Path) -> Result<Self> {
         Scan::new(dir, &Filter::default()).map(|scan| scan.unconfirmed())
     }
@@ -82,19 +83,19 @@ impl Unconfirmed {
         self.survey.unconfirmed.hit(record)
     }
 
-    /// Whether a line names the record of this number.
+    /// Returns whether a line names the record with this number.
     pub(crate) fn names(&self, chain: u16, seq: u64) -> bool {
         self.survey.unconfirmed.names(chain, seq)
     }
 
-    /// Whether a line names one of these records unconfirmed.
+    /// Returns whether a line names one of these records unconfirmed.
     pub(crate) fn is_said_by(&self, line: &Record, records: &UnconfirmedSet) -> bool {
         records.overlaps(&UnconfirmedSet::said_by(line, &self.ids))
     }
 }
 
 impl Scan {
-    /// Lists the files of a log, to search for what matches.
+    /// Lists the files of a log, for a search with this filter.
     pub(crate) fn new(dir: &Path, filter: &Filter) -> Result<Self> {
         let log = Log::open(dir, filter)?;
         let matcher = Arc::new(Matcher { needles: Needles::of(filter), filter: filter.clone() });
@@ -102,7 +103,7 @@ impl Scan {
         Ok(Self { log, matcher, threads, is_reverse: false, survey: OnceLock::new() })
     }
 
-    /// How many threads search. Default: as many as can run at once, at most 16.
+    /// Sets the number of threads. Default: as many as can run at once, at most 16.
     pub(crate) fn threads(mut self, threads: Option<NonZero<usize>>) -> Self {
         self.threads = threads.map_or(self.threads, NonZero::get);
         self
@@ -112,24 +113,26 @@ impl Scan {
         self.threads
     }
 
-    /// The newest first. Default: `false`.
+    /// Sets whether the newest records come first. Default: `false`.
     pub(crate) fn reverse(mut self, is_reverse: bool) -> Self {
         self.is_reverse = is_reverse;
         self
     }
 
-    /// What one pass over the whole log finds. However often it is asked for, there is one.
+    /// Returns the survey of the whole log, which is made at most once.
     fn survey(&self) -> &Arc<Survey> {
         self.survey.get_or_init(|| Arc::new(unconfirmed::survey(&self.log, self.threads)))
     }
 
-    /// The records of the log that are named unconfirmed, whatever is searched for.
+    /// Returns the records of the log that are named unconfirmed, whatever the filter.
     pub(crate) fn unconfirmed(&self) -> Unconfirmed {
         Unconfirmed { survey: Arc::clone(self.survey()), ids: self.log.ids.clone() }
     }
 
-    /// Hands out the records that match: those of a chain in the order of their numbers, chains merged by time. It looks
-    /// through all bytes for what is unconfirmed, and then reads little further than it is asked to.
+    /// Calls `each` with the records that match, in the order of their numbers, with chains merged by time.
+    ///
+    /// All bytes are first searched for lines that name unconfirmed records. After that, little more is read than `each`
+    /// asks for.
     pub(crate) fn for_each(&self, mut each: impl FnMut(Hit) -> Result<ControlFlow<()>>) -> Result<Trouble> {
         let survey = self.survey();
         let mut trouble = survey.trouble.clone();
@@ -137,7 +140,7 @@ impl Scan {
         let threads = match chains.len() {
             1 => self.threads,
             2..=8 => 1,
-            // Each has room of its own.
+            // Each thread needs memory of its own, so with many chains none reads ahead.
             _ => 0,
         };
         let mut walks: Vec<Walk> = chains
@@ -167,7 +170,7 @@ impl Scan {
         Ok(trouble)
     }
 
-    /// Adds up the records that match, in no order: each thread has a sum of its own.
+    /// Adds up the records that match, in no order. Each thread has a sum of its own.
     pub(crate) fn fold<A: Send>(
         &self,
         new: impl Fn() -> A + Sync,
@@ -202,21 +205,21 @@ impl Scan {
         Ok((sums, trouble))
     }
 
-    /// The chains that were asked for.
+    /// Returns the chains that the filter asks for.
     fn chains(&self) -> impl Iterator<Item = &Arc<Chain>> {
         let wanted = &self.matcher.filter.chain;
         self.log.chains.iter().filter(|chain| wanted.is_empty() || wanted.contains(&chain.number))
     }
 }
 
-/// What is looked for, shared by the threads.
+/// The filter and its needles, shared by the threads.
 struct Matcher {
     needles: Needles,
     filter: Filter,
 }
 
 impl Matcher {
-    /// Hands out the records of a chunk that match, with their segment.
+    /// Calls `each` with the records of a chunk that match, and their segment.
     fn chunk(
         &self,
         survey: &Survey,
@@ -237,7 +240,7 @@ impl Matcher {
             trouble.bad(format!("{}, byte {offset}: {what}", segment.path().display()));
         };
         let numbers = survey.numbers_of(chain, &chunk);
-        // A line that was copied has a number that was there before.
+        // The numbers must increase: a copied line has a number again, or one from elsewhere.
         let mut before = 0;
         self.needles.each_line(lines, |start, line| {
             if self.is_elsewhere(line) {
@@ -262,7 +265,7 @@ impl Matcher {
         }
     }
 
-    /// Whether a line has another number than those that are asked for, as far as can be seen without parsing it.
+    /// Returns whether a line begins with a number outside the range of the filter. Does not parse the line.
     fn is_elsewhere(&self, line: &[u8]) -> bool {
         let Some(range) = self.filter.seq else { return false };
         let digits = line.strip_prefix(b"{\"seq\":").unwrap_or_default();
@@ -271,10 +274,10 @@ impl Matcher {
         seq.is_some_and(|seq: u64| !(range.first..=range.last).contains(&seq))
     }
 
-    /// The record that the library read, if it matches.
+    /// Returns the record of an item from the library, if it matches.
     fn item(&self, chain: &Chain, item: Result<ReadItem, Error>, trouble: &mut Trouble) -> Option<Record> {
         match item {
-            // What stands before is searched by its bytes.
+            // The part before the tail is searched in chunks, which reports the line.
             Err(Error::BadLine { path, line, .. }) if chain.is_before_tail(&path, line) => None,
             Ok(ReadItem::Record(record)) => self.filter.matches(&record).then_some(record),
             Ok(_) => None,
@@ -288,7 +291,7 @@ impl Matcher {
 
 /// What could not be read.
 #[derive(Debug, Default, Clone)]
-#[must_use = "what could not be read must be said"]
+#[must_use = "what could not be read must be reported"]
 pub(crate) struct Trouble {
     bad: Vec<String>,
     bad_count: u64,
@@ -314,7 +317,7 @@ impl Trouble {
         self.gone.extend(other.gone);
     }
 
-    /// Says what could not be read. Whether anything is wrong with the log: that retention removes a file is not.
+    /// Prints what could not be read. Returns whether that is a fault, which files removed by retention are not.
     pub(crate) fn report(&self) -> bool {
         if let (Some(first), Some(last)) = (self.gone.first(), self.gone.last()) {
             let count = self.gone.len();
@@ -328,7 +331,7 @@ impl Trouble {
         if self.bad_count > 0 {
             let count = self.bad_count;
             print_stderr(&format!(
-                "tracing-audit: {count} places could not be read; `tracing-audit verify` says what is wrong"
+                "tracing-audit: {count} positions could not be read; run `tracing-audit verify` to see what is wrong"
             ));
         }
         self.bad_count > 0

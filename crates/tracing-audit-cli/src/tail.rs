@@ -27,29 +27,29 @@ use crate::{
 use shown::Shown;
 use window::Window;
 
-/// Prints the newest records, a line each, and with `-f` those that come.
+/// Prints the newest records, one per line, and with `-f` also new ones as they are written.
 ///
-/// All chains are merged by time. With options that select records, the newest that match. Following goes on through
+/// All chains are merged by time. With options that select records, prints the newest that match. Following continues through
 /// rotation, new chains, restarts and retention, until Ctrl-C.
 ///
-/// What is not said in the lines is said between them: records that were shown and then withdrawn, because a crash took them
-/// back before anybody was told that they are safe; records that are named UNCONFIRMED by a later line; numbers that are
-/// missing. `--json` prints the lines of the log as they stand, and says that on standard error.
+/// Remarks are printed between the records: that records shown above were withdrawn, because a crash lost them before they
+/// were acknowledged; that a later line names a record UNCONFIRMED; that records are missing. `--json` prints the lines of
+/// the log unchanged, and the remarks to standard error.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Tail {
     /// The directory of the log.
     log: PathBuf,
 
-    /// How many records.
+    /// Number of records.
     #[arg(short = 'n', long = "lines", value_name = "N", default_value_t = 10)]
     lines: u64,
 
-    /// Goes on with those that come.
+    /// Keep printing new records.
     #[arg(short, long)]
     follow: bool,
 
-    /// Prints the lines of the log as they stand: one JSON object a record.
+    /// Print the lines of the log unchanged: one JSON object per record.
     #[arg(long)]
     json: bool,
 
@@ -65,14 +65,15 @@ Examples:
   tracing-audit tail -n 100 /var/log/shop/audit --action 'auth.*' --outcome denied
   tracing-audit tail -f --json /var/log/shop/audit | jq -c 'select(.actor == \"mallory\")'
 
-Exit codes: 0 printed, 1 printed but lines were no records or records are missing (see `tracing-audit verify`),
+Exit codes: 0 printed, 1 printed, but lines were not records or records are missing (see `tracing-audit verify`),
 2 could not read.";
 
-/// How often who follows a log at rest looks whether somebody still reads.
+/// How often a closed pipe is checked for while an idle log is followed.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Whether standard output is a pipe whose other end is closed: writing would say it, but there may be nothing to write
-/// for hours.
+/// Returns whether standard output is a pipe whose other end is closed.
+///
+/// A write would fail, but there may be nothing to write for hours. poll(2) reports `POLLERR` without one.
 fn has_nobody_to_read() -> bool {
     let stdout = io::stdout();
     let mut asked = [PollFd::new(&stdout, PollFlags::empty())];
@@ -80,14 +81,15 @@ fn has_nobody_to_read() -> bool {
     poll(&mut asked, Some(&now)).is_ok() && asked.iter().any(|one| one.revents().contains(PollFlags::ERR))
 }
 
-/// How the view of a log grows.
+/// The output of a log as it grows.
 struct View<'a> {
     tail: &'a Tail,
     out: anstream::AutoStream<io::Stdout>,
     window: Window,
+    /// The records that other chains name unconfirmed, if there are several chains.
     elsewhere: Option<Unconfirmed>,
     shown: Shown,
-    /// Whether anything is not as it should be.
+    /// Whether lines were not records, or records are missing.
     is_poor: bool,
     last_error: Option<String>,
 }
@@ -103,7 +105,7 @@ impl Tail {
         loop {
             match items.next_within(PAUSE) {
                 Some(item) => match view.show(item) {
-                    // Nobody reads any more.
+                    // A closed pipe is no error.
                     Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
                     shown => shown?,
                 },
@@ -114,7 +116,7 @@ impl Tail {
         Ok(ExitCode::from(u8::from(view.is_poor)))
     }
 
-    /// The log, as far as it can hold what was asked for.
+    /// Makes a reader of the part of the log that can have matches.
     fn reader(&self) -> Reader {
         let mut reader = Reader::new(&self.log);
         for chain in &self.filter.chain {
@@ -126,7 +128,9 @@ impl Tail {
         reader.from_seq(self.filter.seq.map_or(1, |range| range.first))
     }
 
-    /// What other chains say of records, where there are others; what comes later is read anyway.
+    /// Searches the whole log for records that are named unconfirmed, if there are several chains.
+    ///
+    /// Lines that are written later are read anyway.
     fn named_elsewhere(&self) -> Result<Option<Unconfirmed>> {
         let has_several = self.lines > 0
             && segments(&self.log)
@@ -146,12 +150,12 @@ impl View<'_> {
                 self.is_poor = true;
                 let records = records(&[(first_seq, last_seq)]);
                 self.note(&format!(
-                    "{records} of chain {chain:03} {} missing here: removed by retention, or no records any more",
+                    "{records} of chain {chain:03} {} missing here: removed by retention, or no longer records",
                     are(&[(first_seq, last_seq)])
                 ))
             }
             Ok(ReadItem::Withdrawn { chain, from_seq, .. }) => {
-                // What takes their place is as new as they were.
+                // New records take these numbers, and belong to the window as the old ones did.
                 self.window.reach(chain, from_seq);
                 let withdrawn = self.shown.withdraw(chain, from_seq);
                 if withdrawn.is_empty() {
@@ -165,7 +169,7 @@ impl View<'_> {
                     if is_one { "it was" } else { "they were" },
                 ))
             }
-            // There may be more to read than this version knows.
+            // `ReadItem` is non-exhaustive.
             Ok(_) => Ok(()),
             Err(error) => self.trouble(&error),
         }
@@ -182,7 +186,7 @@ impl View<'_> {
                 if self.tail.json { record.as_json().to_owned() } else { line_with(&record, is_unconfirmed) };
             writeln!(self.out, "{line}")?;
             if is_unconfirmed {
-                // Said once is enough; in the line itself, or here.
+                // The line itself, or the remark here, is enough: no second remark when a later line names it.
                 self.shown.forget(record.chain(), record.seq());
                 if self.tail.json {
                     self.unconfirmed(&format!("record {}", position(&record)))?;
@@ -202,11 +206,11 @@ impl View<'_> {
 
     fn unconfirmed(&mut self, what: &str) -> io::Result<()> {
         self.note(&format!(
-            "{what} is UNCONFIRMED: somebody was told that it is not confirmed; what it says was done may have been refused"
+            "{what} is UNCONFIRMED: a caller got an error for it, so the action may have been refused"
         ))
     }
 
-    /// Says what a line of the log cannot print_stderr, where it belongs: between the lines, if those are for people.
+    /// Prints a remark: between the records, or with `--json` to standard error.
     fn note(&mut self, text: &str) -> io::Result<()> {
         const STYLE: anstyle::Style = anstyle::AnsiColor::Yellow.on_default().bold();
         if self.tail.json {
@@ -216,12 +220,14 @@ impl View<'_> {
         writeln!(self.out, "{STYLE}-- {}{STYLE:#}", escape(text))
     }
 
-    /// Says once what cannot be read; who follows tries again.
+    /// Prints an error, but not the same one again: while following, reading is retried.
     fn trouble(&mut self, error: &Error) -> io::Result<()> {
         self.is_poor = true;
         let log = quoted(&self.tail.log);
         let text = match error {
-            Error::BadLine { .. } => format!("{error}; `tracing-audit verify {log}` says what happened"),
+            Error::BadLine { .. } => {
+                format!("{error}; run `tracing-audit verify {log}` to see what happened")
+            }
             _ => format!("{:#}", anyhow::anyhow!("{error}").context(cause_of(error))),
         };
         if self.last_error.as_ref() == Some(&text) {
@@ -233,7 +239,7 @@ impl View<'_> {
     }
 }
 
-/// What is behind an error, in front of it.
+/// Returns the cause of an error, which is printed before it.
 fn cause_of(error: &Error) -> String {
     std::error::Error::source(error).map_or_else(|| "cannot read on".to_owned(), ToString::to_string)
 }
@@ -246,7 +252,7 @@ fn are(ranges: &[(u64, u64)]) -> &'static str {
     if is_one(ranges) { "is" } else { "are" }
 }
 
-/// Numbers of records, as people write them: `records 17 to 20 and 23`.
+/// Formats ranges of numbers: `records 17 to 20 and 23`.
 fn records(ranges: &[(u64, u64)]) -> String {
     let texts: Vec<String> = ranges
         .iter()

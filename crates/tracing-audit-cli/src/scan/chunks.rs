@@ -1,33 +1,33 @@
-//! A chain in chunks that can be read in any order.
+//! Splits a chain into chunks that can be read in any order.
 
 use std::{fs::File, io, os::unix::fs::FileExt, path::PathBuf, sync::Arc};
 
 use memchr::{memchr, memrchr};
 use tracing_audit::Segment;
 
-/// How many bytes of a file are searched at a time: few enough to stay in a cache.
+/// Size of a chunk in bytes: small enough for a processor cache.
 pub(crate) const CHUNK: u64 = 256 << 10;
 
-/// The longest line of the format, with its line feed.
+/// Length of the longest line of the format in bytes, with its line feed.
 pub(crate) const LONGEST_LINE: u64 = 60 << 10;
 
-/// How much behind a chunk is read at first, for the end of its last line.
+/// Number of bytes after a chunk that are read at first, for the end of its last line.
 const BEHIND: u64 = 4 << 10;
 
-/// A segment, as far as its records are durable.
+/// The durable part of a segment.
 #[derive(Debug, Clone)]
 pub(crate) struct Span {
     pub(crate) segment: Arc<Segment>,
-    /// How many of its bytes to search.
+    /// Where the durable part ends, in bytes.
     pub(crate) end: u64,
-    /// The highest number that a record in it may have.
+    /// The highest number that a record in it can have.
     pub(crate) last_seq: u64,
 }
 
-/// Segments in their order, numbered chunk by chunk.
+/// The numbered chunks of a chain.
 #[derive(Debug)]
 pub(crate) struct Chunks {
-    /// With the number of the first chunk of each.
+    /// The segments in their order, each with the number of its first chunk.
     spans: Vec<(usize, Span)>,
     count: usize,
     size: u64,
@@ -42,25 +42,25 @@ pub(crate) struct Chunk<'a> {
 }
 
 impl Span {
-    /// Whether a record of this number can stand in it.
+    /// Returns whether a record with this number can be in it.
     pub(crate) fn has(&self, seq: u64) -> bool {
         (self.segment.first_seq().unwrap_or(1)..=self.last_seq).contains(&seq)
     }
 }
 
-/// What was read of a chunk.
+/// The lines of a chunk.
 #[derive(Debug)]
 pub(crate) struct Lines<'a> {
-    /// Where the first line begins in the file.
+    /// Offset of the first line in the file, in bytes.
     pub(crate) offset: u64,
-    /// Each with its line feed.
+    /// The lines, each with its line feed.
     pub(crate) bytes: &'a [u8],
-    /// Where the last line begins, if it does not end where a line of the format must.
+    /// Offset of a last line that is longer than the format allows, or does not end in the file.
     pub(crate) unended: Option<u64>,
 }
 
 impl Chunks {
-    /// Chunks of so many bytes.
+    /// Splits segments into chunks of `size` bytes.
     pub(crate) fn new(spans: impl Iterator<Item = Span>, size: u64) -> Self {
         let mut chunks = Self { spans: Vec::new(), count: 0, size };
         for span in spans {
@@ -82,7 +82,7 @@ impl Chunks {
         (start < span.end).then(|| Chunk { span, start, end: (start + self.size).min(span.end) })
     }
 
-    /// The chunk in which another one begins, which may be of another size.
+    /// Returns the number of the chunk in which a chunk of another size begins.
     pub(crate) fn number_of(&self, chunk: &Chunk<'_>) -> Option<usize> {
         let segment = chunk.span.segment.number();
         let behind = self.spans.partition_point(|(_, span)| span.segment.number() <= segment);
@@ -91,16 +91,16 @@ impl Chunks {
     }
 }
 
-/// The room into which chunks are read, one after the other.
+/// A buffer into which chunks are read, one after the other.
 #[derive(Debug, Default)]
 pub(crate) struct Window {
     bytes: Vec<u8>,
-    /// The file that was read last.
+    /// The file that was read last, kept open.
     open: Option<(PathBuf, File)>,
 }
 
 impl Window {
-    /// The lines of a chunk. `None` where the file is gone: retention removes files at any time.
+    /// Reads the lines of a chunk. Returns `None` if the file is gone: retention may remove it at any time.
     pub(crate) fn read(&mut self, chunk: &Chunk<'_>) -> io::Result<Option<Lines<'_>>> {
         let path = chunk.span.segment.path();
         if self.open.as_ref().is_none_or(|(open, _)| open != path) {
@@ -111,9 +111,9 @@ impl Window {
             }
         }
         let Some((_, file)) = &self.open else { return Ok(None) };
-        // With the byte before, which says whether a line begins with the chunk.
+        // Include the byte before the chunk, which shows whether a line begins with the chunk.
         let from = chunk.start.saturating_sub(1);
-        // The last line that begins in the chunk ends with the first line feed from its last byte on.
+        // The last line that begins in the chunk ends at the first line feed at or after the chunk's last byte.
         let last = length(chunk.end - 1 - from);
         let mut end = None;
         for behind in [BEHIND, LONGEST_LINE] {
@@ -126,7 +126,7 @@ impl Window {
         }
         let is_ended = end.is_some();
         let end = end.or_else(|| memrchr(b'\n', &self.bytes).map(|at| at + 1)).unwrap_or(0);
-        // Where none begins in the chunk, who reads the one before says it.
+        // If no line begins in this chunk, the unended line began in an earlier one, whose reader reports it.
         let unended = (!is_ended && (end > 0 || chunk.start == 0)).then_some(from + end as u64);
         let lines = self.bytes.get(..end).unwrap_or_default();
         if chunk.start == 0 {
@@ -138,14 +138,14 @@ impl Window {
     }
 }
 
-/// What is read at once fits any `usize`.
+/// Converts a length; what is read at once fits into any `usize`.
 fn length(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
-/// Reads so many bytes from an offset on, or as many as there are.
+/// Reads `wanted` bytes at an offset, or as many as there are.
 fn fill(file: &File, bytes: &mut Vec<u8>, from: u64, wanted: usize) -> io::Result<()> {
-    // Its length only shrinks, so that nothing is cleared that is overwritten at once.
+    // Grow only if needed: clearing bytes that are overwritten at once would cost time.
     if bytes.len() < wanted {
         bytes.resize(wanted, 0);
     }

@@ -1,4 +1,4 @@
-//! The chains of a log, and where what is durable of each ends.
+//! The chains of a log, and where the durable part of each ends.
 
 use std::{
     collections::HashMap,
@@ -23,10 +23,10 @@ use super::{
 };
 use crate::{directory::explain, filter::Filter, time::Point};
 
-/// How many bytes of all chains together are searched at once: what was found in them waits to be merged by time.
+/// Limit of the bytes of all chains together that are searched at once: what is found in them waits to be merged by time.
 const AT_ONCE: u64 = 8 << 20;
 
-/// The smallest chunk: what a smaller one costs is more than what it saves.
+/// Size of the smallest chunk in bytes: a smaller one would cost more time than it saves memory.
 const SMALLEST: u64 = 8 << 10;
 
 /// A log as it was when the search began.
@@ -36,42 +36,43 @@ pub(crate) struct Log {
     pub(crate) chains: Vec<Arc<Chain>>,
     /// The ids of the chains, by their numbers.
     pub(crate) ids: HashMap<u16, String>,
-    /// What the ends of the chains name, which are not searched by their bytes.
+    /// The records that are named unconfirmed in the tails of the chains, which are not searched in chunks.
     pub(crate) unconfirmed: UnconfirmedSet,
-    /// How many bytes of each chain are searched at once.
+    /// Limit of the bytes of each chain that are searched at once.
     pub(crate) room: u64,
 }
 
+/// A chain: a durable part, which is searched in chunks, and a tail, which the library reads.
 #[derive(Debug)]
 pub(crate) struct Chain {
     pub(crate) number: u16,
-    /// Everything that is durable.
+    /// The whole durable part.
     pub(crate) all: Arc<Chunks>,
-    /// Of that, the segments that can have what is wanted.
+    /// The segments of it that can have a match.
     pub(crate) wanted: Arc<Chunks>,
-    /// The first record that the library has to read: it may be part of a torn tail.
+    /// The number of the first record of the tail, which may be torn.
     pub(crate) tail_from: u64,
-    /// Where what is durable ends: the name of the file, and the offset. `None` where its last record is missing.
+    /// Where the durable part ends: file name and offset. `None` if its last record is missing.
     tail_at: Option<(String, u64)>,
     lines_before_tail: OnceLock<u64>,
 }
 
 impl Chain {
-    /// Whether a line stands before what the library has to read, which begins to read a little before.
+    /// Returns whether a line is before the tail, where the library may begin to read a little early.
     pub(crate) fn is_before_tail(&self, path: &Path, line: u64) -> bool {
         let Some((file, offset)) = &self.tail_at else { return false };
         match path.file_name().and_then(OsStr::to_str) {
             Some(name) if name == file => {
                 line <= *self.lines_before_tail.get_or_init(|| lines_in(path, *offset).unwrap_or(0))
             }
-            // The numbers in names have one width.
+            // The numbers in file names have a fixed width, so they can be compared as text.
             Some(name) => name < file.as_str(),
             None => false,
         }
     }
 }
 
-/// How many lines end before an offset.
+/// Counts the lines that end before an offset.
 fn lines_in(path: &Path, offset: u64) -> io::Result<u64> {
     let mut file = File::open(path)?.take(offset);
     let (mut bytes, mut lines) = (vec![0; 64 << 10], 0);
@@ -129,7 +130,7 @@ impl Log {
             spans.push(Span { segment: Arc::new((*file).clone()), end, last_seq });
         }
         let wanted = spans.iter().filter(|span| may_have(span, filter)).cloned();
-        // A power of two, as the others are: each lies in one chunk of all.
+        // A power of two like `CHUNK`, so that each chunk of `wanted` lies within one chunk of `all`.
         let size = 1 << self.room.clamp(SMALLEST, CHUNK).ilog2();
         debug_assert_eq!(CHUNK % size, 0);
         let wanted = Arc::new(Chunks::new(wanted, size));
@@ -144,14 +145,14 @@ impl Log {
         Ok(())
     }
 
-    /// Finds where what is durable ends, and takes in whom the rest of the chain names.
+    /// Finds where the durable part of a chain ends, and notes the records that the tail names unconfirmed.
     fn read_end(&mut self, chain: u16, durable: u64) -> Result<Option<End>> {
         let items = Reader::new(&self.dir).chain(chain).from_seq(durable).items();
         let mut end = None;
         for record in
             items.map_err(|error| explain(&self.dir, error))?.flatten().filter_map(ReadItem::into_record)
         {
-            // Where the record itself is missing, what is durable ends before the next.
+            // If the last durable record is missing, the durable part ends before the next record.
             let is_last = record.seq() <= durable;
             end.get_or_insert_with(|| End {
                 file: record.file_name(),
@@ -163,7 +164,7 @@ impl Log {
         Ok(end)
     }
 
-    /// Calls `each` for every chunk, in no order, with so many threads; returns what each of them made.
+    /// Calls `each` with every chunk, in no order, on several threads. Returns the result of each thread.
     pub(crate) fn each_chunk<A: Send>(
         &self,
         threads: usize,
@@ -204,7 +205,7 @@ impl Log {
     }
 }
 
-/// Where what is durable of a chain ends.
+/// The end of the durable part of a chain.
 struct End {
     file: String,
     offset: u64,
@@ -215,7 +216,7 @@ fn file_name(file: &Segment) -> Option<String> {
     Some(file.path().file_name()?.to_str()?.to_owned())
 }
 
-/// Whether a segment can have a record of the chain, the range and the time that are asked for.
+/// Returns whether a segment can have a record with the chain, number and time that the filter asks for.
 fn may_have(span: &Span, filter: &Filter) -> bool {
     let file = &span.segment;
     if !filter.chain.is_empty() && !filter.chain.contains(&file.chain()) {
@@ -226,7 +227,7 @@ fn may_have(span: &Span, filter: &Filter) -> bool {
     });
     let since = filter.since.map(Point::system_time);
     let until = filter.until.map(Point::system_time);
-    // Where only the first time is known, the clock may have been set back behind it.
+    // A segment whose times are not known to be bounded may have any: the clock may have been set back.
     let is_in_time = file.times().is_none_or(|(from, to)| {
         since.is_none_or(|since| since <= to) && until.is_none_or(|until| from < until)
     });

@@ -1,20 +1,21 @@
-//! Bytes that stand in every line that can match, so that most lines are passed over without being parsed.
+//! Bytes that every matching line must have, so that most lines are skipped without being parsed.
 
 use memchr::{memchr, memmem::Finder, memrchr};
 
 use crate::filter::Filter;
 
-/// How many values of one option are searched for by their bytes; with more, every line is parsed.
+/// Limit of the values of an option that are searched for as bytes; with more, every line is parsed.
 const MAX_VALUES: usize = 8;
 
-/// What to search for: a line that matches has one of these. None: any line may match.
+/// The bytes to search for. A line that matches has at least one of the needles; without needles, any line may match.
 #[derive(Debug)]
 pub(crate) struct Needles(Vec<Needle>);
 
 #[derive(Debug)]
 struct Needle {
     finder: Finder<'static>,
-    /// Whether only an escape counts that spells a printable ASCII character, which no writer of ours does.
+    /// Whether this is the beginning of an escape, of which only those of printable ASCII characters count. The library never
+    /// writes those.
     of_printable: bool,
 }
 
@@ -23,7 +24,7 @@ impl Needle {
         Self { finder: Finder::new(bytes).into_owned(), of_printable: false }
     }
 
-    /// Where it next stands, from `at` on.
+    /// Finds the next occurrence, from `at` on.
     fn find(&self, chunk: &[u8], mut at: usize) -> Option<usize> {
         loop {
             let found = at + self.finder.find(chunk.get(at..)?)?;
@@ -36,26 +37,27 @@ impl Needle {
     }
 }
 
-/// A part of a line, and in which other ways JSON could spell it.
+/// A part of a line as the library writes it, with what decides how else JSON could spell it.
 #[derive(Debug, Default)]
 struct Literal {
     bytes: Vec<u8>,
-    /// What it spells has characters that are not ASCII, or controls.
+    /// Whether it has characters other than printable ASCII.
     has_others: bool,
+    /// Whether it has a slash, which JSON may spell `\/`.
     has_slash: bool,
-    /// It stands in the line as it is, or not at all.
+    /// Whether only this exact spelling counts, as for `--grep`.
     is_raw: bool,
 }
 
 impl Literal {
-    /// `"name":"value"`, as the writer of the log spells it. `None` for what has too many spellings.
+    /// Makes `"name":"value"`, as the library spells it. Returns `None` for a text with too many spellings.
     fn member(name: &str, value: &str) -> Option<Self> {
         let mut literal = Self::beginning(name, value)?;
         literal.bytes.push(b'"');
         Some(literal)
     }
 
-    /// The same where the value only begins like this.
+    /// Makes `"name":"value`, for values that only begin like this.
     fn beginning(name: &str, value: &str) -> Option<Self> {
         let mut literal = Self::name(name)?;
         literal.bytes.push(b'"');
@@ -63,7 +65,7 @@ impl Literal {
         Some(literal)
     }
 
-    /// `"name":`
+    /// Makes `"name":`.
     fn name(name: &str) -> Option<Self> {
         let mut literal = Self { bytes: vec![b'"'], ..Self::default() };
         literal.push(name)?;
@@ -71,8 +73,9 @@ impl Literal {
         Some(literal)
     }
 
-    /// What must be escaped as `\u` needs not be spelled here: each line with `\u` is looked at where such a character is
-    /// searched for.
+    /// Appends a text, escaped.
+    ///
+    /// Characters that need a `\u` escape are appended as they are: with one of them, every line with a `\u` is parsed.
     fn push(&mut self, text: &str) -> Option<()> {
         for character in text.chars() {
             match character {
@@ -81,7 +84,7 @@ impl Literal {
                 '\n' => self.bytes.extend_from_slice(b"\\n"),
                 '\r' => self.bytes.extend_from_slice(b"\\r"),
                 '\t' => self.bytes.extend_from_slice(b"\\t"),
-                // JSON has `\b` and `\f` too.
+                // JSON may spell these `\b` and `\f`, or as `\u` escapes.
                 '\u{8}' | '\u{c}' => return None,
                 _ => self.bytes.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
             }
@@ -93,7 +96,7 @@ impl Literal {
 }
 
 impl Needles {
-    /// What stands in every line that matches: of the options that are given, the one that usually has the fewest records.
+    /// Makes the needles of a filter, from the option that usually has the fewest matches.
     pub(crate) fn of(filter: &Filter) -> Self {
         let literals = [
             members("request_id", &filter.request),
@@ -110,7 +113,7 @@ impl Needles {
         Self::any_of(&literals.into_iter().flatten().next().unwrap_or_default())
     }
 
-    /// Lines of this kind, however JSON spells it.
+    /// Makes the needles of `unconfirmed` lines, however JSON spells the kind.
     pub(crate) fn unconfirmed() -> Self {
         Self::any_of(&Literal::member("kind", "unconfirmed").into_iter().collect::<Vec<_>>())
     }
@@ -129,7 +132,9 @@ impl Needles {
         Self(needles)
     }
 
-    /// Calls `each` with every line of a chunk that may match, and where in the chunk it begins. A chunk is whole lines.
+    /// Calls `each` with every line of a chunk that may match, and the offset of the line in the chunk.
+    ///
+    /// The chunk must consist of complete lines.
     pub(crate) fn each_line<'a>(&self, chunk: &'a [u8], mut each: impl FnMut(usize, &'a [u8])) {
         if self.0.is_empty() {
             let mut start = 0;
@@ -161,7 +166,8 @@ fn members(name: &str, values: &[String]) -> Option<Vec<Literal>> {
     values.iter().map(|value| Literal::member(name, value)).collect()
 }
 
-/// A value that could be a number or another one that is no text is compared as it is printed, not as it stands.
+/// Makes the needle of a `--field`. A value that is also JSON, such as a number, may be spelled in other ways in the line, so
+/// only the name is searched for.
 fn field(name: &str, value: &str) -> Option<Vec<Literal>> {
     let is_text = serde_json::from_str::<serde_json::Value>(value).is_err();
     let literal = if is_text { Literal::member(name, value) } else { Literal::name(name) };
@@ -173,7 +179,7 @@ fn grep(texts: &[String]) -> Option<Vec<Literal>> {
     Some(vec![Literal { bytes: longest.clone().into_bytes(), is_raw: true, ..Literal::default() }])
 }
 
-/// What stands before the first sign of a pattern.
+/// Makes the needles of the action patterns, from their text before the first special character.
 fn actions(filter: &Filter) -> Option<Vec<Literal>> {
     if filter.action.is_empty() || filter.action.len() > MAX_VALUES {
         return None;
@@ -230,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_all_matching_lines_have_is_searched_for() {
+    fn needles_are_in_all_matching_lines() {
         check(&["--action", "auth.*"], r#"{"action":"auth.login"}"#, true);
         check(&["--action", "auth.*"], r#"{"action":"author"}"#, false);
         check(&["--action", "a,b"], r#"{"action":"a,b"}"#, true);
@@ -245,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn without_anything_to_search_for_every_line_is_looked_at() {
+    fn without_needles_every_line_is_parsed() {
         for arguments in [&["--action", "*.login"][..], &["--actor", "a\u{8}"], &[]] {
             let filter = Line::try_parse_from([&["x"], arguments].concat()).unwrap().filter;
             let mut lines = Vec::new();

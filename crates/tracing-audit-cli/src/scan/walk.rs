@@ -1,4 +1,4 @@
-//! One chain of a search, in order.
+//! Searches one chain in order.
 
 use std::{
     path::PathBuf,
@@ -20,10 +20,10 @@ use super::{
     unconfirmed::Survey,
 };
 
-/// What one chunk had: its records that match.
+/// The records of a chunk that match, and what could not be read.
 type Found = (Vec<Record>, Trouble);
 
-/// What is searched, for what.
+/// A chain to search, and what to search for.
 #[derive(Clone)]
 pub(super) struct SearchTask {
     pub(super) chain: Arc<Chain>,
@@ -40,7 +40,7 @@ impl SearchTask {
         found
     }
 
-    /// The record without what was parsed of it to look at it, since many wait to be merged.
+    /// Returns a record without its parsed members, to save memory while many records wait to be merged.
     fn small(&self, segment: &Segment, record: Record) -> Record {
         let line = record.as_json().as_bytes();
         let is_parsed = !self.matcher.filter.fields.is_empty() || memchr(b'\\', line).is_some();
@@ -48,30 +48,31 @@ impl SearchTask {
     }
 }
 
+/// The matching records of one chain, in order.
 pub(super) struct Walk {
     dir: PathBuf,
     task: SearchTask,
     is_reverse: bool,
-    /// How many bytes of records may wait.
+    /// Limit of the records of the tail that wait in memory, in bytes.
     room: u64,
-    /// How many chunks were taken.
+    /// Number of chunks taken so far.
     taken: usize,
-    /// Threads that read ahead: chunk n comes from the thread n modulo their count. None: chunks are read when they are
-    /// wanted.
+    /// Threads that read ahead: chunk n comes from thread n modulo their count. Without any, a chunk is read when needed.
     workers: Vec<Receiver<Found>>,
     found: std::vec::IntoIter<Record>,
     part: Part,
-    /// What the library has still to read.
+    /// The rest of the tail.
     rest: Option<ReadItems>,
-    /// The time and the number of the record before.
+    /// Time of the previous record, for merging.
     last: Option<SystemTime>,
+    /// Number of the previous record.
     last_seq: Option<u64>,
 }
 
-/// Of which part records come.
+/// The part of the chain that is read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Part {
-    /// The tail, which is not opened yet.
+    /// The tail, not opened yet.
     Unread,
     Chunks,
     Tail,
@@ -92,7 +93,7 @@ impl Walk {
                         let number = if is_reverse { count - 1 - turn } else { turn };
                         let mut trouble = Trouble::default();
                         let found = task.search(number, &mut window, &mut trouble);
-                        // Who wanted them may have enough.
+                        // The receiver is gone: the search has all it needs.
                         if sender.send((found, trouble)).is_err() {
                             return;
                         }
@@ -117,8 +118,9 @@ impl Walk {
         }
     }
 
-    /// The next record that matches, and the time by which it is merged with those of other chains: in a chain the order is
-    /// that of the numbers, whatever the clock did.
+    /// Returns the next record that matches, and the time by which it is merged with those of other chains.
+    ///
+    /// Within a chain, these times never go back: the order is that of the numbers, whatever the clock did.
     pub(super) fn next(
         &mut self,
         window: &mut Window,
@@ -166,7 +168,7 @@ impl Walk {
             (Some(at), Some(last)) => at.max(last),
             (Some(at), None) => at,
             (None, Some(last)) => last,
-            // Of no time: at once.
+            // Without any time yet, the record comes first.
             (None, None) if self.is_reverse => SystemTime::now() + Duration::from_secs(1 << 32),
             (None, None) => SystemTime::UNIX_EPOCH,
         };
@@ -215,8 +217,10 @@ impl Walk {
         next
     }
 
-    /// Reads what stands behind the last durable record. It is read forward, as far as there is room for it: backward the
-    /// library may hand out less of a damaged log.
+    /// Opens the tail, after the last durable record.
+    ///
+    /// It is read forward into memory as far as there is room, also for a reverse search: read backward, the library may
+    /// return less of a damaged log.
     fn open_tail(&mut self, trouble: &mut Trouble) {
         let SearchTask { chain, matcher, .. } = &self.task;
         let open = |is_reverse, trouble: &mut Trouble| {
@@ -242,7 +246,7 @@ impl Walk {
             }
         }
         if self.is_reverse {
-            // What was met forward is met again.
+            // Drop what was found forward, with its errors: the backward reading finds them again.
             self.rest = open(true, trouble);
         } else {
             self.rest = Some(items);

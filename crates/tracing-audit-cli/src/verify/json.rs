@@ -1,4 +1,4 @@
-//! `verify --json`: what docs/command.md promises.
+//! The output of `verify --json`, whose schema is in docs/command.md.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Checked, print::Unchecked};
 use crate::output::escape_json;
 
-/// One log that was checked, as one line.
+/// Formats the result of one log, as one line.
 pub(super) fn of(checked: &Checked) -> String {
     let mut report = as_value(&checked.report);
     if let Value::Object(report) = &mut report {
@@ -43,7 +43,7 @@ pub(super) fn of(checked: &Checked) -> String {
     escape_json(&report.to_string()).into_owned()
 }
 
-/// A log that could not be checked.
+/// Formats the error of a log that could not be checked, as one line.
 pub(super) fn failed(log: &Path, error: &anyhow::Error) -> String {
     let error = format!("{error:#}");
     let failed = json!({"path": log.to_string_lossy(), "verdict": null, "result": "ERROR", "exit_code": 2, "error": error});

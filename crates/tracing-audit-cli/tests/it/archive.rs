@@ -37,7 +37,7 @@ fn a_log_is_archived_verified_and_restored() {
 }
 
 #[test]
-fn a_log_that_is_written_comes_back_unclean() {
+fn a_log_that_is_still_being_written_is_restored_unclean() {
     let (place, _) = Place::new();
     let log = AuditLog::builder(place.path("log")).stderr(false).open().unwrap();
     tracing::subscriber::with_default(tracing_subscriber::registry().with(log.layer()), || {
@@ -54,7 +54,7 @@ fn a_log_that_is_written_comes_back_unclean() {
 
 /// Forwarding of the log began in the middle of a segment, and another one has come before.
 #[test]
-fn a_chain_whose_number_is_not_known_is_left_out_and_said() {
+fn a_chain_with_an_unknown_number_is_left_out_and_reported() {
     let (place, _) = Place::new();
     let url = "archive:archive?service=web&host=n1";
     assert_eq!(place.run(&format!("forward log --to {url} --once")).0, 0);

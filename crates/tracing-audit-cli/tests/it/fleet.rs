@@ -154,14 +154,14 @@ fn the_logs_of_a_fleet_are_collected_and_checked_against_their_hosts() {
     assert!(code == 1 && printed.contains("missing: web/n3: it is expected"), "{printed}");
     fs::write(fleet.place.path("hosts"), "n1\n").unwrap();
     let (code, _, said) = fleet.place.run(&collect);
-    assert!(code == 2 && said.contains("line 1 of hosts names no log"), "{said}");
+    assert!(code == 2 && said.contains("line 1 of hosts is not the name of a log"), "{said}");
 }
 
 /// Drill: a host is gone, with its disk. Its log comes back from the archive, and is the one that was collected.
 #[cfg(feature = "objects")]
 #[test]
-fn a_log_that_comes_back_from_the_archive_is_the_one_that_was_collected() {
-    let name = "a_log_that_comes_back_from_the_archive_is_the_one_that_was_collected";
+fn a_restored_log_is_the_one_that_was_collected() {
+    let name = "a_restored_log_is_the_one_that_was_collected";
     let Some(fleet) = Fleet::start(name) else { return };
     let log = fleet.log("n1");
     emit(&log, "mia", 500);
@@ -212,7 +212,7 @@ fn a_host_whose_log_was_written_anew_is_found() {
     // What was is still here.
     assert_eq!(segments(&fleet.place.path("fleet/logs/web/n1")), was);
     let (code, printed, _) = fleet.place.run("collect settle fleet --all");
-    assert_eq!((code, printed.as_str()), (0, "alarms of 1 chains were taken back\n"));
+    assert_eq!((code, printed.as_str()), (0, "the alarms of 1 chains were cleared\n"));
     assert_eq!(fleet.collect().0, 0);
 }
 
@@ -270,8 +270,8 @@ fn a_host_that_is_lost_or_rewound_is_named_within_a_minute() {
 
 /// Drill: the stream is lost with all that it had. The hosts send again what it lacks.
 #[test]
-fn a_stream_that_is_lost_is_filled_again_and_the_copies_double_nothing() {
-    let name = "a_stream_that_is_lost_is_filled_again_and_the_copies_double_nothing";
+fn a_lost_stream_is_refilled_without_duplicates_in_the_copies() {
+    let name = "a_lost_stream_is_refilled_without_duplicates_in_the_copies";
     let Some(mut fleet) = Fleet::start(name) else { return };
     let log = fleet.log("n1");
     emit(&log, "mia", 300);
@@ -293,8 +293,8 @@ fn a_stream_that_is_lost_is_filled_again_and_the_copies_double_nothing() {
 /// The forwarders, the server and the collector are killed at random while two hosts write. In the end each copy is the log,
 /// byte for byte.
 #[test]
-fn kills_lose_and_double_nothing_on_the_way_to_the_collector() {
-    let name = "kills_lose_and_double_nothing_on_the_way_to_the_collector";
+fn kills_lose_and_duplicate_nothing_on_the_way_to_the_collector() {
+    let name = "kills_lose_and_duplicate_nothing_on_the_way_to_the_collector";
     let Some(mut fleet) = Fleet::start(name) else { return };
     let kills: u64 = std::env::var("AUDIT_KILLS").map_or(12, |kills| kills.parse().unwrap());
     let hosts = ["n1", "n2"];

@@ -60,7 +60,7 @@ fn a_log_is_forwarded_once_and_again() {
 
 /// A chain once made all of these fail.
 #[test]
-fn a_chain_that_cannot_be_read_is_said_and_stops_no_other_command() {
+fn an_unreadable_chain_is_reported_and_stops_no_other_command() {
     let (place, _) = Place::new();
     assert_eq!(place.run("forward log --to file:copy.jsonl --once").0, 0);
     fs::create_dir(place.path("log/audit-001-00000001.jsonl")).unwrap();
@@ -123,7 +123,7 @@ fn a_copy_is_verified() {
 }
 
 #[test]
-fn what_retention_waits_for_is_required_and_lifted() {
+fn forwarders_are_required_and_lifted() {
     let (place, _) = Place::new();
     let segments = || {
         let names = fs::read_dir(place.path("log")).unwrap().map(|entry| entry.unwrap().file_name());
@@ -170,7 +170,7 @@ fn what_retention_waits_for_is_required_and_lifted() {
 }
 
 #[test]
-fn what_cannot_be_done_is_said() {
+fn impossible_requests_are_refused_with_the_reason() {
     let (place, head) = Place::new();
     for (line, expected) in [
         ("forward log --to file: --once", "`file:` needs a path behind it"),
@@ -193,7 +193,7 @@ fn what_cannot_be_done_is_said() {
 }
 
 #[test]
-fn records_that_remain_are_no_success() {
+fn remaining_records_are_no_success() {
     let (place, _) = Place::new();
     let file = place.path("log/audit-000-00000001.jsonl");
     fs::write(&file, fs::read_to_string(&file).unwrap().replacen("mia", "eve", 1)).unwrap();
@@ -203,7 +203,7 @@ fn records_that_remain_are_no_success() {
 
 /// Both once were a success.
 #[test]
-fn a_chain_that_cannot_be_read_and_records_that_were_refused_before_are_no_success() {
+fn unreadable_chains_and_earlier_refusals_are_no_success() {
     let (place, head) = Place::new();
     let once = "forward log --to file:copy.jsonl --once";
     let unreadable = place.path("log/audit-001-00000001.jsonl");
@@ -294,7 +294,7 @@ fn otlp_is_set_up_by_the_environment() {
 }
 
 #[test]
-fn it_runs_until_it_is_told_to_end() {
+fn forward_runs_until_a_signal() {
     let (place, _) = Place::new();
     let mut child = place.command("forward log --to file:copy.jsonl").spawn().unwrap();
     let has = |lines: usize| {

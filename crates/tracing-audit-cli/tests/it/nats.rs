@@ -117,7 +117,7 @@ fn a_log_is_forwarded_to_nats_and_verified_there() {
 }
 
 #[test]
-fn a_url_of_nats_that_cannot_be_used_is_named_without_its_password() {
+fn an_unusable_nats_url_is_reported_without_its_password() {
     let (place, _) = Place::new();
     for (url, expected) in [
         ("nats://u:Secr3t@nats.example/AUDIT", "tls=off"),

@@ -312,7 +312,7 @@ fn segments_that_cannot_match_are_not_read() {
 
 /// One chain is searched as far as a limit asks, and what names a record is found behind it all the same.
 #[test]
-fn a_limit_reads_no_further_and_knows_what_is_unconfirmed() {
+fn a_limit_stops_reading_but_still_finds_what_is_unconfirmed() {
     let (place, _) = Place::new();
     fs::remove_dir_all(place.path("log")).unwrap();
     let log = open(&place.path("log"));
@@ -333,7 +333,7 @@ fn a_limit_reads_no_further_and_knows_what_is_unconfirmed() {
 
 /// With so many chains each gets smaller pieces, which must lie in those that were surveyed.
 #[test]
-fn many_chains_are_searched_whole() {
+fn many_chains_are_searched_completely() {
     let (place, _) = Place::new();
     fs::remove_dir_all(place.path("log")).unwrap();
     let opened = || AuditLog::builder(place.path("log")).stderr(false).open().unwrap();
@@ -412,7 +412,7 @@ fn a_record_that_another_chain_names_is_unconfirmed() {
 }
 
 #[test]
-fn nothing_of_a_record_reaches_a_terminal_or_a_spreadsheet_as_it_is() {
+fn texts_of_records_are_escaped_for_terminals_and_spreadsheets() {
     let place = eventful();
     for arguments in
         [&["query", "log"][..], &["query", "log", "--output", "csv"], &["stats", "log", "--by", "resource"]]
@@ -574,7 +574,7 @@ fn a_log_that_is_written_and_pruned_meanwhile_is_searched_without_an_error() {
 }
 
 #[test]
-fn times_are_read_from_now_on_too() {
+fn since_and_until_accept_ages() {
     let (place, _) = Place::new();
     let age = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     assert!(age > Duration::from_secs(1));

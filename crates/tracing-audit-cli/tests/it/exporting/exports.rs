@@ -47,7 +47,7 @@ fn segment(place: &Place) -> String {
 }
 
 #[test]
-fn lines_stand_byte_for_byte_and_a_translation_says_that_it_is_none() {
+fn lines_are_exported_byte_for_byte_with_a_note_on_evidence() {
     let place = small();
     let (code, out, err) = place.run("export small --format jsonl -o -");
     assert_eq!((code, out), (0, segment(&place)));
@@ -56,7 +56,7 @@ fn lines_stand_byte_for_byte_and_a_translation_says_that_it_is_none() {
 }
 
 #[test]
-fn a_line_that_cannot_say_that_it_is_unconfirmed_comes_with_the_one_that_does() {
+fn an_unconfirmed_line_is_exported_with_the_line_that_names_it() {
     let place = small();
     let (_, out, _) = place.run("export small --format jsonl --actor jonas -o -");
     let kinds: Vec<Json> = objects(&out).into_iter().map(|line| line["kind"].clone()).collect();
@@ -66,7 +66,7 @@ fn a_line_that_cannot_say_that_it_is_unconfirmed_comes_with_the_one_that_does() 
 }
 
 #[test]
-fn a_row_of_a_table_begins_no_formula_and_leads_back_to_its_record() {
+fn a_csv_row_has_no_formula_and_identifies_its_record() {
     let place = small();
     let (code, out, _) = place.run("export small --format csv -o -");
     assert_eq!(code, 0);
@@ -174,7 +174,7 @@ fn an_ocsf_event_has_what_its_class_requires() {
 }
 
 #[test]
-fn what_may_have_been_refused_is_never_exported_as_done() {
+fn an_unconfirmed_record_is_never_exported_as_a_success() {
     let place = small();
     let (_, out, _) = place.run("export small --format ocsf --actor jonas -o -");
     let event = &objects(&out)[0];
@@ -257,7 +257,7 @@ fn a_file_appears_when_it_is_complete_and_never_in_a_log() {
 }
 
 #[test]
-fn what_is_no_log_and_no_file_is_named_as_such() {
+fn invalid_logs_and_output_files_are_refused_with_the_reason() {
     let place = small();
     fs::create_dir(place.path("packed")).unwrap();
     fs::write(place.path("packed/audit-000-00000001.jsonl.gz"), "").unwrap();
@@ -281,7 +281,7 @@ fn what_is_no_log_and_no_file_is_named_as_such() {
 }
 
 #[test]
-fn what_could_not_be_exported_is_said() {
+fn unreadable_lines_are_reported() {
     let place = small();
     let path = place.path("small/audit-000-00000001.jsonl");
     fs::write(&path, segment(&place).replace("\"actor\":\"eve\"", "\"actor\":\"bob\"")).unwrap();
@@ -293,7 +293,7 @@ fn what_could_not_be_exported_is_said() {
 }
 
 #[test]
-fn who_closes_the_pipe_ends_it_without_a_word() {
+fn a_closed_pipe_ends_an_export_silently() {
     let (place, _) = Place::new();
     super::forge::two_days(&place.path("days"), 200);
     let binary = env!("CARGO_BIN_EXE_tracing-audit");

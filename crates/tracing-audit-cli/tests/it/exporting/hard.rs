@@ -22,7 +22,7 @@ fn names_of_1(forge: &mut Forge, at: i64, id: &str, seq: u64) {
 
 /// Who exports lines gets what says that one is unconfirmed wherever it stands, and nothing that says it of others.
 #[test]
-fn a_line_comes_with_what_another_chain_says_of_it() {
+fn a_line_is_exported_with_the_line_of_another_chain_that_names_it() {
     let place = Place::new().0;
     let log = place.path("two");
     let mut one = Forge::of_chain(&log, 1, BEGIN);
@@ -136,7 +136,7 @@ fn a_record_without_a_time_gets_that_of_the_one_before_and_says_so() {
 }
 
 #[test]
-fn only_the_log_itself_does_what_the_log_does() {
+fn only_the_logs_own_records_get_an_action_from_their_kind() {
     let place = odd();
     let (_, out, _) = place.run("export odd --format ecs -o -");
     let documents = objects(&out);
@@ -146,7 +146,7 @@ fn only_the_log_itself_does_what_the_log_does() {
 
 /// As spreadsheets read it that part cells at `;`: no cell begins a formula, and every cell is quoted.
 #[test]
-fn a_table_has_no_formula_behind_another_separator() {
+fn csv_has_no_formula_after_a_semicolon() {
     let place = odd();
     let (_, out, _) = place.run("export odd --format csv -o -");
     for line in out.lines() {
@@ -164,7 +164,7 @@ fn a_table_has_no_formula_behind_another_separator() {
 }
 
 #[test]
-fn records_of_a_later_format_are_not_passed_over_in_silence() {
+fn records_of_a_later_format_are_reported() {
     let place = Place::new().0;
     let mut forge = Forge::new(&place.path("later"), BEGIN);
     forge.event(BEGIN, "routine", &json!({"action": "one"}));
@@ -183,7 +183,7 @@ fn records_of_a_later_format_are_not_passed_over_in_silence() {
 }
 
 #[test]
-fn who_reads_no_further_makes_no_failure() {
+fn a_closed_pipe_is_no_failure() {
     let place = Place::new().0;
     two_days(&place.path("days"), 200);
     for line in [

@@ -165,7 +165,7 @@ fn a_page_says_what_the_log_is_and_what_was_not_checked() {
 }
 
 #[test]
-fn an_unconfirmed_record_is_told_apart() {
+fn an_unconfirmed_record_is_listed_separately() {
     let place = Place::new().0;
     let mut forge = Forge::new(&place.path("small"), BEGIN);
     let members = json!({"action": "role.granted", "actor": "jonas", "outcome": "success"});
@@ -175,7 +175,7 @@ fn an_unconfirmed_record_is_told_apart() {
     let (code, page) = page(&place, "small");
     assert_eq!(code, 0);
     let Some((_, text)) = parsed(&place, &page) else {
-        return crate::place::skip("an_unconfirmed_record_is_told_apart", "python3 is not there");
+        return crate::place::skip("an_unconfirmed_record_is_listed_separately", "python3 is not there");
     };
     assert!(text.contains("Unconfirmed records") && text.contains("000/3"), "{text}");
     // The word that stands in the record stands only where it says that it is what was recorded.

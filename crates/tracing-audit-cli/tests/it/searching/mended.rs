@@ -41,7 +41,7 @@ fn ask(place: &Place, arguments: &[&str]) -> (i32, String, String) {
 }
 
 #[test]
-fn what_names_a_record_may_stand_far_behind_it() {
+fn the_line_that_names_a_record_may_be_far_behind_it() {
     let place = forged(|forge| {
         long(forge, 700);
         forge.unconfirmed(BEGIN + 3, 3, 3);
@@ -55,7 +55,7 @@ fn what_names_a_record_may_stand_far_behind_it() {
 }
 
 #[test]
-fn what_names_a_record_may_be_spelled_in_any_way() {
+fn the_line_that_names_a_record_may_be_spelled_in_any_way() {
     for kind in ["\"\\u006bind\":\"unconfirmed\"", "\"kind\":\"\\u0075nconfirmed\""] {
         let place = forged(|forge| {
             let members = "\"unconfirmed\":{\"reason\":\"timeout\",\"records\":[[3,3]]}";
@@ -80,7 +80,7 @@ fn a_clock_that_was_set_back_hides_nothing() {
 }
 
 #[test]
-fn a_record_without_a_time_is_of_no_time() {
+fn a_record_without_a_time_matches_no_time() {
     let place = forged(|forge| {
         forge.record(
             BEGIN,
@@ -105,15 +105,15 @@ fn a_record_without_a_time_is_of_no_time() {
 }
 
 #[test]
-fn a_text_that_stands_in_no_line_is_refused() {
+fn a_text_that_no_line_can_contain_is_refused() {
     let place = forged(|_| {});
     let (code, _, said) = ask(&place, &["--grep", "a\nb"]);
-    assert!(code == 2 && said.contains("stands in no line"), "{said}");
+    assert!(code == 2 && said.contains("which no line contains"), "{said}");
 }
 
 /// What is left of lines whose line feeds were overwritten, over the end of what is read at once.
 #[test]
-fn a_long_destroyed_stretch_is_said() {
+fn a_long_destroyed_region_is_reported() {
     let place = forged(|forge| long(forge, 12));
     let mut bytes = fs::read(place.path(FILE)).unwrap();
     let ends: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] == b'\n').collect();
@@ -129,7 +129,7 @@ fn a_long_destroyed_stretch_is_said() {
 }
 
 #[test]
-fn a_copied_line_is_no_record() {
+fn a_copied_line_is_not_accepted() {
     let place = forged(|forge| long(forge, 30));
     let path = place.path(FILE);
     let text = fs::read_to_string(&path).unwrap();
@@ -146,7 +146,7 @@ fn a_copied_line_is_no_record() {
 }
 
 #[test]
-fn a_bad_line_is_one_place() {
+fn a_bad_line_is_counted_once() {
     let place = forged(|forge| long(forge, 3));
     let text = fs::read_to_string(place.path(FILE)).unwrap();
     fs::write(place.path(FILE), text.replace("\"n\":2}", "\"n\":9}")).unwrap();
@@ -157,7 +157,7 @@ fn a_bad_line_is_one_place() {
 }
 
 #[test]
-fn what_cannot_be_printed_is_no_success() {
+fn a_failed_write_is_no_success() {
     let place = forged(|_| {});
     for arguments in [&["query", "log", "--count"][..], &["stats", "log"], &["stats", "log", "--json"]] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tracing-audit"));
@@ -181,7 +181,7 @@ fn stats_know_words_and_gaps() {
 }
 
 #[test]
-fn cells_and_kinds_and_patterns() {
+fn patterns_cells_and_unknown_kinds() {
     let place = forged(|forge| {
         forge.event(BEGIN + 2, "routine", &json!({"action": "café", "actor": " =1+1", "resource": "|x"}));
         forge.record(BEGIN + 3, "\"kind\":\"newkind\",\"actor\":\"noor\",\"message\":\"hey\"");
@@ -196,7 +196,7 @@ fn cells_and_kinds_and_patterns() {
 }
 
 #[test]
-fn a_segment_of_a_later_format_is_said() {
+fn a_segment_of_a_later_format_is_reported() {
     let place = forged(|_| {});
     let text = fs::read_to_string(place.path(FILE)).unwrap();
     let (first, rest) = text.split_once('\n').unwrap();

@@ -7,7 +7,7 @@ use tracing_audit::{RecordKind, segments};
 use crate::place::Place;
 
 #[test]
-fn a_newcomer_sees_a_log_with_all_that_happens_in_one() {
+fn the_demo_log_has_everything_that_happens_in_a_real_one() {
     let place = Place::new().0;
     let (code, said, error) = place.run("demo new/log --events 1500");
     assert_eq!((code, error.as_str()), (0, ""), "{said}");
@@ -36,7 +36,7 @@ fn a_newcomer_sees_a_log_with_all_that_happens_in_one() {
 }
 
 #[test]
-fn what_is_recorded_is_the_same_each_time() {
+fn the_demo_events_are_the_same_in_each_run() {
     let place = Place::new().0;
     let recorded = |log: &str| {
         assert_eq!(place.run(&format!("demo {log} --events 300")).0, 0);

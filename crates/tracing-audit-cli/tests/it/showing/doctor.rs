@@ -61,7 +61,7 @@ fn listing(place: &Place) -> Vec<(String, u64, i64, i64)> {
 }
 
 #[test]
-fn who_may_write_and_what_does_not_belong_is_told() {
+fn write_access_and_foreign_files_are_reported() {
     let (place, _) = Place::new();
     let mode =
         |name: &str, mode| fs::set_permissions(place.path(name), fs::Permissions::from_mode(mode)).unwrap();
@@ -79,7 +79,7 @@ fn who_may_write_and_what_does_not_belong_is_told() {
     mode("log", 0o700);
     symlink(place.path("log"), place.path("link")).unwrap();
     assert_found(&look(&place, "link").1, "permissions", "do", "link is a symlink");
-    let name = "who_may_write_and_what_does_not_belong_is_told";
+    let name = "write_access_and_foreign_files_are_reported";
     if !rustix::process::geteuid().is_root() {
         return skip(name, "only root can give files away");
     }
@@ -101,7 +101,7 @@ fn a_program_that_writes_is_named() {
 }
 
 #[test]
-fn ends_gaps_and_clocks_are_told() {
+fn ends_gaps_and_clocks_are_checked() {
     let place = Place::new().0;
     let mut log = Crafted::new();
     log.event("");
@@ -134,7 +134,7 @@ fn ends_gaps_and_clocks_are_told() {
 }
 
 #[test]
-fn holds_forwarders_and_heads_are_told() {
+fn holds_forwarders_and_heads_are_checked() {
     let (place, head) = Place::new();
     fs::write(place.path("log/hold"), "").unwrap();
     fs::write(place.path("log/forward-required"), "archive\n").unwrap();
@@ -167,7 +167,7 @@ fn holds_forwarders_and_heads_are_told() {
 }
 
 #[test]
-fn records_that_should_be_gone_are_told() {
+fn expired_records_are_reported() {
     let mut log = Crafted::at("2020-01-01T00:00:00.000000000Z");
     let (time, end) = (log.time.clone(), log.bytes());
     log.segment(&format!(r#"{{"segment":1,"bytes":{end},"from":"{time}","to":"{time}"}}"#));
@@ -178,11 +178,11 @@ fn records_that_should_be_gone_are_told() {
 }
 
 #[test]
-fn a_log_in_memory_is_told() {
+fn a_log_in_memory_is_reported() {
     let mount = "mkdir m && mount -t tmpfs -o mode=0700 tmpfs m && cp -a log/. m && exec \"$@\"";
     let place = Place::new().0;
     if !can_run("unshare", &["--mount", "true"]) {
-        return skip("a_log_in_memory_is_told", "it needs a mount of its own");
+        return skip("a_log_in_memory_is_reported", "it needs a mount of its own");
     }
     let mut command = std::process::Command::new("unshare");
     command.args(["--mount", "sh", "-c", mount, "sh", env!("CARGO_BIN_EXE_tracing-audit"), "doctor", "m"]);

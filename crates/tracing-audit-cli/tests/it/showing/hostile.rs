@@ -20,7 +20,7 @@ const HOSTILE: [&str; 7] = [
 ];
 
 #[test]
-fn nothing_of_a_record_moves_a_terminal() {
+fn no_text_of_a_record_moves_a_terminal() {
     let place = Place::new().0;
     place.emit_as(&HOSTILE);
     let (code, said, error) = place.run("tail log -n 100");
@@ -52,7 +52,7 @@ fn nothing_of_a_record_moves_a_terminal() {
 }
 
 #[test]
-fn a_value_of_60_kib_is_shortened_in_a_line_and_whole_in_show() {
+fn a_long_value_is_cut_in_a_line_and_complete_in_show() {
     let place = Place::new().0;
     let long = "ä".repeat(25_000);
     place.emit_as(&[&long]);

@@ -44,7 +44,7 @@ fn write_for_a_while() {
 
 /// Four programs write, segments are rotated, chains begin: each record comes once, and in order for each chain.
 #[test]
-fn who_follows_gets_every_record_once_and_in_order() {
+fn a_follower_gets_every_record_once_and_in_order() {
     let place = Place::new().0;
     let mut lines = Tail::start(place.command("tail -f log -n 1000000 --json"));
     let mut text = Tail::start(place.command("tail -f log -n 1000000"));

@@ -71,7 +71,7 @@ fn the_newest_records_are_printed_in_order() {
 }
 
 #[test]
-fn the_newest_that_match_are_printed() {
+fn the_newest_matches_are_printed() {
     let (place, _) = Place::new();
     place.emit(20);
     let (code, said, _) = place.run("tail log -n 2 --kind open");
@@ -88,7 +88,7 @@ fn the_newest_that_match_are_printed() {
 }
 
 #[test]
-fn what_cannot_be_read_is_named_with_a_remedy() {
+fn unreadable_logs_and_lines_are_reported_with_a_remedy() {
     let (place, _) = Place::new();
     let file = place.path("log/audit-000-00000001.jsonl");
     fs::write(place.path("x.jsonl"), "").unwrap();
@@ -110,7 +110,10 @@ fn what_cannot_be_read_is_named_with_a_remedy() {
     fs::write(&file, fs::read_to_string(&file).unwrap().replacen("mia", "eve", 1)).unwrap();
     let (code, said, _) = place.run("tail log -n 100");
     assert_eq!(code, 1);
-    assert!(said.contains("-- ") && said.contains("`tracing-audit verify log` says what happened"), "{said}");
+    assert!(
+        said.contains("-- ") && said.contains("run `tracing-audit verify log` to see what happened"),
+        "{said}"
+    );
     let (code, said, error) = place.run("tail log -n 100 --json");
     assert!(
         code == 1 && said.lines().all(|line| line.starts_with('{')) && error.contains("verify log"),
@@ -119,7 +122,7 @@ fn what_cannot_be_read_is_named_with_a_remedy() {
 }
 
 #[test]
-fn records_that_were_shown_and_are_withdrawn_are_said() {
+fn withdrawn_records_are_reported() {
     let mut log = Crafted::new();
     log.event("");
     log.event(",\"durable\":2");
@@ -144,7 +147,7 @@ fn records_that_were_shown_and_are_withdrawn_are_said() {
 }
 
 #[test]
-fn a_record_that_a_later_line_names_unconfirmed_is_said() {
+fn a_record_named_unconfirmed_later_is_reported() {
     let mut log = Crafted::new();
     log.event("");
     let mut tail = Tail::start(command("tail -f --actor b", &log));
@@ -178,7 +181,7 @@ fn an_empty_directory_can_be_followed() {
 }
 
 #[test]
-fn who_closes_the_pipe_ends_the_command_without_a_word() {
+fn a_closed_pipe_ends_tail_silently() {
     let place = Place::new().0;
     place.emit(5_000);
     // More than fits into a pipe; and a log at rest, in which nothing is to be written.

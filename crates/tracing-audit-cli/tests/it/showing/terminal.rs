@@ -7,7 +7,7 @@ use crate::place::{Place, on_terminal};
 const ESCAPE: char = '\u{1b}';
 
 #[test]
-fn colours_are_for_terminals_and_for_who_asks() {
+fn colours_are_for_terminals_or_on_request() {
     let (place, _) = Place::new();
     let command = || {
         let mut command = place.command("tail log");
@@ -35,7 +35,7 @@ fn colours_are_for_terminals_and_for_who_asks() {
 }
 
 #[test]
-fn columns_stay_in_line_and_narrow_on_narrow_terminals() {
+fn columns_are_aligned_and_narrow_on_narrow_terminals() {
     let place = Place::new().0;
     place.emit_as(&["mia", "クッション", "zoë", "Ελένη"]);
     let (_, said, _) = place.run("tail log -n 5");

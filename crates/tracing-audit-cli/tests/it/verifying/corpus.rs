@@ -99,8 +99,8 @@ fn agree(scene: &Scene, log: &str, heads: &[String], what: &str) -> String {
 }
 
 #[test]
-fn the_independent_checker_says_the_same_of_every_log() {
-    let test = "the_independent_checker_says_the_same_of_every_log";
+fn the_independent_checker_agrees_on_every_log() {
+    let test = "the_independent_checker_agrees_on_every_log";
     if !Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success()) {
         return skip(test, "there is no python3");
     }
@@ -123,8 +123,8 @@ fn the_independent_checker_says_the_same_of_every_log() {
 }
 
 #[test]
-fn the_independent_checker_says_the_same_of_logs_that_are_live_or_were_left() {
-    let test = "the_independent_checker_says_the_same_of_logs_that_are_live_or_were_left";
+fn the_independent_checker_agrees_on_live_and_abandoned_logs() {
+    let test = "the_independent_checker_agrees_on_live_and_abandoned_logs";
     if !Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success()) {
         return skip(test, "there is no python3");
     }

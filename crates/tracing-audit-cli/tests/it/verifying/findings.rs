@@ -9,7 +9,7 @@ use super::{
 
 /// What `verify` prints of each change, without what differs from run to run.
 #[test]
-fn each_kind_of_tampering_is_printed_as_it_is_documented() {
+fn each_kind_of_tampering_is_printed_as_expected() {
     let mut printed = String::new();
     for (what, change) in CHANGES {
         let scene = Scene::new();
@@ -64,7 +64,7 @@ fn twenty_findings_of_a_kind_are_printed_and_the_others_counted() {
 
 /// What a record says is text of whoever made the program log it.
 #[test]
-fn hostile_records_around_a_damaged_place_move_no_terminal() {
+fn hostile_records_beside_damage_cannot_move_a_terminal() {
     use tracing_subscriber::prelude::*;
     let scene = Scene::new();
     let log = tracing_audit::AuditLog::builder(scene.log()).stderr(false).open().unwrap();

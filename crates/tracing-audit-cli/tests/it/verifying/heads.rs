@@ -8,7 +8,7 @@ use super::logs::{Scene, emit};
 use crate::place::skip;
 
 #[test]
-fn heads_are_printed_as_verify_takes_them() {
+fn heads_are_printed_in_the_form_that_verify_accepts() {
     let scene = Scene::new();
     let (code, heads, said) = scene.run(&["heads", "log"]);
     assert_eq!((code, said.as_str()), (0, ""));
@@ -32,7 +32,7 @@ fn heads_are_printed_as_verify_takes_them() {
 
 /// The heads of a log that is written are durable ones, and the log keeps them.
 #[test]
-fn the_heads_of_a_live_log_stay_good() {
+fn the_heads_of_a_live_log_stay_valid() {
     let scene = Scene::new();
     let log = AuditLog::builder(scene.log()).stderr(false).open().unwrap();
     emit(&log, 5);
@@ -67,7 +67,7 @@ fn heads_are_appended_durably_once_and_for_the_owner_only() {
 }
 
 #[test]
-fn heads_are_not_kept_beside_the_log_they_are_of() {
+fn heads_are_not_kept_in_their_own_log() {
     let scene = Scene::new();
     std::os::unix::fs::symlink(scene.log(), scene.path("elsewhere")).unwrap();
     for file in ["log/heads", "log/control/heads", "elsewhere/heads", "./log/../log/heads"] {
@@ -81,7 +81,7 @@ fn heads_are_not_kept_beside_the_log_they_are_of() {
 
 /// The job of every day.
 #[test]
-fn verify_checks_against_the_file_and_appends_what_it_has_checked() {
+fn verify_checks_the_kept_heads_and_appends_the_new_ones() {
     let scene = Scene::new();
     let daily = ["verify", "log", "--append-heads", "kept"];
     let (code, text, said) = scene.run(&daily);
@@ -116,8 +116,8 @@ fn verify_checks_against_the_file_and_appends_what_it_has_checked() {
 
 /// The units of docs/operations.md, with the command that was built, and what they run on a log.
 #[test]
-fn the_timer_of_the_documentation_is_one_that_systemd_takes() {
-    let test = "the_timer_of_the_documentation_is_one_that_systemd_takes";
+fn systemd_accepts_the_timer_in_the_documentation() {
+    let test = "systemd_accepts_the_timer_in_the_documentation";
     let scene = Scene::new();
     let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/operations.md")).unwrap();
     let section = page.split("\n### A daily check\n").nth(1).unwrap();

@@ -54,7 +54,7 @@ fn a_hold_is_placed_recorded_and_released() {
 
 /// The hold is for the programs that write.
 #[test]
-fn nothing_is_removed_while_a_hold_is_in_place_also_beside_a_live_program() {
+fn nothing_is_removed_during_a_hold_even_by_a_running_program() {
     let scene = Scene::new();
     let few = Retention::keep_all().max_segments(1);
     let log = AuditLog::builder(scene.log()).stderr(false).rotation(Rotation::never()).open().unwrap();
@@ -78,8 +78,8 @@ fn nothing_is_removed_while_a_hold_is_in_place_also_beside_a_live_program() {
 }
 
 #[test]
-fn a_hold_that_cannot_be_recorded_holds_and_a_release_that_cannot_be_leaves_it() {
-    let test = "a_hold_that_cannot_be_recorded_holds_and_a_release_that_cannot_be_leaves_it";
+fn an_unrecorded_hold_holds_and_an_unrecorded_release_releases_nothing() {
+    let test = "an_unrecorded_hold_holds_and_an_unrecorded_release_releases_nothing";
     if !rustix::process::getuid().is_root() {
         return skip(test, "only root can give a log away");
     }
@@ -112,7 +112,7 @@ fn a_hold_needs_a_log_and_a_reason() {
 
 /// What the newest record says of a hold, and what is there, must be the same.
 #[test]
-fn a_hold_and_a_release_at_the_same_time_leave_what_the_newest_record_says() {
+fn a_concurrent_hold_and_release_leave_the_state_of_the_newest_record() {
     let scene = Scene::new();
     for round in 0..6 {
         assert_eq!(scene.run(&["hold", "log", "--reason", "first"]).0, 0);
@@ -147,7 +147,7 @@ fn a_hold_waits_for_another_one() {
 }
 
 #[test]
-fn a_hold_that_something_removes_meanwhile_is_not_said_to_be_in_place() {
+fn a_hold_removed_meanwhile_is_not_reported_as_placed() {
     let scene = Scene::new();
     let is_over = AtomicBool::new(false);
     let (code, printed, error) = thread::scope(|scope| {
@@ -165,7 +165,7 @@ fn a_hold_that_something_removes_meanwhile_is_not_said_to_be_in_place() {
 }
 
 #[test]
-fn the_file_has_no_character_of_the_reason_that_moves_a_terminal_and_a_reason_is_bounded() {
+fn the_reason_is_escaped_in_the_file_and_bounded() {
     let scene = Scene::new();
     let (code, _, error) = scene.run(&["hold", "log", "--reason", &"x".repeat(4097)]);
     assert!(code == 2 && error.contains("the reason has 4097 bytes, of at most 4096"), "{error}");

@@ -7,7 +7,7 @@ use crate::place::{can_run, skip};
 
 /// What is half a head is none, and what comes next is whole.
 #[test]
-fn half_a_head_at_the_end_is_passed_over_and_replaced() {
+fn an_incomplete_head_at_the_end_is_ignored_and_replaced() {
     for half in ["0", "000/3", "001/7:", "000/35:3e77875f51cf"] {
         let scene = Scene::new();
         let heads = scene.run(&["heads", "log"]).1;
@@ -49,8 +49,8 @@ fn a_full_disk_leaves_the_file_as_it_was() {
 
 /// An earlier run may have failed to sync them.
 #[test]
-fn heads_that_are_there_already_are_synced_too() {
-    let test = "heads_that_are_there_already_are_synced_too";
+fn existing_heads_are_synced_too() {
+    let test = "existing_heads_are_synced_too";
     if !can_run("strace", &["-o", "/dev/null", "true"]) {
         return skip(test, "there is no strace that may trace");
     }

@@ -10,7 +10,7 @@ fn run(log: &Crafted, arguments: &[&str]) -> (i32, String, String) {
 }
 
 #[test]
-fn a_record_that_is_unconfirmed_is_not_shown_as_a_success_around_a_damaged_place() {
+fn an_unconfirmed_record_beside_damage_is_marked() {
     let mut log = Crafted::new();
     for _ in 0..3 {
         log.event(r#","outcome":"success""#);
@@ -47,7 +47,7 @@ fn a_record_that_is_unconfirmed_is_not_shown_as_a_success_around_a_damaged_place
 }
 
 #[test]
-fn json_has_no_character_that_moves_a_terminal() {
+fn verify_json_cannot_move_a_terminal() {
     let scene = Scene::new();
     scene.edit(0, 2, |lines| lines[4] = lines[4].replace("mia", "e\u{9b}31m\u{202e}\u{7f}"));
     let (code, text, _) = scene.run(&["verify", "log", "--json"]);
@@ -58,7 +58,7 @@ fn json_has_no_character_that_moves_a_terminal() {
 }
 
 #[test]
-fn a_copy_that_parts_from_an_unclean_log_has_a_sentence_of_its_own() {
+fn a_copy_that_differs_from_an_unclean_log_has_its_own_message() {
     let scene = Scene::new();
     copy_files(&scene.log(), &scene.path("copy"));
     scene.edit(1, 1, |lines| drop(lines.pop()));
@@ -72,7 +72,7 @@ fn a_copy_that_parts_from_an_unclean_log_has_a_sentence_of_its_own() {
 }
 
 #[test]
-fn a_copy_of_another_log_parts_and_one_with_nothing_to_compare_is_no_pass() {
+fn a_copy_of_another_log_fails_and_one_without_common_records_does_not_pass() {
     let (scene, other) = (Scene::new(), Scene::new());
     copy_files(&other.log(), &scene.path("copy"));
     let (code, text, _) = scene.run(&["verify", "log", "--against", "copy"]);
@@ -96,7 +96,7 @@ fn a_copy_of_another_log_parts_and_one_with_nothing_to_compare_is_no_pass() {
 }
 
 #[test]
-fn directories_have_any_name_and_options_of_copies_are_refused_for_them() {
+fn directories_may_have_any_name_and_take_no_options_of_copies() {
     let scene = Scene::new();
     let named = scene.dir.path().join(OsStr::from_bytes(b"l\xffg"));
     copy_files(&scene.log(), &named);

@@ -20,8 +20,8 @@ fn has(program: &str) -> bool {
 }
 
 #[test]
-fn who_may_read_segments_and_not_control_gets_a_verdict() {
-    let test = "who_may_read_segments_and_not_control_gets_a_verdict";
+fn a_user_who_may_read_only_segments_gets_a_verdict() {
+    let test = "a_user_who_may_read_only_segments_gets_a_verdict";
     if !rustix::process::getuid().is_root() || !has("setpriv") {
         return skip(test, "it needs root and setpriv to become nobody");
     }

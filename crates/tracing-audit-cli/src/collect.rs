@@ -191,9 +191,11 @@ impl Run {
                         print_stderr("tracing-audit: collecting again");
                     }
                 }
+                // The collector's own files are damaged: retrying cannot help, and writing on could make it worse.
                 Err(error @ (Error::BadCopy { .. } | Error::BadTable { .. })) => return Err(error.into()),
                 Err(error) => {
                     let why = format!("{:#}", anyhow::Error::from(error));
+                    // Print an error once, not with each retry.
                     if trouble.as_ref() != Some(&why) {
                         print_stderr(&format!("tracing-audit: {why}; retrying"));
                         trouble = Some(why);
@@ -210,6 +212,7 @@ impl Run {
                 metrics_written = Some(Instant::now());
             }
             let until = Instant::now() + pause;
+            // Sleep in short steps, so that a signal is noticed soon.
             while Instant::now() < until && !is_over.load(Ordering::Relaxed) {
                 thread::sleep(Duration::from_millis(100).min(pause));
             }
@@ -233,6 +236,7 @@ fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     builder.prefix(".tracing-audit-").suffix(".tmp").permissions(fs::Permissions::from_mode(0o644));
     let mut file = builder.tempfile_in(parent)?;
     file.write_all(text)?;
+    // Not synced: metrics are written again in 10 seconds.
     file.persist(path)?;
     Ok(())
 }
@@ -293,6 +297,7 @@ fn exit_code_of(alarms: &[Alarm]) -> u8 {
 
 fn summary(fleet: &Fleet) -> String {
     let logs: BTreeSet<&str> = fleet.chains.iter().filter_map(|chain| chain.log.as_deref()).collect();
+    // Counted by last numbers, so this includes records that retention has removed.
     let records = fleet.chains.iter().fold(0_u64, |sum, chain| sum.saturating_add(chain.seq));
     format!(
         "{} records of {} chains in {} logs, up to message {} of the stream",
@@ -308,6 +313,8 @@ impl Status {
         let mut fleet = fleet(&self.dir)?;
         let (now, updated) = (now_ms(), fleet.updated_ms);
         let age_ms = now.saturating_sub(updated);
+        // A table from the future would never seem too old, so a clock that was set back must not hide a collector
+        // that stopped.
         if updated > now.saturating_add(60_000) {
             let message =
                 format!("the table was written {} from now: a clock was set back", span(updated - now));

@@ -83,6 +83,7 @@ impl Demo {
 
     /// Writes the log. Returns the last head of each chain.
     fn write(&self) -> Result<Vec<Head>> {
+        // The shares of the four writers, in percent.
         let part = |percent: u64| self.events * percent / 100;
         // Both have the log open before either begins, so that each gets a chain of its own.
         let shop = WriterProcess::start(&self.spec(Role::Shop, 1, part(35)))?;
@@ -94,6 +95,7 @@ impl Demo {
         let left = self.events - part(35) - part(25) - part(20);
         let last = WriterProcess::start(&self.spec(Role::Shop, 4, left))?.begin()?.finish()?;
         let mut heads = vec![last];
+        // The last shop continues one of the chains, whose earlier head is outdated.
         heads.extend([worker, first].into_iter().filter(|head| head.chain() != last.chain()));
         Ok(heads)
     }

@@ -33,12 +33,14 @@ pub(crate) fn is_packed(name: &str) -> bool {
 pub(crate) fn explain(dir: &Path, error: Error) -> anyhow::Error {
     let shown = dir.display();
     match &error {
+        // Often the path of a segment instead of the directory.
         _ if dir.is_file() => {
             anyhow!(
                 "there is no audit log at {shown}: it is a file; name the directory that holds the segments"
             )
         }
         Error::NoLog { .. } => anyhow!("there is no audit log at {shown}: {}", what_is_there(dir)),
+        // The owner is printed as numbers, since a log from elsewhere may belong to nobody on this machine.
         Error::Io { path, source, .. } if source.kind() == ErrorKind::PermissionDenied => {
             let owner = fs::metadata(path).or_else(|_| fs::metadata(dir));
             let who = owner.map_or_else(

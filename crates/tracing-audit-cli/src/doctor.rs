@@ -121,6 +121,7 @@ struct Printed<'a> {
 
 impl Doctor {
     pub(crate) fn run(self) -> Result<ExitCode> {
+        // Checks do not depend on each other, apart from `records`, which needs to know the writers.
         let all: Vec<Segment> = segments(&self.log).map_err(|error| explain(&self.log, error))?;
         let now = SystemTime::now();
         let mut findings = Findings::default();
@@ -137,6 +138,7 @@ impl Doctor {
         } else {
             print(&findings, needs_doing);
         }
+        // Warnings do not count: they may be intended, and a monitoring system must be able to rely on the exit code.
         Ok(ExitCode::from(u8::from(needs_doing > 0)))
     }
 }

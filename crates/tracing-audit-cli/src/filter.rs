@@ -144,6 +144,7 @@ pub(crate) fn text_of(value: &Value) -> String {
 impl Filter {
     /// Returns whether a record matches.
     pub(crate) fn matches(&self, record: &Record) -> bool {
+        // Cheap comparisons come first: those below may have to parse the line.
         self.position_matches(record)
             && self.severity.is_none_or(|severity| record.severity() == Some(severity))
             && is_one_of(&self.kind, || Some(kind_of(record)))

@@ -279,6 +279,7 @@ impl Run {
         let origin =
             OriginOptions { log: &self.log, service: self.service.as_deref(), host: self.host.as_deref() };
         let sink = store.sink(&origin)?;
+        // The name identifies the position in the log: two stores of one kind need two names.
         let name = self.name.as_deref().unwrap_or_else(|| store.name());
         let is_asked_to_end = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
@@ -297,6 +298,7 @@ impl Run {
         }
         let drained = self.drain(&forwarder, &is_over);
         let stats = forwarder.stats();
+        // Do not wait again after a failed drain: dropping the forwarder ends it.
         let closed = drained.and_then(|()| forwarder.close(Duration::from_secs(1)));
         // This includes records that were refused in earlier runs.
         let refused = rejected(&self.log, name)?.len();

@@ -62,6 +62,7 @@ impl Glob {
                 ',' => match &mut open {
                     Some((before, parts)) => {
                         parts.append(&mut alternatives);
+                        // The next part begins again with what came before the brace.
                         alternatives.clone_from(before);
                         continue;
                     }
@@ -72,6 +73,7 @@ impl Glob {
                         bail!("`{text}` has a `}}` without a `{{`")
                     };
                     parts.append(&mut alternatives);
+                    // Several groups multiply, so a short pattern could need any amount of memory.
                     if parts.len() > MAX_ALTERNATIVES {
                         bail!("`{text}` has too many alternatives");
                     }
@@ -118,6 +120,7 @@ fn one_of(text: &str, characters: &mut std::str::Chars<'_>) -> Result<Sign> {
         };
         match to {
             Some(to) => ranges.push((from, to)),
+            // A hyphen at the end of a set stands for itself.
             None => ranges.extend([(from, from), ('-', '-')]),
         }
     }

@@ -83,6 +83,8 @@ impl HeadFile {
             if !head.is_empty() {
                 match head.parse() {
                     Ok(head) => heads.push(head),
+                    // Only the last line can be incomplete, and only if it begins like a head. Anything else is a
+                    // mistake in the file that must not be ignored.
                     Err(_) if !line.ends_with('\n') && is_begun(line) => {
                         print_stderr(&format!(
                             "tracing-audit: the last line of {} is an incomplete head, as a full disk leaves it: it is ignored",
@@ -122,7 +124,9 @@ impl HeadFile {
         file.lock()?;
         let mut text = String::new();
         file.read_to_string(&mut text)?;
+        // Read again under the lock: another process may have appended since.
         let now = Self::parse(&self.path, &text)?;
+        // All heads go into one write, so that a crash leaves at most one of them incomplete.
         let mut lines = String::from(if now.is_unfinished { "\n" } else { "" });
         let new = heads.iter().filter(|head| !now.heads.contains(head));
         lines.extend(new.map(|head| format!("{head}\n")));

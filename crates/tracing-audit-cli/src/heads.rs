@@ -35,6 +35,7 @@ pub(crate) struct Heads {
 
 impl Heads {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        // The file is checked before the log is read: a bad file must fail at once.
         let kept = self.append.as_ref().map(|file| HeadFile::to_append(file, &self.log)).transpose()?;
         let read = || format!("cannot read the heads of {}", self.log.display());
         let listed = segments(&self.log).map_err(|error| explain(&self.log, error)).with_context(read)?;
@@ -57,6 +58,7 @@ impl Heads {
 
     /// Returns the newest durable record of a chain. Bad lines at its end are reported and left to `verify`.
     fn head_of(&self, chain: u16) -> Result<Option<Head>, tracing_audit::Error> {
+        // Backward, so that little more than the last record is read.
         let reader = Reader::new(&self.log).chain(chain).durable_only(true).reverse(true);
         for item in reader.items()? {
             match item {

@@ -41,7 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
   sudo -u shop tracing-audit hold /var/lib/shop/audit-log --reason 'Smith v. Shop, order of 2026-11-21'
   sudo -u shop tracing-audit hold /var/lib/shop/audit-log --release --reason 'case closed, order of 2027-02-01'
 
-Exit codes: 0 done and recorded, 1 there is no hold to release, 2 not done, or not recorded (the message says which).
+Exit codes: 0 done and recorded, 1 there is no hold to release, 2 not done, or not recorded (see the message).
 If a hold was placed but not recorded, run the same command again to record it.")]
 pub(crate) struct Hold {
     /// The directory of the log.
@@ -67,6 +67,7 @@ impl Hold {
                 self.reason.len()
             );
         }
+        // A directory without a log must not get a hold, which would look as if it protected something.
         segments(&self.log).map_err(|error| explain(&self.log, error))?;
         let _lock = self.lock()?;
         if self.release { self.release() } else { self.place() }
@@ -94,6 +95,7 @@ impl Hold {
             match dir.try_lock() {
                 Ok(()) => return Ok(dir),
                 Err(fs::TryLockError::WouldBlock) if begin.elapsed() < PATIENCE => {
+                    // flock(2) has no timeout, so the lock is polled.
                     thread::sleep(Duration::from_millis(20));
                 }
                 Err(fs::TryLockError::WouldBlock) => bail!(
@@ -118,6 +120,8 @@ impl Hold {
             anyhow::Error::new(error).context(format!("cannot place {}, {what}", file.display()))
         })?;
         let outcome = if is_new { "placed" } else { "in place already" };
+        // The hold is placed first: if the record fails, removal is stopped all the same, and the command can be
+        // repeated.
         let head = self.record("log.hold", outcome).with_context(|| {
             format!(
                 "the hold is placed: nothing is removed from {}. But it could not be recorded; fix the cause, and run the \
@@ -142,6 +146,7 @@ impl Hold {
             print_stderr(&format!("tracing-audit: there is no hold in {}", self.log.display()));
             return Ok(ExitCode::FAILURE);
         }
+        // The release is recorded first: if the removal of the file fails, the hold still protects the log.
         let head = self.record("log.hold.release", "released").with_context(|| {
             format!(
                 "the hold stays in place, since its release could not be recorded; fix the cause, or run as the owner of {}",
@@ -162,8 +167,10 @@ impl Hold {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Records in the log who does this and why. While another program has the log open, the record goes to another chain.
+    /// Writes a record of who does this and why. While another program has the log open, it goes to another chain.
     fn record(&self, action: &str, outcome: &str) -> Result<Head> {
+        // The setting must be that of the program. Otherwise this run could close the log to its group, or open it to
+        // one.
         let may_group_read = fs::metadata(&self.log)?.mode() & 0o040 != 0;
         let log = AuditLog::builder(&self.log)
             .service("tracing-audit hold")
@@ -182,6 +189,7 @@ impl Hold {
             })
         });
         let receipt = done.map(|receipt| receipt.head());
+        // Close in any case, also after a failed record, so that the chain is not left unclosed.
         let closed = log.close();
         let head = receipt?;
         // The record is durable, so a failed close loses nothing; `verify` reports how the run ended.
@@ -233,6 +241,7 @@ impl Who {
     fn now() -> Self {
         let uid = rustix::process::getuid().as_raw();
         let login_uid = fs::read_to_string("/proc/self/loginuid").ok();
+        // The kernel shows -1 if nobody logged in, as for a service.
         let login_uid = login_uid.and_then(|text| text.trim().parse().ok()).filter(|uid| *uid != u32::MAX);
         let sudo = std::env::var("SUDO_USER").ok().filter(|name| !name.is_empty());
         Self { actor: name_of(uid).unwrap_or_else(|| format!("uid {uid}")), uid, sudo, login_uid }

@@ -64,6 +64,7 @@ pub(crate) fn line_with(record: &Record, is_unconfirmed: bool) -> String {
 
 fn line_in(record: &Record, is_unconfirmed: bool, columns: &Columns) -> String {
     let mut line = String::with_capacity(160);
+    // A foreign line may have any text as its time. It is cut to narrow columns only if it has the usual length.
     let time = record.timestamp().map_or_else(|| "no time".to_owned(), short);
     let (skipped, cut) = columns.time;
     let shown = time.get(skipped..time.len().saturating_sub(cut)).filter(|_| time.len() == TIME);
@@ -172,6 +173,7 @@ fn put(line: &mut String, style: Style, text: &str, width: usize) {
     }
     let cut = if end < text.len() { "…" } else { "" };
     let shown = escape(text.get(..end).unwrap_or_default());
+    // Pad by display width, not by characters: a CJK character is two columns wide.
     let padding = width.saturating_sub(shown.width() + cut.width());
     write!(line, "{style}{shown}{cut}{style:#}{:padding$}  ", "").unwrap_or_default();
 }

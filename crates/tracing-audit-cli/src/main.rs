@@ -79,6 +79,8 @@ impl Arguments {
         };
         let given: Vec<String> =
             std::env::args_os().map(|text| text.to_string_lossy().into_owned()).collect();
+        // `--help` and `--version` are errors too for clap, but not on standard error. They contain no text of an
+        // argument.
         if !error.use_stderr() || !given.iter().any(|text| text.contains(output::is_unsafe)) {
             error.exit();
         }
@@ -87,6 +89,8 @@ impl Arguments {
         }
         // The escaped arguments are valid, so the message has to come from the error about the original ones.
         let text = error.render().to_string();
+        // Clap's message has several lines. If an argument may add more, all are printed as one, with the line feeds
+        // escaped.
         if given.iter().any(|text| text.contains('\n')) {
             print_stderr(text.trim_end());
         } else {
@@ -97,6 +101,7 @@ impl Arguments {
 }
 
 fn main() -> ExitCode {
+    // Before clap sees the arguments: the writers of `demo` are no documented command.
     if let Some(done) = demo::run_as_writer() {
         return done;
     }
@@ -120,11 +125,13 @@ fn main() -> ExitCode {
         Command::Man(man) => man.run(),
     };
     let done = done.unwrap_or_else(|error| {
+        // A closed pipe ends the command silently. A command for which that is a success has handled it before.
         if !output::is_broken_pipe(&error) {
             print_stderr(&format!("tracing-audit: {error:#}"));
         }
         ExitCode::from(2)
     });
+    // A command must not succeed when part of its output is missing, for example on a full disk.
     match output::failed_write() {
         Some(error) => {
             print_stderr(&format!("tracing-audit: cannot write to standard output: {error}"));

@@ -26,6 +26,7 @@ impl OriginOptions<'_> {
         };
         let named = |name, option: Option<&str>| match option {
             Some(option) => Ok(Some(option.to_owned())),
+            // A sink prefers its URL to the option, and the log is only asked if neither has the name.
             None if is_named(name) => Ok(None),
             None => self.opened(name),
         };

@@ -11,6 +11,7 @@ use std::{
 ///
 /// A closed pipe is ignored: its reader wants no more. Any other failure is kept for [`failed_write`].
 pub(crate) fn print(text: &str) {
+    // `anstream` removes the colours if standard output is not a terminal or `NO_COLOR` is set.
     let mut stdout = anstream::stdout();
     if let Err(error) = writeln!(stdout, "{text}").and_then(|()| stdout.flush())
         && error.kind() != io::ErrorKind::BrokenPipe
@@ -82,6 +83,8 @@ pub(crate) fn escape_json(json: &str) -> Cow<'_, str> {
     let mut escaped = String::with_capacity(json.len() + 32);
     for character in json.chars() {
         if is_escaped(character) {
+            // JSON escapes are UTF-16: a character beyond the basic plane needs a surrogate pair (RFC 8259, section
+            // 7).
             for unit in character.encode_utf16(&mut [0; 2]) {
                 write!(escaped, "\\u{unit:04x}").unwrap_or_default();
             }

@@ -36,7 +36,7 @@ impl OutputFile {
         let parent = path.parent().unwrap_or(Path::new("/"));
         let log = log.canonicalize().with_context(|| format!("cannot open {}", log.display()))?;
         if parent.starts_with(&log) {
-            bail!("{} lies in the directory of the log; write it elsewhere", path.display());
+            bail!("{} is in the directory of the log; write it elsewhere", path.display());
         }
         let mut builder = tempfile::Builder::new();
         builder.prefix(".tracing-audit-").suffix(".tmp").permissions(Permissions::from_mode(MODE));
@@ -51,6 +51,8 @@ impl OutputFile {
         let Self::File { path, file } = self else { return Ok(()) };
         let failed = || format!("cannot write {}", path.display());
         let file = file.into_inner().map_err(io::IntoInnerError::into_error).with_context(failed)?;
+        // Sync before the rename: otherwise a power cut could leave the new name with an incomplete file, see
+        // fsync(2).
         file.as_file().sync_all().with_context(failed)?;
         file.persist(&path).map_err(|error| error.error).with_context(failed)?;
         // The rename is durable only when the directory is synced, see fsync(2).

@@ -79,7 +79,7 @@ impl Query {
         if unconfirmed > 0 && (self.count || self.output == Output::Jsonl) {
             let unconfirmed = grouped(unconfirmed);
             print_stderr(&format!(
-                "tracing-audit: {unconfirmed} of these records are UNCONFIRMED: what they say was done may have been refused"
+                "tracing-audit: {unconfirmed} of these records are UNCONFIRMED: the actions may have been refused"
             ));
         }
         Ok(ExitCode::from(match (trouble.report(), found) {
@@ -102,6 +102,7 @@ impl Query {
                 Err(error) if is_broken_pipe(&error) => is_closed = true,
                 pushed => pushed?,
             }
+            // After a closed pipe, searching on would only cost time.
             Ok(if found >= limit || is_closed { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
         match rows.finish() {

@@ -66,6 +66,7 @@ impl Restore {
             ));
         }
         match exit_code_of(verdict) {
+            // An intact part of a log is not the log.
             0 | 3 if !left_out.is_empty() => Ok(ExitCode::from(2)),
             code => Ok(ExitCode::from(code)),
         }

@@ -97,6 +97,7 @@ impl Unconfirmed {
 impl Scan {
     /// Lists the files of a log, for a search with this filter.
     pub(crate) fn new(dir: &Path, filter: &Filter) -> Result<Self> {
+        // The log is listed once: what is written later is not part of this search.
         let log = Log::open(dir, filter)?;
         let matcher = Arc::new(Matcher { needles: Needles::of(filter), filter: filter.clone() });
         let threads = thread::available_parallelism().map_or(1, NonZero::get).min(MAX_THREADS);
@@ -161,6 +162,8 @@ impl Scan {
         while let Some(((_, index), record)) =
             if self.is_reverse { heads.pop_last() } else { heads.pop_first() }
         {
+            // Only the chain of the last record has to advance: the heads of the others are still in the map. The
+            // index breaks ties between equal times.
             let Some(walk) = walks.get_mut(index) else { break };
             if each(survey.unconfirmed.hit(record))?.is_break() {
                 break;
@@ -193,6 +196,7 @@ impl Scan {
         for other in troubles {
             trouble.merge(other);
         }
+        // The tails are short, so one thread reads them after the chunks.
         for chain in self.chains() {
             let Some(sum) = sums.first_mut() else { break };
             let items = Reader::new(&self.log.dir).chain(chain.number).from_seq(chain.tail_from).items();
@@ -267,6 +271,7 @@ impl Matcher {
 
     /// Returns whether a line begins with a number outside the range of the filter. Does not parse the line.
     fn is_elsewhere(&self, line: &[u8]) -> bool {
+        // A line that does not begin like a record is not skipped: it is reported as bad.
         let Some(range) = self.filter.seq else { return false };
         let digits = line.strip_prefix(b"{\"seq\":").unwrap_or_default();
         let end = digits.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(0);
@@ -313,6 +318,7 @@ impl Trouble {
     fn merge(&mut self, other: Self) {
         self.bad_count += other.bad_count;
         self.bad.extend(other.bad);
+        // Each thread has named up to `MAX_NAMED` positions of its own.
         self.bad.truncate(MAX_NAMED);
         self.gone.extend(other.gone);
     }

@@ -48,6 +48,7 @@ impl Man {
 /// zsh and POSIX.1-2024 shells.
 pub(crate) fn quoted(path: &Path) -> String {
     let bytes = path.as_os_str().as_bytes();
+    // A leading hyphen would be taken for an option, also inside quotes.
     let front = if bytes.starts_with(b"-") { "./" } else { "" };
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_./-+,:@%".contains(byte);
     match std::str::from_utf8(bytes) {

@@ -55,6 +55,7 @@ impl FromStr for Wanted {
 
     fn from_str(text: &str) -> Result<Self> {
         let text = text.trim();
+        // A receipt has the same form as a head.
         if let Ok(head) = text.parse::<Head>() {
             return Ok(Self { chain: head.chain(), seq: head.seq(), hash: Some(head.hash()) });
         }

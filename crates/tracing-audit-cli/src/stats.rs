@@ -18,8 +18,8 @@ use count::Counts;
 
 /// Counts events by actor, action, resource, outcome, severity, hour or day.
 ///
-/// Reads the log once and checks only the hash of each record: this is not a verification. Outcomes that count as failed are
-/// words such as failure, denied, refused, rejected, error, timeout and false, in upper or lower case.
+/// Checks only the hash of each record: this is not a verification. Outcomes that count as failed are words such as failure,
+/// denied, refused, rejected, error, timeout and false, in upper or lower case.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit codes: 0 counted, 1 no record matches, 2 something could not be read.
@@ -99,6 +99,7 @@ impl Stats {
         let scan = Scan::new(&self.log, &self.filter)?.threads(self.threads);
         let threads = scan.thread_count();
         let (sums, trouble) = scan.fold(|| Counts::new(&self.by, threads), Counts::add)?;
+        // The sums of all threads together fit into the limit of one, so merging them folds nothing.
         let mut counts = Counts::new(&self.by, 1);
         for sum in sums {
             counts.merge(sum);
@@ -116,7 +117,7 @@ impl Stats {
         if counts.total.unconfirmed > 0 {
             let unconfirmed = grouped(counts.total.unconfirmed);
             print_stderr(&format!(
-                "tracing-audit: {unconfirmed} events are UNCONFIRMED: what they say was done may have been refused"
+                "tracing-audit: {unconfirmed} events are UNCONFIRMED: the actions may have been refused"
             ));
         }
         Ok(ExitCode::from(match (trouble.report(), counts.records) {

@@ -42,10 +42,12 @@ pub(crate) enum Store<'a> {
 impl<'a> Store<'a> {
     /// Parses a URL. Returns `None` if it has no scheme.
     pub(crate) fn parse(url: &'a str) -> Result<Option<Self>> {
+        // Schemes of stores that this build lacks are errors, too. A directory is never mistaken for a store, or the
+        // other way round.
         let Some((scheme, rest)) = url.split_once(':') else { return Ok(None) };
         match scheme {
             "file" if rest.is_empty() => {
-                bail!("`file:` needs a path behind it, as in file:/var/backup/audit.jsonl")
+                bail!("`file:` needs a path after it, as in file:/var/backup/audit.jsonl")
             }
             "file" => Ok(Some(Self::File(rest))),
             #[cfg(feature = "postgres")]

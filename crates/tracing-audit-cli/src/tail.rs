@@ -76,6 +76,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// A write would fail, but there may be nothing to write for hours. poll(2) reports `POLLERR` without one.
 fn has_nobody_to_read() -> bool {
     let stdout = io::stdout();
+    // `POLLERR` is reported even if no events are requested.
     let mut asked = [PollFd::new(&stdout, PollFlags::empty())];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut asked, Some(&now)).is_ok() && asked.iter().any(|one| one.revents().contains(PollFlags::ERR))
@@ -103,6 +104,7 @@ impl Tail {
         let (out, shown) = (anstream::stdout(), Shown::default());
         let mut view = View { tail: &self, out, window, elsewhere, shown, is_poor: false, last_error: None };
         loop {
+            // The timeout only serves to notice a closed pipe; without `--follow` the items just end.
             match items.next_within(PAUSE) {
                 Some(item) => match view.show(item) {
                     // A closed pipe is no error.
@@ -176,6 +178,7 @@ impl View<'_> {
     }
 
     fn record(&mut self, record: Record) -> io::Result<()> {
+        // A record that is not shown may still name a shown one, so it is examined below all the same.
         let is_shown = self.window.has(&record, self.tail.follow) && self.tail.filter.matches(&record);
         let Hit { record, is_unconfirmed } = match &self.elsewhere {
             Some(elsewhere) => elsewhere.hit(record),
@@ -230,6 +233,7 @@ impl View<'_> {
             }
             _ => format!("{:#}", anyhow::anyhow!("{error}").context(cause_of(error))),
         };
+        // While following, a persistent error comes again with each retry.
         if self.last_error.as_ref() == Some(&text) {
             return Ok(());
         }

@@ -32,6 +32,7 @@ fn parse_at(text: &str, now: Timestamp) -> Result<Timestamp> {
         "yesterday" => return Ok(today()?.yesterday()?.start_of_day()?.timestamp()),
         _ => {}
     }
+    // From the most specific syntax to the least: with a zone, with an offset, without either.
     if let Ok(zoned) = text.parse::<ZonedDateTime>() {
         return Ok(zoned.timestamp());
     }
@@ -41,11 +42,13 @@ fn parse_at(text: &str, now: Timestamp) -> Result<Timestamp> {
     if let Ok(civil) = text.parse::<DateTime>() {
         return Ok(civil.to_zoned_datetime(TimeZone::UTC)?.timestamp());
     }
+    // Everything else is an age, such as `2h` or `3 days ago`.
     let Ok(span) = text.trim_end_matches("ago").trim_end().parse::<Span>() else {
         bail!(
             "`{text}` is not a time: write 2026-11-21, 2026-11-21T08:00Z, yesterday, or an age such as 2h or 3d"
         );
     };
+    // Days and months are calendar units, so they need a zone to be subtracted.
     let then = now.to_zoned_datetime(TimeZone::UTC).checked_sub(span.abs());
     Ok(then.with_context(|| format!("`{text}` ago is out of range"))?.timestamp())
 }

@@ -36,6 +36,7 @@ impl Damage {
         let all = segments(copy)?;
         let own: Vec<PathBuf> =
             all.iter().filter(|one| one.chain() == 0).map(|one| one.path().to_owned()).collect();
+        // A segment in the middle, since damage at an end could pass for a crash or for retention.
         let inner = own.get(own.len() / 2).filter(|_| own.len() > 2);
         let last = own.last().ok_or_else(|| anyhow!("{} has no chain 000", copy.display()))?;
         match self {
@@ -95,8 +96,8 @@ const ALLOWED: &str = "\"outcome\":\"passed\"";
 fn forged(line: &str) -> String {
     let body = String::from_utf8_lossy(body_of(line.as_bytes()));
     let hash = hash_of(body.as_bytes());
-    let (said, _) = body.rsplit_once(PREV_HASH).unwrap_or_default();
-    let rest = said.strip_prefix(SEQ).unwrap_or_default();
+    let (members, _) = body.rsplit_once(PREV_HASH).unwrap_or_default();
+    let rest = members.strip_prefix(SEQ).unwrap_or_default();
     let (seq, rest) = rest.split_once(',').unwrap_or_default();
     let seq = seq.parse::<u64>().unwrap_or_default() + 1;
     let body = format!("{SEQ}{seq},{rest}{PREV_HASH}{hash}\"");

@@ -90,6 +90,7 @@ impl Writer {
             let recorded = if self.role == Role::Worker { job(&mut dice) } else { visit(&mut dice) };
             left = left.saturating_sub(recorded);
             since_wait += recorded;
+            // `confirm` waits for the sync, and with it for everything queued before.
             if since_wait >= Self::PACE {
                 since_wait = 0;
                 log.confirm(|| audit!(action = "cart.snapshot", actor = "shop", outcome = "success"))?;

@@ -17,6 +17,7 @@ const ACCESS: &str = "permissions";
 const OWN: [&str; 3] = ["control", "hold", "forward-required"];
 
 pub(super) fn look(log: &Path, findings: &mut Findings) -> Result<()> {
+    // Two calls, since the log may be reached through a symlink, but its own owner and mode are needed too.
     let itself = fs::symlink_metadata(log).with_context(|| format!("cannot look at {}", log.display()))?;
     let dir = fs::metadata(log).with_context(|| format!("cannot look at {}", log.display()))?;
     if itself.is_symlink() {
@@ -26,6 +27,7 @@ pub(super) fn look(log: &Path, findings: &mut Findings) -> Result<()> {
     let names = names_in(log).with_context(|| format!("cannot list {}", log.display()))?;
     let segments: Vec<PathBuf> =
         names.iter().filter(|name| is_segment_name(name)).map(|name| log.join(name)).collect();
+    // The owner of the directory is the owner of the log: the library compares all files with it.
     check_access(log, dir.uid(), findings);
     let control = log.join("control");
     check_access(&control, dir.uid(), findings);

@@ -39,6 +39,7 @@ pub(super) fn look(log: &Path, all: &[Segment], findings: &mut Findings) -> Writ
     for chain in chains {
         let path = log.join(format!("control/chain-{chain:03}.lock"));
         let holder = match (&locks, fs::metadata(&path)) {
+            // A copy of a log has no lock files, so nobody has its chains.
             (_, Err(error)) if error.kind() == io::ErrorKind::NotFound => None,
             (Ok(locks), Ok(data)) => holder_in(locks, &data),
             (_, data) => {
@@ -64,6 +65,7 @@ pub(super) fn look(log: &Path, all: &[Segment], findings: &mut Findings) -> Writ
 /// Returns the process that has an exclusive lock on a file, from the text of `/proc/locks` (proc_locks(5)).
 fn holder_in(locks: &str, data: &fs::Metadata) -> Option<i64> {
     let (major, minor) = (rustix::fs::major(data.dev()), rustix::fs::minor(data.dev()));
+    // The kernel prints the device as two hexadecimal numbers and the inode as a decimal one.
     let sought = format!("{major:02x}:{minor:02x}:{}", data.ino());
     // A line: `1: FLOCK  ADVISORY  WRITE 4711 08:01:12345 0 EOF`.
     locks.lines().find_map(|line| {

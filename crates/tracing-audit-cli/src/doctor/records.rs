@@ -36,6 +36,7 @@ pub(super) fn look(
 ) {
     let chains: BTreeSet<u16> = all.iter().map(Segment::chain).collect();
     let mut newest = None;
+    // A chain that cannot be read must not hide the others.
     for chain in chains {
         let recent = match recent(log, chain) {
             Ok(recent) => recent,
@@ -227,6 +228,7 @@ impl Chain {
             );
             findings.warn("clock", found, "check the time service (`timedatectl`, `chronyc tracking`)");
         }
+        // A record in the future is worse than a step back: retention by age would keep it too long.
         let ahead = self.recent.iter().filter_map(|record| Some((record, record.time?)));
         let ahead = ahead.filter_map(|(record, time)| Some((record, time.duration_since(self.now).ok()?)));
         let ahead = ahead.filter(|(_, by)| *by > STEP).max_by_key(|(_, by)| *by);

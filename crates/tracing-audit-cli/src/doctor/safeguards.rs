@@ -29,6 +29,7 @@ pub(super) fn look(doctor: &Doctor, all: &[Segment], now: SystemTime, findings: 
 }
 
 fn hold(log: &Path, now: SystemTime, findings: &mut Findings) {
+    // As in the library, anything with that name is a hold, even a dangling symlink.
     match fs::symlink_metadata(log.join("hold")) {
         Ok(data) => {
             let since = data.modified().ok().and_then(|time| now.duration_since(time).ok());
@@ -116,6 +117,7 @@ fn heads(log: &Path, all: &[Segment], file: &Path, now: SystemTime, findings: &m
     let check = format!("tracing-audit verify {} --heads {}", quoted(log), quoted(file));
     let kept = match HeadFile::read(file) {
         Ok(kept) => kept.heads,
+        // A file that cannot be read protects nothing, so this needs doing.
         Err(error) => return findings.must(HEADS, format!("{error:#}"), keep),
     };
     if kept.is_empty() {
@@ -133,6 +135,7 @@ fn heads(log: &Path, all: &[Segment], file: &Path, now: SystemTime, findings: &m
             newest.insert(head);
         }
     }
+    // A chain that only the file knows was removed as a whole, one that only the log knows is not covered.
     let there = all.iter().map(Segment::chain);
     let chains: BTreeSet<u16> = there.chain(last.keys().copied()).collect();
     let (mut newest, mut is_fine) = (None, true);

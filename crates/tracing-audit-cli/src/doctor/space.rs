@@ -14,6 +14,7 @@ const CHECK: &str = "free space";
 const DAY: Duration = Duration::from_secs(86_400);
 
 pub(super) fn look(log: &Path, all: &[Segment], now: SystemTime, findings: &mut Findings) {
+    // `f_bavail` is what an unprivileged process may use, without the blocks reserved for root, see statvfs(3).
     let Ok(system) = rustix::fs::statvfs(log) else { return };
     let free = system.f_bavail.saturating_mul(system.f_frsize);
     let whole = system.f_blocks.saturating_mul(system.f_frsize);
@@ -40,6 +41,7 @@ pub(super) fn look(log: &Path, all: &[Segment], now: SystemTime, findings: &mut 
 fn grown(log: &Path, all: &[Segment], now: SystemTime) -> u64 {
     let since = now.checked_sub(DAY).unwrap_or(SystemTime::UNIX_EPOCH);
     let mut chains: Vec<u16> = all.iter().map(Segment::chain).collect();
+    // Segments are sorted by chain, so duplicates are neighbours.
     chains.dedup();
     let written: u64 = chains.iter().map(|chain| written_since(log, all, *chain, since)).sum();
     let first = all.iter().filter_map(Segment::first_time).min();

@@ -46,6 +46,7 @@ pub(super) struct Table<W: io::Write>(csv::Writer<W>);
 impl<W: io::Write> Table<W> {
     /// Makes a table, and writes the row with the names of the columns.
     pub(super) fn new(to: W) -> Result<Self> {
+        // Quotes around every cell keep a spreadsheet from guessing where one ends.
         let mut table = csv::WriterBuilder::new().quote_style(csv::QuoteStyle::Always).from_writer(to);
         table.write_record(COLUMNS).map_err(cause_of)?;
         Ok(Self(table))
@@ -57,6 +58,8 @@ impl<W: io::Write> Table<W> {
         let member = |name: &str| record.get(name).map(ToString::to_string);
         let recorded = record.outcome().unwrap_or_default();
         let outcome = if Outcome::of(hit) == Outcome::Unconfirmed { "unconfirmed" } else { recorded };
+        // The kind as it is in the line, because `record.kind()` is only `other` for one that this version does not
+        // know.
         let kind = member("kind").unwrap_or_default();
         // Another program may have written the line, so any of these members may have another type than text.
         let cells: [Cow<'_, str>; COLUMNS.len()] = [

@@ -65,6 +65,7 @@ fn event(hit: &Hit) -> Json {
     put(&mut event, "action", record.action().map(ToOwned::to_owned).or_else(own));
     put(&mut event, "reason", record.reason());
     event.insert("provider".to_owned(), "tracing-audit".into());
+    // The hash is unique and the same in each export, so a receiver can recognise duplicates.
     event.insert("id".to_owned(), record.hash().to_string().into());
     event.insert("hash".to_owned(), record.hash().to_string().into());
     event.insert("sequence".to_owned(), record.seq().into());

@@ -111,6 +111,8 @@ impl Action {
         let sign = sign_in(&words);
         let is_authentication = words.first().is_some_and(|word| is_one_of(word, &AUTHENTICATION))
             || sign.is_some_and(|(_, end)| words.get(end..).is_some_and(are_results));
+        // The order decides for names with several verbs: deletion matters most, and a name such as `list.updated` is
+        // no reading.
         let verb = || match () {
             () if has(&DELETE) => Activity::Delete,
             () if has(&CREATE) => Activity::Create,
@@ -140,6 +142,7 @@ fn sign_in(words: &[String]) -> Option<(Activity, usize)> {
         _ if LOGON.contains(&word) => Some(Activity::Logon),
         _ => None,
     };
+    // `auth.not_logged_in` is no login.
     if words.iter().any(|word| word == "not") {
         return None;
     }
@@ -152,6 +155,7 @@ fn sign_in(words: &[String]) -> Option<(Activity, usize)> {
 
 /// Returns whether the words after `login` have a verb, so that the action is about a login page, setting and so on.
 fn is_about_another_thing(words: Option<&[String]>) -> bool {
+    // Words such as `granted` are verbs and results; after a login they are results.
     let is_verb = |word: &String| {
         let word = word.as_str();
         let verbs: [&[&str]; 4] = [&DELETE, &CREATE, &UPDATE, &READ];

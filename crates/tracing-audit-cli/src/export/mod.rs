@@ -131,6 +131,7 @@ impl Export {
         }
         translator.finish()?;
         self.report(&done);
+        // The file is complete in itself, but somebody has to look at the log.
         Ok(ExitCode::from(u8::from(done.bad_lines > 0 || done.missing > 0 || done.of_later > 0)))
     }
 
@@ -271,12 +272,14 @@ impl Done {
 
     fn note_format(&mut self, export: &Export, record: &Record) {
         let file = record.file_name();
+        // Each file is examined once: a segment has one format.
         if self.files.get(&record.chain()).is_none_or(|known| *known != file) {
             if let Some(format) = export.later_format(&file) {
                 self.later.entry(record.chain()).or_insert_with(|| (file.clone(), format));
             }
             self.files.insert(record.chain(), file);
         }
+        // A chain does not return to an earlier format, so every later record counts too.
         self.of_later += u64::from(self.later.contains_key(&record.chain()));
     }
 }

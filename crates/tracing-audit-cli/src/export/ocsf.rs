@@ -53,6 +53,7 @@ pub(super) fn event(hit: &Hit, at: jiff::Timestamp) -> Result<Json> {
     let (class_uid, class_name) = class.kind;
     let (activity_id, activity_name) = class.activity;
     let mut event = Map::new();
+    // `type_uid` is defined as `class_uid` * 100 + `activity_id`.
     for (name, value) in [
         ("category_uid", Json::from(class.category.0)),
         ("category_name", class.category.1.into()),

@@ -88,6 +88,7 @@ impl Rows {
         match &mut self.form {
             Form::Text(out) => writeln!(out, "{}", line_with(record, hit.is_unconfirmed))?,
             Form::Lines(out, false) => writeln!(out, "{}", record.as_json())?,
+            // `RawValue` keeps the bytes of the line: no number is rounded, and no member is reordered.
             Form::Lines(out, true) => {
                 let wrapped = Wrapped {
                     chain: record.chain(),

@@ -64,6 +64,7 @@ impl Report {
     }
 
     fn write(self) -> Result<ExitCode> {
+        // The reader alone would miss unconfirmed records that another chain names.
         let named = Unconfirmed::named_elsewhere(&self.log)?;
         let mut output = OutputFile::create(&self.output, &self.log)?;
         let log = self.log.display();

@@ -165,7 +165,7 @@ fn findings(data: &PageData<'_>) -> Markup {
                     }
                 }
                 @if total > MAX_FINDINGS as u64 {
-                    p class="aside" { "The first " (MAX_FINDINGS) " of " (grouped(total)) "; " code { "tracing-audit verify" } " says more." }
+                    p class="aside" { "The first " (MAX_FINDINGS) " of " (grouped(total)) "; " code { "tracing-audit verify" } " has details." }
                 }
             }
         }
@@ -241,7 +241,7 @@ fn counts(data: &PageData<'_>) -> Markup {
                 }
             }
             @if tally.provisional > 0 {
-                p class="aside" { (plural(tally.provisional, "record")) " of these not known to be durable when the page was made: a power cut may take them back." }
+                p class="aside" { (plural(tally.provisional, "record")) " of these were not known to be durable when the page was made: a power cut may lose them." }
             }
         }
     }
@@ -254,7 +254,7 @@ fn unconfirmed(data: &PageData<'_>) -> Markup {
         @if total > 0 { section {
             h2 { "Unconfirmed records" }
             p {
-                "These records are in the log, but the program that wrote them was told that they were not confirmed, and may have refused the action. They are not evidence that it was done, whatever outcome stands in them."
+                "These records are in the log, but the program that wrote them got an error, and may have refused the action. They are not evidence that it was done, whatever outcome they have."
             }
             div class="wide" { table class="stack" {
                 thead { tr { th { "Record" } th { "Time" } th { "Actor" } th { "Action" } th { "Recorded outcome" } th { "Where" } } }
@@ -282,7 +282,7 @@ fn notes(data: &PageData<'_>) -> Markup {
             h2 { "Notes" }
             @if total == 0 { p { "None." } }
             @else {
-                p { "What an auditor should know, and what is no fault of the evidence." }
+                p { "Facts that an auditor should know, but that are not faults." }
                 ul class="list" { @for note in notes.iter().take(MAX_NOTES) { li {
                     span class="tag" { (note.kind().as_str()) } " "
                     @if let Some(chain) = note.chain() { "chain " (format!("{chain:03}")) ": " }
@@ -340,8 +340,8 @@ fn segments(data: &PageData<'_>) -> Markup {
         section {
             h2 { "Segments" }
             p {
-                "The SHA-256 of the bytes of each file that count: from its first byte on, as many as stand here. "
-                "What a later segment declares void is not in it. The newest file of a chain may grow; its sum is of the bytes that it had."
+                "The SHA-256 of the bytes of each file that count: as many as are given here, from the first on. "
+                "Bytes that a later segment declares void are not included. The newest file of a chain may grow; its sum is of the bytes that it had."
             }
             div class="wide" { table class="stack" {
                 thead { tr { th { "File" } th class="n" { "First record" } th class="n" { "Bytes" } th { "SHA-256" } } }
@@ -369,10 +369,10 @@ fn by_hand(data: &PageData<'_>) -> Markup {
     let example = data.sums.iter().find(|sum| sum.sha256.is_some());
     html! {
         section {
-            h2 { "How to check this without us" }
+            h2 { "How to check this without this tool" }
             ol {
                 li {
-                    "A whole log, with a program of the documentation that shares no code with this one (" code { "docs/verify.py" } "):"
+                    "A whole log, with a program in the documentation that shares no code with this one (" code { "docs/verify.py" } "):"
                     pre { "python3 verify.py " (quoted(&data.path)) }
                 }
                 @if let Some(sum) = example { li {
@@ -380,10 +380,10 @@ fn by_hand(data: &PageData<'_>) -> Markup {
                     pre { "head -c " (sum.bytes) " " (shown(&sum.name)) " | sha256sum" }
                 } }
                 li {
-                    "A record, for instance line 3 of a file: this prints what stands in its " code { "_hash" } ", and the line behind it says the same in its " code { "_prev_hash" } "."
+                    "A record, for instance line 3 of a file: this prints its " code { "_hash" } ", which is also the " code { "_prev_hash" } " of the next line."
                     pre { "sed -n 3p " (example.map_or_else(|| "audit-000-00000001.jsonl".to_owned(), |sum| shown(&sum.name))) " | { printf '\\0'; head -c -77; printf '}'; } | sha256sum" }
                 }
-                li { "The end of the log: compare the heads above with those that were kept elsewhere." }
+                li { "The end of the log: compare the heads above with those kept elsewhere." }
             }
         }
     }
@@ -398,8 +398,8 @@ fn foot(data: &PageData<'_>) -> Markup {
     html! {
         footer {
             p {
-                "This page is no evidence by itself: the log is, with heads that were kept elsewhere. Made " (data.made)
-                " by tracing-audit " (env!("CARGO_PKG_VERSION")) ". Verified were all records; those that were written while the page was made may be counted in some of its parts only."
+                "This page is no evidence by itself: the log is, with heads kept elsewhere. Made " (data.made)
+                " by tracing-audit " (env!("CARGO_PKG_VERSION")) ". All records were verified; those written while the page was made may be counted in some of its parts only."
             }
         }
     }

@@ -66,6 +66,7 @@ fn row(name: &str, class: &str, count: Count, highest: u64) -> Markup {
 /// Renders a bar of at most a hundred units, beginning with the failed part.
 fn bar(count: Count, highest: u64) -> Markup {
     let part = |number: u64| u128::from(number) * 100 / u128::from(highest);
+    // At least one unit, so that no count disappears.
     let all = part(count.events).max(1);
     let failed = if count.failed == 0 { 0 } else { part(count.failed).max(1) };
     html! {

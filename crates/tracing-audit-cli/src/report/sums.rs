@@ -63,6 +63,7 @@ fn sha256_of(path: &Path, bytes: u64) -> io::Result<Option<String>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
+    // The file may grow meanwhile: read no more than the bytes that are stated.
     let mut file = file.take(bytes);
     let mut sum = Sha256::new();
     let mut window = vec![0; 1 << 17];

@@ -143,6 +143,7 @@ impl Tally {
             }
         }
         for (waiting, _) in tally.waiting.values_mut() {
+            // Findings are in the order of their detection, records come in the order of their numbers.
             waiting.make_contiguous().sort_unstable();
         }
         tally
@@ -183,6 +184,7 @@ impl Tally {
         self.timeline.count(at, mark);
         if let Some((waiting, last)) = self.waiting.get_mut(&record.chain()) {
             *last = Some(at);
+            // A finding may be about a missing record, so the next one with a time counts for it.
             while waiting.front().is_some_and(|seq| *seq <= record.seq()) {
                 waiting.pop_front();
                 self.timeline.count(at, Mark::Finding);

@@ -89,6 +89,7 @@ impl Timeline {
             *count = 1;
         }
         self.buckets.entry(at.div_euclid(self.width)).or_default().add(one);
+        // Widening keeps memory bounded even if one record has an absurd time.
         while self.spans() > MAX_BUCKETS {
             self.widen();
         }

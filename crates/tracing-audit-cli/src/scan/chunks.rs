@@ -76,6 +76,7 @@ impl Chunks {
     }
 
     pub(crate) fn get(&self, number: usize) -> Option<Chunk<'_>> {
+        // Spans are sorted by their first chunk: the last one that begins at or before this number has it.
         let behind = self.spans.partition_point(|(first, _)| *first <= number);
         let (first, span) = self.spans.get(behind.checked_sub(1)?)?;
         let start = (number - first) as u64 * self.size;
@@ -104,6 +105,8 @@ impl Window {
     pub(crate) fn read(&mut self, chunk: &Chunk<'_>) -> io::Result<Option<Lines<'_>>> {
         let path = chunk.span.segment.path();
         if self.open.as_ref().is_none_or(|(open, _)| open != path) {
+            // An open file stays readable after retention has removed it, so chunks of the same file do not fail
+            // halfway.
             match File::open(path) {
                 Ok(file) => self.open = Some((path.to_owned(), file)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -116,6 +119,8 @@ impl Window {
         // The last line that begins in the chunk ends at the first line feed at or after the chunk's last byte.
         let last = length(chunk.end - 1 - from);
         let mut end = None;
+        // Most lines are short. Only if the last one does not end in the first 4 KiB, read as far as the longest line
+        // may reach.
         for behind in [BEHIND, LONGEST_LINE] {
             let wanted = (chunk.end + behind).min(chunk.span.end) - from;
             fill(file, &mut self.bytes, from, length(wanted))?;

@@ -110,6 +110,7 @@ impl Log {
     fn add(&mut self, files: &[Segment], filter: &Filter) -> Result<()> {
         let Some(newest) = files.last() else { return Ok(()) };
         let (number, durable) = (newest.chain(), newest.durable());
+        // The tail is found by the name of its file, the spans by the number of the segment.
         let names: HashMap<String, u32> =
             files.iter().filter_map(|file| Some((file_name(file)?, file.number()))).collect();
         let end = self.read_end(number, durable)?;
@@ -118,12 +119,16 @@ impl Log {
         let end = tail_at.as_ref().and_then(|(file, offset)| Some((*names.get(file)?, *offset)));
         let counting: Vec<&Segment> = files.iter().filter(|file| file.counted_bytes() > 0).collect();
         let mut spans = Vec::new();
+        // A chain without any durable record is all tail.
         for (index, file) in counting.iter().enumerate().take_while(|_| tail_from > 1) {
             let end = match end {
                 Some((segment, _)) if file.number() > segment => break,
+                // The segment with the last durable record is searched up to that record.
                 Some((segment, offset)) if file.number() == segment => offset.min(file.counted_bytes()),
                 _ => file.counted_bytes(),
             };
+            // A record in this segment has a lower number than the first of the next segment, which bounds what a
+            // forged line can claim.
             let next = counting.iter().skip(index + 1).find_map(|file| file.first_seq());
             let last_seq =
                 next.map_or(u64::MAX, |next| next.saturating_sub(1)).min(tail_from.saturating_sub(1));
@@ -177,6 +182,8 @@ impl Log {
         let work = || {
             let (mut made, mut window) = (new(), Window::default());
             loop {
+                // Only the numbers have to be unique, and no other memory is shared through them, so `Relaxed` is
+                // enough.
                 let mut number = next.fetch_add(1, Ordering::Relaxed);
                 if number >= count {
                     return made;
@@ -197,6 +204,7 @@ impl Log {
             for other in others {
                 match other.join() {
                     Ok(made) => all.push(made),
+                    // A panic is a bug and must not be taken for an empty result.
                     Err(panic) => std::panic::resume_unwind(panic),
                 }
             }

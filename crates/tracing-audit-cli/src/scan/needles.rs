@@ -28,6 +28,7 @@ impl Needle {
     fn find(&self, chunk: &[u8], mut at: usize) -> Option<usize> {
         loop {
             let found = at + self.finder.find(chunk.get(at..)?)?;
+            // `\u0020` to `\u007f`: the digit after `\u00` is 2 to 7.
             let digit = chunk.get(found + self.finder.needle().len());
             if !self.of_printable || digit.is_some_and(|digit| (b'2'..=b'7').contains(digit)) {
                 return Some(found);
@@ -121,6 +122,8 @@ impl Needles {
     fn any_of(literals: &[Literal]) -> Self {
         let mut needles: Vec<Needle> = literals.iter().map(|literal| Needle::new(&literal.bytes)).collect();
         let spelled = || literals.iter().filter(|literal| !literal.is_raw);
+        // A searched character may be spelled as any `\u` escape. If all are printable ASCII, only escapes of those
+        // can spell them, which lines of the library never have. So the common `\u001b` does not cost a parse.
         if spelled().any(|literal| literal.has_others) {
             needles.push(Needle::new(b"\\u"));
         } else if spelled().next().is_some() {
@@ -150,6 +153,7 @@ impl Needles {
             let start = memrchr(b'\n', before).map_or(0, |at| at + 1);
             let end = memchr(b'\n', behind).map_or(chunk.len(), |at| found + at);
             each(start, chunk.get(start..end).unwrap_or_default());
+            // Needles further on keep their positions; only those within this line are searched again.
             for (needle, next) in self.0.iter().zip(&mut next) {
                 if next.is_some_and(|next| next <= end) {
                     *next = needle.find(chunk, end + 1);
@@ -169,6 +173,7 @@ fn members(name: &str, values: &[String]) -> Option<Vec<Literal>> {
 /// Makes the needle of a `--field`. A value that is also JSON, such as a number, may be spelled in other ways in the line, so
 /// only the name is searched for.
 fn field(name: &str, value: &str) -> Option<Vec<Literal>> {
+    // JSON has several spellings of a number, such as `1e99` and `1e+99`.
     let is_text = serde_json::from_str::<serde_json::Value>(value).is_err();
     let literal = if is_text { Literal::member(name, value) } else { Literal::name(name) };
     literal.map(|literal| vec![literal])

@@ -56,15 +56,15 @@ impl UnconfirmedSet {
 
     /// Returns the records that a line names.
     pub(crate) fn said_by(record: &Record, ids: &HashMap<u16, String>) -> Self {
-        let mut said = Self::default();
-        let Some(Named { chain, is_other, id, ranges }) = named_by(record) else { return said };
+        let mut set = Self::default();
+        let Some(Named { chain, is_other, id, ranges }) = named_by(record) else { return set };
         // An earlier chain may have had this number, before the log was restarted from scratch. Only the id tells.
         if !is_other || id == ids.get(&chain).map(String::as_str) {
             for (first, last) in ranges {
-                said.add(chain, first, last);
+                set.add(chain, first, last);
             }
         }
-        said
+        set
     }
 
     pub(crate) fn merge(&mut self, other: Self) {
@@ -77,6 +77,7 @@ impl UnconfirmedSet {
 
     pub(crate) fn add(&mut self, chain: u16, mut first: u64, mut last: u64) {
         let ranges = self.0.entry(chain).or_default();
+        // Join all ranges that overlap, so that a set has few ranges however often a record is named.
         while let Some((from, to)) = ranges.range(..=last).next_back().map(|(from, to)| (*from, *to)) {
             if to < first {
                 break;
@@ -103,6 +104,7 @@ pub(crate) fn named_by(record: &Record) -> Option<Named<'_>> {
     let named = record.get("unconfirmed").filter(|_| record.kind() == RecordKind::Unconfirmed)?;
     let text = |name| named.get(name).and_then(Value::as_str);
     let other = text("chain");
+    // Without a `chain` member the line is about its own chain.
     let chain = other.map_or(Some(record.chain()), |chain| chain.parse().ok())?;
     let range = |range: &Value| match range.as_list()? {
         [first, last] => Some((first.as_u64()?, last.as_u64()?)).filter(|(first, last)| first <= last),
@@ -159,6 +161,7 @@ impl Survey {
             if chunk.span.has(record.seq()) {
                 self.firsts.entry(chain.number).or_default().insert(number, record.seq());
             }
+            // The first line of a file is its `segment` line, which has the format.
             if offset == 0 {
                 self.note_format(&record, segment.path());
             }
@@ -184,6 +187,7 @@ impl Survey {
     pub(crate) fn numbers_of(&self, chain: &Chain, chunk: &Chunk<'_>) -> RangeInclusive<u64> {
         let firsts = self.firsts.get(&chain.number);
         let (Some(number), Some(firsts)) = (chain.all.number_of(chunk), firsts) else { return 0..=u64::MAX };
+        // The first valid numbers of later chunks bound this one from above: numbers increase along the chain.
         let mut later = firsts.range(number + 1..).map(|(_, first)| *first);
         let own = firsts.get(&number).copied().unwrap_or(0);
         // A first line with a number above that of a later chunk is itself a copy, so it gives no lower bound.

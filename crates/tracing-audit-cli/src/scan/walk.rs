@@ -82,9 +82,12 @@ enum Part {
 impl Walk {
     pub(super) fn new(log: &Log, task: SearchTask, threads: usize, is_reverse: bool) -> Self {
         let count = task.chain.wanted.count();
+        // A single chunk needs no thread.
         let threads = if count > 1 { threads } else { 0 };
         let workers = (0..threads)
             .map(|first| {
+                // A thread is at most two chunks ahead, one in the channel and one found, so that a limit reads
+                // little more than needed.
                 let (sender, receiver) = sync_channel(1);
                 let task = task.clone();
                 thread::spawn(move || {
@@ -155,6 +158,7 @@ impl Walk {
 
     fn is_out_of_place(&mut self, record: &Record) -> bool {
         let seq = record.seq();
+        // Only good records move the border: after a copied line, the following originals are still in order.
         let is = self.last_seq.is_some_and(|last| if self.is_reverse { seq >= last } else { seq <= last });
         if !is {
             self.last_seq = Some(seq);
@@ -164,6 +168,8 @@ impl Walk {
 
     fn place_in_time(&mut self, record: &Record) -> SystemTime {
         let at = match (record.time(), self.last) {
+            // Clamp the time to that of the previous record, so that the order of numbers wins over a clock that was
+            // set back.
             (Some(at), Some(last)) if self.is_reverse => at.min(last),
             (Some(at), Some(last)) => at.max(last),
             (Some(at), None) => at,

@@ -54,7 +54,7 @@ pub(super) fn find(log: &Path, wanted: Wanted) -> Result<Option<Shown>> {
             offset: record.offset(),
             text: Some(record.as_json().as_bytes().to_vec()),
         }),
-        None => behind(log, &own, wanted, &beside)?,
+        None => in_place_of(log, &own, wanted, &beside)?,
     };
     let Some(position) = position else {
         print_stderr(&format!("tracing-audit: {}", why_missing(log, &all, wanted, &beside)));
@@ -113,7 +113,12 @@ fn line_of(own: &[&Segment], record: &Record) -> u64 {
 /// Returns the line in the place of a missing record: after the record before it, or at the beginning of the chain.
 ///
 /// Returns `None` if there is no such line.
-fn behind(log: &Path, own: &[&Segment], wanted: Wanted, beside: &Beside) -> Result<Option<LinePosition>> {
+fn in_place_of(
+    log: &Path,
+    own: &[&Segment],
+    wanted: Wanted,
+    beside: &Beside,
+) -> Result<Option<LinePosition>> {
     let (file, offset, line) = match &beside.previous {
         Some(previous) if previous.seq() + 1 == wanted.seq => {
             let end = previous.offset() + previous.as_json().len() as u64 + 1;
@@ -163,6 +168,7 @@ fn digits_behind<'a>(line: &'a str, name: &str) -> Option<&'a str> {
 
 fn shown(log: &Path, wanted: Wanted, position: &LinePosition, beside: &Beside, unconfirmed: bool) -> Shown {
     let text = position.text.as_ref().map(|text| String::from_utf8_lossy(text).into_owned());
+    // The line may be anything, so `_hash` is taken from its end by text and not by parsing.
     let line = text.as_deref().unwrap_or_default();
     let written = digits_behind(line, HASH).map(str::to_owned);
     let computed = position.text.as_ref().map(|text| hash_of(body_of(text)));
@@ -200,6 +206,7 @@ fn link_back(text: &str, seq: u64, beside: &Beside) -> Link {
                 says: says.to_owned(),
             }
         }
+        // The first record of a chain links to 64 zeros, see docs/format.md.
         _ if seq == 1 => {
             let is_right = linked == "0".repeat(DIGITS);
             let says =

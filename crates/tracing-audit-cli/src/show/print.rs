@@ -47,12 +47,14 @@ const ABOVE: [&str; 2] = ["_prev_hash", "_hash"];
 pub(super) fn print(shown: &Shown) {
     let mut text = String::new();
     facts(&mut text, shown);
+    // A line that is too long to be read is only described.
     let (Some(line), Some(check), Some(computed)) = (&shown.text, &shown.check, &shown.computed) else {
         return crate::print(text.trim_end());
     };
     match serde_json::from_str(line) {
         Ok(Value::Object(members)) => {
             text.push('\n');
+            // Unknown members come before `durable`, which is last in the format.
             let place = |name: &str| ORDER.iter().position(|known| *known == name).unwrap_or(ORDER.len() - 2);
             let mut members: Vec<_> =
                 members.into_iter().filter(|(name, _)| !ABOVE.contains(&name.as_str())).collect();

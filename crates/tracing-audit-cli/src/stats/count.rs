@@ -67,6 +67,7 @@ pub(crate) struct Counts {
 impl Counts {
     /// Makes empty counts for one of `threads` threads, which share the memory limit.
     pub(crate) fn new(by: &[By], threads: usize) -> Self {
+        // Each table of each thread gets an equal share, so that the total is bounded whatever the values are.
         let max_bytes = MAX_BYTES / (by.len() * threads).max(1);
         let table = |by: &By| Table {
             by: *by,
@@ -196,6 +197,8 @@ impl Table {
         let mut folded = 0;
         self.rows.retain(|value, count| {
             let weight = weight(count);
+            // Many rows can have the same weight as the median. They are dropped only until half of the memory is
+            // free, so that a fold always frees enough, and not everything.
             let is_kept = weight > limit || weight == limit && self.bytes <= half;
             if !is_kept {
                 self.bytes -= ROW + value.len();

@@ -50,9 +50,11 @@ fn rows_of<'a>(table: &'a Table, stats: &Stats) -> (Vec<Row<'a>>, Count, usize) 
     };
     let mut rest = Vec::new();
     if table.by.is_time() {
+        // Hours and days are in chronological order, and `--top` keeps the latest.
         rows.sort_by_key(|(value, _)| *value);
         rest = rows.drain(..rows.len().saturating_sub(top)).collect();
     } else {
+        // Equal counts are ordered by value, so that the output is the same in each run.
         rows.sort_by_key(|(value, count)| (Reverse(count.events), *value));
         if rows.len() > top {
             rest = rows.split_off(top);

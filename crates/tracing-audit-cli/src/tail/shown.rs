@@ -19,6 +19,7 @@ impl Shown {
             return;
         }
         ranges.insert(seq, seq);
+        // The oldest range goes: remarks about recent records matter more.
         if ranges.len() > MAX_RANGES {
             ranges.pop_first();
         }

@@ -16,6 +16,7 @@ impl Verify {
             );
         }
         let (heads, _) = self.kept(None)?;
+        // The position of the forwarder in the log is kept under this name.
         let name = self.name.as_deref().unwrap_or_else(|| store.name());
         let mut checker =
             self.of.as_ref().map(|log| copy_checker(log, name)).transpose()?.unwrap_or_default();

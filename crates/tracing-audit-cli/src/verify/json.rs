@@ -17,6 +17,8 @@ pub(super) fn of(checked: &Checked) -> String {
         report.insert("against".to_owned(), as_value(&checked.against));
         report.insert("error".to_owned(), Value::Null);
     }
+    // The library serialises its report. What only the command knows is added here: times, lines around findings, and
+    // sentences.
     for chain in members(&mut report, "chains") {
         let number = chain.get("chain").and_then(Value::as_u64).and_then(|number| u16::try_from(number).ok());
         let times = number.and_then(|number| checked.times.get(&number)).cloned().unwrap_or_default();
@@ -25,6 +27,7 @@ pub(super) fn of(checked: &Checked) -> String {
             chain.insert("last_time".to_owned(), times.1.into());
         }
     }
+    // Positions are known by the index of the finding, in the same order as in the report.
     for (index, finding) in members(&mut report, "findings").iter_mut().enumerate() {
         let place = as_value(&checked.places.get(&index));
         if let Value::Object(finding) = finding {

@@ -151,6 +151,7 @@ pub(crate) fn exit_code_of(verdict: Verdict) -> u8 {
 
 impl Verify {
     pub(crate) fn run(self) -> Result<ExitCode> {
+        // Only a single argument may be a forwarded copy: several are always directories.
         if let [log] = &*self.logs {
             if let Some(store) = store_of(log)? {
                 return self.run_on_copy(store);
@@ -221,6 +222,7 @@ impl Verify {
         if !self.json && !self.quiet {
             print(&print::table(&rows));
         }
+        // Damage comes first: a log that could not be checked must not hide a damaged one.
         let worst = [1, 2, 3].into_iter().find(|code| rows.iter().any(|row| row.exit_code == *code));
         ExitCode::from(worst.unwrap_or(0))
     }
@@ -257,10 +259,12 @@ impl Verify {
                 file.path().display()
             ));
         }
+        // All kept heads are checked, not only the newest: an old one shows which part of the log was rewritten.
         let mut verifier = kept.iter().fold(Verifier::new(log), |verifier, head| verifier.expect_head(*head));
         if let Some(threads) = self.threads {
             verifier = verifier.threads(threads.into());
         }
+        // The bar is on standard error, so that standard output can be redirected.
         let bar = self.progress(log);
         if let Some(bar) = bar.clone() {
             verifier = verifier.progress(move |done, total| {
@@ -296,6 +300,7 @@ impl Verify {
 
     /// Makes a progress bar on standard error, if that is a terminal.
     fn progress(&self, log: &Path) -> Option<ProgressBar> {
+        // `indicatif` hides the bar if standard error is not a terminal.
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
         if self.quiet || bar.is_hidden() {
             return None;

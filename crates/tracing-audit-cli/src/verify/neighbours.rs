@@ -49,6 +49,7 @@ impl Line {
         Self {
             seq: record.as_ref().map(|record| record.seq()),
             text: String::from_utf8_lossy(line).into_owned(),
+            // The reader stops at the longest length of a line, without a line feed then.
             is_cut: bytes.len() as u64 >= LONGEST_LINE && !bytes.ends_with(b"\n"),
             unconfirmed: false,
             record,
@@ -109,6 +110,7 @@ impl Neighbours {
     fn at(segments: &[Segment], finding: &Finding) -> Option<Self> {
         let number = finding.segment()?;
         let offset = finding.offset()?;
+        // Neighbours may be in other files of the chain.
         let mut chain: Vec<&Segment> =
             segments.iter().filter(|segment| segment.chain() == finding.chain()).collect();
         chain.sort_unstable_by_key(|segment| segment.number());
@@ -127,6 +129,7 @@ impl Neighbours {
         };
         let end = here.as_ref().map_or(offset, |(_, end)| *end);
         let after = line_at(segment, end).ok()?.map(|(line, _)| line);
+        // At the end of a file, the line after is in the next file whose bytes count.
         let after = after.or_else(|| {
             let next = chain.get(at + 1..)?.iter().find(|other| other.counted_bytes() > 0)?;
             line_at(next, 0).ok()?.map(|(line, _)| line)
@@ -157,6 +160,7 @@ fn line_before(segment: &Segment, end: u64) -> io::Result<Option<Line>> {
     file.seek(SeekFrom::Start(begin))?;
     let mut bytes = Vec::new();
     file.take(end - begin).read_to_end(&mut bytes)?;
+    // The line feed of the line itself does not separate it from the one before.
     let inside = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
     let start = memchr::memrchr(b'\n', inside).map_or(0, |at| at + 1);
     let line = bytes.get(start..).filter(|line| !line.is_empty());

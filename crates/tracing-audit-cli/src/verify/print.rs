@@ -117,8 +117,8 @@ fn heads(text: &mut String, report: &Report) {
         return;
     }
     let what = match report.verdict() {
-        Verdict::Damaged => "heads, as far as the log still has them: keep those from before",
-        _ => "heads, to be written down elsewhere",
+        Verdict::Damaged => "heads that the log still has: do not let them replace kept ones",
+        _ => "heads, to be kept elsewhere",
     };
     line!(text, "\n{what}");
     for head in report.heads() {
@@ -136,6 +136,7 @@ fn findings(text: &mut String, checked: &Checked) {
     for kind in FindingKind::ALL.iter().filter(|kind| report.count(**kind) > 0) {
         let count = report.count(*kind);
         line!(text, "  {BOLD}{kind}{BOLD:#} ({})", grouped(count));
+        // The index is that in the report, by which the lines around a finding are known.
         let of_kind = report.findings().iter().enumerate().filter(|(_, finding)| finding.kind() == *kind);
         let mut printed = 0;
         for (index, finding) in of_kind.take(MAX_PRINTED) {
@@ -151,6 +152,7 @@ fn findings(text: &mut String, checked: &Checked) {
             line!(text, "  - and {} more", grouped(count - printed));
         }
     }
+    // The usual reason of a missing segment, which is no tampering.
     if report.count(FindingKind::MissingSegment) > 0 && has_packed(report) {
         line!(
             text,
@@ -215,8 +217,8 @@ fn against(text: &mut String, comparison: &Comparison) {
         only(text, chain);
         let Some(parting) = &chain.parting else { continue };
         line!(text, "    {BOLD}{}{BOLD:#}", escape(&parting.what));
-        stands(text, "log", parting.log.as_ref());
-        stands(text, "copy", parting.copy.as_ref());
+        side(text, "log", parting.log.as_ref());
+        side(text, "copy", parting.copy.as_ref());
     }
     for finding in &comparison.copy_findings {
         line!(text, "  - in the copy: {}", escape(finding));
@@ -235,8 +237,9 @@ fn only(text: &mut String, chain: &Chain) {
     }
 }
 
-fn stands(text: &mut String, whose: &str, place: Option<&LinePosition>) {
-    match place {
+/// Appends the line of one side at a difference.
+fn side(text: &mut String, whose: &str, line: Option<&LinePosition>) {
+    match line {
         Some(LinePosition { file, line, offset, text: found, unconfirmed, .. }) => {
             let file = escape(file);
             let mark = if *unconfirmed { "UNCONFIRMED " } else { "" };
@@ -328,6 +331,7 @@ fn unchecked(checked: &Checked) -> Vec<String> {
     let mut all: Vec<Unchecked> = Vec::new();
     for what in checked.report.not_checked() {
         let what = Unchecked::of(what, &checked.kept);
+        // Chains with the same gap in the check share one sentence.
         match all.iter_mut().find(|known| known.takes(&what)) {
             Some(known) => {
                 known.chains.extend(what.chains);

@@ -58,7 +58,7 @@ fn a_log_is_forwarded_once_and_again() {
     assert_eq!(place.run("forward rejected log file"), (0, String::new(), String::new()));
 }
 
-/// A chain once made all of these fail.
+/// One unreadable chain once made all of these commands fail.
 #[test]
 fn an_unreadable_chain_is_reported_and_stops_no_other_command() {
     let (place, _) = Place::new();
@@ -80,7 +80,7 @@ fn a_copy_is_verified() {
     assert_eq!(place.run("forward log --to file:copy.jsonl --once").0, 0);
     let (code, said, _) = place.run(&format!("verify file:copy.jsonl --of log --head {head}"));
     assert!(code == 0 && said.contains("13"), "{said}");
-    // Also a head that is not the last one.
+    // A head that is not the last one is found too.
     let chain = &head.to_string()[..3];
     for (seq, code) in [(7, 1), (12, 1), (99, 1)] {
         let wrong = format!("{chain}/{seq}:{}", "ab".repeat(32));
@@ -108,7 +108,7 @@ fn a_copy_is_verified() {
     }
     let (code, _, said) = place.run("verify file:nothing.jsonl");
     assert!(code == 2 && said.contains("nothing.jsonl"), "{said}");
-    // Where forwarding did not begin with the first record, the log says so.
+    // If forwarding did not begin with the first record, the log shows where it did.
     assert_eq!(place.run("forward log --to file:now.jsonl --name now --from now --once").0, 0);
     for _ in 0..3 {
         place.emit(2);
@@ -129,7 +129,7 @@ fn forwarders_are_required_and_lifted() {
         let names = fs::read_dir(place.path("log")).unwrap().map(|entry| entry.unwrap().file_name());
         names.filter(|name| name.to_string_lossy().starts_with("audit-")).count()
     };
-    // A program that knows of no forwarder.
+    // A program without the setting.
     let prune = || {
         let retention = Retention::keep_all().max_segments(1);
         let log = AuditLog::builder(place.path("log")).stderr(false).retention(retention).open().unwrap();
@@ -161,7 +161,7 @@ fn forwarders_are_required_and_lifted() {
     assert!(code == 2 && said.contains("it requires nothing"), "{said}");
     let (code, _, said) = place.run("forward require nowhere file");
     assert!(code == 2 && said.contains("there is no audit log at nowhere"), "{said}");
-    // Whoever requires it by a setting puts it back.
+    // A program that requires it by its settings adds it again.
     let retention = Retention::keep_all().require_forwarded(["file"]);
     let log = AuditLog::builder(place.path("log")).stderr(false).retention(retention).open().unwrap();
     log.close().unwrap();
@@ -201,7 +201,7 @@ fn remaining_records_are_no_success() {
     assert!(code == 1 && said.contains("chain 000 is not forwarded"), "{code} {said}");
 }
 
-/// Both once were a success.
+/// Both were once reported as a success.
 #[test]
 fn unreadable_chains_and_earlier_refusals_are_no_success() {
     let (place, head) = Place::new();
@@ -212,7 +212,7 @@ fn unreadable_chains_and_earlier_refusals_are_no_success() {
     assert!(code == 1 && said.contains("chain 001 could not be forwarded: "), "{code} {said}");
     fs::remove_dir(&unreadable).unwrap();
     assert_eq!(place.run(once), (0, String::new(), String::new()));
-    // As an earlier run left it.
+    // The state that an earlier run left.
     let id = "0".repeat(32);
     let refusal = format!("{{\"record\":\"{head}\",\"chain_id\":\"{id}\",\"reason\":\"no\"}}\n");
     fs::write(place.path("log/control/forward-file.rejected.jsonl"), refusal).unwrap();
@@ -238,7 +238,7 @@ fn how_long_a_record_may_wait_is_an_option() {
     assert!(code == 1 && said.contains("tracing-audit: file is behind by "), "{said}");
 }
 
-/// Takes one request and acknowledges it. Returns the request, head and body.
+/// Accepts one request and acknowledges it. Returns its head and body.
 #[cfg(feature = "otlp")]
 fn take_one_request(listener: &std::net::TcpListener) -> Vec<u8> {
     use std::io::{BufRead, BufReader, Read, Write};

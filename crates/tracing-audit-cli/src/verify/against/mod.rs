@@ -168,6 +168,7 @@ impl<'a> Pair<'a> {
     fn next_of_copy(&mut self) -> Result<Option<Line>> {
         let line = self.copy.next()?;
         if let Some(line) = &line {
+            // Retention may have removed the beginning of the copy: its first record has nothing to link to.
             if let Some(seq) = line.seq.filter(|_| !self.has_begun) {
                 self.checker.begins_behind(&self.id, seq.saturating_sub(1));
             }
@@ -185,11 +186,14 @@ impl<'a> Pair<'a> {
                 (None, None) => return Ok(()),
                 (Some(_), None) => Ordering::Less,
                 (None, Some(_)) => Ordering::Greater,
+                // Both are in the order of their numbers, so this is a merge. A line without a number sorts first and
+                // is reported.
                 (Some(ours), Some(theirs)) => ours.seq.cmp(&theirs.seq),
             };
             if !self.step(order, log.as_ref(), copy.as_ref())? {
                 return Ok(());
             }
+            // Only the side with the lower number advances.
             if order != Ordering::Greater {
                 log = self.log.next()?;
             }
@@ -244,6 +248,8 @@ impl<'a> Pair<'a> {
         if seq <= self.last.0 {
             return Some(format!("record {seq} of the log comes after record {}", self.last.0));
         }
+        // Before the first common record, the log may have older records than the copy. After it, a gap is a
+        // difference.
         if let Some(next) = theirs.filter(|_| self.chain.same > 0) {
             return Some(format!("records {seq} to {} are missing in the copy", next.saturating_sub(1)));
         }

@@ -59,6 +59,7 @@ impl Side {
             let is_plain = ends(&name) == "jsonl";
             let segment = SegmentFile { number, name, path: entry.path(), counted: None };
             let known = chains.entry(chain).or_default();
+            // The compressed one may be an incomplete copy of the other.
             if is_plain || !known.contains_key(&number) {
                 known.insert(number, segment);
             }
@@ -114,6 +115,7 @@ fn count(files: &mut [SegmentFile]) -> Result<Option<String>> {
             let number = |name: &str| claim.get(name).and_then(Value::as_u64);
             let (Some(last), Some(bytes)) = (number("segment"), number("bytes")) else { continue };
             let from = number("from").unwrap_or(last);
+            // The first claim found is that of the newest segment, which is the one that holds.
             for file in older.iter_mut().filter(|file| (from..=last).contains(&u64::from(file.number))) {
                 file.counted.get_or_insert(bytes);
             }
@@ -131,6 +133,7 @@ fn open(file: &SegmentFile) -> Result<Option<Box<dyn BufRead>>> {
         Err(error) => return Err(error).with_context(cannot),
     };
     Ok(Some(match ends(&file.name) {
+        // `MultiGzDecoder`, because gzip files may be concatenated (RFC 1952, section 2.2).
         "gz" => Box::new(BufReader::with_capacity(BUFFER, MultiGzDecoder::new(BufReader::new(opened)))),
         "zst" => Box::new(BufReader::with_capacity(BUFFER, Decoder::new(opened).with_context(cannot)?)),
         _ => Box::new(BufReader::with_capacity(BUFFER, opened)),

@@ -1,4 +1,4 @@
-//! `export`: every format, and where it may write.
+//! `export`: the formats, and where it may write.
 
 use std::{fs, os::unix::fs::symlink, path::Path, process::Command};
 
@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 use super::forge::{BEGIN, Forge};
 use crate::place::Place;
 
-/// A login that was confirmed, one that was not, one that failed, and what is no login; with hostile texts.
+/// A log with a confirmed login, an unconfirmed one, a failed one, and another event with hostile texts.
 fn small() -> Place {
     let (place, _) = Place::new();
     let mut forge = Forge::new(&place.path("small"), BEGIN);
@@ -21,7 +21,7 @@ fn small() -> Place {
         "critical",
         &json!({"action": "auth.login", "actor": "jonas", "outcome": "success", "source": "web-1", "reason": "=cmd|' /C calc'!A0"}),
     );
-    // It stands behind the sync that made the record durable, before anything else.
+    // The line comes directly after the sync that made the record durable.
     forge.unconfirmed(BEGIN + 1, refused, refused);
     forge.event(
         BEGIN + 2,
@@ -106,7 +106,8 @@ fn a_csv_row_has_no_formula_and_identifies_its_record() {
     assert_eq!(of(row("8"), "fields"), "{\"n\":7}");
 }
 
-/// What OCSF 1.5.0 requires of every class, and of the classes that are used: a pointer each; of several, one must be there.
+/// JSON pointers to the attributes that OCSF 1.5.0 requires in every class and in those that are used. Of several in one
+/// entry, one must be there.
 const REQUIRED: [&[&str]; 9] = [
     &["/category_uid"],
     &["/class_uid"],
@@ -236,12 +237,12 @@ fn a_file_appears_when_it_is_complete_and_never_in_a_log() {
         for command in ["export small --format csv -o", "report small -o", "report link -o"] {
             let (code, out, err) = place.run(&format!("{command} {target}"));
             assert_eq!((code, out.as_str()), (2, ""), "{command} {target}");
-            assert!(err.contains("lies in the directory of the log; write it elsewhere"), "{err}");
+            assert!(err.contains("is in the directory of the log; write it elsewhere"), "{err}");
         }
     }
     assert_eq!(names(&place.path("small")), ["audit-000-00000001.jsonl"]);
     assert_eq!(segment(&place), before);
-    // What fails leaves what was there, and nothing else.
+    // A failed export leaves the old file, and no other.
     fs::write(place.path("kept.csv"), "kept").unwrap();
     fs::create_dir(place.path("small/audit-000-00000002.jsonl")).unwrap();
     let all = names(&place.path("."));

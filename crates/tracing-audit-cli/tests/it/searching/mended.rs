@@ -1,4 +1,4 @@
-//! Logs as no writer of ours leaves them: what is not sure is said, and nothing is passed over in silence.
+//! Logs that the library never writes: nothing in them is skipped silently.
 
 use std::{
     fs::{self, OpenOptions},
@@ -17,7 +17,7 @@ use crate::{
 
 const FILE: &str = "log/audit-000-00000001.jsonl";
 
-/// A log of one segment with these events after one of `mallory`, which is number 3.
+/// A log of one segment, with an event of `mallory` as record 3 and further events.
 fn forged(fill: impl FnOnce(&mut Forge)) -> Place {
     let (place, _) = Place::new();
     fs::remove_dir_all(place.path("log")).unwrap();
@@ -111,7 +111,7 @@ fn a_text_that_no_line_can_contain_is_refused() {
     assert!(code == 2 && said.contains("which no line contains"), "{said}");
 }
 
-/// What is left of lines whose line feeds were overwritten, over the end of what is read at once.
+/// A region without line feeds, as if they had been overwritten, across the border of a chunk.
 #[test]
 fn a_long_destroyed_region_is_reported() {
     let place = forged(|forge| long(forge, 12));
@@ -134,7 +134,7 @@ fn a_copied_line_is_not_accepted() {
     let path = place.path(FILE);
     let text = fs::read_to_string(&path).unwrap();
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
-    // Beside the original, far behind it, and before it.
+    // The copy is next to the original, far after it, or before it.
     for at in [3, 31] {
         let copied = [&lines[..at], &lines[2..3], &lines[at..]].concat().concat();
         fs::write(&path, copied).unwrap();
@@ -209,7 +209,7 @@ fn a_segment_of_a_later_format_is_reported() {
     }
 }
 
-/// Many chains wait for each other to be merged.
+/// All chains have to be read at the same time to be merged.
 #[test]
 fn three_hundred_chains_take_little_memory() {
     let (place, _) = Place::new();
@@ -233,7 +233,7 @@ fn three_hundred_chains_take_little_memory() {
         command.args(["query", "log", "--output", "jsonl"]).args(more).current_dir(place.path(""));
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
-        // It waits then until somebody reads more, with something of each chain at hand.
+        // It then blocks on the full pipe, with records of each chain in memory.
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
         child.kill().unwrap();

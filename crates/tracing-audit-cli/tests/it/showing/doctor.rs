@@ -11,7 +11,7 @@ use tracing_audit::AuditLog;
 use super::crafted::Crafted;
 use crate::place::{Place, can_run, skip};
 
-/// The exit code, and what was found of each thing: its state, and what was found.
+/// Runs `doctor`. Returns the exit code, and the name, state and finding of each check.
 fn look(place: &Place, line: &str) -> (i32, Vec<(String, String, String)>) {
     let (code, said, error) = place.run(&format!("doctor {line} --json"));
     assert!(!said.is_empty(), "{error}");
@@ -38,7 +38,7 @@ fn a_log_in_order_needs_nothing() {
     fs::write(place.path("heads"), format!("{head}\n")).unwrap();
     let before = listing(&place);
     let (code, checks) = look(&place, "log --heads heads --max-age 30d");
-    // The disk of whoever runs this may be full, or a tmpfs.
+    // The disk of the test machine may be full, or a tmpfs.
     let is_ours = |one: &&(String, String, String)| !["file system", "free space"].contains(&one.0.as_str());
     assert!(checks.iter().filter(is_ours).all(|one| one.1 == "ok"), "{code}: {checks:#?}");
     assert_eq!(listing(&place), before);
@@ -95,7 +95,7 @@ fn a_program_that_writes_is_named() {
     let own = format!("chain 000 is written by process {} (", std::process::id());
     assert_found(&checks, "writers", "ok", &own);
     assert_found(&checks, "ends", "ok", "");
-    // To look is not to hold: the program still has it, and closes it.
+    // `doctor` took no lock: the program still has the chain, and closes it.
     log.close().unwrap();
     assert_found(&look(&place, "log").1, "writers", "ok", "no program");
 }

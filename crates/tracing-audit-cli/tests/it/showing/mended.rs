@@ -1,4 +1,4 @@
-//! What went wrong once: each of these was seen by somebody who used the command.
+//! Regressions: each of these was a bug that users met.
 
 use std::{
     ffi::OsStr,
@@ -29,7 +29,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// What was counted back from one end was once counted again from a newer one.
+/// Records were once counted back from one end of the log, and then shown up to a newer one.
 #[test]
 fn the_newest_matches_are_printed_while_others_are_written() {
     let place = Place::new().0;
@@ -81,7 +81,7 @@ fn a_line_that_is_not_a_record_is_not_called_durable() {
     assert_eq!((&said["provisional"], &said["unconfirmed"]), (&Value::Null, &Value::Bool(true)));
 }
 
-/// Two chains, of which the second names record 3 of the first.
+/// A log of two chains, of which the second names record 3 of the first.
 fn with_another_chain() -> Crafted {
     let mut log = Crafted::new();
     log.event("");
@@ -135,7 +135,7 @@ fn a_truncation_is_found_whatever_the_order_of_kept_heads() {
     let (log, hash) = (place.path("log"), "ab".repeat(32));
     let [(state, found)] = heads_checks(&log, &format!("000/99:{hash}\n{head}\n")).try_into().unwrap();
     assert!(state == "do" && found.contains("000/99 of the newest kept head is missing"), "{found}");
-    // As `verify` reads the file: comments are none of it, and what is no head is told.
+    // The file is read as by `verify`: comments are ignored, and a line that is not a head is reported.
     let [(state, found)] = heads_checks(&log, &format!("{head} # not 000/99:{hash}\n")).try_into().unwrap();
     assert!(state == "ok", "{found}");
     let [(state, found)] = heads_checks(&log, &format!("daily {head}\n")).try_into().unwrap();
@@ -144,7 +144,7 @@ fn a_truncation_is_found_whatever_the_order_of_kept_heads() {
 
 #[test]
 fn each_chain_needs_a_head_of_its_own() {
-    // Chain 000 goes on for days behind its head; chain 001 ended with one.
+    // Chain 000 continues for days after its kept head; chain 001 ends with its own.
     let (mut log, dir) = (Crafted::new(), tempfile::tempdir().unwrap());
     log.event("");
     let head = format!("000/{}:{}", log.seq, log.hash);
@@ -237,13 +237,13 @@ fn printed_commands_can_be_run_in_a_shell() {
         assert!(!said.contains(['\u{1b}', '\u{202e}']), "{said:?}");
         let commands: Vec<&str> = said.lines().filter(|line| line.starts_with("  tracing-audit ")).collect();
         assert_eq!(commands.len(), 7, "{said}");
-        // What `verify` takes may be a URL, and is text.
+        // The argument of `verify` may be a URL, so a path that is not UTF-8 is skipped for it.
         let is_text = name.to_str().is_some();
         for line in commands.into_iter().filter(|line| is_text || !line.contains(" verify ")) {
             let line = line.trim().replacen("tracing-audit", env!("CARGO_BIN_EXE_tracing-audit"), 1);
             let ended =
                 Command::new("bash").args(["-c", &line]).current_dir(place.path("")).output().unwrap();
-            // A demonstration has something that needs doing, and the copy is damaged.
+            // Exit code 1 is right too: the damaged copy fails, and `doctor` may find something to do.
             assert!(matches!(ended.status.code(), Some(0 | 1)), "{line}: {ended:?}");
         }
     }
@@ -307,7 +307,7 @@ fn missing_records_are_reported_between_the_lines() {
         log.segment(&format!(r#"{{"segment":1,"bytes":{end},"from":"{time}","to":"{time}"}}"#));
         log.event("");
     }
-    // The second of four.
+    // Remove the second of four segments.
     fs::remove_file(first.with_file_name("audit-000-00000002.jsonl")).unwrap();
     let output = run(&["tail", ".", "-n", "100"].map(OsStr::new), &log.path());
     let said = text(&output.stdout);
@@ -355,7 +355,7 @@ fn an_interrupt_ends_a_command_by_the_signal() {
     let place = Place::new().0;
     let mut command = place.command("tail -f log");
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-    // It runs as soon as it prints.
+    // Once it has printed something, it is following.
     std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     let ended = child.wait().unwrap();

@@ -30,7 +30,7 @@ fn colours_are_for_terminals_or_on_request() {
     let mut plain = command();
     plain.env("NO_COLOR", "1");
     let plain = on_terminal(plain, 200);
-    // Without colours it is the same text.
+    // Without its colours the text is the same.
     assert_eq!(plain, piped(""));
 }
 

@@ -42,12 +42,12 @@ fn a_copy_is_compared_plain_or_compressed() {
     let (code, packed, said) = against(&scene);
     assert_eq!((code, packed, said.as_str()), (0, text, ""));
     assert!(!scene.path("copy/audit-000-00000002.jsonl").exists());
-    // A change of the log, which is found by itself too, and one of the copy, which is not.
+    // A change in the log, which its own hashes show too.
     scene.edit(0, 2, |lines| lines[4] = lines[4].replace("mia", "eve"));
     let (code, text, _) = against(&scene);
     assert!(code == 1 && text.contains("\n    record 17 differs in the copy\n"), "{text}");
     assert!(text.contains("      copy  audit-000-00000002.jsonl.zst, line 5 (byte "), "{text}");
-    // One that ends inside is named.
+    // A truncated compressed file is named.
     let path = scene.path("copy/audit-000-00000001.jsonl.gz");
     let bytes = fs::read(&path).unwrap();
     fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
@@ -81,7 +81,7 @@ fn the_first_difference_from_a_copy_is_reported() {
     assert!(text.contains("a line of the copy is not a record"), "{text}");
 }
 
-/// What a log lacks that a copy has was removed, unless by retention from the beginning.
+/// A record that only the copy has was removed from the log, unless it is before the log's first one, where retention removes.
 #[test]
 fn a_log_that_was_truncated_after_the_copy_is_found() {
     let scene = scene();
@@ -99,7 +99,7 @@ fn a_log_that_was_truncated_after_the_copy_is_found() {
     assert!(text.contains("the log does not have the chain, and the copy has its records 1 to "), "{text}");
 }
 
-/// An archive is older than its log, or has what retention removed.
+/// An archive is older than its log, or has records that retention removed.
 #[test]
 fn records_that_only_one_has_at_an_end_are_reported_but_no_fault() {
     let scene = scene();

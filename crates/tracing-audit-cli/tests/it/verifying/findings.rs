@@ -1,4 +1,4 @@
-//! What is printed of each kind of tampering.
+//! The output for each kind of tampering.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use super::{
     logs::{Scene, masked},
 };
 
-/// What `verify` prints of each change, without what differs from run to run.
+/// The output of `verify` for each change, with what differs between runs masked.
 #[test]
 fn each_kind_of_tampering_is_printed_as_expected() {
     let mut printed = String::new();
@@ -62,7 +62,7 @@ fn twenty_findings_of_a_kind_are_printed_and_the_others_counted() {
     assert!(text.contains("edited (26)"), "{text}");
 }
 
-/// What a record says is text of whoever made the program log it.
+/// Texts of a record may come from an attacker who made the program log them.
 #[test]
 fn hostile_records_beside_damage_cannot_move_a_terminal() {
     use tracing_subscriber::prelude::*;

@@ -37,7 +37,7 @@ fn a_hold_is_placed_recorded_and_released() {
     assert_eq!(record.field("sudo_user").unwrap().as_str(), Some("mia"));
     assert_eq!(record.head().to_string(), head);
     assert_eq!(scene.run(&["verify", "log", "--head", &head]).0, 0);
-    // Again, as after a record that could not be written.
+    // Place it again, as after a record that could not be written.
     let (code, printed, _) = scene.run(&["hold", "log", "--reason", "again"]);
     assert!(code == 0 && printed.starts_with("the hold is in place already; its record is "), "{printed}");
     assert_eq!(records(&scene, "log.hold").len(), 2);
@@ -52,7 +52,7 @@ fn a_hold_is_placed_recorded_and_released() {
     assert_eq!(scene.run(&["verify", "log"]).0, 0);
 }
 
-/// The hold is for the programs that write.
+/// Programs that write the log obey the hold.
 #[test]
 fn nothing_is_removed_during_a_hold_even_by_a_running_program() {
     let scene = Scene::new();
@@ -84,7 +84,7 @@ fn an_unrecorded_hold_holds_and_an_unrecorded_release_releases_nothing() {
         return skip(test, "only root can give a log away");
     }
     let scene = Scene::new();
-    // The library writes to nobody else's log.
+    // The library refuses to write to a log of another user.
     assert!(Command::new("chown").args(["-R", "65534"]).arg(scene.log()).status().unwrap().success());
     let (code, printed, error) = scene.run(&["hold", "log", "--reason", "case"]);
     assert_eq!((code, printed.as_str()), (2, ""));
@@ -110,7 +110,7 @@ fn a_hold_needs_a_log_and_a_reason() {
     assert!(!scene.path("empty/hold").exists() && !scene.log().join("hold").exists());
 }
 
-/// What the newest record says of a hold, and what is there, must be the same.
+/// The newest record and the file `hold` must agree.
 #[test]
 fn a_concurrent_hold_and_release_leave_the_state_of_the_newest_record() {
     let scene = Scene::new();
@@ -134,7 +134,7 @@ fn a_concurrent_hold_and_release_leave_the_state_of_the_newest_record() {
 #[test]
 fn a_hold_waits_for_another_one() {
     let scene = Scene::new();
-    // Whoever may list the log can hold this lock, and keeps nobody from a hold.
+    // Any reader of the log can hold a lock on its directory, which must not block a hold.
     let listed = File::open(scene.log()).unwrap();
     listed.lock().unwrap();
     let dir = File::open(scene.log().join("control")).unwrap();

@@ -1,11 +1,11 @@
-//! Files of heads on disks that are full, and in places where they must not be.
+//! Files of heads on full disks, and in places where they must not be.
 
 use std::{fs, os::unix::fs::symlink, process::Command};
 
 use super::logs::{Scene, said};
 use crate::place::{can_run, skip};
 
-/// What is half a head is none, and what comes next is whole.
+/// An incomplete head does not count, and the next append replaces it.
 #[test]
 fn an_incomplete_head_at_the_end_is_ignored_and_replaced() {
     for half in ["0", "000/3", "001/7:", "000/35:3e77875f51cf"] {
@@ -47,7 +47,7 @@ fn a_full_disk_leaves_the_file_as_it_was() {
     assert_eq!(fs::read_to_string(scene.path("kept")).unwrap(), before + &scene.run(&["heads", "log"]).1);
 }
 
-/// An earlier run may have failed to sync them.
+/// An earlier run may have appended them and failed to sync.
 #[test]
 fn existing_heads_are_synced_too() {
     let test = "existing_heads_are_synced_too";

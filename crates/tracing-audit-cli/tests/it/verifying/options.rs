@@ -1,4 +1,4 @@
-//! Several logs, JSON, and errors that say what to do.
+//! Several logs, JSON, progress, and errors with a remedy.
 
 use std::{fs, process::Command};
 
@@ -43,7 +43,7 @@ fn several_logs_end_with_a_table_and_the_worst_exit_code() {
     assert!(code == 2 && said.contains("verify that one alone"), "{said}");
 }
 
-/// The members that docs/command.md names, and no others.
+/// The JSON has exactly the members that docs/command.md names.
 #[test]
 fn the_json_has_the_documented_members() {
     let scene = Scene::new();
@@ -124,7 +124,7 @@ fn progress_is_for_a_terminal_only() {
     let printed = fs::read_to_string(scene.path("out")).unwrap();
     assert!(printed.starts_with("PASS: ") && !printed.contains('\u{1b}'), "{printed}");
     assert_eq!(run("verify log -q >out").unwrap().stdout, b"");
-    // Colours are for a terminal too.
+    // Colours too are only for a terminal.
     let shown = String::from_utf8(run("verify log 2>err").unwrap().stdout).unwrap();
     assert!(shown.contains("\u{1b}[1m\u{1b}[32mPASS\u{1b}[0m: "), "{shown:?}");
     assert_eq!(fs::read_to_string(scene.path("err")).unwrap(), "");

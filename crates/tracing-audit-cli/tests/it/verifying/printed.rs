@@ -1,4 +1,4 @@
-//! What is printed of records that are not what they seem, and which arguments are taken.
+//! Output about unconfirmed and hostile records, and the arguments that are accepted.
 
 use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt as _, process::Command};
 
@@ -32,7 +32,7 @@ fn an_unconfirmed_record_beside_damage_is_marked() {
     let said = ["before", "here", "after"].map(|name| finding[name]["unconfirmed"].as_bool().unwrap());
     assert_eq!(said, [true, false, false]);
 
-    // Where a log and its copy part.
+    // The first difference between a log and its copy.
     fs::write(log.file(), fs::read_to_string(copy.path().join("audit-000-00000001.jsonl")).unwrap()).unwrap();
     let path = copy.path().join("audit-000-00000001.jsonl");
     lines[2] = lines[2].replace("success", "failure");
@@ -77,7 +77,7 @@ fn a_copy_of_another_log_fails_and_one_without_common_records_does_not_pass() {
     copy_files(&other.log(), &scene.path("copy"));
     let (code, text, _) = scene.run(&["verify", "log", "--against", "copy"]);
     assert!(code == 1 && text.contains("is of another log"), "{text}");
-    // It has only what retention removed in the log.
+    // The copy has only records that retention removed from the log.
     fs::remove_dir_all(scene.path("copy")).unwrap();
     fs::create_dir(scene.path("copy")).unwrap();
     for name in ["audit-000-00000001.jsonl", "audit-000-00000002.jsonl"] {
@@ -87,7 +87,7 @@ fn a_copy_of_another_log_fails_and_one_without_common_records_does_not_pass() {
     assert!(text.contains("nothing could be compared"), "{text}");
     copy_files(&other.log(), &scene.path("whole"));
     fs::create_dir(scene.path("empty")).unwrap();
-    // A copy with a segment of which nothing counts.
+    // A copy with one segment of which no bytes count.
     fs::write(scene.path("empty/audit-000-00000001.jsonl"), "").unwrap();
     let (code, text, _) = scene.run(&["verify", "whole", "--against", "empty"]);
     assert!(code == 2 && text.starts_with("UNCOMPARED: "), "{code} {text}");

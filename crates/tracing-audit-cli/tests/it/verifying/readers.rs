@@ -1,4 +1,4 @@
-//! Who may read and not write.
+//! Users who may read a log but not write it.
 
 use std::{
     fs::{self, Permissions},
@@ -9,7 +9,7 @@ use std::{
 use super::logs::{Scene, emit, said};
 use crate::place::skip;
 
-/// Every name, length and time of change under a directory.
+/// Lists every name, length and modification time below a directory.
 fn state(scene: &Scene) -> String {
     let listed = Command::new("find").arg(scene.log()).args(["-printf", "%p %s %T@ %C@\n"]).output().unwrap();
     String::from_utf8(listed.stdout).unwrap()
@@ -64,7 +64,7 @@ fn a_user_who_may_read_only_segments_gets_a_verdict() {
     log.close().unwrap();
     let (code, text, _) = run(&["verify", "log"]);
     assert!(code == 0 && text.starts_with("PASS: "), "{text}");
-    // Who may read nothing is told what to do.
+    // A user who may read nothing gets a remedy.
     chmod(&scene.segment(0, 1), 0o600);
     let (code, _, error) = run(&["verify", "log"]);
     let expected = "log/audit-000-00000001.jsonl: permission denied; run as its owner (uid 0)";

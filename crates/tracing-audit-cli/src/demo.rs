@@ -25,8 +25,8 @@ use writer::{Role, WRITER};
 
 /// Writes a realistic log to try this command on.
 ///
-/// Four programs write it through the layer that applications use: a shop and a worker at the same time, a shop that is
-/// killed in the middle (SIGKILL), and one that continues after it. The log has sessions and requests in spans, failed
+/// Four programs write it through the layer that applications use. A shop and a worker write at the same time, another shop
+/// is killed in the middle (SIGKILL), and a last one continues after it. The log has sessions and requests in spans, failed
 /// logins, critical events, and several segments. The events are the same in each run; times and ids are not.
 ///
 /// With `--damage`, a copy named DIR-damaged is made beside the log and tampered with, to show what `verify` finds.

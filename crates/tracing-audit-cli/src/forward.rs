@@ -92,8 +92,8 @@ enum About {
     },
     /// Continues after a record, whatever the store has up to there.
     ///
-    /// For a chain that was stopped because a log or a store was restored or cloned, so that they have different records
-    /// under the same keys. The store keeps its records; those of the log up to this one never reach it.
+    /// For a chain that was stopped because a log or a store was restored or cloned. They then have different records under
+    /// the same keys. The store keeps its records; those of the log up to this one never reach it.
     Skip {
         #[command(flatten)]
         named: Named,

@@ -14,8 +14,8 @@ use crate::{directory::explain, head_file::HeadFile, print, print_stderr};
 /// later whether records were cut off or rewritten (`verify --heads`). Heads are read from the end of the log, also while it
 /// is being written. Nothing is verified: `verify --append-heads` does both.
 ///
-/// The last records of an idle log may be missing for up to a minute: the log notes that a record is durable in its next
-/// write.
+/// A log notes in its next write that a record is durable. So the last records of an idle log may be missing for up to a
+/// minute.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   tracing-audit heads /var/lib/shop/audit-log

@@ -70,7 +70,7 @@ enum Command {
 impl Arguments {
     /// Parses the arguments, or exits with a message about what is wrong with them.
     ///
-    /// Characters that a terminal must not get are escaped in that message: an argument may be a name that somebody else
+    /// Characters that a terminal must not get are escaped in that message. An argument may be a name that somebody else
     /// chose, such as a file name from a glob.
     fn read() -> Self {
         let error = match Self::try_parse() {

@@ -36,7 +36,7 @@ impl OriginOptions<'_> {
     /// Returns the member that the newest `open` record of each chain has, if all of them agree.
     ///
     /// Chains that cannot be read, or have no `open` record any more, are ignored. The newest record of the whole log must
-    /// not decide: the service and host are part of where the log is stored, and must not depend on who opened it last.
+    /// not decide. The service and host are part of where the log is stored, so they must not depend on who opened it last.
     fn opened(&self, member: &str) -> Result<Option<String>> {
         let chains: BTreeSet<u16> = match segments(self.log) {
             Ok(segments) => segments.iter().map(Segment::chain).collect(),

@@ -32,9 +32,9 @@ use window::Window;
 /// All chains are merged by time. With options that select records, prints the newest that match. Following continues through
 /// rotation, new chains, restarts and retention, until Ctrl-C.
 ///
-/// Remarks are printed between the records: that records shown above were withdrawn, because a crash lost them before they
-/// were acknowledged; that a later line names a record UNCONFIRMED; that records are missing. `--json` prints the lines of
-/// the log unchanged, and the remarks to standard error.
+/// Remarks are printed between the records. They report records that were withdrawn, because a crash lost them before they
+/// were acknowledged, records that a later line names UNCONFIRMED, and missing records. `--json` prints the lines of the log
+/// unchanged, and the remarks to standard error.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Tail {

@@ -39,8 +39,8 @@ const FORMAT: f64 = 1.0;
 /// its position (chain, sequence number, file, byte), so that `tracing-audit show` finds it. `jsonl` copies the lines of the
 /// log byte for byte.
 ///
-/// An unconfirmed record, for which the program that wrote it got an error, is exported as unconfirmed and never as a
-/// success: the action may have been refused.
+/// For an unconfirmed record, the program that wrote it got an error, so the action may have been refused. It is exported as
+/// unconfirmed, never as a success.
 ///
 /// Exit codes: 0 everything was written; 1 it was written, but lines of the log could not be read, records are missing, or
 /// some have a format that this version does not know; 2 the export failed.

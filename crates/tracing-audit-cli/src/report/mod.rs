@@ -23,9 +23,9 @@ use tally::Tally;
 
 /// Verifies a log and writes an HTML page about it.
 ///
-/// The page is one file that loads and runs nothing. It has the verdict, the heads, a timeline, who did what with which
-/// result, unconfirmed records, segments with their sums, what was not checked, and how to check the log without this
-/// program.
+/// The page is one file that loads and runs nothing. It has the verdict, the heads, a timeline, counts of who did what with
+/// which result, unconfirmed records, and segments with their sums. It also states what was not checked, and how to check the
+/// log without this program.
 ///
 /// The page itself is not evidence: the log is, together with heads kept elsewhere.
 ///

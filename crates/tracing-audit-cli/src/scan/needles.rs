@@ -170,8 +170,8 @@ fn members(name: &str, values: &[String]) -> Option<Vec<Literal>> {
     values.iter().map(|value| Literal::member(name, value)).collect()
 }
 
-/// Makes the needle of a `--field`. A value that is also JSON, such as a number, may be spelled in other ways in the line, so
-/// only the name is searched for.
+/// Makes the needle of a `--field`. Only the name is searched for if the value is also JSON, such as a number, which the line
+/// may spell in another way.
 fn field(name: &str, value: &str) -> Option<Vec<Literal>> {
     // JSON has several spellings of a number, such as `1e99` and `1e+99`.
     let is_text = serde_json::from_str::<serde_json::Value>(value).is_err();

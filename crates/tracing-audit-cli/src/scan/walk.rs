@@ -225,7 +225,7 @@ impl Walk {
 
     /// Opens the tail, after the last durable record.
     ///
-    /// It is read forward into memory as far as there is room, also for a reverse search: read backward, the library may
+    /// It is read forward into memory as far as there is room, also for a reverse search. Read backward, the library may
     /// return less of a damaged log.
     fn open_tail(&mut self, trouble: &mut Trouble) {
         let SearchTask { chain, matcher, .. } = &self.task;

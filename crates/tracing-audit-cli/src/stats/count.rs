@@ -186,8 +186,8 @@ impl Table {
 
     /// Folds the rarer half of the rows into `others`.
     ///
-    /// Frequent values stay. A row lacks at most what was folded of the same value earlier, and each time that was no more
-    /// than the largest row folded then. So `too_low_by` is the sum of those maxima.
+    /// Frequent values stay. A row lacks at most what was folded of the same value earlier. Each time that was no more than
+    /// the largest row folded then. So `too_low_by` is the sum of those maxima.
     fn fold(&mut self) {
         let weight = |count: &Count| count.events.max(count.lost);
         let mut weights: Vec<u64> = self.rows.values().map(weight).collect();

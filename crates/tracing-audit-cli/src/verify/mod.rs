@@ -36,9 +36,9 @@ const MAX_PRINTED: usize = 20;
 /// Reads every record, computes its hash, and follows the links between records. Changes nothing, needs no key, and works
 /// while programs write the log. The files alone cannot show that their end was cut off: pass heads kept elsewhere.
 ///
-/// The first word is the result: PASS, UNCLEAN (nothing durable is altered, but a program crashed or was killed), FAIL, or
-/// UNCOMPARED (no record could be compared with the copy). The last part lists what was not checked, and what that would have
-/// needed.
+/// The first word is the result: PASS, UNCLEAN, FAIL or UNCOMPARED. UNCLEAN means that nothing durable is altered, but a
+/// program crashed or was killed. UNCOMPARED means that no record could be compared with the copy. The last part lists what was
+/// not checked, and what that would have needed.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   tracing-audit verify /var/lib/shop/audit-log

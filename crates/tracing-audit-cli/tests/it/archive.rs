@@ -28,7 +28,7 @@ fn a_log_is_archived_verified_and_restored() {
     let (code, said, error) = place.run(&format!("restore {url} back"));
     assert!((code, said.as_str()) == (2, "") && error.contains("back is not empty"), "{error}");
     let (code, _, error) = place.run("restore file:copy.jsonl back");
-    assert!(code == 2 && error.contains("only an archive is restored"), "{error}");
+    assert!(code == 2 && error.contains("only an archive can be restored"), "{error}");
     let (code, _, error) = place.run("verify archive:nowhere");
     assert!(code == 2 && error.contains("nowhere"), "{error}");
     // The service comes from the log itself.

@@ -173,7 +173,7 @@ fn forwarders_are_required_and_lifted() {
 fn impossible_requests_are_refused_with_the_reason() {
     let (place, head) = Place::new();
     for (line, expected) in [
-        ("forward log --to file: --once", "`file:` needs a path behind it"),
+        ("forward log --to file: --once", "`file:` needs a path after it"),
         ("forward log --to ftp://user:secret@host/x --once", "no store is known for `ftp:`"),
         ("forward log --to file:copy.jsonl --name A/B --once", "the name of a forwarder is"),
         ("forward log --to file:copy.jsonl --from yesterday --once", "invalid value 'yesterday'"),

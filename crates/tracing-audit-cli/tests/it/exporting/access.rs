@@ -108,7 +108,7 @@ fn a_log_that_is_written_is_exported() {
                 }
                 let (code, page, err) = place.run("report log -o -");
                 assert_eq!(code, 0, "{err}");
-                assert!(page.contains("those that were written while the page was made"), "{err}");
+                assert!(page.contains("those written while the page was made"), "{err}");
                 let count = out.lines().count();
                 assert!(count >= last, "{count}");
                 grown += usize::from(count > last);

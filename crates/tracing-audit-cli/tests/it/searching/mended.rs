@@ -152,7 +152,7 @@ fn a_bad_line_is_counted_once() {
     fs::write(place.path(FILE), text.replace("\"n\":2}", "\"n\":9}")).unwrap();
     for arguments in [&["--count"][..], &[], &["--reverse"]] {
         let (code, _, said) = ask(&place, arguments);
-        assert!(code == 2 && said.contains(" 1 places"), "{said}");
+        assert!(code == 2 && said.contains(" 1 positions"), "{said}");
     }
 }
 

@@ -12,7 +12,7 @@ fn a_record_is_shown_in_full_with_its_links() {
     assert_eq!((code, error.as_str()), (0, ""));
     for words in [
         "record 000/5\n",
-        "audit-000-00000001.jsonl, line 5, byte ",
+        "audit-000-00000001.jsonl, line 5, from byte ",
         "  hash      right: ",
         "  previous  right: 000/4 its hash is in this record",
         "  next      right: 000/6 has the hash of this record",

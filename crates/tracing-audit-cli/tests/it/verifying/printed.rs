@@ -67,7 +67,7 @@ fn a_copy_that_differs_from_an_unclean_log_has_its_own_message() {
     let path = scene.path("copy/audit-000-00000002.jsonl");
     fs::write(&path, fs::read_to_string(&path).unwrap().replacen("mia", "eve", 1)).unwrap();
     let (code, text, _) = scene.run(&["verify", "log", "--against", "copy"]);
-    let expected = "FAIL: the copy has other records than the log, which did not end in order either\n";
+    let expected = "FAIL: the copy differs from the log, which did not end in order either\n";
     assert!(code == 1 && text.starts_with(expected), "{text}");
 }
 

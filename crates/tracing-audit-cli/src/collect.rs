@@ -129,6 +129,7 @@ impl Collect {
             (Some(About::Settle { dir, chain_id, .. }), _) => {
                 let settled = settle(&dir, chain_id.as_deref())?;
                 print(&format!("the alarms of {settled} chains were cleared"));
+                // Nothing to clear means a wrong id or directory.
                 Ok(if settled > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
             }
             (Some(About::Retire { dir, log }), _) => {

@@ -182,6 +182,7 @@ struct WriterProcess {
 
 impl WriterProcess {
     fn start(spec: &[OsString]) -> Result<Self> {
+        // A process of its own, because SIGKILL ends a whole process.
         let program = std::env::current_exe().context("cannot find this program again")?;
         let mut command = Command::new(program);
         command.args(spec).stdin(Stdio::piped()).stdout(Stdio::piped());

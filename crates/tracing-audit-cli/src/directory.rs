@@ -13,6 +13,7 @@ const PACKED: [&str; 5] = ["gz", "zst", "xz", "bz2", "lz4"];
 /// Parses the name of a segment, such as `audit-000-00000001.jsonl`, into its chain and number.
 pub(crate) fn segment_of(name: &str) -> Option<(u16, u32)> {
     let (chain, segment) = name.strip_prefix("audit-")?.strip_suffix(".jsonl")?.split_once('-')?;
+    // Digits only: `parse` would also accept a sign.
     let digits = |text: &str, count| text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
     let is_name = digits(chain, 3) && digits(segment, 8);
     is_name.then(|| Some((chain.parse().ok()?, segment.parse().ok()?)))?

@@ -59,6 +59,7 @@ Exit codes: 0 nothing needs doing, 1 something does, 2 could not look.";
 fn age(text: &str) -> Result<Duration> {
     let then = crate::time::Point::parse(text)?.system_time();
     let age = SystemTime::now().duration_since(then).unwrap_or_default();
+    // The syntax also allows `now` and dates in the future, which are no ages.
     if age < Duration::from_secs(1) {
         bail!("`{text}` is not an age: write 90d or 12h");
     }

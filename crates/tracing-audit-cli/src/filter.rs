@@ -83,6 +83,7 @@ impl Range {
             }
             text.parse::<u64>().map_err(|_| anyhow!("`{text}` is not a sequence number"))
         };
+        // A single number is a range of one, and `..=` is accepted like `..`.
         let (first, last) = text.split_once("..").unwrap_or((text, text));
         let range = Self { first: number(first, 1)?, last: number(last.trim_start_matches('='), u64::MAX)? };
         if text.is_empty() || range.first > range.last {
@@ -119,6 +120,7 @@ fn kind(text: &str) -> Result<String> {
 }
 
 pub(crate) fn chain(text: &str) -> Result<u16> {
+    // Digits only: `parse` would also accept a sign.
     let is_number = (1..=3).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse()
         .ok()

@@ -227,6 +227,7 @@ impl About {
                 let taken = offer_again(&log, &name, &mut sink)?;
                 let left = rejected(&log, &name)?.len();
                 print(&format!("the store took {taken} records, and refuses {left}"));
+                // A failure, so that a script notices the records that remain.
                 return Ok(if left == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
             }
             Self::GiveUp { named: Named { log, name }, records } => {
@@ -241,6 +242,7 @@ impl About {
             Self::Require(Names { log, names }) => {
                 print_required(&require(&log, &names)?);
                 let known = forwarders(&log)?;
+                // Usually a typing error, and then retention would wait for ever.
                 for name in names.iter().filter(|name| !known.contains(name)) {
                     print(&format!("no forwarder {name} has run here: until one does, nothing is removed"));
                 }
@@ -294,6 +296,7 @@ impl Run {
             .with_context(|| format!("cannot forward {}", self.log.display()))?;
         let is_over = || is_asked_to_end.load(Ordering::Relaxed) || forwarder.stats().state == State::Closed;
         while !self.once && !is_over() {
+            // A signal only sets a flag, so that is polled.
             thread::sleep(Duration::from_millis(100));
         }
         let drained = self.drain(&forwarder, &is_over);

@@ -150,6 +150,7 @@ fn matches(signs: &[Sign], text: &[char]) -> bool {
             _ => {
                 let Some((of_star, until)) = star else { return false };
                 star = Some((of_star, until + 1));
+                // Let the `*` match one more character, and try again after it.
                 (sign, at) = (of_star + 1, until + 1);
             }
         }

@@ -208,6 +208,7 @@ fn print_done(text: &str) {
 
 /// Creates the file, durably. Returns whether it is new; an error comes with whether the file may exist.
 fn place(file: &Path, reason: &str) -> Result<bool, (bool, io::Error)> {
+    // `create_new` follows no symlink (`O_EXCL`, see open(2)), so no file outside the log can be overwritten.
     let is_new = match OpenOptions::new().write(true).create_new(true).mode(0o640).open(file) {
         Ok(mut hold) => {
             // The text only helps whoever finds the file: an empty one holds too, and the evidence is the record. So it is

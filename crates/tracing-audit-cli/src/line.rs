@@ -128,6 +128,7 @@ fn event(line: &mut String, record: &Record, is_unconfirmed: bool, columns: &Col
     for (name, value) in record.fields() {
         named(line, name, &text_of(value));
     }
+    // These lists name what the record lacks.
     for list in ["incomplete", "redacted", "repeated", "truncated"] {
         let names: Vec<&str> = match record.get(list) {
             Some(Value::List(names)) => names.iter().filter_map(Value::as_str).collect(),

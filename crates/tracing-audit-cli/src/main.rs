@@ -96,6 +96,7 @@ impl Arguments {
         } else {
             text.trim_end().lines().for_each(print_stderr);
         }
+        // As clap does for a wrong command line.
         std::process::exit(2)
     }
 }

@@ -40,6 +40,7 @@ impl OutputFile {
         }
         let mut builder = tempfile::Builder::new();
         builder.prefix(".tracing-audit-").suffix(".tmp").permissions(Permissions::from_mode(MODE));
+        // In the same directory, because a rename works only within a file system.
         let file = builder.tempfile_in(parent);
         let file = file.with_context(|| format!("cannot write {}", path.display()))?;
         Ok(Self::File { file: BufWriter::with_capacity(1 << 16, file), path })
@@ -94,6 +95,7 @@ fn resolve(path: &Path) -> Result<PathBuf> {
         Ok(found) if !found.is_file() => {
             bail!("{} is not a file; write with `-o -` and redirect standard output", path.display())
         }
+        // Without links, so that the file is replaced and not the link to it.
         Ok(_) => Ok(path.canonicalize()?),
         Err(_) => {
             let name =

@@ -76,6 +76,7 @@ impl Query {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let scan = Scan::new(&self.log, &self.filter)?.threads(self.threads).reverse(self.reverse);
         let (found, unconfirmed, trouble) = if self.count { count(&scan)? } else { self.print(&scan)? };
+        // The other outputs mark the records themselves.
         if unconfirmed > 0 && (self.count || self.output == Output::Jsonl) {
             let unconfirmed = grouped(unconfirmed);
             print_stderr(&format!(
@@ -114,6 +115,7 @@ impl Query {
 }
 
 fn count(scan: &Scan) -> Result<(u64, u64, crate::scan::Trouble)> {
+    // Counting needs no order, so all threads can work at the same time.
     let (counts, trouble) = scan.fold(
         || (0, 0),
         |(found, unconfirmed), hit| {

@@ -139,6 +139,7 @@ impl Scan {
         let mut trouble = survey.trouble.clone();
         let chains: Vec<&Arc<Chain>> = self.chains().collect();
         let threads = match chains.len() {
+            // One chain can use all threads. With a few chains, each gets one that reads ahead.
             1 => self.threads,
             2..=8 => 1,
             // Each thread needs memory of its own, so with many chains none reads ahead.

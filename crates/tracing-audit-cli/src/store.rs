@@ -55,6 +55,7 @@ impl<'a> Store<'a> {
             #[cfg(feature = "nats")]
             "nats" | "tls" => Ok(Some(Self::Nats(url))),
             #[cfg(feature = "otlp")]
+            // The prefix only distinguishes OTLP from other protocols over HTTP.
             "otlp+http" | "otlp+https" => Ok(Some(Self::Otlp(url.strip_prefix("otlp+").unwrap_or(url)))),
             #[cfg(feature = "objects")]
             "s3" | "archive" => Ok(Some(Self::Objects(url))),

@@ -134,6 +134,7 @@ impl Tail {
     ///
     /// Lines that are written later are read anyway.
     fn named_elsewhere(&self) -> Result<Option<Unconfirmed>> {
+        // Segments are sorted by chain, so the first and the last show whether there are several chains.
         let has_several = self.lines > 0
             && segments(&self.log)
                 .is_ok_and(|all| all.first().map(Segment::chain) != all.last().map(Segment::chain));

@@ -62,6 +62,7 @@ impl Damage {
             _ => Some(middle),
         };
         let at = at.or_else(|| lines.iter().position(|line| is_denied(&line)));
+        // Some kinds of damage need a next line.
         let at = at.filter(|at| at + 1 < lines.len()).ok_or_else(|| anyhow!("there are too few events"))?;
         let place = format!("{}, line {}", name_of(file), at + 1);
         let line = lines.get(at).cloned().unwrap_or_default();

@@ -81,6 +81,7 @@ fn check_access(path: &Path, owner: u32, findings: &mut Findings) {
         let found = format!("others than the owner may write {shown} (mode {:o})", data.mode() & 0o777);
         findings.must(ACCESS, found, format!("chmod go-w {word}"));
     }
+    // A second name could be outside the log, where others may write. Directories always have several links.
     if data.is_file() && data.nlink() != 1 {
         let found = format!("{shown} has {} names (hard links)", data.nlink());
         findings.must(ACCESS, found, "remove the other names: the program refuses such a file");

@@ -69,6 +69,7 @@ fn holder_in(locks: &str, data: &fs::Metadata) -> Option<i64> {
     let sought = format!("{major:02x}:{minor:02x}:{}", data.ino());
     // A line: `1: FLOCK  ADVISORY  WRITE 4711 08:01:12345 0 EOF`.
     locks.lines().find_map(|line| {
+        // Skip the ordinal. A process that waits for the lock has `->` next, so it does not match.
         let words: Vec<&str> = line.split_ascii_whitespace().skip(1).collect();
         match words.as_slice() {
             ["FLOCK", _, "WRITE", pid, file, ..] if *file == sought => pid.parse().ok(),

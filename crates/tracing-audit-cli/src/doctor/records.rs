@@ -47,6 +47,7 @@ pub(super) fn look(
             }
         };
         newest = newest.max(recent.iter().filter_map(|one| one.time).max());
+        // Unknown is not the same as free: without certainty no crash is reported.
         let is_held = match chain {
             chain if writers.held.contains(&chain) => Some(true),
             chain if writers.unknown.contains(&chain) => None,
@@ -63,6 +64,7 @@ pub(super) fn look(
         let age = now.duration_since(newest).unwrap_or_default();
         findings.ok("last record", format!("{} ago", words(age)));
     }
+    // All chains without a finding share one line per check.
     for (check, found) in [
         ("ends", "each run was closed, or its program is at work"),
         ("unsynced", "nothing waits for a sync for long"),
@@ -139,6 +141,7 @@ impl Chain {
     fn age(&self, findings: &mut Findings) {
         let Some(last) = self.recent.first().and_then(|last| last.time) else { return };
         let age = self.now.duration_since(last).unwrap_or_default();
+        // Without a running program, silence is normal.
         if self.is_held == Some(true) && age > SILENCE {
             let found = format!("chain {:03}: its program wrote nothing for {}", self.number, words(age));
             let remedy =
@@ -165,6 +168,7 @@ impl Chain {
         if let (Some(last), Some(segment)) =
             (self.recent.first(), all.iter().rev().find(|segment| segment.chain() == number))
         {
+            // The library read no record there, so the bytes are torn or damaged.
             let is_longer = last.segment == segment.number() && segment.bytes() > last.end;
             if is_longer && self.is_held == Some(false) {
                 let bytes = segment.bytes() - last.end;
@@ -194,6 +198,7 @@ impl Chain {
     }
 
     fn unsynced(&self, findings: &mut Findings) {
+        // Provisional records are at the end of a chain, which comes first here.
         let waiting: Vec<&Recent> = self.recent.iter().take_while(|record| record.is_provisional).collect();
         let Some(oldest) = waiting.last().and_then(|record| record.time) else { return };
         let age = self.now.duration_since(oldest).unwrap_or_default();
@@ -214,6 +219,7 @@ impl Chain {
 
     fn clock(&self, findings: &mut Findings) {
         let number = self.number;
+        // Newest first, so the second of a pair is the earlier record.
         let steps = self.recent.iter().zip(self.recent.iter().skip(1)).filter_map(|(later, earlier)| {
             let back = earlier.time?.duration_since(later.time?).ok()?;
             (back >= STEP).then_some((later, back))

@@ -28,6 +28,7 @@ pub(super) fn look(log: &Path, all: &[Segment], now: SystemTime, findings: &mut 
     };
     let found = format!("{} MiB ({percent} % of the disk); {left}", grouped(free >> 20));
     let remedy = "make room, set retention in the program, or move the log to a larger disk";
+    // File systems without a fixed number of inodes, such as btrfs, report 0 of them.
     if days.is_some_and(|days| days < 3) || free < (64 << 20) || system.f_files > 0 && system.f_favail == 0 {
         findings.must(CHECK, found, remedy);
     } else if days.is_some_and(|days| days < 30) || percent < 5 {

@@ -33,6 +33,7 @@ const TRANSLATED: [&str; 12] = [
 pub(super) fn document(hit: &Hit, at: jiff::Timestamp) -> Result<Json> {
     let record = &hit.record;
     let mut document = Map::new();
+    // In nanoseconds, like `ts`.
     document.insert("@timestamp".to_owned(), at.strftime("%Y-%m-%dT%H:%M:%S.%9fZ").to_string().into());
     document.insert("ecs".to_owned(), json!({ "version": VERSION }));
     document.insert("event".to_owned(), event(hit));

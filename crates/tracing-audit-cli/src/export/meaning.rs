@@ -39,6 +39,7 @@ impl<'a> Outcome<'a> {
     }
 }
 
+// Common words for outcomes. Other formats get any other word as it is.
 const SUCCESS: [&str; 15] = [
     "success",
     "succeeded",
@@ -274,6 +275,7 @@ pub(crate) fn address(source: &str) -> Option<(IpAddr, Option<u16>)> {
     if let Ok(address) = source.parse::<SocketAddr>() {
         return Some((address.ip(), Some(address.port())));
     }
+    // An IPv6 address in brackets, without a port.
     Some((source.strip_prefix('[')?.strip_suffix(']')?.parse().ok()?, None))
 }
 

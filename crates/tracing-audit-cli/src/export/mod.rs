@@ -182,6 +182,7 @@ impl Export {
         done: &mut Done,
     ) -> Result<()> {
         let hit = named.hit(record);
+        // Before the filter: a record that is not exported may give its time to one that has none.
         let at = done.time_of(&hit.record);
         if self.filter.matches(&hit.record) || self.is_needed(named, &hit.record, done) {
             translator.write(&hit, at)?;

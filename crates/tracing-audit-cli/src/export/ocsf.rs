@@ -63,6 +63,7 @@ pub(super) fn event(hit: &Hit, at: jiff::Timestamp) -> Result<Json> {
         ("type_uid", (class_uid * 100 + activity_id).into()),
         ("type_name", format!("{class_name}: {activity_name}").into()),
         ("activity_name", activity_name.into()),
+        // OCSF times are milliseconds since 1970.
         ("time", at.as_millisecond().into()),
         ("severity_id", severity_id.into()),
         ("severity", severity.into()),

@@ -74,6 +74,7 @@ impl Report {
         let mut tally = Tally::new(report.findings());
         self.read(&named, &mut tally).with_context(|| format!("cannot read {log}"))?;
         let data = PageData {
+            // The full path, because the page will be read elsewhere.
             path: self.log.canonicalize().unwrap_or_else(|_| self.log.clone()).display().to_string(),
             made: now()?,
             heads_given: &self.heads,

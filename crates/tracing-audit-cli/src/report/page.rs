@@ -23,6 +23,7 @@ const MAX_SEGMENTS: usize = 500;
 /// Renders the page.
 pub(super) fn page(data: &PageData<'_>) -> Markup {
     // The page may load, send and run nothing, and use no style sheet but this one.
+    // The hash allows this one inline style sheet, without `'unsafe-inline'`.
     let policy = format!(
         "default-src 'none'; style-src 'sha256-{}'; base-uri 'none'; form-action 'none'",
         STANDARD.encode(Sha256::digest(STYLE))
@@ -101,6 +102,7 @@ fn figures(data: &PageData<'_>) -> Markup {
         ("Events", grouped(report.events()), ""),
         ("Critical events", grouped(critical), ""),
         ("Failed or denied", grouped(failed(data)), ""),
+        // Only numbers that an auditor should look into are coloured.
         ("Findings", grouped(total), if total > 0 { "bad" } else { "" }),
         (
             "Unconfirmed",
@@ -366,6 +368,7 @@ fn segment(sum: &Sum) -> Markup {
 }
 
 fn by_hand(data: &PageData<'_>) -> Markup {
+    // A segment that still exists, so that the printed commands work.
     let example = data.sums.iter().find(|sum| sum.sha256.is_some());
     html! {
         section {
@@ -381,6 +384,7 @@ fn by_hand(data: &PageData<'_>) -> Markup {
                 } }
                 li {
                     "A record, for instance line 3 of a file: this prints its " code { "_hash" } ", which is also the " code { "_prev_hash" } " of the next line."
+                    // 77 bytes: `,"_hash":"` (10), the digits (64), `"}` (2) and the line feed.
                     pre { "sed -n 3p " (example.map_or_else(|| "audit-000-00000001.jsonl".to_owned(), |sum| shown(&sum.name))) " | { printf '\\0'; head -c -77; printf '}'; } | sha256sum" }
                 }
                 li { "The end of the log: compare the heads above with those kept elsewhere." }

@@ -22,6 +22,7 @@ pub(super) fn plural(number: u64, what: &str) -> String {
 
 /// Renders a table of the names with the most events, and one row each for events without a name and for all others.
 pub(super) fn names(title: &str, what: &str, names: &Names, total: u64) -> Markup {
+    // All bars of a table have the scale of its highest row.
     let (top, more, rest) = names.top(ROWS);
     let highest = top.first().map_or(1, |(_, count)| count.events).max(1);
     html! {

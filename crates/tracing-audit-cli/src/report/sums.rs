@@ -35,6 +35,7 @@ pub(super) fn sum_all(log: &Path) -> Result<Vec<Sum>> {
     let segments = segments(log).with_context(|| format!("cannot list the segments of {}", log.display()))?;
     let mut sums = Vec::with_capacity(segments.len());
     for (index, segment) in segments.iter().enumerate() {
+        // Segments are sorted by chain and number.
         let next = segments.get(index + 1);
         let is_newest = next.is_none_or(|next| next.chain() != segment.chain());
         sums.push(sum_of(segment, is_newest)?);

@@ -40,6 +40,8 @@ pub(super) fn timeline(timeline: &Timeline) -> Markup {
 /// Draws a bar, with critical events at the bottom, where their heights can be compared. Any event makes a visible bar.
 fn bar(x: u64, counts: &Counts, highest: u64) -> Markup {
     let height = |count: u64| {
+        // At least 2 units, so that any event is visible. The 4 units off the full height leave room for two such
+        // bars.
         if count == 0 { 0 } else { (u128::from(count) * u128::from(BARS - 4) / u128::from(highest)).max(2) }
     };
     let critical = height(counts.of(Mark::Critical));

@@ -160,6 +160,7 @@ impl Tally {
         }
         if record.is_event() {
             let outcome = Outcome::of(hit);
+            // An unconfirmed event is counted as that, whatever outcome was recorded.
             let word = if outcome == Outcome::Unconfirmed { Some("unconfirmed") } else { record.outcome() };
             self.actors.add(record.actor(), outcome);
             self.actions.add(record.action(), outcome);

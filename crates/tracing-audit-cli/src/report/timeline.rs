@@ -108,6 +108,7 @@ impl Timeline {
         let wider = WIDTHS.into_iter().find(|width| *width > self.width);
         let wider = wider.unwrap_or(self.width.saturating_mul(2));
         for (number, counts) in std::mem::take(&mut self.buckets) {
+            // Saturating, because a hostile time may be near the limits of `i64`.
             let begin = number.saturating_mul(self.width);
             self.buckets.entry(begin.div_euclid(wider)).or_default().add(counts);
         }

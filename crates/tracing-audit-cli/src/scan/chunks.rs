@@ -160,6 +160,7 @@ fn fill(file: &File, bytes: &mut Vec<u8>, from: u64, wanted: usize) -> io::Resul
         match file.read_at(rest, from + filled as u64) {
             Ok(0) => break,
             Ok(read) => filled += read,
+            // A signal interrupted the read, see signal(7).
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }

@@ -180,6 +180,7 @@ fn field(name: &str, value: &str) -> Option<Vec<Literal>> {
 }
 
 fn grep(texts: &[String]) -> Option<Vec<Literal>> {
+    // The longest text is usually the rarest.
     let longest = texts.iter().max_by_key(|text| text.len()).filter(|text| !text.is_empty())?;
     Some(vec![Literal { bytes: longest.clone().into_bytes(), is_raw: true, ..Literal::default() }])
 }
@@ -190,6 +191,7 @@ fn actions(filter: &Filter) -> Option<Vec<Literal>> {
         return None;
     }
     let literal = |glob: &str| match glob.split_once(['*', '?', '[', ']', '{', '}', ',', '\\', '!']) {
+        // A pattern that begins with `*` has no text to search for.
         Some(("", _)) => None,
         Some((beginning, _)) => Literal::beginning("action", beginning),
         None => Literal::member("action", glob),

@@ -48,6 +48,7 @@ impl UnconfirmedSet {
     pub(crate) fn overlaps(&self, other: &Self) -> bool {
         other.0.iter().any(|(chain, ranges)| {
             ranges.iter().any(|(first, last)| {
+                // Ranges are disjoint, so only the last one that begins before the end of the other can overlap it.
                 let before = self.0.get(chain).and_then(|ranges| ranges.range(..=last).next_back());
                 before.is_some_and(|(_, end)| end >= first)
             })
@@ -106,6 +107,7 @@ pub(crate) fn named_by(record: &Record) -> Option<Named<'_>> {
     let other = text("chain");
     // Without a `chain` member the line is about its own chain.
     let chain = other.map_or(Some(record.chain()), |chain| chain.parse().ok())?;
+    // A foreign line may have invalid ranges, which are ignored.
     let range = |range: &Value| match range.as_list()? {
         [first, last] => Some((first.as_u64()?, last.as_u64()?)).filter(|(first, last)| first <= last),
         _ => None,

@@ -43,6 +43,7 @@ impl SearchTask {
     /// Returns a record without its parsed members, to save memory while many records wait to be merged.
     fn small(&self, segment: &Segment, record: Record) -> Record {
         let line = record.as_json().as_bytes();
+        // A record keeps its parsed members only if one of these made it parse the line.
         let is_parsed = !self.matcher.filter.fields.is_empty() || memchr(b'\\', line).is_some();
         if is_parsed { segment.record(record.offset(), line).unwrap_or(record) } else { record }
     }

@@ -153,6 +153,7 @@ fn read_line(path: &Path, offset: u64) -> io::Result<Option<Vec<u8>>> {
     let mut file = fs::File::open(path)?;
     file.seek(SeekFrom::Start(offset))?;
     let mut text = Vec::new();
+    // One byte more than allowed, to recognise a longer line.
     BufReader::new(io::Read::take(file, MAX_LINE + 1)).read_until(b'\n', &mut text)?;
     if text.last() == Some(&b'\n') {
         text.pop();
@@ -176,6 +177,7 @@ fn shown(log: &Path, wanted: Wanted, position: &LinePosition, beside: &Beside, u
         chain: wanted.chain,
         seq: wanted.seq,
         hash_is_right: written.is_some() && written == computed,
+        // Compared with the computed hash, because the one in the line may be forged.
         is_the_one: wanted.hash.map(|hash| Some(hash.to_string()) == computed),
         previous: link_back(line, wanted.seq, beside),
         next: link_on(computed.as_deref(), wanted.seq, beside.next.as_ref()),
@@ -230,6 +232,7 @@ fn link_on(computed: Option<&str>, seq: u64, next: Option<&Record>) -> Link {
         let says = "the record after this one is missing".to_owned();
         return Link { seq: number, hash, is_right: Some(false), says };
     }
+    // Compared with the computed hash, so that an altered line with its old hash is found.
     let is_right = digits_behind(next.as_json(), PREV_HASH).is_some_and(|linked| Some(linked) == computed);
     let says = if is_right { "has the hash of this record" } else { "has another hash for this record" };
     Link { seq: number, hash, is_right: Some(is_right), says: says.to_owned() }

@@ -61,6 +61,7 @@ pub(super) fn print(shown: &Shown) {
             members.sort_by_key(|(name, _)| place(name));
             put_all(&mut text, &members, 0);
         }
+        // Not a JSON object, so there are no members to print.
         _ => put(&mut text, 0, "line", line),
     }
     writeln!(text, "\nTo check the hash without this tool:\n\n  {}", escape(check)).unwrap_or_default();
@@ -133,6 +134,7 @@ fn fact(text: &mut String, name: &str, is_right: Option<bool>, says: &str) {
 }
 
 fn put_all(text: &mut String, members: &[(String, Value)], depth: usize) {
+    // A long foreign name must not push all values to the right.
     let width = members.iter().map(|(name, _)| escape(name).chars().count()).max().unwrap_or(0).min(24);
     for (name, value) in members {
         let name = format!("{:<width$}", escape(name));

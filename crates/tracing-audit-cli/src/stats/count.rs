@@ -119,6 +119,7 @@ impl Counts {
         self.total.add(count);
         for table in &mut self.tables {
             let value = match table.by {
+                // The beginning of a timestamp: `2026-11-21T08` or `2026-11-21`.
                 By::Hour => time.and_then(|time| time.get(..13)),
                 By::Day => time.and_then(|time| time.get(..10)),
                 // A gap counts by time only: it has no actor, action and so on.

@@ -122,6 +122,7 @@ fn part(number: u64, of: u64) -> String {
 
 fn percent(number: u64, of: u64) -> String {
     // A share that is not zero must not be printed as 0.00 %.
+    // `u128`, because the product may not fit into 64 bits.
     let hundredths = u128::from(number) * 10_000 / u128::from(of.max(1));
     match hundredths {
         0 if number > 0 => "<0.01 %".to_owned(),
@@ -178,6 +179,7 @@ fn print_table(table: &Table, counts: &Counts, stats: &Stats) {
         row(name, count, most);
     }
     if others != Count::default() {
+        // Without a bar: the others together may have more events than any row.
         row("others", &others, 0);
     }
     if left_out > 0 {
@@ -214,6 +216,7 @@ fn name_of(by: By, value: Option<&str>) -> String {
 fn bar(number: u64, most: u64) -> String {
     const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
     let eighths = u128::from(number) * (BAR as u128 * 8) / u128::from(most.max(1));
+    // At least one eighth, so that no count disappears.
     let eighths = usize::try_from(eighths).unwrap_or(0).max(usize::from(number > 0 && most > 0)).min(BAR * 8);
     let eighths = if most == 0 { 0 } else { eighths };
     format!("{}{}", "█".repeat(eighths / 8), EIGHTHS.get(eighths % 8).copied().unwrap_or_default())

@@ -48,6 +48,7 @@ impl Shown {
         let Some(shown) = self.0.get_mut(&chain) else { return Vec::new() };
         let mut taken = Vec::new();
         for (first, last) in ranges {
+            // Ranges are disjoint, so those that overlap are next to each other, backward from the last number.
             let touched: Vec<(u64, u64)> = shown
                 .range(..=*last)
                 .rev()

@@ -35,6 +35,7 @@ impl Window {
         }
         let mut found = 0;
         // Errors are ignored here: reading forward meets and reports them.
+        // Backward through all chains by time, until enough records match.
         for record in tail.reader().reverse(true).records()?.filter_map(Result::ok) {
             if tail.filter.matches(&record) {
                 let (first, last) = from.entry(record.chain()).or_insert((u64::MAX, 0));

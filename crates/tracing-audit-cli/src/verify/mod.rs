@@ -246,6 +246,7 @@ impl Verify {
         }
         let Some((file, log)) = self.append_heads.as_ref().zip(log) else { return Ok((heads, None)) };
         let kept = HeadFile::to_append(file, log)?;
+        // The heads that are already in the file are checked, too.
         heads.extend(&kept.heads);
         Ok((heads, Some(kept)))
     }
@@ -311,6 +312,7 @@ impl Verify {
             bar.set_style(style);
         }
         bar.set_prefix(escape(&log.to_string_lossy()).into_owned());
+        // Show the bar at once: the first progress may take a while.
         bar.tick();
         Some(bar)
     }

@@ -44,6 +44,7 @@ pub(super) fn text(checked: &Checked) -> String {
     let mut text = String::new();
     let (result, style) = (checked.result(), style_of(checked.result()));
     let meaning = match report.verdict() {
+        // A difference from the copy is a failure, whatever the verdict on the log alone.
         Verdict::Intact if checked.parts() => {
             "every durable record is there and unaltered, but the copy differs"
         }
@@ -102,6 +103,7 @@ fn chain_text(text: &mut String, chain: &ChainReport, checked: &Checked) {
         line!(text, "    behind   {} not known to be durable", counted(chain.provisional(), "record"));
     }
     let (critical, routine) = (chain.lost_critical(), chain.lost_routine());
+    // Only what the chain itself counted: a killed process may have lost more.
     if critical + routine > 0 {
         let (critical, routine) = (grouped(critical), grouped(routine));
         line!(text, "    lost     {critical} critical and {routine} routine events, by its own count");
@@ -117,6 +119,7 @@ fn heads(text: &mut String, report: &Report) {
         return;
     }
     let what = match report.verdict() {
+        // Whoever altered the log may have made these heads.
         Verdict::Damaged => "heads that the log still has: do not let them replace kept ones",
         _ => "heads, to be kept elsewhere",
     };
@@ -185,6 +188,7 @@ fn notes(text: &mut String, report: &Report) {
     if report.notes().is_empty() {
         return;
     }
+    // Grouped by kind, so that many notes of one kind do not hide the others.
     let mut kinds: BTreeMap<NoteKind, Vec<String>> = BTreeMap::new();
     for note in report.notes() {
         let chain = note.chain().map(|chain| format!("chain {chain:03}: ")).unwrap_or_default();
@@ -275,6 +279,7 @@ impl Unchecked {
 
     /// Returns whether one sentence can cover both.
     fn takes(&self, other: &Self) -> bool {
+        // A chain with a given head has a sentence of its own, which has the number of that head.
         self.kind == other.kind
             && (self.kind != NotCheckedKind::End || (self.given.is_none() && other.given.is_none()))
     }

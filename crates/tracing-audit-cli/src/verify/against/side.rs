@@ -165,6 +165,7 @@ impl Line {
     /// Returns the number of the highest record that this line states is durable.
     pub(super) fn durable(&self) -> Option<u64> {
         // A `close` counts as durable itself, although no later line can state that.
+        // The kind is near the beginning of a line. Further on, it could be a field with this name.
         let head = self.bytes.get(..self.bytes.len().min(120)).unwrap_or_default();
         if memchr::memmem::find(head, b",\"kind\":\"close\",").is_some() {
             return self.seq;
@@ -220,6 +221,7 @@ impl Lines {
 impl Open {
     fn next(&mut self, is_last: bool) -> Result<Option<Line>> {
         let left = self.file.counted.map_or(u64::MAX, |counted| counted.saturating_sub(self.offset));
+        // A limit, so that a hostile file without line feeds cannot fill the memory.
         let mut bytes = read_line(&mut *self.lines, left.min(LONGEST_LINE), &self.file)?;
         let is_whole = bytes.last() == Some(&b'\n');
         // The very last line may be torn, or still being written.

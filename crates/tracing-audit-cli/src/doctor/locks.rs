@@ -62,7 +62,7 @@ pub(super) fn look(log: &Path, all: &[Segment], findings: &mut Findings) -> Writ
     writers
 }
 
-/// Returns the process that has an exclusive lock on a file, from the text of `/proc/locks` (proc_locks(5)).
+/// Returns the process that has an exclusive lock on a file, from the text of `/proc/locks` (see `proc_locks(5)`).
 fn holder_in(locks: &str, data: &fs::Metadata) -> Option<i64> {
     let (major, minor) = (rustix::fs::major(data.dev()), rustix::fs::minor(data.dev()));
     // The kernel prints the device as two hexadecimal numbers and the inode as a decimal one.

@@ -45,7 +45,7 @@ impl Heads {
             match self.head_of(chain).map_err(|error| explain(&self.log, error)).with_context(read)? {
                 Some(head) => heads.push(head),
                 None => {
-                    print_stderr(&format!("chain {chain:03} has no record yet that is known to be durable"))
+                    print_stderr(&format!("chain {chain:03} has no record yet that is known to be durable"));
                 }
             }
         }

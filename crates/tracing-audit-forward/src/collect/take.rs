@@ -54,7 +54,7 @@ impl Collector {
         Ok(())
     }
 
-    /// Records that something of a log arrived. Returns the chain, unless the log has too many.
+    /// Notes that something of a log arrived. Returns the chain, unless the log has too many.
     fn note_message(
         &mut self,
         origin: &Origin,
